@@ -1,0 +1,133 @@
+"""Database: the one door to the customer database, SQLite in the home or PostgreSQL by its address."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.engine import make_url
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+    from customers.shop import Shop
+
+Row = TypeVar("Row")
+NAMES = {
+    "ix": "ix_%(column_0_N_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+metadata = sa.MetaData(naming_convention=NAMES)
+
+PRAGMAS = (
+    "busy_timeout = 60000",
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "foreign_keys = ON",
+    "secure_delete = ON",
+    "temp_store = MEMORY",
+    "cache_size = -65536",
+)
+# Any fixed number: PostgreSQL's writers queue on it as SQLite's queue on the file.
+WRITERS_LOCK = 7274001
+
+
+def engine(shop: "Shop") -> sa.Engine:
+    """The engine of the shop's database, one a process and address."""
+    return _engine(shop.database_url)
+
+
+@contextmanager
+def reading(shop: "Shop") -> Iterator[sa.Connection]:
+    """A connection that sees one state of the database and changes nothing."""
+    with _open(engine(shop).execution_options(read_only=True)) as connection:
+        yield connection
+
+
+@contextmanager
+def writing(shop: "Shop") -> Iterator[sa.Connection]:
+    """A connection in a write transaction: all of it is kept at the end, or nothing."""
+    with _open(engine(shop)) as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(WRITERS_LOCK)))
+        yield connection
+
+
+def upgrade(shop: "Shop") -> None:
+    """Bring the schema of the shop's database to this version of regulars. Does nothing where it is."""
+    from alembic import command  # here: alembic is slow to load and rarely needed
+
+    with writing(shop) as connection:
+        command.upgrade(migrations(connection), "head")
+
+
+def migrations(connection: sa.Connection) -> "Config":
+    """Alembic's settings for this connection: the migrations lie beside this file, wherever it is installed."""
+    from alembic.config import Config
+
+    settings = Config()
+    settings.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    settings.attributes["connection"] = connection
+    return settings
+
+
+def insert_many(
+    connection: sa.Connection, table: sa.Table, columns: Sequence[str], rows: Iterable[Sequence[Any]]
+) -> None:
+    """Insert tuples as they are, many at once; a dict a row would cost several times as much."""
+    mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
+    statement = f"insert into {table.name} ({', '.join(columns)}) values ({', '.join([mark] * len(columns))})"
+    for slice_ in chunks(rows, 20_000):
+        connection.exec_driver_sql(statement, slice_)
+
+
+def chunks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
+    """Rows in lists of at most `size`."""
+    rest = iter(rows)
+    while chunk := list(islice(rest, size)):
+        yield chunk
+
+
+@cache
+def _engine(url: str) -> sa.Engine:
+    # hide_parameters: an error message must not print what a statement carried.
+    made = sa.create_engine(make_url(url), hide_parameters=True, pool_pre_ping=not url.startswith("sqlite"))
+    if made.dialect.name == "sqlite":
+        sa.event.listen(made, "connect", _settle)
+        sa.event.listen(made, "begin", _begin)
+    return made
+
+
+def _settle(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # transactions begin where _begin says, not where the driver guesses
+    for pragma in PRAGMAS:
+        connection.execute(f"pragma {pragma}")
+
+
+def _begin(connection: sa.Connection) -> None:
+    """A writer takes its lock at once: one that upgrades later fails as soon as two try."""
+    read_only = connection.get_execution_options().get("read_only")
+    connection.exec_driver_sql("begin" if read_only else "begin immediate")
+
+
+@contextmanager
+def _open(source: sa.Engine) -> Iterator[sa.Connection]:
+    with ExitStack() as stack:
+        try:
+            connection = stack.enter_context(source.begin())
+        except sa.exc.OperationalError:
+            raise _down(source) from None
+        yield connection
+
+
+def _down(source: sa.Engine) -> Exception:
+    from customers.shop import ShopDown  # here: the shop's settings know this module
+
+    place = source.url.render_as_string(hide_password=True)
+    return ShopDown(f"the customer database does not answer at {place}; check database_url")

@@ -1,0 +1,1 @@
+"""Migrations: how the schema came to be what it is, one step a file."""

@@ -1,0 +1,26 @@
+"""Where alembic meets the shop's database: on the connection it is handed, or on the shop in REGULARS_HOME."""
+
+from alembic import context
+from sqlalchemy import Connection
+
+from customers import database, schema, shop
+
+
+def migrate(connection: Connection) -> None:
+    """Run the migrations in the transaction of this connection: all of them, or none."""
+    context.configure(
+        connection=connection,
+        target_metadata=schema.metadata,
+        compare_type=True,
+        # SQLite cannot alter a table in place; alembic then rebuilds it.
+        render_as_batch=connection.dialect.name == "sqlite",
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+if context.config.attributes.get("connection") is not None:
+    migrate(context.config.attributes["connection"])
+else:
+    with database.writing(shop.open()) as own:
+        migrate(own)

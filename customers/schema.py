@@ -1,0 +1,202 @@
+"""Schema: every table in which the shop's memory is kept.
+
+Instants are microseconds since 1970 in UTC, money is whole minor units, both BIGINT.
+Personal fields are in `personal` alone, sealed; the key of each person is in `person_keys`.
+"""
+
+import sqlalchemy as sa
+from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Index, Integer, LargeBinary, Text
+
+from customers.database import metadata
+
+# SQLite keeps a row under its key itself only where the type is called INTEGER.
+Key = BigInteger().with_variant(Integer(), "sqlite")
+
+
+def _customer(**settings: bool) -> Column:
+    return Column("customer_key", Key, ForeignKey("customers.customer_key"), **settings)
+
+
+customers = sa.Table(
+    "customers",
+    metadata,
+    Column("customer_key", Key, primary_key=True, autoincrement=False),
+    Column("stage", Text, nullable=False),
+    Column("joined_at", BigInteger),
+    Column("referred_by", Text),
+    Column("made_at", BigInteger, nullable=False),
+)
+
+identities = sa.Table(
+    "identities",
+    metadata,
+    Column("customer_id", Text, primary_key=True),
+    Column("source", Text, primary_key=True),
+    Column("customer_key", Key, ForeignKey("customers.customer_key"), nullable=False, index=True),
+)
+
+person_keys = sa.Table(
+    "person_keys",
+    metadata,
+    _customer(primary_key=True, autoincrement=False),
+    Column("wrapped", LargeBinary, nullable=False),
+    Column("wrapped_by", Text, nullable=False),
+)
+
+personal = sa.Table(
+    "personal",
+    metadata,
+    _customer(primary_key=True, autoincrement=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
+)
+
+lookups = sa.Table(
+    "lookups",
+    metadata,
+    Column("token", LargeBinary, primary_key=True),
+    Column("customer_key", Key, ForeignKey("customers.customer_key"), primary_key=True, index=True),
+    Column("kind", Text, nullable=False),
+)
+
+attributes = sa.Table(
+    "attributes",
+    metadata,
+    _customer(primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+products = sa.Table(
+    "products",
+    metadata,
+    Column("product_key", Key, primary_key=True, autoincrement=False),
+    Column("product_id", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("name", Text),
+    Column("category", Text),
+    Column("subcategory", Text),
+    Column("department", Text),
+    Column("brand", Text),
+    Column("price_minor", BigInteger),
+    Column("cost_minor", BigInteger),
+    Column("currency", Text),
+    Column("repurchase", Text, nullable=False),
+    Column("stock", Float(53)),
+    Column("sensitive", Boolean, nullable=False),
+    Column("attributes", Text),
+    Column("stub", Boolean, nullable=False),
+    Column("content", BigInteger, nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
+    sa.UniqueConstraint("product_id", "source"),
+)
+
+
+def _line() -> list[Column]:
+    """What one line of an order says; `content` is a digest of all of it."""
+    return [
+        Column("order_key", BigInteger, nullable=False),
+        Column("customer_key", BigInteger),
+        Column("product_key", BigInteger, nullable=False),
+        Column("sold_at", BigInteger, nullable=False),
+        Column("quantity", Float(53), nullable=False),
+        Column("amount_minor", BigInteger, nullable=False),
+        Column("discount_minor", BigInteger),
+        Column("currency", Text, nullable=False),
+        Column("kind", Text, nullable=False),
+        Column("store_id", Text),
+        Column("channel", Text),
+        Column("coupon_id", Text),
+        Column("campaign_id", Text),
+        Column("numbered", Boolean, nullable=False),
+        Column("content", BigInteger, nullable=False),
+        Column("known_at", BigInteger, nullable=False),
+    ]
+
+
+transactions = sa.Table(
+    "transactions",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("order_id", Text, primary_key=True),
+    Column("line_id", Text, primary_key=True),
+    *_line(),
+    Index(None, "sold_at"),
+    Index(None, "customer_key"),
+)
+
+transactions_history = sa.Table(
+    "transactions_history",
+    metadata,
+    Column("version_id", Key, primary_key=True),
+    Column("source", Text, nullable=False),
+    Column("order_id", Text, nullable=False),
+    Column("line_id", Text, nullable=False),
+    *_line(),
+    Column("superseded_at", BigInteger, nullable=False),
+    Index(None, "sold_at"),
+    Index(None, "customer_key"),
+)
+
+ledger_months = sa.Table(
+    "ledger_months",
+    metadata,
+    Column("month", Text, primary_key=True),
+    Column("changed_no", BigInteger, nullable=False),
+    Column("mirrored_no", BigInteger, nullable=False),
+)
+
+score_runs = sa.Table(
+    "score_runs",
+    metadata,
+    Column("run_id", Key, primary_key=True),
+    Column("model", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("as_of", BigInteger, nullable=False),
+    Column("finished_at", BigInteger),
+    sa.UniqueConstraint("model", "version", "as_of"),
+)
+
+scores = sa.Table(
+    "scores",
+    metadata,
+    Column("run_id", Key, ForeignKey("score_runs.run_id"), primary_key=True),
+    Column("customer_key", Key, ForeignKey("customers.customer_key"), primary_key=True),
+    Column("value", Float(53)),
+    Column("detail", Text, nullable=False),
+    Index(None, "run_id", "value"),
+    Index(None, "customer_key"),
+    sqlite_with_rowid=False,
+)
+
+promotions = sa.Table(
+    "promotions",
+    metadata,
+    Column("promotion_id", Key, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("previous", Text),
+    Column("action", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("metrics", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Index(None, "name"),
+)
+
+nights = sa.Table(
+    "nights",
+    metadata,
+    Column("night_id", Key, primary_key=True),
+    Column("as_of", BigInteger, nullable=False, index=True),
+    Column("began_at", BigInteger, nullable=False),
+)
+
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    Column("prefix", Text, primary_key=True),
+    Column("digest", LargeBinary, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("made_at", BigInteger, nullable=False),
+)

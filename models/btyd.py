@@ -1,0 +1,174 @@
+"""Buy till you die: how long a silence is still usual for somebody with this past, and when it is goodbye."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize
+from scipy.special import betaln, gammaln, hyp2f1, psi
+
+from models.base import Floats, require
+
+# Centres and widths of the normal priors on log r, log(alpha / typical gap), log a and log b. They weigh as
+# much as a handful of customers: a shop of thousands does not notice them, a shop of one stays finite.
+PRIOR_CENTRE = np.log([1.0, 1.0, 0.5, 2.0])
+PRIOR_WIDTH = np.array([1.0, 1.5, 1.5, 1.5])
+BOUND = 9.0
+
+
+class History(NamedTuple):
+    """Each customer's past in three numbers, in days: what buy-till-you-die models need to know."""
+
+    x: Floats  # purchases after the first
+    t_x: Floats  # from the first to the last
+    T: Floats  # from the first to now
+
+
+def history(frame: pd.DataFrame) -> History:
+    """Read the three numbers from a frame's purchase_days, span_days and tenure_days.
+
+    A tenure of one day is a first purchase yesterday, the last day that was seen: T = tenure_days - 1. Rows
+    without a purchase count as somebody seen for no time at all.
+    """
+    require(frame, ["purchase_days", "span_days", "tenure_days"])
+    x = _known(frame["purchase_days"]) - 1
+    t_x = _known(frame["span_days"])
+    return History(np.maximum(x, 0.0), t_x, np.maximum(_known(frame["tenure_days"]) - 1, t_x))
+
+
+def latest(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the frame's last moment."""
+    return frame.loc[frame["as_of"] == frame["as_of"].max()]
+
+
+@dataclass(frozen=True, slots=True)
+class BgNbd:
+    """BG/NBD (Fader, Hardie and Lee 2005): purchases come at a steady rate until, after one of them, none do.
+
+    Rates vary over customers as Gamma(r, alpha), chances of leaving after a purchase as Beta(a, b); alpha is
+    in days. 1 - p_alive is not churn: who is alive may still not come within the horizon, and a customer with
+    no repeat purchase is always alive here. The question of churn is `p_no_purchase`.
+    """
+
+    r: float
+    alpha: float
+    a: float
+    b: float
+
+    @classmethod
+    def fit(cls, x: ArrayLike, t_x: ArrayLike, T: ArrayLike) -> Self:
+        """The most probable parameters, by the exact likelihood and weak priors, for one customer or many.
+
+        x: purchases after the first; t_x: days from the first to the last; T: days from the first to now.
+        """
+        past = _columns(x, t_x, T)
+        scale = _typical_gap(past)
+        scaled = History(past.x, past.t_x / scale, past.T / scale)
+        found = minimize(
+            _objective(scaled), PRIOR_CENTRE, jac=True, method="L-BFGS-B", bounds=[(-BOUND, BOUND)] * 4
+        )
+        r, alpha, a, b = np.exp(found.x)
+        return cls(float(r), float(alpha * scale), float(a), float(b))
+
+    @classmethod
+    def fit_frame(cls, frame: pd.DataFrame) -> Self:
+        """The parameters of the customers in a frame of one moment."""
+        return cls.fit(*history(frame))
+
+    def p_alive(self, x: ArrayLike, t_x: ArrayLike, T: ArrayLike) -> Floats:
+        """P(has not left for good by T | the past)."""
+        past = _columns(x, t_x, T)
+        repeats = np.maximum(past.x, 1.0)
+        gone = np.log(self.a / (self.b + repeats - 1))
+        gone += (self.r + past.x) * np.log((self.alpha + past.T) / (self.alpha + past.t_x))
+        return np.where(past.x > 0, 1 / (1 + np.exp(np.minimum(gone, 700.0))), 1.0)
+
+    def p_no_purchase(self, x: ArrayLike, t_x: ArrayLike, T: ArrayLike, t: ArrayLike) -> Floats:
+        """P(no purchase in the t days after T | the past), exactly: gone already, or alive and silent."""
+        past = _columns(x, t_x, T)
+        alive = self.p_alive(*past)
+        return 1 - alive * -np.expm1(self._log_silent(past, np.asarray(t, dtype=np.float64)))
+
+    def survival(self, x: ArrayLike, t_x: ArrayLike, T: ArrayLike, days: int) -> Floats:
+        """P(no purchase in the first d days after T | the past) for d = 1..days: array (customers, days)."""
+        past = _columns(x, t_x, T)
+        alive = self.p_alive(*past)[:, None]
+        ahead = np.arange(1, days + 1, dtype=np.float64)[None, :]
+        return 1 - alive * -np.expm1(self._log_silent(History(*(part[:, None] for part in past)), ahead))
+
+    def expected_purchases(self, x: ArrayLike, t_x: ArrayLike, T: ArrayLike, t: ArrayLike) -> Floats:
+        """The expected number of purchases in the t days after T, given the past.
+
+        Equation 10 of the paper after Euler's transformation of the hypergeometric function, which takes the
+        large exponents out: frequent customers do not overflow.
+        """
+        past = _columns(x, t_x, T)
+        a = self.a if abs(self.a - 1) > 1e-6 else 1 + 1e-6  # a = 1 is a removable gap in the formula
+        c = a + self.b + past.x - 1
+        c = np.where(np.abs(c) < 1e-6, 1e-6, c)
+        ahead = np.asarray(t, dtype=np.float64)
+        z = ahead / (self.alpha + past.T + ahead)
+        silent = np.exp((a - 1) * np.log1p(-z)) * hyp2f1(a + self.b - 1 - self.r, a - 1, c, z)
+        expected: Floats = self.p_alive(*past) * c / (a - 1) * (1 - silent)
+        return expected
+
+    def rate(self, x: ArrayLike, T: ArrayLike) -> Floats:
+        """Purchases a day to expect while alive, given the past: the mean of the posterior Gamma."""
+        rate: Floats = (self.r + np.asarray(x, dtype=np.float64)) / (self.alpha + np.asarray(T, np.float64))
+        return rate
+
+    def _log_silent(self, past: History, ahead: Floats) -> Floats:
+        """log P(no purchase in the days ahead | alive): the rate is integrated over its posterior."""
+        return -(self.r + past.x) * np.log1p(ahead / (self.alpha + past.T))
+
+
+def _known(column: pd.Series[Any]) -> Floats:
+    return np.maximum(np.nan_to_num(column.to_numpy(dtype=np.float64, na_value=np.nan), nan=0.0), 0.0)
+
+
+def _columns(x: ArrayLike, t_x: ArrayLike, T: ArrayLike) -> History:
+    return History(*(np.atleast_1d(np.asarray(part, dtype=np.float64)) for part in (x, t_x, T)))
+
+
+def _typical_gap(past: History) -> float:
+    return float(max(past.T.sum(), 1.0) / (past.x.sum() + 1.0))
+
+
+def _objective(past: History) -> Any:
+    """Minus the log posterior and its gradient, as a function of the logs of r, alpha, a and b."""
+    # The special functions depend on x alone, and there are few different x: that makes 100,000 cheap.
+    values, where = np.unique(past.x, return_inverse=True)
+
+    def objective(logs: Floats) -> tuple[float, Floats]:
+        value, gradient = _log_likelihood(np.exp(logs), past, values, where)
+        off = (logs - PRIOR_CENTRE) / PRIOR_WIDTH
+        return 0.5 * float(off @ off) - value, off / PRIOR_WIDTH - gradient * np.exp(logs)
+
+    return objective
+
+
+def _log_likelihood(
+    parameters: Floats, past: History, values: Floats, where: NDArray[np.intp]
+) -> tuple[float, Floats]:
+    """The log likelihood and its gradient by (r, alpha, a, b); equation 6 of the paper."""
+    r, alpha, a, b = parameters
+    repeats = np.maximum(values, 1.0)
+    log_seen, log_last = np.log(alpha + past.T), np.log(alpha + past.t_x)
+    staying = betaln(a, b + values)[where] - (r + past.x) * log_seen
+    leaving = np.where(values > 0, betaln(a + 1, b + repeats - 1), -np.inf)[where] - (r + past.x) * log_last
+    either = np.logaddexp(staying, leaving)
+    stayed = np.exp(staying - either)
+    left = 1 - stayed
+    n = len(past.x)
+    value = (gammaln(r + values)[where] + either).sum() + n * (r * np.log(alpha) - gammaln(r) - betaln(a, b))
+    by_r = (psi(r + values)[where] - stayed * log_seen - left * log_last).sum() + n * (np.log(alpha) - psi(r))
+    by_alpha = n * r / alpha - ((r + past.x) * (stayed / (alpha + past.T) + left / (alpha + past.t_x))).sum()
+    both = psi(a + b + values)[where].sum() - n * psi(a + b)
+    by_a = (left / a).sum() - both
+    stay_b, leave_b = psi(b + values)[where], psi(b + repeats - 1)[where]
+    by_b = (stayed * stay_b + left * leave_b).sum() - n * psi(b) - both
+    return float(value), np.array([by_r, by_alpha, by_a, by_b])

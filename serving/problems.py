@@ -1,0 +1,101 @@
+"""How the shop says no: in words that say what to do next, and never with the caller's own words."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from starlette.responses import Response
+
+PROBLEM_JSON = "application/problem+json"
+
+#: What is said where nobody chose better words.
+WORDS = {
+    400: "The request could not be read; send one JSON object.",
+    401: "Send a key: Authorization: Bearer KEY. An admin makes one with: regulars keys add ROLE.",
+    403: "This key's role may not ask for this.",
+    404: "There is nothing here; /openapi.json lists what can be asked.",
+    405: "This can only be asked with the methods named in Allow.",
+    413: "The request is too large; send fewer records at a time.",
+    415: "Send the question as application/json, in UTF-8 and uncompressed.",
+    422: "Some fields cannot be accepted; see errors.",
+    500: "Something went wrong here; the server's log has this request_id.",
+    503: "This cannot be answered now; try again, and see /readyz.",
+}
+
+
+class Problem(Exception):
+    """A refusal that may be shown to whoever asked: no names, no paths, nothing they sent."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str | None = None,
+        *,
+        errors: Sequence[Mapping[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+        **members: Any,
+    ) -> None:
+        self.status = status
+        self.detail = detail or WORDS.get(status, HTTPStatus(status).phrase)
+        self.errors = [dict(error) for error in errors]
+        self.headers = dict(headers or {})
+        self.members = members
+        super().__init__(self.detail)
+
+    def response(self, request_id: str = "") -> Response:
+        """The problem as an HTTP answer (RFC 9457)."""
+        document: dict[str, Any] = {
+            "type": "about:blank",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self.detail,
+        }
+        if request_id:
+            document["request_id"] = request_id
+        if self.errors:
+            document["errors"] = self.errors
+        return Response(
+            json.dumps(document | self.members, ensure_ascii=False),
+            self.status,
+            headers=self.headers,
+            media_type=PROBLEM_JSON,
+        )
+
+
+def from_reply(status: int, body: bytes, allow: str | None = None) -> Problem:
+    """The problem that a framework's own error reply stands for; its words are kept out, its pointers kept in."""
+    complaints = _complaints(body) if status in (400, 422) else []
+    if complaints:
+        return Problem(422, errors=[_error(complaint) for complaint in complaints])
+    return Problem(status, headers={"Allow": allow} if allow else None)
+
+
+def _complaints(body: bytes) -> list[dict[str, Any]]:
+    """The validation errors in a reply of FastAPI or BentoML: both put pydantic's under "detail"."""
+    try:
+        detail = json.loads(body)["detail"]
+    except (ValueError, KeyError, TypeError):
+        return []
+    return [entry for entry in detail if isinstance(entry, dict)] if isinstance(detail, list) else []
+
+
+def _error(complaint: Mapping[str, Any]) -> dict[str, str]:
+    """Where and why, without pydantic's `input` and `ctx`, which repeat what was sent."""
+    place, *path = [*complaint.get("loc", ())] or [""]
+    says = str(complaint.get("msg", "cannot be accepted")).removeprefix("Value error, ")
+    if place in ("query", "path", "header"):
+        return {"parameter": "/".join(map(str, path)), "detail": says}
+    steps = path if place == "body" else [place, *path]
+    return {"pointer": "".join(f"/{step}" for step in steps if step != ""), "detail": says}
+
+
+def whereabouts(error: BaseException) -> str:
+    """What failed and where, for the log: the kind and the lines, not the message, which may hold personal data."""
+    frames = traceback.extract_tb(error.__traceback__)[-8:]
+    steps = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(frames)]
+    return f"{type(error).__name__} at {' < '.join(steps)}"

@@ -1,0 +1,189 @@
+"""The shapes of questions and answers: what may be asked, within which limits, and what comes back.
+
+A question says no without repeating what was sent: neither values nor unknown names appear in its errors.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+ListName = Literal["any", "again", "new"]
+Band = Literal["low", "medium", "high", "lapsed"]
+
+#: Ids are whatever the shop's other systems say, but one line of text: control characters are nobody's id.
+Id = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+CustomerIds = Annotated[list[Id], Field(min_length=1, max_length=1000, description="1 to 1,000 customers.")]
+# Named outside their class, in which `list` is a field.
+ProductIds = Annotated[list[Id], Field(max_length=1000, description="Products not to name.")]
+Categories = Annotated[list[Id], Field(max_length=100, description="Only these categories; empty for all.")]
+#: Lists are kept 50 deep.
+Depth = Annotated[int, Field(ge=1, le=50, description="How many products at most.")]
+
+
+class Question(BaseModel):
+    """What every question has in common: no unknown fields, and no echo."""
+
+    model_config = ConfigDict(hide_input_in_errors=True, json_schema_extra={"additionalProperties": False})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_known_fields(cls, sent: Any) -> Any:
+        """Refuse fields that nobody reads, without their names: a misspelt one would be ignored for ever."""
+        if isinstance(sent, dict) and not sent.keys() <= cls.model_fields.keys():
+            raise ValueError(f"only these fields are known here: {', '.join(cls.model_fields)}")
+        return sent
+
+
+class CustomersQuestion(Question):
+    """Customers, by the ids of the shop's own systems; "source:id" where two systems use the same id."""
+
+    customer_ids: CustomerIds
+
+
+class RecommendationQuestion(CustomersQuestion):
+    """Which products next, from which list, and which never."""
+
+    list: ListName = Field("any", description='"again" has been bought before, "new" never; "any" is both.')
+    n: Depth = 10
+    exclude_product_ids: ProductIds = []
+    categories: Categories = []
+    at: datetime | None = Field(None, description="Answers are for now; only null is known so far.")
+
+    @field_validator("at")
+    @classmethod
+    def _now_only(cls, at: datetime | None) -> None:
+        if at is not None:
+            raise ValueError("answers are for now: leave it out, or replay a day with: regulars run --as-of DATE")
+
+
+class ModelFacts(BaseModel):
+    """Which model answered."""
+
+    name: str
+    version: str
+    trained_at: datetime | None
+
+
+class Answer(BaseModel):
+    """The envelope of every answer."""
+
+    request_id: str
+    as_of: datetime = Field(description="What was known before this moment was used.")
+    models: list[ModelFacts]
+    took_ms: float
+    attribution_token: str = Field(description="Send it back with an interaction to tie the outcome to this answer.")
+
+
+class Result(BaseModel):
+    """The answer for one customer."""
+
+    customer_id: str
+    known: bool = Field(description="Whether the shop knows this customer.")
+    fallback: bool = Field(description="Whether this is what holds for customers in general.")
+    features_as_of: datetime | None = Field(description="The moment this customer's figures speak of.")
+
+
+class Product(BaseModel):
+    """One product in a list."""
+
+    rank: int
+    product_id: str
+    score: float
+    source: Literal["again", "new", "popular"]
+    reason: str
+    expires_at: datetime | None = None
+
+
+class RecommendationResult(Result):
+    """The products, best first."""
+
+    items: list[Product]
+
+
+class RecommendationAnswer(Answer):
+    """Which products next, a result a customer, in the order asked."""
+
+    results: list[RecommendationResult]
+
+
+class ChurnResult(Result):
+    """How likely it is that no purchase follows within the horizon."""
+
+    probability: float
+    horizon_days: int
+    band: Band
+    reasons: list[str]
+
+
+class ChurnAnswer(Answer):
+    """Who is drifting away, a result a customer, in the order asked."""
+
+    results: list[ChurnResult]
+
+
+class Days(BaseModel):
+    """Days until one in ten, half, and nine in ten such customers have come; null beyond what can be said."""
+
+    p10: int | None
+    p50: int | None
+    p90: int | None
+
+
+class NextPurchaseResult(Result):
+    """When they come back."""
+
+    p: dict[Literal["7", "14", "28", "90"], float | None] = Field(description="P(purchase within so many days).")
+    days: Days
+    expected_at: datetime | None = Field(description="By when a purchase is as likely as not.")
+
+
+class NextPurchaseAnswer(Answer):
+    """When they come back, a result a customer, in the order asked."""
+
+    results: list[NextPurchaseResult]
+
+
+class AtRisk(BaseModel):
+    """One customer who may be drifting away; empty until the shop records offers, consents and complaints."""
+
+    customer_id: str
+    as_of: datetime
+    churn_probability: float
+    churn_band: Band
+    value_at_risk: str | None = None
+    last_purchase_at: datetime | None
+    expected_next_purchase_at: datetime | None
+    days_overdue: int | None
+    open_complaints: int | None = None
+    reasons: list[str]
+    suggested_offer_id: str | None = None
+    contactable: list[str] | None = None
+
+
+class AtRiskPage(BaseModel):
+    """A page of them, likeliest to leave first."""
+
+    items: list[AtRisk]
+    next_cursor: str | None
+
+
+class Scores(BaseModel):
+    """What the models last said about one customer, by model."""
+
+    customer_id: str
+    scores: dict[str, dict[str, Any]]
+
+
+class Profile(BaseModel):
+    """Everything the shop knows about one customer, as far as the key's role may see it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    customer_id: str
+    orders: list[dict[str, Any]] = []
+    scores: dict[str, dict[str, Any]] = {}
+
+

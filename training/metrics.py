@@ -1,0 +1,146 @@
+"""Metrics: were we right? Each is one number over the customers of a window that the model never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+Floats = NDArray[np.float64]
+
+
+# Probabilities ---------------------------------------------------------------------------------------------
+
+
+def probability(happened: Floats, p: Floats) -> dict[str, float]:
+    """How well probabilities p (n,) rank and mean what they say, against what happened (n,) as 0 or 1."""
+    p = np.clip(p, 1e-6, 1 - 1e-6)
+    ranks = 0 < happened.sum() < happened.size
+    return {
+        "auc": float(roc_auc_score(happened, p)) if ranks else float("nan"),
+        "ap": float(average_precision_score(happened, p)) if ranks else float("nan"),
+        "brier": float(np.mean((p - happened) ** 2)),
+        "log_loss": float(-np.mean(happened * np.log(p) + (1 - happened) * np.log1p(-p))),
+        "ece": calibration_error(happened, p),
+        "lift_10": lift(happened, p),
+        "bias": float(np.mean(p) - np.mean(happened)),
+    }
+
+
+def calibration_error(happened: Floats, p: Floats, bins: int = 10) -> float:
+    """Expected calibration error: the mean gap between said and seen over bins of equally many customers."""
+    order = np.argsort(p, kind="stable")
+    parts = [part for part in np.array_split(order, bins) if part.size]
+    gaps = [part.size * abs(float(np.mean(p[part]) - np.mean(happened[part]))) for part in parts]
+    return sum(gaps) / max(happened.size, 1)
+
+
+def lift(happened: Floats, p: Floats, share: float = 0.1) -> float:
+    """The rate among the `share` of customers with the highest p, over the rate among all."""
+    top = np.argsort(-p, kind="stable")[: max(1, round(share * p.size))]
+    rate = float(np.mean(happened))
+    return float(np.mean(happened[top])) / rate if rate else float("nan")
+
+
+# Waiting times ---------------------------------------------------------------------------------------------
+
+
+def waiting(duration_days: Floats, observed: NDArray[np.bool_], survival: Floats, until: int) -> dict[str, float]:
+    """How well survival curves foretell waiting times, when everyone was watched for the same `until` days.
+
+    duration_days (n,): days to the next purchase, at most `until`. survival (n, D >= until): P(T > d) for d = 1..D.
+    With one censoring time for all, the Brier score needs no weights, and its integral is the CRPS
+    restricted to [0, until] (Graf 1999).
+    """
+    curve = np.clip(survival[:, :until], 1e-9, 1.0)
+    days = np.arange(1, until + 1)
+    seen = observed & (duration_days <= until)
+    waited = np.where(seen, duration_days, np.inf)
+    still_away = waited[:, None] > days
+    return {
+        "crps": float(np.mean(np.sum((curve - still_away) ** 2, axis=1))),
+        "nll": _negative_log_likelihood(curve, waited),
+        "c_index": concordance(np.minimum(waited, until + 1.0), seen, curve.sum(axis=1)),
+        "coverage_80": _coverage(curve, waited),
+    }
+
+
+def _negative_log_likelihood(curve: Floats, waited: Floats) -> float:
+    padded = np.column_stack([np.ones(len(curve)), curve])
+    rows, event = np.arange(len(curve)), np.isfinite(waited)
+    day = np.where(event, waited, curve.shape[1]).astype(int)
+    mass = np.where(event, padded[rows, day - 1] - padded[rows, day], padded[rows, day])
+    return float(-np.mean(np.log(np.maximum(mass, 1e-9))))
+
+
+def _coverage(curve: Floats, waited: Floats, inside: float = 0.8) -> float:
+    """Share of customers inside the central interval, each counted by how much of their day's mass lies there.
+
+    Days are discrete, so an interval of whole days covers too much; the share of the mass of the day that came
+    is the expectation of the randomised probability integral transform (Czado 2009).
+    """
+    low, high = (1 - inside) / 2, (1 + inside) / 2
+    reached = 1 - np.column_stack([np.ones(len(curve)), curve])
+    rows, event = np.arange(len(curve)), np.isfinite(waited)
+    day = np.where(event, waited, curve.shape[1] + 1).astype(int)
+    start = reached[rows, day - 1]
+    end = np.where(event, reached[rows, np.minimum(day, curve.shape[1])], 1.0)
+    mass = np.maximum(end - start, 1e-12)
+    return float(np.mean(np.clip(np.minimum(end, high) - np.maximum(start, low), 0, None) / mass))
+
+
+def concordance(waited: Floats, observed: NDArray[np.bool_], expected: Floats) -> float:
+    """Harrell's C: of the pairs whose order is known, the share that the expected waits put in that order."""
+    order = np.lexsort((~observed, waited))
+    waited, observed, expected = waited[order], observed[order], expected[order]
+    right = pairs = 0.0
+    for place in np.flatnonzero(observed):
+        later = slice(place + 1, None)
+        usable = (waited[later] > waited[place]) | ~observed[later]
+        gap = expected[later][usable] - expected[place]
+        right += np.count_nonzero(gap > 0) + 0.5 * np.count_nonzero(gap == 0)
+        pairs += gap.size
+    return right / pairs if pairs else float("nan")
+
+
+# Rankings --------------------------------------------------------------------------------------------------
+
+
+def ranking(
+    ranked: pd.DataFrame, truth: pd.DataFrame, *, at: Sequence[int] = (10, 20)
+) -> dict[str, float]:
+    """How well ranked lists foretell baskets: means over customers who bought something in the window.
+
+    ranked: customer_key, rank (from 1), product_key; one list a customer. truth: customer_key, product_key, one
+    row a product bought. Recall@k is hits over all bought; NDCG@k has the ideal capped at k hits; hit_rate@k is
+    the share of customers with at least one hit.
+    """
+    bought = truth.drop_duplicates().groupby("customer_key").size()
+    hits = ranked.merge(truth.drop_duplicates(), on=["customer_key", "product_key"])
+    metrics: dict[str, float] = {}
+    for k in at:
+        top = hits[hits["rank"] <= k]
+        found = top.groupby("customer_key").size().reindex(bought.index, fill_value=0)
+        gain = (1 / np.log2(top["rank"] + 1)).groupby(top["customer_key"]).sum().reindex(bought.index, fill_value=0)
+        ideal = np.cumsum(1 / np.log2(np.arange(2, k + 2)))[np.minimum(bought.to_numpy(), k) - 1]
+        metrics[f"recall_{k}"] = float((found / bought).mean())
+        metrics[f"ndcg_{k}"] = float((gain / ideal).mean())
+        metrics[f"hit_rate_{k}"] = float((found > 0).mean())
+    return metrics
+
+
+def variety(ranked: pd.DataFrame, *, at: int = 10) -> dict[str, float]:
+    """Whether customers are told apart: products shown to anybody, and the share of lists that are nobody else's."""
+    top = ranked[ranked["rank"] <= at].sort_values(["customer_key", "rank"])
+    lists = top.groupby("customer_key")["product_key"].agg(tuple)
+    distinct = float((~lists.duplicated(keep=False)).mean()) if len(lists) else float("nan")
+    return {"products_shown": float(top["product_key"].nunique()), "distinct_lists": distinct}
+
+
+def better(metric: str) -> Callable[[float, float], bool]:
+    """Is the first figure better than the second? Errors and losses are better when smaller."""
+    smaller = metric in {"log_loss", "brier", "ece", "crps", "nll"}
+    return (lambda a, b: a < b) if smaller else (lambda a, b: a > b)

@@ -1,0 +1,163 @@
+"""Plans: the questions a shop asks its models, side by side, one row each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from training import labels, metrics
+
+Frame = pd.DataFrame
+
+#: How far ahead lists of products are judged; a month is what a campaign is planned for.
+LIST_DAYS = 28
+#: How long waiting times are watched when they are judged, where the history is long enough.
+WAIT_DAYS = 90
+#: Differences in the decisive figure below half a percent are ties: twice that is sampling noise on 2,000 customers.
+TIE = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What labels are cut from: the shop's days, its purchase days, and what was bought after some moments."""
+
+    calendar: labels.Calendar
+    purchases: Frame
+    baskets: Mapping[Any, Frame]
+    churn_days: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One question: what to foretell, from which features, with which learner, against which baselines.
+
+    `window` gives the days of its holdout; `label` cuts the outcomes known before a day; `take` says which rows
+    may be learned from or judged on; `judge` compares answers with outcomes, and `decisive` is the figure that
+    promotes. The last baseline is the one that a shop with too little history is served.
+    """
+
+    name: str
+    question: str
+    service: str
+    learner: str
+    baselines: tuple[str, ...]
+    decisive: str
+    window: Callable[[World], int]
+    label: Callable[[World, Frame, date], Any]
+    take: Callable[[World, Frame, Any], np.ndarray]
+    judge: Callable[[World, Frame, Any, Any], dict[str, float]]
+    settings: Callable[[World], dict[str, Any]] = field(default=lambda world: {})
+
+
+def _month(world: World) -> int:
+    return max(1, min(LIST_DAYS, world.calendar.history_days // 4))
+
+
+def _wait(world: World) -> int:
+    return max(1, min(WAIT_DAYS, world.calendar.history_days // 4))
+
+
+def _curve_days(world: World) -> int:
+    """Length of the purchase curve: 180 days, or half the history."""
+    return max(1, min(180, world.calendar.history_days // 2))
+
+
+# Recommender: which products next ----------------------------------------------------------------------------
+
+
+def _baskets(world: World, rows: Frame, until: date) -> pd.Series:
+    calendar = world.calendar
+    reach = {
+        moment: frame
+        for moment, frame in world.baskets.items()
+        if calendar.days_back(moment) - _month(world) >= (calendar.known_until - until).days
+    }
+    return labels.bought_next(rows, reach)
+
+
+def _judge_lists(world: World, rows: Frame, truth: pd.Series, ranked: Frame) -> dict[str, float]:
+    bought = pd.DataFrame({"customer_key": rows["customer_key"].to_numpy(), "product_key": truth.to_numpy()})
+    bought = bought.explode("product_key").dropna().astype({"product_key": "int64"})
+    before = rows[["customer_key", "product_keys"]].explode("product_keys").dropna()
+    before = before.rename(columns={"product_keys": "product_key"}).astype({"product_key": "int64"})
+    unknown = bought.merge(before, how="left", indicator=True)
+    unknown = unknown.loc[unknown["_merge"] == "left_only", ["customer_key", "product_key"]]
+    merged, new = (ranked[ranked["list"] == name] for name in ("any", "new"))
+    fresh = {f"new_{name}": value for name, value in metrics.ranking(new, unknown, at=(10,)).items()}
+    return metrics.ranking(merged, bought) | metrics.variety(merged) | fresh
+
+
+def _everybody(world: World, rows: Frame, truth: pd.Series) -> np.ndarray:
+    """Rows whose window is not over count too: tastes are learned from what was bought before it."""
+    return np.ones(len(rows), dtype=bool)
+
+
+# Churn: who is drifting away -----------------------------------------------------------------------------------
+
+
+def _quiet(world: World, rows: Frame, until: date) -> np.ndarray:
+    return labels.gone_quiet(rows, world.purchases, days=world.churn_days, calendar=world.calendar, until=until)
+
+
+def _active_and_known(world: World, rows: Frame, quiet: np.ndarray) -> np.ndarray:
+    """Customers everyone knows are gone would flatter the figures: only those seen in the last two horizons count."""
+    return np.isfinite(quiet) & (rows["recency_days"].to_numpy() <= 2 * world.churn_days)
+
+
+def _judge_probability(world: World, rows: Frame, quiet: np.ndarray, p: np.ndarray) -> dict[str, float]:
+    return metrics.probability(quiet, p)
+
+
+# Timing: when they come back ------------------------------------------------------------------------------------
+
+
+def _waits(world: World, rows: Frame, until: date) -> Frame:
+    return labels.time_to_next(rows, world.purchases, calendar=world.calendar, until=until)
+
+
+def _active_and_watched(world: World, rows: Frame, waits: Frame) -> np.ndarray:
+    return (waits["duration_days"].to_numpy() > 0) & (rows["recency_days"].to_numpy() <= 2 * world.churn_days)
+
+
+def _judge_curves(world: World, rows: Frame, waits: Frame, survival: np.ndarray) -> dict[str, float]:
+    until = min(_wait(world), survival.shape[1])
+    return metrics.waiting(
+        waits["duration_days"].to_numpy(np.float64), waits["observed"].to_numpy(bool), survival, until
+    )
+
+
+PLANS: tuple[Plan, ...] = (
+    Plan(
+        "recommender", question="Which products will this customer buy in the next four weeks?",
+        service="recommender_v1", learner="recommender.Recommender",
+        baselines=("bestsellers.Popularity", "bestsellers.DecayedFrequency"),
+        decisive="ndcg_10", window=_month, label=_baskets, take=_everybody, judge=_judge_lists,
+    ),
+    Plan(
+        "churn", question="Will this customer buy nothing within the churn horizon?",
+        service="churn_v1", learner="churn.Churn",
+        baselines=("baselines.RecencyChurn", "baselines.RfmLogistic", "baselines.BgNbdChurn"),
+        decisive="log_loss", window=lambda world: world.churn_days, label=_quiet, take=_active_and_known,
+        judge=_judge_probability, settings=lambda world: {"horizon_days": world.churn_days},
+    ),
+    Plan(
+        "timing", question="In how many days will this customer buy again?",
+        service="timing_v1", learner="timing.Timing",
+        baselines=("baselines.KaplanMeierTiming", "baselines.BgNbdTiming"),
+        decisive="crps", window=_wait, label=_waits, take=_active_and_watched, judge=_judge_curves,
+        settings=lambda world: {"days": _curve_days(world)},
+    ),
+)  # fmt: skip
+
+
+def plan(name: str) -> Plan:
+    """The plan of this name."""
+    found = {row.name: row for row in PLANS}
+    if name not in found:
+        raise KeyError(f"no question is called {name!r}; there are {', '.join(found)}")
+    return found[name]

@@ -1,0 +1,162 @@
+"""Train: one loop for every plan. Learn from the past, be judged on days nobody saw, then learn from those too."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import pandas as pd
+from models import bundle
+from models.base import Model, TooLittle
+
+from training.metrics import better
+from training.plans import TIE, Plan, World
+
+#: Fewer customers than this in a holdout say nothing about which of two models is better.
+JUDGES = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """A learner after its trial: fitted on what was known before the holdout, judged on the holdout."""
+
+    learner: str
+    model: Model
+    metrics: dict[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What one plan came to: the model to serve, its twin that was judged, and everybody's figures side by side."""
+
+    plan: Plan
+    model: Model
+    learner: str
+    judged: Contestant | None
+    contestants: list[Contestant]
+    holdout: datetime | None
+    fallback: bool
+    why: str
+    rows: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The held-out figures of the learner that is served; empty where nothing could be judged."""
+        return self.judged.metrics if self.judged else {}
+
+    @property
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """The held-out figures of every baseline on the same window."""
+        return {c.learner: c.metrics for c in self.contestants if c.learner in self.plan.baselines}
+
+
+def train(
+    plan: Plan, world: World, frame: pd.DataFrame, *, seed: int = 0, tell: Callable[[str], None] = lambda text: None
+) -> Trained:
+    """Fit a plan's learner and baselines before the last window, judge them on it, and refit the best on everything.
+
+    frame: one row per customer and moment (customer_key, as_of, features), features known before as_of.
+    Where too little is known to learn or to judge, the answer is the plan's simplest baseline, flagged `fallback`.
+    """
+    holdout = world.calendar.back(plan.window(world))
+    trial = _rows_before(plan, world, frame, holdout, learning=True)
+    exam = _rows_at(plan, world, frame, holdout)
+    if len(trial[0]) == 0 or len(exam[0]) < JUDGES:
+        return _simplest(plan, world, frame, seed, f"{len(exam[0])} customers to judge on; {JUDGES} are needed")
+    contestants, refused = _trials(plan, world, trial, exam, seed, tell)
+    if not contestants:
+        return _simplest(plan, world, frame, seed, refused)
+    best, why = _choose(plan, contestants, refused)
+    tell(f"{plan.name}: {best.learner} learns from all days")
+    rows, label = _rows_before(plan, world, frame, world.calendar.as_of, learning=True)
+    model = _fit(plan, world, best.learner, rows, label, seed)
+    counts = {"trial": len(trial[0]), "holdout": len(exam[0]), "served": len(rows)}
+    return Trained(plan, model, best.learner, best, contestants, holdout, False, why, counts)
+
+
+def examine(plan: Plan, world: World, frame: pd.DataFrame, model: Model) -> dict[str, float]:
+    """A fitted model's figures on this run's holdout: how a champion is compared with its challenger."""
+    rows, label = _rows_at(plan, world, frame, world.calendar.back(plan.window(world)))
+    return plan.judge(world, rows, label, model.score(rows))
+
+
+def not_worse(plan: Plan, mine: dict[str, float], other: dict[str, float]) -> bool:
+    """Is the decisive figure as good as the other's, a tie counting as good?"""
+    a, b = mine[plan.decisive], other[plan.decisive]
+    return not better(plan.decisive)(b, a) or abs(a - b) <= TIE * abs(b)
+
+
+def _trials(
+    plan: Plan, world: World, trial: tuple[pd.DataFrame, Any], exam: tuple[pd.DataFrame, Any], seed: int,
+    tell: Callable[[str], None],
+) -> tuple[list[Contestant], str]:  # fmt: skip
+    contestants, refused = [], ""
+    for learner in (*plan.baselines, plan.learner):
+        tell(f"{plan.name}: {learner} before the last window")
+        began = time.perf_counter()
+        try:
+            model = _fit(plan, world, learner, *trial, seed)
+        except TooLittle as reason:
+            refused = f"{learner}: {reason}"
+            continue
+        figures = plan.judge(world, *exam, model.score(exam[0]))
+        contestants.append(Contestant(learner, model, figures, time.perf_counter() - began))
+    return contestants, refused
+
+
+def _choose(plan: Plan, contestants: list[Contestant], refused: str) -> tuple[Contestant, str]:
+    """The learner where it is not worse than every baseline, else the best baseline."""
+    ahead = better(plan.decisive)
+    figure = f"{plan.decisive} {{:.4f}} against {{:.4f}} of {{}}"
+    rivals = [c for c in contestants if c.learner != plan.learner]
+    learners = [c for c in contestants if c.learner == plan.learner]
+    best = rivals[0] if rivals else learners[0]
+    for rival in rivals[1:]:
+        best = rival if ahead(rival.metrics[plan.decisive], best.metrics[plan.decisive]) else best
+    if not learners:
+        return best, f"{best.learner} is served; {refused}"
+    mine = learners[0]
+    text = figure.format(mine.metrics[plan.decisive], best.metrics[plan.decisive], best.learner)
+    if not_worse(plan, mine.metrics, best.metrics):
+        return mine, text
+    return best, f"the baseline {best.learner} is served: {plan.learner} has {text}"
+
+
+def _simplest(plan: Plan, world: World, frame: pd.DataFrame, seed: int, why: str) -> Trained:
+    rows, label = _rows_before(plan, world, frame, world.calendar.as_of, learning=False)
+    learner = plan.baselines[-1]
+    model = _fit(plan, world, learner, rows, label, seed)
+    why = f"too little history, {learner} is served: {why}"
+    return Trained(plan, model, learner, None, [], None, True, why, {"served": len(rows)})
+
+
+def _fit(plan: Plan, world: World, learner: str, rows: pd.DataFrame, label: Any, seed: int) -> Model:
+    fitted: Model = bundle.learner(learner).fit(rows, label, seed=seed, **plan.settings(world))
+    return fitted
+
+
+def _rows_before(
+    plan: Plan, world: World, frame: pd.DataFrame, until: datetime, *, learning: bool
+) -> tuple[pd.DataFrame, Any]:
+    """Rows up to a moment with the outcomes that were complete by then; only those worth learning from, if asked."""
+    calendar = world.calendar
+    rows = frame[frame["as_of"] <= until].reset_index(drop=True)
+    label = plan.label(world, rows, calendar.day_of(until))
+    if learning:
+        rows, label = _keep(rows, label, plan.take(world, rows, label))
+    return rows, label
+
+
+def _rows_at(plan: Plan, world: World, frame: pd.DataFrame, moment: datetime) -> tuple[pd.DataFrame, Any]:
+    rows = frame[frame["as_of"] == moment].reset_index(drop=True)
+    label = plan.label(world, rows, world.calendar.known_until)
+    return _keep(rows, label, plan.take(world, rows, label))
+
+
+def _keep(rows: pd.DataFrame, label: Any, keep: Any) -> tuple[pd.DataFrame, Any]:
+    kept = label[keep].reset_index(drop=True) if isinstance(label, pd.DataFrame | pd.Series) else label[keep]
+    return rows[keep].reset_index(drop=True), kept
