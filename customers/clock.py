@@ -5,10 +5,8 @@ from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from customers import transactions
+from customers.instants import ONE_MICROSECOND
 from customers.shop import Shop, ShopError
-
-ONE_MICROSECOND = timedelta(microseconds=1)
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def now(shop: Shop, *, sold_until: datetime | None = None) -> datetime:
@@ -55,13 +53,3 @@ def day_start(day: date, zone: ZoneInfo) -> datetime:
 def day_after(at: datetime, zone: ZoneInfo) -> datetime:
     """The start of the day that follows the day of `at`."""
     return day_start(at.astimezone(zone).date() + timedelta(days=1), zone)
-
-
-def micros(at: datetime) -> int:
-    """Microseconds since 1970 in UTC: how SQL keeps an instant. Exact, unlike a float timestamp."""
-    return (at - EPOCH) // ONE_MICROSECOND
-
-
-def from_micros(value: int) -> datetime:
-    """The instant of `micros`."""
-    return EPOCH + timedelta(microseconds=value)

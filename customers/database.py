@@ -59,6 +59,14 @@ def writing(shop: "Shop") -> Iterator[sa.Connection]:
         yield connection
 
 
+@contextmanager
+def rehearsing(shop: "Shop") -> Iterator[sa.Connection]:
+    """As `writing`, but at the end everything is taken back."""
+    with writing(shop) as connection:
+        yield connection
+        connection.rollback()
+
+
 def upgrade(shop: "Shop") -> None:
     """Bring the schema of the shop's database to this version of regulars. Does nothing where it is."""
     from alembic import command  # here: alembic is slow to load and rarely needed

@@ -135,6 +135,7 @@ transactions_history = sa.Table(
     Column("line_id", Text, nullable=False),
     *_line(),
     Column("superseded_at", BigInteger, nullable=False),
+    Index(None, "order_id", "line_id"),
     Index(None, "sold_at"),
     Index(None, "customer_key"),
 )

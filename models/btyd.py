@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
-from scipy.special import betaln, gammaln, hyp2f1, psi
+from scipy.special import betaln, gammaln, hyp2f1, logit, psi
 
 from models.base import Floats, require
 
@@ -18,6 +18,7 @@ from models.base import Floats, require
 PRIOR_CENTRE = np.log([1.0, 1.0, 0.5, 2.0])
 PRIOR_WIDTH = np.array([1.0, 1.5, 1.5, 1.5])
 BOUND = 9.0
+CERTAIN = 1e-6
 
 
 class History(NamedTuple):
@@ -42,7 +43,14 @@ def history(frame: pd.DataFrame) -> History:
 
 def latest(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of the frame's last moment."""
-    return frame.loc[frame["as_of"] == frame["as_of"].max()]
+    rows: pd.DataFrame = frame[frame["as_of"] == frame["as_of"].max()]
+    return rows
+
+
+def log_odds(chance: ArrayLike) -> Floats:
+    """The logarithm of the odds, kept finite: no past makes anything certain."""
+    odds: Floats = logit(np.clip(np.asarray(chance, dtype=np.float64), CERTAIN, 1 - CERTAIN))
+    return odds
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +108,15 @@ class BgNbd:
         ahead = np.arange(1, days + 1, dtype=np.float64)[None, :]
         return 1 - alive * -np.expm1(self._log_silent(History(*(part[:, None] for part in past)), ahead))
 
+    def log_odds_quiet(self, past: History, days: int) -> tuple[Floats, Floats]:
+        """Log odds of no purchase within these days, as two parts that add up: rare visits, present silence.
+
+        The first is what the odds would be had everybody bought just now; the second is what the days since
+        their last purchase add to it.
+        """
+        rare = log_odds(self.p_no_purchase(past.x, past.T, past.T, days))
+        return rare, log_odds(self.p_no_purchase(*past, days)) - rare
+
     def expected_purchases(self, x: ArrayLike, t_x: ArrayLike, T: ArrayLike, t: ArrayLike) -> Floats:
         """The expected number of purchases in the t days after T, given the past.
 
@@ -118,12 +135,13 @@ class BgNbd:
 
     def rate(self, x: ArrayLike, T: ArrayLike) -> Floats:
         """Purchases a day to expect while alive, given the past: the mean of the posterior Gamma."""
-        rate: Floats = (self.r + np.asarray(x, dtype=np.float64)) / (self.alpha + np.asarray(T, np.float64))
-        return rate
+        purchases, days = np.asarray(x, dtype=np.float64), np.asarray(T, dtype=np.float64)
+        return np.asarray((self.r + purchases) / (self.alpha + days), dtype=np.float64)
 
     def _log_silent(self, past: History, ahead: Floats) -> Floats:
         """log P(no purchase in the days ahead | alive): the rate is integrated over its posterior."""
-        return -(self.r + past.x) * np.log1p(ahead / (self.alpha + past.T))
+        log_silent: Floats = -(self.r + past.x) * np.log1p(ahead / (self.alpha + past.T))
+        return log_silent
 
 
 def _known(column: pd.Series[Any]) -> Floats:

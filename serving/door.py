@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from customers import access
-from serving import metrics, problems, roles, scorer, visits
+from serving import desk, metrics, problems, roles, visits
 from serving.problems import Problem
 from serving.roles import Route
 from serving.visits import Visit
@@ -29,6 +29,7 @@ log = logging.getLogger("regulars.door")
 BODY_BYTES = 4 * 1024 * 1024
 #: Long enough for 1,000 customers on a busy machine; a client has given up by then.
 PATIENCE_SECONDS = 60.0
+TOO_LONG = "This took too long; ask for fewer customers at a time."
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _BENTO_HEADERS = ("server", "x-bentoml-request-id")
@@ -50,23 +51,23 @@ class Door:
             await send({"type": "websocket.close", "code": 1008})
 
     async def _visit(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = Headers(scope=scope)
-        visit = visits.begin(headers.get("x-request-id", ""))
+        visit = visits.begin(Headers(scope=scope).get("x-request-id", ""))
         reply = Reply(send, visit)
         try:
-            await self._admit(visit, scope, headers, receive, reply)
+            await self._admit(visit, scope, receive, reply)
         except Problem as problem:
             await reply.refuse(problem)
         except Gone:
             reply.status = 499
         except Exception as error:
             log.error("%s %s: %s", visit.request_id, _template(visit), problems.whereabouts(error))
-            await reply.refuse(Problem(500))
+            await reply.refuse(problems.of(error))
         finally:
             _account(visit, scope["method"], reply.status)
 
-    async def _admit(self, visit: Visit, scope: Scope, headers: Headers, receive: Receive, reply: Reply) -> None:
-        visit.route = _route(scope)
+    async def _admit(self, visit: Visit, scope: Scope, receive: Receive, reply: Reply) -> None:
+        headers = Headers(scope=scope)
+        visit.route = _route(visit, scope)
         if not visit.route.open:
             visit.role = await run_sync(_role, headers.get("authorization", ""))
             if visit.role not in visit.route.roles:
@@ -90,7 +91,7 @@ class Door:
         if done:
             return work.result()
         work.cancel()
-        raise Problem(503, "This took too long; ask for fewer customers at a time.", headers={"Retry-After": "5"})
+        raise Problem(503, TOO_LONG, headers={"Retry-After": "5"})
 
 
 class Gone(Exception):
@@ -163,12 +164,13 @@ def _is_foreign_error(start: MutableMapping[str, Any]) -> bool:
     return start["status"] >= 400 and not kind.startswith(problems.PROBLEM_JSON)
 
 
-def _route(scope: Scope) -> Route:
-    """The question asked, by path and method."""
+def _route(visit: Visit, scope: Scope) -> Route:
+    """The question asked, by path and method; a wrong method is counted under its path."""
     here = roles.matching(scope["path"])
     if not here:
         raise Problem(404)
     for route in here:
+        visit.route = route
         if route.method == scope["method"]:
             return route
     raise Problem(405, headers={"Allow": ", ".join(sorted(route.method for route in here))})
@@ -177,7 +179,8 @@ def _route(scope: Scope) -> Route:
 def _role(authorization: str) -> str:
     """The role of the key that was sent."""
     scheme, _, key = authorization.partition(" ")
-    role = access.role_of(scorer.here().shop, key.strip()) if scheme.lower() == "bearer" and key.strip() else None
+    key = key.strip() if scheme.lower() == "bearer" else ""
+    role = access.role_of(desk.here().shop, key) if key else None
     if role is None:
         raise Problem(401)
     return role
@@ -227,8 +230,8 @@ def _alive() -> Response:
 
 
 def _ready() -> Response:
-    """Whether questions can be answered, and what is missing; without any champion there is nothing to ask."""
-    state = scorer.here().readiness()
+    """Whether questions can be answered, and what is missing; without any champion nobody could."""
+    state = desk.here().readiness()
     if state.ready:
         return JSONResponse({"status": "ready", "models": state.models, "reasons": state.reasons})
     return Problem(503, "Not ready to answer; see reasons.", reasons=state.reasons).response()

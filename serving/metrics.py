@@ -1,4 +1,4 @@
-"""Counting at the door: how often each question is asked, how long it takes, how often we had to guess.
+"""Counting at the door: how often each question is asked, how long it takes, how often we know nothing.
 
 Labels are route templates and model names, never a path, a customer or a key. With several workers each
 writes its own file under PROMETHEUS_MULTIPROC_DIR, and any of them can add them all up.
@@ -18,9 +18,7 @@ _SHARED = "PROMETHEUS_MULTIPROC_DIR" in os.environ
 _OURS = CollectorRegistry()
 _SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
-_requests = Counter(
-    "regulars_requests", "Requests answered.", ("route", "method", "status"), registry=_OURS
-)
+_requests = Counter("regulars_requests", "Requests answered.", ("route", "method", "status"), registry=_OURS)
 _latency = Histogram(
     "regulars_request_seconds",
     "Seconds from the first byte asked to the last byte answered.",
@@ -30,7 +28,10 @@ _latency = Histogram(
 )
 _answers = Counter("regulars_answers", "Customers answered for.", ("question",), registry=_OURS)
 _fallbacks = Counter(
-    "regulars_fallbacks", "Customers answered for with a guess, unknown ones included.", ("question",), registry=_OURS
+    "regulars_fallbacks",
+    "Customers answered for with what holds for all, unknown ones included.",
+    ("question",),
+    registry=_OURS,
 )
 
 
@@ -40,10 +41,10 @@ def request(route: str, method: str, status: int, seconds: float) -> None:
     _latency.labels(route).observe(seconds)
 
 
-def answers(question: str, customers: int, guesses: int) -> None:
-    """Count the customers of one answer, and how many of them were guesses."""
+def answers(question: str, customers: int, strangers: int) -> None:
+    """Count the customers of one answer, and those of them who got what holds for all."""
     _answers.labels(question).inc(customers)
-    _fallbacks.labels(question).inc(guesses)
+    _fallbacks.labels(question).inc(strangers)
 
 
 def page() -> Response:

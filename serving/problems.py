@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import traceback
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from starlette.responses import Response
+
+from customers.shop import ShopDown
 
 PROBLEM_JSON = "application/problem+json"
 
@@ -67,8 +71,15 @@ class Problem(Exception):
         )
 
 
+def of(error: Exception) -> Problem:
+    """What may be said of a failure: a problem's own words, and nothing of what another error says."""
+    if isinstance(error, Problem):
+        return error
+    return Problem(503, headers={"Retry-After": "5"}) if isinstance(error, ShopDown) else Problem(500)
+
+
 def from_reply(status: int, body: bytes, allow: str | None = None) -> Problem:
-    """The problem that a framework's own error reply stands for; its words are kept out, its pointers kept in."""
+    """The problem that a framework's own error reply stands for: its pointers are kept, its words are not."""
     complaints = _complaints(body) if status in (400, 422) else []
     if complaints:
         return Problem(422, errors=[_error(complaint) for complaint in complaints])
@@ -95,7 +106,18 @@ def _error(complaint: Mapping[str, Any]) -> dict[str, str]:
 
 
 def whereabouts(error: BaseException) -> str:
-    """What failed and where, for the log: the kind and the lines, not the message, which may hold personal data."""
+    """What failed and where, for the log: kind and lines, not the message, which may hold personal data."""
     frames = traceback.extract_tb(error.__traceback__)[-8:]
     steps = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(frames)]
     return f"{type(error).__name__} at {' < '.join(steps)}"
+
+
+class Discreet(logging.Filter):
+    """What a framework logs of a failure: where, not what was said; and nothing of questions refused."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep the record with its error's place in the code, unless it only says a question was wrong."""
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            record.msg, record.args, record.exc_info = whereabouts(error), (), None
+        return not isinstance(error, ValidationError)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 ListName = Literal["any", "again", "new"]
+Within = Literal["7", "14", "28", "90"]
 Band = Literal["low", "medium", "high", "lapsed"]
 
 #: Ids are whatever the shop's other systems say, but one line of text: control characters are nobody's id.
@@ -56,7 +57,7 @@ class RecommendationQuestion(CustomersQuestion):
     @classmethod
     def _now_only(cls, at: datetime | None) -> None:
         if at is not None:
-            raise ValueError("answers are for now: leave it out, or replay a day with: regulars run --as-of DATE")
+            raise ValueError("answers are for now: leave it out; to replay a day run: regulars run --as-of")
 
 
 class ModelFacts(BaseModel):
@@ -74,7 +75,7 @@ class Answer(BaseModel):
     as_of: datetime = Field(description="What was known before this moment was used.")
     models: list[ModelFacts]
     took_ms: float
-    attribution_token: str = Field(description="Send it back with an interaction to tie the outcome to this answer.")
+    attribution_token: str = Field(description="Send it back with an interaction; it ties it to this.")
 
 
 class Result(BaseModel):
@@ -135,7 +136,7 @@ class Days(BaseModel):
 class NextPurchaseResult(Result):
     """When they come back."""
 
-    p: dict[Literal["7", "14", "28", "90"], float | None] = Field(description="P(purchase within so many days).")
+    p: dict[Within, float | None] = Field(description="P(purchase within so many days).")
     days: Days
     expected_at: datetime | None = Field(description="By when a purchase is as likely as not.")
 
@@ -185,5 +186,3 @@ class Profile(BaseModel):
     customer_id: str
     orders: list[dict[str, Any]] = []
     scores: dict[str, dict[str, Any]] = {}
-
-

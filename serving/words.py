@@ -22,12 +22,12 @@ BESTSELLER = "sells best in the shop"
 def why_product(source: str, times: float = math.nan, last_days: float = math.nan) -> str:
     """Why a product is on a customer's list; `times` is days on which they bought it."""
     if source == "again" and times >= 1:
-        return f"bought {_times(times)}, last {_ago(last_days)}" if times > 1 else f"bought once, {_ago(last_days)}"
+        return f"bought {_times(times)}, {'last ' if times > 1 else ''}{_ago(last_days)}"
     return SIMILAR if source == "new" else BESTSELLER
 
 
 def why_drifting(explained: Sequence[Sequence[str]], columns: Mapping[str, np.ndarray]) -> list[list[str]]:
-    """Up to three sentences a customer: `explained` names each one's weightiest features, weightiest first."""
+    """Up to three sentences a customer; `explained` names each one's weightiest features, in that order."""
     return [_sentences(names, _figures(columns, row)) for row, names in enumerate(explained)]
 
 
@@ -55,17 +55,41 @@ def _silence(figure: Figure) -> str | None:
     gap, silent = figure("gap_median_days"), figure("recency_days")
     if not math.isfinite(silent):
         return None
-    if not math.isfinite(gap) or gap < 1:
-        return f"silent for {_days(silent)}" if silent >= 1 else "bought today"
-    return f"comes about every {_days(gap)}, silent for {_number(silent)}"
+    if not gap >= 1:
+        return f"bought only once, {_ago(silent)}"
+    return f"comes about every {_days(gap) if gap > 1 else 'day'}, silent for {_number(silent)}"
+
+
+def _longest(figure: Figure) -> str | None:
+    longest, silent = figure("gap_max_days"), figure("recency_days")
+    if not (math.isfinite(longest) and math.isfinite(silent)):
+        return None
+    if silent > longest:
+        return f"never stayed away this long before, {_days(longest)} at most"
+    return f"has stayed away for {_days(longest)} before and come back"
+
+
+def _slowing(figure: Figure) -> str | None:
+    lately, usual = figure("gap_recent_days"), figure("gap_mean_days")
+    if not (lately >= 1 and usual >= 1):
+        return None
+    return f"lately came every {_days(lately)}, over all the time every {_number(usual)}"
+
+
+def _last_gap(figure: Figure) -> str | None:
+    last, usual = figure("gap_last_days"), figure("gap_median_days")
+    if not last + usual >= 2:
+        return None
+    return f"the last two visits were {_days(last)} apart, usually {_number(usual)}"
 
 
 def _visits(figure: Figure) -> str | None:
-    now, before = figure("purchase_days_28d"), figure("purchase_days_prev_28d")
+    now, before = figure("purchase_days_28d"), figure("purchase_days_28d_before")
     if not math.isfinite(now):
         return None
     text = f"bought on {_days(now)} of the last 28"
-    return text if not math.isfinite(before) else f"{text}, on {_number(before)} of the 28 before"
+    # For somebody new, the weeks before their first visit say nothing.
+    return f"{text}, on {_number(before)} of the 28 before" if figure("tenure_days") >= 56 else text
 
 
 def _tenure(figure: Figure) -> str | None:
@@ -78,18 +102,45 @@ def _history(figure: Figure) -> str | None:
     return f"has bought on {_days(bought)} in all" if bought >= 1 else None
 
 
-def _trend(figure: Figure) -> str | None:
-    last, usual = figure("gap_last_days"), figure("gap_median_days")
-    if not (math.isfinite(last) and math.isfinite(usual)):
+def _spending(figure: Figure) -> str | None:
+    now, before = figure("spend_28d"), figure("spend_28d_before")
+    if not (before > 0 and now >= 0):
         return None
-    return f"the last two visits were {_days(last)} apart, usually {_number(usual)}"
+    change = round(100 * (now - before) / before)
+    if change == 0:
+        return "spent as much in the last 28 days as in the 28 before"
+    compared = f"{abs(change)} % {'less' if change < 0 else 'more'}"
+    return f"spent {compared} in the last 28 days than in the 28 before"
 
 
-def _longest(figure: Figure) -> str | None:
-    longest = figure("gap_max_days")
-    return f"never stayed away for more than {_days(longest)} before" if longest >= figure("recency_days") else (
-        f"has not stayed away this long before, at most {_days(longest)}" if math.isfinite(longest) else None
-    )
+def _last_basket(figure: Figure) -> str | None:
+    last, usual = figure("basket_value_last"), figure("basket_value_mean")
+    if not (usual > 0 and last >= 0):
+        return None
+    return f"the last basket was worth {round(100 * last / usual)} % of the usual one"
+
+
+def _weekday(figure: Figure) -> str | None:
+    shares = [figure(f"weekday_{day}_share") for day in range(len(WEEKDAYS))]
+    if not all(map(math.isfinite, shares)):
+        return None
+    return f"comes most on {WEEKDAYS[shares.index(max(shares))]}, {round(100 * max(shares))} % of their days"
+
+
+def _favourites(figure: Figure) -> str | None:
+    return _share(figure("repeat_share"), "of the lines they buy are products they bought before")
+
+
+def _discounts(figure: Figure) -> str | None:
+    return _share(figure("discount_share"), "of the full price is saved by discounts")
+
+
+def _returns(figure: Figure) -> str | None:
+    return _share(figure("return_share"), "of what they bought was brought back")
+
+
+def _share(share: float, of_what: str) -> str | None:
+    return f"{round(100 * share)} % {of_what}" if share >= 0.005 else None
 
 
 def _days(number: float) -> str:
@@ -97,7 +148,7 @@ def _days(number: float) -> str:
 
 
 def _times(number: float) -> str:
-    return "twice" if round(number) == 2 else f"{round(number)} times"
+    return {1: "once", 2: "twice"}.get(round(number), f"{round(number)} times")
 
 
 def _ago(days: float) -> str:
@@ -112,27 +163,45 @@ def _number(number: float) -> str:
     return str(int(rounded)) if rounded == int(rounded) else f"{rounded:.1f}"
 
 
+WEEKDAYS = ("Mondays", "Tuesdays", "Wednesdays", "Thursdays", "Fridays", "Saturdays", "Sundays")
 TOPICS: dict[str, Sentence] = {
     "silence": _silence,
+    "longest": _longest,
+    "slowing": _slowing,
+    "last gap": _last_gap,
     "visits": _visits,
     "tenure": _tenure,
     "history": _history,
-    "trend": _trend,
-    "longest": _longest,
+    "spending": _spending,
+    "last basket": _last_basket,
+    "weekday": _weekday,
+    "favourites": _favourites,
+    "discounts": _discounts,
+    "returns": _returns,
 }
-#: Beginnings of feature names, and what is said about them.
+#: Beginnings of feature names, and what is said about them; what has no topic is left to the next feature.
 TOPIC_OF = {
     "recency": "silence",
     "overdue": "silence",
-    "gap_median": "silence",
-    "gap_mean": "silence",
-    "gap_cv": "silence",
-    "gap_trend": "trend",
-    "gap_last": "trend",
+    "overdue_max": "longest",
+    "gap_": "silence",
     "gap_max": "longest",
+    "gap_long": "longest",
+    "gap_trend": "slowing",
+    "gap_recent": "slowing",
+    "gap_last": "last gap",
+    "purchase_rate": "silence",
     "purchase_days": "history",
     "purchase_days_": "visits",
-    "decayed": "visits",
+    "active_weeks": "tenure",
     "tenure": "tenure",
     "span": "tenure",
+    "spend_": "spending",
+    "spend_last": "last basket",
+    "basket_value": "last basket",
+    "weekday": "weekday",
+    "repeat": "favourites",
+    "products_": "favourites",
+    "discount": "discounts",
+    "return": "returns",
 }

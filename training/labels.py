@@ -128,7 +128,8 @@ def bought_next(rows: pd.DataFrame, baskets: dict[datetime, pd.DataFrame]) -> pd
         here = rows["as_of"] == moment
         found = frame.set_index("customer_key")["product_keys"].reindex(rows.loc[here, "customer_key"])
         answer.loc[here] = pd.Series(
-            [keys if isinstance(keys, np.ndarray) else empty for keys in found], index=rows.index[here], dtype=object
+            [empty if isinstance(keys, float) else np.asarray(keys, np.int64) for keys in found],
+            index=rows.index[here], dtype=object,
         )
     return answer
 

@@ -118,8 +118,9 @@ def ranking(
     row a product bought. Recall@k is hits over all bought; NDCG@k has the ideal capped at k hits; hit_rate@k is
     the share of customers with at least one hit.
     """
-    bought = truth.drop_duplicates().groupby("customer_key").size()
-    hits = ranked.merge(truth.drop_duplicates(), on=["customer_key", "product_key"])
+    truth = truth[["customer_key", "product_key"]].drop_duplicates()
+    bought = truth.groupby("customer_key").size()
+    hits = ranked.merge(truth, on=["customer_key", "product_key"])
     metrics: dict[str, float] = {}
     for k in at:
         top = hits[hits["rank"] <= k]

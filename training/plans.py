@@ -37,7 +37,7 @@ class Plan:
     """One question: what to foretell, from which features, with which learner, against which baselines.
 
     `window` gives the days of its holdout; `label` cuts the outcomes known before a day; `take` says which rows
-    may be learned from or judged on; `judge` compares answers with outcomes, and `decisive` is the figure that
+    count when it is judged; `judge` compares answers with outcomes, and `decisive` is the figure that
     promotes. The last baseline is the one that a shop with too little history is served.
     """
 
@@ -93,7 +93,7 @@ def _judge_lists(world: World, rows: Frame, truth: pd.Series, ranked: Frame) -> 
 
 
 def _everybody(world: World, rows: Frame, truth: pd.Series) -> np.ndarray:
-    """Rows whose window is not over count too: tastes are learned from what was bought before it."""
+    """Customers who then bought nothing have no list to be judged by; ranking leaves them out itself."""
     return np.ones(len(rows), dtype=bool)
 
 
@@ -137,6 +137,7 @@ PLANS: tuple[Plan, ...] = (
         service="recommender_v1", learner="recommender.Recommender",
         baselines=("bestsellers.Popularity", "bestsellers.DecayedFrequency"),
         decisive="ndcg_10", window=_month, label=_baskets, take=_everybody, judge=_judge_lists,
+        settings=lambda world: {"window_days": _month(world)},
     ),
     Plan(
         "churn", question="Will this customer buy nothing within the churn horizon?",

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
+import pandas as pd
 from customers import champions
-from customers.shop import Shop
+from customers.shop import Shop, ShopError
 from models import bundle, registry
 from models.base import Model
 
-from training.plans import Plan, World
+from training.plans import PLANS, Plan, World
 from training.train import Trained, examine, not_worse
-
-
-class NoVersion(Exception):
-    """There is no such version to promote or to go back to; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,23 +26,90 @@ class Verdict:
     why: str
 
 
-def decide(
-    plan: Plan, world: World, trained: Trained, frame: object, rival: Model | None, *, replay: bool
-) -> Verdict:
+def address(shop: Shop) -> str:
+    """Where the registry is: MLflow's own variable, else a database in the home."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{shop.home / 'mlflow' / 'mlflow.db'}"
+
+
+def decide(plan: Plan, world: World, trained: Trained, frame: pd.DataFrame, rival: Model | None) -> Verdict:
     """Compare a challenger with the champion's judged twin on the challenger's own holdout.
 
     `rival` is the champion as it was before it learned from its last window, so that neither of the two has seen
     the days they are compared on; None where there is no champion yet.
     """
-    if replay:
-        return Verdict(False, "a replay of an earlier day: the champion knows later ones")
     if rival is None:
         return Verdict(True, f"the first of its name; {trained.why}")
     if trained.fallback:
         return Verdict(False, f"the champion stays; {trained.why}")
-    theirs = examine(plan, world, frame, rival)  # type: ignore[arg-type]
-    mine = trained.metrics
-    text = f"{plan.decisive} {mine[plan.decisive]:.4f} against the champion's {theirs[plan.decisive]:.4f}"
+    mine, theirs = trained.metrics, examine(plan, world, frame, rival)
+    figures = f"{plan.decisive} {mine[plan.decisive]:.4f} against the champion's {theirs[plan.decisive]:.4f}"
     if not_worse(plan, mine, theirs):
-        return Verdict(True, f"{text}; {trained.why}")
-    return Verdict(False, f"the champion stays: {text}")
+        return Verdict(True, f"{figures}; {trained.why}")
+    return Verdict(False, f"the champion stays: {figures}")
+
+
+def promote(
+    shop: Shop, name: str, *, version: str | None = None, why: str, action: str = "promoted",
+    figures: dict[str, Any] | None = None,
+) -> str:  # fmt: skip
+    """Make a version the champion (the newest challenger, if none is named) and publish it to the servers.
+
+    The log is written first and the pointer that servers follow last: a kill in between is healed by doing it again.
+    """
+    uri = address(shop)
+    version = version or registry.alias(uri, name, "challenger")
+    if version is None:
+        raise ShopError(f"{name} has no challenger; run: regulars train {name}")
+    previous = registry.alias(uri, name, "champion")
+    if previous != version:
+        champions.append(
+            shop, name=name, version=version, previous=previous, action=action, why=why, metrics=figures or {}
+        )
+        registry.set_alias(uri, name, "champion", version)
+    follow(shop, name)
+    return version
+
+
+def rollback(shop: Shop, name: str) -> str:
+    """Go back to the champion before this one, as the promotion log tells it."""
+    current = registry.alias(address(shop), name, "champion")
+    earlier = [entry.previous for entry in champions.history(shop, name) if entry.version == current]
+    if not earlier or earlier[-1] is None:
+        raise ShopError(f"{name} has no earlier champion to go back to; see: regulars models")
+    return promote(shop, name, version=earlier[-1], why=f"rolled back from version {current}", action="rolled back")
+
+
+def follow(shop: Shop, name: str) -> str | None:
+    """Publish whoever the registry calls champion, also one that was named so by hand in MLflow; its version."""
+    uri = address(shop)
+    version = registry.alias(uri, name, "champion")
+    if version is None or version == _published(shop, name):
+        return version
+    with TemporaryDirectory(dir=shop.home, prefix=".promote-") as folder:
+        bundle.publish(
+            registry.download(uri, name, version, Path(folder) / "bundle"), shop.home / "champions", name, version
+        )
+    return version
+
+
+def overview(shop: Shop) -> list[dict[str, Any]]:
+    """Every model's champion: version, learner, the day it was trained as of, and why it was promoted."""
+    rows = []
+    for plan in PLANS:
+        version = registry.alias(address(shop), plan.name, "champion")
+        if version is not None:
+            facts = registry.facts(address(shop), plan.name, version)
+            moves = [entry for entry in champions.history(shop, plan.name) if entry.version == version]
+            rows.append({
+                "name": plan.name, "version": version, "learner": facts.tags["learner"],
+                "as_of": facts.params["as_of"], "why": moves[-1].why if moves else "named champion by hand",
+            })  # fmt: skip
+    return rows
+
+
+def _published(shop: Shop, name: str) -> str | None:
+    try:
+        champion = bundle.open_champion(shop.home / "champions", name)
+    except bundle.BadBundle:
+        return None
+    return champion.version if champion else None

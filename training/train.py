@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from importlib import import_module
 from typing import Any
 
 import pandas as pd
@@ -63,7 +64,7 @@ def train(
     Where too little is known to learn or to judge, the answer is the plan's simplest baseline, flagged `fallback`.
     """
     holdout = world.calendar.back(plan.window(world))
-    trial = _rows_before(plan, world, frame, holdout, learning=True)
+    trial = _rows_before(plan, world, frame, holdout)
     exam = _rows_at(plan, world, frame, holdout)
     if len(trial[0]) == 0 or len(exam[0]) < JUDGES:
         return _simplest(plan, world, frame, seed, f"{len(exam[0])} customers to judge on; {JUDGES} are needed")
@@ -72,7 +73,7 @@ def train(
         return _simplest(plan, world, frame, seed, refused)
     best, why = _choose(plan, contestants, refused)
     tell(f"{plan.name}: {best.learner} learns from all days")
-    rows, label = _rows_before(plan, world, frame, world.calendar.as_of, learning=True)
+    rows, label = _rows_before(plan, world, frame, world.calendar.as_of)
     model = _fit(plan, world, best.learner, rows, label, seed)
     counts = {"trial": len(trial[0]), "holdout": len(exam[0]), "served": len(rows)}
     return Trained(plan, model, best.learner, best, contestants, holdout, False, why, counts)
@@ -127,7 +128,7 @@ def _choose(plan: Plan, contestants: list[Contestant], refused: str) -> tuple[Co
 
 
 def _simplest(plan: Plan, world: World, frame: pd.DataFrame, seed: int, why: str) -> Trained:
-    rows, label = _rows_before(plan, world, frame, world.calendar.as_of, learning=False)
+    rows, label = _rows_before(plan, world, frame, world.calendar.as_of)
     learner = plan.baselines[-1]
     model = _fit(plan, world, learner, rows, label, seed)
     why = f"too little history, {learner} is served: {why}"
@@ -135,28 +136,20 @@ def _simplest(plan: Plan, world: World, frame: pd.DataFrame, seed: int, why: str
 
 
 def _fit(plan: Plan, world: World, learner: str, rows: pd.DataFrame, label: Any, seed: int) -> Model:
-    fitted: Model = bundle.learner(learner).fit(rows, label, seed=seed, **plan.settings(world))
+    room, name = bundle.LEARNERS[learner].split(":")
+    fitted: Model = getattr(import_module(room), name).fit(rows, label, seed=seed, **plan.settings(world))
     return fitted
 
 
-def _rows_before(
-    plan: Plan, world: World, frame: pd.DataFrame, until: datetime, *, learning: bool
-) -> tuple[pd.DataFrame, Any]:
-    """Rows up to a moment with the outcomes that were complete by then; only those worth learning from, if asked."""
-    calendar = world.calendar
+def _rows_before(plan: Plan, world: World, frame: pd.DataFrame, until: datetime) -> tuple[pd.DataFrame, Any]:
+    """All rows up to a moment, with the outcomes that were complete by then; learners choose among them."""
     rows = frame[frame["as_of"] <= until].reset_index(drop=True)
-    label = plan.label(world, rows, calendar.day_of(until))
-    if learning:
-        rows, label = _keep(rows, label, plan.take(world, rows, label))
-    return rows, label
+    return rows, plan.label(world, rows, world.calendar.day_of(until))
 
 
 def _rows_at(plan: Plan, world: World, frame: pd.DataFrame, moment: datetime) -> tuple[pd.DataFrame, Any]:
     rows = frame[frame["as_of"] == moment].reset_index(drop=True)
     label = plan.label(world, rows, world.calendar.known_until)
-    return _keep(rows, label, plan.take(world, rows, label))
-
-
-def _keep(rows: pd.DataFrame, label: Any, keep: Any) -> tuple[pd.DataFrame, Any]:
+    keep = plan.take(world, rows, label)
     kept = label[keep].reset_index(drop=True) if isinstance(label, pd.DataFrame | pd.Series) else label[keep]
     return rows[keep].reset_index(drop=True), kept

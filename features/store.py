@@ -1,0 +1,213 @@
+"""The store: one door to Feast, through which training reads the past and serving reads the present."""
+
+import contextlib
+import io
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+if TYPE_CHECKING:
+    from feast import FeatureService, FeatureStore
+
+SETTINGS = Path(__file__).with_name("feature_store.yaml")
+PLACE = "entity_place"
+
+
+class NoSnapshot(LookupError):
+    """There is nothing to put into the online store yet."""
+
+
+class Store:
+    """The features of one home; see `open`."""
+
+    def __init__(self, folder: Path, feast: "FeatureStore") -> None:
+        self.folder = folder
+        self.feast = feast
+
+    def apply(self) -> None:
+        """Tell Feast of every view and service; harmless to repeat, and works before any snapshot exists."""
+        from features import definitions
+
+        (self.folder / "feast").mkdir(parents=True, exist_ok=True)
+        with _quiet():
+            self.feast.apply(definitions.everything(self.folder))
+
+    def columns(self, service: str) -> list[str]:
+        """The features of a service, in the order in which frames have them."""
+        return list(self._kinds(service))
+
+    def history(self, service: str, entities: pd.DataFrame) -> pd.DataFrame:
+        """The features of each (customer_key, event_timestamp) as they stood then, from the offline store.
+
+        Same rows in the same order as entities, same index; then the service's columns as float64 (missing is
+        NaN) or arrays (missing is None). A moment between two snapshots sees the one before it.
+        """
+        kinds = self._kinds(service)
+        asked = entities[["customer_key", "event_timestamp"]].reset_index(drop=True)
+        asked = asked.assign(event_timestamp=pd.to_datetime(asked["event_timestamp"], utc=True))
+        if asked.empty:
+            return _typed(asked, kinds, entities.index)
+        asked[PLACE] = np.arange(len(asked))
+        with _quiet():
+            job = self.feast.get_historical_features(asked, self._service(service))
+            found = job.to_df()
+        # Some offline stores drop rows that they know nothing of, and none promises an order.
+        found = found.set_index(PLACE).reindex(asked[PLACE])
+        return _typed(asked.drop(columns=PLACE).join(found[list(kinds)]), kinds, entities.index)
+
+    def materialise(self, as_of: datetime) -> dict[str, int]:
+        """Put each view's latest rows, not after as_of, into the online store; return how many of each.
+
+        Exactly the rows of that one moment: again changes nothing, and an older moment never takes the place
+        of a newer one, nor of what was pushed since.
+        """
+        return {view.name: self._materialise(view.name, as_of) for view in self._views()}
+
+    def now(self, service: str, keys: Sequence[int]) -> pd.DataFrame:
+        """The features of customers as they stand in the online store, in the order of keys.
+
+        Columns: customer_key, event_timestamp (of the newest view read; NaT for a customer not known there),
+        then the service's columns as in `history`.
+        """
+        kinds = self._kinds(service)
+        frame = pd.DataFrame({"customer_key": np.asarray(keys, dtype="int64")})
+        if frame.empty:
+            return _typed(frame.assign(event_timestamp=_newest([], 0)), kinds, frame.index)
+        asked = {"customer_key": frame["customer_key"].tolist()}
+        answer = self.feast.get_online_features(self._service(service), asked).proto
+        by_name = dict(zip(answer.metadata.feature_names.val, answer.results, strict=True))
+        frame["event_timestamp"] = _newest([by_name[name].event_timestamps for name in kinds], len(frame))
+        values = {name: _unpacked(by_name[name].values, kind) for name, kind in kinds.items()}
+        return _typed(pd.concat([frame, pd.DataFrame(values)], axis=1), kinds, frame.index)
+
+    def push(self, view: str, frame: pd.DataFrame) -> None:
+        """Put rows of a view (customer_key, event_timestamp and all its columns) into the online store.
+
+        A row older than what is there is left out without a word: the newer one stays.
+        """
+        if frame.empty:
+            return
+        happened = pd.to_datetime(frame["event_timestamp"], utc=True)
+        with _quiet():
+            self.feast.write_to_online_store(view, frame.assign(event_timestamp=happened, created=happened))
+
+    def _materialise(self, view: str, as_of: datetime) -> int:
+        moment, rows = _latest(self.folder / view / "part.parquet", as_of)
+        with _quiet():
+            self.feast.materialize(moment, moment, feature_views=[view])
+        return rows
+
+    def _views(self) -> list[Any]:
+        return sorted(self.feast.list_feature_views(), key=lambda view: view.name)
+
+    def _service(self, name: str) -> "FeatureService":
+        return self.feast.get_feature_service(name, allow_cache=True)
+
+    def _kinds(self, service: str) -> dict[str, Any]:
+        chosen = self._service(service).feature_view_projections
+        return {field.name: field.dtype for projection in chosen for field in projection.features}
+
+
+def open(folder: Path, online: str | None = None) -> Store:
+    """The store over a folder of snapshots; everything Feast keeps lies in folder/feast.
+
+    online is Feast's own setting of an online store as a YAML flow mapping ({type: redis, ...}); without it,
+    a SQLite file in the folder. Settings are read here and now, so two stores in one process stay apart.
+    """
+    place = Path(folder).absolute()
+    (place / "feast").mkdir(parents=True, exist_ok=True)
+    here = {"type": "features.online.SteadySqliteOnlineStore", "path": str(place / "feast" / "online.db")}
+    return Store(place, _feast(place, online or json.dumps(here)))
+
+
+def _feast(folder: Path, online: str) -> "FeatureStore":
+    os.environ.setdefault("FEAST_USAGE", "False")
+    with _quiet():
+        import ibis
+        import yaml
+        from feast import FeatureStore, RepoConfig
+
+        # Feast compares times in the session's zone, which would otherwise be this machine's.
+        ibis.get_backend().raw_sql("set timezone = 'UTC'")
+        text = Template(SETTINGS.read_text(encoding="utf-8"))
+        settings = yaml.safe_load(text.substitute(REGULARS_FEAST_HOME=folder, REGULARS_FEAST_ONLINE=online))
+        config = RepoConfig(**settings)
+        config.repo_path = SETTINGS.parent
+        return FeatureStore(config=config)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Feast's advice about itself out of the shop's log: warnings, prints, and its logger."""
+    logger = logging.getLogger("feast")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _latest(path: Path, as_of: datetime) -> tuple[datetime, int]:
+    if not path.exists():
+        raise NoSnapshot(f"there is no snapshot at {path}; write one first: regulars run")
+    times = pq.read_table(path, columns=["event_timestamp"])["event_timestamp"]
+    times = times.filter(pc.less_equal(times, pc.cast(as_of.astimezone(UTC), times.type)))
+    if not len(times):
+        raise NoSnapshot(f"no snapshot in {path} is as old as {as_of}; write one first: regulars run")
+    latest = pc.max(times)
+    return latest.as_py(), int(pc.sum(pc.equal(times, latest)).as_py())
+
+
+def _typed(frame: pd.DataFrame, kinds: dict[str, Any], index: pd.Index) -> pd.DataFrame:
+    columns = {name: frame[name] for name in ("customer_key", "event_timestamp")}
+    for name, kind in kinds.items():
+        column = frame.get(name, pd.Series(index=frame.index, dtype="float64"))
+        element = _element(kind)
+        columns[name] = column.astype("float64") if element is None else _arrays(column, element)
+    return pd.DataFrame(columns).set_axis(index)
+
+
+def _arrays(column: pd.Series, element: Any) -> pd.Series:
+    arrays = np.empty(len(column), dtype=object)
+    arrays[:] = [None if _missing(each) else np.asarray(each, dtype=element) for each in column]
+    return pd.Series(arrays, index=column.index)
+
+
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and np.isnan(value))
+
+
+def _element(kind: Any) -> Any:
+    """What a list holds, as numpy calls it; None for a plain number."""
+    base = getattr(kind, "base_type", None)
+    return None if base is None else base.name.lower()
+
+
+def _unpacked(values: Sequence[Any], kind: Any) -> list[Any]:
+    element = _element(kind)
+    if element is None:
+        return [value.double_val if value.HasField("double_val") else np.nan for value in values]
+    name = {"int64": "int64_list_val", "float32": "float_list_val"}[element]
+    return [getattr(value, name).val if value.HasField(name) else None for value in values]
+
+
+def _newest(times: Sequence[Sequence[Any]], rows: int) -> pd.Series:
+    """The newest of several columns of times, for each row; a time of 0 is one that Feast does not know."""
+    micros = [[time.seconds * 1_000_000 + time.nanos // 1_000 for time in column] for column in times]
+    newest = np.max(micros, axis=0) if micros else np.zeros(rows, dtype="int64")
+    known = pd.Series(newest, dtype="int64").where(newest > 0)
+    return pd.to_datetime(known.astype("Int64"), unit="us", utc=True).dt.as_unit("us")

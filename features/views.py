@@ -1,0 +1,67 @@
+"""Views: how a family is shown to Feast, so that training and serving read the very same numbers."""
+
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ibis.expr.types as ir
+
+from features import lines
+
+if TYPE_CHECKING:
+    from feast import Entity, FeatureView
+
+# Feast's joins use these names for themselves; a column ending in _y disappears from training frames.
+RESERVED_ENDINGS = ("_y", "_yyyy")
+RESERVED = {"rn", "entity_row_id", "event_expire_timestamp", "event_timestamp", "created", "customer_key"}
+
+
+@cache
+def customer() -> "Entity":
+    """Who every feature is about."""
+    from feast import Entity, ValueType
+
+    return Entity(name="customer", join_keys=["customer_key"], value_type=ValueType.INT64)
+
+
+def of_numbers(name: str, folder: Path, columns: Callable[[ir.Table], dict[str, ir.Value]]) -> "FeatureView":
+    """A family of one float64 for each customer and moment, at folder/NAME/part.parquet."""
+    return _view(name, folder, dict.fromkeys(columns(lines.SEEN), "Float64"))
+
+
+def of_lists(name: str, folder: Path, kinds: Mapping[str, str]) -> "FeatureView":
+    """A family of aligned lists for each customer and moment; kinds are Feast's names (Int64, Float32)."""
+    return _view(name, folder, {column: f"Array({kind})" for column, kind in kinds.items()})
+
+
+def check(columns: Mapping[str, str]) -> None:
+    """Refuse a feature name that Feast would lose or mistake."""
+    lost = [name for name in columns if name.endswith(RESERVED_ENDINGS) or name in RESERVED]
+    if lost:
+        raise ValueError(f"Feast cannot carry a feature called {', '.join(lost)}; rename it")
+
+
+def _view(name: str, folder: Path, columns: Mapping[str, str]) -> "FeatureView":
+    from feast import FeatureView, Field, FileSource
+
+    check(columns)
+    source = FileSource(
+        name=f"{name}_snapshot",
+        path=str(Path(folder).absolute() / name / "part.parquet"),
+        timestamp_field="event_timestamp",
+        created_timestamp_column="created",
+    )
+    schema = [Field(name="customer_key", dtype=_kind("Int64"))]
+    schema += [Field(name=column, dtype=_kind(kind)) for column, kind in columns.items()]
+    return FeatureView(
+        name=name, entities=[customer()], ttl=timedelta(0), schema=schema, source=source, online=True
+    )
+
+
+def _kind(kind: str) -> Any:
+    from feast import types
+
+    inner = kind.removeprefix("Array(").removesuffix(")")
+    return types.Array(getattr(types, inner)) if inner != kind else getattr(types, kind)

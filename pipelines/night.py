@@ -1,0 +1,193 @@
+"""The night: features, training, judging, promotion if better, and a score for everyone, written back."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+from customers import clock, mirror, nights
+from customers.shop import Shop
+from features import snapshot, store
+from models import bundle, registry
+from models.base import Model
+from serving import rfm, writeback
+from training import labels, plans, promote
+from training.plans import Plan, World
+
+from pipelines import versions
+from pipelines.failures import NothingToDo
+
+Tell = Callable[[str], None]
+
+#: A month: a horizon shorter than that would call a customer lost who skipped two weekly trips.
+LEAST_CHURN_DAYS = 28
+
+
+@dataclass(frozen=True, slots=True)
+class Evening:
+    """What a night works on: the shop as it was known at a moment, with its features computed."""
+
+    shop: Shop
+    as_of: datetime
+    replay: bool
+    world: World
+    features: store.Store
+    ledger: str
+    _frames: dict[str, pd.DataFrame] = field(default_factory=dict)
+
+    def frame(self, plan: Plan) -> pd.DataFrame:
+        """All rows of the plan's feature service, from Feast: customer_key, as_of, features, in a stable order."""
+        if plan.service not in self._frames:
+            history = self.features.history(plan.service, self._entities(plan))
+            self._frames[plan.service] = history.rename(columns={"event_timestamp": "as_of"})
+        return self._frames[plan.service]
+
+    def _entities(self, plan: Plan) -> pd.DataFrame:
+        view = "shelf" if plan.name == "recommender" else "rhythm"
+        return pq.read_table(
+            self.features.folder / view / "part.parquet", columns=["customer_key", "event_timestamp"]
+        ).to_pandas()
+
+
+def run(shop: Shop, *, as_of: str | None = None, only: Sequence[str] | None = None, tell: Tell) -> dict[str, Any]:
+    """One night. With `as_of` in the past it gives what would have been given then, and moves no champion."""
+    chosen = _plans(only)
+    seconds: dict[str, float] = {}
+    with evening(shop, as_of, seconds, tell) as tonight:
+        told, speakers = {}, {}
+        for plan in chosen:
+            with _timed(seconds, f"train {plan.name}", tell):
+                told[plan.name], speakers[plan.name] = versions.appoint(tonight, plan, tell)
+        customers, written = _tell_everyone(tonight, speakers, seconds, tell)
+    return {
+        "as_of": tonight.as_of.isoformat(), "customers": customers, "churn_horizon_days": tonight.world.churn_days,
+        "models": told, "scores_written": written, "seconds": seconds,
+    }  # fmt: skip
+
+
+def train(shop: Shop, name: str, *, as_of: str | None = None, tell: Tell) -> dict[str, Any]:
+    """Train one model and register it as challenger; who speaks for the shop does not change."""
+    with evening(shop, as_of, {}, tell) as tonight:
+        return versions.challenge(tonight, _plans([name])[0], tell)
+
+
+def score(shop: Shop, *, as_of: str | None = None, tell: Tell) -> dict[str, Any]:
+    """Score everyone with the champions as they are; nothing is trained."""
+    seconds: dict[str, float] = {}
+    with evening(shop, as_of, seconds, tell) as tonight:
+        speakers = {plan.name: versions.champion(shop, plan) for plan in plans.PLANS}
+        customers, written = _tell_everyone(tonight, speakers, seconds, tell)
+    return {"as_of": tonight.as_of.isoformat(), "customers": customers, "scores_written": written, "seconds": seconds}
+
+
+@contextmanager
+def evening(shop: Shop, as_of: str | None, seconds: dict[str, float], tell: Tell) -> Iterator[Evening]:
+    """Bring the mirror up to date and compute every feature as of the moment; one night at a time in a home."""
+    moment = clock.moment(shop, as_of) if as_of else clock.now(shop)
+    with _alone(shop):
+        looked = nights.last_looked(shop)
+        replay = looked is not None and moment < looked
+        nights.began(shop, moment)
+        with _timed(seconds, "mirror", tell):
+            mirror.refresh(shop)
+        folder = shop.home / "features"
+        if replay:
+            folder = shop.home / "replays" / moment.strftime("%Y%m%dT%H%M%S")
+        with _timed(seconds, "features", tell):
+            world, features = _prepare(shop, moment, folder)
+        try:
+            yield Evening(shop, moment, replay, world, features, _digest(shop.home / "ledger"))
+        finally:
+            if replay:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _prepare(shop: Shop, as_of: datetime, folder: Path) -> tuple[World, store.Store]:
+    ledger, zone = shop.home / "ledger", shop.timezone
+    first = snapshot.first_day(ledger, as_of, zone)
+    if first is None:
+        raise NothingToDo(f"no customer bought anything before {as_of.isoformat()}; run: regulars load transactions FILE")
+    calendar = labels.Calendar(first, as_of, zone)
+    bought = snapshot.purchases(ledger, as_of=as_of, timezone=zone)
+    world = World(calendar, bought, {}, _churn_days(shop, calendar, as_of))
+    lists = plans.plan("recommender").window(world)
+    shelves = [moment for moment in (calendar.back(days) for days in (2 * lists, lists)) if _seen(calendar, moment)]
+    moments = labels.moments(calendar, [plan.window(world) for plan in plans.PLANS])
+    snapshot.write(
+        ledger, folder, as_of=as_of, moments=moments, timezone=zone, shelf_moments=[*shelves, as_of]
+    )
+    baskets = {
+        moment: snapshot.bought(ledger, as_of=as_of, start=moment, end=calendar.back(calendar.days_back(moment) - lists))
+        for moment in shelves
+    }
+    features = store.open(folder, shop.online_store if folder == shop.home / "features" else None)
+    features.apply()
+    return replace(world, baskets=baskets), features
+
+
+def _seen(calendar: labels.Calendar, moment: datetime) -> bool:
+    return calendar.day_of(moment) > calendar.first_day
+
+
+def _churn_days(shop: Shop, calendar: labels.Calendar, as_of: datetime) -> int:
+    """The horizon after which silence is news: nearly all of the shop's gaps are shorter, and labels still fit."""
+    if shop.churn_days:
+        return shop.churn_days
+    usual = snapshot.gap_quantile(shop.home / "ledger", as_of=as_of, timezone=shop.timezone)
+    least = LEAST_CHURN_DAYS if math.isnan(usual) else max(LEAST_CHURN_DAYS, math.ceil(usual))
+    return max(1, min(least, calendar.history_days // 4))
+
+
+def _tell_everyone(
+    tonight: Evening, speakers: dict[str, tuple[str, Model]], seconds: dict[str, float], tell: Tell
+) -> tuple[int, int]:
+    with _timed(seconds, "online features", tell):
+        if not tonight.replay:
+            tonight.features.materialise(tonight.as_of)
+    with _timed(seconds, "scores", tell):
+        return writeback.everyone(tonight.shop, tonight.features, speakers, tonight.as_of)
+
+
+def _plans(only: Sequence[str] | None) -> list[Plan]:
+    known = {plan.name: plan for plan in plans.PLANS}
+    unknown = set(only or ()) - set(known)
+    if unknown:
+        raise NothingToDo(f"there is no model called {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    return [plan for name, plan in known.items() if not only or name in only]
+
+
+@contextmanager
+def _alone(shop: Shop) -> Iterator[None]:
+    """One night at a time: two would write the same features."""
+    with (shop.home / "night.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise NothingToDo("another night is running in this home; wait for it to end") from None
+        yield
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], step: str, tell: Tell) -> Iterator[None]:
+    tell(f"{step} ...")
+    began = time.perf_counter()
+    yield
+    seconds[step] = round(time.perf_counter() - began, 2)
+
+
+def _digest(ledger: Path) -> str:
+    """What the mirror holds, in sixteen letters: the same sales give the same."""
+    sums = [hashlib.sha256(part.read_bytes()).hexdigest() for part in sorted(ledger.rglob("*.parquet"))]
+    return hashlib.sha256(json.dumps(sums).encode()).hexdigest()[:16]

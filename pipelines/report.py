@@ -1,0 +1,105 @@
+"""Reports: what a command tells a person on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from customers import tables
+from customers.shop import Shop
+
+#: The figures that a person compares first, in this order.
+FIGURES = {
+    "recommender": ("ndcg_10", "recall_10", "new_hit_rate_10", "distinct_lists"),
+    "churn": ("auc", "ap", "log_loss", "ece"),
+    "timing": ("crps", "c_index", "nll", "coverage_80"),
+}
+
+
+def of_night(told: Mapping[str, Any]) -> str:
+    """The night in words: who was scored, and every model beside its baselines on days that neither had seen."""
+    head = f"As of {told['as_of']}: {told['customers']:,} customers, {told['scores_written']:,} scores written"
+    parts = [head, *(_of_model(name, model) for name, model in told["models"].items())]
+    seconds = "  ".join(f"{step} {spent:.0f} s" for step, spent in told["seconds"].items())
+    return "\n\n".join([*parts, seconds])
+
+
+def of_models(told: Sequence[Mapping[str, Any]]) -> str:
+    """Champions, a line each."""
+    if not told:
+        return "No model has been trained yet; run: regulars run"
+    return _columns(("model", "version", "learner", "as of", "why"), (
+        (row["name"], str(row["version"]), row["learner"], row["as_of"], row["why"]) for row in told
+    ))  # fmt: skip
+
+
+def of_recommendations(told: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Lists of products, best first."""
+    return "\n\n".join(_of_list(name, items) for name, items in told.items())
+
+
+def of_at_risk(told: Sequence[Mapping[str, Any]]) -> str:
+    """The list a retention team works through."""
+    if not told:
+        return "Nobody is at risk, or no night has run yet; run: regulars run"
+    return _columns(("customer", "p(gone)", "band", "why"), (
+        (row["customer_id"], f"{row['churn_probability']:.2f}", row["churn_band"], "; ".join(row["reasons"] or []))
+        for row in told
+    ))  # fmt: skip
+
+
+def of_doctor(found: Mapping[str, Any]) -> str:
+    """What a look at the home found, one line each."""
+    return "\n".join(f"{'ok ' if check['ok'] else '-- '} {check['what']}: {check['found']}" for check in found["checks"])
+
+
+def of_demo(shop: Shop, key: Path) -> str:
+    """What to look at next: three customers whose answers differ, and how to ask for them."""
+    scores = tables.table(shop, "scores").dropna(subset=["churn_probability"])
+    someone = [scores.iloc[(scores["churn_probability"] - p).abs().argmin()]["customer_id"] for p in (0.02, 0.5, 0.9)]
+    lines = [_of_customer(row) for _, row in scores[scores["customer_id"].isin(someone)].iterrows()]
+    ask = f'curl -H "Authorization: Bearer $(cat {key})" http://localhost:3000/v1'
+    return "\n".join([
+        "Three customers:", *lines, "",
+        "Try:", f"  .venv/bin/regulars recommend {' '.join(someone)}", "  .venv/bin/regulars at-risk -n 10",
+        f"  {ask}/customers/{someone[0]}/recommendations", f"  {ask}/customers/{someone[1]}/next-purchase",
+        f"  {ask}/at-risk?limit=5", "  .venv/bin/regulars mlflow",
+    ])  # fmt: skip
+
+
+def _of_customer(row: pd.Series) -> str:
+    days = row["next_purchase_days_p50"]
+    back = "not within the curve" if pd.isna(days) else f"back in about {days:.0f} days"
+    return (
+        f"  {row['customer_id']}: {back}; no purchase in {row['churn_horizon_days']:.0f} days has probability "
+        f"{row['churn_probability']:.2f} ({row['churn_band']})"
+    )
+
+
+def _of_model(name: str, model: Mapping[str, Any]) -> str:
+    title = f"{name} version {model['version']} ({'promoted' if model['promoted'] else 'not promoted'}): {model['why']}"
+    rows = {model["learner"]: model["metrics"], **model["baselines"]}
+    shown = [figure for figure in FIGURES.get(name, ()) if any(figure in row for row in rows.values())]
+    if not shown:
+        return title
+    body = _columns(("", *shown), (
+        (learner, *(f"{row.get(figure, float('nan')):.4f}" for figure in shown)) for learner, row in rows.items() if row
+    ))  # fmt: skip
+    return f"{title}\n{body}"
+
+
+def _of_list(name: str, items: Sequence[Mapping[str, Any]]) -> str:
+    if not items:
+        return f"{name}: nothing to recommend; the customer is unknown, or no night has run yet"
+    return f"{name}\n" + _columns(("", "product", "", "p", "why"), (
+        (str(item["rank"]), item["product_id"], item["name"], f"{item['score']:.3f}", item["reason"]) for item in items
+    ))  # fmt: skip
+
+
+def _columns(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    cells = [list(map(str, head)), *(list(map(str, row)) for row in rows)]
+    widths = [max(len(row[place]) for row in cells) for place in range(len(head))]
+    return "\n".join("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+                     for row in cells)  # fmt: skip

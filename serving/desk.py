@@ -1,0 +1,127 @@
+"""The desk: one shop, its online features and its champions together, opened once and asked all day."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache, lru_cache
+from pathlib import Path
+from threading import Lock
+
+import pandas as pd
+
+from customers import clock, instants
+from customers import shop as shops
+from customers.shop import Shop
+from features import store
+from models import bundle
+from models.bundle import Champion
+from serving import rfm
+from serving.problems import Problem
+
+MODELS = ("recommender", "churn", "timing")
+#: Stands for everybody the shop does not know: a key that nobody has.
+NOBODY = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether anything can be answered, by which versions, and what is missing."""
+
+    ready: bool
+    models: dict[str, str]
+    reasons: list[str]
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What every answer needs."""
+
+    shop: Shop
+    features: store.Store
+    champions: bundle.Champions = field(repr=False)
+    #: Feast has one connection, and hushes all threads while it works for one: they take turns.
+    turn: Lock = field(default_factory=Lock, repr=False)
+
+    def champion(self, name: str) -> Champion:
+        """Who speaks for the shop now; a promotion is noticed between two questions."""
+        champion = self.champions.get(name)
+        if champion is None:
+            raise Problem(503, _missing(name), headers={"Retry-After": "60"})
+        return champion
+
+    def figures(self, champion: Champion, keys: Sequence[int]) -> pd.DataFrame:
+        """The newest features that a champion asks for, a row a key in order, and a last one for nobody."""
+        service = champion.facts.get("service", f"{champion.name}_v1")
+        with self.turn:
+            frame = self.features.now(service, [*keys, NOBODY])
+        return frame.rename(columns={"event_timestamp": "as_of"})
+
+    def in_categories(self, categories: Sequence[str]) -> list[int]:
+        """Products of these categories, whatever their capitals, as of the mirror's last refresh."""
+        path = self.shop.home / "ledger" / "products.parquet"
+        if not path.exists():
+            return []
+        products = _products(path, path.stat().st_mtime_ns)
+        wanted = {category.casefold() for category in categories}
+        return products.loc[products["category"].isin(wanted), "product_key"].tolist()
+
+    def now(self) -> datetime:
+        """The shop's own now."""
+        return clock.now(self.shop)
+
+    def lines(self) -> rfm.Lines | None:
+        """Where RFM's fifths end, as of the last night."""
+        return rfm.kept(self.shop.home)
+
+    def readiness(self) -> Readiness:
+        """Whether there is anybody to answer; the first night brings the first champions."""
+        speaking = {name: self.champions.get(name) for name in MODELS}
+        wrong = self.champions.errors
+        return Readiness(
+            ready=any(speaking.values()),
+            models={name: str(champion.version) for name, champion in speaking.items() if champion},
+            reasons=[
+                f"{name}: its newest version is refused, {wrong[name]}" if name in wrong else _missing(name)
+                for name, champion in speaking.items()
+                if name in wrong or champion is None
+            ],
+        )
+
+    def token(self, request_id: str, versions: dict[str, str], as_of: datetime) -> str:
+        """What ties a later outcome to this answer; sealed, so that nobody can claim one never given."""
+        said = json.dumps([request_id, versions, instants.micros(as_of)], separators=(",", ":")).encode()
+        seal = hmac.new(self.shop.key, b"attribution:" + said, hashlib.sha256).digest()[:12]
+        return base64.urlsafe_b64encode(seal + said).decode().rstrip("=")
+
+
+def _missing(name: str) -> str:
+    return f"{name} has no champion yet; run: regulars run"
+
+
+def here() -> Desk:
+    """The desk of the home that this process serves."""
+    return of(shops.open())
+
+
+def of(shop: Shop) -> Desk:
+    """The desk of a shop, opened at most once a process: Feast and the champions take a while."""
+    return _opened(shop.home)
+
+
+@lru_cache(maxsize=4)
+def _products(path: Path, _changed: int) -> pd.DataFrame:
+    products = pd.read_parquet(path, columns=["product_key", "category"])
+    return products.assign(category=products["category"].fillna("").str.casefold())
+
+
+@cache
+def _opened(home: Path) -> Desk:
+    shop = shops.open(home)
+    elsewhere = None if shop.online_store.startswith("sqlite") else shop.online_store
+    return Desk(shop, store.open(home / "features", elsewhere), bundle.Champions(home / "champions"))

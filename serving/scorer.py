@@ -1,0 +1,176 @@
+"""Scoring: from customers' figures and a model to what is said about them, the same at the door and at night.
+
+Frames have one row a customer: `customer_key`, `as_of` (the moment the figures speak of, NaT where the shop
+has no figures of theirs yet), then features. Who has none gets what holds for customers in general.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from models import timing
+from models.base import Model
+from serving import rfm, words
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+#: Silent for more horizons than this: a band of their own, lest they crowd out who can still be kept.
+LAPSED_HORIZONS = 2
+#: One in five stays away even among regulars; from one in two on, staying away is the likelier outcome.
+LOW_BELOW, HIGH_FROM = 0.2, 0.5
+WITHIN_DAYS = (7, 14, 28, 90)
+QUANTILES = {"p10": 0.1, "p50": 0.5, "p90": 0.9}
+LISTS = ("any", "again", "new")
+#: Scored beside others, a row may differ in its last digits; nobody should see that.
+DIGITS = 9
+#: Lists are kept this deep: what campaigns ask for, with room for exclusions.
+DEEP = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """Who is drifting away: a row a customer, in the frame's order."""
+
+    probability: Floats
+    horizon_days: int
+    band: list[str]
+    reasons: list[list[str]]
+    rfm: list[str | None]
+    fallback: Flags
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """When they come back: `cdf[i, d - 1]` is P(customer i buys within d days), never falling."""
+
+    cdf: Floats
+    fallback: Flags
+
+    def within(self, days: int) -> Floats:
+        """P(purchase within so many days); NaN beyond the curve."""
+        return self.cdf[:, days - 1] if days <= self.cdf.shape[1] else np.full(len(self.cdf), np.nan)
+
+    def quantile(self, share: float) -> NDArray[np.int64]:
+        """The first day by which this share of them has come; one past the curve where it ends first."""
+        return np.asarray((self.cdf < share).sum(axis=1) + 1, dtype=np.int64)
+
+
+def has_figures(frame: pd.DataFrame) -> Flags:
+    """Which rows carry features at all."""
+    return frame["as_of"].notna().to_numpy(dtype=bool)
+
+
+def churn(model: Model, frame: pd.DataFrame, lines: rfm.Lines | None = None) -> Drift:
+    """P(no purchase within the horizon), its band, and why, for every row of the frame."""
+    probability, fallback = _or_typical(model, frame, np.atleast_1d(np.asarray(model.typical(), np.float64)))
+    probability = np.round(np.clip(probability[:, 0], 0.0, 1.0), DIGITS)
+    return Drift(
+        probability=probability,
+        horizon_days=horizon_of(model),
+        band=_bands(probability, _silent_days(frame), horizon_of(model)),
+        reasons=_reasons(model, frame, ~fallback),
+        rfm=rfm.digits(frame, lines) if lines else [None] * len(frame),
+        fallback=fallback,
+    )
+
+
+def horizon_of(model: Any) -> int:
+    """The days ahead that a churn model speaks of."""
+    return int(model.horizon_days)
+
+
+def returning(model: Model, frame: pd.DataFrame, drift: Drift | None = None) -> Return:
+    """When each customer comes back; bent so that at churn's horizon the curve says what churn says.
+
+    A curve that ends before the horizon says nothing there and cannot contradict it.
+    """
+    survival, fallback = _or_typical(model, frame, np.asarray(model.typical(), np.float64).ravel())
+    if drift is not None and drift.horizon_days <= survival.shape[1]:
+        survival = timing.agree(survival, drift.horizon_days, drift.probability)
+    cdf = np.maximum.accumulate(np.clip(1.0 - survival, 0.0, 1.0), axis=1)
+    return Return(np.round(cdf, DIGITS), fallback)
+
+
+def lists(
+    model: Any,
+    shelf: pd.DataFrame,
+    *,
+    names: Sequence[str] = LISTS,
+    n: int = DEEP,
+    exclude: Collection[int] | None = None,
+    only: Collection[int] | None = None,
+) -> pd.DataFrame:
+    """Ranked products: customer_key, list, rank (from 1), product_key, score, source, reason."""
+    ranked = model.score(shelf, n=n, lists=tuple(names), exclude=exclude, only=only)
+    return ranked.assign(reason=_product_reasons(ranked, shelf))
+
+
+def _or_typical(model: Model, frame: pd.DataFrame, typical: Floats) -> tuple[Floats, Flags]:
+    """Scores (n, k) of those with figures, and the typical answer, flagged, for all others.
+
+    A number that is none (a broken model, a figure gone wrong) is answered with the typical one too.
+    """
+    answers = np.tile(typical, (len(frame), 1))
+    rows = np.flatnonzero(has_figures(frame))
+    if len(rows):
+        scored = np.asarray(model.score(frame.iloc[rows].reset_index(drop=True)), np.float64)
+        scored = scored.reshape(len(rows), -1)
+        sound = np.isfinite(scored).all(axis=1)
+        rows = rows[sound]
+        answers[rows] = scored[sound]
+    fallback = np.ones(len(frame), dtype=bool)
+    fallback[rows] = False
+    return answers, fallback
+
+
+def _silent_days(frame: pd.DataFrame) -> Floats:
+    return np.asarray(frame.get("recency_days", pd.Series(np.nan, frame.index)), np.float64)
+
+
+def _bands(probability: Floats, silent_days: Floats, horizon_days: int) -> list[str]:
+    lapsed = silent_days > LAPSED_HORIZONS * horizon_days
+    choices = [lapsed, probability < LOW_BELOW, probability < HIGH_FROM]
+    return [str(band) for band in np.select(choices, ["lapsed", "low", "medium"], "high")]
+
+
+#: What is looked at where a model cannot say what moved it, as the simple rules cannot.
+_USUAL = ["recency_days", "purchase_days_28d", "tenure_days"]
+
+
+def _reasons(model: Any, frame: pd.DataFrame, sure: Flags) -> list[list[str]]:
+    reasons: list[list[str]] = [[] for _ in range(len(frame))]
+    rows = np.flatnonzero(sure)
+    if len(rows):
+        known = frame.iloc[rows].reset_index(drop=True)
+        explained = model.explain(known) if hasattr(model, "explain") else [_USUAL] * len(known)
+        columns = {str(name): known[name].to_numpy(np.float64) for name in known.select_dtypes("number")}
+        for row, said in zip(rows.tolist(), words.why_drifting(explained, columns), strict=True):
+            reasons[row] = said
+    return reasons
+
+
+def _product_reasons(ranked: pd.DataFrame, shelf: pd.DataFrame) -> list[str]:
+    """Why each product is listed, with the customer's own count of purchase days and days since the last."""
+    again = ranked["source"].to_numpy() == "again"
+    wanted = ranked.loc[again, ["customer_key", "product_key"]]
+    found = wanted.merge(_bought(shelf), on=["customer_key", "product_key"], how="left", validate="many_to_one")
+    reasons = ranked["source"].map(words.why_product).to_numpy(object)
+    told = zip(found["times"].tolist(), found["last_days"].tolist(), strict=True)
+    reasons[again] = [words.why_product("again", times, last_days) for times, last_days in told]
+    return list(reasons)
+
+
+def _bought(shelf: pd.DataFrame) -> pd.DataFrame:
+    """The shelf laid flat: customer_key, product_key, times, last_days."""
+    full = shelf[shelf["product_keys"].notna()]
+    columns = {"product_key": "product_keys", "times": "times", "last_days": "last_days"}
+    flat = {name: np.concatenate([*full[column], np.empty(0, np.int64)]) for name, column in columns.items()}
+    sizes = full["product_keys"].map(len).to_numpy(np.int64)
+    return pd.DataFrame({"customer_key": np.repeat(full["customer_key"].to_numpy(), sizes), **flat})

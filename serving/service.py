@@ -1,0 +1,82 @@
+"""The counter: one BentoML service where the shop's programs ask about many customers at once.
+
+Bulk questions are BentoML's; whatever is read about one customer, and lists, is the app behind it, which
+costs half as much a request. The door stands before both.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, TypeVar, cast
+
+import bentoml
+
+from serving import answers, desk, problems
+from serving.api import openapi
+from serving.api.rooms import refused, rooms
+from serving.door import Door
+from serving.schemas import (
+    ChurnAnswer,
+    CustomersQuestion,
+    NextPurchaseAnswer,
+    RecommendationAnswer,
+    RecommendationQuestion,
+)
+
+Answered = TypeVar("Answered")
+
+
+# BentoML's own metrics and access log name whole paths, customers' ids in them; ours name route templates.
+@bentoml.service(
+    name="regulars",
+    workers=int(os.environ.get("REGULARS_WORKERS", "1")),
+    threads=4,
+    traffic={"timeout": 600},  # the door is less patient, and says so in a problem document
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
+)
+class Regulars:
+    """Which customers are coming back, when, for what, and who is slipping away."""
+
+    def __init__(self) -> None:
+        """Open the shop before the first question: the feature store alone takes seconds to load."""
+        desk.here()
+
+    @bentoml.api(route="/v1/recommendations")
+    def recommendations(self, question: RecommendationQuestion, /) -> RecommendationAnswer:
+        """Which products each customer is likeliest to buy next."""
+        return _answer(lambda: answers.recommendations(desk.here(), question))
+
+    @bentoml.api(route="/v1/churn")
+    def churn(self, question: CustomersQuestion, /) -> ChurnAnswer:
+        """How likely each customer is to buy nothing within the churn horizon, and why."""
+        return _answer(lambda: answers.churn(desk.here(), question.customer_ids))
+
+    @bentoml.api(route="/v1/next-purchase")
+    def next_purchase(self, question: CustomersQuestion, /) -> NextPurchaseAnswer:
+        """When each customer comes back; at churn's horizon it is churn's own number."""
+        return _answer(lambda: answers.next_purchase(desk.here(), question.customer_ids))
+
+
+def _answer(ask: Callable[[], Answered]) -> Answered:
+    """An answer, or a refusal in its place: a raised one BentoML would log and put in its own words."""
+    try:
+        return ask()
+    except Exception as error:
+        return cast(Answered, refused(error))
+
+
+def _described() -> dict[str, Any]:
+    try:
+        ours = version("regulars")
+    except PackageNotFoundError:  # a built bento carries the code without installing it
+        ours = "0"
+    return openapi.describe(Regulars.openapi_spec.asdict(), ours)
+
+
+logging.getLogger("bentoml._internal.server.http_app").addFilter(problems.Discreet())
+Regulars.add_asgi_middleware(Door)
+Regulars.mount_asgi_app(rooms(_described), path="/")

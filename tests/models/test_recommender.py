@@ -1,0 +1,240 @@
+"""A shop with four kinds of customers, each kind with its own dozen products: what is right is known."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from implicit.cpu.als import AlternatingLeastSquares
+
+from models import base, recommender, shelves
+from models.bestsellers import DecayedFrequency
+from models.recommender import Recommender
+
+KINDS, EACH, CUSTOMERS = 4, 12, 240
+WINDOW = 28
+OPENING = pd.Timestamp("2017-01-01", tz="UTC")
+MOMENTS = [112, 140, 168, 196]
+FIRST_KEY = 9_000_000_000
+
+
+def kind_of(product_key: int) -> int:
+    """Products 100-111 are the first kind's, 200-211 the second's, and so on; 1 is bread, for everybody."""
+    return product_key // 100 - 1
+
+
+@pytest.fixture(scope="module")
+def sales() -> pd.DataFrame:
+    """Each customer has five favourites of their kind, and tries another now and then."""
+    rng = np.random.default_rng(7)
+    rows = []
+    for customer in range(CUSTOMERS):
+        own = 100 * (customer % KINDS + 1) + rng.permutation(EACH)
+        chances = np.append([0.8, 0.6, 0.45, 0.3, 0.2], np.full(EACH - 5, 0.02))
+        for day in np.flatnonzero(rng.random(MOMENTS[-1] + WINDOW) < 1 / 7):
+            rows += [(customer, int(product), int(day)) for product in own[rng.random(EACH) < chances]]
+            rows += [(customer, 1, int(day))] if rng.random() < 0.3 else []
+    return pd.DataFrame(rows, columns=["customer", "product", "day"])
+
+
+def shelf(sales: pd.DataFrame, moment: int) -> pd.DataFrame:
+    """The shelf of every customer as of a day."""
+    before = sales[sales.day < moment].assign(age=lambda rows: moment - rows.day)
+    for half_life in (28, 56, 84, 120):
+        before[f"weights_{half_life}d"] = 0.5 ** (before.age / half_life)
+    bought = before.groupby(["customer", "product"]).agg(
+        times=("age", "size"),
+        last_days=("age", "min"),
+        **{f"weights_{days}d": (f"weights_{days}d", "sum") for days in (28, 56, 84, 120)},
+    )
+    lists = bought.reset_index("product").groupby("customer").agg(list)
+    lists = lists.reindex(range(CUSTOMERS)).rename(columns={"product": "product_keys"})
+    keys = {"customer_key": FIRST_KEY + lists.index, "as_of": OPENING + pd.Timedelta(days=moment)}
+    return lists.assign(**keys).reset_index(drop=True)
+
+
+def window(sales: pd.DataFrame, moment: int) -> list[np.ndarray]:
+    after = sales[(sales.day >= moment) & (sales.day < moment + WINDOW)]
+    bought = after.groupby("customer")["product"].unique()
+    return [np.asarray(bought.get(customer, []), np.int64) for customer in range(CUSTOMERS)]
+
+
+@pytest.fixture(scope="module")
+def past(sales) -> tuple[pd.DataFrame, list]:
+    """Four moments; what happened after the last one is not known yet."""
+    frame = pd.concat([shelf(sales, moment) for moment in MOMENTS], ignore_index=True)
+    return frame, [row for moment in MOMENTS[:-1] for row in window(sales, moment)] + [None] * CUSTOMERS
+
+
+@pytest.fixture(scope="module")
+def now(sales) -> pd.DataFrame:
+    return shelf(sales, MOMENTS[-1])
+
+
+@pytest.fixture(scope="module")
+def model(past) -> Recommender:
+    return Recommender.fit(*past)
+
+
+@pytest.fixture(scope="module")
+def answer(model, now) -> pd.DataFrame:
+    return model.score(now)
+
+
+def test_new_products_are_of_the_customers_own_kind(answer):
+    first = answer[(answer.list == "new") & (answer["rank"] <= 3)]
+    own = (first.customer_key - FIRST_KEY) % KINDS
+    assert (first.product_key.map(kind_of) == own)[first.product_key != 1].mean() > 0.95
+
+
+def test_new_products_were_never_bought_and_again_products_were(answer, now):
+    bought = {
+        (key, product)
+        for key, products in zip(now.customer_key, now.product_keys, strict=True)
+        for product in products
+    }
+    pairs = list(zip(answer.customer_key, answer.product_key, strict=True))
+    held = pd.Series([pair in bought for pair in pairs])
+    assert not held[answer.list == "new"].any()
+    assert held[answer.list == "again"].all()
+    assert (held == (answer.source == "again"))[answer.list == "any"].all()
+
+
+def test_lists_hold_each_product_once_with_ranks_from_one_and_falling_scores(answer):
+    assert not answer.duplicated(["customer_key", "list", "product_key"]).any()
+    groups = answer.groupby(["customer_key", "list"])
+    assert (answer["rank"] == groups.cumcount() + 1).all()
+    assert groups.score.apply(lambda scores: scores.is_monotonic_decreasing).all()
+    assert answer.score.between(0, 1).all()
+
+
+def test_one_list_of_both_is_not_worse_than_decayed_frequency(answer, past, now, sales):
+    plain = DecayedFrequency.fit(*past).score(now, lists=("any",))
+    truth = shelves.truth(window(sales, MOMENTS[-1]))
+    assert ndcg(answer[answer.list == "any"], truth) >= ndcg(plain, truth)
+
+
+def ndcg(answer: pd.DataFrame, truth: shelves.Truth) -> float:
+    rows = (answer.customer_key - FIRST_KEY).to_numpy()
+    picks = shelves.Picks(
+        rows,
+        answer.product_key.to_numpy(),
+        answer.score.to_numpy(),
+        np.zeros(len(rows), np.int8),
+        answer["rank"].to_numpy() - 1,
+    )
+    return shelves.ndcg(picks, truth)
+
+
+@pytest.mark.parametrize("name", ["any", "again", "new"])
+def test_a_score_is_how_often_it_came_true_in_the_window_that_followed(name, answer, sales):
+    truth = shelves.truth(window(sales, MOMENTS[-1]))
+    top = answer[(answer.list == name) & (answer["rank"] <= 5)]
+    came = truth.holds((top.customer_key - FIRST_KEY).to_numpy(), top.product_key.to_numpy())
+    assert top.score.mean() == pytest.approx(came.mean(), abs=0.06)
+
+
+def test_folding_a_customer_in_gives_what_the_factorisation_gave_them(past, now):
+    frame, _ = past
+    tastes = recommender.factorise(now, seed=0, factors=12, iterations=30, threads=1)
+    stock = shelves.read(now, ["weights_120d"])
+    known = AlternatingLeastSquares(
+        factors=12, regularization=tastes.regularisation, iterations=30, num_threads=1, random_state=0
+    )
+    places, sold = shelves.find(tastes.products, stock.products)
+    shape = (len(stock), len(tastes.products))
+    bought = recommender.scipy.sparse.csr_matrix(
+        (stock.weights(120)[sold].astype(np.float32), (stock.rows[sold], places[sold])), shape=shape
+    )
+    known.fit(bought, show_progress=False)
+    folded = tastes.fold(stock)
+    np.testing.assert_allclose(folded, known.recalculate_user(np.arange(len(stock)), bought), atol=1e-4)
+    likes, learned = (side @ tastes.factors.T for side in (folded, known.user_factors))
+    assert np.corrcoef(likes.ravel(), learned.ravel())[0, 1] > 0.999
+
+
+def stranger(products: list[int]) -> pd.DataFrame:
+    """Somebody the model has never met, who bought these products once, a week ago."""
+    row = {f"weights_{days}d": np.full(len(products), 0.5 ** (7 / days)) for days in (28, 56, 84, 120)}
+    ones, week = np.ones(len(products), np.int64), np.full(len(products), 7)
+    keys = {"customer_key": 5, "as_of": OPENING, "product_keys": np.array(products, np.int64)}
+    return pd.DataFrame([{**keys, **row, "times": ones, "last_days": week}])
+
+
+@pytest.mark.parametrize("kind", range(KINDS))
+def test_a_new_customer_gets_products_of_the_kind_of_their_first_basket(kind, model):
+    first = 100 * (kind + 1)
+    new = model.score(stranger([first, first + 1, first + 2]), n=5, lists=("new",))
+    assert [kind_of(product) for product in new.product_key if product != 1] == [kind] * (
+        new.product_key != 1
+    ).sum()
+
+
+def test_somebody_who_bought_nothing_gets_what_sells(model):
+    answer = model.score(stranger([]), n=4, lists=("any", "again", "new"))
+    assert answer.list.unique().tolist() == ["any", "new"]
+    assert set(answer.source) == {"popular"}
+    assert answer.product_key.head(4).tolist() == model.typical(4)[0].tolist()
+    assert model.typical(1)[0].item() == 1
+
+
+def test_products_unknown_to_the_model_are_kept_on_the_shelf_and_do_no_harm(model):
+    answer = model.score(stranger([777_777]), n=3)
+    assert answer[answer.list == "again"].product_key.tolist() == [777_777]
+    assert 777_777 not in set(answer[answer.list == "new"].product_key)
+
+
+def test_products_can_be_left_out_for_all_or_for_one_and_a_request_can_name_what_it_allows(model, now):
+    assert not {1, 100} & set(model.score(now, exclude=[1, 100]).product_key)
+    somebody = now.customer_key.iloc[0]
+    own = model.score(now, exclude={somebody: {1, 100}})
+    assert not {1, 100} & set(own[own.customer_key == somebody].product_key)
+    assert {1, 100} <= set(own.product_key)
+    allowed = set(range(200, 212))
+    assert set(model.score(now, only=allowed).product_key) == allowed
+    assert model.score(now, only=()).empty
+
+
+def test_a_customer_alone_gets_the_same_answer_as_among_all(model, now, answer):
+    for place in (0, 100, 239):
+        alone = model.score(now.iloc[place : place + 1])
+        among = answer[answer.customer_key == now.customer_key.iloc[place]].reset_index(drop=True)
+        pd.testing.assert_frame_equal(alone, among, rtol=0, atol=2e-6)
+
+
+def test_everything_the_shop_sells_is_in_a_list_that_is_long_enough(model, now):
+    everything = model.score(now, n=10_000, lists=("any",))
+    assert (everything.groupby("customer_key").size() == KINDS * EACH + 1).all()
+    assert model.score(now, n=0).empty
+    assert model.score(now.iloc[:0]).empty
+
+
+def test_training_again_gives_the_same_answer(past, now, answer):
+    pd.testing.assert_frame_equal(Recommender.fit(*past).score(now), answer)
+
+
+def test_what_is_saved_and_loaded_gives_the_same_answer_and_names_no_customer(
+    model, now, answer, tmp_path: Path
+):
+    model.save(tmp_path)
+    pd.testing.assert_frame_equal(Recommender.load(tmp_path).score(now), answer)
+    with np.load(tmp_path / "arrays.npz", allow_pickle=False) as arrays:
+        for name in arrays.files:
+            assert not np.isin(now.customer_key, arrays[name]).any(), name
+            assert len(arrays[name]) != CUSTOMERS, name
+
+
+def test_with_one_known_window_there_is_no_judging_habits_so_decayed_frequency_serves(sales, now):
+    frame = pd.concat([shelf(sales, moment) for moment in MOMENTS[-2:]], ignore_index=True)
+    model = Recommender.fit(frame, window(sales, MOMENTS[-2]) + [None] * CUSTOMERS)
+    assert model.settings["again_by"] == "decayed frequency"
+    assert len(model.score(now)) > 0
+
+
+def test_too_few_buyers_in_the_known_window_are_too_little(past, sales):
+    frame, label = past
+    with pytest.raises(base.TooLittle, match="fewer than 50 customers"):
+        Recommender.fit(frame, [None] * len(frame))
+    few = frame.groupby("as_of").head(20)
+    with pytest.raises(base.TooLittle):
+        Recommender.fit(few, [label[place] for place in few.index])

@@ -1,0 +1,185 @@
+"""A small shop behind a counter: two hundred days of sales, three champions, and keys for every role."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pandas as pd
+import pytest
+
+ZONE = ZoneInfo("America/New_York")
+OPENED = datetime(2025, 1, 6, tzinfo=ZONE)
+HISTORY_DAYS = 200
+HORIZON_DAYS = 28
+CURVE_DAYS = 60
+CATEGORIES = ("bread", "milk", "fruit", "paper")
+#: Personal words that must never appear outside a profile shown to an agent.
+GIVEN, FAMILY, EMAIL = "Wilhelmina", "Canarybird", "w.canarybird@example.com"
+
+
+def _sales(customers: int, seed: int = 5) -> pd.DataFrame:
+    """Customers come after steady gaps of their own, 2 to 30 days, and some stop; each buys favourites."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for number in range(customers):
+        gap = float(np.exp(rng.uniform(np.log(2), np.log(30))))
+        leaves = HISTORY_DAYS if rng.random() < 0.6 else rng.uniform(20, HISTORY_DAYS)
+        favourites = rng.choice(40, 6, replace=False)
+        day = rng.uniform(0, gap)
+        while day < leaves:
+            for product in rng.choice(favourites, 3, replace=False):
+                rows.append((f"c{number:03d}", int(day), int(product)))
+            day += rng.gamma(4, gap / 4) + 0.6
+    sales = pd.DataFrame(rows, columns=["customer_id", "day", "product"])
+    sold_at = [(OPENED + timedelta(days=int(day), hours=12)).isoformat() for day in sales["day"]]
+    return pd.DataFrame(
+        {
+            "order_id": sales["customer_id"] + "-" + sales["day"].astype(str),
+            "line_id": sales.groupby(["customer_id", "day"]).cumcount().astype(str),
+            "customer_id": sales["customer_id"],
+            "product_id": "p" + sales["product"].astype(str).str.zfill(2),
+            "sold_at": sold_at,
+            "quantity": 1,
+            "amount": (2 + sales["product"] % 7).astype(str),
+        }
+    ).drop_duplicates(["order_id", "line_id"])
+
+
+def _load(shop, folder: Path, customers: int) -> None:
+    from customers import loading, mirror
+
+    people = pd.DataFrame({"customer_id": [f"c{n:03d}" for n in range(customers)]})
+    people = people.assign(given_name=GIVEN, family_name=FAMILY, email=EMAIL)
+    people.loc[len(people)] = ["quiet", GIVEN, FAMILY, EMAIL]
+    products = pd.DataFrame({"product_id": [f"p{n:02d}" for n in range(40)]})
+    products = products.assign(name=products["product_id"], category=[CATEGORIES[n % 4] for n in range(40)])
+    for kind, frame in (("customers", people), ("products", products), ("transactions", _sales(customers))):
+        path = folder / f"{kind}.csv"
+        frame.to_csv(path, index=False)
+        loading.load(shop, kind, [path])
+    mirror.refresh(shop)
+
+
+def _publish(shop, features, now: datetime) -> None:
+    """Fit three small models on what happened next, and make them champions of version 1."""
+    from features import snapshot
+    from models.baselines import BgNbdTiming
+    from models.bestsellers import DecayedFrequency
+    from models.churn import Churn
+    from training import labels
+
+    ledger = shop.home / "ledger"
+    calendar = labels.Calendar(snapshot.first_day(ledger, now, shop.timezone), now, shop.timezone)
+    purchases = snapshot.purchases(ledger, as_of=now, timezone=shop.timezone)
+    rows = history(features, "churn_v1")
+    quiet = labels.gone_quiet(rows, purchases, days=HORIZON_DAYS, calendar=calendar)
+    waits = labels.time_to_next(rows, purchases, calendar=calendar)
+    later = waits["duration_days"] > 0
+    fitted = {
+        "churn": Churn.fit(rows, quiet, horizon_days=HORIZON_DAYS),
+        "timing": BgNbdTiming.fit(rows[later], waits[later], days=CURVE_DAYS),
+        "recommender": DecayedFrequency.fit(history(features, "recommender_v1"), None),
+    }
+    for name, model in fitted.items():
+        publish(shop.home, name, "1", model)
+
+
+def history(features, service: str) -> pd.DataFrame:
+    """Every customer at every moment, with the features of a service."""
+    family = "shelf" if service == "recommender_v1" else "rhythm"
+    entities = pd.read_parquet(
+        features.folder / family / "part.parquet", columns=["customer_key", "event_timestamp"]
+    )
+    return features.history(service, entities).rename(columns={"event_timestamp": "as_of"})
+
+
+def publish(home: Path, name: str, version: str, model) -> None:
+    """Make a model champion, as promotion does."""
+    from models import bundle
+
+    folder = home / "work" / f"{name}-{version}"
+    bundle.write(model, folder, facts={"trained_at": "2025-07-25T00:00:00Z"})
+    bundle.publish(folder, home / "champions", name, version)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with features as of its now and three champions of version 1; copy it before changing it."""
+    from customers import clock
+    from customers import shop as shops
+    from features import snapshot, store
+
+    folder = tmp_path_factory.mktemp("shop")
+    shop = shops.init(folder / "home", timezone=str(ZONE), currency="USD", now="last-sale")
+    _load(shop, folder, customers=150)
+    now = clock.now(shop)
+    moments = [now - timedelta(days=days) for days in (0, 30, 58, 86, 114)]
+    snapshot.write(
+        shop.home / "ledger", shop.home / "features", as_of=now, moments=moments, timezone=shop.timezone
+    )
+    features = store.open(shop.home / "features", shop.online_store)
+    features.apply()
+    features.materialise(now)
+    _publish(shop, features, now)
+    return shop.home
+
+
+ROLES = ("admin", "agent", "campaign", "analyst", "till")
+
+
+def open_counter(home: Path) -> Iterator[SimpleNamespace]:
+    """The server of a home, in process, with a key for every role."""
+    from starlette.testclient import TestClient
+
+    from customers import access
+    from customers import shop as shops
+    from serving.service import Regulars
+
+    os.environ["REGULARS_HOME"] = str(home)
+    try:
+        shop = shops.open()
+        keys = {role: access.add(shop, role) for role in ROLES}
+        with TestClient(Regulars.to_asgi(), raise_server_exceptions=False) as client:
+            yield Counter(shop=shop, keys=keys, client=client)
+    finally:
+        del os.environ["REGULARS_HOME"]
+
+
+class Counter(SimpleNamespace):
+    """Where questions are asked: `ask` posts, `read` gets, each in a role."""
+
+    def ask(self, path: str, question: object, role: str = "admin"):
+        return self.client.post(path, json=question, headers=self.key(role))
+
+    def read(self, path: str, role: str = "admin", **headers: str):
+        return self.client.get(path, headers={**self.key(role), **headers})
+
+    def key(self, role: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.keys[role]}"}
+
+
+@pytest.fixture(scope="module")
+def counter(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counter]:
+    """A counter of its own for each file of tests."""
+    home = tmp_path_factory.mktemp("counter") / "home"
+    shutil.copytree(built, home)
+    yield from open_counter(home)
+
+
+@pytest.fixture
+def fresh(built: Path, tmp_path: Path) -> Iterator[Counter]:
+    """A counter whose home nobody else changes."""
+    shutil.copytree(built, tmp_path / "home")
+    yield from open_counter(tmp_path / "home")
+
+
+@pytest.fixture(scope="session")
+def make_champion() -> Any:
+    """Publishes a model as promotion does: make_champion(home, name, version, model)."""
+    return publish

@@ -1,0 +1,272 @@
+"""The door: who gets in, how others are turned away, and that nothing private leaves by it."""
+
+import logging
+import re
+from typing import Any
+
+import pytest
+
+from serving import door, roles
+
+#: Words that a caller sends and that must come back in no error, log line or label.
+CANARY = "wilhelmina.canary@example.com"
+QUESTIONS = ("/v1/recommendations", "/v1/churn", "/v1/next-purchase")
+
+
+def assert_problem(response: Any, status: int) -> dict[str, Any]:
+    """A problem document of this status, without the caller's words."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert problem["status"] == status
+    assert problem["title"]
+    assert problem["detail"]
+    assert problem["request_id"] == response.headers["x-request-id"]
+    assert "canary" not in f"{response.text}{response.headers}".lower()
+    return problem
+
+
+# Wrong questions ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", QUESTIONS)
+@pytest.mark.parametrize(
+    ("question", "pointer"),
+    [
+        ({}, "/customer_ids"),
+        ({"customer_ids": []}, "/customer_ids"),
+        ({"customer_ids": ["c000"] * 1001}, "/customer_ids"),
+        ({"customer_ids": CANARY}, "/customer_ids"),
+        ({"customer_ids": [{"email": CANARY}]}, "/customer_ids/0"),
+        ({"customer_ids": ["c000", 7]}, "/customer_ids/1"),
+        ({"customer_ids": ["c000", f"{CANARY}\x00"]}, "/customer_ids/1"),
+        ({"customer_ids": ["x" * 201]}, "/customer_ids/0"),
+        ({"customer_ids": ["c000"], CANARY: CANARY}, ""),
+        ([CANARY], ""),
+        (CANARY, ""),
+        (None, ""),
+    ],
+)
+def test_a_wrong_field_is_pointed_at_and_not_repeated(
+    counter: Any, path: str, question: Any, pointer: str
+) -> None:
+    problem = assert_problem(counter.ask(path, question), 422)
+    assert problem["errors"][0]["pointer"] == pointer
+    assert problem["errors"][0]["detail"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("n", 0), ("n", 51), ("n", 1e400), ("n", CANARY), ("list", CANARY), ("at", "2017-11-01"), ("at", CANARY),
+     ("categories", CANARY), ("exclude_product_ids", [CANARY + "\n"]), ("exclude_product_ids", ["p"] * 1001)],
+)  # fmt: skip
+def test_a_wrong_wish_for_a_list_is_pointed_at(counter: Any, field: str, value: Any) -> None:
+    body = f'{{"customer_ids": ["c000"], "{field}": {_json(value)}}}'
+    response = counter.client.post(
+        "/v1/recommendations",
+        content=body,
+        headers=counter.key("admin") | {"Content-Type": "application/json"},
+    )
+    assert assert_problem(response, 422)["errors"][0]["pointer"].startswith(f"/{field}")
+
+
+def _json(value: Any) -> str:
+    import json
+
+    return "1e400" if value == 1e400 else json.dumps(value)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f"{{{CANARY}",
+        f'{{"customer_ids": ["{CANARY}"',
+        "[" * 100_000,
+        '{"customer_ids": ["\\ud800"]}',
+        "\xff",
+        "",
+    ],
+)
+def test_what_is_not_json_is_refused(counter: Any, body: str) -> None:
+    headers = counter.key("admin") | {"Content-Type": "application/json"}
+    response = counter.client.post("/v1/churn", content=body.encode("latin-1"), headers=headers)
+    assert_problem(response, 422)
+
+
+@pytest.mark.parametrize("query", [f"n={CANARY}", "n=0", f"list={CANARY}", "n=99999999999999999999"])
+def test_a_wrong_parameter_is_named(counter: Any, query: str) -> None:
+    problem = assert_problem(counter.read(f"/v1/customers/c000/recommendations?{query}"), 422)
+    assert problem["errors"][0]["parameter"] == query.split("=")[0]
+
+
+def test_a_control_character_is_nobodys_id(counter: Any) -> None:
+    assert_problem(counter.read(f"/v1/customers/{CANARY}%07/churn"), 422)
+
+
+# Wrong ways of asking -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/xml",
+     "application/vnd.bentoml+pickle", "application/json; charset=latin-1"],
+)  # fmt: skip
+def test_only_json_comes_in(counter: Any, kind: str) -> None:
+    response = counter.client.post(
+        "/v1/churn", content=CANARY, headers=counter.key("admin") | {"Content-Type": kind}
+    )
+    assert_problem(response, 415)
+    assert response.headers["accept-post"] == "application/json"
+
+
+def test_compressed_questions_are_refused(counter: Any) -> None:
+    headers = counter.key("admin") | {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    assert_problem(counter.client.post("/v1/churn", content=b"\x1f\x8b", headers=headers), 415)
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/json", "APPLICATION/JSON; charset=UTF-8", 'application/json;charset="utf-8"']
+)
+def test_json_may_say_that_it_is_utf8(counter: Any, kind: str) -> None:
+    headers = counter.key("admin") | {"Content-Type": kind}
+    assert (
+        counter.client.post("/v1/churn", content='{"customer_ids": ["c000"]}', headers=headers).status_code
+        == 200
+    )
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["with a length", "in pieces"])
+def test_a_body_has_a_largest_size(counter: Any, told: bool) -> None:
+    body = b'{"customer_ids": ["' + CANARY.encode() + b" " * door.BODY_BYTES + b'"]}'
+    pieces = body if told else (body[start : start + 65_536] for start in range(0, len(body), 65_536))
+    headers = counter.key("admin") | {"Content-Type": "application/json"}
+    assert_problem(counter.client.post("/v1/churn", content=pieces, headers=headers), 413)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/docs", "/docs.json", "/schema.json", "/healthz", "/static_content/x", "/v1", "/v2/churn",
+     f"/v1/nothing/{CANARY}", "/v1/churn/", "/v1/customers/c000/"],
+)  # fmt: skip
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_there_is_nothing_else_here(counter: Any, path: str, method: str) -> None:
+    assert_problem(counter.client.request(method, path, headers=counter.key("admin")), 404)
+
+
+@pytest.mark.parametrize(("method", "path", "allowed"), [
+    ("GET", "/v1/churn", "POST"), ("POST", "/v1/at-risk", "GET"), ("DELETE", "/v1/customers/c000", "GET"),
+    ("PUT", "/livez", "GET"),
+])  # fmt: skip
+def test_a_wrong_method_is_told_the_right_one(counter: Any, method: str, path: str, allowed: str) -> None:
+    response = counter.client.request(method, path, headers=counter.key("admin"))
+    assert_problem(response, 405)
+    assert response.headers["allow"] == allowed
+
+
+# Keys and roles -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", f"Bearer {CANARY}", f"Basic {CANARY}", CANARY])
+def test_without_a_key_nobody_gets_in(counter: Any, header: str) -> None:
+    response = counter.client.post(
+        "/v1/churn", json={"customer_ids": [CANARY]}, headers={"Authorization": header}
+    )
+    assert_problem(response, 401)
+    assert response.headers["www-authenticate"] == "Bearer"
+
+
+def test_the_key_is_asked_for_before_the_question_is_read(counter: Any) -> None:
+    assert_problem(
+        counter.client.post("/v1/churn", content=CANARY, headers={"Content-Type": "text/plain"}), 401
+    )
+
+
+def test_every_route_asks_for_a_role_that_may(counter: Any) -> None:
+    """Whatever OpenAPI says can be asked, by every role: allowed exactly where the table says so."""
+    said = counter.client.get("/openapi.json").json()["paths"]
+    assert {(m.upper(), path) for path in said for m in said[path]} == {
+        (r.method, r.path) for r in roles.ROUTES
+    }
+    for route in roles.ROUTES:
+        path = route.path.replace("{customer_id}", "c000")
+        for role in (None, *roles.ROLES):
+            sent = counter.key(role) if role else {}
+            body = {"json": {"customer_ids": ["c000"]}} if route.method == "POST" else {}
+            status = counter.client.request(route.method, path, headers=sent, **body).status_code
+            expected = 200 if route.open or role in route.roles else 403 if role else 401
+            assert status == expected, (route.method, path, role)
+
+
+def test_the_till_only_recommends(counter: Any) -> None:
+    may = {route.path for route in roles.ROUTES if "till" in route.roles}
+    assert may == {"/v1/recommendations", "/v1/customers/{customer_id}/recommendations"}
+
+
+# What leaves ----------------------------------------------------------------------------------------------
+
+
+def test_a_request_keeps_its_id_if_it_is_one(counter: Any) -> None:
+    mine = "0e1d2c3b-4a59-4687-9788-a9bacbdcedfe"
+    assert counter.read("/livez", **{"X-Request-Id": mine}).headers["x-request-id"] == mine
+    other = counter.read("/livez", **{"X-Request-Id": CANARY}).headers["x-request-id"]
+    assert re.fullmatch(r"[0-9a-f-]{36}", other)
+
+
+def test_answers_are_not_stored_on_the_way(counter: Any) -> None:
+    headers = counter.read("/v1/customers/c000/churn").headers
+    assert headers["cache-control"] == "no-store"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert "bentoml" not in str(headers).lower()
+
+
+def test_metrics_know_templates_and_not_customers(counter: Any) -> None:
+    counter.read("/v1/customers/c001/churn")
+    counter.read(f"/v1/nothing/{CANARY}")
+    counter.ask("/v1/churn", {"customer_ids": ["c002", CANARY]})
+    page = counter.client.get("/metrics").text
+    assert 'route="/v1/customers/{customer_id}/churn",status="200"' in page
+    assert 'regulars_requests_total{method="GET",route="unmatched",status="404"}' in page
+    assert 'regulars_fallbacks_total{question="churn"}' in page
+    assert not re.search(r"c00\d|canary", page.lower())
+    allowed = {route.path for route in roles.ROUTES} | {"unmatched"}
+    assert set(re.findall(r'route="([^"]+)"', page)) <= allowed
+
+
+def test_unknown_methods_do_not_grow_the_labels(counter: Any) -> None:
+    for number in range(3):
+        counter.client.request(f"CANARY{number}", "/v1/churn", headers=counter.key("admin"))
+    assert "CANARY" not in counter.client.get("/metrics").text
+
+
+def test_logs_know_templates_and_not_customers(counter: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    counter.read("/v1/customers/c001/churn")
+    counter.read(f"/v1/customers/{CANARY}/scores")
+    counter.ask("/v1/churn", {"customer_ids": [CANARY], CANARY: 1})
+    ours = [record for record in caplog.records if not record.name.startswith("httpx")]
+    told = "\n".join(logging.Formatter().format(record) for record in ours)
+    assert '"route": "/v1/customers/{customer_id}/scores"' in told
+    assert not re.search(r"c001|canary", told.lower())
+    assert counter.keys["admin"] not in told
+
+
+def test_the_server_says_that_it_is_alive_and_ready(counter: Any) -> None:
+    assert counter.client.get("/livez").status_code == 200
+    ready = counter.client.get("/readyz").json()
+    assert ready == {
+        "status": "ready",
+        "models": {"recommender": "1", "churn": "1", "timing": "1"},
+        "reasons": [],
+    }
+
+
+def test_openapi_describes_questions_answers_and_refusals(counter: Any) -> None:
+    said = counter.client.get("/openapi.json").json()
+    assert said["info"]["title"] == "regulars"
+    assert "bentoml" not in str(said).lower()
+    asked = said["paths"]["/v1/recommendations"]["post"]
+    assert set(asked["responses"]) == {"200", "401", "403", "413", "415", "422", "500", "503"}
+    assert asked["responses"]["422"]["content"].keys() == {"application/problem+json"}
+    assert said["paths"]["/livez"]["get"]["security"] == []
+    named = set(re.findall(r"#/components/schemas/(\w+)", str(said)))
+    assert named == set(said["components"]["schemas"])

@@ -1,0 +1,97 @@
+"""Scores from frames: what a model says, what is made of it, and what happens where it says nothing."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from serving import scorer
+
+NAN = float("nan")
+
+
+@dataclass
+class Saying:
+    """A model that has its answers ready: a row of numbers a customer, and one for everybody else."""
+
+    rows: list
+    typically: object
+    horizon_days: int = 28
+
+    def score(self, frame: pd.DataFrame) -> np.ndarray:
+        return np.array(self.rows[: len(frame)])
+
+    def typical(self) -> object:
+        return self.typically
+
+
+def frame(*silent_days: float) -> pd.DataFrame:
+    """A customer a silence; without one where the shop has no figures of theirs."""
+    figured = [pd.Timestamp("2025-03-01", tz="UTC") if days == days else None for days in silent_days]
+    return pd.DataFrame(
+        {
+            "customer_key": range(1, len(silent_days) + 1),
+            "as_of": pd.to_datetime(figured, utc=True),
+            "recency_days": silent_days,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("probability", "silent", "band"),
+    [
+        (0.19, 1, "low"),
+        (0.2, 1, "medium"),
+        (0.49, 1, "medium"),
+        (0.5, 1, "high"),
+        (0.5, 56, "high"),
+        (0.1, 57, "lapsed"),
+    ],
+)
+def test_bands(probability: float, silent: float, band: str) -> None:
+    assert scorer.churn(Saying([probability], 0.3), frame(silent)).band == [band]
+
+
+def test_who_has_no_figures_gets_what_holds_for_all() -> None:
+    drift = scorer.churn(Saying([0.9, 0.1], 0.3), frame(3, NAN, 5))
+    assert drift.probability.tolist() == [0.9, 0.3, 0.1]
+    assert drift.fallback.tolist() == [False, True, False]
+    assert drift.reasons == [["bought only once, 3 days ago"], [], ["bought only once, 5 days ago"]]
+
+
+@pytest.mark.parametrize("nonsense", [NAN, float("inf"), -float("inf")])
+def test_a_model_that_says_no_number_is_not_believed(nonsense: float) -> None:
+    drift = scorer.churn(Saying([nonsense, 0.1], 0.3), frame(3, 5))
+    assert drift.probability.tolist() == [0.3, 0.1]
+    assert drift.fallback.tolist() == [True, False]
+
+
+def test_nobody_at_all_is_no_error() -> None:
+    assert scorer.churn(Saying([], 0.3), frame(NAN)).probability.tolist() == [0.3]
+
+
+def test_the_curve_gives_chances_and_days() -> None:
+    survival = [1 - np.array([0.05, 0.10, 0.30, 0.60, 0.88])]
+    back = scorer.returning(Saying(survival, survival[0]), frame(3))
+    assert back.within(3).tolist() == [0.3]
+    assert np.isnan(back.within(6)).all()
+    assert [back.quantile(share)[0] for share in (0.1, 0.5, 0.9)] == [2, 4, 6]  # the curve is 5 days long
+
+
+def test_a_curve_never_falls() -> None:
+    back = scorer.returning(Saying([[0.9, 0.95, 0.2]], [0.5, 0.4, 0.3]), frame(3))
+    assert back.cdf.tolist() == [[0.1, 0.1, 0.8]]
+
+
+def test_the_curve_is_bent_to_what_churn_says() -> None:
+    drift = scorer.churn(Saying([0.25], 0.6, horizon_days=2), frame(3, NAN))
+    back = scorer.returning(Saying([[0.9, 0.5, 0.4]], [0.8, 0.7, 0.6]), frame(3, NAN), drift)
+    assert back.within(2).tolist() == pytest.approx([1 - 0.25, 1 - 0.6], abs=1e-9)
+    assert (np.diff(back.cdf, axis=1) >= 0).all()
+
+
+def test_a_curve_that_ends_before_the_horizon_is_left_alone() -> None:
+    drift = scorer.churn(Saying([0.25], 0.6, horizon_days=28), frame(3))
+    back = scorer.returning(Saying([[0.9, 0.5]], [0.8, 0.7]), frame(3), drift)
+    assert back.cdf.tolist() == [[0.1, 0.5]]

@@ -1,0 +1,108 @@
+"""The server as it really runs: two workers on a port of their own, counting together, gone when told to."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+
+@pytest.fixture(scope="module")
+def server(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A running server with a key, and its process; ended for sure."""
+    from customers import access
+    from customers import shop as shops
+    from serving import launch
+
+    place = tmp_path_factory.mktemp("server")
+    shutil.copytree(built, place / "home")
+    shop = shops.open(place / "home")
+    key = access.add(shop, "admin")
+    port = _free_port()
+    log = (place / "log.txt").open("wb")
+    process = subprocess.Popen(
+        launch.command(shop, port=port),
+        env=launch.environment(shop, workers=2),
+        cwd=place,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {key}"}) as client:
+            _wait_until_ready(client, process, place / "log.txt")
+            yield client, process, place
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        log.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _wait_until_ready(client: httpx.Client, process: subprocess.Popen, log: Path) -> None:
+    for _ in range(240):
+        assert process.poll() is None, log.read_text()
+        try:
+            if client.get("/readyz").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.25)
+    pytest.fail(log.read_text())
+
+
+def test_the_server_answers_counts_and_leaves(server: Any) -> None:
+    """One start for all of it: starting takes seconds."""
+    client, process, place = server
+    for number in range(20):
+        # A connection each, so that both workers get some.
+        with httpx.Client(base_url=client.base_url, headers=client.headers) as other:
+            assert other.post("/v1/churn", json={"customer_ids": [f"c{number:03d}"]}).status_code == 200
+            assert other.post("/v1/churn", json={"customer_ids": ["canary@example.com", 7]}).status_code == 422
+            assert other.get("/v1/customers/canary@example.com/churn").status_code == 200
+            assert other.get("/canary@example.com").status_code == 404
+
+    page = client.get("/metrics").text
+    assert 'regulars_requests_total{method="POST",route="/v1/churn",status="200"} 20.0' in page
+    assert 'regulars_requests_total{method="POST",route="/v1/churn",status="422"} 20.0' in page
+    assert 'regulars_requests_total{method="GET",route="unmatched",status="404"} 20.0' in page
+    assert len(list((place / "home" / "bentoml" / "prometheus_multiproc_dir").glob("counter_*.db"))) == 2
+    assert "canary" not in page
+
+    assert client.get("/v1/customers/c000/scores").json()["scores"]["churn"]["version"] == "1"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
+    with pytest.raises(httpx.TransportError):
+        client.get("/livez")
+    assert "canary" not in (place / "log.txt").read_text()
+
+
+def test_two_homes_share_nothing(tmp_path: Path) -> None:
+    from customers import shop as shops
+    from serving import launch
+
+    here, there = shops.init(tmp_path / "here"), shops.init(tmp_path / "there")
+    mine, theirs = launch.environment(here), launch.environment(there, workers=3)
+    assert mine["REGULARS_HOME"] != theirs["REGULARS_HOME"]
+    assert mine["BENTOML_HOME"].startswith(str(here.home))
+    assert theirs["REGULARS_WORKERS"] == "3"
+    assert launch.command(here, port=3001)[-6:] == [
+        "--working-dir", str(here.home), "--host", "127.0.0.1", "--port", "3001"
+    ]  # fmt: skip

@@ -1,0 +1,175 @@
+"""What was said is written down before it is said: the profile shows the same number, and only once."""
+
+import json
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+QUESTIONS = {"churn": "/v1/churn", "timing": "/v1/next-purchase", "recommender": "/v1/recommendations"}
+
+
+def rows(counter: Any, customer_id: str, model: str | None = None) -> list[dict[str, Any]]:
+    """Every score kept about a customer, by one model or all."""
+    from customers import database, profiles, schema
+
+    (key,) = profiles.keys_of(counter.shop, [customer_id]).values()
+    with database.reading(counter.shop) as connection:
+        joined = schema.scores.join(schema.score_runs)
+        query = joined.select().where(schema.scores.c.customer_key == key)
+        found = connection.execute(query).mappings().all()
+    return [dict(row) for row in found if model in (None, row["model"])]
+
+
+def on_profile(counter: Any, customer_id: str) -> dict[str, Any]:
+    """The scores that the profile shows."""
+    return counter.read(f"/v1/customers/{customer_id}/scores").json()["scores"]
+
+
+def result(answer: dict[str, Any]) -> dict[str, Any]:
+    """The first customer's part of an answer."""
+    return answer["results"][0]
+
+
+def test_the_profile_shows_the_same_churn(fresh: Any) -> None:
+    answer = fresh.ask("/v1/churn", {"customer_ids": ["c000"]}).json()
+    shown = on_profile(fresh, "c000")["churn"]
+    said = result(answer)
+    assert shown["probability"] == said["probability"]
+    assert shown["version"] == answer["models"][0]["version"]
+    assert shown["as_of"] == answer["as_of"] == said["features_as_of"]
+    assert {name: shown[name] for name in ("horizon_days", "band", "reasons")} == {
+        name: said[name] for name in ("horizon_days", "band", "reasons")
+    }
+    assert fresh.read("/v1/customers/c000").json()["scores"]["churn"] == shown
+
+
+def test_the_profile_shows_the_same_curve(fresh: Any) -> None:
+    answer = fresh.ask("/v1/next-purchase", {"customer_ids": ["c000"]}).json()
+    shown = on_profile(fresh, "c000")["timing"]
+    assert shown["p"] == result(answer)["p"]
+    assert shown["days"] == result(answer)["days"]
+    assert (shown["version"], shown["as_of"]) == (answer["models"][0]["version"], answer["as_of"])
+
+
+def test_the_profile_shows_the_same_products(fresh: Any) -> None:
+    answer = fresh.ask("/v1/recommendations", {"customer_ids": ["c000"]}).json()
+    shown = on_profile(fresh, "c000")["recommender"]
+    assert [{**entry, "expires_at": None} for entry in shown["items"]] == result(answer)["items"]
+
+
+@pytest.mark.parametrize(("model", "path"), QUESTIONS.items())
+def test_asking_ten_times_leaves_one_row(fresh: Any, model: str, path: str) -> None:
+    for _ in range(10):
+        assert fresh.ask(path, {"customer_ids": ["c000", "c001", "c000"]}).status_code == 200
+    assert len(rows(fresh, "c000", model)) == 1
+
+
+def test_ten_at_once_leave_one_row(fresh: Any) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(10) as many:
+        asked = [many.submit(fresh.ask, "/v1/churn", {"customer_ids": ["c000", "c001"]}) for _ in range(10)]
+        answers = [each.result().json()["results"] for each in asked]
+    assert all(answer == answers[0] for answer in answers)
+    assert len(rows(fresh, "c000", "churn")) == 1
+
+
+def test_a_list_with_wishes_does_not_become_the_customers_list(fresh: Any) -> None:
+    whole = result(fresh.ask("/v1/recommendations", {"customer_ids": ["c000"]}).json())["items"]
+    first = whole[0]["product_id"]
+    wishes = {"customer_ids": ["c000"], "n": 2, "categories": ["milk"], "exclude_product_ids": [first]}
+    fresh.ask("/v1/recommendations", wishes)
+    assert [entry["product_id"] for entry in on_profile(fresh, "c000")["recommender"]["items"]] == [
+        entry["product_id"] for entry in whole
+    ]
+
+
+@pytest.mark.parametrize("path", QUESTIONS.values())
+def test_what_holds_for_all_is_not_written_down(fresh: Any, path: str) -> None:
+    fresh.ask(path, {"customer_ids": ["quiet", "stranger"]})
+    assert rows(fresh, "quiet") == []
+
+
+def test_the_night_writes_what_the_door_says(fresh: Any) -> None:
+    """Everybody, in the same shapes; asking afterwards says the same and adds nothing."""
+    from features import store
+    from serving import desk, writeback
+
+    here = desk.of(fresh.shop)
+    features = store.open(fresh.shop.home / "features")
+    features.apply()
+    names = ("churn", "timing", "recommender")
+    champions = {name: here.champion(name) for name in names}
+    speakers = {name: (champion.version, champion.model) for name, champion in champions.items()}
+    customers, written = writeback.everyone(fresh.shop, features, speakers, here.now())
+    assert written == 3 * customers
+    before = {name: rows(fresh, "c000", name) for name in names}
+    assert {name: len(kept) for name, kept in before.items()} == dict.fromkeys(names, 1)
+    for name, path in QUESTIONS.items():
+        fresh.ask(path, {"customer_ids": ["c000"]})
+        assert rows(fresh, "c000", name) == before[name]
+    assert (
+        on_profile(fresh, "c000")["churn"]["probability"]
+        == result(fresh.ask("/v1/churn", {"customer_ids": ["c000"]}).json())["probability"]
+    )
+    kept = {name: json.loads(before[name][0]["detail"]) for name in names}
+    assert kept["churn"].keys() == {"horizon_days", "band", "reasons", "rfm", "fallback"}
+    assert len(kept["churn"]["rfm"]) == 3
+    assert kept["timing"].keys() == {"p", "days", "cdf", "fallback"}
+    assert kept["timing"]["cdf"] == sorted(kept["timing"]["cdf"])
+    assert kept["recommender"].keys() == {"any", "again", "new", "fallback"}
+
+
+def test_a_promotion_is_noticed_without_a_restart(fresh: Any, make_champion: Any) -> None:
+    from models.churn import Calibration
+    from serving import desk
+
+    first = fresh.ask("/v1/churn", {"customer_ids": ["c000"]}).json()
+    model = desk.of(fresh.shop).champion("churn").model
+    make_champion(fresh.shop.home, "churn", "2", replace(model, calibration=Calibration(offset=1.0)))
+    second = after_a_look(fresh)
+    assert result(second)["probability"] != result(first)["probability"]
+    assert {row["version"] for row in rows(fresh, "c000", "churn")} == {"1", "2"}
+    assert on_profile(fresh, "c000")["churn"]["version"] == "2"
+
+
+def test_a_broken_bundle_leaves_the_champion_where_it_was(fresh: Any, make_champion: Any) -> None:
+    from serving import desk
+
+    first = fresh.ask("/v1/churn", {"customer_ids": ["c000"]}).json()
+    pointer = fresh.shop.home / "champions" / "churn.json"
+    before = pointer.read_bytes()
+    make_champion(fresh.shop.home, "churn", "2", desk.of(fresh.shop).champion("churn").model)
+    (fresh.shop.home / "champions" / "churn" / "2" / "model.txt").write_text("tree=0")
+    assert pointer.read_bytes() != before
+    again = after_a_look(fresh)
+    assert again["models"] == first["models"]
+    assert again["results"] == first["results"]
+    ready = fresh.client.get("/readyz")
+    assert ready.status_code == 200
+    assert "model.txt has changed since it was written" in ready.json()["reasons"][0]
+
+
+def test_before_the_first_night_the_reasons_are_said(fresh: Any) -> None:
+    """A shop with sales and no champion: alive, not ready, and every question says what to do next."""
+    for pointer in (fresh.shop.home / "champions").glob("*.json"):
+        pointer.unlink()
+    assert fresh.client.get("/livez").status_code == 200
+    ready = fresh.client.get("/readyz")
+    assert ready.status_code == 503
+    assert ready.headers["content-type"] == "application/problem+json"
+    assert ready.json()["reasons"] == [
+        f"{name} has no champion yet; run: regulars run" for name in ("recommender", "churn", "timing")
+    ]
+    for path in QUESTIONS.values():
+        response = fresh.ask(path, {"customer_ids": ["c000"]})
+        assert response.status_code == 503
+        assert "regulars run" in response.json()["detail"]
+
+
+def after_a_look(counter: Any) -> dict[str, Any]:
+    """The answer about c000 once the server has looked for a new champion, as it does every second."""
+    time.sleep(1.1)
+    return counter.ask("/v1/churn", {"customer_ids": ["c000"]}).json()
