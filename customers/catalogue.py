@@ -121,7 +121,7 @@ def _merge(records: Records) -> None:
     # A merge patch drops what is null, and keeps the attributes that this file does not speak of.
     said = f"json_merge_patch('{{}}', to_json(struct_pack({packed})))" if extra else "'{}'"
     fields = ", ".join(_field(name, records.columns) for name in KEPT if name != "attributes")
-    digest = " || chr(31) || ".join(f"coalesce({name}::varchar, chr(30))" for name in KEPT)
+    digest = f"concat({', chr(31), '.join(KEPT)})"
     records.connection.execute(
         f"""
         create table merged as

@@ -33,6 +33,9 @@ PRAGMAS = (
     "secure_delete = ON",
     "temp_store = MEMORY",
     "cache_size = -65536",
+    # A bulk load touches the same index pages again and again: write them back once, not with every slice.
+    "wal_autocheckpoint = 10000",
+    "journal_size_limit = 67108864",
 )
 # Any fixed number: PostgreSQL's writers queue on it as SQLite's queue on the file.
 WRITERS_LOCK = 7274001
@@ -89,10 +92,14 @@ def insert_many(
     connection: sa.Connection, table: sa.Table, columns: Sequence[str], rows: Iterable[Sequence[Any]]
 ) -> None:
     """Insert tuples as they are, many at once; a dict a row would cost several times as much."""
-    mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
-    statement = f"insert into {table.name} ({', '.join(columns)}) values ({', '.join([mark] * len(columns))})"
+    statement = f"insert into {table.name} ({', '.join(columns)}) values ({marks(connection, len(columns))})"
     for slice_ in chunks(rows, 20_000):
         connection.exec_driver_sql(statement, slice_)
+
+
+def marks(connection: sa.Connection, count: int) -> str:
+    """Placeholders for so many values, as this database's driver writes them."""
+    return ", ".join(["?" if connection.dialect.paramstyle == "qmark" else "%s"] * count)
 
 
 def chunks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:

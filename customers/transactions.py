@@ -4,76 +4,44 @@
 the time it was known, so that a replay of an old day sees what was known that day.
 """
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import sqlalchemy as sa
 
 from customers import database, nights
 from customers.instants import maybe
 from customers.kinds import Counts
-from customers.schema import transactions
+from customers.schema import transactions, transactions_history
 from customers.shop import Shop
 
 LINE = [column.name for column in transactions.columns]
-
-_passing = sa.MetaData()
-staged_lines = sa.Table(
-    "staged_lines",
-    _passing,
-    sa.Column("order_id", sa.Text, primary_key=True),
-    sa.Column("line_id", sa.Text, primary_key=True),
-    sa.Column("row_no", sa.Integer, nullable=False),
-    sa.Column("content", sa.BigInteger, nullable=False),
-    sa.Column("sweep", sa.Integer, nullable=False),
-    prefixes=["TEMPORARY"],
-)
-leaving_lines = sa.Table(
-    "leaving_lines",
-    _passing,
-    sa.Column("order_id", sa.Text, primary_key=True),
-    sa.Column("line_id", sa.Text, primary_key=True),
-    prefixes=["TEMPORARY"],
-)
-
-NEW_OR_CHANGED = sa.text(
-    """select s.row_no, t.content is not null as changed
-       from staged_lines s left join transactions t
-         on t.source = :source and t.order_id = s.order_id and t.line_id = s.line_id
-       where t.content is null or t.content <> s.content"""
-)
-# `cross join` keeps SQLite from walking the whole ledger to find the few lines of a slice.
-SEEN_BEFORE = sa.text(
-    """select distinct s.row_no from staged_lines s cross join transactions_history h
-       where h.order_id = s.order_id and h.line_id = s.line_id and h.source = :source"""
-)
-LEAVING_CHANGED = sa.text(
-    """insert into leaving_lines
-       select s.order_id, s.line_id from staged_lines s cross join transactions t
-       where t.source = :source and t.order_id = s.order_id and t.line_id = s.line_id
-         and t.content <> s.content"""
-)
-LEAVING_SWEPT = sa.text(
-    """insert into leaving_lines
-       select t.order_id, t.line_id
-       from (select order_id, max(sweep) as sweep from staged_lines group by order_id) o
-       cross join transactions t
-       left join staged_lines s on s.order_id = t.order_id and s.line_id = t.line_id
-       where t.source = :source and t.order_id = o.order_id
-         and s.order_id is null and (o.sweep = 2 or (o.sweep = 1 and t.numbered))"""
-)
-_leaving = "source = :source and (order_id, line_id) in (select order_id, line_id from leaving_lines)"
-SOLD_AT_OF_LEAVING = sa.text(f"select distinct sold_at from transactions where {_leaving}")
-TO_HISTORY = sa.text(
-    f"""insert into transactions_history ({", ".join(LINE)}, superseded_at)
-        select {", ".join(LINE)}, :arrived from transactions where {_leaving}"""
-)
-TAKE_OUT = sa.text(f"delete from transactions where {_leaving}")
 MARK = sa.text(
     """insert into ledger_months (month, changed_no, mirrored_no) values (:month, 1, 0)
        on conflict (month) do update set changed_no = ledger_months.changed_no + 1"""
 )
+_the_line = "where source = :source and order_id = :order_id and line_id = :line_id"
+TO_HISTORY = sa.text(
+    f"""insert into transactions_history ({", ".join(LINE)}, superseded_at)
+        select {", ".join(LINE)}, :arrived from transactions {_the_line}"""
+)
+TAKE_OUT = sa.text(f"delete from transactions {_the_line}")
+
+# A line within its source: order_id and line_id.
+LineId = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What the ledger holds of a line already."""
+
+    content: int
+    sold_at: int
+    numbered: bool
 
 
 def keep(connection: sa.Connection, source: str, lines: pa.Table, arrived: int) -> Counts:
@@ -82,23 +50,25 @@ def keep(connection: sa.Connection, source: str, lines: pa.Table, arrived: int) 
     A new line was known when it was sold, unless a night has already looked past that moment: then it is
     known on arrival. So is a changed line, and one that had left and comes again.
     """
-    _stage(connection, lines)
-    found = connection.execute(NEW_OR_CHANGED, {"source": source}).all()
-    changed = {row_no for row_no, is_changed in found if is_changed}
-    left, months = _supersede(connection, source, arrived, any_changed=bool(changed))
-    rows = np.sort(np.fromiter((row_no for row_no, _ in found), np.int64, len(found)))
-    if len(rows):
-        late = changed | set(connection.execute(SEEN_BEFORE, {"source": source}).scalars())
+    orders = pc.unique(lines.column("order_id")).to_pylist()
+    kept = _kept(connection, source, orders)
+    line_ids = list(zip(lines.column("order_id").to_pylist(), lines.column("line_id").to_pylist(), strict=True))
+    rows, changed = _new_or_changed(line_ids, lines.column("content").to_pylist(), kept)
+    swept = _swept(line_ids, lines.column("sweep").to_pylist(), kept)
+    _supersede(connection, source, [*changed, *swept], arrived)
+    months = _months(np.array([kept[line_id].sold_at for line_id in (*changed, *swept)], np.int64))
+    if rows:
+        late = changed | _seen_before(connection, source, orders)
         chosen = lines if len(rows) == len(lines) else lines.take(pa.array(rows))
-        known_at = _known_at(connection, chosen, rows, late, arrived)
-        _insert(connection, source, chosen, known_at)
+        again = [line_ids[row] in late for row in rows] if late else [False] * len(rows)
+        _insert(connection, source, chosen, _known_at(connection, chosen, again, arrived))
         months |= _months(chosen.column("sold_at").to_numpy())
     mark(connection, months)
     return Counts(
         inserted=len(rows) - len(changed),
         updated=len(changed),
         unchanged=len(lines) - len(rows),
-        removed=left - len(changed),
+        removed=len(swept),
     )
 
 
@@ -114,43 +84,72 @@ def mark(connection: sa.Connection, months: set[str]) -> None:
         connection.execute(MARK, [{"month": month} for month in sorted(months)])
 
 
-def _stage(connection: sa.Connection, lines: pa.Table) -> None:
-    for table in (staged_lines, leaving_lines):
-        connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
-        connection.execute(table.delete())
-    rows = zip(
-        lines.column("order_id").to_pylist(),
-        lines.column("line_id").to_pylist(),
-        range(len(lines)),
-        lines.column("content").to_pylist(),
-        lines.column("sweep").to_pylist(),
-        strict=True,
-    )
-    database.insert_many(connection, staged_lines, [column.name for column in staged_lines.columns], rows)
+def month_bounds(month: str) -> tuple[int, int]:
+    """The first microsecond of a UTC month, and the first after it."""
+    begins = np.datetime64(month, "M")
+    first, after = (int(at.astype("datetime64[us]").astype(np.int64)) for at in (begins, begins + 1))
+    return first, after
 
 
-def _supersede(
-    connection: sa.Connection, source: str, arrived: int, *, any_changed: bool
-) -> tuple[int, set[str]]:
-    """Move what the slice replaces to the history; how many lines, and the months they were sold in."""
-    if any_changed:
-        connection.execute(LEAVING_CHANGED, {"source": source})
-    connection.execute(LEAVING_SWEPT, {"source": source})
-    left = connection.execute(sa.select(sa.func.count()).select_from(leaving_lines)).scalar_one()
-    if not left:
-        return 0, set()
-    sold = connection.execute(SOLD_AT_OF_LEAVING, {"source": source}).scalars().all()
-    connection.execute(TO_HISTORY, {"source": source, "arrived": arrived})
-    connection.execute(TAKE_OUT, {"source": source})
-    return left, _months(np.array(sold))
+def _kept(connection: sa.Connection, source: str, orders: Sequence[str]) -> dict[LineId, _Kept]:
+    columns = transactions.c
+    query = sa.select(columns.order_id, columns.line_id, columns.content, columns.sold_at, columns.numbered)
+    found: dict[LineId, _Kept] = {}
+    for chunk in database.chunks(orders, 10_000):
+        wanted = query.where(columns.source == source, columns.order_id.in_(chunk))
+        for order_id, line_id, *facts in connection.execute(wanted).tuples():
+            found[order_id, line_id] = _Kept(*facts)
+    return found
 
 
-def _known_at(
-    connection: sa.Connection, chosen: pa.Table, rows: np.ndarray, late: set[int], arrived: int
-) -> np.ndarray:
+def _new_or_changed(
+    line_ids: Sequence[LineId], contents: Sequence[int], kept: dict[LineId, _Kept]
+) -> tuple[list[int], set[LineId]]:
+    """The rows to write, and which of their lines replace another version."""
+    if not kept:
+        return list(range(len(line_ids))), set()
+    rows, changed = [], set()
+    for row, (line_id, content) in enumerate(zip(line_ids, contents, strict=True)):
+        before = kept.get(line_id)
+        if before is None or before.content != content:
+            rows.append(row)
+            if before is not None:
+                changed.add(line_id)
+    return rows, changed
+
+
+def _swept(line_ids: Sequence[LineId], sweep: Sequence[int], kept: dict[LineId, _Kept]) -> list[LineId]:
+    """Lines of these orders that are in the ledger and no longer in the order (see `orders`)."""
+    if len(kept) == 0:
+        return []
+    present = set(line_ids)
+    how = {order_id: swept for (order_id, _), swept in zip(line_ids, sweep, strict=True)}
+    gone = (line_id for line_id in kept if line_id not in present)
+    return [line_id for line_id in gone if how[line_id[0]] == 2 or (how[line_id[0]] == 1 and kept[line_id].numbered)]
+
+
+def _supersede(connection: sa.Connection, source: str, leaving: Iterable[LineId], arrived: int) -> None:
+    keys = [{"source": source, "order_id": order_id, "line_id": line_id} for order_id, line_id in leaving]
+    if keys:
+        connection.execute(TO_HISTORY, [key | {"arrived": arrived} for key in keys])
+        connection.execute(TAKE_OUT, keys)
+
+
+def _seen_before(connection: sa.Connection, source: str, orders: Sequence[str]) -> set[LineId]:
+    columns = transactions_history.c
+    if connection.execute(sa.select(columns.version_id).limit(1)).first() is None:
+        return set()
+    query = sa.select(columns.order_id, columns.line_id).where(columns.source == source)
+    found: set[LineId] = set()
+    for chunk in database.chunks(orders, 10_000):
+        found.update(connection.execute(query.where(columns.order_id.in_(chunk))).tuples().all())
+    return found
+
+
+def _known_at(connection: sa.Connection, chosen: pa.Table, again: list[bool], arrived: int) -> np.ndarray:
     sold_at = chosen.column("sold_at").to_numpy()
     looked = nights.last_looked_micros(connection)
-    on_arrival = np.isin(rows, list(late)) if late else np.zeros(len(rows), bool)
+    on_arrival = np.array(again, bool)
     if looked is not None:
         on_arrival |= sold_at < looked
     return np.where(on_arrival, arrived, sold_at)
@@ -166,12 +165,3 @@ def _insert(connection: sa.Connection, source: str, chosen: pa.Table, known_at: 
 def _months(sold_at: np.ndarray) -> set[str]:
     """The UTC months of these instants, as 2017-11."""
     return {str(month) for month in np.unique(sold_at.astype("datetime64[us]").astype("datetime64[M]"))}
-
-
-def month_bounds(month: str) -> tuple[int, int]:
-    """The first microsecond of a UTC month, and the first after it."""
-    begins = np.datetime64(month, "M")
-    first, after = (int(at.astype("datetime64[us]").astype(np.int64)) for at in (begins, begins + 1))
-    return first, after
-
-

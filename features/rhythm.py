@@ -97,7 +97,7 @@ def gap_max_days(seen: ir.Table) -> ir.Value:
 
 def gap_last_days(seen: ir.Table) -> ir.Value:
     """Days between the last two purchase days."""
-    return seen.gap_days.argmax(seen.day)
+    return seen.gap_days.argmax(seen.visit_day)
 
 
 def gap_recent_days(seen: ir.Table) -> ir.Value:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 WINDOWS = (7, 28, 90)
 HALF_LIVES = (14, 45, 120)
-FINER = 2.0**16  # a weighted amount is counted in these parts of a ten-thousandth
+FINER = 2.0**20  # a weighted amount is counted in these parts of a ten-thousandth
 
 
 def columns(seen: ir.Table) -> dict[str, ir.Value]:

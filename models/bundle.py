@@ -20,9 +20,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from models.base import Model
+if TYPE_CHECKING:
+    from models.base import Model
 
 #: Who may be opened: a module of models/ and its learners. A bundle names one of these, never an import path.
 _ROOMS = {

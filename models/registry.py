@@ -21,11 +21,10 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from models import bundle
 
 if TYPE_CHECKING:
+    import pandas as pd
     from mlflow import MlflowClient
 
 _QUIET = {

@@ -41,7 +41,7 @@ class Growth:
     depth: int = 2
     seeds: int = 3
     rate: float = 2e-3
-    decay: float = 1e-2
+    decay: float = 0.1
     dropout: float = 0.1
     batch: int = 512
     most_passes: int = 25

@@ -51,7 +51,11 @@ def init(
 
     with _plainly():
         shop = shops.init(_home(), timezone=timezone, currency=currency, now=now)
-        _say({"home": str(shop.home)}, as_json, f"A shop lives in {shop.home} now; next: regulars load transactions FILE")
+        _say(
+            {"home": str(shop.home)},
+            as_json,
+            f"A shop lives in {shop.home} now; next: regulars load transactions FILE",
+        )
 
 
 @app.command()
@@ -69,7 +73,9 @@ def load(
 
     with _plainly():
         loaded = steps.ingest(_shop(), kind, paths, source=source, mapping=mapping, dry_run=dry_run)
-        text = "{read} read: {inserted} new, {updated} changed, {unchanged} as before, {rejected} rejected".format(**loaded)
+        text = "{read} read: {inserted} new, {updated} changed, {unchanged} as before, {rejected} rejected".format(
+            **loaded
+        )
         _say(loaded, as_json, f"{text}; see {loaded['rejects_file']}" if loaded["rejected"] else text)
         nothing_kept = loaded["read"] > 0 and loaded["rejected"] >= loaded["read"]
         if nothing_kept or (strict and loaded["rejected"]):
@@ -189,7 +195,10 @@ def show(customer_id: str) -> None:
 
 
 @keys_app.command("add")
-def keys_add(role: Annotated[str, typer.Argument(help="admin, agent, campaign, analyst or till.")], as_json: AsJson = False) -> None:
+def keys_add(
+    role: Annotated[str, typer.Argument(help="admin, agent, campaign, analyst or till.")],
+    as_json: AsJson = False,
+) -> None:
     """Make a key; it is shown once."""
     from customers import access
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from customers import access, shop as shops
+from customers import access
+from customers import shop as shops
 from customers.shop import Shop
 from customers.sources import complete_journey
-
 from pipelines import night, report, steps
 
 #: Households whose answers differ visibly: they are named in the summary so that there is something to ask for.

@@ -17,17 +17,16 @@ from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
+
 from customers import clock, mirror, nights
 from customers.shop import Shop
 from features import snapshot, store
-from models import bundle, registry
 from models.base import Model
-from serving import rfm, writeback
-from training import labels, plans, promote
-from training.plans import Plan, World
-
 from pipelines import versions
 from pipelines.failures import NothingToDo
+from serving import writeback
+from training import labels, plans
+from training.plans import Plan, World
 
 Tell = Callable[[str], None]
 
@@ -89,7 +88,12 @@ def score(shop: Shop, *, as_of: str | None = None, tell: Tell) -> dict[str, Any]
     with evening(shop, as_of, seconds, tell) as tonight:
         speakers = {plan.name: versions.champion(shop, plan) for plan in plans.PLANS}
         customers, written = _tell_everyone(tonight, speakers, seconds, tell)
-    return {"as_of": tonight.as_of.isoformat(), "customers": customers, "scores_written": written, "seconds": seconds}
+    return {
+        "as_of": tonight.as_of.isoformat(),
+        "customers": customers,
+        "scores_written": written,
+        "seconds": seconds,
+    }
 
 
 @contextmanager
@@ -118,18 +122,20 @@ def _prepare(shop: Shop, as_of: datetime, folder: Path) -> tuple[World, store.St
     ledger, zone = shop.home / "ledger", shop.timezone
     first = snapshot.first_day(ledger, as_of, zone)
     if first is None:
-        raise NothingToDo(f"no customer bought anything before {as_of.isoformat()}; run: regulars load transactions FILE")
+        raise NothingToDo(
+            f"no customer bought anything before {as_of.isoformat()}; run: regulars load transactions FILE"
+        )
     calendar = labels.Calendar(first, as_of, zone)
     bought = snapshot.purchases(ledger, as_of=as_of, timezone=zone)
     world = World(calendar, bought, {}, _churn_days(shop, calendar, as_of))
     lists = plans.plan("recommender").window(world)
     shelves = [moment for moment in (calendar.back(days) for days in (2 * lists, lists)) if _seen(calendar, moment)]
     moments = labels.moments(calendar, [plan.window(world) for plan in plans.PLANS])
-    snapshot.write(
-        ledger, folder, as_of=as_of, moments=moments, timezone=zone, shelf_moments=[*shelves, as_of]
-    )
+    snapshot.write(ledger, folder, as_of=as_of, moments=moments, timezone=zone, shelf_moments=[*shelves, as_of])
     baskets = {
-        moment: snapshot.bought(ledger, as_of=as_of, start=moment, end=calendar.back(calendar.days_back(moment) - lists))
+        moment: snapshot.bought(
+            ledger, as_of=as_of, start=moment, end=calendar.back(calendar.days_back(moment) - lists)
+        )
         for moment in shelves
     }
     features = store.open(folder, shop.online_store if folder == shop.home / "features" else None)

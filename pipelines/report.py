@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
 from customers import tables
 from customers.shop import Shop
 
@@ -52,7 +53,9 @@ def of_at_risk(told: Sequence[Mapping[str, Any]]) -> str:
 
 def of_doctor(found: Mapping[str, Any]) -> str:
     """What a look at the home found, one line each."""
-    return "\n".join(f"{'ok ' if check['ok'] else '-- '} {check['what']}: {check['found']}" for check in found["checks"])
+    return "\n".join(
+        f"{'ok ' if check['ok'] else '-- '} {check['what']}: {check['found']}" for check in found["checks"]
+    )
 
 
 def of_demo(shop: Shop, key: Path) -> str:

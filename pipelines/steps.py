@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
 from customers import catalogue, loading, mirror, profiles, tables
 from customers.shop import Shop
-
 from pipelines.failures import NothingToDo
 
 WRITERS = {".csv": "csv", ".parquet": "parquet", ".ndjson": "ndjson"}
 
 
 def ingest(
-    shop: Shop, kind: str, paths: Sequence[Path], *, source: str, mapping: Path | None = None, dry_run: bool = False
+    shop: Shop,
+    kind: str,
+    paths: Sequence[Path],
+    *,
+    source: str,
+    mapping: Path | None = None,
+    dry_run: bool = False,
 ) -> dict[str, Any]:
     """Load records and bring the mirror up to date; what was read, kept and rejected."""
     loaded = loading.load(shop, kind, paths, source=source, mapping=mapping, dry_run=dry_run)

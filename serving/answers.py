@@ -56,7 +56,7 @@ def next_purchase(desk: Desk, customer_ids: Sequence[str]) -> NextPurchaseAnswer
     drift, quiet, _ = _drift(desk, asked)
     frame = desk.figures(champion, asked.keys)
     back = scorer.returning(champion.model, frame, drift)
-    writeback.afresh(desk.shop, champion, frame[~back.fallback], writeback.of_timing(frame, back))
+    desk.keep(champion, frame[~back.fallback], writeback.of_timing(frame, back))
     results = [
         NextPurchaseResult(**asked.common(frame, back.fallback, place), **_return(desk, frame, back, row))
         for place, row in enumerate(asked.rows)
@@ -71,7 +71,7 @@ def recommendations(desk: Desk, question: RecommendationQuestion) -> Recommendat
     shelf = desk.figures(champion, asked.keys)
     fallback = ~scorer.has_figures(shelf)
     whole = scorer.lists(champion.model, shelf)
-    writeback.afresh(desk.shop, champion, shelf[~fallback], writeback.of_lists(shelf, whole))
+    desk.keep(champion, shelf[~fallback], writeback.of_lists(shelf, whole))
     chosen = _chosen(desk, champion, question, shelf, whole)
     items = _items(desk, chosen, question.n)
     results = [
@@ -107,13 +107,13 @@ def _drift(desk: Desk, asked: Asked) -> tuple[scorer.Drift, Champion, pd.DataFra
     champion = desk.champion("churn")
     frame = desk.figures(champion, asked.keys)
     drift = scorer.churn(champion.model, frame, desk.lines())
-    writeback.afresh(desk.shop, champion, frame[~drift.fallback], writeback.of_churn(frame, drift))
+    desk.keep(champion, frame[~drift.fallback], writeback.of_churn(frame, drift))
     return drift, champion, frame
 
 
 def _look_up(desk: Desk, customer_ids: Sequence[str]) -> Asked:
     known = profiles.keys_of(desk.shop, list(customer_ids))
-    keys = list(dict.fromkeys(known.values()))
+    keys = list(dict.fromkeys(known[name] for name in customer_ids if name in known))
     place = {key: row for row, key in enumerate(keys)}
     return Asked(customer_ids, keys, [place.get(known.get(name, NOBODY), len(keys)) for name in customer_ids])
 

@@ -6,7 +6,9 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache, lru_cache
@@ -21,7 +23,7 @@ from customers.shop import Shop
 from features import store
 from models import bundle
 from models.bundle import Champion
-from serving import rfm
+from serving import rfm, writeback
 from serving.problems import Problem
 
 MODELS = ("recommender", "churn", "timing")
@@ -47,6 +49,7 @@ class Desk:
     champions: bundle.Champions = field(repr=False)
     #: Feast has one connection, and hushes all threads while it works for one: they take turns.
     turn: Lock = field(default_factory=Lock, repr=False)
+    memory: writeback.Memory = field(default_factory=writeback.Memory, repr=False)
 
     def champion(self, name: str) -> Champion:
         """Who speaks for the shop now; a promotion is noticed between two questions."""
@@ -61,6 +64,10 @@ class Desk:
         with self.turn:
             frame = self.features.now(service, [*keys, NOBODY])
         return frame.rename(columns={"event_timestamp": "as_of"})
+
+    def keep(self, champion: Champion, frame: pd.DataFrame, rows: Iterable[writeback.Row]) -> None:
+        """Write down what a champion said of the customers of a frame, before anybody hears it."""
+        writeback.afresh(self.shop, self.memory, champion, frame, rows)
 
     def in_categories(self, categories: Sequence[str]) -> list[int]:
         """Products of these categories, whatever their capitals, as of the mirror's last refresh."""
@@ -124,4 +131,19 @@ def _products(path: Path, _changed: int) -> pd.DataFrame:
 def _opened(home: Path) -> Desk:
     shop = shops.open(home)
     elsewhere = None if shop.online_store.startswith("sqlite") else shop.online_store
-    return Desk(shop, store.open(home / "features", elsewhere), bundle.Champions(home / "champions"))
+    with _without_torch():
+        features = store.open(home / "features", elsewhere)
+    return Desk(shop, features, bundle.Champions(home / "champions"))
+
+
+@contextmanager
+def _without_torch() -> Iterator[None]:
+    """Feast would load torch for pictures that nobody has here: 190 MB a worker. Others may load it later."""
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]

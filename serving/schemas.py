@@ -47,11 +47,13 @@ class CustomersQuestion(Question):
 class RecommendationQuestion(CustomersQuestion):
     """Which products next, from which list, and which never."""
 
-    list: ListName = Field("any", description='"again" has been bought before, "new" never; "any" is both.')
+    list: ListName = Field(
+        default="any", description='"again" was bought before, "new" never; "any" is both.'
+    )
     n: Depth = 10
     exclude_product_ids: ProductIds = []
     categories: Categories = []
-    at: datetime | None = Field(None, description="Answers are for now; only null is known so far.")
+    at: datetime | None = Field(default=None, description="Answers are for now; only null is known so far.")
 
     @field_validator("at")
     @classmethod

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from models import timing
 from models.base import Model
 from serving import rfm, words
+from serving.schemas import Band
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -40,7 +41,7 @@ class Drift:
 
     probability: Floats
     horizon_days: int
-    band: list[str]
+    band: list[Band]
     reasons: list[list[str]]
     rfm: list[str | None]
     fallback: Flags
@@ -70,7 +71,7 @@ def has_figures(frame: pd.DataFrame) -> Flags:
 def churn(model: Model, frame: pd.DataFrame, lines: rfm.Lines | None = None) -> Drift:
     """P(no purchase within the horizon), its band, and why, for every row of the frame."""
     probability, fallback = _or_typical(model, frame, np.atleast_1d(np.asarray(model.typical(), np.float64)))
-    probability = np.round(np.clip(probability[:, 0], 0.0, 1.0), DIGITS)
+    probability = _rounded(probability[:, 0])
     return Drift(
         probability=probability,
         horizon_days=horizon_of(model),
@@ -94,8 +95,7 @@ def returning(model: Model, frame: pd.DataFrame, drift: Drift | None = None) -> 
     survival, fallback = _or_typical(model, frame, np.asarray(model.typical(), np.float64).ravel())
     if drift is not None and drift.horizon_days <= survival.shape[1]:
         survival = timing.agree(survival, drift.horizon_days, drift.probability)
-    cdf = np.maximum.accumulate(np.clip(1.0 - survival, 0.0, 1.0), axis=1)
-    return Return(np.round(cdf, DIGITS), fallback)
+    return Return(_rounded(np.maximum.accumulate(1.0 - survival, axis=1)), fallback)
 
 
 def lists(
@@ -130,14 +130,18 @@ def _or_typical(model: Model, frame: pd.DataFrame, typical: Floats) -> tuple[Flo
     return answers, fallback
 
 
+def _rounded(chances: Floats) -> Floats:
+    return np.asarray(np.round(np.clip(chances, 0.0, 1.0), DIGITS), np.float64)
+
+
 def _silent_days(frame: pd.DataFrame) -> Floats:
     return np.asarray(frame.get("recency_days", pd.Series(np.nan, frame.index)), np.float64)
 
 
-def _bands(probability: Floats, silent_days: Floats, horizon_days: int) -> list[str]:
+def _bands(probability: Floats, silent_days: Floats, horizon_days: int) -> list[Band]:
     lapsed = silent_days > LAPSED_HORIZONS * horizon_days
     choices = [lapsed, probability < LOW_BELOW, probability < HIGH_FROM]
-    return [str(band) for band in np.select(choices, ["lapsed", "low", "medium"], "high")]
+    return cast(list[Band], np.select(choices, ["lapsed", "low", "medium"], "high").tolist())
 
 
 #: What is looked at where a model cannot say what moved it, as the simple rules cannot.
@@ -160,7 +164,7 @@ def _product_reasons(ranked: pd.DataFrame, shelf: pd.DataFrame) -> list[str]:
     """Why each product is listed, with the customer's own count of purchase days and days since the last."""
     again = ranked["source"].to_numpy() == "again"
     wanted = ranked.loc[again, ["customer_key", "product_key"]]
-    found = wanted.merge(_bought(shelf), on=["customer_key", "product_key"], how="left", validate="many_to_one")
+    found = wanted.merge(_bought(shelf), on=list(wanted), how="left", validate="many_to_one")
     reasons = ranked["source"].map(words.why_product).to_numpy(object)
     told = zip(found["times"].tolist(), found["last_days"].tolist(), strict=True)
     reasons[again] = [words.why_product("again", times, last_days) for times, last_days in told]

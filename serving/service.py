@@ -74,9 +74,10 @@ def _described() -> dict[str, Any]:
         ours = version("regulars")
     except PackageNotFoundError:  # a built bento carries the code without installing it
         ours = "0"
-    return openapi.describe(Regulars.openapi_spec.asdict(), ours)
+    return openapi.describe(_service.openapi_spec.asdict(), ours)
 
 
 logging.getLogger("bentoml._internal.server.http_app").addFilter(problems.Discreet())
-Regulars.add_asgi_middleware(Door)
-Regulars.mount_asgi_app(rooms(_described), path="/")
+_service = cast(Any, Regulars)  # the decorator made a service of the class, which types do not tell
+_service.add_asgi_middleware(Door)
+_service.mount_asgi_app(rooms(_described), path="/")

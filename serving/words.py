@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -19,6 +20,7 @@ SIMILAR = "customers with similar baskets buy it"
 BESTSELLER = "sells best in the shop"
 
 
+@lru_cache(maxsize=100_000)
 def why_product(source: str, times: float = math.nan, last_days: float = math.nan) -> str:
     """Why a product is on a customer's list; `times` is days on which they bought it."""
     if source == "again" and times >= 1:

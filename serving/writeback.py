@@ -7,11 +7,13 @@ day past the curve where that ends first. The recommender's is the score of the 
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -20,12 +22,15 @@ import pandas as pd
 from customers import scores
 from customers.shop import Shop
 from features.store import Store
+from models import bundle
 from models.base import Model
 from models.bundle import Champion
 from serving import rfm, scorer, words
 
 Row = tuple[int, float, str]
 
+#: The view whose rows say who has figures for a model.
+_VIEW = {"recommender": "shelf", "churn": "rhythm", "timing": "rhythm"}
 #: So many customers are scored together at night: lists of a million at once would not fit.
 _CHUNK = 20_000
 
@@ -111,15 +116,40 @@ def _dumps(detail: Mapping[str, Any]) -> str:
 # Who keeps it -----------------------------------------------------------------------------------------
 
 
-def afresh(shop: Shop, champion: Champion, frame: pd.DataFrame, rows: Iterable[Row]) -> None:
-    """Keep what the door has just computed for the customers of the frame; what is kept already stays."""
-    kept = dict(zip(frame["customer_key"], frame["as_of"], strict=True))
+class Memory:
+    """What this process wrote lately, so that asking again does not wait for the database to write it again."""
+
+    def __init__(self, most: int = 50_000) -> None:
+        self._written: OrderedDict[tuple[Any, ...], int] = OrderedDict()
+        self._most = most
+        self._turn = Lock()
+
+    def news(self, about: tuple[str, str, datetime], rows: Iterable[Row]) -> list[Row]:
+        """The rows that differ from what was last written about the same customer."""
+        return [row for row in rows if self._written.get((*about, row[0])) != hash(row)]
+
+    def keep(self, about: tuple[str, str, datetime], rows: Iterable[Row]) -> None:
+        """Remember rows that have been written; the oldest are forgotten first."""
+        with self._turn:
+            for row in rows:
+                self._written[(*about, row[0])] = hash(row)
+            while len(self._written) > self._most:
+                self._written.popitem(last=False)
+
+
+def afresh(shop: Shop, memory: Memory, champion: Champion, frame: pd.DataFrame, rows: Iterable[Row]) -> None:
+    """Keep what the door has just computed for the customers of the frame."""
+    moments = dict(zip(frame["customer_key"], frame["as_of"], strict=True))
     by_moment: dict[datetime, list[Row]] = {}
     for row in rows:
-        if row[0] in kept:
-            by_moment.setdefault(kept[row[0]].to_pydatetime(), []).append(row)
+        if row[0] in moments:
+            by_moment.setdefault(moments[row[0]].to_pydatetime(), []).append(row)
     for as_of, mine in by_moment.items():
-        scores.record_now(shop, champion.name, str(champion.version), as_of, mine)
+        about = (champion.name, str(champion.version), as_of)
+        if news := memory.news(about, mine):
+            # The run stays as it is: finished, if the night wrote it, and else open, for it is not everybody's.
+            scores.record(shop, scores.begin(shop, *about), news)
+            memory.keep(about, news)
 
 
 def everyone(
@@ -151,6 +181,9 @@ class _Night:
         self.shop = shop
         self.features = features
         self.models = {name: model for name, (_, model) in speakers.items()}
+        quiet = None if "churn" in self.models else bundle.open_champion(shop.home / "champions", "churn")
+        if quiet:  # the curve agrees with churn also in a night that leaves churn alone
+            self.models["churn"] = quiet.model
         self.as_of = as_of
 
     def rows(self, name: str) -> Iterator[list[Row]]:
@@ -183,8 +216,10 @@ class _Night:
 
     def _entities(self, name: str) -> pd.DataFrame:
         """Everybody who has figures at the moment: customer_key, event_timestamp."""
-        entities = self.features.entities(f"{name}_v1")
-        return entities[entities["event_timestamp"] == self.as_of].reset_index(drop=True)
+        path = self.features.folder / _VIEW[name] / "part.parquet"
+        return pd.read_parquet(
+            path, columns=["customer_key", "event_timestamp"], filters=[("event_timestamp", "==", self.as_of)]
+        )
 
     def _figures(self, name: str, entities: pd.DataFrame) -> pd.DataFrame:
         return self.features.history(f"{name}_v1", entities).rename(columns={"event_timestamp": "as_of"})

@@ -93,7 +93,7 @@ def next_purchase_days(rows: pd.DataFrame, purchases: pd.DataFrame, timezone: st
 def gone_quiet(
     rows: pd.DataFrame, purchases: pd.DataFrame, *, days: int, calendar: Calendar, until: date | None = None
 ) -> NDArray[np.float64]:
-    """1 for a customer with no purchase in the `days` days from as_of, 0 for one with; NaN while those days still run."""
+    """1 for no purchase in the `days` days from as_of, 0 for one or more; NaN while those days still run."""
     asked = local_days(rows["as_of"], calendar.timezone)
     complete = asked + days <= _day_number(until or calendar.known_until)
     quiet = ~(next_purchase_days(rows, purchases, calendar.timezone) <= days)
@@ -129,7 +129,8 @@ def bought_next(rows: pd.DataFrame, baskets: dict[datetime, pd.DataFrame]) -> pd
         found = frame.set_index("customer_key")["product_keys"].reindex(rows.loc[here, "customer_key"])
         answer.loc[here] = pd.Series(
             [empty if isinstance(keys, float) else np.asarray(keys, np.int64) for keys in found],
-            index=rows.index[here], dtype=object,
+            index=rows.index[here],
+            dtype=object,
         )
     return answer
 

@@ -109,9 +109,7 @@ def concordance(waited: Floats, observed: NDArray[np.bool_], expected: Floats) -
 # Rankings --------------------------------------------------------------------------------------------------
 
 
-def ranking(
-    ranked: pd.DataFrame, truth: pd.DataFrame, *, at: Sequence[int] = (10, 20)
-) -> dict[str, float]:
+def ranking(ranked: pd.DataFrame, truth: pd.DataFrame, *, at: Sequence[int] = (10, 20)) -> dict[str, float]:
     """How well ranked lists foretell baskets: means over customers who bought something in the window.
 
     ranked: customer_key, rank (from 1), product_key; one list a customer. truth: customer_key, product_key, one

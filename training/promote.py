@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
+
 from customers import champions
 from customers.shop import Shop, ShopError
 from models import bundle, registry
 from models.base import Model
-
 from training.plans import PLANS, Plan, World
-from training.train import Trained, examine, not_worse
+from training.train import examine, not_worse
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +32,32 @@ def address(shop: Shop) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{shop.home / 'mlflow' / 'mlflow.db'}"
 
 
-def decide(plan: Plan, world: World, trained: Trained, frame: pd.DataFrame, rival: Model | None) -> Verdict:
-    """Compare a challenger with the champion's judged twin on the challenger's own holdout.
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """The champion as it was before it learned from its last window; no model where nothing judged it."""
 
-    `rival` is the champion as it was before it learned from its last window, so that neither of the two has seen
-    the days they are compared on; None where there is no champion yet.
+    version: str
+    model: Model | None
+
+
+def decide(plan: Plan, world: World, facts: Mapping[str, Any], frame: pd.DataFrame, rival: Rival | None) -> Verdict:
+    """Compare a challenger (its facts) with the champion's judged twin on the challenger's own holdout.
+
+    Neither of the two has seen the days they are compared on. Without a champion the challenger takes the place.
     """
+    why = facts["why"]
     if rival is None:
-        return Verdict(True, f"the first of its name; {trained.why}")
-    if trained.fallback:
-        return Verdict(False, f"the champion stays; {trained.why}")
-    mine, theirs = trained.metrics, examine(plan, world, frame, rival)
-    figures = f"{plan.decisive} {mine[plan.decisive]:.4f} against the champion's {theirs[plan.decisive]:.4f}"
+        return Verdict(True, f"the first of its name; {why}")
+    if rival.model is None:
+        return Verdict(True, f"version {rival.version} was never judged; {why}")
+    if facts["fallback"]:
+        return Verdict(False, f"the champion stays; {why}")
+    mine, theirs = facts["metrics"], examine(plan, world, frame, rival.model)
+    figures = (
+        f"{plan.decisive} {mine[plan.decisive]:.4f} against {theirs[plan.decisive]:.4f} of version {rival.version}"
+    )
     if not_worse(plan, mine, theirs):
-        return Verdict(True, f"{figures}; {trained.why}")
+        return Verdict(True, f"{figures}; {why}")
     return Verdict(False, f"the champion stays: {figures}")
 
 
@@ -87,7 +100,10 @@ def follow(shop: Shop, name: str) -> str | None:
         return version
     with TemporaryDirectory(dir=shop.home, prefix=".promote-") as folder:
         bundle.publish(
-            registry.download(uri, name, version, Path(folder) / "bundle"), shop.home / "champions", name, version
+            registry.download(uri, name, version, Path(folder) / "bundle"),
+            shop.home / "champions",
+            name,
+            version,
         )
     return version
 

@@ -10,9 +10,9 @@ from importlib import import_module
 from typing import Any
 
 import pandas as pd
+
 from models import bundle
 from models.base import Model, TooLittle
-
 from training.metrics import better
 from training.plans import TIE, Plan, World
 
@@ -56,7 +56,12 @@ class Trained:
 
 
 def train(
-    plan: Plan, world: World, frame: pd.DataFrame, *, seed: int = 0, tell: Callable[[str], None] = lambda text: None
+    plan: Plan,
+    world: World,
+    frame: pd.DataFrame,
+    *,
+    seed: int = 0,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Trained:
     """Fit a plan's learner and baselines before the last window, judge them on it, and refit the best on everything.
 

@@ -1,6 +1,7 @@
 -- The features once more, as somebody would write them by hand for DuckDB: baskets, then customer-days, then one
 -- join with the moments. The suite compares every column with it, and the bench compares the time.
--- {lines}, {products}: tables or table functions; {timezone}; moments(as_of, as_of_day), all at the start of a day.
+-- {lines}, {products}: tables or table functions; {before} is <, or <= where as_of cuts a day and is the only moment.
+-- {timezone} and {as_of} are the shop's zone and the run's moment; moments(as_of, as_of_day) is a table.
 with known as materialized (
   select customer_key, order_key, product_key, sold_at, quantity, amount, discount, kind, coalesce(store_id, '') store,
          datediff('day', date '1970-01-01', timezone('{timezone}', sold_at)::date) as day
@@ -41,7 +42,7 @@ days as materialized (
   from (select *, round(spend, 6) > 0 or unpriced > 0 as purchase from totals) t
   left join firsts f using (customer_key, day)
 ),
-seen as (select d.*, m.as_of, m.as_of_day, m.as_of_day - d.day as age from days d join moments m on d.day < m.as_of_day),
+seen as (select d.*, m.as_of, m.as_of_day, m.as_of_day - d.day as age from days d join moments m on d.day {before} m.as_of_day),
 sums as (
   select customer_key, as_of, any_value(as_of_day) as as_of_day,
     min(age) filter (where purchase) recency, max(age) filter (where purchase) tenure,
@@ -81,28 +82,28 @@ department_of as (
          greatest(ln(nullif(sum(w), 0)) - coalesce(sum(w * ln(nullif(w, 0))), 0) / nullif(sum(w), 0), 0) entropy
   from (select customer_key, as_of, department, sum(w) w
         from (select customer_key, day, department, coalesce(sum(amount), 0) w from bought group by all)
-        join moments on day < as_of_day group by all) group by all
+        join moments on day {before} as_of_day group by all) group by all
 ),
 category_of as (
   select customer_key, as_of, count(*) variety, max(w) / nullif(sum(w), 0) top,
          greatest(ln(nullif(sum(w), 0)) - coalesce(sum(w * ln(nullif(w, 0))), 0) / nullif(sum(w), 0), 0) entropy
   from (select customer_key, as_of, category, sum(w) w
         from (select customer_key, day, category, coalesce(sum(amount), 0) w from bought group by all)
-        join moments on day < as_of_day group by all) group by all
+        join moments on day {before} as_of_day group by all) group by all
 ),
 brand_of as (
   select customer_key, as_of, count(*) variety, max(w) / nullif(sum(w), 0) top,
          greatest(ln(nullif(sum(w), 0)) - coalesce(sum(w * ln(nullif(w, 0))), 0) / nullif(sum(w), 0), 0) entropy
   from (select customer_key, as_of, brand, sum(w) w
         from (select customer_key, day, brand, coalesce(sum(amount), 0) w from bought group by all)
-        join moments on day < as_of_day group by all) group by all
+        join moments on day {before} as_of_day group by all) group by all
 ),
 store_of as (
   select customer_key, as_of, count(*) variety, max(w) / nullif(sum(w), 0) top,
          greatest(ln(nullif(sum(w), 0)) - coalesce(sum(w * ln(nullif(w, 0))), 0) / nullif(sum(w), 0), 0) entropy
   from (select customer_key, as_of, store, sum(w) w
         from (select customer_key, day, store, coalesce(sum(amount), 0) w from bought group by all)
-        join moments on day < as_of_day group by all) group by all
+        join moments on day {before} as_of_day group by all) group by all
 )
 select s.customer_key, s.as_of as event_timestamp,
   recency as recency_days, tenure as tenure_days, n as purchase_days, last_day - first_day as span_days,

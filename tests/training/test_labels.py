@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime
 import numpy as np
 import pandas as pd
 import pytest
+
 from training import labels
 
 NEW_YORK = "America/New_York"
@@ -62,9 +63,7 @@ def test_nothing_after_the_trial_becomes_a_label(purchases: pd.DataFrame, calend
     assert waits["duration_days"].tolist() == [1, 19]
 
 
-def test_who_has_not_come_back_is_kept_with_the_days_waited(
-    purchases: pd.DataFrame, calendar: labels.Calendar
-) -> None:
+def test_who_has_not_come_back_is_kept_with_the_days_waited(purchases: pd.DataFrame, calendar: labels.Calendar) -> None:
     waits = labels.time_to_next(asked((2**53 - 1, MARCH_FIRST)), purchases, calendar=calendar)
     assert waits.iloc[0].tolist() == [31, False]
 

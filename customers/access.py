@@ -1,0 +1,47 @@
+"""Access: who may ask the shop for what, by keys that are shown once and kept only as a digest."""
+
+import hashlib
+import hmac
+import secrets
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+
+from customers import database
+from customers.instants import micros
+from customers.schema import api_keys
+from customers.shop import Shop, ShopError
+
+ROLES = ("admin", "agent", "campaign", "analyst", "till")
+
+
+def add(shop: Shop, role: str) -> str:
+    """A new key for a role. It cannot be shown again: the shop keeps only its digest."""
+    if role not in ROLES:
+        raise ShopError(f"unknown role {role!r}; roles are {', '.join(ROLES)}")
+    prefix, key = secrets.token_hex(6), secrets.token_urlsafe(32)
+    key = f"rg_{prefix}_{key}"
+    with database.writing(shop) as connection:
+        connection.execute(
+            api_keys.insert().values(
+                prefix=prefix, digest=_digest(key), role=role, made_at=micros(datetime.now(UTC))
+            )
+        )
+    return key
+
+
+def role_of(shop: Shop, key: str) -> str | None:
+    """The role of a key; None for a key that was never given out."""
+    parts = key.split("_", 2)
+    if len(parts) != 3 or parts[0] != "rg":
+        return None
+    with database.reading(shop) as connection:
+        query = sa.select(api_keys.c.digest, api_keys.c.role).where(api_keys.c.prefix == parts[1])
+        found = connection.execute(query).first()
+    if found is None or not hmac.compare_digest(found.digest, _digest(key)):
+        return None
+    return str(found.role)
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()

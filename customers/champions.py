@@ -1,0 +1,66 @@
+"""Champions: which model was put in charge, when and why; a log that is only ever added to."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from customers import database
+from customers.instants import from_micros, micros
+from customers.schema import promotions
+from customers.shop import Shop
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """One decision about a model: promoted, kept back or rolled back, and the numbers it rested on."""
+
+    name: str
+    version: str
+    previous: str | None
+    action: str
+    why: str
+    metrics: dict[str, Any]
+    at: datetime
+
+
+def append(
+    shop: Shop,
+    *,
+    name: str,
+    version: str | int,
+    previous: str | int | None,
+    action: str,
+    why: str,
+    metrics: Mapping[str, Any] | None = None,
+) -> None:
+    """Add a decision to the log."""
+    with database.writing(shop) as connection:
+        connection.execute(
+            promotions.insert().values(
+                name=name,
+                version=str(version),
+                previous=None if previous is None else str(previous),
+                action=action,
+                why=why,
+                metrics=json.dumps(dict(metrics or {}), sort_keys=True),
+                at=micros(datetime.now(UTC)),
+            )
+        )
+
+
+def history(shop: Shop, name: str | None = None) -> list[Promotion]:
+    """The log, or that of one model, the oldest first."""
+    query = sa.select(promotions).order_by(promotions.c.promotion_id)
+    if name is not None:
+        query = query.where(promotions.c.name == name)
+    with database.reading(shop) as connection:
+        return [
+            Promotion(
+                row.name, row.version, row.previous, row.action, row.why, json.loads(row.metrics), from_micros(row.at)
+            )
+            for row in connection.execute(query)
+        ]

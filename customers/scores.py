@@ -1,0 +1,164 @@
+"""Scores: what the models said about each customer, once for a model, version and moment."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+import sqlalchemy as sa
+
+from customers import database
+from customers.instants import from_micros, maybe, micros
+from customers.schema import score_runs, scores
+from customers.shop import Shop, ShopError
+
+SLICE = 20_000
+_upsert = """insert into scores (run_id, customer_key, value, detail) values ({marks})
+             on conflict (run_id, customer_key) do update set value = excluded.value, detail = excluded.detail"""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One number a model said about one customer at one moment, with the rest of its answer in `detail`."""
+
+    customer_key: int
+    model: str
+    version: str
+    as_of: datetime
+    value: float | None
+    detail: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One model's scores of one moment; bulk readers see them once the run is finished."""
+
+    run_id: int
+    model: str
+    version: str
+    as_of: datetime
+    finished_at: datetime | None
+
+
+def begin(shop: Shop, model: str, version: str | int, as_of: datetime) -> int:
+    """The run of this model, version and moment: a new one, or the one that was begun before."""
+    with database.writing(shop) as connection:
+        return _begin(connection, model, str(version), as_of)
+
+
+def record(shop: Shop, run_id: int, rows: Iterable[tuple[int, float | None, str]]) -> int:
+    """Write (customer_key, value, JSON detail) of a run; again is the same as once. Returns how many."""
+    written = 0
+    for chunk in database.chunks(rows, SLICE):
+        with database.writing(shop) as connection:
+            _write(connection, [(run_id, int(key), _number(value), detail) for key, value, detail in chunk])
+        written += len(chunk)
+    return written
+
+
+def record_one(
+    shop: Shop,
+    model: str,
+    version: str | int,
+    as_of: datetime,
+    customer_key: int,
+    value: float | None,
+    detail: str,
+) -> int:
+    """Write one customer's score as the door computed it. The run stays open: it does not speak for all."""
+    with database.writing(shop) as connection:
+        run_id = _begin(connection, model, str(version), as_of)
+        _write(connection, [(run_id, int(customer_key), _number(value), detail)])
+    return run_id
+
+
+def finish(shop: Shop, run_id: int) -> None:
+    """From now on bulk readers see this run, whole."""
+    with database.writing(shop) as connection:
+        change = score_runs.update().where(score_runs.c.run_id == run_id)
+        if not connection.execute(change.values(finished_at=micros(datetime.now(UTC)))).rowcount:
+            raise ShopError(f"there is no run {run_id} of scores to finish; begin one first")
+
+
+def latest(shop: Shop, customer_key: int) -> dict[str, Score]:
+    """The newest score of each model for a customer, by model; of runs still open too."""
+    query = (
+        sa.select(score_runs, scores.c.value, scores.c.detail)
+        .join(scores, scores.c.run_id == score_runs.c.run_id)
+        .where(scores.c.customer_key == customer_key)
+        .order_by(score_runs.c.as_of, score_runs.c.finished_at.is_not(None), score_runs.c.run_id)
+    )
+    with database.reading(shop) as connection:
+        rows = connection.execute(query).all()
+    # In rising order, so that the newest one is what stays.
+    return {row.model: _score(customer_key, row) for row in rows}
+
+
+def history(shop: Shop, customer_key: int, model: str) -> list[Score]:
+    """Every score of a model for a customer, the newest first."""
+    query = (
+        sa.select(score_runs, scores.c.value, scores.c.detail)
+        .join(scores, scores.c.run_id == score_runs.c.run_id)
+        .where(scores.c.customer_key == customer_key, score_runs.c.model == model)
+        .order_by(score_runs.c.as_of.desc(), score_runs.c.run_id.desc())
+    )
+    with database.reading(shop) as connection:
+        return [_score(customer_key, row) for row in connection.execute(query)]
+
+
+def newest(shop: Shop, model: str, as_of: datetime | None = None) -> Run | None:
+    """The newest finished run of a model, or the one of a given moment."""
+    columns = score_runs.c
+    query = sa.select(score_runs).where(columns.model == model, columns.finished_at.is_not(None))
+    if as_of is not None:
+        query = query.where(columns.as_of == micros(as_of))
+    query = query.order_by(columns.as_of.desc(), columns.finished_at.desc(), columns.run_id.desc()).limit(1)
+    with database.reading(shop) as connection:
+        row = connection.execute(query).first()
+    return row and Run(row.run_id, row.model, row.version, from_micros(row.as_of), maybe(row.finished_at))
+
+
+def current(shop: Shop, model: str, as_of: datetime | None = None) -> pd.DataFrame:
+    """The newest finished run: customer_key int64, value float64, detail JSON text, by rising key.
+
+    Its model's version and moment are in `attrs`; without a finished run the frame is empty.
+    """
+    run = newest(shop, model, as_of)
+    query = (
+        sa.select(scores.c.customer_key, scores.c.value, scores.c.detail)
+        .where(scores.c.run_id == (run.run_id if run else None))
+        .order_by(scores.c.customer_key)
+    )
+    with database.reading(shop) as connection:
+        rows = connection.execute(query).tuples().all()
+    frame = pd.DataFrame(rows, columns=["customer_key", "value", "detail"])
+    frame = frame.astype({"customer_key": "int64", "value": "float64", "detail": "object"})
+    frame.attrs = {"version": run.version, "as_of": run.as_of, "run_id": run.run_id} if run else {}
+    return frame
+
+
+def _begin(connection: sa.Connection, model: str, version: str, as_of: datetime) -> int:
+    same = {"model": model, "version": version, "as_of": micros(as_of)}
+    known = connection.execute(sa.select(score_runs.c.run_id).filter_by(**same)).scalar()
+    if known is not None:
+        return int(known)
+    inserted = connection.execute(score_runs.insert().values(**same)).inserted_primary_key
+    assert inserted is not None
+    return int(inserted[0])
+
+
+def _write(connection: sa.Connection, rows: list[tuple[int, int, float | None, str]]) -> None:
+    connection.exec_driver_sql(_upsert.format(marks=database.marks(connection, 4)), rows)
+
+
+def _number(value: float | None) -> float | None:
+    """NaN says nothing, and SQL's word for nothing is null."""
+    return None if value is None or value != value else float(value)
+
+
+def _score(customer_key: int, row: sa.Row) -> Score:
+    return Score(
+        customer_key, row.model, row.version, from_micros(row.as_of), row.value, json.loads(row.detail or "{}")
+    )

@@ -1,0 +1,131 @@
+"""Three customers of a small shop, with every number worked out beside them."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from features import snapshot
+
+REGULAR, LAPSED, ONCE = 101, 202, 303
+
+
+@pytest.fixture
+def answers(shop, paper, tmp_path) -> pd.DataFrame:
+    def line(customer: int, day: str, amount: float | None, **more: object) -> dict:
+        return paper.line(customer, paper.at(f"2026-{day} 10:00"), amount, **more)
+
+    lines = [
+        line(REGULAR, "06-01", 10.0, product_key=1, discount=2.0),
+        line(REGULAR, "06-01", 5.0, product_key=3),
+        line(REGULAR, "06-08", 20.0, product_key=1),
+        line(REGULAR, "06-09", -4.0, kind="return", quantity=-1.0),
+        line(REGULAR, "06-22", 30.0, product_key=2, store_id="station"),
+        line(REGULAR, "06-26", 15.0, product_key=1),
+        line(LAPSED, "01-10", 8.0, product_key=1),
+        line(LAPSED, "01-20", 12.0, product_key=99),
+        line(ONCE, "06-30", None, product_key=3),
+        line(404, "06-30", -5.0, kind="return", quantity=-1.0),
+        paper.line(None, paper.at("2026-06-30 11:00"), 99.0),
+    ]
+    as_of = paper.at("2026-07-01 00:00")
+    snapshot.write(shop(lines), tmp_path, as_of=as_of, moments=[as_of], timezone="UTC")
+    return paper.read(tmp_path).set_index("customer_key")
+
+
+def test_only_customers_who_bought_have_a_row(answers) -> None:
+    assert list(answers.index) == [REGULAR, LAPSED, ONCE]
+
+
+def test_rhythm_of_a_regular(answers) -> None:
+    row = answers.loc[REGULAR]
+    gaps = [7, 14, 4]
+    mean = sum(gaps) / 3
+    spread = math.sqrt(sum((gap - mean) ** 2 for gap in gaps) / 3)
+    assert (row.recency_days, row.tenure_days, row.span_days, row.purchase_days) == (5, 30, 25, 4)
+    assert row.gap_mean_days == pytest.approx(mean)
+    assert row.gap_std_days == pytest.approx(spread)
+    assert row.gap_cv == pytest.approx(spread / mean)
+    assert (row.gap_median_days, row.gap_max_days, row.gap_last_days) == (7, 14, 4)
+    assert row.gap_long_days == pytest.approx(7 + 0.6 * (14 - 7))
+    assert row.overdue_ratio == pytest.approx(5 / 7)
+    assert row.gap_trend == pytest.approx(1)
+    assert (row.purchase_days_7d, row.purchase_days_14d, row.purchase_days_28d) == (1, 2, 3)
+    assert (row.purchase_days_28d_before, row.purchase_days_90d_before) == (1, 0)
+    assert row.purchase_days_decayed_14d == pytest.approx(sum(0.5 ** (age / 14) for age in (30, 23, 9, 5)))
+    assert (row.weekday_0_share, row.weekday_4_share) == (3 / 4, 1 / 4)
+    assert row.active_weeks_share == pytest.approx(3 / 5)  # weeks of 1, 8, 22 June; of 1 June to 1 July
+
+
+def test_spend_of_a_regular(answers) -> None:
+    row = answers.loc[REGULAR]
+    assert row.spend_total == pytest.approx(10 + 5 + 20 - 4 + 30 + 15)
+    assert (row.spend_7d, row.spend_7d_before, row.spend_28d) == (15, 30, 20 - 4 + 30 + 15)
+    assert row.spend_28d_before == pytest.approx(15)
+    assert row.spend_trend_28d == pytest.approx(61 / 76)
+    values = [15, 20, 30, 15]
+    assert row.baskets_total == 4
+    assert row.basket_value_mean == pytest.approx(80 / 4)
+    assert row.basket_value_std == pytest.approx(math.sqrt(sum((value - 20) ** 2 for value in values) / 4))
+    assert (row.basket_value_last, row.spend_day_max, row.spend_day_last) == (15, 30, 15)
+    assert row.basket_lines_mean == pytest.approx(5 / 4)
+    assert row.discount_share == pytest.approx(2 / (80 + 2))
+    assert (row.return_share, row.return_days) == (4 / 80, 1)
+
+
+def test_taste_of_a_regular(answers) -> None:
+    row = answers.loc[REGULAR]
+    dairy, bakery = 75 / 80, 5 / 80
+    assert (row.products_count, row.department_count, row.category_count, row.store_count) == (3, 2, 3, 2)
+    assert row.repeat_share == pytest.approx((5 - 3) / 5)
+    assert (row.products_new_28d, row.products_new_90d) == (1, 3)
+    assert row.department_top_share == pytest.approx(dairy)
+    assert row.department_entropy == pytest.approx(-dairy * math.log(dairy) - bakery * math.log(bakery))
+    assert row.category_top_share == pytest.approx(45 / 80)
+    assert row.brand_top_share == pytest.approx(50 / 80)
+    assert row.store_top_share == pytest.approx(50 / 80)
+
+
+def test_a_lapsed_customer_is_long_overdue_and_shops_outside_the_catalogue(answers) -> None:
+    row = answers.loc[LAPSED]
+    assert row.recency_days == 11 + 28 + 31 + 30 + 31 + 30 + 1
+    assert row.overdue_ratio == row.overdue_max_ratio == row.recency_days / 10
+    assert (row.purchase_days_90d, row.spend_90d, row.purchase_days_90d_before) == (0, 0, 2)
+    assert (row.department_count, row.department_top_share) == (2, 12 / 20)
+
+
+def test_one_purchase_leaves_what_cannot_be_known_empty(answers) -> None:
+    row = answers.loc[ONCE]
+    gaps = [name for name in answers.columns if name.startswith(("gap_", "overdue_"))]
+    assert row[gaps].isna().all()
+    assert (row.recency_days, row.purchase_days, row.spend_total) == (1, 1, 0)
+    assert math.isnan(row.basket_value_std)
+
+
+def test_every_feature_is_a_float_and_never_infinite(answers) -> None:
+    numbers = answers.drop(columns="event_timestamp")
+    assert set(numbers.dtypes.astype(str)) == {"float64"}
+    assert not numbers.isin([math.inf, -math.inf]).any().any()
+
+
+def test_a_return_under_the_old_order_number_does_not_move_the_sale(shop, paper, tmp_path) -> None:
+    sale = paper.line(1, paper.at("2026-06-01 10:00"), 10.0, order_key=7)
+    back = paper.line(1, paper.at("2026-06-20 10:00"), -10.0, order_key=7, kind="return", quantity=-1.0)
+    early, late = paper.at("2026-06-10 00:00"), paper.at("2026-07-01 00:00")
+    snapshot.write(shop([sale, back]), tmp_path, as_of=late, moments=[early, late], timezone="UTC")
+    first, second = paper.read(tmp_path).itertuples()
+    assert (first.spend_total, first.recency_days) == (10, 9)
+    assert (second.spend_total, second.recency_days, second.purchase_days) == (0, 30, 1)
+
+
+def test_a_day_of_returns_is_no_purchase_day(shop, paper, tmp_path) -> None:
+    lines = [
+        paper.line(1, paper.at("2026-06-01 10:00"), 10.0),
+        paper.line(1, paper.at("2026-06-20 10:00"), 3.0),
+        paper.line(1, paper.at("2026-06-20 11:00"), -9.0, kind="return", quantity=-1.0),
+    ]
+    as_of = paper.at("2026-07-01 00:00")
+    ledger = shop(lines)
+    snapshot.write(ledger, tmp_path, as_of=as_of, moments=[as_of], timezone="UTC")
+    assert paper.read(tmp_path).recency_days.item() == 30
+    assert len(snapshot.purchases(ledger, as_of=as_of, timezone="UTC")) == 1

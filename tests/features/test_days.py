@@ -1,0 +1,69 @@
+"""Days are those of the shop's calendar, wherever the clock of the machine or the file stands."""
+
+from datetime import timedelta
+
+import pytest
+
+from features import snapshot
+
+BERLIN, NEW_YORK = "Europe/Berlin", "America/New_York"
+
+
+def recency(ledger, out, as_of, zone, paper) -> float:
+    snapshot.write(ledger, out, as_of=as_of, moments=[as_of], timezone=zone)
+    return paper.read(out).recency_days.item()
+
+
+def test_a_purchase_last_evening_was_yesterday(shop, paper, tmp_path) -> None:
+    evening = paper.at("2026-03-02 23:50", BERLIN)
+    morning = paper.at("2026-03-03 00:10", BERLIN)
+    assert recency(shop([paper.line(1, evening)]), tmp_path, morning, BERLIN, paper) == 1
+
+
+def test_elapsed_hours_do_not_count_only_dates_do(shop, paper, tmp_path) -> None:
+    sold = paper.at("2026-03-01 00:05", BERLIN)
+    late = paper.at("2026-03-02 23:55", BERLIN)
+    assert recency(shop([paper.line(1, sold)]), tmp_path, late, BERLIN, paper) == 1
+
+
+def test_a_trip_after_midnight_utc_is_still_the_same_evening_in_new_york(shop, paper, tmp_path) -> None:
+    evening = paper.at("2026-01-02 02:30")  # 21:30 on the first of January in the shop
+    as_of = paper.at("2026-01-03 00:00", NEW_YORK)
+    assert recency(shop([paper.line(1, evening)]), tmp_path, as_of, NEW_YORK, paper) == 2
+
+
+@pytest.mark.parametrize("spring", ["2026-03-29", "2026-10-25"])
+def test_a_day_of_23_or_25_hours_is_one_day(shop, paper, tmp_path, spring) -> None:
+    opening = paper.at(f"{spring} 00:00", BERLIN)
+    before, after = opening - timedelta(minutes=1), opening + timedelta(hours=36)
+    assert recency(shop([paper.line(1, before)]), tmp_path, after, BERLIN, paper) == 2
+
+
+def test_two_trips_on_one_local_day_are_one_purchase_day(shop, paper, tmp_path) -> None:
+    lines = [paper.line(1, paper.at(f"2026-05-0{day} {time}", NEW_YORK)) for day, time in
+             [(1, "09:00"), (1, "22:00"), (3, "22:00")]]  # fmt: skip
+    as_of = paper.at("2026-05-05 00:00", NEW_YORK)
+    snapshot.write(shop(lines), tmp_path, as_of=as_of, moments=[as_of], timezone=NEW_YORK)
+    row = paper.read(tmp_path).iloc[0]
+    assert (row.purchase_days, row.baskets_total, row.gap_mean_days, row.recency_days) == (2, 3, 2, 2)
+
+
+def test_a_moment_in_the_middle_of_a_day_sees_the_morning_and_not_the_afternoon(shop, paper, tmp_path) -> None:
+    lines = [
+        paper.line(1, paper.at("2026-05-01 10:00"), 4.0),
+        paper.line(1, paper.at("2026-05-04 09:00"), 6.0),
+        paper.line(1, paper.at("2026-05-04 15:00"), 50.0),
+    ]
+    noon, later = paper.at("2026-05-04 12:00"), paper.at("2026-05-20 18:00")
+    snapshot.write(shop(lines), tmp_path, as_of=later, moments=[noon, later], timezone="UTC")
+    early, late = paper.read(tmp_path).itertuples()
+    assert (early.recency_days, early.purchase_days, early.spend_total, early.gap_last_days) == (0, 2, 10, 3)
+    assert (late.recency_days, late.purchase_days, late.spend_total, late.baskets_total) == (16, 2, 60, 3)
+
+
+def test_weekdays_are_the_shops(shop, paper, tmp_path) -> None:
+    sunday_evening = paper.at("2026-05-03 23:30", NEW_YORK)  # already Monday in UTC
+    as_of = paper.at("2026-05-06 00:00", NEW_YORK)  # a Wednesday
+    snapshot.write(shop([paper.line(1, sunday_evening)]), tmp_path, as_of=as_of, moments=[as_of], timezone=NEW_YORK)
+    row = paper.read(tmp_path).iloc[0]
+    assert (row.weekday_6_share, row.weekday_0_share, row.as_of_weekday) == (1, 0, 2)

@@ -1,0 +1,166 @@
+"""A snapshot says what was known then: nothing from later, the same twice, and as the hand-written SQL has it."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from features import lines, snapshot
+
+FAMILIES = ("rhythm", "spend", "taste", "shelf", "staples")
+
+
+def same(left: Path, right: Path) -> None:
+    for family in FAMILIES:
+        frames = [pd.read_parquet(out / family / "part.parquet") for out in (left, right)]
+        assert len(frames[0]) > 0
+        pd.testing.assert_frame_equal(*frames, rtol=0, atol=1e-6)
+
+
+def truncated(ledger: Path, cut, paper, folder: Path) -> Path:
+    sold = pd.concat(pd.read_parquet(part) for part in sorted(ledger.glob("month=*/part.parquet")))
+    products = pd.read_parquet(ledger / "products.parquet").to_dict("records")
+    kept = sold[sold.sold_at < cut].astype(object)
+    return paper.build(folder, kept.where(kept.notna(), None).to_dict("records"), products)
+
+
+def close(found: pd.DataFrame, wanted: pd.DataFrame) -> None:
+    assert set(found.columns) == set(wanted.columns)
+    assert found[["customer_key", "event_timestamp"]].equals(
+        wanted[["customer_key", "event_timestamp"]].astype(found.dtypes[:2].to_dict())
+    )
+    for name in wanted.columns[2:]:
+        np.testing.assert_allclose(
+            found[name].to_numpy("float64"), wanted[name].to_numpy("float64"), rtol=1e-9, atol=1e-9, err_msg=name
+        )
+
+
+def test_real_customers_have_the_features_that_sql_by_hand_gives(real, paper, tmp_path) -> None:
+    moments = paper.midnights(paper.now, paper.zone, every=45, count=6)
+    case = {"as_of": paper.now, "moments": moments, "timezone": paper.zone}
+    snapshot.write(real, tmp_path, **case, shelf_moments=moments[-1:])
+    found = paper.read(tmp_path)
+    assert found.customer_key.nunique() >= 500
+    close(found, paper.by_hand(real, **case))
+
+
+def test_so_they_have_in_the_middle_of_a_day(real, paper, tmp_path) -> None:
+    noon = paper.at("2017-08-05 15:30", paper.zone)
+    snapshot.write(real, tmp_path, as_of=paper.now, moments=[noon, paper.now], timezone=paper.zone, shelf_moments=[noon])
+    found = paper.read(tmp_path)
+    early = found[found.event_timestamp == noon].reset_index(drop=True)
+    assert (early.recency_days == 0).any()
+    close(early, paper.by_hand(real, as_of=noon, moments=[noon], timezone=paper.zone, before="<="))
+
+
+@pytest.mark.parametrize("time", ["2017-09-01 00:00", "2017-09-02 16:45"])
+def test_a_ledger_cut_by_hand_gives_what_a_replay_on_all_of_it_gives(real, paper, tmp_path, time) -> None:
+    as_of = paper.at(time, paper.zone)
+    case = {"as_of": as_of, "moments": [as_of, paper.at("2017-07-04 12:00")], "timezone": paper.zone}
+    snapshot.write(real, tmp_path / "all", **case)
+    snapshot.write(truncated(real, as_of, paper, tmp_path / "cut"), tmp_path / "some", **case)
+    assert pd.read_parquet(tmp_path / "all/rhythm/part.parquet").customer_key.nunique() >= 500
+    same(tmp_path / "all", tmp_path / "some")
+
+
+def test_an_early_moment_of_a_late_run_is_what_an_early_run_gave(real, paper, tmp_path) -> None:
+    then = paper.at("2017-06-01 11:11", paper.zone)
+    snapshot.write(real, tmp_path / "late", as_of=paper.now, moments=[then], timezone=paper.zone)
+    snapshot.write(real, tmp_path / "then", as_of=then, moments=[then], timezone=paper.zone)
+    same(tmp_path / "late", tmp_path / "then")
+
+
+def test_a_snapshot_made_twice_is_the_same_file(real, paper, tmp_path) -> None:
+    case = {"as_of": paper.now, "moments": [paper.now], "timezone": paper.zone}
+    snapshot.write(real, tmp_path / "one", **case)
+    snapshot.write(real, tmp_path / "two", **case)
+    for family in FAMILIES:
+        one, two = (pd.read_parquet(tmp_path / name / family / "part.parquet") for name in ("one", "two"))
+        pd.testing.assert_frame_equal(one, two, check_exact=True)
+
+
+def replay(ledger: Path, out: Path, as_of, paper) -> pd.DataFrame:
+    snapshot.write(ledger, out, as_of=as_of, moments=[as_of], timezone="UTC")
+    return paper.read(out)
+
+
+def test_a_sale_that_arrives_late_changes_no_old_replay(shop, paper, tmp_path) -> None:
+    first = paper.line(1, paper.at("2026-05-01 10:00"), 10.0)
+    late = paper.line(1, paper.at("2026-05-20 10:00"), 99.0, known_at=paper.at("2026-06-15 00:00"))
+    ledger = shop([first, late])
+    old, new = paper.at("2026-06-01 00:00"), paper.at("2026-07-01 00:00")
+    assert replay(ledger, tmp_path, old, paper).spend_total.item() == 10
+    assert replay(ledger, tmp_path, new, paper).spend_total.item() == 109
+
+
+def test_once_it_is_known_a_late_sale_counts_for_training_on_the_past(shop, paper, tmp_path) -> None:
+    late = paper.line(1, paper.at("2026-05-20 10:00"), 99.0, known_at=paper.at("2026-06-15 00:00"))
+    moments = [paper.at("2026-06-01 00:00"), paper.at("2026-07-01 00:00")]
+    snapshot.write(shop([late]), tmp_path, as_of=moments[1], moments=moments, timezone="UTC")
+    assert paper.read(tmp_path).recency_days.tolist() == [12, 42]
+
+
+def test_an_old_replay_sees_the_line_as_it_stood_then(shop, paper, tmp_path) -> None:
+    corrected_at = paper.at("2026-06-10 08:00")
+    sold_at = paper.at("2026-05-01 10:00")
+    wrong = paper.line(1, sold_at, 100.0, superseded_at=corrected_at)
+    right = paper.line(1, sold_at, 10.0, known_at=corrected_at)
+    ledger = shop([wrong, right])
+    assert replay(ledger, tmp_path, paper.at("2026-06-01 00:00"), paper).spend_total.item() == 100
+    assert replay(ledger, tmp_path, corrected_at, paper).spend_total.item() == 100
+    assert replay(ledger, tmp_path, paper.at("2026-06-11 00:00"), paper).spend_total.item() == 10
+
+
+def test_a_sale_at_the_very_moment_is_not_before_it(shop, paper, tmp_path) -> None:
+    opening = paper.at("2026-06-01 00:00")
+    ledger = shop([paper.line(1, opening), paper.line(2, paper.at("2026-05-31 23:59:59.999999"))])
+    assert replay(ledger, tmp_path, opening, paper).customer_key.tolist() == [2]
+
+
+def test_nothing_loaded_yet_gives_empty_files_of_the_right_shape(tmp_path, paper) -> None:
+    as_of = paper.at("2026-06-01 00:00")
+    counts = snapshot.write(tmp_path / "ledger", tmp_path, as_of=as_of, moments=[as_of], timezone="UTC")
+    assert counts == dict.fromkeys(FAMILIES, 0)
+    assert "recency_days" in pq.read_schema(tmp_path / "rhythm" / "part.parquet").names
+    assert np.isnan(snapshot.gap_quantile(tmp_path / "ledger", as_of=as_of, timezone="UTC"))
+    assert snapshot.history_days(tmp_path / "ledger", as_of, "UTC") == 0
+    assert snapshot.first_day(tmp_path / "ledger", as_of, "UTC") is None
+
+
+def test_a_moment_after_the_runs_own_is_refused(tmp_path, paper) -> None:
+    as_of = paper.at("2026-06-01 00:00")
+    for moments in ([], [paper.at("2026-06-02 00:00")]):
+        with pytest.raises(snapshot.NoMoments):
+            snapshot.write(tmp_path, tmp_path, as_of=as_of, moments=moments, timezone="UTC")
+
+
+def test_times_in_files_are_microseconds_of_utc(shop, paper, tmp_path) -> None:
+    moment = paper.at("2026-06-01 12:34:56.789012")
+    replay(shop([paper.line(1, paper.at("2026-05-01 10:00"))]), tmp_path, moment, paper)
+    for family in FAMILIES:
+        schema = pq.read_schema(tmp_path / family / "part.parquet")
+        assert str(schema.field("event_timestamp").type) == "timestamp[us, tz=UTC]"
+    assert paper.read(tmp_path).event_timestamp.item() == pd.Timestamp(moment)
+
+
+def test_gaps_and_history_of_the_shop(shop, paper) -> None:
+    lines_ = [paper.line(1, paper.at(f"2026-05-{day:02} 10:00")) for day in (1, 3, 7, 15)]
+    lines_ += [paper.line(2, paper.at("2026-05-02 10:00")), paper.line(2, paper.at("2026-05-12 10:00"))]
+    ledger, as_of = shop(lines_), paper.at("2026-06-01 00:00")
+    assert snapshot.gap_quantile(ledger, as_of=as_of, timezone="UTC", q=0.5) == 6  # of 2, 4, 8, 10
+    assert snapshot.first_day(ledger, as_of, "UTC").isoformat() == "2026-05-01"
+    assert snapshot.history_days(ledger, as_of, "UTC") == 31
+
+
+def test_purchases_are_days_of_the_shop_with_what_was_paid(shop, paper) -> None:
+    evening = paper.at("2026-05-01 22:00", "America/New_York")
+    ledger = shop([paper.line(1, evening, 4.0), paper.line(1, evening, 5.5)])
+    found = snapshot.purchases(ledger, as_of=paper.at("2026-06-01 00:00"), timezone="America/New_York")
+    assert found.to_dict("records") == [{"customer_key": 1, "day": pd.Timestamp("2026-05-01"), "spend": 9.5}]
+
+
+def test_families_never_share_a_column_name() -> None:
+    names = [name for family in snapshot.FAMILIES.values() for name in snapshot.names(family)]
+    assert len(names) == len(set(names)) == len(set(names) - set(lines.LEDGER.names))

@@ -1,0 +1,86 @@
+"""Staples and the shelf: what a customer buys, how often, how regularly, and in which order it matters."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from features import snapshot, staples
+
+
+@pytest.fixture
+def kitchen(shop, paper, tmp_path):
+    days = {1: ["06-01", "06-08", "06-15", "06-22"], 2: ["05-01"], 3: ["06-20", "06-29"]}
+    lines = [
+        paper.line(5, paper.at(f"2026-{day} 10:00"), 2.5, product_key=product)
+        for product, bought in days.items() for day in bought
+    ]  # fmt: skip
+    lines.append(paper.line(5, paper.at("2026-06-22 18:00"), 1.0, product_key=1))
+    lines.append(paper.line(5, paper.at("2026-06-30 10:00"), 0.0, product_key=9, quantity=0.0))
+    as_of = paper.at("2026-07-01 00:00")
+    counts = snapshot.write(shop(lines), tmp_path, as_of=as_of, moments=[as_of], timezone="UTC")
+    return tmp_path, counts
+
+
+def test_a_staple_is_counted_by_days(kitchen) -> None:
+    out, counts = kitchen
+    milk, cheese, bread = pd.read_parquet(out / "staples" / "part.parquet").itertuples()
+    assert counts["staples"] == 3
+    assert (milk.product_key, milk.times, milk.recency_days, milk.first_days) == (1, 4, 9, 30)
+    assert (milk.gap_mean_days, milk.gap_cv, milk.spend) == (7, 0, 4 * 2.5 + 1)
+    assert (cheese.times, cheese.recency_days) == (1, 61)
+    assert np.isnan(cheese.gap_mean_days)
+    assert (bread.gap_mean_days, np.isnan(bread.gap_cv)) == (9, True)
+    assert milk.weight_28d == pytest.approx(sum(0.5 ** (age / 28) for age in (30, 23, 16, 9)))
+
+
+def test_the_shelf_begins_with_the_heaviest(kitchen) -> None:
+    out, _ = kitchen
+    (shelf,) = pd.read_parquet(out / "shelf" / "part.parquet").itertuples()
+    assert list(shelf.product_keys) == [1, 3, 2]
+    assert list(shelf.times) == [4, 2, 1]
+    assert list(shelf.last_days) == [9, 2, 61]
+    assert shelf.weights_84d[2] == pytest.approx(0.5 ** (61 / 84))
+
+
+def test_shelves_only_where_they_are_asked_for(shop, paper, tmp_path) -> None:
+    moments = paper.midnights(paper.at("2026-07-01 00:00"), "UTC", every=7, count=3)
+    ledger = shop([paper.line(1, paper.at("2026-05-01 10:00"))])
+    counts = snapshot.write(
+        ledger, tmp_path, as_of=moments[0], moments=moments, timezone="UTC", shelf_moments=moments[:1]
+    )
+    assert (counts["rhythm"], counts["shelf"], counts["staples"]) == (3, 1, 1)
+
+
+def test_a_morning_counts_for_a_staple_and_the_afternoon_does_not(shop, paper, tmp_path) -> None:
+    lines = [paper.line(1, paper.at(f"2026-05-{at}"), 2.0) for at in ("01 10:00", "04 09:00", "04 15:00")]
+    noon, later = paper.at("2026-05-04 12:00"), paper.at("2026-05-20 12:00")
+    snapshot.write(shop(lines), tmp_path, as_of=later, moments=[noon, later], timezone="UTC")
+    early, late = pd.read_parquet(tmp_path / "staples" / "part.parquet").itertuples()
+    assert (early.times, early.recency_days, early.gap_mean_days, early.spend) == (2, 0, 3, 4)
+    assert (late.times, late.recency_days, late.gap_mean_days, late.spend) == (2, 16, 3, 6)
+
+
+def test_a_very_long_shelf_keeps_the_most_lately_bought(shop, paper, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(staples, "LONGEST_SHELF", 2)
+    lines = [paper.line(1, paper.at(f"2026-06-0{day} 10:00"), product_key=day) for day in (1, 2, 3)]
+    as_of = paper.at("2026-07-01 00:00")
+    snapshot.write(shop(lines), tmp_path, as_of=as_of, moments=[as_of], timezone="UTC")
+    (shelf,) = pd.read_parquet(tmp_path / "shelf" / "part.parquet").itertuples()
+    assert list(shelf.product_keys) == [3, 2]
+
+
+def test_what_was_bought_in_a_window(shop, paper) -> None:
+    lines = [
+        paper.line(1, paper.at("2026-06-01 00:00"), product_key=3),
+        paper.line(1, paper.at("2026-06-05 00:00"), product_key=2),
+        paper.line(1, paper.at("2026-06-08 00:00"), product_key=1),
+        paper.line(2, paper.at("2026-06-02 00:00"), product_key=2, quantity=-1.0, kind="return"),
+    ]
+    found = snapshot.bought(
+        shop(lines),
+        as_of=paper.at("2026-07-01 00:00"),
+        start=paper.at("2026-06-01 00:00"),
+        end=paper.at("2026-06-08 00:00"),
+    )
+    assert found.customer_key.tolist() == [1]
+    assert list(found.product_keys[0]) == [2, 3]

@@ -1,0 +1,354 @@
+"""A champion is only opened whole: what was tampered with is refused, and a killed promotion harms nobody."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from models import bundle
+from models.bestsellers import Bestsellers, Popularity
+
+APPLES, BREAD = 1, 2
+
+
+def sells(*products: int) -> Popularity:
+    """A model that recommends these products, in this order."""
+    return Popularity(Bestsellers(np.array(products), np.linspace(0.9, 0.1, len(products))))
+
+
+def first_product(champion: bundle.Champion | None) -> int:
+    assert champion is not None
+    anybody = pd.DataFrame([{"customer_key": 1, "product_keys": None}])
+    return int(champion.model.score(anybody, n=1, lists=("any",)).product_key.iloc[0])
+
+
+@pytest.fixture
+def apples(tmp_path: Path) -> Path:
+    bundle.write(sells(APPLES, BREAD), tmp_path / "apples", facts={"as_of": "2017-12-04T05:00:00Z"})
+    return tmp_path / "apples"
+
+
+@pytest.fixture
+def bread(tmp_path: Path) -> Path:
+    bundle.write(sells(BREAD, APPLES), tmp_path / "bread", facts={"as_of": "2017-12-05T05:00:00Z"})
+    return tmp_path / "bread"
+
+
+@pytest.fixture
+def champions(tmp_path: Path) -> Path:
+    return tmp_path / "champions"
+
+
+def rewrite(folder: Path, change) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    change(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_bundle_says_what_it_holds_and_opens(apples):
+    manifest = bundle.verify(apples)
+    assert manifest.learner == "bestsellers.Popularity"
+    assert manifest.facts == {"as_of": "2017-12-04T05:00:00Z"}
+    assert manifest.files["arrays.npz"][1] == (apples / "arrays.npz").stat().st_size
+    _, model = bundle.open_model(apples)
+    assert model.typical()[0].tolist() == [APPLES, BREAD]
+
+
+def test_writing_the_same_model_twice_gives_the_same_bytes(apples, tmp_path):
+    bundle.write(sells(APPLES, BREAD), tmp_path / "again", facts={"as_of": "2017-12-04T05:00:00Z"})
+    assert bundle.verify(tmp_path / "again") == bundle.verify(apples)
+
+
+def test_a_bundle_is_not_written_over_another_nor_for_a_stranger(apples, tmp_path):
+    with pytest.raises(bundle.BadBundle, match="not empty"):
+        bundle.write(sells(BREAD), apples, facts={})
+    with pytest.raises(bundle.BadBundle, match="not a learner"):
+        bundle.write(object(), tmp_path / "other", facts={})  # type: ignore[arg-type]
+
+
+def changed_byte(folder: Path) -> None:
+    content = bytearray((folder / "arrays.npz").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "arrays.npz").write_bytes(content)
+
+
+def link_to_a_file(folder: Path) -> None:
+    (folder / "arrays.npz").rename(folder.parent / "elsewhere.npz")
+    (folder / "arrays.npz").symlink_to(folder.parent / "elsewhere.npz")
+
+
+def linked_manifest(folder: Path) -> None:
+    (folder / "manifest.json").rename(folder.parent / "elsewhere.json")
+    (folder / "manifest.json").symlink_to(folder.parent / "elsewhere.json")
+
+
+def name_that_climbs(folder: Path) -> None:
+    (folder.parent / "outside.npz").write_bytes((folder / "arrays.npz").read_bytes())
+    rewrite(folder, lambda said: said["files"].update({"../outside.npz": said["files"]["arrays.npz"]}))
+
+
+def folder_for_a_file(folder: Path) -> None:
+    (folder / "arrays.npz").unlink()
+    (folder / "arrays.npz").mkdir()
+
+
+TAMPERINGS = {
+    "a changed byte": changed_byte,
+    "a file cut short": lambda folder: os.truncate(folder / "arrays.npz", 40),
+    "a file too long": lambda folder: (folder / "arrays.npz").open("ab").write(b"more"),
+    "a missing file": lambda folder: (folder / "arrays.npz").unlink(),
+    "a file nobody listed": lambda folder: (folder / "model.pkl").write_bytes(b"cos\nsystem\n"),
+    "a hidden file": lambda folder: (folder / ".hidden").write_text("x"),
+    "a folder nobody listed": lambda folder: (folder / "code").mkdir(),
+    "a folder for a file": folder_for_a_file,
+    "a link for a file": link_to_a_file,
+    "a link for the manifest": linked_manifest,
+    "a name that climbs": name_that_climbs,
+    "an absolute name": lambda folder: rewrite(
+        folder, lambda said: said["files"].update({"/etc/hostname": said["files"]["arrays.npz"]})
+    ),
+    "no manifest": lambda folder: (folder / "manifest.json").unlink(),
+    "a manifest cut short": lambda folder: os.truncate(folder / "manifest.json", 30),
+    "an endless manifest": lambda folder: (folder / "manifest.json").write_text(" " * 2_000_000),
+    "a deep manifest": lambda folder: (folder / "manifest.json").write_text("[" * 100_000),
+    "a manifest of another shape": lambda folder: (folder / "manifest.json").write_text("[1, 2]"),
+    "files of another shape": lambda folder: rewrite(folder, lambda said: said.update(files=["arrays.npz"])),
+    "no checksum": lambda folder: rewrite(folder, lambda said: said["files"]["arrays.npz"].pop("sha256")),
+    "a learner by import path": lambda folder: rewrite(folder, lambda said: said.update(learner="os:system")),
+    "a learner of no kind": lambda folder: rewrite(folder, lambda said: said.update(learner=["x"])),
+    "no facts": lambda folder: rewrite(folder, lambda said: said.pop("facts")),
+}
+
+
+@pytest.mark.parametrize("tampering", TAMPERINGS)
+def test_what_was_tampered_with_is_neither_opened_nor_published(tampering, apples, champions):
+    TAMPERINGS[tampering](apples)
+    with pytest.raises(bundle.BadBundle):
+        bundle.open_model(apples)
+    with pytest.raises(bundle.BadBundle):
+        bundle.publish(apples, champions, "recommender", "1")
+    assert bundle.open_champion(champions, "recommender") is None
+
+
+def test_every_single_changed_byte_is_noticed(apples):
+    content = (apples / "arrays.npz").read_bytes()
+    for place in range(0, len(content), 7):
+        (apples / "arrays.npz").write_bytes(
+            content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :]
+        )
+        with pytest.raises(bundle.BadBundle, match=r"arrays\.npz has changed"):
+            bundle.verify(apples)
+    (apples / "arrays.npz").write_bytes(content)
+    bundle.verify(apples)
+
+
+def test_there_is_no_champion_before_the_first_is_published(champions):
+    assert bundle.open_champion(champions, "recommender") is None
+
+
+def test_the_published_champion_is_opened_with_its_facts(apples, champions):
+    assert bundle.publish(apples, champions, "recommender", "1") == champions / "recommender" / "1"
+    champion = bundle.open_champion(champions, "recommender")
+    assert first_product(champion) == APPLES
+    assert (champion.name, champion.version, champion.facts["as_of"][:10]) == (
+        "recommender",
+        "1",
+        "2017-12-04",
+    )
+
+
+def test_publishing_twice_changes_nothing_and_going_back_is_publishing_again(apples, bread, champions):
+    for folder, version in ((apples, "1"), (apples, "1"), (bread, "2"), (apples, "1")):
+        bundle.publish(folder, champions, "recommender", version)
+    assert first_product(bundle.open_champion(champions, "recommender")) == APPLES
+    assert sorted(entry.name for entry in (champions / "recommender").iterdir()) == ["1", "2"]
+
+
+def test_a_version_never_changes_its_content(apples, bread, champions):
+    bundle.publish(apples, champions, "recommender", "1")
+    with pytest.raises(bundle.BadBundle, match="already published with other content"):
+        bundle.publish(bread, champions, "recommender", "1")
+    assert first_product(bundle.open_champion(champions, "recommender")) == APPLES
+
+
+def test_a_damaged_version_is_refused_and_mended_by_publishing_it_again(apples, champions):
+    home = bundle.publish(apples, champions, "recommender", "1")
+    changed_byte(home)
+    with pytest.raises(bundle.BadBundle, match="has changed"):
+        bundle.open_champion(champions, "recommender")
+    bundle.publish(apples, champions, "recommender", "1")
+    assert first_product(bundle.open_champion(champions, "recommender")) == APPLES
+    assert [entry.name for entry in (champions / "recommender").iterdir()] == ["1"]
+
+
+def test_a_whole_bundle_that_is_not_the_published_one_is_refused(apples, bread, champions):
+    home = bundle.publish(apples, champions, "recommender", "1")
+    shutil.rmtree(home)
+    shutil.copytree(bread, home)
+    with pytest.raises(bundle.BadBundle, match="not the one that was published"):
+        bundle.open_champion(champions, "recommender")
+
+
+@pytest.mark.parametrize("version", ["../1", "", "1/2", ".hidden", "a b"])
+def test_a_version_is_a_plain_word(version, apples, champions):
+    with pytest.raises(bundle.BadBundle, match="plain words"):
+        bundle.publish(apples, champions, "recommender", version)
+
+
+@pytest.mark.parametrize(
+    "pointer", ["{", "[]", "{}", '{"version": "../../x", "manifest_sha256": "0"}', '{"version": 1}']
+)
+def test_a_broken_pointer_is_refused(pointer, apples, champions):
+    bundle.publish(apples, champions, "recommender", "1")
+    (champions / "recommender.json").write_text(pointer)
+    with pytest.raises(bundle.BadBundle):
+        bundle.open_champion(champions, "recommender")
+
+
+def test_only_the_versions_published_last_are_kept(apples, champions):
+    for version in "12345":
+        bundle.publish(apples, champions, "recommender", version, keep=3)
+    assert sorted(entry.name for entry in (champions / "recommender").iterdir()) == ["3", "4", "5"]
+
+
+PUBLISHER = """
+import sys
+from pathlib import Path
+from models import bundle
+apples, bread, champions = map(Path, sys.argv[1:4])
+print("ready", flush=True)
+version = int(sys.argv[4])
+while True:
+    version += 1
+    bundle.publish((apples, bread)[version % 2], champions, "recommender", str(version))
+"""
+
+
+def test_a_publisher_killed_at_any_moment_leaves_a_champion_that_opens(apples, bread, champions):
+    chance = random.Random(1)
+    bundle.publish(apples, champions, "recommender", "0")
+    seen = set()
+    for kill in range(10):
+        start = str(1000 * (kill + 1))
+        command = [sys.executable, "-c", PUBLISHER, str(apples), str(bread), str(champions), start]
+        publisher = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(bundle.__file__).parents[1])
+        assert publisher.stdout is not None
+        publisher.stdout.readline()
+        time.sleep(chance.uniform(0, 0.06))
+        publisher.kill()
+        publisher.communicate()
+        champion = bundle.open_champion(champions, "recommender")
+        assert champion is not None
+        assert first_product(champion) == (APPLES, BREAD)[int(champion.version) % 2]
+        seen.add(champion.version)
+    assert len(seen) > 1
+    bundle.publish(apples, champions, "recommender", "999998")
+    assert not list((champions / "recommender").glob(".*"))
+
+
+def test_leftovers_of_a_killed_publisher_are_cleared_and_those_of_a_living_one_are_not(apples, champions):
+    shelf = champions / "recommender"
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    for owner in (dead.pid, os.getppid()):
+        (shelf / f".7.{owner}").mkdir(parents=True)
+    bundle.publish(apples, champions, "recommender", "8")
+    assert sorted(entry.name for entry in shelf.iterdir()) == [f".7.{os.getppid()}", "8"]
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_promotion_is_noticed_within_a_second_and_not_looked_for_more_often(apples, bread, champions):
+    clock = Clock()
+    served = bundle.Champions(champions, clock=clock)
+    assert served.get("recommender") is None
+    assert served.errors == {}
+    bundle.publish(apples, champions, "recommender", "1")
+    assert served.get("recommender") is None
+    clock.now = 1.0
+    first = served.get("recommender")
+    assert first_product(first) == APPLES
+    bundle.publish(bread, champions, "recommender", "2")
+    clock.now = 1.9
+    assert served.get("recommender") is first
+    clock.now = 2.0
+    assert first_product(served.get("recommender")) == BREAD
+
+
+def test_what_cannot_be_opened_leaves_the_last_champion_answering_and_says_so(apples, bread, champions):
+    clock = Clock()
+    served = bundle.Champions(champions, clock=clock)
+    bundle.publish(apples, champions, "recommender", "1")
+    assert first_product(served.get("recommender")) == APPLES
+    home = bundle.publish(bread, champions, "recommender", "2")
+    whole = (home / "arrays.npz").read_bytes()
+    changed_byte(home)
+    clock.now = 1.0
+    assert first_product(served.get("recommender")) == APPLES
+    assert served.errors == {"recommender": "arrays.npz has changed since it was written"}
+    (home / "arrays.npz").write_bytes(whole)
+    clock.now = 2.0
+    assert first_product(served.get("recommender")) == APPLES
+    clock.now = 40.0
+    assert first_product(served.get("recommender")) == BREAD
+    assert served.errors == {}
+
+
+def test_a_pointer_that_is_gone_leaves_the_champion_answering(apples, champions):
+    clock = Clock()
+    served = bundle.Champions(champions, clock=clock)
+    bundle.publish(apples, champions, "recommender", "1")
+    served.get("recommender")
+    (champions / "recommender.json").unlink()
+    clock.now = 1.0
+    assert first_product(served.get("recommender")) == APPLES
+    assert "pointer is gone" in served.errors["recommender"]
+
+
+def test_many_readers_see_only_whole_champions_while_they_change(apples, bread, champions):
+    bundle.publish(apples, champions, "recommender", "0")
+    served = bundle.Champions(champions, every=0.0)
+    wrong, over = [], threading.Event()
+
+    def read() -> None:
+        while not over.is_set():
+            champion = served.get("recommender")
+            if champion is None or first_product(champion) != (APPLES, BREAD)[int(champion.version) % 2]:
+                wrong.append(champion)
+
+    readers = [threading.Thread(target=read) for _ in range(4)]
+    for reader in readers:
+        reader.start()
+    for version in range(1, 13):
+        bundle.publish((apples, bread)[version % 2], champions, "recommender", str(version))
+    over.set()
+    for reader in readers:
+        reader.join()
+    assert not wrong
+    assert served.get("recommender").version == "12"
+    assert served.errors == {}
+
+
+def test_every_learner_of_the_table_is_there_or_not_built_yet():
+    for path in bundle.LEARNERS.values():
+        module, learner = path.split(":")
+        source = Path(bundle.__file__).parent / f"{module.removeprefix('models.')}.py"
+        if source.exists():
+            assert f"class {learner}" in source.read_text(), path

@@ -1,0 +1,177 @@
+"""What was trained is on record: each version with its run, its figures and its bundle."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from models import bundle, registry
+from models.bestsellers import Bestsellers, Popularity
+
+FIGURES = {
+    "2017-10-09": {"recall_at_10": 0.10, "popularity.recall_at_10": 0.04},
+    "2017-11-06": {"recall_at_10": 0.11, "popularity.recall_at_10": 0.05},
+    "seconds": 3.5,
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("a home")
+
+
+@pytest.fixture(scope="module")
+def uri(home) -> str:
+    return f"sqlite:///{home}/mlflow/mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def folder(home) -> Path:
+    model = Popularity(Bestsellers(np.array([3, 1, 2]), np.array([0.5, 0.2, 0.1])))
+    bundle.write(model, home / "trained", facts={"as_of": "2017-12-04T05:00:00Z"})
+    return home / "trained"
+
+
+@pytest.fixture(scope="module")
+def recorded(uri, folder) -> tuple[str, str]:
+    return registry.record(
+        uri,
+        "recommender",
+        folder,
+        params={"half_life_days": 84, "seed": 0},
+        metrics=FIGURES,
+        tags={"fingerprint": "abc", "feature_service": "recommender_v1"},
+        artifacts={"columns.json": ["product_keys"], "why.txt": "better than popularity"},
+    )
+
+
+def test_what_was_recorded_can_be_read_back(uri, recorded):
+    version, run_id = recorded
+    found = registry.facts(uri, "recommender", version)
+    assert found.run_id == run_id
+    assert found.params == {"half_life_days": "84", "seed": "0"}
+    assert found.tags == {"fingerprint": "abc", "feature_service": "recommender_v1"}
+    assert found.metrics == {moment: FIGURES[moment] for moment in ("2017-10-09", "2017-11-06")} | {
+        "": {"seconds": 3.5}
+    }
+
+
+def test_everything_lies_inside_the_home_and_nothing_beside_it(uri, home, recorded, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, run_id = registry.record(
+        uri, "churn", home / "trained", artifacts={"figures/notes.txt": home / "trained/manifest.json"}
+    )
+    assert (home / "mlflow" / "artifacts" / run_id / "artifacts" / "figures" / "notes.txt").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_version_can_be_brought_back_verified(uri, recorded, folder, tmp_path):
+    brought = registry.download(uri, "recommender", recorded[0], tmp_path / "brought")
+    assert bundle.verify(brought) == bundle.verify(folder)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["brought"]
+
+
+def test_a_damaged_version_is_not_brought_back(uri, home, folder, tmp_path):
+    version, run_id = registry.record(uri, "damaged", folder)
+    (stored,) = (home / "mlflow" / "artifacts" / run_id).rglob("arrays.npz")
+    stored.write_bytes(stored.read_bytes()[:-1])
+    with pytest.raises(bundle.BadBundle):
+        registry.download(uri, "damaged", version, tmp_path / "brought")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_alias_moves_and_can_be_taken_away(uri, folder):
+    first, second = (registry.record(uri, "timing", folder)[0] for _ in range(2))
+    assert registry.alias(uri, "timing", "champion") is None
+    registry.set_alias(uri, "timing", "champion", first)
+    registry.set_alias(uri, "timing", "challenger", second)
+    assert registry.alias(uri, "timing", "champion") == first
+    registry.set_alias(uri, "timing", "champion", second)
+    assert registry.alias(uri, "timing", "champion") == second
+    registry.set_alias(uri, "timing", "champion", None)
+    registry.set_alias(uri, "timing", "champion", None)
+    assert registry.alias(uri, "timing", "champion") is None
+    assert registry.versions(uri, "timing") == [first, second]
+
+
+def test_what_was_trained_before_is_found_by_its_fingerprint(uri, folder):
+    old, new = (registry.record(uri, "value", folder, tags={"fingerprint": "same"})[0] for _ in range(2))
+    assert registry.find(uri, "value", "same") == new != old
+    assert registry.find(uri, "value", "other") is None
+
+
+def test_a_model_or_version_nobody_recorded_is_said_to_be_missing(uri, recorded, tmp_path):
+    assert registry.alias(uri, "offers", "champion") is None
+    assert registry.versions(uri, "offers") == []
+    assert registry.find(uri, "offers", "abc") is None
+    for call in (registry.facts, lambda *which: registry.download(*which, tmp_path / "brought")):
+        with pytest.raises(registry.NoVersion, match="offers has no version 1"):
+            call(uri, "offers", "1")
+    with pytest.raises(registry.NoVersion):
+        registry.set_alias(uri, "recommender", "champion", "77")
+
+
+def test_a_bundle_that_does_not_verify_is_not_recorded(uri, folder, tmp_path):
+    with pytest.raises(bundle.BadBundle):
+        registry.record(uri, "nothing", tmp_path)
+    assert registry.versions(uri, "nothing") == []
+
+
+def test_more_figures_than_one_batch_takes_are_all_kept(uri, folder):
+    params = {f"setting_{place}": place for place in range(150)}
+    metrics = {"2017-11-06": {f"figure_{place}": float(place) for place in range(1100)}}
+    version, _ = registry.record(uri, "restock", folder, params=params, metrics=metrics)
+    found = registry.facts(uri, "restock", version)
+    assert len(found.params) == 150
+    assert found.metrics == metrics
+
+
+def test_mlflows_own_loader_opens_a_version(uri, recorded):
+    import mlflow
+
+    registry.set_alias(uri, "recommender", "champion", recorded[0])
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    try:
+        opened = mlflow.pyfunc.load_model("models:/recommender@champion")
+    finally:
+        mlflow.set_tracking_uri(before[0])
+        mlflow.set_registry_uri(before[1])
+    answer = opened.predict(pd.DataFrame([{"customer_key": 1, "product_keys": None}]))
+    assert answer[answer.list == "any"].product_key.tolist() == [3, 1, 2]
+
+
+def test_two_homes_are_two_registries_and_a_new_one_is_made_quietly(uri, recorded, folder, tmp_path, capfd):
+    other = f"sqlite:///{tmp_path}/mlflow.db"
+    assert registry.versions(other, "recommender") == []
+    assert registry.record(other, "recommender", folder)[0] == "1"
+    assert registry.alias(other, "recommender", "champion") is None
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert "INFO" not in printed.err
+
+
+def test_importing_the_registry_does_not_import_mlflow():
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from models import registry; print('mlflow' in sys.modules)",
+    ]
+    asked = subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=Path(registry.__file__).parents[1]
+    )
+    assert asked.stdout.strip() == "False"
+
+
+def test_telemetry_is_off_before_mlflow_is_first_used(monkeypatch):
+    for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
+        monkeypatch.setenv(name, "unset")
+        monkeypatch.delenv(name)
+    registry._client.cache_clear()
+    assert registry.versions("sqlite:///:memory:", "recommender") == []
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == os.environ["DO_NOT_TRACK"] == "true"
