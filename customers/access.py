@@ -23,9 +23,7 @@ def add(shop: Shop, role: str) -> str:
     key = f"rg_{prefix}_{key}"
     with database.writing(shop) as connection:
         connection.execute(
-            api_keys.insert().values(
-                prefix=prefix, digest=_digest(key), role=role, made_at=micros(datetime.now(UTC))
-            )
+            api_keys.insert().values(prefix=prefix, digest=_digest(key), role=role, made_at=micros(datetime.now(UTC)))
         )
     return key
 

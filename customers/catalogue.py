@@ -37,9 +37,7 @@ def ids_of(shop: Shop, product_keys: Iterable[int]) -> dict[int, str]:
 def names_of(shop: Shop, product_keys: Iterable[int]) -> dict[int, str]:
     """What to call each product on a page: its name, else its subcategory or category, else its id."""
     wanted = {int(key) for key in product_keys}
-    called = sa.func.coalesce(
-        products.c.name, products.c.subcategory, products.c.category, products.c.product_id
-    )
+    called = sa.func.coalesce(products.c.name, products.c.subcategory, products.c.category, products.c.product_id)
     found: dict[int, str] = {}
     with database.reading(shop) as connection:
         for chunk in database.chunks(sorted(wanted), 5_000):
@@ -95,9 +93,7 @@ def _keep(shop: Shop, source: str, records: Records, write: Writer) -> Counts:
         records.connection.register("before", _before(connection, source))
     _merge(records)
     counts = Counts()
-    reader = records.connection.sql(
-        "select * from merged where changed order by product_id"
-    ).to_arrow_reader(SLICE)
+    reader = records.connection.sql("select * from merged where changed order by product_id").to_arrow_reader(SLICE)
     for batch in reader:
         with write() as connection:
             counts += _write(connection, source, batch.to_pylist())
@@ -164,9 +160,7 @@ def _write(connection: sa.Connection, source: str, rows: list[dict]) -> Counts:
     )
     known = [row for row in rows if row["known"]]
     if known:
-        change = products.update().where(
-            products.c.source == source, products.c.product_id == sa.bindparam("this_id")
-        )
+        change = products.update().where(products.c.source == source, products.c.product_id == sa.bindparam("this_id"))
         values = [
             dict(zip(KEPT, _kept(row), strict=True))
             | {"this_id": row["product_id"], "stub": False, "content": row["content"], "changed_at": changed_at}

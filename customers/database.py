@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Row = TypeVar("Row")
 NAMES = {
-    "ix": "ix_%(column_0_N_label)s",
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
     "ck": "ck_%(table_name)s_%(constraint_name)s",
     "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
@@ -95,6 +95,18 @@ def insert_many(
     statement = f"insert into {table.name} ({', '.join(columns)}) values ({marks(connection, len(columns))})"
     for slice_ in chunks(rows, 20_000):
         connection.exec_driver_sql(statement, slice_)
+
+
+def fetched(
+    connection: sa.Connection, query: sa.Select | sa.CompoundSelect, size: int
+) -> Iterator[Sequence[Sequence[Any]]]:
+    """The rows of a query in lists of at most `size`, plain tuples where the driver streams them anyway."""
+    if connection.dialect.name == "sqlite":
+        fetch: Any = connection.execute(query).cursor.fetchmany
+    else:
+        fetch = connection.execution_options(stream_results=True).execute(query).fetchmany
+    while rows := fetch(size):
+        yield rows
 
 
 def marks(connection: sa.Connection, count: int) -> str:

@@ -58,7 +58,7 @@ def enrol(write: Writer, source: str, customer_ids: Sequence[str]) -> dict[str, 
     with write() as connection:
         known = _known(connection, source, customer_ids)
         unknown = [customer_id for customer_id in customer_ids if customer_id not in known]
-        return known | _admit(connection, source, {customer_id: ("customer", None, None) for customer_id in unknown})
+        return known | _admit(connection, source, dict.fromkeys(unknown, ("customer", None, None)))
 
 
 def _known(connection: sa.Connection, source: str, customer_ids: Sequence[str]) -> dict[str, int]:
@@ -117,9 +117,7 @@ def _keep(shop: Shop, source: str, records: Records, write: Writer) -> Counts:
 class _Desk:
     """Takes customers in a slice at a time: a column that the file has is what holds now, also where it is empty."""
 
-    def __init__(
-        self, safe: vault.Vault, source: str, columns: list[str], sealed: list[str], plain: list[str]
-    ) -> None:
+    def __init__(self, safe: vault.Vault, source: str, columns: list[str], sealed: list[str], plain: list[str]) -> None:
         self.safe, self.source = safe, source
         self.columns, self.sealed, self.plain = columns, sealed, plain
 

@@ -20,8 +20,8 @@ def keys(connection: sa.Connection, table: sa.Table, ids: Sequence[str], name: s
     parts = {text: text.split(":", 1) for text in asked if ":" in text}
     wanted = asked | {plain for _, plain in parts.values()}
     by_id: dict[str, dict[str, int]] = {}
-    for source, plain, key in _rows(connection, table, f"{name}_id", f"{name}_key", wanted, f"{name}_id"):
-        by_id.setdefault(plain, {})[source] = key
+    for source, plain, known in _rows(connection, table, f"{name}_id", f"{name}_key", wanted, f"{name}_id"):
+        by_id.setdefault(plain, {})[source] = known
     found = {}
     for text in asked:
         key = _only(by_id.get(text, {}))

@@ -87,29 +87,31 @@ def _check(shop: Shop, kind: Kind, records: Records) -> None:
     for name in kind.columns:
         if name not in records.columns:
             records.connection.execute(f"alter table raw add column {quoted(name)} varchar")
-    query = checks.checked(kind.checks(shop), [*kind.columns])
-    records.connection.execute(f"create table checked as {query}")
-    _mark_repeats(records, kind)
+    wanted = kind.checks(shop)
+    records.connection.execute(f"create table checked as {checks.checked(wanted, kind.columns)}")
+    _mark_repeats(records, kind, [check.name for check in wanted])
 
 
-def _mark_repeats(records: Records, kind: Kind) -> None:
+def _mark_repeats(records: Records, kind: Kind, kept: Sequence[str]) -> None:
     """Of rows with one id the last wins: earlier ones are turned away, or counted as the same again."""
-    key = ", ".join(quoted(name) for name in kind.key)
-    whole = " and ".join(f"{quoted(name)} is not null" for name in kind.key)
-    good = f"reason is null and {whole}"
+    key = ", ".join(f"c.{quoted(name)}" for name in kind.key)
+    good = " and ".join(["reason is null", *(f"c.{quoted(name)} is not null" for name in kind.key)])
     distinct = records.connection.execute(
-        f"select count(*) from (select distinct {key} from checked where {good})"
+        f"select count(*) from (select distinct {key} from checked c where {good})"
     ).fetchall()[0][0]
-    if distinct == records.count("checked", good):
+    if distinct == records.count("checked c", good):
         return
+    plain = ", ".join(quoted(name) for name in kind.key)
+    values = [f"c.{quoted(name)}" for name in kept]
+    values += [f"raw.{quoted(name)}" for name in records.columns if name not in kind.columns]
     records.connection.execute(
         f"""create temp table repeats as
             select file_no, row_no, content = last_value(content) over w as same from (
-              select file_no, row_no, {key}, hash(c.* exclude (file_no, row_no, reason, again)) as content
-              from checked c where {good})
-            window w as (partition by {key} order by file_no, row_no
+              select c.file_no, c.row_no, {key}, hash({", ".join(values)}) as content
+              from checked c join raw using (file_no, row_no) where {good})
+            window w as (partition by {plain} order by file_no, row_no
                          rows between unbounded preceding and unbounded following)
-            qualify row_number() over (partition by {key} order by file_no desc, row_no desc) > 1"""
+            qualify row_number() over (partition by {plain} order by file_no desc, row_no desc) > 1"""
     )
     records.connection.execute(
         f"""update checked set again = repeats.same,

@@ -125,7 +125,7 @@ def _lines(connection: sa.Connection, month: str, currency: str) -> Iterator[pa.
     ]
     query = sa.union_all(*both).order_by("sold_at", "order_key", "line_id", "known_at", "superseded_at")
     unit = float(10 ** money.EXPONENTS[currency])
-    for columns in _fetched(connection, query):
+    for columns in _columns(connection, query):
         named = dict(zip((*LINES.names, "line_id"), columns, strict=True))
         arrays = [_array(named[field.name], field, unit) for field in LINES]
         yield pa.record_batch(arrays, schema=LINES)
@@ -156,15 +156,14 @@ def _products(connection: sa.Connection, currency: str) -> Iterator[pa.RecordBat
     price = sa.case((columns.currency == currency, columns.price_minor)).label("price")
     named = [columns[name] if name != "price" else price for name in PRODUCTS.names]
     unit = float(10 ** money.EXPONENTS[currency])
-    for fetched in _fetched(connection, sa.select(*named).order_by(columns.product_key)):
+    for fetched in _columns(connection, sa.select(*named).order_by(columns.product_key)):
         arrays = [_array(column, field, unit) for column, field in zip(fetched, PRODUCTS, strict=True)]
         yield pa.record_batch(arrays, schema=PRODUCTS)
 
 
-def _fetched(connection: sa.Connection, query: sa.Select | sa.CompoundSelect) -> Iterator[list[tuple]]:
+def _columns(connection: sa.Connection, query: sa.Select | sa.CompoundSelect) -> Iterator[list[tuple]]:
     """Columns of at most BATCH rows at a time."""
-    result = connection.execution_options(stream_results=True).execute(query)
-    while rows := result.fetchmany(BATCH):
+    for rows in database.fetched(connection, query, BATCH):
         yield list(zip(*rows, strict=True))
 
 

@@ -16,9 +16,7 @@ _FOUR = "CLF UYW"
 
 # ISO 4217: how many decimals a currency has.
 EXPONENTS: dict[str, int] = {
-    code: digits
-    for digits, codes in ((2, _TWO), (0, _NONE), (3, _THREE), (4, _FOUR))
-    for code in codes.split()
+    code: digits for digits, codes in ((2, _TWO), (0, _NONE), (3, _THREE), (4, _FOUR)) for code in codes.split()
 }
 
 

@@ -25,9 +25,7 @@ def ids_of(shop: Shop, keys: Iterable[int]) -> dict[int, str]:
         return ids.names(connection, identities, keys, "customer")
 
 
-def find(
-    shop: Shop, *, email: str | None = None, phone: str | None = None, name: str | None = None
-) -> list[int]:
+def find(shop: Shop, *, email: str | None = None, phone: str | None = None, name: str | None = None) -> list[int]:
     """The keys of the customers with this e-mail, phone and name; nothing is opened to find them."""
     asked = {"email": email, "phone": phone, "name": name}
     tokens = [vault.of(shop).token(kind, text) for kind, text in asked.items() if text and text.strip()]

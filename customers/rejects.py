@@ -49,8 +49,10 @@ def _number_lines(records: Records) -> None:
     listed = ", ".join(
         f"({number}, {literal(str(path))}, {int(_has_header(path))})" for number, path in enumerate(records.files)
     )
-    breaks = " + ".join(f"coalesce(length({quoted(name)}) - length(replace({quoted(name)}, chr(10), '')), 0)"
-                        for name in records.columns)
+    breaks = " + ".join(
+        f"coalesce(length({quoted(name)}) - length(replace({quoted(name)}, chr(10), '')), 0)"
+        for name in records.columns
+    )
     records.connection.execute(
         f"""
         create temp table files_read as

@@ -13,8 +13,9 @@ from customers.database import metadata
 Key = BigInteger().with_variant(Integer(), "sqlite")
 
 
-def _customer(**settings: bool) -> Column:
-    return Column("customer_key", Key, ForeignKey("customers.customer_key"), **settings)
+def _customer() -> Column:
+    owner = ForeignKey("customers.customer_key")
+    return Column("customer_key", Key, owner, primary_key=True, autoincrement=False)
 
 
 customers = sa.Table(
@@ -38,7 +39,7 @@ identities = sa.Table(
 person_keys = sa.Table(
     "person_keys",
     metadata,
-    _customer(primary_key=True, autoincrement=False),
+    _customer(),
     Column("wrapped", LargeBinary, nullable=False),
     Column("wrapped_by", Text, nullable=False),
 )
@@ -46,7 +47,7 @@ person_keys = sa.Table(
 personal = sa.Table(
     "personal",
     metadata,
-    _customer(primary_key=True, autoincrement=False),
+    _customer(),
     Column("sealed", LargeBinary, nullable=False),
     Column("changed_at", BigInteger, nullable=False),
 )
@@ -62,7 +63,7 @@ lookups = sa.Table(
 attributes = sa.Table(
     "attributes",
     metadata,
-    _customer(primary_key=True),
+    _customer(),
     Column("name", Text, primary_key=True),
     Column("value", Text, nullable=False),
     sqlite_with_rowid=False,

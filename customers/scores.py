@@ -117,7 +117,9 @@ def newest(shop: Shop, model: str, as_of: datetime | None = None) -> Run | None:
     query = query.order_by(columns.as_of.desc(), columns.finished_at.desc(), columns.run_id.desc()).limit(1)
     with database.reading(shop) as connection:
         row = connection.execute(query).first()
-    return row and Run(row.run_id, row.model, row.version, from_micros(row.as_of), maybe(row.finished_at))
+    if row is None:
+        return None
+    return Run(row.run_id, row.model, row.version, from_micros(row.as_of), maybe(row.finished_at))
 
 
 def current(shop: Shop, model: str, as_of: datetime | None = None) -> pd.DataFrame:

@@ -29,9 +29,7 @@ LEDGER = ibis.schema(
         "channel": "string",
     }
 )
-PRODUCTS = ibis.schema(
-    {"product_key": "int64", "department": "string", "category": "string", "brand": "string"}
-)
+PRODUCTS = ibis.schema({"product_key": "int64", "department": "string", "category": "string", "brand": "string"})
 
 _MONEYS = ("sales", "returned", "saved", "pieces", "spend", "squares")
 _COUNTS = ("lines", "bought_lines", "unpriced", "baskets", "new_products")
@@ -74,10 +72,11 @@ def ledger_lines(ledger: Path, con: Backend) -> ir.Table:
 
 
 def catalogue(ledger: Path, con: Backend) -> ir.Table:
-    """Products with numbers for their department, category and brand: equal words, equal number."""
+    """Products with numbers for their department, category and brand: equal words, equal number; -1 for none."""
     path = Path(ledger) / "products.parquet"
     products = con.read_parquet(str(path)) if path.exists() else _no_products(con)
-    numbered = {kind: products[kind].fill_null("").dense_rank() for kind in PRODUCTS.names[1:]}
+    said = {kind: products[kind].nullif("") for kind in PRODUCTS.names[1:]}
+    numbered = {kind: ibis.cases((word.notnull(), word.dense_rank()), else_=-1) for kind, word in said.items()}
     return products.select("product_key", **numbered)
 
 

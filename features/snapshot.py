@@ -15,7 +15,6 @@ from ibis.backends.duckdb import Backend
 from features import engine, lines, rhythm, spend, staples, taste
 
 FAMILIES: dict[str, ModuleType] = {"rhythm": rhythm, "spend": spend, "taste": taste}
-KEYS = ("customer_key", "event_timestamp", "created")
 
 
 class NoMoments(ValueError):
@@ -58,7 +57,7 @@ def numbers(
     streams = [_stored(con, stream) for stream in happenings(con, ledger, seen_lines, timezone)]
     days = _stored(con, lines.visits(gathered(streams, ["customer_key", "day"])))
     features = _stored(con, summed(seen(days, streams, moments, timezone)))
-    return {name: _family(features, family) for name, family in FAMILIES.items()}
+    return {name: _stamped(features, names(family)) for name, family in FAMILIES.items()}
 
 
 def happenings(con: Backend, ledger: Path, seen_lines: ir.Table, timezone: str) -> list[ir.Table]:
@@ -102,9 +101,7 @@ def summed(days: ir.Table) -> ir.Table:
     return days.group_by("customer_key", "as_of").having(days.visit.sum() > 0).aggregate(**named)
 
 
-def products(
-    con: Backend, seen_lines: ir.Table, moments: Sequence[datetime], timezone: str
-) -> dict[str, ir.Table]:
+def products(con: Backend, seen_lines: ir.Table, moments: Sequence[datetime], timezone: str) -> dict[str, ir.Table]:
     """Staples (a row for a customer, product and moment) and the shelf made of them."""
     bought = lines.bought(seen_lines)
     days = _stored(con, staples.product_days(bought, timezone))
@@ -117,10 +114,10 @@ def products(
         mornings = _since(staples.worth(early, "as_of", "as_of_day"), days, ["customer_key", "product_key"])
         whole = whole.union(mornings.select(*whole.columns))
     whole = whole.mutate(age_days=whole.as_of_day - whole.day)
-    grouped = whole.group_by("customer_key", "product_key", "as_of").aggregate(**staples.columns(whole))
-    table = _stored(con, _stamped(grouped))
-    shelf = staples.shelf(table)
-    return {"staples": table, "shelf": shelf.mutate(created=shelf.event_timestamp).relocate(*KEYS)}
+    columns = staples.columns(whole)
+    grouped = whole.group_by("customer_key", "product_key", "as_of").aggregate(**columns)
+    table = _stored(con, _stamped(grouped, ["product_key", *columns]))
+    return {"staples": table, "shelf": staples.shelf(table)}
 
 
 def first_day(ledger: Path, as_of: datetime, timezone: str) -> date | None:
@@ -197,13 +194,9 @@ def _since(mornings: ir.Table, days: ir.Table, keys: list[str]) -> ir.Table:
     return joined.mutate(gap_days=joined.day - joined.last_day)
 
 
-def _stamped(table: ir.Table) -> ir.Table:
-    return table.mutate(event_timestamp=table.as_of, created=table.as_of).drop("as_of").relocate(*KEYS)
-
-
-def _family(features: ir.Table, family: ModuleType) -> ir.Table:
-    stamped = _stamped(features)
-    return stamped.select(*KEYS, *names(family))
+def _stamped(table: ir.Table, columns: Iterable[str]) -> ir.Table:
+    moments = {"event_timestamp": table.as_of, "created": table.as_of}
+    return table.select("customer_key", **moments, **{name: table[name] for name in columns})
 
 
 def names(family: ModuleType) -> list[str]:

@@ -100,7 +100,7 @@ def shelf(staples: ir.Table) -> ir.Table:
     weights = {f"weights_{h}d": kept[f"weight_{h}d"].cast("float32") for h in HALF_LIVES}
     lists = {"product_keys": kept.product_key} | weights
     lists |= {"times": kept.times, "last_days": kept.recency_days}
-    return kept.group_by("customer_key", "event_timestamp").aggregate(
+    return kept.group_by("customer_key", "event_timestamp", "created").aggregate(
         **{name: column.collect(order_by=order) for name, column in lists.items()}
     )
 

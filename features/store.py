@@ -34,6 +34,7 @@ class Store:
     def __init__(self, folder: Path, feast: "FeatureStore") -> None:
         self.folder = folder
         self.feast = feast
+        self._services: dict[str, FeatureService] = {}
 
     def apply(self) -> None:
         """Tell Feast of every view and service; harmless to repeat, and works before any snapshot exists."""
@@ -42,6 +43,7 @@ class Store:
         (self.folder / "feast").mkdir(parents=True, exist_ok=True)
         with _quiet():
             self.feast.apply(definitions.everything(self.folder))
+        self._services.clear()
 
     def columns(self, service: str) -> list[str]:
         """The features of a service, in the order in which frames have them."""
@@ -57,14 +59,15 @@ class Store:
         asked = entities[["customer_key", "event_timestamp"]].reset_index(drop=True)
         asked = asked.assign(event_timestamp=pd.to_datetime(asked["event_timestamp"], utc=True))
         if asked.empty:
-            return _typed(asked, kinds, entities.index)
+            return _frame(asked, {name: [] for name in kinds}, kinds)
         asked[PLACE] = np.arange(len(asked))
         with _quiet():
             job = self.feast.get_historical_features(asked, self._service(service))
             found = job.to_df()
         # Some offline stores drop rows that they know nothing of, and none promises an order.
         found = found.set_index(PLACE).reindex(asked[PLACE])
-        return _typed(asked.drop(columns=PLACE).join(found[list(kinds)]), kinds, entities.index)
+        columns = {name: found[name].to_numpy() for name in kinds}
+        return _frame(asked.drop(columns=PLACE), columns, kinds).set_axis(entities.index)
 
     def materialise(self, as_of: datetime) -> dict[str, int]:
         """Put each view's latest rows, not after as_of, into the online store; return how many of each.
@@ -83,13 +86,12 @@ class Store:
         kinds = self._kinds(service)
         frame = pd.DataFrame({"customer_key": np.asarray(keys, dtype="int64")})
         if frame.empty:
-            return _typed(frame.assign(event_timestamp=_newest([], 0)), kinds, frame.index)
+            return _frame(frame.assign(event_timestamp=_newest([], 0)), {name: [] for name in kinds}, kinds)
         asked = {"customer_key": frame["customer_key"].tolist()}
         answer = self.feast.get_online_features(self._service(service), asked).proto
         by_name = dict(zip(answer.metadata.feature_names.val, answer.results, strict=True))
         frame["event_timestamp"] = _newest([by_name[name].event_timestamps for name in kinds], len(frame))
-        values = {name: _unpacked(by_name[name].values, kind) for name, kind in kinds.items()}
-        return _typed(pd.concat([frame, pd.DataFrame(values)], axis=1), kinds, frame.index)
+        return _frame(frame, {name: _unpacked(by_name[name].values, kinds[name]) for name in kinds}, kinds)
 
     def push(self, view: str, frame: pd.DataFrame) -> None:
         """Put rows of a view (customer_key, event_timestamp and all its columns) into the online store.
@@ -112,11 +114,15 @@ class Store:
         return sorted(self.feast.list_feature_views(), key=lambda view: view.name)
 
     def _service(self, name: str) -> "FeatureService":
-        return self.feast.get_feature_service(name, allow_cache=True)
+        # Feast rebuilds a service from its registry each time, at a millisecond for every few features.
+        if name not in self._services:
+            self._services[name] = self.feast.get_feature_service(name, allow_cache=True)
+        return self._services[name]
 
-    def _kinds(self, service: str) -> dict[str, Any]:
+    def _kinds(self, service: str) -> dict[str, str | None]:
+        """What each feature's list holds, in numpy's words; None for a plain number."""
         chosen = self._service(service).feature_view_projections
-        return {field.name: field.dtype for projection in chosen for field in projection.features}
+        return {field.name: _element(field.dtype) for view in chosen for field in view.features}
 
 
 def open(folder: Path, online: str | None = None) -> Store:
@@ -172,33 +178,31 @@ def _latest(path: Path, as_of: datetime) -> tuple[datetime, int]:
     return latest.as_py(), int(pc.sum(pc.equal(times, latest)).as_py())
 
 
-def _typed(frame: pd.DataFrame, kinds: dict[str, Any], index: pd.Index) -> pd.DataFrame:
-    columns = {name: frame[name] for name in ("customer_key", "event_timestamp")}
-    for name, kind in kinds.items():
-        column = frame.get(name, pd.Series(index=frame.index, dtype="float64"))
-        element = _element(kind)
-        columns[name] = column.astype("float64") if element is None else _arrays(column, element)
-    return pd.DataFrame(columns).set_axis(index)
+def _frame(keys: pd.DataFrame, columns: dict[str, Any], kinds: dict[str, str | None]) -> pd.DataFrame:
+    """Keys and features side by side: numbers as one float64 block, lists as arrays or None."""
+    numbers = [name for name, element in kinds.items() if element is None]
+    block = np.array([columns[name] for name in numbers], dtype="float64").reshape(len(numbers), len(keys)).T
+    lists = {name: _arrays(columns[name], element) for name, element in kinds.items() if element is not None}
+    parts = [keys, pd.DataFrame(block, columns=numbers), pd.DataFrame(lists, index=keys.index)]
+    return pd.concat(parts, axis=1)[[*keys.columns, *kinds]]
 
 
-def _arrays(column: pd.Series, element: Any) -> pd.Series:
+def _arrays(column: Sequence[Any], element: str) -> np.ndarray:
     arrays = np.empty(len(column), dtype=object)
     arrays[:] = [None if _missing(each) else np.asarray(each, dtype=element) for each in column]
-    return pd.Series(arrays, index=column.index)
+    return arrays
 
 
 def _missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and np.isnan(value))
 
 
-def _element(kind: Any) -> Any:
-    """What a list holds, as numpy calls it; None for a plain number."""
+def _element(kind: Any) -> str | None:
     base = getattr(kind, "base_type", None)
     return None if base is None else base.name.lower()
 
 
-def _unpacked(values: Sequence[Any], kind: Any) -> list[Any]:
-    element = _element(kind)
+def _unpacked(values: Sequence[Any], element: str | None) -> list[Any]:
     if element is None:
         return [value.double_val if value.HasField("double_val") else np.nan for value in values]
     name = {"int64": "int64_list_val", "float32": "float_list_val"}[element]

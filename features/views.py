@@ -55,9 +55,7 @@ def _view(name: str, folder: Path, columns: Mapping[str, str]) -> "FeatureView":
     )
     schema = [Field(name="customer_key", dtype=_kind("Int64"))]
     schema += [Field(name=column, dtype=_kind(kind)) for column, kind in columns.items()]
-    return FeatureView(
-        name=name, entities=[customer()], ttl=timedelta(0), schema=schema, source=source, online=True
-    )
+    return FeatureView(name=name, entities=[customer()], ttl=timedelta(0), schema=schema, source=source, online=True)
 
 
 def _kind(kind: str) -> Any:

@@ -281,9 +281,7 @@ def past(frame: pd.DataFrame, label: Any, *, moments: int = 1, customers: int = 
     return [_past(frame, cells, known, moment, customers) for moment in days]
 
 
-def _past(
-    frame: pd.DataFrame, cells: NDArray[Any], known: Flags, moment: pd.Timestamp, customers: int
-) -> Past:
+def _past(frame: pd.DataFrame, cells: NDArray[Any], known: Flags, moment: pd.Timestamp, customers: int) -> Past:
     rows = np.flatnonzero((frame["as_of"] == moment).to_numpy() & known)
     rows = rows[np.linspace(0, len(rows) - 1, min(customers, len(rows))).astype(np.int64)]
     return Past(moment, frame.iloc[rows], shelves.truth(cells[rows]))

@@ -23,9 +23,7 @@ class Curve:
         return np.interp(strength, self.strengths, self.shares)
 
 
-def learn(
-    strength: Floats, came_true: NDArray[np.bool_], *, smallest: int = 50, growth: float = 1.1
-) -> Curve:
+def learn(strength: Floats, came_true: NDArray[np.bool_], *, smallest: int = 50, growth: float = 1.1) -> Curve:
     """Isotonic regression on groups of like strength: `smallest` at the strong end, larger at the weak one.
 
     Lists are made of the strongest few, so that is where the groups are fine. A group counts half a

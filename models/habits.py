@@ -92,30 +92,37 @@ class Habits:
 def features(stock: Shelves, appeal: Appeal, half_lives: Sequence[int]) -> Floats:
     """FEATURES of every entry of the shelves: (entries, 8), all logarithms."""
     short, long = stock.weights(half_lives[0]), stock.weights(half_lives[-1])
-    activity = np.bincount(stock.rows, short, minlength=len(stock))
     own = [np.log(short + 0.01), np.log(long + 1e-6), np.log(np.maximum(stock.columns["times"], 1.0))]
     recency = np.log1p(np.maximum(stock.columns["last_days"], 0.0))
-    return np.column_stack([*own, recency, appeal.of(stock.products), np.log(activity + 0.1)[stock.rows]])
+    return np.column_stack([*own, recency, appeal.of(stock.products), activity(stock, half_lives[0])[stock.rows]])
 
 
-def learn(
-    examples: Sequence[tuple[Floats, shelves.Flags]], half_lives: Sequence[int], appeal: Appeal
-) -> Habits:
+def activity(stock: Shelves, half_life: int) -> Floats:
+    """How much each customer has bought of late: the logarithm of all their decayed purchases."""
+    bought = np.bincount(stock.rows, stock.weights(half_life), minlength=len(stock))
+    return np.asarray(np.log(bought + 0.1))
+
+
+def learn(examples: Sequence[tuple[Floats, shelves.Flags]], half_lives: Sequence[int], appeal: Appeal) -> Habits:
     """Fit on features and outcomes of one or more moments; `appeal` is that of the moment it will serve."""
     rows = np.concatenate([part for part, _ in examples])
-    came = np.concatenate([part for _, part in examples]).astype(np.float64)
+    fitted = logistic(rows, np.concatenate([part for _, part in examples]))
+    return Habits(fitted[:-1], float(fitted[-1]), (half_lives[0], half_lives[-1]), appeal)
+
+
+def logistic(rows: Floats, outcome: NDArray[Any]) -> Floats:
+    """Slopes and intercept of a logistic regression with a light ridge on the standardised columns."""
     centre, spread = rows.mean(axis=0), np.maximum(rows.std(axis=0), 1e-9)
-    fitted = logistic((rows - centre) / spread, came)
+    wide = np.column_stack([(rows - centre) / spread, np.ones(len(rows))])
+    fitted = _newton(wide, outcome.astype(np.float64))
     slopes = fitted[:-1] / spread
-    return Habits(slopes, float(fitted[-1] - centre @ slopes), (half_lives[0], half_lives[-1]), appeal)
+    return np.append(slopes, fitted[-1] - centre @ slopes)
 
 
-def logistic(rows: Floats, came: Floats, *, ridge: float = 1.0, steps: int = 25) -> Floats:
-    """Slopes and intercept of a logistic regression on standardised rows, by Newton's method."""
-    wide = np.column_stack([rows, np.ones(len(rows))])
-    penalty = np.append(np.full(rows.shape[1], ridge), 1e-6)
+def _newton(wide: Floats, came: Floats, *, ridge: float = 1.0, steps: int = 25) -> Floats:
+    penalty = np.append(np.full(wide.shape[1] - 1, ridge), 1e-6)
     share = (came.sum() + 0.5) / (len(came) + 1.0)
-    now = np.append(np.zeros(rows.shape[1]), np.log(share / (1.0 - share)))
+    now = np.append(np.zeros(wide.shape[1] - 1), np.log(share / (1.0 - share)))
     loss = _loss(wide, came, penalty, now)
     for _ in range(steps):
         chance = expit(wide @ now)
@@ -133,9 +140,7 @@ def _loss(wide: Floats, came: Floats, penalty: Floats, at: Floats) -> float:
     return float(np.sum(np.logaddexp(0.0, odds) - came * odds) + 0.5 * np.sum(penalty * at**2))
 
 
-def _step(
-    wide: Floats, came: Floats, penalty: Floats, now: Floats, move: Floats, loss: float
-) -> tuple[Floats, float]:
+def _step(wide: Floats, came: Floats, penalty: Floats, now: Floats, move: Floats, loss: float) -> tuple[Floats, float]:
     for halving in range(20):
         there = now + move * 0.5**halving
         after = _loss(wide, came, penalty, there)

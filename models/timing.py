@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from scipy.special import expit
 
 from models import baselines, btyd
-from models.base import Floats, TooLittle, feature_columns, matrix, read_json, write_json
+from models.base import WEEKDAY, Floats, TooLittle, feature_columns, matrix, read_json, write_json
 
 Singles = NDArray[np.float32]
 Whole = NDArray[np.int64]
@@ -61,7 +61,6 @@ class Timing:
     rhythm: btyd.BgNbd
     weights: Weights
     days: int
-    timezone: str
     pooled: Floats
 
     @classmethod
@@ -72,25 +71,24 @@ class Timing:
         *,
         seed: int = 0,
         days: int = 90,
-        timezone: str = "UTC",
         **growth: Any,
     ) -> Self:
         """Learn by maximum likelihood over the first `days` days of every row.
 
         label: duration_days = 1 for a purchase on the day of as_of itself, and observed; where observed is 0,
-        the days that passed without one. Weekdays are those of the shop's zone. Every moment in the frame gets
-        its own rhythm, fitted to its own rows. The latest moments say how many passes to make, judging a
-        network that was trained on what was known before them. `growth` overrides the settings of Growth.
+        the days that passed without one. Every moment in the frame gets its own rhythm, fitted to its own
+        rows. The latest moments say how many passes to make, judging a network that was trained on what was
+        known before them. `growth` overrides the settings of Growth.
         """
         _enough(label, days)
         columns = feature_columns(frame)
         scales = _scales(matrix(frame, columns))
-        given = _given(frame, columns, scales, _rhythms(frame, days), timezone)
+        given = _given(frame, columns, scales, _rhythms(frame, days))
         watched, bought = baselines.durations(label, days)
         lesson = Lesson(given, watched.astype(np.int64), bought, _moments(frame))
         weights = {**_learn(lesson.watched_rows(), days, seed, Growth(**growth)), **scales}
         rhythm = btyd.BgNbd.fit_frame(btyd.latest(frame))
-        return cls(columns, rhythm, weights, days, timezone, baselines.kaplan_meier(label, days))
+        return cls(columns, rhythm, weights, days, baselines.kaplan_meier(label, days))
 
     def score(self, frame: pd.DataFrame) -> Floats:
         """P(the next purchase is more than d days away) for d = 1..days: array (rows, days), never rising."""
@@ -111,7 +109,6 @@ class Timing:
             "columns": self.columns,
             "rhythm": asdict(self.rhythm),
             "days": self.days,
-            "timezone": self.timezone,
             "pooled": self.pooled.tolist(),
         }
         write_json(folder / baselines.FILE, content)
@@ -125,14 +122,13 @@ class Timing:
             btyd.BgNbd(**saved["rhythm"]),
             load_file(folder / "model.safetensors"),
             saved["days"],
-            saved["timezone"],
             np.array(saved["pooled"]),
         )
 
     def _curves(self, frame: pd.DataFrame) -> Floats:
         past = btyd.history(frame)
         rhythm = _rhythm_terms(self.rhythm, past), _daily_log_odds(self.rhythm, past, self.days)
-        given = _given(frame, self.columns, self.weights, rhythm, self.timezone)
+        given = _given(frame, self.columns, self.weights, rhythm)
         odds = _log_odds(self.weights, given, self.days)
         return np.cumprod(expit(-odds.astype(np.float64)), axis=1)
 
@@ -245,15 +241,20 @@ def _logs(values: Floats) -> Floats:
 
 
 def _given(
-    frame: pd.DataFrame, columns: list[str], scales: Weights, rhythm: tuple[Floats, Singles], timezone: str
+    frame: pd.DataFrame, columns: list[str], scales: Weights, rhythm: tuple[Floats, Singles]
 ) -> Given:
     logs = _logs(matrix(frame, columns))
     missing = np.isnan(logs)
     scaled = np.clip((np.where(missing, scales["fill"], logs) - scales["centre"]) / scales["width"], -4, 4)
     terms, daily = rhythm
     features = np.hstack([scaled, missing[:, scales["gaps"].astype(int)], terms]).astype(np.float32)
-    first = pd.to_datetime(frame["as_of"], utc=True).dt.tz_convert(timezone).dt.weekday
-    return Given(features, daily, first.to_numpy(dtype=np.int64), _habit(frame))
+    return Given(features, daily, _first_weekday(frame), _habit(frame))
+
+
+def _first_weekday(frame: pd.DataFrame) -> Whole:
+    """The weekday of the first day ahead in the shop's zone; without the feature, as the clock of as_of says."""
+    told = frame[WEEKDAY] if WEEKDAY in frame.columns else frame["as_of"].dt.weekday
+    return told.to_numpy(dtype=np.float64).astype(np.int64) % 7
 
 
 def _habit(frame: pd.DataFrame) -> Singles:

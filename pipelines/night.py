@@ -138,7 +138,7 @@ def _prepare(shop: Shop, as_of: datetime, folder: Path) -> tuple[World, store.St
         )
         for moment in shelves
     }
-    features = store.open(folder, shop.online_store if folder == shop.home / "features" else None)
+    features = store.open(folder)
     features.apply()
     return replace(world, baskets=baskets), features
 

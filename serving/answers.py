@@ -141,9 +141,7 @@ def _envelope(
 
 
 def _facts(champion: Champion) -> ModelFacts:
-    return ModelFacts(
-        name=champion.name, version=str(champion.version), trained_at=champion.facts.get("trained_at")
-    )
+    return ModelFacts(name=champion.name, version=str(champion.version), trained_at=champion.facts.get("trained_at"))
 
 
 # When they come back ----------------------------------------------------------------------------------

@@ -128,9 +128,7 @@ class Reply:
         if not self._begun:
             self._held = None
             response = problem.response(self.visit.request_id)
-            await self._pass(
-                {"type": "http.response.start", "status": problem.status, "headers": response.raw_headers}
-            )
+            await self._pass({"type": "http.response.start", "status": problem.status, "headers": response.raw_headers})
             await self._pass({"type": "http.response.body", "body": bytes(response.body)})
 
     async def _translate(self, held: Message) -> None:

@@ -47,9 +47,7 @@ class CustomersQuestion(Question):
 class RecommendationQuestion(CustomersQuestion):
     """Which products next, from which list, and which never."""
 
-    list: ListName = Field(
-        default="any", description='"again" was bought before, "new" never; "any" is both.'
-    )
+    list: ListName = Field(default="any", description='"again" was bought before, "new" never; "any" is both.')
     n: Depth = 10
     exclude_product_ids: ProductIds = []
     categories: Categories = []
@@ -186,5 +184,7 @@ class Profile(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     customer_id: str
-    orders: list[dict[str, Any]] = []
-    scores: dict[str, dict[str, Any]] = {}
+    profile: dict[str, Any] | None = Field(description="Personal fields; null for roles that may not see them.")
+    attributes: dict[str, Any]
+    orders: list[dict[str, Any]] = Field(description="The latest orders with their lines, newest first.")
+    scores: dict[str, dict[str, Any]] = Field(description="What each model last said.")

@@ -175,9 +175,7 @@ def everyone(
 class _Night:
     """What the models say of everybody at one moment, in portions."""
 
-    def __init__(
-        self, shop: Shop, features: Store, speakers: Mapping[str, tuple[Any, Model]], as_of: datetime
-    ) -> None:
+    def __init__(self, shop: Shop, features: Store, speakers: Mapping[str, tuple[Any, Model]], as_of: datetime) -> None:
         self.shop = shop
         self.features = features
         self.models = {name: model for name, (_, model) in speakers.items()}

@@ -46,9 +46,7 @@ class Records:
         return int(found[0][0])
 
 
-def read(
-    paths: Sequence[Path | str], *, required: Sequence[str], mapping: Mapping[str, str] | None = None
-) -> Records:
+def read(paths: Sequence[Path | str], *, required: Sequence[str], mapping: Mapping[str, str] | None = None) -> Records:
     """Every row of these files, folders and globs. `mapping` names the file's own column for one of ours."""
     records = Records(_connection(), find(paths))
     for file_no, path in enumerate(records.files):
@@ -102,9 +100,7 @@ def _connection() -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def _append(
-    records: Records, file_no: int, path: Path, required: Sequence[str], mapping: Mapping[str, str]
-) -> None:
+def _append(records: Records, file_no: int, path: Path, required: Sequence[str], mapping: Mapping[str, str]) -> None:
     """Add one file to `raw`: its query first, so that a file that cannot be kept leaves nothing."""
     if path.stat().st_size == 0:
         return

@@ -48,7 +48,9 @@ def test_real_customers_have_the_features_that_sql_by_hand_gives(real, paper, tm
 
 def test_so_they_have_in_the_middle_of_a_day(real, paper, tmp_path) -> None:
     noon = paper.at("2017-08-05 15:30", paper.zone)
-    snapshot.write(real, tmp_path, as_of=paper.now, moments=[noon, paper.now], timezone=paper.zone, shelf_moments=[noon])
+    snapshot.write(
+        real, tmp_path, as_of=paper.now, moments=[noon, paper.now], timezone=paper.zone, shelf_moments=[noon]
+    )
     found = paper.read(tmp_path)
     early = found[found.event_timestamp == noon].reset_index(drop=True)
     assert (early.recency_days == 0).any()

@@ -75,11 +75,7 @@ def test_without_outcomes_the_chance_is_that_of_a_poisson_process(shop):
 
 def test_scores_never_rise_with_rank_even_where_bestsellers_fill_up(shop):
     for model in (Popularity.fit(shop), DecayedFrequency.fit(shop)):
-        falls = (
-            model.score(shop)
-            .groupby(["customer_key", "list"])
-            .score.apply(lambda s: s.is_monotonic_decreasing)
-        )
+        falls = model.score(shop).groupby(["customer_key", "list"]).score.apply(lambda s: s.is_monotonic_decreasing)
         assert falls.all()
 
 

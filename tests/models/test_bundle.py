@@ -142,9 +142,7 @@ def test_what_was_tampered_with_is_neither_opened_nor_published(tampering, apple
 def test_every_single_changed_byte_is_noticed(apples):
     content = (apples / "arrays.npz").read_bytes()
     for place in range(0, len(content), 7):
-        (apples / "arrays.npz").write_bytes(
-            content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :]
-        )
+        (apples / "arrays.npz").write_bytes(content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :])
         with pytest.raises(bundle.BadBundle, match=r"arrays\.npz has changed"):
             bundle.verify(apples)
     (apples / "arrays.npz").write_bytes(content)

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from implicit.cpu.als import AlternatingLeastSquares
+from scipy.sparse import csr_matrix
 
-from models import base, recommender, shelves
+from models import base, shelves, tastes
 from models.bestsellers import DecayedFrequency
 from models.recommender import Recommender
 
@@ -92,9 +93,7 @@ def test_new_products_are_of_the_customers_own_kind_as_long_as_there_are_some(an
 
 def test_new_products_were_never_bought_and_again_products_were(answer, now):
     bought = {
-        (key, product)
-        for key, products in zip(now.customer_key, now.product_keys, strict=True)
-        for product in products
+        (key, product) for key, products in zip(now.customer_key, now.product_keys, strict=True) for product in products
     }
     pairs = list(zip(answer.customer_key, answer.product_key, strict=True))
     held = pd.Series([pair in bought for pair in pairs])
@@ -138,21 +137,19 @@ def test_a_score_is_how_often_it_came_true_in_the_window_that_followed(name, ans
 
 
 def test_folding_a_customer_in_gives_what_the_factorisation_gave_them(now):
-    tastes = recommender.factorise(now, seed=0, factors=12, iterations=30, threads=1)
+    learned = tastes.factorise(now, seed=0, window_days=WINDOW, factors=12, iterations=30, threads=1)
     stock = shelves.read(now, ["weights_120d"])
     known = AlternatingLeastSquares(
-        factors=12, regularization=tastes.regularisation, iterations=30, num_threads=1, random_state=0
+        factors=12, regularization=learned.regularisation, iterations=30, num_threads=1, random_state=0
     )
-    places, sold = shelves.find(tastes.products, stock.products)
-    shape = (len(stock), len(tastes.products))
-    bought = recommender.scipy.sparse.csr_matrix(
-        (stock.weights(120)[sold].astype(np.float32), (stock.rows[sold], places[sold])), shape=shape
-    )
+    places, sold = shelves.find(learned.products, stock.products)
+    shape = (len(stock), len(learned.products))
+    bought = csr_matrix((stock.weights(120)[sold].astype(np.float32), (stock.rows[sold], places[sold])), shape=shape)
     known.fit(bought, show_progress=False)
-    folded = tastes.fold(stock)
+    folded = learned.fold(stock)
     np.testing.assert_allclose(folded, known.recalculate_user(np.arange(len(stock)), bought), atol=1e-4)
-    likes, learned = (side @ tastes.factors.T for side in (folded, known.user_factors))
-    assert np.corrcoef(likes.ravel(), learned.ravel())[0, 1] > 0.999
+    likes, liked = (side @ learned.factors.T for side in (folded, known.user_factors))
+    assert np.corrcoef(likes.ravel(), liked.ravel())[0, 1] > 0.999
 
 
 def stranger(products: list[int]) -> pd.DataFrame:
@@ -167,9 +164,7 @@ def stranger(products: list[int]) -> pd.DataFrame:
 def test_a_new_customer_gets_products_of_the_kind_of_their_first_basket(kind, model):
     first = 100 * (kind + 1)
     new = model.score(stranger([first, first + 1, first + 2]), n=5, lists=("new",))
-    assert [kind_of(product) for product in new.product_key if product != 1] == [kind] * (
-        new.product_key != 1
-    ).sum()
+    assert [kind_of(product) for product in new.product_key if product != 1] == [kind] * (new.product_key != 1).sum()
 
 
 def test_somebody_who_bought_nothing_gets_what_sells(model):
@@ -215,9 +210,7 @@ def test_training_again_gives_the_same_answer(past, now, answer):
     pd.testing.assert_frame_equal(Recommender.fit(*past).score(now), answer)
 
 
-def test_what_is_saved_and_loaded_gives_the_same_answer_and_names_no_customer(
-    model, now, answer, tmp_path: Path
-):
+def test_what_is_saved_and_loaded_gives_the_same_answer_and_names_no_customer(model, now, answer, tmp_path: Path):
     model.save(tmp_path)
     pd.testing.assert_frame_equal(Recommender.load(tmp_path).score(now), answer)
     with np.load(tmp_path / "arrays.npz", allow_pickle=False) as arrays:

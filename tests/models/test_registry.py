@@ -162,9 +162,7 @@ def test_importing_the_registry_does_not_import_mlflow():
         "-c",
         "import sys; from models import registry; print('mlflow' in sys.modules)",
     ]
-    asked = subprocess.run(
-        command, capture_output=True, text=True, check=True, cwd=Path(registry.__file__).parents[1]
-    )
+    asked = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(registry.__file__).parents[1])
     assert asked.stdout.strip() == "False"
 
 

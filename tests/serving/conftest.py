@@ -1,6 +1,5 @@
 """A small shop behind a counter: two hundred days of sales, three champions, and keys for every role."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -93,9 +92,7 @@ def _publish(shop, features, now: datetime) -> None:
 def history(features, service: str) -> pd.DataFrame:
     """Every customer at every moment, with the features of a service."""
     family = "shelf" if service == "recommender_v1" else "rhythm"
-    entities = pd.read_parquet(
-        features.folder / family / "part.parquet", columns=["customer_key", "event_timestamp"]
-    )
+    entities = pd.read_parquet(features.folder / family / "part.parquet", columns=["customer_key", "event_timestamp"])
     return features.history(service, entities).rename(columns={"event_timestamp": "as_of"})
 
 
@@ -120,10 +117,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _load(shop, folder, customers=150)
     now = clock.now(shop)
     moments = [now - timedelta(days=days) for days in (0, 30, 58, 86, 114)]
-    snapshot.write(
-        shop.home / "ledger", shop.home / "features", as_of=now, moments=moments, timezone=shop.timezone
-    )
-    features = store.open(shop.home / "features", shop.online_store)
+    snapshot.write(shop.home / "ledger", shop.home / "features", as_of=now, moments=moments, timezone=shop.timezone)
+    features = store.open(shop.home / "features")
     features.apply()
     features.materialise(now)
     _publish(shop, features, now)
@@ -141,14 +136,25 @@ def open_counter(home: Path) -> Iterator[SimpleNamespace]:
     from customers import shop as shops
     from serving.service import Regulars
 
-    os.environ["REGULARS_HOME"] = str(home)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REGULARS_HOME", str(home))
         shop = shops.open()
         keys = {role: access.add(shop, role) for role in ROLES}
         with TestClient(Regulars.to_asgi(), raise_server_exceptions=False) as client:
             yield Counter(shop=shop, keys=keys, client=client)
-    finally:
-        del os.environ["REGULARS_HOME"]
+
+
+def run_night(shop) -> tuple[int, int]:
+    """Score everybody with the champions, as a night does at its end."""
+    from features import store
+    from serving import desk, writeback
+
+    here = desk.of(shop)
+    features = store.open(shop.home / "features")
+    features.apply()  # the home was copied, and Feast knows where its files lay
+    champions = {name: here.champion(name) for name in desk.MODELS}
+    speakers = {name: (champion.version, champion.model) for name, champion in champions.items()}
+    return writeback.everyone(shop, features, speakers, here.now())
 
 
 class Counter(SimpleNamespace):
@@ -169,7 +175,9 @@ def counter(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
     """A counter of its own for each file of tests."""
     home = tmp_path_factory.mktemp("counter") / "home"
     shutil.copytree(built, home)
-    yield from open_counter(home)
+    for counter in open_counter(home):
+        run_night(counter.shop)
+        yield counter
 
 
 @pytest.fixture
@@ -177,6 +185,12 @@ def fresh(built: Path, tmp_path: Path) -> Iterator[Counter]:
     """A counter whose home nobody else changes."""
     shutil.copytree(built, tmp_path / "home")
     yield from open_counter(tmp_path / "home")
+
+
+@pytest.fixture(scope="session")
+def night() -> Any:
+    """Scores everybody in a shop: night(shop) -> customers, scores."""
+    return run_night
 
 
 @pytest.fixture(scope="session")

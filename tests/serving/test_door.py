@@ -47,9 +47,7 @@ def assert_problem(response: Any, status: int) -> dict[str, Any]:
         (None, ""),
     ],
 )
-def test_a_wrong_field_is_pointed_at_and_not_repeated(
-    counter: Any, path: str, question: Any, pointer: str
-) -> None:
+def test_a_wrong_field_is_pointed_at_and_not_repeated(counter: Any, path: str, question: Any, pointer: str) -> None:
     problem = assert_problem(counter.ask(path, question), 422)
     assert problem["errors"][0]["pointer"] == pointer
     assert problem["errors"][0]["detail"]
@@ -112,9 +110,7 @@ def test_a_control_character_is_nobodys_id(counter: Any) -> None:
      "application/vnd.bentoml+pickle", "application/json; charset=latin-1"],
 )  # fmt: skip
 def test_only_json_comes_in(counter: Any, kind: str) -> None:
-    response = counter.client.post(
-        "/v1/churn", content=CANARY, headers=counter.key("admin") | {"Content-Type": kind}
-    )
+    response = counter.client.post("/v1/churn", content=CANARY, headers=counter.key("admin") | {"Content-Type": kind})
     assert_problem(response, 415)
     assert response.headers["accept-post"] == "application/json"
 
@@ -129,10 +125,7 @@ def test_compressed_questions_are_refused(counter: Any) -> None:
 )
 def test_json_may_say_that_it_is_utf8(counter: Any, kind: str) -> None:
     headers = counter.key("admin") | {"Content-Type": kind}
-    assert (
-        counter.client.post("/v1/churn", content='{"customer_ids": ["c000"]}', headers=headers).status_code
-        == 200
-    )
+    assert counter.client.post("/v1/churn", content='{"customer_ids": ["c000"]}', headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("told", [True, False], ids=["with a length", "in pieces"])
@@ -168,25 +161,19 @@ def test_a_wrong_method_is_told_the_right_one(counter: Any, method: str, path: s
 
 @pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", f"Bearer {CANARY}", f"Basic {CANARY}", CANARY])
 def test_without_a_key_nobody_gets_in(counter: Any, header: str) -> None:
-    response = counter.client.post(
-        "/v1/churn", json={"customer_ids": [CANARY]}, headers={"Authorization": header}
-    )
+    response = counter.client.post("/v1/churn", json={"customer_ids": [CANARY]}, headers={"Authorization": header})
     assert_problem(response, 401)
     assert response.headers["www-authenticate"] == "Bearer"
 
 
 def test_the_key_is_asked_for_before_the_question_is_read(counter: Any) -> None:
-    assert_problem(
-        counter.client.post("/v1/churn", content=CANARY, headers={"Content-Type": "text/plain"}), 401
-    )
+    assert_problem(counter.client.post("/v1/churn", content=CANARY, headers={"Content-Type": "text/plain"}), 401)
 
 
 def test_every_route_asks_for_a_role_that_may(counter: Any) -> None:
     """Whatever OpenAPI says can be asked, by every role: allowed exactly where the table says so."""
     said = counter.client.get("/openapi.json").json()["paths"]
-    assert {(m.upper(), path) for path in said for m in said[path]} == {
-        (r.method, r.path) for r in roles.ROUTES
-    }
+    assert {(m.upper(), path) for path in said for m in said[path]} == {(r.method, r.path) for r in roles.ROUTES}
     for route in roles.ROUTES:
         path = route.path.replace("{customer_id}", "c000")
         for role in (None, *roles.ROLES):

@@ -25,10 +25,7 @@ def test_every_answer_says_who_answered_and_as_of_when(counter: Any, question: s
     assert answer["models"][0]["version"] == "1"
     assert answer["as_of"] == answer["results"][0]["features_as_of"]
     assert answer["took_ms"] > 0
-    assert (
-        answer["attribution_token"]
-        != counter.ask(path, {"customer_ids": ["c000"]}).json()["attribution_token"]
-    )
+    assert answer["attribution_token"] != counter.ask(path, {"customer_ids": ["c000"]}).json()["attribution_token"]
 
 
 @pytest.mark.parametrize(("question", "path"), BULK.items())
@@ -159,9 +156,7 @@ def test_lists_say_what_why_and_where_from(counter: Any) -> None:
 
 def test_again_and_new_share_nothing(counter: Any) -> None:
     wanted = {"customer_ids": ["c000"], "n": 50}
-    again, new = (
-        only(counter.ask("/v1/recommendations", {**wanted, "list": name})) for name in ("again", "new")
-    )
+    again, new = (only(counter.ask("/v1/recommendations", {**wanted, "list": name})) for name in ("again", "new"))
     bought = {entry["product_id"] for entry in again["items"]}
     assert len(bought) == 6  # c000's favourites
     assert {entry["source"] for entry in again["items"]} == {"again"}
@@ -170,9 +165,7 @@ def test_again_and_new_share_nothing(counter: Any) -> None:
 
 
 def test_excluded_products_make_room_for_others(counter: Any) -> None:
-    before = [
-        entry["product_id"] for entry in only(counter.read("/v1/customers/c000/recommendations"))["items"]
-    ]
+    before = [entry["product_id"] for entry in only(counter.read("/v1/customers/c000/recommendations"))["items"]]
     wanted = {"customer_ids": ["c000"], "exclude_product_ids": [*before[:3], "nothing-we-sell"]}
     after = [entry["product_id"] for entry in only(counter.ask("/v1/recommendations", wanted))["items"]]
     assert len(after) == len(before) == 10
@@ -188,10 +181,7 @@ def test_a_category_is_filled_with_its_own_products(counter: Any) -> None:
 
 
 def test_a_category_that_nobody_knows_has_no_products(counter: Any) -> None:
-    assert (
-        only(counter.ask("/v1/recommendations", {"customer_ids": ["c000"], "categories": ["?"]}))["items"]
-        == []
-    )
+    assert only(counter.ask("/v1/recommendations", {"customer_ids": ["c000"], "categories": ["?"]}))["items"] == []
 
 
 @pytest.mark.parametrize("name", ["any", "again", "new"])

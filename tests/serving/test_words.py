@@ -18,9 +18,7 @@ def test_silence_is_told_beside_the_usual_gap() -> None:
 
 
 def test_a_single_visit_has_no_usual_gap() -> None:
-    assert reasons(["overdue_ratio"], recency_days=40, gap_median_days=math.nan) == [
-        "bought only once, 40 days ago"
-    ]
+    assert reasons(["overdue_ratio"], recency_days=40, gap_median_days=math.nan) == ["bought only once, 40 days ago"]
 
 
 def test_features_of_one_topic_are_told_once() -> None:
@@ -56,9 +54,9 @@ def test_spending_is_compared_with_the_weeks_before() -> None:
 
 
 def test_the_weeks_before_somebody_first_came_say_nothing() -> None:
-    assert reasons(
-        ["purchase_days_28d"], purchase_days_28d=2, purchase_days_28d_before=0, tenure_days=20
-    ) == ["bought on 2 days of the last 28"]
+    assert reasons(["purchase_days_28d"], purchase_days_28d=2, purchase_days_28d_before=0, tenure_days=20) == [
+        "bought on 2 days of the last 28"
+    ]
 
 
 def test_a_silence_beyond_all_before_is_called_that() -> None:

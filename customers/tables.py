@@ -1,0 +1,264 @@
+"""Tables: what is handed to campaign engines and BI tools, one row a customer unless said.
+
+The columns are a promise to other people's programs: they are all there also when a table is empty.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import sqlalchemy as sa
+
+from customers import catalogue, database, money, profiles
+from customers import scores as ledger_of_scores
+from customers.instants import micros
+from customers.schema import attributes as attributes_table
+from customers.schema import customers as customers_table
+from customers.schema import transactions
+from customers.shop import Shop, ShopError
+from customers.sources.files import literal
+
+HORIZONS = (7, 14, 28, 90)
+QUANTILES = ("p10", "p50", "p90")
+MODELS = ("recommender", "churn", "timing")
+SCORES = {
+    "customer_id": "object",
+    "as_of": "datetime64[us, UTC]",
+    "churn_probability": "float64",
+    "churn_horizon_days": "Int64",
+    "churn_band": "object",
+    **{f"p_purchase_{days}d": "float64" for days in HORIZONS},
+    **{f"next_purchase_days_{quantile}": "float64" for quantile in QUANTILES},
+    "expected_value": "float64",
+    "value_horizon_days": "Int64",
+    "rfm": "object",
+    "fallback": "bool",
+    **{f"{model}_version": "object" for model in MODELS},
+}
+TIMING = {"customer_id": "object", "as_of": "datetime64[us, UTC]", "cdf": "object"}
+RECOMMENDATIONS = {
+    "customer_id": "object",
+    "list": "object",
+    "rank": "int64",
+    "product_id": "object",
+    "score": "float64",
+    "source": "object",
+    "reason": "object",
+}
+AT_RISK = {
+    "customer_id": "object",
+    "churn_probability": "float64",
+    "churn_band": "object",
+    "value_at_risk": "float64",
+    "last_purchase_at": "datetime64[us, UTC]",
+    "expected_next_purchase_at": "datetime64[us, UTC]",
+    "days_overdue": "float64",
+    "open_complaints": "Int64",
+    "reasons": "object",
+    "suggested_offer_id": "object",
+    "contactable": "bool",
+}
+CUSTOMERS = {
+    "customer_id": "object",
+    "stage": "object",
+    "joined_at": "datetime64[us, UTC]",
+    "orders": "int64",
+    "first_purchase_at": "datetime64[us, UTC]",
+    "last_purchase_at": "datetime64[us, UTC]",
+    "spent": "float64",
+    "currency": "object",
+}
+REASONS = {"again": "bought before", "new": "liked by customers with a similar taste", "popular": "popular in the shop"}
+# Whoever is in one of these bands may still be kept; the lapsed have left, the low ones have not.
+BANDS = ("high", "medium")
+
+
+def table(shop: Shop, name: str) -> pd.DataFrame:
+    """A table by the name under which it is exported."""
+    if name not in TABLES:
+        raise ShopError(f"unknown table {name!r}; there are {', '.join(TABLES)}")
+    return TABLES[name](shop)
+
+
+def scores(shop: Shop) -> pd.DataFrame:
+    """What is said now about every customer who has a churn score."""
+    churn = _answers(shop, "churn")
+    timing = _answers(shop, "timing").set_index("customer_key")["answer"].to_dict()
+    versions = {model: run.version for model in MODELS if (run := ledger_of_scores.newest(shop, model))}
+    rows = []
+    for key, said, answer in zip(churn["customer_key"], churn["value"], churn["answer"], strict=True):
+        when = timing.get(key, {})
+        rows.append(
+            {
+                "customer_key": key,
+                "as_of": churn.attrs.get("as_of"),
+                "churn_probability": said,
+                "churn_horizon_days": answer.get("horizon_days"),
+                "churn_band": answer.get("band"),
+                **{f"p_purchase_{days}d": (when.get("p") or {}).get(str(days)) for days in HORIZONS},
+                **{f"next_purchase_days_{name}": (when.get("days") or {}).get(name) for name in QUANTILES},
+                "rfm": answer.get("rfm"),
+                "fallback": bool(answer.get("fallback") or when.get("fallback")),
+                **{f"{model}_version": versions.get(model) for model in MODELS},
+            }
+        )
+    return _named(shop, rows, SCORES)
+
+
+def timing(shop: Shop) -> pd.DataFrame:
+    """The chance of a purchase within d days, d = 1, 2, ..., as a list that never falls."""
+    answers = _answers(shop, "timing")
+    as_of = answers.attrs.get("as_of")
+    rows = [
+        {"customer_key": key, "as_of": as_of, "cdf": answer.get("cdf", [])}
+        for key, answer in zip(answers["customer_key"], answers["answer"], strict=True)
+    ]
+    return _named(shop, rows, TIMING)
+
+
+def recommendations(shop: Shop) -> pd.DataFrame:
+    """A row a customer, list and rank."""
+    answers = _answers(shop, "recommender")
+    rows = [
+        {"customer_key": key, "list": list_, "rank": rank, "product_key": product, "score": score, "source": source}
+        for key, answer in zip(answers["customer_key"], answers["answer"], strict=True)
+        for list_ in ("any", "again", "new")
+        for rank, (product, score, source) in enumerate(answer.get(list_) or [], 1)
+    ]
+    frame = pd.DataFrame(rows, columns=["customer_key", "list", "rank", "product_key", "score", "source"])
+    frame["product_id"] = frame["product_key"].map(catalogue.ids_of(shop, frame["product_key"].unique()))
+    frame["reason"] = frame["source"].map(REASONS)
+    return _named(shop, frame, RECOMMENDATIONS)
+
+
+def at_risk(
+    shop: Shop, *, n: int | None = None, min_value: float | None = None, bands: Sequence[str] = BANDS
+) -> pd.DataFrame:
+    """The customers who are drifting away, the likeliest first; `n` of them, or all."""
+    churn = _answers(shop, "churn")
+    churn["churn_band"] = [answer.get("band") for answer in churn["answer"]]
+    churn = churn[churn["churn_band"].isin(list(bands))]
+    churn = churn.sort_values(["value", "customer_key"], ascending=[False, True], kind="stable")[:n]
+    if min_value is not None:
+        churn = churn.head(0)  # without a value of each customer nobody is known to be worth that much
+    as_of = churn.attrs.get("as_of")
+    days = {
+        key: (answer.get("days") or {}).get("p50")
+        for key, answer in _answers(shop, "timing")[["customer_key", "answer"]].itertuples(index=False)
+    }
+    visits = _visits(shop, as_of)
+    awaited = pd.to_timedelta(churn["customer_key"].map(days).astype("float64"), unit="D")
+    frame = pd.DataFrame(
+        {
+            "customer_key": churn["customer_key"],
+            "churn_probability": churn["value"],
+            "churn_band": churn["churn_band"],
+            "last_purchase_at": churn["customer_key"].map(visits["last_purchase_at"]),
+            "expected_next_purchase_at": awaited + (pd.Timestamp(as_of) if as_of else pd.Timedelta(0)),
+            "days_overdue": churn["customer_key"].map(visits["days_overdue"]),
+            "reasons": [answer.get("reasons", []) for answer in churn["answer"]],
+            "contactable": _contactable(shop),
+        }
+    )
+    return _named(shop, frame, AT_RISK)
+
+
+def customers(shop: Shop) -> pd.DataFrame:
+    """Every customer with what they bought in the shop's currency and their attributes; nothing personal."""
+    lines = transactions.c
+    own = sa.case((lines.currency == shop.currency, lines.amount_minor), else_=0)
+    sale = sa.case((lines.kind == "sale", lines.sold_at))
+    bought = (
+        sa.select(
+            lines.customer_key,
+            sa.func.count(sa.case((lines.kind == "sale", lines.order_key)).distinct()).label("orders"),
+            sa.func.min(sale).label("first_purchase_at"),
+            sa.func.max(sale).label("last_purchase_at"),
+            sa.func.sum(own).label("spent"),
+        )
+        .group_by(lines.customer_key)
+        .subquery()
+    )
+    query = sa.select(customers_table, *(column for column in bought.c if column.name != "customer_key")).outerjoin(
+        bought, bought.c.customer_key == customers_table.c.customer_key
+    )
+    with database.reading(shop) as connection:
+        frame = pd.DataFrame(connection.execute(query.order_by(customers_table.c.customer_key)).mappings().all())
+        said = connection.execute(sa.select(attributes_table)).mappings().all()
+    if frame.empty:
+        return _named(shop, [], CUSTOMERS)
+    frame["orders"] = frame["orders"].fillna(0)
+    frame["stage"] = np.where(frame["orders"] > 0, "customer", frame["stage"])
+    frame["spent"] = frame["spent"].fillna(0).astype("float64") / 10 ** money.EXPONENTS[shop.currency]
+    frame["currency"] = shop.currency
+    for name in ("joined_at", "first_purchase_at", "last_purchase_at"):
+        frame[name] = pd.to_datetime(frame[name].astype("Int64"), unit="us", utc=True)
+    facts = pd.DataFrame(said, columns=["customer_key", "name", "value"])
+    wide = facts.pivot(index="customer_key", columns="name", values="value")
+    wide = wide.drop(columns=[name for name in wide if name in CUSTOMERS])
+    frame = frame.merge(wide, how="left", left_on="customer_key", right_index=True)
+    return _named(shop, frame, CUSTOMERS | dict.fromkeys(map(str, wide), "object"))
+
+
+TABLES: dict[str, Callable[[Shop], pd.DataFrame]] = {
+    "scores": scores,
+    "timing": timing,
+    "recommendations": recommendations,
+    "at-risk": at_risk,
+    "customers": customers,
+}
+
+
+def _answers(shop: Shop, model: str) -> pd.DataFrame:
+    """The newest finished run of a model with each detail read, column `answer`."""
+    frame = ledger_of_scores.current(shop, model)
+    frame["answer"] = [json.loads(detail) for detail in frame.pop("detail")]
+    return frame
+
+
+def _named(shop: Shop, rows: list[dict[str, Any]] | pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
+    """Customers by their ids, and the promised columns in their order and types."""
+    frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(rows)
+    if "customer_key" in frame:
+        frame["customer_id"] = frame["customer_key"].map(profiles.ids_of(shop, frame["customer_key"].unique()))
+    return frame.reindex(columns=list(columns)).astype(columns).reset_index(drop=True)
+
+
+def _contactable(shop: Shop) -> bool:
+    """Whether a customer who has said nothing may be written to or called."""
+    return any(
+        state == "granted" for purpose, state in shop.consent_default.items() if purpose.startswith("marketing_")
+    )
+
+
+def _visits(shop: Shop, as_of: Any) -> pd.DataFrame:
+    """From the mirror: last purchase before `as_of`, and by how many days the usual gap is exceeded."""
+    columns = ["last_purchase_at", "days_overdue"]
+    files = str(shop.home / "ledger" / "month=*" / "part.parquet")
+    if as_of is None or not list((shop.home / "ledger").glob("month=*/part.parquet")):
+        return pd.DataFrame(columns=columns)
+    today = as_of.astimezone(shop.zone).date()
+    with duckdb.connect() as connection:
+        connection.execute("set timezone = 'UTC'")
+        return (
+            connection.execute(
+                f"""
+            with days as (
+              select customer_key, cast(timezone({literal(shop.timezone)}, sold_at) as date) as day,
+                     max(sold_at) as last_at
+              from read_parquet({literal(files)})
+              where customer_key is not null and kind = 'sale'
+                and epoch_us(sold_at) < {micros(as_of)} and epoch_us(known_at) < {micros(as_of)}
+                and (superseded_at is null or epoch_us(superseded_at) >= {micros(as_of)})
+              group by all),
+            gaps as (select *, day - lag(day) over (partition by customer_key order by day) as gap from days)
+            select customer_key, max(last_at) as last_purchase_at,
+                   greatest(0, (date '{today}' - max(day)) - median(gap)) as days_overdue
+            from gaps group by customer_key"""
+            )
+            .df()
+            .set_index("customer_key")
+        )

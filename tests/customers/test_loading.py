@@ -1,0 +1,324 @@
+"""Loading keeps what is right, turns away what is wrong with a reason, and can be done again."""
+
+import csv
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import openpyxl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from customers import catalogue, loading, profiles, shop
+from customers.loading import Loaded
+from customers.shop import Shop, ShopError
+
+LINES = "order_id,customer_id,product_id,sold_at,quantity,amount\n"
+Sell = Callable[..., Loaded]
+Rows = Callable[..., list[tuple]]
+
+
+def told(loaded: Loaded) -> tuple[int, int, int, int]:
+    return loaded.inserted, loaded.updated, loaded.unchanged, loaded.rejected
+
+
+def rejected(loaded: Loaded) -> list[dict[str, str]]:
+    assert loaded.rejects_file
+    with open(loaded.rejects_file, encoding="utf-8", newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_two_sales_are_two_lines(corner_shop: Shop, sell: Sell, rows: Rows) -> None:
+    loaded = sell(corner_shop, "1,anna,bread,2017-11-01T10:00:00Z,1,2.50\n2,ben,milk,2017-11-01T11:00:00Z,2,1.98\n")
+    assert told(loaded) == (2, 0, 0, 0)
+    assert loaded.stubs == 2
+    assert rows(corner_shop, "select order_id, amount_minor, currency from transactions order by 1") == [
+        ("1", 250, "EUR"),
+        ("2", 198, "EUR"),
+    ]
+
+
+def test_loading_twice_changes_nothing(corner_shop: Shop, sell: Sell, rows: Rows) -> None:
+    lines = "1,anna,bread,2017-11-01T10:00:00Z,1,2.50\n1,anna,bread,2017-11-01T10:00:00Z,1,2.50\n1,anna,milk,2017-11-01T10:00:00Z,1,1\n"
+    assert told(sell(corner_shop, lines)) == (3, 0, 0, 0)
+    before = rows(corner_shop, "select * from transactions order by order_id, line_id")
+    assert told(sell(corner_shop, lines)) == (0, 0, 3, 0)
+    assert rows(corner_shop, "select * from transactions order by order_id, line_id") == before
+
+
+def test_a_dry_run_counts_and_keeps_nothing(corner_shop: Shop, sell: Sell, rows: Rows) -> None:
+    assert told(sell(corner_shop, "1,anna,bread,2017-11-01,1,2.50\n", dry_run=True)) == (1, 0, 0, 0)
+    assert rows(corner_shop, "select count(*) from transactions") == [(0,)]
+    assert rows(corner_shop, "select count(*) from customers") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("9,anna,bread,2017-11-01,one,2.50", "quantity is not a number"),
+        ("9,anna,bread,2017-11-01,1,NaN", "amount is not an amount"),
+        ("9,anna,bread,2017-11-01,inf,1", "quantity is not a number"),
+        ("9,anna,bread,2017-11-01,,1", "quantity is empty"),
+        ("9,anna,bread,2017-13-01,1,1", "sold_at is not an ISO 8601 time"),
+        ("9,anna,bread,yesterday,1,1", "sold_at is not an ISO 8601 time"),
+        ("9,anna,bread,infinity,1,1", "sold_at is not an ISO 8601 time"),
+        ("9,anna,bread,2199-01-01,1,1", "sold_at is in the future"),
+        ("9,anna,bread,1917-01-01,1,1", "sold_at is before 1970"),
+        (",anna,bread,2017-11-01,1,1", "order_id is empty"),
+        ("9,anna, ,2017-11-01,1,1", "product_id is empty"),
+        ("9,anna,bread,2017-11-01,1", "fewer columns than the header"),
+        ("9,anna,bread,2017-11-01,1,1,1", "more columns than the header"),
+    ],
+)
+def test_a_bad_line_is_turned_away_and_the_others_are_kept(
+    corner_shop: Shop, sell: Sell, line: str, reason: str
+) -> None:
+    loaded = sell(corner_shop, f"1,anna,bread,2017-11-01,1,2.50\n{line}\n2,ben,milk,2017-11-01,1,1\n")
+    assert told(loaded) == (2, 0, 0, 1)
+    assert loaded.reasons == {reason: 1}
+    assert [(row["line"], row["reason"]) for row in rejected(loaded)] == [("3", reason)]
+
+
+def test_the_rejects_file_names_lines_past_broken_and_folded_ones(corner_shop: Shop, sell: Sell) -> None:
+    lines = (
+        '1,"anna\nmaria",bread,2017-11-01,1,1\n'  # lines 2 and 3
+        "2,ben,bread\n"  # line 4: broken
+        "3,ben,bread,2017-11-01,x,1\n"  # line 5: bad
+        "4,ben,bread,2017-11-01,1,1\n"
+        "5,ben,bread,2017-11-01,1,x\n"  # line 7: bad
+    )
+    assert [row["line"] for row in rejected(sell(corner_shop, lines))] == ["4", "5", "7"]
+
+
+def test_only_bad_lines_keep_nothing_and_say_so(corner_shop: Shop, sell: Sell) -> None:
+    loaded = sell(corner_shop, "1,anna,bread,2017-11-01,1,x\n2,anna,bread,2017-11-01,1,y\n")
+    assert loaded.nothing_kept
+    assert told(loaded) == (0, 0, 0, 2)
+
+
+def test_unknown_words_are_turned_away(corner_shop: Shop, hand_in: Sell) -> None:
+    header = LINES.strip() + ",kind,channel,currency\n"
+    loaded = hand_in(
+        corner_shop,
+        "transactions",
+        header
+        + "1,a,bread,2017-11-01,1,1,gift,store,EUR\n"
+        + "2,a,bread,2017-11-01,1,1,SALE,pigeon,EUR\n"
+        + "3,a,bread,2017-11-01,1,1,sale,web,BTC\n"
+        + "4,a,bread,2017-11-01,1,1,return,Web,usd\n",
+    )
+    assert told(loaded) == (1, 0, 0, 3)
+    assert [row["order_id"] for row in rejected(loaded)] == ["1", "2", "3"]
+
+
+def test_quantity_nought_is_kept_and_less_is_a_return(corner_shop: Shop, sell: Sell, rows: Rows) -> None:
+    sell(
+        corner_shop, "1,a,x,2017-11-01,0,0\n2,a,x,2017-11-01,-1,2.5\n3,a,x,2017-11-01,1,-2.5\n4,a,x,2017-11-01,1,2.5\n"
+    )
+    assert rows(corner_shop, "select kind, quantity, amount_minor from transactions order by order_id") == [
+        ("sale", 0, 0),
+        ("return", -1, -250),
+        ("return", -1, -250),
+        ("sale", 1, 250),
+    ]
+
+
+def test_cents_are_rounded_to_the_even_one(corner_shop: Shop, sell: Sell, rows: Rows) -> None:
+    amounts = ["0.005", "0.015", "0.025", "2.675", "1e1", "0.0150001", "-0.005", "-0.015"]
+    sell(corner_shop, "".join(f"{n},a,x,2017-11-01,1,{amount}\n" for n, amount in enumerate(amounts)))
+    found = rows(corner_shop, "select amount_minor from transactions order by order_id")
+    assert [minor for (minor,) in found] == [0, 2, 2, 268, 1000, 2, 0, -2]
+
+
+def test_yen_have_no_cents_and_dinars_three_digits(corner_shop: Shop, hand_in: Sell, rows: Rows) -> None:
+    header = LINES.strip() + ",currency\n"
+    hand_in(corner_shop, "transactions", header + "1,a,x,2017-11-01,1,250,JPY\n2,a,x,2017-11-01,1,1.234,kwd\n")
+    assert rows(corner_shop, "select amount_minor, currency from transactions order by order_id") == [
+        (250, "JPY"),
+        (1234, "KWD"),
+    ]
+
+
+def test_a_sale_to_nobody_is_kept(corner_shop: Shop, sell: Sell, rows: Rows) -> None:
+    sell(corner_shop, "1,,bread,2017-11-01,1,1\n")
+    assert rows(corner_shop, "select customer_key from transactions") == [(None,)]
+    assert rows(corner_shop, "select count(*) from customers") == [(0,)]
+
+
+def test_times_without_an_offset_are_the_shops(corner_shop: Shop, sell: Sell, rows: Rows) -> None:
+    """In Berlin summer time ended on 29 October 2017 at 01:00 UTC."""
+    times = {
+        "2017-10-28T12:00:00": "2017-10-28 10:00:00",
+        "2017-10-30 12:00": "2017-10-30 11:00:00",
+        "2017-10-30": "2017-10-29 23:00:00",
+        "2017-10-30T12:00:00Z": "2017-10-30 12:00:00",
+        "2017-10-30T12:00:00+08:00": "2017-10-30 04:00:00",
+        "2017-10-30T12:00:00.250-0500": "2017-10-30 17:00:00",
+    }
+    sell(corner_shop, "".join(f"{n},a,x,{time},1,1\n" for n, time in enumerate(times)))
+    query = "select datetime(sold_at / 1000000, 'unixepoch') from transactions order by order_id"
+    assert [at for (at,) in rows(corner_shop, query)] == list(times.values())
+
+
+def test_missing_columns_are_named_with_those_found(corner_shop: Shop, hand_in: Sell) -> None:
+    with pytest.raises(ShopError, match=r"no column order_id, quantity; it has Order No, product_id, sold_at, amount"):
+        hand_in(corner_shop, "transactions", "Order No,product_id,sold_at,amount\n1,x,2017-11-01,1\n")
+
+
+def test_a_mapping_says_which_column_is_which(corner_shop: Shop, hand_in: Sell) -> None:
+    text = "Bon;Artikel;Zeit;Menge;Summe\n1;Brot;2017-11-01;1;2.50\n"
+    mapping = {"order_id": "Bon", "product_id": "Artikel", "sold_at": "Zeit", "quantity": "Menge", "amount": "Summe"}
+    assert told(hand_in(corner_shop, "transactions", text, mapping=mapping)) == (1, 0, 0, 0)
+    with pytest.raises(ShopError, match="does not have"):
+        hand_in(corner_shop, "transactions", text, mapping={"order_id": "Beleg"})
+
+
+@pytest.mark.parametrize("text", ["", LINES, "\n"])
+def test_an_empty_file_is_said_to_be_empty(corner_shop: Shop, hand_in: Sell, text: str) -> None:
+    with pytest.raises(ShopError, match="no rows in|no column"):
+        hand_in(corner_shop, "transactions", text)
+
+
+def test_unknown_kinds_and_files_are_named(corner_shop: Shop, tmp_path: Path) -> None:
+    with pytest.raises(ShopError, match="unknown kind of record 'visits'"):
+        loading.load(corner_shop, "visits", [tmp_path])
+    with pytest.raises(ShopError, match="no such file"):
+        loading.load(corner_shop, "products", [tmp_path / "nothing.csv"])
+    (tmp_path / "a.pdf").write_text("x")
+    with pytest.raises(ShopError, match="not a kind of file"):
+        loading.load(corner_shop, "products", [tmp_path / "a.pdf"])
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.xlsx", "a.csv.gz", "a.csv.zst", "a.parquet.gz"])
+def test_a_file_that_is_not_what_it_says_is_refused_without_its_content(
+    corner_shop: Shop, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_text("product_id,name\n1,王小明\n")
+    with pytest.raises(ShopError) as refused:
+        loading.load(corner_shop, "products", [tmp_path / name])
+    assert name in str(refused.value)
+    assert "王小明" not in str(refused.value)
+
+
+def test_every_format_says_the_same(tmp_path: Path, rows: Rows) -> None:
+    header, *lines = [["product_id", "name", "price"], ["1", "Brot, dunkel", "2.5"], ["2", "牛奶", "1.05"]]
+    text = '\ufeffproduct_id,name,price\n1,"Brot, dunkel",2.5\n2,牛奶,1.05\n'
+    folder = tmp_path / "files"
+    folder.mkdir()
+    (folder / "a.csv").write_text(text, encoding="utf-8")
+    (folder / "b.csv.gz").write_bytes(gzip.compress(text.encode()))
+    (folder / "c.csv.zst").write_bytes(pa.compress(text.encode(), codec="zstd", asbytes=True))
+    objects = "\n".join(json.dumps(dict(zip(header, line, strict=True))) for line in lines)
+    (folder / "d.ndjson").write_text(objects + "\n\n", encoding="utf-8")
+    typed = pa.table({"product_id": [1, 2], "name": ["Brot, dunkel", "牛奶"], "price": [2.5, 1.05]})
+    pq.write_table(typed, folder / "e.parquet")
+    book = openpyxl.Workbook()
+    for line in (header, [1, "Brot, dunkel", 2.5], [None, None, None], [2, "牛奶", 1.05]):
+        book.active.append(line)
+    book.save(folder / "f.xlsx")
+    answers = []
+    for path in sorted(folder.iterdir()):
+        place = shop.init(tmp_path / path.name)
+        assert told(loading.load(place, "products", [path])) == (2, 0, 0, 0), path.name
+        answers.append(rows(place, "select product_id, name, price_minor, currency, content from products order by 1"))
+    assert all(answer == answers[0] for answer in answers)
+    assert answers[0][1][:4] == ("2", "牛奶", 105, "EUR")
+    everything = shop.init(tmp_path / "everything")
+    assert told(loading.load(everything, "products", [folder])) == (2, 0, 10, 0)
+
+
+def test_lines_of_ndjson_that_are_no_objects_are_turned_away(corner_shop: Shop, tmp_path: Path) -> None:
+    path = tmp_path / "p.ndjson"
+    path.write_text('{"product_id": "1", "colour": "red"}\nnonsense\n[1]\n{"product_id": 2}\n')
+    loaded = loading.load(corner_shop, "products", [path])
+    assert told(loaded) == (2, 0, 0, 2)
+    assert [row["line"] for row in rejected(loaded)] == ["2", "3"]
+
+
+def test_of_rows_with_one_id_the_last_wins(corner_shop: Shop, hand_in: Sell, rows: Rows) -> None:
+    loaded = hand_in(corner_shop, "products", "product_id,name\n1,Brot\n1,Brötchen\n2,Milch\n2,Milch\n")
+    assert told(loaded) == (2, 0, 1, 1)
+    assert rejected(loaded)[0]["line"] == "2"
+    assert rows(corner_shop, "select name from products order by product_id") == [("Brötchen",), ("Milch",)]
+
+
+def test_products_keep_what_a_file_does_not_speak_of(corner_shop: Shop, hand_in: Sell, rows: Rows) -> None:
+    hand_in(corner_shop, "products", "product_id,name,price,colour\n1,Brot,2.50,dark\n2,Milch,1,\n")
+    assert told(hand_in(corner_shop, "products", "product_id,stock\n1,7\n2,\n")) == (0, 1, 1, 0)
+    assert rows(corner_shop, "select name, price_minor, stock, attributes from products order by product_id") == [
+        ("Brot", 250, 7, '{"colour":"dark"}'),
+        ("Milch", 100, None, None),
+    ]
+
+
+def test_a_stub_becomes_a_product(corner_shop: Shop, hand_in: Sell, sell: Sell) -> None:
+    sell(corner_shop, "1,a,bread,2017-11-01,1,1\n")
+    key = catalogue.keys_of(corner_shop, ["bread"])["bread"]
+    assert told(hand_in(corner_shop, "products", "product_id,name\nbread,Brot\n")) == (0, 1, 0, 0)
+    assert catalogue.keys_of(corner_shop, ["bread"]) == {"bread": key}
+    assert catalogue.names_of(corner_shop, [key]) == {key: "Brot"}
+
+
+def test_a_price_below_nought_is_turned_away(corner_shop: Shop, hand_in: Sell) -> None:
+    loaded = hand_in(
+        corner_shop, "products", "product_id,price,repurchase\n1,-1,always\n2,1,sometimes\n3,1,after_days:30\n"
+    )
+    assert loaded.reasons == {
+        "price is negative": 1,
+        "repurchase is none of never, after_days:N, always": 1,
+    }
+
+
+def test_keys_rise_in_the_order_of_ids_whatever_the_order_of_lines(corner_shop: Shop, sell: Sell) -> None:
+    sell(corner_shop, "3,cora,x,2017-11-03,1,1\n1,anna,y,2017-11-01,1,1\n2,ben,x,2017-11-02,1,1\n")
+    keys = profiles.keys_of(corner_shop, ["anna", "ben", "cora"])
+    assert keys["anna"] < keys["ben"] < keys["cora"] < 2**53
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from customers import loading, orders, shop
+orders.SLICE = 100
+print("loading", flush=True)
+loading.load(shop.open(Path(sys.argv[1])), "transactions", [sys.argv[2]])
+"""
+
+
+def test_a_killed_load_leaves_whole_orders_and_can_be_finished(corner_shop: Shop, tmp_path: Path, rows: Rows) -> None:
+    """Killed four times, each time once it has got further than before."""
+    path = tmp_path / "lines.csv"
+    orders, per_order = 3_000, 7
+    path.write_text(
+        LINES
+        + "".join(f"{n:05},c{n % 50},p{line},2017-11-01,1,1\n" for n in range(orders) for line in range(per_order))
+    )
+    reached = 0
+    for _ in range(4):
+        child = subprocess.Popen(
+            [sys.executable, "-c", CHILD, str(corner_shop.home), str(path)], cwd=Path(shop.__file__).parents[1]
+        )
+        while child.poll() is None and _lines(rows, corner_shop) <= reached + 300:
+            time.sleep(0.01)
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        reached = _lines(rows, corner_shop)
+        cut = rows(corner_shop, f"select order_id from transactions group by 1 having count(*) <> {per_order}")
+        assert cut == []
+    assert 0 < reached < orders * per_order
+    finished = loading.load(corner_shop, "transactions", [path])
+    assert finished.inserted + finished.unchanged == orders * per_order
+    assert finished.unchanged == reached
+    assert rows(corner_shop, "pragma integrity_check") == [("ok",)]
+    assert rows(corner_shop, "select count(*), sum(amount_minor) from transactions") == [(21_000, 2_100_000)]
+
+
+def _lines(rows: Rows, where: Shop) -> int:
+    return int(rows(where, "select count(*) from transactions")[0][0])

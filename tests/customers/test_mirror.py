@@ -1,0 +1,114 @@
+"""The mirror follows the ledger, month by month, and can always be made again."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from customers import mirror
+from customers.loading import Loaded
+from customers.shop import Shop
+from customers.sources import complete_journey
+
+Load = Callable[..., Loaded]
+
+
+def held(where: Shop) -> dict[str, pa.Table]:
+    folder = where.home / "ledger"
+    return {str(path.relative_to(folder)): pq.ParquetFile(path).read() for path in sorted(folder.rglob("*.parquet"))}
+
+
+def test_only_months_that_changed_are_written(corner_shop: Shop, sell: Load) -> None:
+    sell(corner_shop, "1,a,x,2017-10-01,1,1\n2,a,x,2017-11-01T10:00Z,1,2\n3,a,x,2017-12-01T10:00Z,1,3\n")
+    assert mirror.refresh(corner_shop) == ["2017-09", "2017-11", "2017-12", "products"]
+    assert mirror.refresh(corner_shop) == []
+    sell(corner_shop, "2,a,x,2017-11-01T10:00Z,1,9\n4,a,x,2018-01-01T10:00Z,1,1\n1,a,x,2017-10-01,1,1\n")
+    assert mirror.refresh(corner_shop) == ["2017-11", "2018-01"]
+
+
+def test_a_line_that_moves_to_another_month_dirties_both(corner_shop: Shop, sell: Load) -> None:
+    sell(corner_shop, "1,a,x,2017-10-02,1,1\n")
+    mirror.refresh(corner_shop)
+    sell(corner_shop, "1,a,x,2017-12-02,1,1\n")
+    assert mirror.refresh(corner_shop) == ["2017-10", "2017-12"]
+    superseded = {
+        name: table["superseded_at"].null_count for name, table in held(corner_shop).items() if "month" in name
+    }
+    assert superseded == {"month=2017-10/part.parquet": 0, "month=2017-12/part.parquet": 1}
+
+
+def test_its_columns_are_exactly_those_promised(corner_shop: Shop, sell: Load, hand_in: Load) -> None:
+    sell(corner_shop, "1,,x,2017-11-01T10:00Z,1,2.10\n")
+    hand_in(corner_shop, "products", "product_id,price,sensitive,brand\nx,1.99,yes,Hof\ny,,,\n")
+    mirror.refresh(corner_shop)
+    lines, products = held(corner_shop)["month=2017-11/part.parquet"], held(corner_shop)["products.parquet"]
+    assert lines.schema.equals(mirror.LINES)
+    assert products.schema.equals(mirror.PRODUCTS)
+    assert str(lines.schema.field("sold_at").type) == "timestamp[us, tz=UTC]"
+    assert (lines["customer_key"].to_pylist(), lines["amount"].to_pylist()) == ([None], [2.1])
+    assert products.select(["price", "sensitive", "brand"]).to_pylist() == [
+        {"price": 1.99, "sensitive": True, "brand": "Hof"},
+        {"price": None, "sensitive": False, "brand": None},
+    ]
+
+
+def test_money_of_another_currency_is_not_known_in_the_shops(corner_shop: Shop, hand_in: Load) -> None:
+    header = "order_id,customer_id,product_id,sold_at,quantity,amount,discount,currency\n"
+    hand_in(
+        corner_shop, "transactions", header + "1,a,x,2017-11-01T10:00Z,1,2,,EUR\n2,a,x,2017-11-02T10:00Z,1,3,1,USD\n"
+    )
+    mirror.refresh(corner_shop)
+    lines = held(corner_shop)["month=2017-11/part.parquet"]
+    assert (lines["amount"].to_pylist(), lines["discount"].to_pylist()) == ([2.0, None], [None, None])
+
+
+def test_it_can_be_made_again_alike(corner_shop: Shop, sell: Load) -> None:
+    sell(corner_shop, "1,a,x,2017-10-01,1,1\n1,a,y,2017-10-01,1,2\n2,b,x,2017-11-01,1,2\n")
+    mirror.refresh(corner_shop)
+    sell(corner_shop, "1,a,x,2017-10-01,1,5\n2,b,x,2017-11-01,1,2\n")
+    mirror.refresh(corner_shop)
+    before = held(corner_shop)
+    mirror.rebuild(corner_shop)
+    assert held(corner_shop) == before
+
+
+def test_a_file_that_was_lost_is_written_again(corner_shop: Shop, sell: Load) -> None:
+    sell(corner_shop, "1,a,x,2017-11-02,1,1\n")
+    mirror.refresh(corner_shop)
+    (corner_shop.home / "ledger" / "month=2017-11" / "part.parquet").unlink()
+    assert mirror.refresh(corner_shop) == ["2017-11"]
+
+
+def test_a_month_that_became_empty_leaves_no_file(corner_shop: Shop, sell: Load) -> None:
+    """Only an erasure empties a month: a version that was superseded still lies in its own."""
+    from customers import database, schema, transactions
+
+    sell(corner_shop, "1,a,x,2017-11-02,1,1\n")
+    mirror.refresh(corner_shop)
+    with database.writing(corner_shop) as connection:
+        connection.execute(schema.transactions.delete())
+        transactions.mark(connection, {"2017-11"})
+    mirror.refresh(corner_shop)
+    assert list(held(corner_shop)) == ["products.parquet"]
+
+
+def test_an_empty_shop_has_a_catalogue_and_no_months(corner_shop: Shop) -> None:
+    assert mirror.refresh(corner_shop) == ["products"]
+    assert held(corner_shop)["products.parquet"].num_rows == 0
+
+
+def test_the_complete_journey_is_written_as_records(tmp_path: Path) -> None:
+    complete_journey.write(tmp_path)
+    count = "select count(*), count(distinct customer_id) from '{}'"
+    assert duckdb.sql(count.format(tmp_path / "customers.parquet")).fetchall() == [(801, 801)]
+    assert duckdb.sql(count.format(tmp_path / "transactions.parquet")).fetchall() == [(1_469_307, 2_469)]
+    unknown = f"""select count(*) from '{tmp_path}/transactions.parquet'
+                  where product_id not in (select product_id from '{tmp_path}/products.parquet')"""
+    assert duckdb.sql(unknown).fetchall() == [(4_836,)]
+    nought = f"select count(*) from '{tmp_path}/transactions.parquet' where quantity = 0"
+    assert duckdb.sql(nought).fetchall() == [(8_869,)]
+    first = f"select typeof(sold_at), min(epoch(sold_at)) from '{tmp_path}/transactions.parquet' group by 1"
+    # 2017-01-01 11:53:26 UTC
+    assert duckdb.sql(first).fetchall() == [("TIMESTAMP WITH TIME ZONE", 1_483_271_606)]

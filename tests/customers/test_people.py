@@ -1,0 +1,223 @@
+"""A customer's personal fields can be found and shown, and read by nobody without the shop's key."""
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from customers import database, loading, profiles, schema, vault
+from customers.loading import Loaded
+from customers.shop import Shop, ShopError
+from customers.vault import Vault, VaultError
+
+PEOPLE = (
+    "customer_id,given_name,family_name,email,phone,birth_date,city,preferences,joined_at,age_band,work_email\n"
+    'c1,小明,王,Xiaoming@Example.COM,+86 138 0013 8000,1990-02-28,上海,"{""size"": ""M""}",2017-01-01,25-34,w@example.com\n'
+    "c2,José,Núñez,jose@example.com,0049 30 123456,,Berlin,,,35-44,\n"
+    "c3,Jose,Canary-Kanarienvogel,,,,,,,,\n"
+)
+Load = Callable[..., Loaded]
+Rows = Callable[..., list[tuple]]
+
+
+def told(loaded: Loaded) -> tuple[int, int, int, int]:
+    return loaded.inserted, loaded.updated, loaded.unchanged, loaded.rejected
+
+
+def test_a_customer_is_shown_as_loaded(corner_shop: Shop, hand_in: Load, sell: Load) -> None:
+    assert told(hand_in(corner_shop, "customers", PEOPLE)) == (3, 0, 0, 0)
+    sell(corner_shop, "7,c1,tea,2017-11-01T10:00:00Z,2,9.90\n")
+    seen = profiles.show(corner_shop, "c1")
+    assert seen is not None
+    assert seen["profile"] == {
+        "given_name": "小明",
+        "family_name": "王",
+        "email": "Xiaoming@Example.COM",
+        "phone": "+86 138 0013 8000",
+        "birth_date": "1990-02-28",
+        "city": "上海",
+        "preferences": {"size": "M"},
+        "work_email": "w@example.com",
+    }
+    assert seen["attributes"] == {"age_band": "25-34"}
+    assert seen["stage"] == "customer"
+    assert seen["joined_at"] == datetime(2016, 12, 31, 23, tzinfo=UTC)
+    assert seen["purchases"]["spent"] == [{"amount": "9.90", "currency": "EUR"}]
+    assert [(order["order_id"], len(order["lines"])) for order in seen["orders"]] == [("7", 1)]
+    assert profiles.show(corner_shop, "c9") is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ({"email": " xiaoming@example.com"}, ["c1"]),
+        ({"phone": "+8613800138000"}, ["c1"]),
+        ({"phone": "+49 (30) 12-34-56"}, ["c2"]),
+        ({"name": "王小明"}, ["c1"]),
+        ({"name": "Nunez, Jose"}, ["c2"]),
+        ({"name": "jose núñez", "email": "jose@example.com"}, ["c2"]),
+        ({"name": "jose núñez", "email": "other@example.com"}, []),
+        ({"email": "nobody@example.com"}, []),
+    ],
+)
+def test_a_customer_is_found_by_any_spelling(
+    corner_shop: Shop, hand_in: Load, asked: dict[str, str], found: list[str]
+) -> None:
+    hand_in(corner_shop, "customers", PEOPLE)
+    keys = profiles.find(corner_shop, **asked)
+    assert list(profiles.ids_of(corner_shop, keys).values()) == found
+
+
+def test_a_search_for_nothing_says_what_to_give(corner_shop: Shop) -> None:
+    with pytest.raises(ShopError, match="give an email, a phone or a name"):
+        profiles.find(corner_shop, email=" ")
+
+
+def test_customers_loaded_again_change_only_where_they_differ(corner_shop: Shop, hand_in: Load) -> None:
+    hand_in(corner_shop, "customers", PEOPLE)
+    assert told(hand_in(corner_shop, "customers", PEOPLE)) == (0, 0, 3, 0)
+    assert told(hand_in(corner_shop, "customers", PEOPLE.replace("Berlin", "Bonn"))) == (0, 1, 2, 0)
+    again = hand_in(corner_shop, "customers", "customer_id,email\nc1,new@example.com\nc2,\n")
+    assert told(again) == (0, 2, 0, 0)
+    first, second = profiles.show(corner_shop, "c1"), profiles.show(corner_shop, "c2")
+    assert first is not None
+    assert second is not None
+    assert (first["profile"]["email"], first["profile"]["city"]) == ("new@example.com", "上海")
+    assert "email" not in second["profile"]
+    assert second["attributes"] == {"age_band": "35-44"}
+    assert profiles.find(corner_shop, email="jose@example.com") == []
+
+
+def test_a_bad_customer_is_turned_away_without_a_word_about_them(corner_shop: Shop, hand_in: Load) -> None:
+    text = (
+        "customer_id,given_name,birth_date,stage\nc1,Kanarienvogel,soon,\n,Kanarienvogel,,\nc3,Kanarienvogel,,friend\n"
+    )
+    loaded = hand_in(corner_shop, "customers", text)
+    assert told(loaded) == (0, 0, 0, 3)
+    assert loaded.rejects_file
+    content = Path(loaded.rejects_file).read_text()
+    assert "Kanarienvogel" not in content
+    assert "c1" not in content.replace(str(corner_shop.home), "")
+    assert "4,stage is none of prospect, customer" in content.replace('"', "")
+
+
+def test_no_name_lies_in_the_home_in_clear(corner_shop: Shop, hand_in: Load) -> None:
+    hand_in(corner_shop, "customers", PEOPLE)
+    hand_in(corner_shop, "customers", PEOPLE.replace("Kanarienvogel", "Vogelkanari"))
+    secrets = ["Kanarienvogel", "Vogelkanari", "小明", "jose@example", "13800138000", "138 0013 8000", "work@", "上海"]
+    for path in corner_shop.home.rglob("*"):
+        content = path.read_bytes() if path.is_file() else b""
+        for secret in secrets:
+            assert secret.encode() not in content, (path, secret)
+            assert secret.encode("utf-16-le") not in content, (path, secret)
+
+
+def test_what_is_sealed_opens_only_for_its_own_customer_purpose_and_shop() -> None:
+    safe, other = Vault(b"k" * 32), Vault(b"o" * 32)
+    anna, ben = safe.new_key(1), safe.new_key(2)
+    sealed = safe.seal(1, anna, {"given_name": "Anna"})
+    assert safe.open(1, anna, sealed) == {"given_name": "Anna"}
+    for wrong in (
+        lambda: safe.open(2, anna, sealed),
+        lambda: safe.open(1, ben, sealed),
+        lambda: safe.open(2, ben, sealed),
+        lambda: safe.open(1, anna, sealed, purpose="notes"),
+        lambda: other.open(1, anna, sealed),
+        lambda: safe.open(1, anna, sealed[:-1]),
+        lambda: safe.open(1, anna, b""),
+    ):
+        with pytest.raises(VaultError):
+            wrong()
+    for place in range(len(sealed)):
+        flipped = bytes([*sealed[:place], sealed[place] ^ 1, *sealed[place + 1 :]])
+        with pytest.raises(VaultError):
+            safe.open(1, anna, flipped)
+
+
+def test_the_same_fields_are_never_sealed_alike() -> None:
+    safe = Vault(b"k" * 32)
+    key = safe.new_key(1)
+    assert safe.seal(1, key, {"email": "a"}) != safe.seal(1, key, {"email": "a"})
+    assert safe.new_key(1) != safe.new_key(1)
+
+
+def test_two_shops_look_up_by_different_digests() -> None:
+    assert Vault(b"k" * 32).token("email", "a@example.com") != Vault(b"o" * 32).token("email", "a@example.com")
+    assert Vault(b"k" * 32).token("email", "1") != Vault(b"k" * 32).token("phone", "1")
+
+
+def test_with_another_key_nothing_can_be_read(corner_shop: Shop, hand_in: Load) -> None:
+    hand_in(corner_shop, "customers", PEOPLE)
+    stranger = replace(corner_shop, key=b"x" * 32)
+    assert profiles.find(stranger, email="jose@example.com") == []
+    with pytest.raises(VaultError) as refused:
+        profiles.show(stranger, "c2")
+    assert "José" not in str(refused.value)
+
+
+def test_destroying_a_key_leaves_nothing_to_read(corner_shop: Shop, hand_in: Load) -> None:
+    hand_in(corner_shop, "customers", PEOPLE)
+    key = profiles.keys_of(corner_shop, ["c2"])["c2"]
+    with database.writing(corner_shop) as connection:
+        connection.execute(schema.person_keys.delete().where(schema.person_keys.c.customer_key == key))
+    seen = profiles.show(corner_shop, "c2")
+    assert seen is not None
+    assert seen["profile"] == {}
+
+
+def test_an_error_of_the_database_does_not_print_what_it_carried(corner_shop: Shop) -> None:
+    with pytest.raises(sa.exc.IntegrityError) as failed, database.writing(corner_shop) as connection:
+        connection.execute(schema.attributes.insert().values(customer_key=1, name="x", value="Kanarienvogel"))
+    assert "Kanarienvogel" not in str(failed.value)
+
+
+def test_an_id_of_two_sources_is_written_with_its_source(corner_shop: Shop, hand_in: Load) -> None:
+    hand_in(corner_shop, "customers", "customer_id\n7\n8\na:b\n")
+    hand_in(corner_shop, "customers", "customer_id\n7\n9\n", source="till")
+    hand_in(corner_shop, "customers", "customer_id\n9\n", source="web")
+    asked = ["7", "files:7", "till:7", "8", "files:8", "9", "till:9", "a:b", "nobody:7"]
+    keys = profiles.keys_of(corner_shop, asked)
+    assert keys["7"] == keys["files:7"] != keys["till:7"]
+    assert keys["8"] == keys["files:8"]
+    assert "9" not in keys
+    assert "nobody:7" not in keys
+    named = profiles.ids_of(corner_shop, keys.values())
+    assert named[keys["till:7"]] == "till:7"
+    assert named[keys["files:7"]] == "files:7"
+    assert named[keys["8"]] == "8"
+    assert named[keys["a:b"]] == "a:b"
+
+
+def test_writers_queue_and_never_lose_each_other(corner_shop: Shop, tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    def enrol(number: int) -> Loaded:
+        path = tmp_path / f"c{number}.csv"
+        path.write_text("customer_id\n" + "".join(f"{number}-{n}\n" for n in range(20)))
+        return loading.load(corner_shop, "customers", [path])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(loaded.inserted for loaded in pool.map(enrol, range(8))) == 8 * 20
+
+
+def test_the_database_is_kept_safely(corner_shop: Shop) -> None:
+    with database.reading(corner_shop) as connection:
+        asked = ("journal_mode", "synchronous", "foreign_keys", "secure_delete")
+        assert [connection.execute(sa.text(f"pragma {name}")).scalar() for name in asked] == ["wal", 2, 1, 1]
+
+
+def test_a_writer_takes_its_lock_at_once(corner_shop: Shop) -> None:
+    with database.writing(corner_shop):
+        other = sqlite3.connect(corner_shop.home / "shop.db", timeout=0, isolation_level=None)
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("begin immediate")
+        other.close()
+
+
+def test_the_vault_of_a_shop_is_its_own(corner_shop: Shop) -> None:
+    assert vault.of(corner_shop) is vault.of(corner_shop)
+    assert vault.of(corner_shop) is not vault.of(replace(corner_shop, key=b"x" * 32))

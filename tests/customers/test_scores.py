@@ -1,0 +1,173 @@
+"""What the models said is written once, seen whole, and handed out under promised columns."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pandas as pd
+import pytest
+
+from customers import access, catalogue, champions, mirror, profiles, scores, tables
+from customers.loading import Loaded
+from customers.shop import Shop, ShopError
+
+AS_OF = datetime(2017, 12, 1, tzinfo=UTC)
+Load = Callable[..., Loaded]
+Rows = Callable[..., list[tuple]]
+
+
+@pytest.fixture
+def three_customers(corner_shop: Shop, sell: Load) -> tuple[Shop, dict[str, int]]:
+    sell(
+        corner_shop,
+        "1,anna,bread,2017-11-01T10:00Z,1,2.50\n2,anna,milk,2017-11-08T10:00Z,1,1\n"
+        "3,anna,milk,2017-11-15T10:00Z,1,1\n4,ben,milk,2017-11-20T10:00Z,1,1\n5,cora,tea,2017-11-30T10:00Z,1,9\n",
+    )
+    return corner_shop, profiles.keys_of(corner_shop, ["anna", "ben", "cora"])
+
+
+def say(where: Shop, model: str, rows: dict[int, float], details: dict[int, dict], version: int = 1) -> int:
+    run = scores.begin(where, model, version, AS_OF)
+    scores.record(where, run, [(key, value, json.dumps(details[key])) for key, value in rows.items()])
+    scores.finish(where, run)
+    return run
+
+
+def test_a_run_appears_whole_or_not_at_all(three_customers: tuple[Shop, dict[str, int]]) -> None:
+    where, keys = three_customers
+    run = scores.begin(where, "churn", 1, AS_OF)
+    scores.record(where, run, [(keys["anna"], 0.5, "{}")])
+    assert scores.current(where, "churn").empty
+    assert scores.newest(where, "churn") is None
+    assert scores.latest(where, keys["anna"])["churn"].value == 0.5
+    scores.finish(where, run)
+    assert scores.current(where, "churn")["value"].tolist() == [0.5]
+
+
+def test_recording_again_leaves_one_row(three_customers: tuple[Shop, dict[str, int]], rows: Rows) -> None:
+    where, keys = three_customers
+    for _ in range(10):
+        run = scores.begin(where, "churn", "1", AS_OF)
+        scores.record(where, run, [(keys["anna"], 0.5, '{"band": "low"}')])
+        scores.record_one(where, "churn", "1", AS_OF, keys["anna"], 0.5, '{"band": "low"}')
+    assert rows(where, "select count(*) from scores") == [(1,)]
+    said = scores.latest(where, keys["anna"])["churn"]
+    assert (said.version, said.as_of, said.detail) == ("1", AS_OF, {"band": "low"})
+
+
+def test_the_newest_moment_is_the_latest_word(three_customers: tuple[Shop, dict[str, int]]) -> None:
+    where, keys = three_customers
+    scores.record_one(where, "churn", 2, AS_OF + timedelta(days=1), keys["anna"], 0.9, "{}")
+    say(where, "churn", {keys["anna"]: 0.1}, {keys["anna"]: {}})
+    assert scores.latest(where, keys["anna"])["churn"].value == 0.9
+    assert [score.value for score in scores.history(where, keys["anna"], "churn")] == [0.9, 0.1]
+    assert scores.current(where, "churn")["value"].tolist() == [0.1]
+
+
+def test_an_old_replay_does_not_become_current(three_customers: tuple[Shop, dict[str, int]]) -> None:
+    where, keys = three_customers
+    say(where, "churn", {keys["anna"]: 0.1}, {keys["anna"]: {}})
+    old = scores.begin(where, "churn", 3, AS_OF - timedelta(days=30))
+    scores.record(where, old, [(keys["anna"], 0.7, "{}")])
+    scores.finish(where, old)
+    assert scores.current(where, "churn")["value"].tolist() == [0.1]
+    assert scores.current(where, "churn", AS_OF - timedelta(days=30))["value"].tolist() == [0.7]
+
+
+def test_a_number_that_is_none_is_nothing(three_customers: tuple[Shop, dict[str, int]]) -> None:
+    where, keys = three_customers
+    scores.record_one(where, "timing", 1, AS_OF, keys["anna"], float("nan"), "{}")
+    assert scores.latest(where, keys["anna"])["timing"].value is None
+
+
+def test_only_a_run_that_began_can_finish(corner_shop: Shop) -> None:
+    with pytest.raises(ShopError, match="begin one first"):
+        scores.finish(corner_shop, 42)
+
+
+def test_an_empty_shop_exports_every_promised_column(corner_shop: Shop) -> None:
+    for name in tables.TABLES:
+        assert tables.table(corner_shop, name).empty
+    assert list(tables.table(corner_shop, "at-risk")) == list(tables.AT_RISK)
+    with pytest.raises(ShopError, match="unknown table"):
+        tables.table(corner_shop, "secrets")
+
+
+def test_the_tables_say_what_the_models_said(three_customers: tuple[Shop, dict[str, int]]) -> None:
+    where, keys = three_customers
+    mirror.refresh(where)
+    bands = {keys["anna"]: "high", keys["ben"]: "medium", keys["cora"]: "low"}
+    values = {keys["anna"]: 0.9, keys["ben"]: 0.5, keys["cora"]: 0.1}
+    churn = {
+        key: {"horizon_days": 28, "band": band, "reasons": ["overdue"], "rfm": "123"} for key, band in bands.items()
+    }
+    say(where, "churn", values, churn, version=4)
+    when = {
+        "p": {"7": 0.1, "14": 0.2, "28": 0.5, "90": 0.9},
+        "days": {"p10": 2, "p50": 10, "p90": None},
+        "cdf": [0.01, 0.02],
+        "fallback": False,
+    }
+    say(where, "timing", values, dict.fromkeys(values, when), version=5)
+    products = catalogue.keys_of(where, ["milk", "tea"])
+    lists = {"any": [[products["milk"], 0.7, "again"], [products["tea"], 0.2, "new"]], "again": [], "new": []}
+    say(where, "recommender", values, dict.fromkeys(values, lists), version=6)
+
+    said = tables.scores(where).set_index("customer_id")
+    assert said.loc["anna", "churn_probability"] == 0.9
+    assert said.loc["ben", "churn_band"] == "medium"
+    assert said.loc["cora", ["p_purchase_28d", "next_purchase_days_p50", "churn_horizon_days"]].tolist() == [
+        0.5,
+        10,
+        28,
+    ]
+    assert said.loc["cora", ["churn_version", "timing_version", "recommender_version"]].tolist() == ["4", "5", "6"]
+    assert pd.isna(said.loc["cora", "next_purchase_days_p90"])
+    assert tables.timing(where)["cdf"].tolist() == [[0.01, 0.02]] * 3
+    first = tables.recommendations(where).iloc[:2]
+    assert first[["customer_id", "list", "rank", "product_id"]].values.tolist() == [
+        ["anna", "any", 1, "milk"],
+        ["anna", "any", 2, "tea"],
+    ]
+    risky = tables.at_risk(where)
+    assert risky["customer_id"].tolist() == ["anna", "ben"]
+    # Anna came every 7 days, last on the 15th: on the 1st, 16 days later, she is 9 days late.
+    assert risky["days_overdue"].tolist()[0] == 16 - 7
+    assert risky["expected_next_purchase_at"].tolist()[0] == AS_OF + timedelta(days=10)
+    assert tables.at_risk(where, n=1)["customer_id"].tolist() == ["anna"]
+
+
+def test_the_table_of_customers_counts_what_they_bought(
+    three_customers: tuple[Shop, dict[str, int]], hand_in: Load
+) -> None:
+    where, _ = three_customers
+    hand_in(where, "customers", "customer_id,given_name,age_band\nanna,Anna,25-34\ndora,Dora,\n")
+    seen = tables.customers(where).set_index("customer_id")
+    assert seen.loc["anna", ["stage", "orders", "spent", "age_band"]].tolist() == ["customer", 3, 4.5, "25-34"]
+    assert seen.loc["dora", ["stage", "orders", "spent"]].tolist() == ["prospect", 0, 0]
+    assert "given_name" not in seen
+
+
+def test_the_log_of_champions_is_only_added_to(corner_shop: Shop) -> None:
+    champions.append(corner_shop, name="churn", version=1, previous=None, action="promoted", why="the first")
+    champions.append(
+        corner_shop, name="churn", version=2, previous=1, action="kept back", why="worse", metrics={"auc": 0.7}
+    )
+    champions.append(corner_shop, name="timing", version=1, previous=None, action="promoted", why="the first")
+    log = champions.history(corner_shop, "churn")
+    assert [(entry.version, entry.previous, entry.action) for entry in log] == [
+        ("1", None, "promoted"),
+        ("2", "1", "kept back"),
+    ]
+    assert log[1].metrics == {"auc": 0.7}
+    assert len(champions.history(corner_shop)) == 3
+
+
+def test_a_key_opens_its_role_and_is_not_kept(corner_shop: Shop, rows: Rows) -> None:
+    key = access.add(corner_shop, "analyst")
+    assert access.role_of(corner_shop, key) == "analyst"
+    assert all(key.split("_", 2)[2] not in str(row) for row in rows(corner_shop, "select * from api_keys"))
+    for wrong in (key[:-1], key + "x", "", "rg__", "Bearer", key.replace("rg", "xx"), "rg_\ud800_x"):
+        assert access.role_of(corner_shop, wrong) is None
+    with pytest.raises(ShopError, match="unknown role"):
+        access.add(corner_shop, "owner")

@@ -1,0 +1,106 @@
+"""A shop has a home, settings, a key and a clock."""
+
+import os
+import stat
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from customers import clock, shop
+from customers.shop import ShopError
+
+
+def test_a_place_without_a_shop_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(ShopError, match="no shop at .* yet; run: regulars init"):
+        shop.open(tmp_path)
+
+
+def test_a_shop_opens_as_it_was_made(tmp_path: Path) -> None:
+    made = shop.init(tmp_path / "s", timezone="Asia/Shanghai", currency="cny")
+    assert (made.timezone, made.currency, made.clock, made.value_days) == ("Asia/Shanghai", "CNY", "real", 90)
+    assert shop.open(tmp_path / "s") == made
+
+
+def test_a_shop_is_not_made_over_another(corner_shop: shop.Shop) -> None:
+    with pytest.raises(ShopError, match="already a shop"):
+        shop.init(corner_shop.home)
+
+
+def test_a_half_made_home_keeps_its_key(tmp_path: Path) -> None:
+    first = shop.init(tmp_path / "s")
+    (tmp_path / "s" / "regulars.toml").unlink()
+    assert shop.init(tmp_path / "s").key == first.key
+
+
+def test_the_key_is_for_the_owners_eyes_only(corner_shop: shop.Shop) -> None:
+    path = corner_shop.home / "keys" / "shop.key"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.read_text().strip() not in repr(corner_shop)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("timezone", "Mars/Olympus"), ("timezone", "../etc"), ("currency", "EURO")]
+)
+def test_a_wrong_setting_is_named(tmp_path: Path, setting: str, value: str) -> None:
+    with pytest.raises(ShopError, match="unknown"):
+        shop.init(tmp_path / "s", **{setting: value})
+    assert not (tmp_path / "s").exists()
+
+
+def test_the_environment_overrides_a_line(corner_shop: shop.Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGULARS_HOME", str(corner_shop.home))
+    monkeypatch.setenv("REGULARS_CURRENCY", "JPY")
+    monkeypatch.setenv("REGULARS_CHURN_DAYS", "42")
+    monkeypatch.setenv("REGULARS_CONSENT_DEFAULT", "marketing_email=granted")
+    opened = shop.open()
+    assert (opened.currency, opened.churn_days) == ("JPY", 42)
+    assert opened.consent_default["marketing_email"] == "granted"
+    assert opened.consent_default["profiling"] == "granted"
+
+
+def test_a_line_that_is_not_toml_is_said_so(corner_shop: shop.Shop) -> None:
+    (corner_shop.home / "regulars.toml").write_text("timezone = ")
+    with pytest.raises(ShopError, match="not valid TOML"):
+        shop.open(corner_shop.home)
+
+
+def test_days_must_be_days(corner_shop: shop.Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGULARS_CHURN_DAYS", "soon")
+    with pytest.raises(ShopError, match="whole number of days"):
+        shop.open(corner_shop.home)
+
+
+def test_a_shop_without_its_key_asks_for_the_copy(corner_shop: shop.Shop) -> None:
+    os.remove(corner_shop.home / "keys" / "shop.key")
+    with pytest.raises(ShopError, match="put its copy back"):
+        shop.open(corner_shop.home)
+
+
+def test_a_bare_date_is_the_start_of_the_day_in_the_shop(corner_shop: shop.Shop) -> None:
+    assert clock.moment(corner_shop, "2017-11-01") == datetime(2017, 10, 31, 23, tzinfo=UTC)
+    assert clock.moment(corner_shop, "2017-07-01") == datetime(2017, 6, 30, 22, tzinfo=UTC)
+    assert clock.moment(corner_shop, "2017-11-01T12:00") == datetime(2017, 11, 1, 11, tzinfo=UTC)
+    assert clock.moment(corner_shop, "2017-11-01T12:00:00+08:00") == datetime(2017, 11, 1, 4, tzinfo=UTC)
+
+
+def test_a_day_that_begins_at_one_begins_at_one(tmp_path: Path) -> None:
+    """In Beirut the clocks went forward at midnight of 26 March 2017: the day began at 01:00, which is 22:00 UTC."""
+    assert clock.instant("2017-03-26", "Asia/Beirut") == datetime(2017, 3, 25, 22, tzinfo=UTC)
+
+
+def test_what_is_no_time_is_said_so(corner_shop: shop.Shop) -> None:
+    with pytest.raises(ShopError, match="is not a time"):
+        clock.moment(corner_shop, "yesterday")
+
+
+def test_a_pinned_shop_stands_still(tmp_path: Path) -> None:
+    pinned = shop.init(tmp_path / "s", timezone="America/New_York", now="2017-11-01")
+    assert clock.now(pinned) == datetime(2017, 11, 1, 4, tzinfo=UTC)
+    assert (clock.now(pinned) - clock.arrival(pinned)).microseconds == 1
+
+
+def test_the_day_after_the_last_sale_begins_in_the_shops_zone(tmp_path: Path, sell: object) -> None:
+    pinned = shop.init(tmp_path / "s", timezone="America/New_York", currency="USD", now="last-sale")
+    sell(pinned, "1,anna,bread,2018-01-01T04:01:20Z,1,2.50\n")  # type: ignore[operator]
+    assert clock.now(pinned) == datetime(2018, 1, 1, 5, tzinfo=UTC)

@@ -1,0 +1,249 @@
+"""The store: training and serving read the same numbers, and Feast's habits do not reach the shop."""
+
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from features import snapshot, store, views
+
+NUMBERS = "churn_v1"
+
+
+def filled(folder, ledger, as_of, *moments, timezone="UTC") -> store.Store:
+    """A store over a snapshot of a ledger, materialised as of its run."""
+    snapshot.write(ledger, folder, as_of=as_of, moments=[as_of, *moments], timezone=timezone)
+    opened = store.open(folder)
+    opened.apply()
+    opened.materialise(as_of)
+    return opened
+
+
+@pytest.fixture(scope="module")
+def snapshots(paper, tmp_path_factory):
+    """Two customers on two days, written once; every test has its own copy."""
+    folder = tmp_path_factory.mktemp("written")
+    sold = [paper.line(1, paper.at("2026-05-01 10:00"), 10.0), paper.line(2, paper.at("2026-05-20 10:00"), 7.0)]
+    as_of, early = paper.at("2026-06-01 00:00"), paper.at("2026-05-10 00:00")
+    ledger = paper.build(folder / "ledger", sold)
+    snapshot.write(ledger, folder / "features", as_of=as_of, moments=[as_of, early], timezone="UTC")
+    return folder / "features"
+
+
+@pytest.fixture
+def opened(snapshots, paper, tmp_path) -> store.Store:
+    opened = store.open(Path(shutil.copytree(snapshots, tmp_path / "features")))
+    opened.apply()
+    opened.materialise(paper.at("2026-06-01 00:00"))
+    return opened
+
+
+def changed(opened: store.Store, paper, moment: str, recency: float) -> None:
+    """Push customer 1's rhythm with another recency, as of a moment."""
+    rows = pd.read_parquet(opened.folder / "rhythm" / "part.parquet").query("customer_key == 1").tail(1)
+    opened.push("rhythm", rows.assign(recency_days=recency, event_timestamp=paper.at(moment)))
+
+
+def recency(opened: store.Store) -> float:
+    return float(opened.now(NUMBERS, [1]).recency_days.item())
+
+
+def test_online_is_offline_for_every_real_customer(real, paper, tmp_path) -> None:
+    opened = filled(tmp_path, real, paper.now, timezone=paper.zone)
+    keys = pd.read_parquet(tmp_path / "rhythm" / "part.parquet").customer_key
+    assert len(keys) >= 500
+    for service in ("churn_v1", "timing_v1", "recommender_v1"):
+        offline = opened.history(service, pd.DataFrame({"customer_key": keys, "event_timestamp": paper.now}))
+        online = opened.now(service, keys.tolist())
+        assert (online.event_timestamp == paper.now).all()
+        columns = opened.columns(service)
+        if service == "recommender_v1":
+            for name in columns:
+                assert all(map(np.array_equal, offline[name], online[name]))
+                assert offline[name][0].dtype == online[name][0].dtype
+        else:
+            pd.testing.assert_frame_equal(offline[columns], online[columns], check_exact=True)
+
+
+def test_history_keeps_the_order_and_the_rows_of_the_question(opened, paper) -> None:
+    early, late = paper.at("2026-05-10 00:00"), paper.at("2026-06-01 00:00")
+    asked = pd.DataFrame(
+        {"customer_key": [2, 1, 777, 1, 2, 2], "event_timestamp": [late, early, late, late, early, late]},
+        index=list("fedcba"),
+    )
+    found = opened.history(NUMBERS, asked)
+    assert list(found.index) == list("fedcba")
+    assert found.customer_key.tolist() == [2, 1, 777, 1, 2, 2]
+    np.testing.assert_array_equal(found.recency_days, [12, 9, np.nan, 31, np.nan, 12])
+    assert set(found.drop(columns=["customer_key", "event_timestamp"]).dtypes.astype(str)) == {"float64"}
+
+
+def test_a_frame_in_nanoseconds_finds_files_in_microseconds(opened, paper) -> None:
+    asked = pd.DataFrame({"customer_key": [1], "event_timestamp": pd.to_datetime(["2026-06-01"], utc=True)})
+    assert asked.event_timestamp.dt.unit == "ns"
+    for unit in ("ns", "us", "s"):
+        found = opened.history(NUMBERS, asked.assign(event_timestamp=asked.event_timestamp.dt.as_unit(unit)))
+        assert found.recency_days.item() == 31
+
+
+def test_history_before_the_first_snapshot_is_empty_and_still_there(opened, paper) -> None:
+    asked = pd.DataFrame({"customer_key": [1, 2], "event_timestamp": [paper.at("2026-01-01 00:00")] * 2})
+    assert opened.history(NUMBERS, asked)[opened.columns(NUMBERS)].isna().all().all()
+    shelves = opened.history("recommender_v1", asked)
+    assert shelves.product_keys.tolist() == [None, None]
+    assert opened.history(NUMBERS, asked.head(0)).empty
+
+
+def test_a_changed_snapshot_changes_the_training_frame(opened, paper) -> None:
+    asked = pd.DataFrame({"customer_key": [1], "event_timestamp": [paper.at("2026-06-01 00:00")]})
+    before = opened.history(NUMBERS, asked)
+    path = opened.folder / "spend" / "part.parquet"
+    pd.read_parquet(path).assign(spend_total=123.0).to_parquet(path)
+    after = opened.history(NUMBERS, asked)
+    assert (before.spend_total.item(), after.spend_total.item()) == (10, 123)
+    assert before.drop(columns="spend_total").equals(after.drop(columns="spend_total"))
+
+
+def test_now_answers_in_the_order_of_the_keys(opened, paper) -> None:
+    found = opened.now(NUMBERS, [2, 777, 1, 2])
+    np.testing.assert_array_equal(found.recency_days, [12, np.nan, 31, 12])
+    assert found.event_timestamp.isna().tolist() == [False, True, False, False]
+    assert found.event_timestamp[0] == paper.at("2026-06-01 00:00")
+    assert list(found.columns) == ["customer_key", "event_timestamp", *opened.columns(NUMBERS)]
+    assert opened.now("recommender_v1", [1, 777]).product_keys.map(lambda keys: keys is None).tolist() == [False, True]
+    assert opened.now(NUMBERS, []).empty
+
+
+def test_before_anything_is_materialised_nobody_is_known(tmp_path) -> None:
+    opened = store.open(tmp_path)
+    opened.apply()
+    assert opened.now(NUMBERS, [1]).event_timestamp.isna().all()
+
+
+def test_a_push_is_served_at_once(opened, paper) -> None:
+    changed(opened, paper, "2026-06-02 00:00", 99.0)
+    row = opened.now(NUMBERS, [1]).iloc[0]
+    assert (row.recency_days, row.spend_total) == (99, 10)
+    assert row.event_timestamp == paper.at("2026-06-02 00:00")
+
+
+def test_an_older_push_never_overwrites(opened, paper) -> None:
+    changed(opened, paper, "2026-06-02 00:00", 99.0)
+    changed(opened, paper, "2026-06-01 23:59:59.999999", 55.0)
+    assert recency(opened) == 99
+    changed(opened, paper, "2026-06-02 00:00", 66.0)
+    assert recency(opened) == 66
+
+
+def test_an_older_night_never_overwrites_a_push_or_a_later_night(opened, paper) -> None:
+    changed(opened, paper, "2026-06-02 00:00", 99.0)
+    opened.materialise(paper.at("2026-06-01 00:00"))
+    opened.materialise(paper.at("2026-05-10 00:00"))
+    assert recency(opened) == 99
+    assert opened.now(NUMBERS, [2]).recency_days.item() == 12
+
+
+def test_materialising_takes_exactly_the_rows_of_the_latest_moment(opened, paper) -> None:
+    assert opened.materialise(paper.at("2026-05-15 00:00")) == {"rhythm": 1, "shelf": 1, "spend": 1, "taste": 1}
+    assert opened.materialise(paper.at("2026-06-07 00:00")) == {"rhythm": 2, "shelf": 2, "spend": 2, "taste": 2}
+    with pytest.raises(store.NoSnapshot):
+        opened.materialise(paper.at("2026-01-01 00:00"))
+
+
+def test_materialising_again_changes_nothing(opened, paper) -> None:
+    def rows() -> list[tuple]:
+        with sqlite3.connect(opened.folder / "feast" / "online.db") as con:
+            return con.execute('select * from "regulars_rhythm" order by entity_key, feature_name').fetchall()
+
+    before = rows()
+    opened.materialise(paper.at("2026-06-01 00:00"))
+    assert before == rows()
+    assert len(before) == 2 * len(snapshot.names(snapshot.rhythm))
+
+
+def test_serving_goes_on_while_a_night_materialises_or_was_killed_doing_so(opened) -> None:
+    from feast.feature_view import FeatureViewState
+
+    view = opened.feast.get_feature_view("rhythm")
+    view.state = FeatureViewState.MATERIALIZING
+    opened.feast.registry.apply_feature_view(view, opened.feast.project, commit=True)
+    assert recency(store.open(opened.folder)) == 31
+
+
+def test_applying_again_keeps_what_is_served(opened) -> None:
+    opened.apply()
+    assert recency(opened) == 31
+
+
+def test_the_online_file_lets_readers_read_while_somebody_writes(opened) -> None:
+    path = opened.folder / "feast" / "online.db"
+    with sqlite3.connect(path) as con:
+        assert con.execute("pragma journal_mode").fetchone() == ("wal",)
+    writer = sqlite3.connect(path, isolation_level=None)
+    writer.execute("begin immediate")
+    assert recency(store.open(opened.folder)) == 31
+    writer.execute("rollback")
+    writer.close()
+
+
+def test_times_survive_to_the_microsecond_in_any_zone_of_the_machine(paper, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        moment = paper.at("2026-03-08 02:30:00.123456")  # an hour that New York's clocks skip
+        opened = filled(tmp_path, paper.build(tmp_path / "l", [paper.line(1, moment - timedelta(days=3))]), moment)
+        row = opened.now(NUMBERS, [1]).iloc[0]
+        assert (row.recency_days, row.event_timestamp) == (3, moment)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_two_homes_in_one_process_keep_their_own_answers(shop, paper, tmp_path) -> None:
+    as_of = paper.at("2026-06-01 00:00")
+    near = filled(tmp_path / "a", shop([paper.line(1, paper.at("2026-05-31 10:00"))], name="near"), as_of)
+    far = filled(tmp_path / "b", shop([paper.line(1, paper.at("2026-05-01 10:00"))], name="far"), as_of)
+    asked = pd.DataFrame({"customer_key": [1], "event_timestamp": [as_of]})
+    for opened, days in ((near, 1), (far, 31), (near, 1)):
+        assert recency(opened) == days
+        assert opened.history(NUMBERS, asked).recency_days.item() == days
+
+
+def test_no_feature_has_a_name_that_feast_would_lose(opened) -> None:
+    for service in ("churn_v1", "timing_v1", "recommender_v1"):
+        views.check(dict.fromkeys(opened.columns(service), "Float64"))
+    for lost in ("loyalty_y", "rn", "entity_row_id", "event_timestamp"):
+        with pytest.raises(ValueError, match="rename it"):
+            views.check({lost: "Float64"})
+
+
+def test_a_service_a_model_over_one_set_of_families(opened) -> None:
+    families = [name for family in snapshot.FAMILIES.values() for name in snapshot.names(family)]
+    assert opened.columns("churn_v1") == opened.columns("timing_v1") == families
+    assert opened.columns("recommender_v1")[0] == "product_keys"
+
+
+def test_feasts_own_command_finds_the_same_objects(opened, monkeypatch) -> None:
+    from feast.repo_operations import get_repo_files, parse_repo
+
+    root = store.SETTINGS.parent
+    assert [path.name for path in get_repo_files(root)] == ["definitions.py"]
+    monkeypatch.setenv("REGULARS_FEAST_HOME", str(opened.folder))
+    monkeypatch.chdir(root)
+    monkeypatch.syspath_prepend(str(root))  # as Feast's command does
+    found = parse_repo(root)
+    assert sorted(view.name for view in found.feature_views) == ["rhythm", "shelf", "spend", "taste"]
+    assert len(found.feature_services) == 3
+    assert len(found.entities) == 1
+
+
+def test_a_snapshot_needs_no_feast() -> None:
+    code = "import sys; from features import snapshot; sys.exit('feast' in sys.modules or 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,97 @@
+"""The retention desk's list: likeliest to leave first, whole when turned page by page, and fit for a spreadsheet."""
+
+import csv
+import io
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+
+def page(counter: Any, query: str = "") -> dict[str, Any]:
+    response = counter.read(f"/v1/at-risk?{query}")
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def test_the_likeliest_to_leave_come_first(counter: Any) -> None:
+    items = page(counter, "limit=1000")["items"]
+    chances = [entry["churn_probability"] for entry in items]
+    assert chances == sorted(chances, reverse=True)
+    assert {entry["churn_band"] for entry in items} == {"medium", "high"}
+    assert chances[-1] >= 0.2
+
+
+@pytest.mark.parametrize("band", ["low", "medium", "high", "lapsed"])
+def test_one_band_can_be_asked_for(counter: Any, band: str) -> None:
+    assert {entry["churn_band"] for entry in page(counter, f"band={band}&limit=1000")["items"]} == {band}
+
+
+def test_everybody_is_in_one_band(counter: Any) -> None:
+    lists = [page(counter, f"band={band}&limit=1000")["items"] for band in ("low", "medium", "high", "lapsed")]
+    names = [entry["customer_id"] for items in lists for entry in items]
+    assert len(names) == len(set(names)) == 150
+
+
+def test_pages_add_up_to_the_whole(counter: Any) -> None:
+    whole = page(counter, "limit=1000")
+    assert whole["next_cursor"] is None
+    turned, cursor = [], ""
+    while cursor is not None:
+        part = page(counter, f"limit=7{cursor and f'&cursor={cursor}'}")
+        assert len(part["items"]) <= 7
+        turned += part["items"]
+        cursor = part["next_cursor"]
+    assert turned == whole["items"]
+
+
+def test_a_row_says_what_the_profile_and_the_answers_say(counter: Any) -> None:
+    entry = page(counter)["items"][0]
+    name = entry["customer_id"]
+    churn = counter.read(f"/v1/customers/{name}/churn").json()["results"][0]
+    assert entry["churn_probability"] == churn["probability"]
+    assert entry["reasons"] == churn["reasons"]
+    back = counter.read(f"/v1/customers/{name}/next-purchase").json()["results"][0]
+    assert entry["expected_next_purchase_at"] == back["expected_at"]
+    newest = counter.read(f"/v1/customers/{name}").json()["orders"][0]["sold_at"]
+    zone = counter.shop.zone
+    last, sold = (datetime.fromisoformat(at).astimezone(zone) for at in (entry["last_purchase_at"], newest))
+    assert last.date() == sold.date()
+    assert entry["days_overdue"] is None or entry["days_overdue"] >= 0
+
+
+def test_a_list_for_a_spreadsheet(counter: Any) -> None:
+    told = page(counter, "limit=3")
+    response = counter.read("/v1/at-risk?limit=3", Accept="text/csv")
+    assert response.headers["content-type"] == "text/csv; charset=utf-8"
+    assert response.headers["x-next-cursor"] == told["next_cursor"]
+    rows = list(csv.DictReader(io.StringIO(response.text)))
+    assert [row["customer_id"] for row in rows] == [entry["customer_id"] for entry in told["items"]]
+    assert [float(row["churn_probability"]) for row in rows] == [e["churn_probability"] for e in told["items"]]
+    assert rows[0]["reasons"] == "; ".join(told["items"][0]["reasons"])
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@a", "\tx"])
+def test_a_spreadsheet_runs_nothing_of_ours(text: str) -> None:
+    from serving.api import at_risk
+
+    assert at_risk._plain(text) == f"'{text}"
+    assert at_risk._plain(-1) == -1
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["limit=0", "limit=1001", "limit=canary", "band=canary", "cursor=canary", "cursor=W10", f"cursor={'x' * 201}"],
+)
+def test_a_wrong_wish_is_named(counter: Any, query: str) -> None:
+    response = counter.read(f"/v1/at-risk?{query}")
+    assert response.status_code == 422
+    problem = response.json()
+    assert problem["errors"][0]["parameter"] == query.split("=")[0]
+    assert "canary" not in response.text
+
+
+def test_before_the_first_night_there_is_no_list(fresh: Any) -> None:
+    response = fresh.read("/v1/at-risk")
+    assert response.status_code == 503
+    assert "regulars run" in response.json()["detail"]
