@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import re
 import secrets
 from datetime import UTC, datetime
 
@@ -30,11 +31,11 @@ def add(shop: Shop, role: str) -> str:
 
 def role_of(shop: Shop, key: str) -> str | None:
     """The role of a key; None for a key that was never given out."""
-    parts = key.split("_", 2)
-    if len(parts) != 3 or parts[0] != "rg":
+    form = re.fullmatch(r"rg_([0-9a-f]{12})_.+", key)
+    if form is None:
         return None
     with database.reading(shop) as connection:
-        query = sa.select(api_keys.c.digest, api_keys.c.role).where(api_keys.c.prefix == parts[1])
+        query = sa.select(api_keys.c.digest, api_keys.c.role).where(api_keys.c.prefix == form[1])
         found = connection.execute(query).first()
     if found is None or not hmac.compare_digest(found.digest, _digest(key)):
         return None

@@ -16,7 +16,7 @@ OWN = "files"
 
 def keys(connection: sa.Connection, table: sa.Table, ids: Sequence[str], name: str) -> dict[str, int]:
     """The key of each id that is known. A plain id of several sources is that of `files`, else unknown."""
-    asked = set(ids)
+    asked = {text for text in ids if _writable(text)}
     parts = {text: text.split(":", 1) for text in asked if ":" in text}
     wanted = asked | {plain for _, plain in parts.values()}
     by_id: dict[str, dict[str, int]] = {}
@@ -42,6 +42,11 @@ def names(connection: sa.Connection, table: sa.Table, wanted: Iterable[int], nam
         mine[key] = min(mine.get(key, candidate), candidate)
     shared = _shared(connection, table, f"{name}_id")
     return {key: f"{source}:{plain}" if plain in shared else plain for key, (_, source, plain) in mine.items()}
+
+
+def _writable(text: str) -> bool:
+    """Whether a text can be an id at all: half a character, or none, no database can be asked about."""
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _only(by_source: dict[str, int]) -> int | None:

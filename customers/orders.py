@@ -115,21 +115,22 @@ def _shape(records: Records, source: str, customers: pa.Table, products: pa.Tabl
     records.connection.register("customers_known", customers)
     records.connection.register("products_known", products)
     # `concat` takes null for nothing, and no value is an empty text, so no two lines are written alike.
-    digest = f"concat({', chr(31), '.join(SAID)})"
+    said = ", chr(31), ".join(SAID).replace("quantity", "(quantity * 1000000)::bigint")
     records.connection.execute(
         f"""
-        create temp table signed as
-          select * exclude (kind, quantity, amount_minor, reason, again),
-                 case when returned then 'return' else 'sale' end as kind,
-                 case when returned then -abs(quantity) else quantity end as quantity,
-                 case when returned then -abs(amount_minor) else amount_minor end as amount_minor
-          from (select *, kind = 'return' or quantity < 0 or amount_minor < 0 as returned
-                from checked where reason is null and not again);
-        create temp table broken_orders as
-          select distinct {_order_id()} as order_id from raw join checked using (file_no, row_no)
-          where reason is not null;
         create temp table digested as
-          select *, (md5_number_lower({digest}) >> 1)::bigint as content from signed;
+          select *, (md5_number_lower(concat({said})) >> 1)::bigint as content from (
+            select * exclude (kind, quantity, amount_minor, reason, again),
+                   case when returned then 'return' else 'sale' end as kind,
+                   case when returned then -abs(quantity) else quantity end as quantity,
+                   case when returned then -abs(amount_minor) else amount_minor end as amount_minor
+            from (select *, kind = 'return' or quantity < 0 or amount_minor < 0 as returned
+                  from checked where reason is null and not again));
+        create temp table orders as
+          select order_id, (md5_number_lower({literal(source)} || chr(31) || order_id) >> 1)::bigint as order_key,
+                 order_id in (select {_order_id()} from raw join checked using (file_no, row_no)
+                              where reason is not null) as broken
+          from (select distinct order_id from digested);
         """
     )
     nth, whole = _windows(records)
@@ -137,12 +138,11 @@ def _shape(records: Records, source: str, customers: pa.Table, products: pa.Tabl
         f"""
         create table lines as
           select order_id, coalesce(line_id, '~' || product_id || '~' || {nth}) as line_id,
-                 (md5_number_lower({literal(source)} || chr(31) || order_id) >> 1)::bigint as order_key,
-                 customer_key, product_key, sold_at, quantity, amount_minor, discount_minor, currency, kind,
+                 order_key, customer_key, product_key, sold_at, quantity, amount_minor, discount_minor, currency, kind,
                  store_id, channel, coupon_id, campaign_id, line_id is null as numbered, content,
-                 case when exists (from broken_orders b where b.order_id = n.order_id) then 0
-                      when {whole} then 2 else 1 end as sweep
-          from digested n
+                 case when broken then 0 when {whole} then 2 else 1 end as sweep
+          from digested
+          join orders using (order_id)
           left join customers_known using (customer_id)
           join products_known using (product_id)
         """

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from customers import catalogue, database, money, profiles
 from customers import scores as ledger_of_scores
-from customers.instants import micros
+from customers.instants import EPOCH, micros
 from customers.schema import attributes as attributes_table
 from customers.schema import customers as customers_table
 from customers.schema import transactions
@@ -157,7 +157,7 @@ def at_risk(
             "churn_probability": churn["value"],
             "churn_band": churn["churn_band"],
             "last_purchase_at": churn["customer_key"].map(visits["last_purchase_at"]),
-            "expected_next_purchase_at": awaited + (pd.Timestamp(as_of) if as_of else pd.Timedelta(0)),
+            "expected_next_purchase_at": awaited + pd.Timestamp(as_of or EPOCH),
             "days_overdue": churn["customer_key"].map(visits["days_overdue"]),
             "reasons": [answer.get("reasons", []) for answer in churn["answer"]],
             "contactable": _contactable(shop),

@@ -4,8 +4,7 @@
 the time it was known, so that a replay of an old day sees what was known that day.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
 
 import numpy as np
@@ -19,6 +18,7 @@ from customers.kinds import Counts
 from customers.schema import transactions, transactions_history
 from customers.shop import Shop
 
+SLICE = 20_000
 LINE = [column.name for column in transactions.columns]
 MARK = sa.text(
     """insert into ledger_months (month, changed_no, mirrored_no) values (:month, 1, 0)
@@ -29,19 +29,11 @@ TO_HISTORY = sa.text(
     f"""insert into transactions_history ({", ".join(LINE)}, superseded_at)
         select {", ".join(LINE)}, :arrived from transactions {_the_line}"""
 )
+SOLD_AT = sa.text(f"select sold_at from transactions {_the_line}")
 TAKE_OUT = sa.text(f"delete from transactions {_the_line}")
 
 # A line within its source: order_id and line_id.
 LineId = tuple[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """What the ledger holds of a line already."""
-
-    content: int
-    sold_at: int
-    numbered: bool
 
 
 def keep(connection: sa.Connection, source: str, lines: pa.Table, arrived: int) -> Counts:
@@ -54,9 +46,11 @@ def keep(connection: sa.Connection, source: str, lines: pa.Table, arrived: int) 
     kept = _kept(connection, source, orders)
     line_ids = list(zip(lines.column("order_id").to_pylist(), lines.column("line_id").to_pylist(), strict=True))
     rows, changed = _new_or_changed(line_ids, lines.column("content").to_pylist(), kept)
-    swept = _swept(line_ids, lines.column("sweep").to_pylist(), kept)
-    _supersede(connection, source, [*changed, *swept], arrived)
-    months = _months(np.array([kept[line_id].sold_at for line_id in (*changed, *swept)], np.int64))
+    # As many lines kept as found again: none is gone, and the sets need not be built.
+    found_again = len(lines) - len(rows) + len(changed)
+    gone = kept.keys() - set(line_ids) if len(kept) > found_again else set()
+    swept = _swept(connection, source, gone, lines) if gone else set()
+    months = _supersede(connection, source, changed | swept, arrived)
     if rows:
         late = changed | _seen_before(connection, source, orders)
         chosen = lines if len(rows) == len(lines) else lines.take(pa.array(rows))
@@ -91,48 +85,51 @@ def month_bounds(month: str) -> tuple[int, int]:
     return first, after
 
 
-def _kept(connection: sa.Connection, source: str, orders: Sequence[str]) -> dict[LineId, _Kept]:
+def _kept(connection: sa.Connection, source: str, orders: Sequence[str]) -> dict[LineId, int]:
+    """The lines of these orders that the ledger holds, with the digest of what each says."""
     columns = transactions.c
-    query = sa.select(columns.order_id, columns.line_id, columns.content, columns.sold_at, columns.numbered)
-    found: dict[LineId, _Kept] = {}
+    query = sa.select(columns.order_id, columns.line_id, columns.content).where(columns.source == source)
+    found: dict[LineId, int] = {}
     for chunk in database.chunks(orders, 10_000):
-        wanted = query.where(columns.source == source, columns.order_id.in_(chunk))
-        for order_id, line_id, *facts in connection.execute(wanted).tuples():
-            found[order_id, line_id] = _Kept(*facts)
+        for rows in database.fetched(connection, query.where(columns.order_id.in_(chunk)), SLICE):
+            found.update({(order_id, line_id): content for order_id, line_id, content in rows})
     return found
 
 
 def _new_or_changed(
-    line_ids: Sequence[LineId], contents: Sequence[int], kept: dict[LineId, _Kept]
+    line_ids: Sequence[LineId], contents: Sequence[int], kept: dict[LineId, int]
 ) -> tuple[list[int], set[LineId]]:
     """The rows to write, and which of their lines replace another version."""
     if not kept:
         return list(range(len(line_ids))), set()
-    rows, changed = [], set()
-    for row, (line_id, content) in enumerate(zip(line_ids, contents, strict=True)):
-        before = kept.get(line_id)
-        if before is None or before.content != content:
-            rows.append(row)
-            if before is not None:
-                changed.add(line_id)
-    return rows, changed
+    before = [kept.get(line_id) for line_id in line_ids]
+    if before == contents:
+        return [], set()
+    rows = [row for row, (was, now) in enumerate(zip(before, contents, strict=True)) if was != now]
+    return rows, {line_ids[row] for row in rows if before[row] is not None}
 
 
-def _swept(line_ids: Sequence[LineId], sweep: Sequence[int], kept: dict[LineId, _Kept]) -> list[LineId]:
-    """Lines of these orders that are in the ledger and no longer in the order (see `orders`)."""
-    if len(kept) == 0:
-        return []
-    present = set(line_ids)
-    how = {order_id: swept for (order_id, _), swept in zip(line_ids, sweep, strict=True)}
-    gone = (line_id for line_id in kept if line_id not in present)
-    return [line_id for line_id in gone if how[line_id[0]] == 2 or (how[line_id[0]] == 1 and kept[line_id].numbered)]
+def _swept(connection: sa.Connection, source: str, gone: set[LineId], lines: pa.Table) -> set[LineId]:
+    """Of the lines that are no longer in their order, those that leave the ledger (`sweep`, see `orders`)."""
+    sweep = dict(zip(lines.column("order_id").to_pylist(), lines.column("sweep").to_pylist(), strict=True))
+    doubtful = [line_id for line_id in gone if sweep[line_id[0]] == 1]
+    columns = transactions.c
+    ours = sa.select(columns.order_id, columns.line_id).where(columns.source == source, columns.numbered)
+    numbered: set[LineId] = set()
+    for chunk in database.chunks(sorted({order_id for order_id, _ in doubtful}), 10_000):
+        numbered.update(connection.execute(ours.where(columns.order_id.in_(chunk))).tuples().all())
+    return {line_id for line_id in gone if sweep[line_id[0]] == 2} | (numbered & set(doubtful))
 
 
-def _supersede(connection: sa.Connection, source: str, leaving: Iterable[LineId], arrived: int) -> None:
-    keys = [{"source": source, "order_id": order_id, "line_id": line_id} for order_id, line_id in leaving]
-    if keys:
-        connection.execute(TO_HISTORY, [key | {"arrived": arrived} for key in keys])
-        connection.execute(TAKE_OUT, keys)
+def _supersede(connection: sa.Connection, source: str, leaving: set[LineId], arrived: int) -> set[str]:
+    """Move lines to the history; the months they were sold in."""
+    if not leaving:
+        return set()
+    keys = [{"source": source, "order_id": order_id, "line_id": line_id} for order_id, line_id in sorted(leaving)]
+    sold = [connection.execute(SOLD_AT, key).scalar_one() for key in keys]
+    connection.execute(TO_HISTORY, [key | {"arrived": arrived} for key in keys])
+    connection.execute(TAKE_OUT, keys)
+    return _months(np.array(sold, np.int64))
 
 
 def _seen_before(connection: sa.Connection, source: str, orders: Sequence[str]) -> set[LineId]:

@@ -67,7 +67,7 @@ class Vault:
         return {self._digest(kind, text): kind for kind, text in spelled if text}
 
     def _digest(self, kind: str, spelled: str) -> bytes:
-        return hmac.digest(self._digests, f"{kind}\x00{spelled}".encode(), "sha256")
+        return hmac.digest(self._digests, f"{kind}\x00{spelled}".encode("utf-8", "surrogatepass"), "sha256")
 
     def _person(self, customer_key: int, wrapped: bytes) -> AESGCM:
         return AESGCM(_open(self._wrapping, wrapped, _bound(customer_key, "person-key")))

@@ -28,9 +28,7 @@ def active(frame: pd.DataFrame, horizon_days: int) -> NDArray[np.bool_]:
     return frame[SILENT].to_numpy(dtype=np.float64, na_value=np.nan) <= 2 * horizon_days
 
 
-def known_quiet(
-    frame: pd.DataFrame, label: pd.Series[Any] | Floats, horizon_days: int
-) -> tuple[pd.DataFrame, Floats]:
+def known_quiet(frame: pd.DataFrame, label: pd.Series[Any] | Floats, horizon_days: int) -> tuple[pd.DataFrame, Floats]:
     """The active rows whose outcome is known, with it: 1 = no purchase within the horizon, 0 = at least one.
 
     Raises TooLittle with fewer than 30 of either.
@@ -71,9 +69,7 @@ class RecencyChurn:
     base: float
 
     @classmethod
-    def fit(
-        cls, frame: pd.DataFrame, label: pd.Series[Any] | Floats, *, seed: int = 0, horizon_days: int = 28
-    ) -> Self:
+    def fit(cls, frame: pd.DataFrame, label: pd.Series[Any] | Floats, *, seed: int = 0, horizon_days: int = 28) -> Self:
         """Isotonic regression of the outcome on recency, over active customers."""
         rows, quiet = known_quiet(frame, label, horizon_days)
         days, where, counts = np.unique(
@@ -129,9 +125,7 @@ class RfmLogistic:
     )
 
     @classmethod
-    def fit(
-        cls, frame: pd.DataFrame, label: pd.Series[Any] | Floats, *, seed: int = 0, horizon_days: int = 28
-    ) -> Self:
+    def fit(cls, frame: pd.DataFrame, label: pd.Series[Any] | Floats, *, seed: int = 0, horizon_days: int = 28) -> Self:
         """Learn the weights over active customers whose outcome is known."""
         rows, quiet = known_quiet(frame, label, horizon_days)
         terms = _rfm(rows)
@@ -175,9 +169,7 @@ class BgNbdChurn:
     base: float
 
     @classmethod
-    def fit(
-        cls, frame: pd.DataFrame, label: pd.Series[Any] | Floats, *, seed: int = 0, horizon_days: int = 28
-    ) -> Self:
+    def fit(cls, frame: pd.DataFrame, label: pd.Series[Any] | Floats, *, seed: int = 0, horizon_days: int = 28) -> Self:
         """Fit the rhythm of the latest moment's customers; outcomes, if there are any, give the base rate."""
         now = btyd.latest(frame)
         rhythm = btyd.BgNbd.fit_frame(now)
@@ -261,7 +253,7 @@ class KaplanMeierTiming:
     @classmethod
     def fit(cls, frame: pd.DataFrame, label: pd.DataFrame, *, seed: int = 0, days: int = 90) -> Self:
         """Cut recency into fifths and rates into ninths; a thin cell leans on the curve of everybody."""
-        enough_outcomes(label, days)
+        enough_outcomes(label, days, fewest=4 * FEWEST)
         recency, rate = _cell_terms(frame)
         recency_edges = np.quantile(recency, np.linspace(0, 1, 6)[1:-1])
         rate_edges = np.quantile(rate, np.linspace(0, 1, 10)[1:-1])
@@ -309,19 +301,17 @@ def durations(label: pd.DataFrame, days: int) -> tuple[Floats, NDArray[np.bool_]
     return np.clip(seen, 0, days), bought & (seen >= 1) & (seen <= days)
 
 
-def enough_outcomes(label: pd.DataFrame, days: int) -> None:
+def enough_outcomes(label: pd.DataFrame, days: int, *, fewest: int) -> None:
     """Raise TooLittle unless enough next purchases were seen to learn their timing from."""
     seen = int(durations(label, days)[1].sum())
-    if seen < 4 * FEWEST:
+    if seen < fewest:
         raise TooLittle(
-            f"{seen} next purchases were seen and {4 * FEWEST} are needed to learn when customers come back; "
-            "load a longer history"
+            f"{seen} next purchases were seen within {days} days and {fewest} are needed to learn when customers "
+            "come back; load a longer history"
         )
 
 
-def kaplan_meier(
-    label: pd.DataFrame, days: int, *, towards: Floats | None = None, weight: float = 10.0
-) -> Floats:
+def kaplan_meier(label: pd.DataFrame, days: int, *, towards: Floats | None = None, weight: float = 10.0) -> Floats:
     """P(no purchase in the first d days) for d = 1..days, from rows not all of which were watched to the end.
 
     label: duration_days (1 = on the first day) and observed (0 = still waiting when watching ended).

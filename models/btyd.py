@@ -76,9 +76,7 @@ class BgNbd:
         past = _columns(x, t_x, T)
         scale = _typical_gap(past)
         scaled = History(past.x, past.t_x / scale, past.T / scale)
-        found = minimize(
-            _objective(scaled), PRIOR_CENTRE, jac=True, method="L-BFGS-B", bounds=[(-BOUND, BOUND)] * 4
-        )
+        found = minimize(_objective(scaled), PRIOR_CENTRE, jac=True, method="L-BFGS-B", bounds=[(-BOUND, BOUND)] * 4)
         r, alpha, a, b = np.exp(found.x)
         return cls(float(r), float(alpha * scale), float(a), float(b))
 
@@ -169,9 +167,7 @@ def _objective(past: History) -> Any:
     return objective
 
 
-def _log_likelihood(
-    parameters: Floats, past: History, values: Floats, where: NDArray[np.intp]
-) -> tuple[float, Floats]:
+def _log_likelihood(parameters: Floats, past: History, values: Floats, where: NDArray[np.intp]) -> tuple[float, Floats]:
     """The log likelihood and its gradient by (r, alpha, a, b); equation 6 of the paper."""
     r, alpha, a, b = parameters
     repeats = np.maximum(values, 1.0)

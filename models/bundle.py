@@ -335,9 +335,7 @@ class Champions:
             fresh = open_champion(self._folder, name)
         # Whatever a bundle does wrong, the last champion answers on.
         except Exception as error:
-            held.error = (
-                str(error) if isinstance(error, BadBundle) else f"it cannot be loaded: {type(error).__name__}"
-            )
+            held.error = str(error) if isinstance(error, BadBundle) else f"it cannot be loaded: {type(error).__name__}"
             return
         if fresh is None and held.champion is not None:
             held.error = "its pointer is gone; publish the champion again"

@@ -42,7 +42,7 @@ class Recommender:
         seed: int = 0,
         window_days: int = 28,
         factors: int = 48,
-        iterations: int = 15,
+        iterations: int = 8,
         threads: int = 1,
         enough: int = 50,
         leans: Sequence[float] = LEANS,

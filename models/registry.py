@@ -123,9 +123,7 @@ def facts(uri: str, name: str, version: str) -> Recorded:
     """What was recorded with one version."""
     found = _version(uri, name, version)
     run = _client(uri).get_run(found.run_id)
-    return Recorded(
-        name, str(found.version), found.run_id, dict(found.tags), dict(run.data.params), _metrics(uri, run)
-    )
+    return Recorded(name, str(found.version), found.run_id, dict(found.tags), dict(run.data.params), _metrics(uri, run))
 
 
 def download(uri: str, name: str, version: str, to: Path) -> Path:
@@ -144,6 +142,14 @@ def download(uri: str, name: str, version: str, to: Path) -> Path:
         bundle.verify(Path(beside) / "bundle")
         os.rename(Path(beside) / "bundle", to)
     return to
+
+
+def artifact(uri: str, name: str, version: str, path: str, to: Path) -> Path | None:
+    """Copy what lies at `path` among the artifacts of a version's run into the folder `to`; None if nothing does."""
+    found = _version(uri, name, version)
+    if not any(entry.path == path for entry in _client(uri).list_artifacts(found.run_id)):
+        return None
+    return Path(_client(uri).download_artifacts(found.run_id, path, str(to)))
 
 
 def _load_pyfunc(path: str) -> _Explored:
@@ -249,9 +255,7 @@ def _log_artifact(client: MlflowClient, run_id: str, name: str, content: Any) ->
         client.log_text(run_id, content, name)
     elif isinstance(content, Path):
         with tempfile.TemporaryDirectory() as beside:
-            client.log_artifact(
-                run_id, str(shutil.copy(content, Path(beside) / Path(name).name)), _folder(name)
-            )
+            client.log_artifact(run_id, str(shutil.copy(content, Path(beside) / Path(name).name)), _folder(name))
     else:
         client.log_text(run_id, json.dumps(content, indent=1, default=str), name)
 

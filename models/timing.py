@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -14,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from scipy.special import expit
 
 from models import baselines, btyd
-from models.base import WEEKDAY, Floats, TooLittle, feature_columns, matrix, read_json, write_json
+from models.base import WEEKDAY, Floats, feature_columns, matrix, read_json, write_json
 
 Singles = NDArray[np.float32]
 Whole = NDArray[np.int64]
@@ -80,7 +81,7 @@ class Timing:
         rows. The latest moments say how many passes to make, judging a network that was trained on what was
         known before them. `growth` overrides the settings of Growth.
         """
-        _enough(label, days)
+        baselines.enough_outcomes(label, days, fewest=FEWEST)
         columns = feature_columns(frame)
         scales = _scales(matrix(frame, columns))
         given = _given(frame, columns, scales, _rhythms(frame, days))
@@ -104,7 +105,8 @@ class Timing:
 
     def save(self, folder: Path) -> None:
         """Write the weights as safetensors and everything else as JSON."""
-        save_file({name: np.ascontiguousarray(part) for name, part in self.weights.items()}, folder / "model.safetensors")
+        parts = {name: np.ascontiguousarray(part) for name, part in self.weights.items()}
+        save_file(parts, folder / "model.safetensors")
         content = {
             "columns": self.columns,
             "rhythm": asdict(self.rhythm),
@@ -154,7 +156,7 @@ class Given(NamedTuple):
     """What the network is told of each row."""
 
     features: Singles  # (rows, features), scaled
-    daily: Singles  # (rows, days): the rhythm's log odds of buying on each day, given none before it
+    daily: Singles  # (rows, days): the rhythm's log odds of buying on each day
     weekday: Whole  # of the first day ahead, Monday 0
     habit: Singles  # (rows, 7): log of how much oftener than one in seven the customer came on a weekday
 
@@ -185,15 +187,6 @@ class Lesson:
         return replace(self, watched=np.minimum(self.watched, limit), bought=seen).watched_rows()
 
 
-def _enough(label: pd.DataFrame, days: int) -> None:
-    seen = int(baselines.durations(label, days)[1].sum())
-    if seen < FEWEST:
-        raise TooLittle(
-            f"{seen} next purchases were seen within {days} days and {FEWEST} are needed to learn when customers "
-            "come back; load a longer history"
-        )
-
-
 def _moments(frame: pd.DataFrame) -> NDArray[np.datetime64]:
     return pd.to_datetime(frame["as_of"], utc=True).to_numpy(dtype="datetime64[us]")
 
@@ -216,8 +209,16 @@ def _rhythm_terms(rhythm: btyd.BgNbd, past: btyd.History) -> Floats:
 
 
 def _daily_log_odds(rhythm: btyd.BgNbd, past: btyd.History, days: int) -> Singles:
+    """Log odds of buying on each day, given none before it: half BG/NBD's, half as if nobody had left for good.
+
+    Customers whom it takes for gone come back oftener than it says, and a network cannot argue with certainty:
+    counting its doubts half took the log loss a row from 2.844 to 2.835 (Complete Journey, days 154 to 214).
+    """
     curve = np.hstack([np.ones((len(past.x), 1)), rhythm.survival(*past, days)])
-    return btyd.log_odds(1 - curve[:, 1:] / curve[:, :-1]).astype(np.float32)
+    days_seen = rhythm.alpha + past.T[:, None] + np.arange(days)
+    staying = -np.expm1(-(rhythm.r + past.x)[:, None] * np.log1p(1 / days_seen))
+    odds = (btyd.log_odds(1 - curve[:, 1:] / curve[:, :-1]) + btyd.log_odds(staying)) / 2
+    return odds.astype(np.float32)
 
 
 def _scales(values: Floats) -> Weights:
@@ -240,9 +241,7 @@ def _logs(values: Floats) -> Floats:
     return logs
 
 
-def _given(
-    frame: pd.DataFrame, columns: list[str], scales: Weights, rhythm: tuple[Floats, Singles]
-) -> Given:
+def _given(frame: pd.DataFrame, columns: list[str], scales: Weights, rhythm: tuple[Floats, Singles]) -> Given:
     logs = _logs(matrix(frame, columns))
     missing = np.isnan(logs)
     scaled = np.clip((np.where(missing, scales["fill"], logs) - scales["centre"]) / scales["width"], -4, 4)
@@ -345,44 +344,57 @@ def _descend(lesson: Lesson, days: int, seed: int, growth: Growth, passes: int) 
     import torch
 
     chance = torch.Generator().manual_seed(seed)
-    given = lesson.given
-    basis = torch.from_numpy(_basis(days))
-    sizes = [given.features.shape[1], *[growth.width] * growth.depth, len(basis) + 1]
-    layers = [
-        torch.randn(before, after, generator=chance) * (2 / before) ** 0.5 * (0.1 if number == growth.depth else 1)
-        for number, (before, after) in enumerate(zip(sizes[:-1], sizes[1:], strict=True))
-    ]
-    shifts = [torch.zeros(after) for after in sizes[1:]]
-    week, pull = torch.zeros(7), torch.zeros(1)
-    for part in (*layers, *shifts, week, pull):
-        part.requires_grad_(True)
-    groups = [{"params": layers, "weight_decay": growth.decay}, {"params": [*shifts, week, pull], "weight_decay": 0.0}]
+    parts = _newborn(lesson.given.features.shape[1], days, growth, chance)
+    decayed = [part for name, part in parts.items() if name.startswith("layer")]
+    free = [part for name, part in parts.items() if not name.startswith("layer")]
+    groups = [{"params": decayed, "weight_decay": growth.decay}, {"params": free, "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(groups, lr=growth.rate)
-    features, daily = torch.from_numpy(given.features), torch.from_numpy(given.daily)
-    target = torch.from_numpy((given.weekday[:, None] + np.arange(days)) % 7)
-    habits = torch.from_numpy(given.habit)
-    watched, bought = torch.from_numpy(lesson.watched), torch.from_numpy(lesson.bought)
-    ahead = torch.arange(1, days + 1)
+    rows_told = _tensors(lesson, days)
     for _ in range(passes):
-        for rows in torch.randperm(len(features), generator=chance).split(growth.batch):
-            hidden = features[rows]
-            for layer, shift in zip(layers[:-1], shifts[:-1], strict=True):
-                hidden = torch.relu(hidden @ layer + shift)
-                if growth.dropout:
-                    keep = torch.rand(hidden.shape, generator=chance) >= growth.dropout
-                    hidden = hidden * keep / (1 - growth.dropout)
-            bent = hidden @ layers[-1] + shifts[-1]
-            on = target[rows]
-            odds = daily[rows] + bent[:, :-1] @ basis + week[on] + (pull + bent[:, -1:]) * habits[rows].gather(1, on)
-            waiting = torch.nn.functional.softplus(odds) * (ahead <= watched[rows][:, None])
-            came = odds.gather(1, watched[rows][:, None] - 1)[:, 0] * bought[rows]
-            loss = (waiting.sum() - came.sum()) / len(rows)
+        for rows in torch.randperm(len(lesson.watched), generator=chance).split(growth.batch):
+            loss = _surprise(parts, [part[rows] for part in rows_told], days, growth, chance)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-        yield {
-            **{f"layer{number}": part.detach().numpy().copy() for number, part in enumerate(layers)},
-            **{f"shift{number}": part.detach().numpy().copy() for number, part in enumerate(shifts)},
-            "week": week.detach().numpy().copy(),
-            "pull": pull.detach().numpy().copy(),
-        }
+        yield {name: part.detach().numpy().copy() for name, part in parts.items()}
+
+
+def _newborn(features: int, days: int, growth: Growth, chance: Any) -> dict[str, Any]:
+    """Weights that know nothing yet; the last layer is small, so that the first answers are the rhythm's."""
+    import torch
+
+    sizes = [features, *[growth.width] * growth.depth, len(_basis(days)) + 1]
+    parts = {"week": torch.zeros(7), "pull": torch.zeros(1)}
+    for number, (before, after) in enumerate(pairwise(sizes)):
+        size = (2 / before) ** 0.5 * (0.1 if number == growth.depth else 1.0)
+        parts[f"layer{number}"] = torch.randn(before, after, generator=chance) * size
+        parts[f"shift{number}"] = torch.zeros(after)
+    return {name: part.requires_grad_(True) for name, part in parts.items()}
+
+
+def _tensors(lesson: Lesson, days: int) -> list[Any]:
+    import torch
+
+    given = lesson.given
+    target = (given.weekday[:, None] + np.arange(days)) % 7
+    habit = np.take_along_axis(given.habit, target, axis=1)
+    told = (given.features, given.daily, target, habit, lesson.watched, lesson.bought)
+    return [torch.from_numpy(part) for part in told]
+
+
+def _surprise(parts: dict[str, Any], rows: list[Any], days: int, growth: Growth, chance: Any) -> Any:
+    """Minus the log likelihood of what happened, a row; `_log_odds` says the same without torch."""
+    import torch
+
+    hidden, daily, target, habit, watched, bought = rows
+    for number in range(growth.depth):
+        hidden = torch.relu(hidden @ parts[f"layer{number}"] + parts[f"shift{number}"])
+        if growth.dropout:
+            kept = torch.rand(hidden.shape, generator=chance) >= growth.dropout
+            hidden = hidden * kept / (1 - growth.dropout)
+    bent = hidden @ parts[f"layer{growth.depth}"] + parts[f"shift{growth.depth}"]
+    odds = daily + bent[:, :-1] @ torch.from_numpy(_basis(days))
+    odds = odds + parts["week"][target] + (parts["pull"] + bent[:, -1:]) * habit
+    waiting = torch.nn.functional.softplus(odds) * (torch.arange(1, days + 1) <= watched[:, None])
+    came = odds.gather(1, watched[:, None] - 1)[:, 0] * bought
+    return (waiting.sum() - came.sum()) / len(odds)

@@ -73,9 +73,8 @@ def load(
 
     with _plainly():
         loaded = steps.ingest(_shop(), kind, paths, source=source, mapping=mapping, dry_run=dry_run)
-        text = "{read} read: {inserted} new, {updated} changed, {unchanged} as before, {rejected} rejected".format(
-            **loaded
-        )
+        counted = "{read} read: {inserted} new, {updated} changed, {unchanged} as before, {rejected} rejected"
+        text = counted.format(**loaded)
         _say(loaded, as_json, f"{text}; see {loaded['rejects_file']}" if loaded["rejected"] else text)
         nothing_kept = loaded["read"] > 0 and loaded["rejected"] >= loaded["read"]
         if nothing_kept or (strict and loaded["rejected"]):
@@ -255,8 +254,15 @@ def demo(
 
 
 def main() -> None:
-    """The console script."""
-    app()
+    """The console script. It leaves at once: on the way out DuckDB's binding would print pages about itself."""
+    code = 0
+    try:
+        app()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _home() -> Path:

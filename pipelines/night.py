@@ -96,6 +96,20 @@ def score(shop: Shop, *, as_of: str | None = None, tell: Tell) -> dict[str, Any]
     }
 
 
+def retrain(shop: Shop, name: str, version: str, *, tell: Tell) -> pd.DataFrame:
+    """Train a recorded version again from what its run says, and score its day: customer_key, score.
+
+    Nothing is registered: this is how somebody checks that a score can be explained by its version.
+    """
+    plan = _plans([name])[0]
+    recorded = registry.facts(promote.address(shop), name, version)
+    with evening(shop, recorded.params["as_of"], {}, tell) as tonight:
+        frame = tonight.frame(plan)
+        trained = learn(plan, tonight.world, frame, seed=int(recorded.params["seed"]), tell=tell)
+        last = frame[frame["as_of"] == tonight.as_of].reset_index(drop=True)
+        return last[["customer_key"]].assign(score=trained.model.score(last))
+
+
 @contextmanager
 def evening(shop: Shop, as_of: str | None, seconds: dict[str, float], tell: Tell) -> Iterator[Evening]:
     """Bring the mirror up to date and compute every feature as of the moment; one night at a time in a home."""
@@ -129,7 +143,7 @@ def _prepare(shop: Shop, as_of: datetime, folder: Path) -> tuple[World, store.St
     bought = snapshot.purchases(ledger, as_of=as_of, timezone=zone)
     world = World(calendar, bought, {}, _churn_days(shop, calendar, as_of))
     lists = plans.plan("recommender").window(world)
-    shelves = [moment for moment in (calendar.back(days) for days in (2 * lists, lists)) if _seen(calendar, moment)]
+    shelves = [moment for moment in (calendar.back(days) for days in (3 * lists, 2 * lists, lists)) if _seen(calendar, moment)]
     moments = labels.moments(calendar, [plan.window(world) for plan in plans.PLANS])
     snapshot.write(ledger, folder, as_of=as_of, moments=moments, timezone=zone, shelf_moments=[*shelves, as_of])
     baskets = {

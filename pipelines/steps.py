@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from customers import catalogue, loading, mirror, profiles, tables
+from customers import catalogue, loading, mirror, nights, profiles, tables
 from customers.shop import Shop
 from pipelines.failures import NothingToDo
 
@@ -27,17 +27,23 @@ def ingest(
     dry_run: bool = False,
 ) -> dict[str, Any]:
     """Load records and bring the mirror up to date; what was read, kept and rejected."""
-    loaded = loading.load(shop, kind, paths, source=source, mapping=mapping, dry_run=dry_run)
+    columns = tomllib.loads(mapping.read_text(encoding="utf-8")) if mapping else None
+    loaded = loading.load(shop, kind, paths, source=source, mapping=columns, dry_run=dry_run)
     if not dry_run:
         mirror.refresh(shop)
     return asdict(loaded)
 
 
-def export(shop: Shop, table: str, out: Path) -> int:
+def table(shop: Shop, name: str) -> pd.DataFrame:
+    """A table of the contract as the last night told it; after a replay, as that day would have had it."""
+    return tables.table(shop, name, as_of=nights.last(shop))
+
+
+def export(shop: Shop, name: str, out: Path) -> int:
     """Write a table of the contract to a file by its ending; the number of rows. A file appears whole or not at all."""
     if out.suffix not in WRITERS:
         raise NothingToDo(f"cannot write {out.name}; end it in .csv, .parquet or .ndjson")
-    frame = tables.table(shop, table)
+    frame = table(shop, name)
     partial = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     _write(frame, partial, WRITERS[out.suffix])
     partial.replace(out)

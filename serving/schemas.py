@@ -157,11 +157,11 @@ class AtRisk(BaseModel):
     value_at_risk: str | None = None
     last_purchase_at: datetime | None
     expected_next_purchase_at: datetime | None
-    days_overdue: int | None
+    days_overdue: float | None = Field(description="Days that the silence is longer than the usual gap.")
     open_complaints: int | None = None
     reasons: list[str]
     suggested_offer_id: str | None = None
-    contactable: list[str] | None = None
+    contactable: bool
 
 
 class AtRiskPage(BaseModel):

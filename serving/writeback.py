@@ -71,26 +71,29 @@ def of_timing(frame: pd.DataFrame, back: scorer.Return) -> Iterator[Row]:
 
 
 def of_lists(shelf: pd.DataFrame, ranked: pd.DataFrame) -> Iterator[Row]:
-    """A row a customer: best score, and a list each of "any", "again", "new", and "fallback".
+    """A row a customer: best score, and a list each of "any", "again", "new", then "why" and "fallback".
 
-    An entry of a list is [product_key, score, source, reason], best first; the reason is left out where the
-    source says it all, and `listed` puts it back.
+    An entry of a list is [product_key, score, source], best first; "why" has the reasons, by product_key, that
+    the source does not say by itself. `listed` puts them together.
     """
     fallback = dict(zip(shelf["customer_key"].tolist(), (~scorer.has_figures(shelf)).tolist(), strict=True))
     columns = ("customer_key", "list", "product_key", "score", "source", "reason")
     entries = zip(*(ranked[name].tolist() for name in columns), strict=True)
     for key, mine in groupby(entries, key=itemgetter(0)):
-        detail: dict[str, Any] = {name: [] for name in scorer.LISTS} | {"fallback": fallback[key]}
-        for _, name, *entry in mine:
-            detail[name].append(entry if entry[2] == "again" else entry[:3])
+        detail: dict[str, Any] = {name: [] for name in scorer.LISTS}
+        detail |= {"why": {}, "fallback": fallback[key]}
+        for _, name, product, score, source, reason in mine:
+            detail[name].append((product, score, source))
+            if source == "again":
+                detail["why"][str(product)] = reason
         best = max((entry[1] for name in scorer.LISTS for entry in detail[name]), default=0.0)
         yield key, best, _dumps(detail)
 
 
 def listed(detail: Mapping[str, Any], name: str) -> Iterator[tuple[int, int, float, str, str]]:
     """One kept list again: rank, product_key, score, source, reason."""
-    for rank, (product_key, score, source, *reason) in enumerate(detail[name], start=1):
-        yield rank, product_key, score, source, reason[0] if reason else words.why_product(source)
+    for rank, (product_key, score, source) in enumerate(detail[name], start=1):
+        yield rank, product_key, score, source, detail["why"].get(str(product_key), words.why_product(source))
 
 
 def chances(back: scorer.Return, row: int) -> dict[int, float | None]:

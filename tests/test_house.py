@@ -13,7 +13,7 @@ DOORS = {
     "cryptography": ["customers/"],
     "feast": ["features/"],
     "ibis": ["features/"],
-    "implicit": ["models/recommender.py"],
+    "implicit": ["models/tastes.py"],
     "lightgbm": ["models/churn.py"],
     "torch": ["models/timing.py"],
     "mlflow": ["models/registry.py"],

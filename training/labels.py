@@ -65,7 +65,7 @@ def moments(calendar: Calendar, windows: Sequence[int], *, most: int = 14, gap_d
     step = max(1, -(-(longest - gap_days) // most))
     step += step % 7 == 0
     spread = range(gap_days, longest + 1, step)
-    wanted = {0, *(days for window in windows for days in (window, 2 * window) if days <= longest), *spread}
+    wanted = {0, *(days for window in windows for days in (window, 2 * window, 3 * window) if days <= longest), *spread}
     return [calendar.back(days) for days in sorted(wanted, reverse=True)]
 
 

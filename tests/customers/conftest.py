@@ -1,5 +1,6 @@
 """A corner shop in a temporary home, and a way to hand it files."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,10 +14,16 @@ from customers.shop import Shop
 LINES = "order_id,customer_id,product_id,sold_at,quantity,amount\n"
 
 
+@pytest.fixture(scope="session")
+def new_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home as `init` leaves it; copying it is quicker than making each anew."""
+    return shop.init(tmp_path_factory.mktemp("new") / "shop", timezone="Europe/Berlin", currency="EUR").home
+
+
 @pytest.fixture
-def corner_shop(tmp_path: Path) -> Shop:
+def corner_shop(new_home: Path, tmp_path: Path) -> Shop:
     """Open since this morning, in Berlin, with nothing in it."""
-    return shop.init(tmp_path / "shop", timezone="Europe/Berlin", currency="EUR")
+    return shop.open(shutil.copytree(new_home, tmp_path / "shop"))
 
 
 @pytest.fixture

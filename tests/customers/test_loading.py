@@ -46,7 +46,8 @@ def test_two_sales_are_two_lines(corner_shop: Shop, sell: Sell, rows: Rows) -> N
 
 
 def test_loading_twice_changes_nothing(corner_shop: Shop, sell: Sell, rows: Rows) -> None:
-    lines = "1,anna,bread,2017-11-01T10:00:00Z,1,2.50\n1,anna,bread,2017-11-01T10:00:00Z,1,2.50\n1,anna,milk,2017-11-01T10:00:00Z,1,1\n"
+    bread = "1,anna,bread,2017-11-01T10:00:00Z,1,2.50\n"
+    lines = bread + bread + "1,anna,milk,2017-11-01T10:00:00Z,1,1\n"
     assert told(sell(corner_shop, lines)) == (3, 0, 0, 0)
     before = rows(corner_shop, "select * from transactions order by order_id, line_id")
     assert told(sell(corner_shop, lines)) == (0, 0, 3, 0)
@@ -182,7 +183,7 @@ def test_a_mapping_says_which_column_is_which(corner_shop: Shop, hand_in: Sell) 
 
 @pytest.mark.parametrize("text", ["", LINES, "\n"])
 def test_an_empty_file_is_said_to_be_empty(corner_shop: Shop, hand_in: Sell, text: str) -> None:
-    with pytest.raises(ShopError, match="no rows in|no column"):
+    with pytest.raises(ShopError, match=r"no rows in|no column"):
         hand_in(corner_shop, "transactions", text)
 
 
@@ -286,26 +287,26 @@ CHILD = """
 import sys
 from pathlib import Path
 from customers import loading, orders, shop
-orders.SLICE = 100
+orders.SLICE = 50
 print("loading", flush=True)
 loading.load(shop.open(Path(sys.argv[1])), "transactions", [sys.argv[2]])
 """
 
 
 def test_a_killed_load_leaves_whole_orders_and_can_be_finished(corner_shop: Shop, tmp_path: Path, rows: Rows) -> None:
-    """Killed four times, each time once it has got further than before."""
+    """Killed three times, each time once it has got further than before."""
     path = tmp_path / "lines.csv"
-    orders, per_order = 3_000, 7
+    orders, per_order = 1_200, 5
     path.write_text(
         LINES
         + "".join(f"{n:05},c{n % 50},p{line},2017-11-01,1,1\n" for n in range(orders) for line in range(per_order))
     )
     reached = 0
-    for _ in range(4):
+    for _ in range(3):
         child = subprocess.Popen(
             [sys.executable, "-c", CHILD, str(corner_shop.home), str(path)], cwd=Path(shop.__file__).parents[1]
         )
-        while child.poll() is None and _lines(rows, corner_shop) <= reached + 300:
+        while child.poll() is None and _lines(rows, corner_shop) <= reached + 200:
             time.sleep(0.01)
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
@@ -317,7 +318,7 @@ def test_a_killed_load_leaves_whole_orders_and_can_be_finished(corner_shop: Shop
     assert finished.inserted + finished.unchanged == orders * per_order
     assert finished.unchanged == reached
     assert rows(corner_shop, "pragma integrity_check") == [("ok",)]
-    assert rows(corner_shop, "select count(*), sum(amount_minor) from transactions") == [(21_000, 2_100_000)]
+    assert rows(corner_shop, "select count(*), sum(amount_minor) from transactions") == [(6_000, 600_000)]
 
 
 def _lines(rows: Rows, where: Shop) -> int:

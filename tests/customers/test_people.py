@@ -16,7 +16,8 @@ from customers.vault import Vault, VaultError
 
 PEOPLE = (
     "customer_id,given_name,family_name,email,phone,birth_date,city,preferences,joined_at,age_band,work_email\n"
-    'c1,小明,王,Xiaoming@Example.COM,+86 138 0013 8000,1990-02-28,上海,"{""size"": ""M""}",2017-01-01,25-34,w@example.com\n'
+    'c1,小明,王,Xiaoming@Example.COM,+86 138 0013 8000,1990-02-28,上海,"{""size"": ""M""}",'
+    "2017-01-01,25-34,w@example.com\n"
     "c2,José,Núñez,jose@example.com,0049 30 123456,,Berlin,,,35-44,\n"
     "c3,Jose,Canary-Kanarienvogel,,,,,,,,\n"
 )
@@ -185,6 +186,7 @@ def test_an_id_of_two_sources_is_written_with_its_source(corner_shop: Shop, hand
     assert keys["8"] == keys["files:8"]
     assert "9" not in keys
     assert "nobody:7" not in keys
+    assert profiles.keys_of(corner_shop, ["\ud800", "a\0", ":", ""]) == {}
     named = profiles.ids_of(corner_shop, keys.values())
     assert named[keys["till:7"]] == "till:7"
     assert named[keys["files:7"]] == "files:7"

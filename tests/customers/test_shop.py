@@ -12,7 +12,7 @@ from customers.shop import ShopError
 
 
 def test_a_place_without_a_shop_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(ShopError, match="no shop at .* yet; run: regulars init"):
+    with pytest.raises(ShopError, match=r"no shop at .* yet; run: regulars init"):
         shop.open(tmp_path)
 
 

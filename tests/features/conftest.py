@@ -128,6 +128,8 @@ def shop(tmp_path: Path) -> Callable[..., Path]:
 
 REAL_ZONE = "America/New_York"
 REAL_NOW = datetime(2018, 1, 1, 5, tzinfo=UTC)
+REAL_MORNINGS = midnights(REAL_NOW, REAL_ZONE, every=45, count=5)
+REAL_NOON = at("2017-08-05 15:30", REAL_ZONE)
 
 
 @pytest.fixture(scope="session")
@@ -161,6 +163,23 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def real_snapshot(real: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real shop as of its now, seen from five mornings and one noon; lists for the now and the noon."""
+    from features import snapshot
+
+    out = tmp_path_factory.mktemp("snapshot")
+    snapshot.write(
+        real,
+        out,
+        as_of=REAL_NOW,
+        moments=[*REAL_MORNINGS, REAL_NOON],
+        timezone=REAL_ZONE,
+        shelf_moments=[REAL_NOW, REAL_NOON],
+    )
+    return out
+
+
+@pytest.fixture(scope="session")
 def paper() -> Any:
     """The functions above, for tests that write their shop themselves."""
     from types import SimpleNamespace
@@ -174,4 +193,6 @@ def paper() -> Any:
         read=read,
         zone=REAL_ZONE,
         now=REAL_NOW,
+        mornings=REAL_MORNINGS,
+        noon=REAL_NOON,
     )

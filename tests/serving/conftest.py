@@ -110,7 +110,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with features as of its now and three champions of version 1; copy it before changing it."""
     from customers import clock
     from customers import shop as shops
-    from features import snapshot, store
+    from features import snapshot
+    from serving import desk
 
     folder = tmp_path_factory.mktemp("shop")
     shop = shops.init(folder / "home", timezone=str(ZONE), currency="USD", now="last-sale")
@@ -118,7 +119,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     now = clock.now(shop)
     moments = [now - timedelta(days=days) for days in (0, 30, 58, 86, 114)]
     snapshot.write(shop.home / "ledger", shop.home / "features", as_of=now, moments=moments, timezone=shop.timezone)
-    features = store.open(shop.home / "features")
+    features = desk.of(shop).features
     features.apply()
     features.materialise(now)
     _publish(shop, features, now)
@@ -146,15 +147,13 @@ def open_counter(home: Path) -> Iterator[SimpleNamespace]:
 
 def run_night(shop) -> tuple[int, int]:
     """Score everybody with the champions, as a night does at its end."""
-    from features import store
     from serving import desk, writeback
 
     here = desk.of(shop)
-    features = store.open(shop.home / "features")
-    features.apply()  # the home was copied, and Feast knows where its files lay
+    here.features.apply()  # the home was copied, and Feast knows where its files lay
     champions = {name: here.champion(name) for name in desk.MODELS}
     speakers = {name: (champion.version, champion.model) for name, champion in champions.items()}
-    return writeback.everyone(shop, features, speakers, here.now())
+    return writeback.everyone(shop, here.features, speakers, here.now())
 
 
 class Counter(SimpleNamespace):

@@ -44,7 +44,7 @@ def assert_problem(response: Any, status: int) -> dict[str, Any]:
         ({"customer_ids": ["c000"], CANARY: CANARY}, ""),
         ([CANARY], ""),
         (CANARY, ""),
-        (None, ""),
+        (7, ""),
     ],
 )
 def test_a_wrong_field_is_pointed_at_and_not_repeated(counter: Any, path: str, question: Any, pointer: str) -> None:
@@ -83,6 +83,7 @@ def _json(value: Any) -> str:
         '{"customer_ids": ["\\ud800"]}',
         "\xff",
         "",
+        "null",
     ],
 )
 def test_what_is_not_json_is_refused(counter: Any, body: str) -> None:

@@ -112,7 +112,23 @@ def test_the_night_writes_what_the_door_says(fresh: Any, night: Any) -> None:
     assert len(kept["churn"]["rfm"]) == 3
     assert kept["timing"].keys() == {"p", "days", "cdf", "fallback"}
     assert kept["timing"]["cdf"] == sorted(kept["timing"]["cdf"])
-    assert kept["recommender"].keys() == {"any", "again", "new", "fallback"}
+    assert kept["recommender"].keys() == {"any", "again", "new", "why", "fallback"}
+
+
+def test_exports_read_what_the_night_wrote(fresh: Any, night: Any) -> None:
+    from customers import tables
+
+    night(fresh.shop)
+    said = tables.table(fresh.shop, "scores").set_index("customer_id").loc["c000"]
+    answer = result(fresh.ask("/v1/churn", {"customer_ids": ["c000"]}).json())
+    assert (said["churn_probability"], said["churn_band"]) == (answer["probability"], answer["band"])
+    back = result(fresh.ask("/v1/next-purchase", {"customer_ids": ["c000"]}).json())
+    assert said["p_purchase_7d"] == back["p"]["7"]
+    listed = tables.table(fresh.shop, "recommendations")
+    mine = listed[(listed["customer_id"] == "c000") & (listed["list"] == "any")].head(10)
+    items = result(fresh.ask("/v1/recommendations", {"customer_ids": ["c000"]}).json())["items"]
+    assert mine["product_id"].tolist() == [entry["product_id"] for entry in items]
+    assert mine["score"].tolist() == [entry["score"] for entry in items]
 
 
 def test_a_promotion_is_noticed_without_a_restart(fresh: Any, make_champion: Any) -> None:

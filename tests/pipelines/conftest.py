@@ -1,0 +1,38 @@
+"""A small grocer's home after its first night."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from customers import shop as shops
+from customers.shop import Shop
+from pipelines import night, steps
+
+
+def open_shop(home: Path, files: Path) -> Shop:
+    """A home with the small grocer's records, no night yet."""
+    shop = shops.init(home, timezone="America/New_York", currency="USD", now="last-sale")
+    for kind in ("customers", "products", "transactions"):
+        steps.ingest(shop, kind, [files / f"{kind}.csv"], source="files")
+    return shop
+
+
+def silent(text: str) -> None:
+    """Nobody watches the night in a test."""
+
+
+@pytest.fixture(scope="session")
+def first_night(small_shop_files: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The home after one night, and what the night told; copy the home before changing it."""
+    shop = open_shop(tmp_path_factory.mktemp("grocer") / "home", small_shop_files)
+    return shop.home, night.run(shop, tell=silent)
+
+
+@pytest.fixture
+def home(first_night: tuple[Path, dict[str, Any]], tmp_path: Path) -> Callable[[], Shop]:
+    """A copy of the home after its first night. MLflow keeps absolute paths, so it goes on where it was."""
+    copied = tmp_path / "home"
+    shutil.copytree(first_night[0], copied)
+    return shops.open(copied)

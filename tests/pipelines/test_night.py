@@ -1,0 +1,156 @@
+"""A night over a small grocer: what it tells, what it writes, and what it leaves alone."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import LINE, write_csv
+from customers import champions, profiles, scores, tables
+from customers import shop as shops
+from customers.shop import Shop, ShopError
+from pipelines import night, steps
+from pipelines.failures import NothingToDo
+from training import promote
+
+NIGHT = tuple[Path, dict[str, Any]]
+EARLIER = "2025-06-20"
+
+
+def silent(text: str) -> None:
+    """Nobody watches the night in a test."""
+
+
+def replayed(shop: Shop) -> pd.DataFrame:
+    night.run(shop, as_of=EARLIER, tell=silent)
+    return steps.table(shop, "scores")
+
+
+def test_every_model_is_told_beside_its_baselines(first_night: NIGHT) -> None:
+    models = first_night[1]["models"]
+    assert set(models) == {"recommender", "churn", "timing"}
+    assert set(models["churn"]["baselines"]) == {
+        "baselines.RecencyChurn", "baselines.RfmLogistic", "baselines.BgNbdChurn",
+    }  # fmt: skip
+    for told in models.values():
+        assert told["promoted"]
+        assert not told["fallback"]
+        assert set(told["metrics"]) == set(next(iter(told["baselines"].values())))
+
+
+def test_everyone_with_a_purchase_has_one_score_a_model(first_night: NIGHT) -> None:
+    shop = shops.open(first_night[0])
+    frame = tables.table(shop, "scores")
+    assert len(frame) == 220 == frame["customer_id"].nunique()
+    assert first_night[1]["scores_written"] == 3 * 220
+
+
+def test_churn_and_the_curve_are_one_number(first_night: NIGHT) -> None:
+    frame = tables.table(shops.open(first_night[0]), "scores")
+    assert frame["churn_horizon_days"].eq(28).all()
+    np.testing.assert_allclose(frame["p_purchase_28d"], 1 - frame["churn_probability"], atol=1e-9)
+
+
+def test_curves_never_fall(first_night: NIGHT) -> None:
+    for cdf in tables.table(shops.open(first_night[0]), "timing")["cdf"]:
+        assert len(cdf) == 100
+        assert (np.diff(cdf) >= 0).all()
+
+
+def test_lists_keep_their_word(first_night: NIGHT) -> None:
+    frame = tables.table(shops.open(first_night[0]), "recommendations")
+    assert frame.groupby(["customer_id", "list"])["rank"].agg(lambda ranks: list(ranks) == list(range(1, len(ranks) + 1))).all()
+    again, new = (frame[frame["list"] == name] for name in ("again", "new"))
+    both = again.merge(new, on=["customer_id", "product_id"])
+    assert both.empty
+
+
+def test_the_same_night_again_finds_its_models(first_night: NIGHT) -> None:
+    shop = shops.open(first_night[0])
+    before = tables.table(shop, "scores")
+    told = night.run(shop, tell=silent)
+    assert {name: model["version"] for name, model in told["models"].items()} == dict.fromkeys(told["models"], "1")
+    pd.testing.assert_frame_equal(tables.table(shop, "scores"), before)
+    assert len(champions.history(shop)) == 3
+
+
+def test_a_version_leads_to_a_run_that_trains_the_same_again(first_night: NIGHT) -> None:
+    shop = shops.open(first_night[0])
+    key, said = next(iter(scores.current(shop, "churn")[["customer_key", "value"]].itertuples(index=False)))
+    version = scores.latest(shop, int(key))["churn"].version
+    again = night.retrain(shop, "churn", version, tell=silent)
+    assert again.loc[again["customer_key"] == key, "score"].item() == pytest.approx(said, abs=1e-9)
+
+
+def test_a_replay_moves_no_champion_and_no_profile(first_night: NIGHT) -> None:
+    shop = shops.open(first_night[0])
+    before = scores.latest(shop, profiles.keys_of(shop, ["c001"])["c001"])["churn"]
+    told = night.run(shop, as_of=EARLIER, only=["churn"], tell=silent)
+    assert not told["models"]["churn"]["promoted"]
+    assert "replay" in told["models"]["churn"]["why"]
+    assert promote.overview(shop)[1]["version"] == "1"
+    assert scores.latest(shop, profiles.keys_of(shop, ["c001"])["c001"])["churn"] == before
+
+
+def test_what_arrives_late_does_not_change_an_old_replay(first_night: NIGHT, tmp_path: Path) -> None:
+    shop = shops.open(first_night[0])
+    before = replayed(shop)
+    line = ("late-1", 0, "c001", "p01", "2025-06-10T12:00:00", 1, 3, 0)
+    steps.ingest(shop, "transactions", [write_csv(tmp_path / "late.csv", LINE, [line])], source="files")
+    pd.testing.assert_frame_equal(replayed(shop)[before.columns.drop([c for c in before if c.endswith("_version")])],
+                                  before[before.columns.drop([c for c in before if c.endswith("_version")])])  # fmt: skip
+    told = night.run(shop, tell=silent)
+    assert told["models"]["churn"]["version"] != "1", "tonight's own run does see the late sale"
+
+
+def test_going_back_follows_the_log(first_night: NIGHT) -> None:
+    shop = shops.open(first_night[0])
+    newest = night.train(shop, "churn", as_of="2025-07-20", tell=silent)["version"]
+    assert promote.promote(shop, "churn", why="by hand") == newest
+    assert promote.rollback(shop, "churn") != newest
+    assert [entry.action for entry in champions.history(shop, "churn")][-2:] == ["promoted", "rolled back"]
+
+
+def test_nothing_to_go_back_to_is_said(first_night: NIGHT) -> None:
+    with pytest.raises(ShopError, match="no earlier champion"):
+        promote.rollback(shops.open(first_night[0]), "recommender")
+
+
+def one_customer(home: Path, folder: Path) -> Shop:
+    shop = shops.init(home, timezone="UTC", currency="EUR", now="last-sale")
+    lines = [(f"o{day}", 0, "only", "p1", f"2025-01-{day:02d}T10:00:00", 1, 5, 0) for day in (2, 9, 16)]
+    steps.ingest(shop, "transactions", [write_csv(folder / "lines.csv", LINE, lines)], source="files")
+    return shop
+
+
+def test_one_customer_is_served_the_fallback_and_told_so(tmp_path: Path) -> None:
+    shop = one_customer(tmp_path / "home", tmp_path)
+    told = night.run(shop, tell=silent)
+    assert all(model["fallback"] for model in told["models"].values())
+    frame = tables.table(shop, "scores")
+    assert frame["customer_id"].tolist() == ["only"]
+    assert frame["fallback"].all()
+    assert frame["churn_probability"].between(0, 1).all()
+
+
+def test_a_shop_without_sales_is_told_what_to_do(tmp_path: Path) -> None:
+    shop = shops.init(tmp_path / "home", timezone="UTC", currency="EUR")
+    with pytest.raises(NothingToDo, match="regulars load transactions"):
+        night.run(shop, tell=silent)
+
+
+def test_an_unknown_model_is_named(first_night: NIGHT) -> None:
+    with pytest.raises(NothingToDo, match="weather"):
+        night.run(shops.open(first_night[0]), only=["weather"], tell=silent)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "ndjson"])
+def test_tables_are_exported_by_ending(first_night: NIGHT, tmp_path: Path, ending: str) -> None:
+    out = tmp_path / f"scores.{ending}"
+    assert steps.export(shops.open(first_night[0]), "scores", out) == 220
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+    read: dict[str, Callable[..., pd.DataFrame]] = {"csv": pd.read_csv, "parquet": pd.read_parquet}
+    frame = pd.read_json(out, lines=True) if ending == "ndjson" else read[ending](out)
+    assert len(frame) == 220
