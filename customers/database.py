@@ -104,7 +104,7 @@ def fetched(
     if connection.dialect.name == "sqlite":
         fetch: Any = connection.execute(query).cursor.fetchmany
     else:
-        fetch = connection.execution_options(stream_results=True).execute(query).fetchmany
+        fetch = connection.execute(query, execution_options={"stream_results": True}).fetchmany
     while rows := fetch(size):
         yield rows
 

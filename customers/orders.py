@@ -110,11 +110,13 @@ def _shape(records: Records, source: str, customers: pa.Table, products: pa.Tabl
     """Lines as the ledger keeps them. A return takes away; a line without an id is its product's nth in the order.
 
     `sweep` says what else of the order goes: 2 all lines that are not here (the load has the whole order),
-    1 only lines numbered by us (from now on the order's lines come with ids), 0 none (a line was turned away).
+    1 only lines numbered by us (from now on the order's lines come with ids), 0 none (some line was turned away).
     """
     records.connection.register("customers_known", customers)
     records.connection.register("products_known", products)
     # `concat` takes null for nothing, and no value is an empty text, so no two lines are written alike.
+    # Of a line that is none nobody knows whose it was: then no order can be taken for whole.
+    unreadable = "true" if records.count("broken") else "false"
     said = ", chr(31), ".join(SAID).replace("quantity", "(quantity * 1000000)::bigint")
     records.connection.execute(
         f"""
@@ -128,8 +130,8 @@ def _shape(records: Records, source: str, customers: pa.Table, products: pa.Tabl
                   from checked where reason is null and not again));
         create temp table orders as
           select order_id, (md5_number_lower({literal(source)} || chr(31) || order_id) >> 1)::bigint as order_key,
-                 order_id in (select {_order_id()} from raw join checked using (file_no, row_no)
-                              where reason is not null) as broken
+                 {unreadable} or order_id in (select {_order_id()} from raw join checked using (file_no, row_no)
+                                              where reason is not null) as broken
           from (select distinct order_id from digested);
         """
     )

@@ -5,6 +5,7 @@ The columns are a promise to other people's programs: they are all there also wh
 
 import json
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any
 
 import duckdb
@@ -76,18 +77,18 @@ REASONS = {"again": "bought before", "new": "liked by customers with a similar t
 BANDS = ("high", "medium")
 
 
-def table(shop: Shop, name: str) -> pd.DataFrame:
-    """A table by the name under which it is exported."""
+def table(shop: Shop, name: str, *, as_of: datetime | None = None) -> pd.DataFrame:
+    """A table by the name under which it is exported; as of the newest moment that was scored, or of a given one."""
     if name not in TABLES:
         raise ShopError(f"unknown table {name!r}; there are {', '.join(TABLES)}")
-    return TABLES[name](shop)
+    return TABLES[name](shop, as_of=as_of)
 
 
-def scores(shop: Shop) -> pd.DataFrame:
+def scores(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
     """What is said now about every customer who has a churn score."""
-    churn = _answers(shop, "churn")
-    timing = _answers(shop, "timing").set_index("customer_key")["answer"].to_dict()
-    versions = {model: run.version for model in MODELS if (run := ledger_of_scores.newest(shop, model))}
+    churn = _answers(shop, "churn", as_of)
+    timing = _answers(shop, "timing", as_of).set_index("customer_key")["answer"].to_dict()
+    versions = {model: run.version for model in MODELS if (run := ledger_of_scores.newest(shop, model, as_of))}
     rows = []
     for key, said, answer in zip(churn["customer_key"], churn["value"], churn["answer"], strict=True):
         when = timing.get(key, {})
@@ -108,48 +109,52 @@ def scores(shop: Shop) -> pd.DataFrame:
     return _named(shop, rows, SCORES)
 
 
-def timing(shop: Shop) -> pd.DataFrame:
+def timing(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
     """The chance of a purchase within d days, d = 1, 2, ..., as a list that never falls."""
-    answers = _answers(shop, "timing")
-    as_of = answers.attrs.get("as_of")
+    answers = _answers(shop, "timing", as_of)
+    moment = answers.attrs.get("as_of")
     rows = [
-        {"customer_key": key, "as_of": as_of, "cdf": answer.get("cdf", [])}
+        {"customer_key": key, "as_of": moment, "cdf": answer.get("cdf", [])}
         for key, answer in zip(answers["customer_key"], answers["answer"], strict=True)
     ]
     return _named(shop, rows, TIMING)
 
 
-def recommendations(shop: Shop) -> pd.DataFrame:
+def recommendations(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
     """A row a customer, list and rank."""
-    answers = _answers(shop, "recommender")
+    answers = _answers(shop, "recommender", as_of)
     rows = [
-        {"customer_key": key, "list": list_, "rank": rank, "product_key": product, "score": score, "source": source}
+        (key, list_, rank, product, score, source, reason[0] if reason else REASONS.get(source))
         for key, answer in zip(answers["customer_key"], answers["answer"], strict=True)
         for list_ in ("any", "again", "new")
-        for rank, (product, score, source) in enumerate(answer.get(list_) or [], 1)
+        for rank, (product, score, source, *reason) in enumerate(answer.get(list_) or [], 1)
     ]
-    frame = pd.DataFrame(rows, columns=["customer_key", "list", "rank", "product_key", "score", "source"])
+    frame = pd.DataFrame(rows, columns=["customer_key", "list", "rank", "product_key", "score", "source", "reason"])
     frame["product_id"] = frame["product_key"].map(catalogue.ids_of(shop, frame["product_key"].unique()))
-    frame["reason"] = frame["source"].map(REASONS)
     return _named(shop, frame, RECOMMENDATIONS)
 
 
 def at_risk(
-    shop: Shop, *, n: int | None = None, min_value: float | None = None, bands: Sequence[str] = BANDS
+    shop: Shop,
+    *,
+    as_of: datetime | None = None,
+    n: int | None = None,
+    min_value: float | None = None,
+    bands: Sequence[str] = BANDS,
 ) -> pd.DataFrame:
     """The customers who are drifting away, the likeliest first; `n` of them, or all."""
-    churn = _answers(shop, "churn")
+    churn = _answers(shop, "churn", as_of)
     churn["churn_band"] = [answer.get("band") for answer in churn["answer"]]
     churn = churn[churn["churn_band"].isin(list(bands))]
     churn = churn.sort_values(["value", "customer_key"], ascending=[False, True], kind="stable")[:n]
     if min_value is not None:
         churn = churn.head(0)  # without a value of each customer nobody is known to be worth that much
-    as_of = churn.attrs.get("as_of")
+    moment = churn.attrs.get("as_of")
     days = {
         key: (answer.get("days") or {}).get("p50")
-        for key, answer in _answers(shop, "timing")[["customer_key", "answer"]].itertuples(index=False)
+        for key, answer in _answers(shop, "timing", as_of)[["customer_key", "answer"]].itertuples(index=False)
     }
-    visits = _visits(shop, as_of)
+    visits = _visits(shop, moment)
     awaited = pd.to_timedelta(churn["customer_key"].map(days).astype("float64"), unit="D")
     frame = pd.DataFrame(
         {
@@ -157,7 +162,7 @@ def at_risk(
             "churn_probability": churn["value"],
             "churn_band": churn["churn_band"],
             "last_purchase_at": churn["customer_key"].map(visits["last_purchase_at"]),
-            "expected_next_purchase_at": awaited + pd.Timestamp(as_of or EPOCH),
+            "expected_next_purchase_at": awaited + pd.Timestamp(moment or EPOCH),
             "days_overdue": churn["customer_key"].map(visits["days_overdue"]),
             "reasons": [answer.get("reasons", []) for answer in churn["answer"]],
             "contactable": _contactable(shop),
@@ -166,8 +171,11 @@ def at_risk(
     return _named(shop, frame, AT_RISK)
 
 
-def customers(shop: Shop) -> pd.DataFrame:
-    """Every customer with what they bought in the shop's currency and their attributes; nothing personal."""
+def customers(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
+    """Every customer with what they bought in the shop's currency and their attributes; nothing personal.
+
+    It tells of now, whatever `as_of` is: profiles have no history.
+    """
     lines = transactions.c
     own = sa.case((lines.currency == shop.currency, lines.amount_minor), else_=0)
     sale = sa.case((lines.kind == "sale", lines.sold_at))
@@ -203,7 +211,7 @@ def customers(shop: Shop) -> pd.DataFrame:
     return _named(shop, frame, CUSTOMERS | dict.fromkeys(map(str, wide), "object"))
 
 
-TABLES: dict[str, Callable[[Shop], pd.DataFrame]] = {
+TABLES: dict[str, Callable[..., pd.DataFrame]] = {
     "scores": scores,
     "timing": timing,
     "recommendations": recommendations,
@@ -212,9 +220,9 @@ TABLES: dict[str, Callable[[Shop], pd.DataFrame]] = {
 }
 
 
-def _answers(shop: Shop, model: str) -> pd.DataFrame:
-    """The newest finished run of a model with each detail read, column `answer`."""
-    frame = ledger_of_scores.current(shop, model)
+def _answers(shop: Shop, model: str, as_of: datetime | None) -> pd.DataFrame:
+    """The newest finished run of a model, or that of a moment, with each detail read, column `answer`."""
+    frame = ledger_of_scores.current(shop, model, as_of)
     frame["answer"] = [json.loads(detail) for detail in frame.pop("detail")]
     return frame
 

@@ -106,7 +106,7 @@ def train(name: str, as_of: AsOf = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def promote(name: str, version: Annotated[int | None, typer.Option()] = None, as_json: AsJson = False) -> None:
+def promote(name: str, version: Annotated[str | None, typer.Option()] = None, as_json: AsJson = False) -> None:
     """Make a version the champion: the newest challenger, or the one named."""
     from training import promote as promotions
 
@@ -212,10 +212,10 @@ def serve(
     workers: Annotated[int, typer.Option(min=1)] = 1,
 ) -> None:
     """Answer over HTTP until Ctrl-C."""
-    from pipelines import steps
+    from serving import launch
 
     with _plainly():
-        steps.serve(_shop(), port=port, workers=workers)
+        launch.serve(_shop(), port=port, workers=workers)
 
 
 @app.command()
@@ -248,9 +248,9 @@ def demo(
     with _plainly():
         demonstration.play(_home(), tell=_tell)
         if serve:
-            from pipelines import steps
+            from serving import launch
 
-            steps.serve(_shop(), port=port, workers=1)
+            launch.serve(_shop(), port=port)
 
 
 def main() -> None:

@@ -21,12 +21,14 @@ import pyarrow.parquet as pq
 from customers import clock, mirror, nights
 from customers.shop import Shop
 from features import snapshot, store
+from models import registry
 from models.base import Model
 from pipelines import versions
 from pipelines.failures import NothingToDo
 from serving import writeback
-from training import labels, plans
+from training import labels, plans, promote
 from training.plans import Plan, World
+from training.train import train as learn
 
 Tell = Callable[[str], None]
 
@@ -143,7 +145,7 @@ def _prepare(shop: Shop, as_of: datetime, folder: Path) -> tuple[World, store.St
     bought = snapshot.purchases(ledger, as_of=as_of, timezone=zone)
     world = World(calendar, bought, {}, _churn_days(shop, calendar, as_of))
     lists = plans.plan("recommender").window(world)
-    shelves = [moment for moment in (calendar.back(days) for days in (3 * lists, 2 * lists, lists)) if _seen(calendar, moment)]
+    shelves = [calendar.back(n * lists) for n in (3, 2, 1) if n * lists < calendar.history_days]
     moments = labels.moments(calendar, [plan.window(world) for plan in plans.PLANS])
     snapshot.write(ledger, folder, as_of=as_of, moments=moments, timezone=zone, shelf_moments=[*shelves, as_of])
     baskets = {
@@ -155,10 +157,6 @@ def _prepare(shop: Shop, as_of: datetime, folder: Path) -> tuple[World, store.St
     features = store.open(folder)
     features.apply()
     return replace(world, baskets=baskets), features
-
-
-def _seen(calendar: labels.Calendar, moment: datetime) -> bool:
-    return calendar.day_of(moment) > calendar.first_day
 
 
 def _churn_days(shop: Shop, calendar: labels.Calendar, as_of: datetime) -> int:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from customers import catalogue, loading, mirror, nights, profiles, tables
+from customers import catalogue, loading, mirror, nights, profiles, scores, tables, transactions
 from customers.shop import Shop
+from models import bundle
 from pipelines.failures import NothingToDo
+from serving import writeback
+from training import plans, promote
 
 WRITERS = {".csv": "csv", ".parquet": "parquet", ".ndjson": "ndjson"}
 
@@ -52,16 +59,14 @@ def export(shop: Shop, name: str, out: Path) -> int:
 
 def recommend(shop: Shop, customer_ids: Sequence[str], n: int) -> dict[str, list[dict[str, Any]]]:
     """The last night's merged list of each of these customers, best first; empty for one without."""
-    listed = tables.table(shop, "recommendations")
-    mine = listed[listed["customer_id"].isin(customer_ids) & (listed["list"] == "any") & (listed["rank"] <= n)]
-    names = catalogue.names_of(shop, list(catalogue.keys_of(shop, mine["product_id"].unique().tolist()).values()))
-    return {name: _items(mine[mine["customer_id"] == name], names) for name in customer_ids}
+    keys = profiles.keys_of(shop, list(customer_ids))
+    found = {name: _listed(shop, scores.latest(shop, key).get("recommender"), n) for name, key in keys.items()}
+    return {name: found.get(name, []) for name in customer_ids}
 
 
 def at_risk(shop: Shop, n: int) -> list[dict[str, Any]]:
     """Customers slipping away, most endangered first."""
-    frame = tables.table(shop, "at-risk").head(n)
-    return frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return _records(tables.at_risk(shop, n=n))
 
 
 def show(shop: Shop, customer_id: str) -> dict[str, Any]:
@@ -72,8 +77,51 @@ def show(shop: Shop, customer_id: str) -> dict[str, Any]:
     return found
 
 
-def _items(mine: pd.DataFrame, names: Any) -> list[dict[str, Any]]:
-    return mine[["rank", "product_id", "score", "source", "reason"]].to_dict("records")
+def doctor(shop: Shop) -> dict[str, Any]:
+    """Look at the home and say what is there, what is missing, and what to do; nothing is changed."""
+    sold, looked = transactions.last_sold_at(shop), nights.last(shop)
+    champions = bundle.Champions(shop.home / "champions")
+    checks = [
+        _check("home", True, str(shop.home)),
+        _check(
+            "sales", sold is not None, f"the last one {sold}" if sold else "none; run: regulars load transactions FILE"
+        ),
+        _check(
+            "night", looked is not None, f"the last one as of {looked}" if looked else "none yet; run: regulars run"
+        ),
+    ]
+    for plan in plans.PLANS:
+        champion = champions.get(plan.name)
+        missing = champions.errors.get(plan.name, "no champion yet; run: regulars run")
+        checks.append(_check(plan.name, champion is not None, f"version {champion.version}" if champion else missing))
+    return {"checks": checks, "ok": all(check["ok"] for check in checks)}
+
+
+def mlflow_page(shop: Shop, port: int) -> None:
+    """Open MLflow's page on this home until Ctrl-C."""
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", promote.address(shop), "--port", str(port)]
+    subprocess.run(command, check=False)
+
+
+def _listed(shop: Shop, score: scores.Score | None, n: int) -> list[dict[str, Any]]:
+    ranked = list(islice(writeback.listed(score.detail, "any"), n)) if score else []
+    keys = [product for _, product, *_ in ranked]
+    ids, names = catalogue.ids_of(shop, keys), catalogue.names_of(shop, keys)
+    return [
+        {"rank": rank, "product_id": ids[product], "name": names.get(product) or "", "score": score, "source": source,
+         "reason": reason}
+        for rank, product, score, source, reason in ranked
+    ]  # fmt: skip
+
+
+def _check(what: str, ok: bool, found: str) -> dict[str, Any]:
+    return {"what": what, "ok": ok, "found": found}
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as JSON holds them: what is unknown is None."""
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
 
 
 def _write(frame: pd.DataFrame, path: Path, form: str) -> None:

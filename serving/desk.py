@@ -65,6 +65,11 @@ class Desk:
             frame = self.features.now(service, [*keys, NOBODY])
         return frame.rename(columns={"event_timestamp": "as_of"})
 
+    def warm(self) -> None:
+        """Ask once for nobody, so that the first customer does not wait for libraries to load."""
+        for champion in filter(None, map(self.champions.get, MODELS)):
+            self.figures(champion, [])
+
     def keep(self, champion: Champion, frame: pd.DataFrame, rows: Iterable[writeback.Row]) -> None:
         """Write down what a champion said of the customers of a frame, before anybody hears it."""
         writeback.afresh(self.shop, self.memory, champion, frame, rows)

@@ -6,15 +6,14 @@ writes its own file under PROMETHEUS_MULTIPROC_DIR, and any of them can add them
 
 from __future__ import annotations
 
-import os
-
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector
 from starlette.responses import Response
 
 UNMATCHED = "unmatched"
-# prometheus_client decides on import whether it counts in files; this must be read at the same moment.
-_SHARED = "PROMETHEUS_MULTIPROC_DIR" in os.environ
+# prometheus_client decides once, on import, whether it counts in files. The environment may say otherwise by
+# now: Feast, imported after it, sets the variable.
+_SHARED = values.ValueClass is not values.MutexValue
 _OURS = CollectorRegistry()
 _SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 

@@ -154,7 +154,8 @@ def _reasons(model: Any, frame: pd.DataFrame, sure: Flags) -> list[list[str]]:
     if len(rows):
         known = frame.iloc[rows].reset_index(drop=True)
         explained = model.explain(known) if hasattr(model, "explain") else [_USUAL] * len(known)
-        columns = {str(name): known[name].to_numpy(np.float64) for name in known.select_dtypes("number")}
+        numbers = known.select_dtypes("number")
+        columns = dict(zip(map(str, numbers), numbers.to_numpy(np.float64).T, strict=True))
         for row, said in zip(rows.tolist(), words.why_drifting(explained, columns), strict=True):
             reasons[row] = said
     return reasons

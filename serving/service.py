@@ -43,7 +43,7 @@ class Regulars:
 
     def __init__(self) -> None:
         """Open the shop before the first question: the feature store alone takes seconds to load."""
-        desk.here()
+        desk.here().warm()
 
     @bentoml.api(route="/v1/recommendations")
     def recommendations(self, question: RecommendationQuestion, /) -> RecommendationAnswer:
@@ -77,6 +77,7 @@ def _described() -> dict[str, Any]:
     return openapi.describe(_service.openapi_spec.asdict(), ours)
 
 
+logging.getLogger("feast").setLevel(logging.ERROR)  # its advice about itself is not the shop's news
 logging.getLogger("bentoml._internal.server.http_app").addFilter(problems.Discreet())
 _service = cast(Any, Regulars)  # the decorator made a service of the class, which types do not tell
 _service.add_asgi_middleware(Door)

@@ -77,6 +77,7 @@ def test_line_ids_that_come_later_replace_our_own_numbers(
 def test_a_line_turned_away_does_not_remove_the_one_before(corner_shop: Shop, sell: Load, rows: Rows) -> None:
     sell(corner_shop, "1,a,bread,2017-11-01,1,1\n1,a,milk,2017-11-01,1,2\n")
     sell(corner_shop, "1,a,bread,2017-11-01,1,1\n1,a,milk,2017-11-01,1,two\n")
+    sell(corner_shop, "1,a,bread,2017-11-01,1,1\n1,a,milk\n")
     assert rows(corner_shop, "select amount_minor from transactions order by 1") == [(100,), (200,)]
 
 
