@@ -16,9 +16,8 @@ import sqlalchemy as sa
 from customers import catalogue, database, money, profiles
 from customers import scores as ledger_of_scores
 from customers.instants import EPOCH, micros
-from customers.schema import attributes as attributes_table
-from customers.schema import customers as customers_table
-from customers.schema import transactions
+from customers.schema import attributes, transactions
+from customers.schema import customers as known_customers
 from customers.shop import Shop, ShopError
 from customers.sources.files import literal
 
@@ -49,19 +48,6 @@ RECOMMENDATIONS = {
     "source": "object",
     "reason": "object",
 }
-AT_RISK = {
-    "customer_id": "object",
-    "churn_probability": "float64",
-    "churn_band": "object",
-    "value_at_risk": "float64",
-    "last_purchase_at": "datetime64[us, UTC]",
-    "expected_next_purchase_at": "datetime64[us, UTC]",
-    "days_overdue": "float64",
-    "open_complaints": "Int64",
-    "reasons": "object",
-    "suggested_offer_id": "object",
-    "contactable": "bool",
-}
 CUSTOMERS = {
     "customer_id": "object",
     "stage": "object",
@@ -73,8 +59,6 @@ CUSTOMERS = {
     "currency": "object",
 }
 REASONS = {"again": "bought before", "new": "liked by customers with a similar taste", "popular": "popular in the shop"}
-# Whoever is in one of these bands may still be kept; the lapsed have left, the low ones have not.
-BANDS = ("high", "medium")
 
 
 def table(shop: Shop, name: str, *, as_of: datetime | None = None) -> pd.DataFrame:
@@ -86,8 +70,8 @@ def table(shop: Shop, name: str, *, as_of: datetime | None = None) -> pd.DataFra
 
 def scores(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
     """What is said now about every customer who has a churn score."""
-    churn = _answers(shop, "churn", as_of)
-    timing = _answers(shop, "timing", as_of).set_index("customer_key")["answer"].to_dict()
+    churn = answers(shop, "churn", as_of)
+    timing = answers(shop, "timing", as_of).set_index("customer_key")["answer"].to_dict()
     versions = {model: run.version for model in MODELS if (run := ledger_of_scores.newest(shop, model, as_of))}
     rows = []
     for key, said, answer in zip(churn["customer_key"], churn["value"], churn["answer"], strict=True):
@@ -106,23 +90,23 @@ def scores(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
                 **{f"{model}_version": versions.get(model) for model in MODELS},
             }
         )
-    return _named(shop, rows, SCORES)
+    return named(shop, rows, SCORES)
 
 
 def timing(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
     """The chance of a purchase within d days, d = 1, 2, ..., as a list that never falls."""
-    answers = _answers(shop, "timing", as_of)
+    answers = answers(shop, "timing", as_of)
     moment = answers.attrs.get("as_of")
     rows = [
         {"customer_key": key, "as_of": moment, "cdf": answer.get("cdf", [])}
         for key, answer in zip(answers["customer_key"], answers["answer"], strict=True)
     ]
-    return _named(shop, rows, TIMING)
+    return named(shop, rows, TIMING)
 
 
 def recommendations(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
     """A row a customer, list and rank."""
-    answers = _answers(shop, "recommender", as_of)
+    answers = answers(shop, "recommender", as_of)
     rows = [
         (key, list_, rank, product, score, source, reason[0] if reason else REASONS.get(source))
         for key, answer in zip(answers["customer_key"], answers["answer"], strict=True)
@@ -131,73 +115,16 @@ def recommendations(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFram
     ]
     frame = pd.DataFrame(rows, columns=["customer_key", "list", "rank", "product_key", "score", "source", "reason"])
     frame["product_id"] = frame["product_key"].map(catalogue.ids_of(shop, frame["product_key"].unique()))
-    return _named(shop, frame, RECOMMENDATIONS)
+    return named(shop, frame, RECOMMENDATIONS)
 
 
-def at_risk(
-    shop: Shop,
-    *,
-    as_of: datetime | None = None,
-    n: int | None = None,
-    min_value: float | None = None,
-    bands: Sequence[str] = BANDS,
-) -> pd.DataFrame:
-    """The customers who are drifting away, the likeliest first; `n` of them, or all."""
-    churn = _answers(shop, "churn", as_of)
-    churn["churn_band"] = [answer.get("band") for answer in churn["answer"]]
-    churn = churn[churn["churn_band"].isin(list(bands))]
-    churn = churn.sort_values(["value", "customer_key"], ascending=[False, True], kind="stable")[:n]
-    if min_value is not None:
-        churn = churn.head(0)  # without a value of each customer nobody is known to be worth that much
-    moment = churn.attrs.get("as_of")
-    days = {
-        key: (answer.get("days") or {}).get("p50")
-        for key, answer in _answers(shop, "timing", as_of)[["customer_key", "answer"]].itertuples(index=False)
-    }
-    visits = _visits(shop, moment)
-    awaited = pd.to_timedelta(churn["customer_key"].map(days).astype("float64"), unit="D")
-    frame = pd.DataFrame(
-        {
-            "customer_key": churn["customer_key"],
-            "churn_probability": churn["value"],
-            "churn_band": churn["churn_band"],
-            "last_purchase_at": churn["customer_key"].map(visits["last_purchase_at"]),
-            "expected_next_purchase_at": awaited + pd.Timestamp(moment or EPOCH),
-            "days_overdue": churn["customer_key"].map(visits["days_overdue"]),
-            "reasons": [answer.get("reasons", []) for answer in churn["answer"]],
-            "contactable": _contactable(shop),
-        }
-    )
-    return _named(shop, frame, AT_RISK)
-
-
-def customers(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
-    """Every customer with what they bought in the shop's currency and their attributes; nothing personal.
-
-    It tells of now, whatever `as_of` is: profiles have no history.
-    """
-    lines = transactions.c
-    own = sa.case((lines.currency == shop.currency, lines.amount_minor), else_=0)
-    sale = sa.case((lines.kind == "sale", lines.sold_at))
-    bought = (
-        sa.select(
-            lines.customer_key,
-            sa.func.count(sa.case((lines.kind == "sale", lines.order_key)).distinct()).label("orders"),
-            sa.func.min(sale).label("first_purchase_at"),
-            sa.func.max(sale).label("last_purchase_at"),
-            sa.func.sum(own).label("spent"),
-        )
-        .group_by(lines.customer_key)
-        .subquery()
-    )
-    query = sa.select(customers_table, *(column for column in bought.c if column.name != "customer_key")).outerjoin(
-        bought, bought.c.customer_key == customers_table.c.customer_key
-    )
+def customers(shop: Shop) -> pd.DataFrame:
+    """Every customer with what they bought in the shop's currency and their attributes; nothing personal."""
     with database.reading(shop) as connection:
-        frame = pd.DataFrame(connection.execute(query.order_by(customers_table.c.customer_key)).mappings().all())
-        said = connection.execute(sa.select(attributes_table)).mappings().all()
+        frame = pd.DataFrame(connection.execute(_with_purchases(shop)).mappings().all())
+        said = connection.execute(sa.select(attributes)).mappings().all()
     if frame.empty:
-        return _named(shop, [], CUSTOMERS)
+        return named(shop, [], CUSTOMERS)
     frame["orders"] = frame["orders"].fillna(0)
     frame["stage"] = np.where(frame["orders"] > 0, "customer", frame["stage"])
     frame["spent"] = frame["spent"].fillna(0).astype("float64") / 10 ** money.EXPONENTS[shop.currency]
@@ -208,65 +135,48 @@ def customers(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
     wide = facts.pivot(index="customer_key", columns="name", values="value")
     wide = wide.drop(columns=[name for name in wide if name in CUSTOMERS])
     frame = frame.merge(wide, how="left", left_on="customer_key", right_index=True)
-    return _named(shop, frame, CUSTOMERS | dict.fromkeys(map(str, wide), "object"))
+    return named(shop, frame, CUSTOMERS | dict.fromkeys(map(str, wide), "object"))
+
+
+def _with_purchases(shop: Shop) -> sa.Select:
+    lines = transactions.c
+    is_sale = lines.kind == "sale"
+    own = sa.case((lines.currency == shop.currency, lines.amount_minor), else_=0)
+    bought = (
+        sa.select(
+            lines.customer_key,
+            sa.func.count(sa.case((is_sale, lines.order_key)).distinct()).label("orders"),
+            sa.func.min(sa.case((is_sale, lines.sold_at))).label("first_purchase_at"),
+            sa.func.max(sa.case((is_sale, lines.sold_at))).label("last_purchase_at"),
+            sa.func.sum(own).label("spent"),
+        )
+        .group_by(lines.customer_key)
+        .subquery()
+    )
+    facts = [column for column in bought.c if column.name != "customer_key"]
+    same = bought.c.customer_key == known_customers.c.customer_key
+    return sa.select(known_customers, *facts).outerjoin(bought, same).order_by(known_customers.c.customer_key)
 
 
 TABLES: dict[str, Callable[..., pd.DataFrame]] = {
     "scores": scores,
     "timing": timing,
     "recommendations": recommendations,
-    "at-risk": at_risk,
+    "at-risk": risk.at_risk,
     "customers": customers,
 }
 
 
-def _answers(shop: Shop, model: str, as_of: datetime | None) -> pd.DataFrame:
+def answers(shop: Shop, model: str, as_of: datetime | None) -> pd.DataFrame:
     """The newest finished run of a model, or that of a moment, with each detail read, column `answer`."""
     frame = ledger_of_scores.current(shop, model, as_of)
     frame["answer"] = [json.loads(detail) for detail in frame.pop("detail")]
     return frame
 
 
-def _named(shop: Shop, rows: list[dict[str, Any]] | pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
+def named(shop: Shop, rows: list[dict[str, Any]] | pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
     """Customers by their ids, and the promised columns in their order and types."""
     frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(rows)
     if "customer_key" in frame:
         frame["customer_id"] = frame["customer_key"].map(profiles.ids_of(shop, frame["customer_key"].unique()))
     return frame.reindex(columns=list(columns)).astype(columns).reset_index(drop=True)
-
-
-def _contactable(shop: Shop) -> bool:
-    """Whether a customer who has said nothing may be written to or called."""
-    return any(
-        state == "granted" for purpose, state in shop.consent_default.items() if purpose.startswith("marketing_")
-    )
-
-
-def _visits(shop: Shop, as_of: Any) -> pd.DataFrame:
-    """From the mirror: last purchase before `as_of`, and by how many days the usual gap is exceeded."""
-    columns = ["last_purchase_at", "days_overdue"]
-    files = str(shop.home / "ledger" / "month=*" / "part.parquet")
-    if as_of is None or not list((shop.home / "ledger").glob("month=*/part.parquet")):
-        return pd.DataFrame(columns=columns)
-    today = as_of.astimezone(shop.zone).date()
-    with duckdb.connect() as connection:
-        connection.execute("set timezone = 'UTC'")
-        return (
-            connection.execute(
-                f"""
-            with days as (
-              select customer_key, cast(timezone({literal(shop.timezone)}, sold_at) as date) as day,
-                     max(sold_at) as last_at
-              from read_parquet({literal(files)})
-              where customer_key is not null and kind = 'sale'
-                and epoch_us(sold_at) < {micros(as_of)} and epoch_us(known_at) < {micros(as_of)}
-                and (superseded_at is null or epoch_us(superseded_at) >= {micros(as_of)})
-              group by all),
-            gaps as (select *, day - lag(day) over (partition by customer_key order by day) as gap from days)
-            select customer_key, max(last_at) as last_purchase_at,
-                   greatest(0, (date '{today}' - max(day)) - median(gap)) as days_overdue
-            from gaps group by customer_key"""
-            )
-            .df()
-            .set_index("customer_key")
-        )

@@ -334,7 +334,8 @@ def _rfm(frame: pd.DataFrame) -> Floats:
     values = frame[list(RfmLogistic.COLUMNS)].to_numpy(dtype=np.float64, na_value=np.nan)
     # A single purchase leaves no gap to average: the time since then is the least it can be.
     values[:, 3] = np.where(np.isnan(values[:, 3]), values[:, 2], values[:, 3])
-    return np.log1p(np.maximum(np.nan_to_num(values, nan=0.0, posinf=0.0), 0.0))
+    terms: Floats = np.log1p(np.maximum(np.nan_to_num(values, nan=0.0, posinf=0.0), 0.0))
+    return terms
 
 
 def _cell_terms(frame: pd.DataFrame) -> tuple[Floats, Floats]:

@@ -143,7 +143,8 @@ class BgNbd:
 
 
 def _known(column: pd.Series[Any]) -> Floats:
-    return np.maximum(np.nan_to_num(column.to_numpy(dtype=np.float64, na_value=np.nan), nan=0.0), 0.0)
+    values: Floats = np.nan_to_num(column.to_numpy(dtype=np.float64, na_value=np.nan), posinf=0.0, neginf=0.0)
+    return np.maximum(values, 0.0)
 
 
 def _columns(x: ArrayLike, t_x: ArrayLike, T: ArrayLike) -> History:

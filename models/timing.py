@@ -283,8 +283,9 @@ def _log_odds(weights: Weights, given: Given, days: int) -> Singles:
     bent = hidden.mean(axis=0)
     target = (given.weekday[:, None] + np.arange(days)) % 7
     habit = np.take_along_axis(given.habit, target, axis=1)
-    odds: Singles = given.daily + bent[:, :-1] @ _basis(days)
-    return odds + weights["week"][target] + (weights["pull"] + bent[:, -1:]) * habit
+    odds: Singles = given.daily + bent[:, :-1] @ _basis(days) + weights["week"][target]
+    odds += (weights["pull"] + bent[:, -1:]) * habit
+    return odds
 
 
 def _learn(lesson: Lesson, days: int, seed: int, growth: Growth) -> Weights:
@@ -351,7 +352,9 @@ def _descend(lesson: Lesson, days: int, seed: int, growth: Growth, passes: int) 
     optimiser = torch.optim.AdamW(groups, lr=growth.rate)
     rows_told = _tensors(lesson, days)
     for _ in range(passes):
-        for rows in torch.randperm(len(lesson.watched), generator=chance).split(growth.batch):
+        order = torch.randperm(len(lesson.watched), generator=chance)
+        for start in range(0, len(order), growth.batch):
+            rows = order[start : start + growth.batch]
             loss = _surprise(parts, [part[rows] for part in rows_told], days, growth, chance)
             optimiser.zero_grad()
             loss.backward()

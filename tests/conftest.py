@@ -1,7 +1,13 @@
-"""One quiet machine for every test: no telemetry, and two cores that are not fought over."""
+"""One quiet machine for every test, and a small grocer whose records any test may load."""
 
+import csv
 import os
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
 
+# No telemetry, and two cores that are not fought over; set before numpy is loaded.
 os.environ.update(
     MLFLOW_DISABLE_TELEMETRY="true",
     DO_NOT_TRACK="true",
@@ -9,16 +15,11 @@ os.environ.update(
     OMP_WAIT_POLICY="PASSIVE",
     OPENBLAS_NUM_THREADS="1",
 )
-for name in [name for name in os.environ if name.startswith("REGULARS_")]:
+for name in [name for name in os.environ if name.startswith("REGULARS_") or name == "MLFLOW_TRACKING_URI"]:
     del os.environ[name]
 
-import csv
-from datetime import datetime, timedelta
-from pathlib import Path
-from zoneinfo import ZoneInfo
-
-import numpy as np
-import pytest
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
 
 ZONE = ZoneInfo("America/New_York")
 OPENED = datetime(2025, 1, 6, tzinfo=ZONE)
@@ -31,6 +32,16 @@ def write_csv(path: Path, head: tuple[str, ...], rows: list[tuple[object, ...]])
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([head, *rows])
     return path
+
+
+@pytest.fixture
+def till(tmp_path: Path) -> Callable[..., Path]:
+    """A till that exports the lines it is given: till(line, line, ...), or with other columns as `head`."""
+
+    def export(*rows: tuple[object, ...], head: tuple[str, ...] = LINE) -> Path:
+        return write_csv(tmp_path / "till.csv", head, list(rows))
+
+    return export
 
 
 @pytest.fixture(scope="session")

@@ -140,8 +140,8 @@ def test_a_line_is_drawn_only_where_it_clearly_helps() -> None:
 
 
 def test_reasons_name_what_moves_the_answer_and_speak_for_it() -> None:
-    rows, quiet, now, _ = before_and_now(customers=1500)
-    model = churn.Churn.fit(rows, quiet, horizon_days=H)
+    rows, quiet, now, _ = before_and_now(customers=800)
+    model, now = churn.Churn.fit(rows, quiet, horizon_days=H), now.head(150)
     annoyed = (now["complaints_28d"] > 0).to_numpy()
     parts = model.contributions(now)
     assert list(parts.columns) == model.columns

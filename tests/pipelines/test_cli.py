@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import LINE, write_csv
+
+Till = Callable[..., Path]
 
 
 def regulars(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -22,30 +24,30 @@ def home(tmp_path: Path) -> Path:
     return made
 
 
-def test_loading_answers_with_one_json_object(home: Path, tmp_path: Path) -> None:
+def test_loading_answers_with_one_json_object(home: Path, till: Till) -> None:
     rows = [("o1", 0, "李雷", "p1", "2025-01-02T10:00:00", 1, "5.50", 0), ("o2", 0, "c1", "p1", "yesterday", 1, 1, 0)]
-    answer = regulars(home, "load", "transactions", str(write_csv(tmp_path / "l.csv", LINE, rows)), "--json")
+    answer = regulars(home, "load", "transactions", str(till(*rows)), "--json")
     assert answer.returncode == 0
     told = json.loads(answer.stdout)
     assert (told["kind"], told["read"], told["inserted"], told["rejected"]) == ("transactions", 2, 1, 1)
     assert Path(told["rejects_file"]).read_text(encoding="utf-8").count("\n") == 2
 
 
-def test_strict_loading_fails_on_any_reject(home: Path, tmp_path: Path) -> None:
+def test_strict_loading_fails_on_any_reject(home: Path, till: Till) -> None:
     rows = [("o1", 0, "c1", "p1", "2025-01-02T10:00:00", 1, 5, 0), ("o2", 0, "c1", "p1", "yesterday", 1, 1, 0)]
-    answer = regulars(home, "load", "transactions", str(write_csv(tmp_path / "l.csv", LINE, rows)), "--strict")
+    answer = regulars(home, "load", "transactions", str(till(*rows)), "--strict")
     assert answer.returncode == 1
 
 
-def test_only_bad_rows_means_nothing_was_done(home: Path, tmp_path: Path) -> None:
+def test_only_bad_rows_means_nothing_was_done(home: Path, till: Till) -> None:
     rows = [("o2", 0, "c1", "p1", "yesterday", 1, 1, 0)]
-    answer = regulars(home, "load", "transactions", str(write_csv(tmp_path / "l.csv", LINE, rows)), "--json")
+    answer = regulars(home, "load", "transactions", str(till(*rows)), "--json")
     assert answer.returncode == 1
     assert json.loads(answer.stdout)["rejected"] == 1
 
 
-def test_missing_columns_are_named(home: Path, tmp_path: Path) -> None:
-    answer = regulars(home, "load", "transactions", str(write_csv(tmp_path / "l.csv", ("order_id",), [("o1",)])))
+def test_missing_columns_are_named(home: Path, till: Till) -> None:
+    answer = regulars(home, "load", "transactions", str(till(("o1",), head=("order_id",))))
     assert answer.returncode == 1
     assert "sold_at" in answer.stderr
     assert "Traceback" not in answer.stderr

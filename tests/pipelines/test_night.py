@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import LINE, write_csv
 from customers import champions, profiles, scores, tables
 from customers import shop as shops
 from customers.shop import Shop, ShopError
@@ -15,6 +14,7 @@ from pipelines import night, steps
 from pipelines.failures import NothingToDo
 from training import promote
 
+Till = Callable[..., Path]
 NIGHT = tuple[Path, dict[str, Any]]
 EARLIER = "2025-06-20"
 
@@ -24,7 +24,7 @@ def silent(text: str) -> None:
 
 
 def replayed(shop: Shop) -> pd.DataFrame:
-    night.run(shop, as_of=EARLIER, tell=silent)
+    night.run(shop, as_of=EARLIER, only=["churn"], tell=silent)
     return steps.table(shop, "scores")
 
 
@@ -61,7 +61,11 @@ def test_curves_never_fall(first_night: NIGHT) -> None:
 
 def test_lists_keep_their_word(first_night: NIGHT) -> None:
     frame = tables.table(shops.open(first_night[0]), "recommendations")
-    assert frame.groupby(["customer_id", "list"])["rank"].agg(lambda ranks: list(ranks) == list(range(1, len(ranks) + 1))).all()
+    assert (
+        frame.groupby(["customer_id", "list"])["rank"]
+        .agg(lambda ranks: list(ranks) == list(range(1, len(ranks) + 1)))
+        .all()
+    )
     again, new = (frame[frame["list"] == name] for name in ("again", "new"))
     both = again.merge(new, on=["customer_id", "product_id"])
     assert both.empty
@@ -94,14 +98,14 @@ def test_a_replay_moves_no_champion_and_no_profile(first_night: NIGHT) -> None:
     assert scores.latest(shop, profiles.keys_of(shop, ["c001"])["c001"])["churn"] == before
 
 
-def test_what_arrives_late_does_not_change_an_old_replay(first_night: NIGHT, tmp_path: Path) -> None:
+def test_what_arrives_late_does_not_change_an_old_replay(first_night: NIGHT, till: Till) -> None:
     shop = shops.open(first_night[0])
     before = replayed(shop)
     line = ("late-1", 0, "c001", "p01", "2025-06-10T12:00:00", 1, 3, 0)
-    steps.ingest(shop, "transactions", [write_csv(tmp_path / "late.csv", LINE, [line])], source="files")
+    steps.ingest(shop, "transactions", [till(line)], source="files")
     pd.testing.assert_frame_equal(replayed(shop)[before.columns.drop([c for c in before if c.endswith("_version")])],
                                   before[before.columns.drop([c for c in before if c.endswith("_version")])])  # fmt: skip
-    told = night.run(shop, tell=silent)
+    told = night.run(shop, only=["churn"], tell=silent)
     assert told["models"]["churn"]["version"] != "1", "tonight's own run does see the late sale"
 
 
@@ -113,20 +117,21 @@ def test_going_back_follows_the_log(first_night: NIGHT) -> None:
     assert [entry.action for entry in champions.history(shop, "churn")][-2:] == ["promoted", "rolled back"]
 
 
-def test_nothing_to_go_back_to_is_said(first_night: NIGHT) -> None:
+def test_nothing_to_go_back_to_is_said(tmp_path: Path) -> None:
+    shop = shops.init(tmp_path / "home", timezone="UTC", currency="EUR")
     with pytest.raises(ShopError, match="no earlier champion"):
-        promote.rollback(shops.open(first_night[0]), "recommender")
+        promote.rollback(shop, "churn")
 
 
-def one_customer(home: Path, folder: Path) -> Shop:
+def one_customer(home: Path, till: Till) -> Shop:
     shop = shops.init(home, timezone="UTC", currency="EUR", now="last-sale")
     lines = [(f"o{day}", 0, "only", "p1", f"2025-01-{day:02d}T10:00:00", 1, 5, 0) for day in (2, 9, 16)]
-    steps.ingest(shop, "transactions", [write_csv(folder / "lines.csv", LINE, lines)], source="files")
+    steps.ingest(shop, "transactions", [till(*lines)], source="files")
     return shop
 
 
-def test_one_customer_is_served_the_fallback_and_told_so(tmp_path: Path) -> None:
-    shop = one_customer(tmp_path / "home", tmp_path)
+def test_one_customer_is_served_the_fallback_and_told_so(tmp_path: Path, till: Till) -> None:
+    shop = one_customer(tmp_path / "home", till)
     told = night.run(shop, tell=silent)
     assert all(model["fallback"] for model in told["models"].values())
     frame = tables.table(shop, "scores")

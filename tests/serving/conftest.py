@@ -186,6 +186,13 @@ def fresh(built: Path, tmp_path: Path) -> Iterator[Counter]:
     yield from open_counter(tmp_path / "home")
 
 
+@pytest.fixture
+def untrained(built: Path, tmp_path: Path) -> Iterator[Counter]:
+    """A counter of a shop that has sales and features, and no champion yet."""
+    shutil.copytree(built, tmp_path / "home", ignore=shutil.ignore_patterns("champions"))
+    yield from open_counter(tmp_path / "home")
+
+
 @pytest.fixture(scope="session")
 def night() -> Any:
     """Scores everybody in a shop: night(shop) -> customers, scores."""

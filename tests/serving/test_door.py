@@ -258,3 +258,51 @@ def test_openapi_describes_questions_answers_and_refusals(counter: Any) -> None:
     assert said["paths"]["/livez"]["get"]["security"] == []
     named = set(re.findall(r"#/components/schemas/(\w+)", str(said)))
     assert named == set(said["components"]["schemas"])
+
+
+# When something breaks ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bulk", [True, False], ids=["BentoML's routes", "ours"])
+def test_a_failure_is_a_problem_and_its_text_stays_inside(
+    fresh: Any, bulk: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The online store has lost a table: a 500, with the place in our log and the error's words nowhere."""
+    import sqlite3
+
+    with sqlite3.connect(fresh.shop.home / "features" / "feast" / "online.db") as store:
+        store.execute('drop table "regulars_rhythm"')
+    response = (
+        fresh.ask("/v1/churn", {"customer_ids": ["c000", CANARY]}) if bulk else fresh.read("/v1/customers/c000/churn")
+    )
+    problem = assert_problem(response, 500)
+    assert "regulars_rhythm" not in response.text
+    ours = "\n".join(r.getMessage() for r in caplog.records if r.name.startswith("regulars"))
+    assert re.search(f"{problem['request_id']}.*: OperationalError at online.py", ours)
+    assert "canary" not in caplog.text.lower()
+    assert "no such table" not in caplog.text
+
+
+def test_a_database_that_does_not_answer_is_said_so() -> None:
+    from customers.shop import ShopDown
+    from serving import problems
+
+    problem = problems.of(ShopDown("the customer database does not answer at /srv/shop.db"))
+    assert problem.status == 503
+    assert problem.headers["Retry-After"]
+    assert "/srv" not in problem.detail
+
+
+@pytest.mark.parametrize("path", ["/v1/customers/c000/churn", "/v1/customers/c000"])
+def test_nobody_waits_for_ever(counter: Any, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "PATIENCE_SECONDS", 0.0)
+    response = counter.read(path)
+    assert assert_problem(response, 503)["detail"] == door.TOO_LONG
+    assert response.headers["retry-after"]
+
+
+def test_the_door_has_no_other_entrance(counter: Any) -> None:
+    from starlette.websockets import WebSocketDisconnect
+
+    with pytest.raises(WebSocketDisconnect), counter.client.websocket_connect("/v1/churn"):
+        pass

@@ -161,19 +161,17 @@ def test_a_broken_bundle_leaves_the_champion_where_it_was(fresh: Any, make_champ
     assert "model.txt has changed since it was written" in ready.json()["reasons"][0]
 
 
-def test_before_the_first_night_the_reasons_are_said(fresh: Any) -> None:
+def test_before_the_first_night_the_reasons_are_said(untrained: Any) -> None:
     """A shop with sales and no champion: alive, not ready, and every question says what to do next."""
-    for pointer in (fresh.shop.home / "champions").glob("*.json"):
-        pointer.unlink()
-    assert fresh.client.get("/livez").status_code == 200
-    ready = fresh.client.get("/readyz")
+    assert untrained.client.get("/livez").status_code == 200
+    ready = untrained.client.get("/readyz")
     assert ready.status_code == 503
     assert ready.headers["content-type"] == "application/problem+json"
     assert ready.json()["reasons"] == [
         f"{name} has no champion yet; run: regulars run" for name in ("recommender", "churn", "timing")
     ]
     for path in QUESTIONS.values():
-        response = fresh.ask(path, {"customer_ids": ["c000"]})
+        response = untrained.ask(path, {"customer_ids": ["c000"]})
         assert response.status_code == 503
         assert "regulars run" in response.json()["detail"]
 
@@ -182,3 +180,27 @@ def after_a_look(counter: Any) -> dict[str, Any]:
     """The answer about c000 once the server has looked for a new champion, as it does every second."""
     time.sleep(1.1)
     return counter.ask("/v1/churn", {"customer_ids": ["c000"]}).json()
+
+
+def test_what_just_happened_changes_the_answer_and_history_stays(fresh: Any) -> None:
+    """c000 buys again an hour after the night, and their figures are pushed: churn falls, both rows stay."""
+    import pandas as pd
+
+    from customers import profiles
+    from serving import desk
+
+    features = desk.of(fresh.shop).features
+    before = fresh.ask("/v1/churn", {"customer_ids": ["c000"]}).json()
+    (key,) = profiles.keys_of(fresh.shop, ["c000"]).values()
+    rhythm = pd.read_parquet(features.folder / "rhythm" / "part.parquet")
+    mine = rhythm[rhythm["customer_key"] == key].nlargest(1, "event_timestamp").drop(columns="created")
+    later = mine["event_timestamp"] + pd.Timedelta(hours=1)
+    bought = {"recency_days": 0.0, "span_days": mine["tenure_days"], "purchase_days": mine["purchase_days"] + 1}
+    features.push("rhythm", mine.assign(event_timestamp=later, **bought))
+    after = fresh.ask("/v1/churn", {"customer_ids": ["c000"]}).json()
+    assert result(before)["probability"] - result(after)["probability"] > 0.1
+    assert after["as_of"] > before["as_of"]
+    assert on_profile(fresh, "c000")["churn"]["probability"] == result(after)["probability"]
+    assert sorted(row["value"] for row in rows(fresh, "c000", "churn")) == sorted(
+        result(answer)["probability"] for answer in (before, after)
+    )
