@@ -101,6 +101,8 @@ def init(
     # The settings come last: a home without them is no shop yet, and init can be run again.
     text = TOML.format(**{name: json.dumps(value) for name, value in settings.items()})
     fresh = _shop(place, tomllib.loads(text))
+    if fresh.database_url == _default_database(place):
+        (place / "shop.db").touch(mode=0o600)
     database.upgrade(fresh)
     partial = place / "regulars.toml.tmp"
     partial.write_text(text, encoding="utf-8")
@@ -146,7 +148,7 @@ def _shop(place: Path, written: dict[str, Any]) -> Shop:
         timezone=settings["timezone"],
         currency=settings["currency"],
         clock=settings["now"],
-        database_url=settings.get("database_url") or f"sqlite:///{place / 'shop.db'}",
+        database_url=settings.get("database_url") or _default_database(place),
         engine=settings.get("engine") or "duckdb",
         online_store=settings.get("online_store") or f"sqlite:///{place / 'feast' / 'online.db'}",
         churn_days=_days(settings, "churn_days", None),
@@ -154,6 +156,10 @@ def _shop(place: Path, written: dict[str, Any]) -> Shop:
         consent_default=_consent(settings.get("consent_default")),
         key=_key(place, settings),
     )
+
+
+def _default_database(place: Path) -> str:
+    return f"sqlite:///{place / 'shop.db'}"
 
 
 def _overridden(written: dict[str, Any]) -> dict[str, Any]:

@@ -3,23 +3,21 @@
 The columns are a promise to other people's programs: they are all there also when a table is empty.
 """
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
-import duckdb
 import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 
-from customers import catalogue, database, money, profiles
+from customers import catalogue, database, money
 from customers import scores as ledger_of_scores
-from customers.instants import EPOCH, micros
+from customers.frames import answers, named
+from customers.instants import micros
+from customers.risk import AT_RISK, BANDS, at_risk
 from customers.schema import attributes, transactions
 from customers.schema import customers as known_customers
 from customers.shop import Shop, ShopError
-from customers.sources.files import literal
 
 HORIZONS = (7, 14, 28, 90)
 QUANTILES = ("p10", "p50", "p90")
@@ -95,21 +93,21 @@ def scores(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
 
 def timing(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
     """The chance of a purchase within d days, d = 1, 2, ..., as a list that never falls."""
-    answers = answers(shop, "timing", as_of)
-    moment = answers.attrs.get("as_of")
+    said = answers(shop, "timing", as_of)
+    moment = said.attrs.get("as_of")
     rows = [
         {"customer_key": key, "as_of": moment, "cdf": answer.get("cdf", [])}
-        for key, answer in zip(answers["customer_key"], answers["answer"], strict=True)
+        for key, answer in zip(said["customer_key"], said["answer"], strict=True)
     ]
     return named(shop, rows, TIMING)
 
 
 def recommendations(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
     """A row a customer, list and rank."""
-    answers = answers(shop, "recommender", as_of)
+    said = answers(shop, "recommender", as_of)
     rows = [
         (key, list_, rank, product, score, source, reason[0] if reason else REASONS.get(source))
-        for key, answer in zip(answers["customer_key"], answers["answer"], strict=True)
+        for key, answer in zip(said["customer_key"], said["answer"], strict=True)
         for list_ in ("any", "again", "new")
         for rank, (product, score, source, *reason) in enumerate(answer.get(list_) or [], 1)
     ]
@@ -118,10 +116,10 @@ def recommendations(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFram
     return named(shop, frame, RECOMMENDATIONS)
 
 
-def customers(shop: Shop) -> pd.DataFrame:
-    """Every customer with what they bought in the shop's currency and their attributes; nothing personal."""
+def customers(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
+    """Every customer with what they bought before `as_of`, if given, and their attributes; nothing personal."""
     with database.reading(shop) as connection:
-        frame = pd.DataFrame(connection.execute(_with_purchases(shop)).mappings().all())
+        frame = pd.DataFrame(connection.execute(_with_purchases(shop, as_of)).mappings().all())
         said = connection.execute(sa.select(attributes)).mappings().all()
     if frame.empty:
         return named(shop, [], CUSTOMERS)
@@ -138,7 +136,7 @@ def customers(shop: Shop) -> pd.DataFrame:
     return named(shop, frame, CUSTOMERS | dict.fromkeys(map(str, wide), "object"))
 
 
-def _with_purchases(shop: Shop) -> sa.Select:
+def _with_purchases(shop: Shop, as_of: datetime | None) -> sa.Select:
     lines = transactions.c
     is_sale = lines.kind == "sale"
     own = sa.case((lines.currency == shop.currency, lines.amount_minor), else_=0)
@@ -150,6 +148,7 @@ def _with_purchases(shop: Shop) -> sa.Select:
             sa.func.max(sa.case((is_sale, lines.sold_at))).label("last_purchase_at"),
             sa.func.sum(own).label("spent"),
         )
+        .where(sa.true() if as_of is None else lines.sold_at < micros(as_of))
         .group_by(lines.customer_key)
         .subquery()
     )
@@ -162,21 +161,8 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {
     "scores": scores,
     "timing": timing,
     "recommendations": recommendations,
-    "at-risk": risk.at_risk,
+    "at-risk": at_risk,
     "customers": customers,
 }
 
-
-def answers(shop: Shop, model: str, as_of: datetime | None) -> pd.DataFrame:
-    """The newest finished run of a model, or that of a moment, with each detail read, column `answer`."""
-    frame = ledger_of_scores.current(shop, model, as_of)
-    frame["answer"] = [json.loads(detail) for detail in frame.pop("detail")]
-    return frame
-
-
-def named(shop: Shop, rows: list[dict[str, Any]] | pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
-    """Customers by their ids, and the promised columns in their order and types."""
-    frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(rows)
-    if "customer_key" in frame:
-        frame["customer_id"] = frame["customer_key"].map(profiles.ids_of(shop, frame["customer_key"].unique()))
-    return frame.reindex(columns=list(columns)).astype(columns).reset_index(drop=True)
+__all__ = ["AT_RISK", "BANDS", "TABLES", "at_risk", "customers", "recommendations", "scores", "table", "timing"]

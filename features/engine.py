@@ -48,7 +48,12 @@ def day_number(moment: datetime, timezone: str) -> int:
 def opens_a_day(moment: datetime, timezone: str) -> bool:
     """Whether a moment is the first instant of a day in the shop's zone, so that it cuts no day in two."""
     local = moment.astimezone(ZoneInfo(timezone))
-    return local == local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+    return local.fold == 0 and local == local.replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def cutting(moments: Sequence[datetime], timezone: str) -> list[datetime]:
+    """The moments that fall into the middle of a day in the shop's zone."""
+    return [moment for moment in moments if not opens_a_day(moment, timezone)]
 
 
 @ibis.udf.scalar.builtin(name="timezone")

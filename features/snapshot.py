@@ -62,8 +62,8 @@ def numbers(
 
 def happenings(con: Backend, ledger: Path, seen_lines: ir.Table, timezone: str) -> list[ir.Table]:
     """What happened, in streams of (customer_key, day, sold_at) and the numbers that add up over days."""
-    products_ = _stored(con, lines.catalogue(ledger, con))
-    bought = _stored(con, lines.labelled(lines.bought(seen_lines), products_))
+    listed = _stored(con, lines.catalogue(ledger, con))
+    bought = _stored(con, lines.labelled(lines.bought(seen_lines), listed))
     trips = lines.baskets(seen_lines, timezone).drop("order_key")
     kinds = [taste.habits(bought, kind, timezone) for kind in lines.KINDS]
     return [trips, taste.firsts(bought, timezone), *kinds]
@@ -82,8 +82,7 @@ def seen(days: ir.Table, streams: Sequence[ir.Table], moments: Sequence[datetime
     """
     instants = engine.instants(moments, timezone)
     whole = days.join(instants, days.day < instants.as_of_day)
-    cutting = [moment for moment in moments if not engine.opens_a_day(moment, timezone)]
-    if cutting:
+    if cutting := engine.cutting(moments, timezone):
         mornings = _mornings(days, streams, engine.instants(cutting, timezone))
         whole = whole.union(mornings.select(*whole.columns))
     new_week = (whole.day + 3) // 7 > (whole.day - whole.gap_days + 3) // 7
@@ -107,8 +106,7 @@ def products(con: Backend, seen_lines: ir.Table, moments: Sequence[datetime], ti
     days = _stored(con, staples.product_days(bought, timezone))
     instants = engine.instants(moments, timezone)
     whole = days.join(instants, days.day < instants.as_of_day)
-    cutting = [moment for moment in moments if not engine.opens_a_day(moment, timezone)]
-    if cutting:
+    if cutting := engine.cutting(moments, timezone):
         dated = bought.mutate(day=engine.day_of(bought.sold_at, timezone))
         early = _before(dated, engine.instants(cutting, timezone))
         mornings = _since(staples.worth(early, "as_of", "as_of_day"), days, ["customer_key", "product_key"])
@@ -154,8 +152,8 @@ def bought(ledger: Path, *, as_of: datetime, start: datetime, end: datetime) -> 
     known = lines.bought(lines.known(ledger, as_of))
     window = known.filter(known.sold_at >= engine.utc(start), known.sold_at < engine.utc(end))
     pairs = window.select("customer_key", "product_key").distinct()
-    products_ = pairs.product_key.collect(order_by="product_key")
-    lists = pairs.group_by("customer_key").aggregate(product_keys=products_)
+    sorted_keys = pairs.product_key.collect(order_by="product_key")
+    lists = pairs.group_by("customer_key").aggregate(product_keys=sorted_keys)
     return lists.order_by("customer_key").execute()
 
 

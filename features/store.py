@@ -1,5 +1,6 @@
 """The store: one door to Feast, through which training reads the past and serving reads the present."""
 
+import atexit
 import contextlib
 import io
 import json
@@ -146,11 +147,19 @@ def _feast(folder: Path, online: str) -> "FeatureStore":
 
         # Feast compares times in the session's zone, which would otherwise be this machine's.
         ibis.get_backend().raw_sql("set timezone = 'UTC'")
+        # A DuckDB still open when Python leaves fills the terminal with fifty lines on leaks that are none.
+        atexit.register(_let_go)
         text = Template(SETTINGS.read_text(encoding="utf-8"))
         settings = yaml.safe_load(text.substitute(REGULARS_FEAST_HOME=folder, REGULARS_FEAST_ONLINE=online))
         config = RepoConfig(**settings)
         config.repo_path = SETTINGS.parent
         return FeatureStore(config=config)
+
+
+def _let_go() -> None:
+    import ibis
+
+    ibis.options.default_backend = None
 
 
 @contextlib.contextmanager

@@ -67,6 +67,7 @@ class RecencyChurn:
     days: Floats
     chance: Floats
     base: float
+    horizon_days: int
 
     @classmethod
     def fit(cls, frame: pd.DataFrame, label: pd.Series[Any] | Floats, *, seed: int = 0, horizon_days: int = 28) -> Self:
@@ -76,7 +77,7 @@ class RecencyChurn:
             rows[SILENT].to_numpy(dtype=np.float64), return_inverse=True, return_counts=True
         )
         shares = np.bincount(where, weights=quiet) / counts
-        return cls(days, isotonic_regression(shares, weights=counts).x, float(quiet.mean()))
+        return cls(days, isotonic_regression(shares, weights=counts).x, float(quiet.mean()), horizon_days)
 
     def score(self, frame: pd.DataFrame) -> Floats:
         """P(no purchase within the horizon), a row each; the base rate for somebody who never bought."""
@@ -95,14 +96,13 @@ class RecencyChurn:
 
     def save(self, folder: Path) -> None:
         """Write the curve."""
-        content = {"days": self.days.tolist(), "chance": self.chance.tolist(), "base": self.base}
-        write_json(folder / FILE, content)
+        write_json(folder / FILE, {name: np.asarray(part).tolist() for name, part in asdict(self).items()})
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read the curve back."""
         saved = read_json(folder / FILE)
-        return cls(np.array(saved["days"]), np.array(saved["chance"]), saved["base"])
+        return cls(np.array(saved["days"]), np.array(saved["chance"]), saved["base"], saved["horizon_days"])
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,7 @@ class RfmLogistic:
     width: Floats
     weights: Floats
     base: float
+    horizon_days: int
 
     #: The features behind the terms, in their order.
     COLUMNS = (
@@ -130,7 +131,7 @@ class RfmLogistic:
         rows, quiet = known_quiet(frame, label, horizon_days)
         terms = _rfm(rows)
         centre, width = terms.mean(axis=0), np.maximum(terms.std(axis=0), 1e-9)
-        return cls(centre, width, logistic((terms - centre) / width, quiet), float(quiet.mean()))
+        return cls(centre, width, logistic((terms - centre) / width, quiet), float(quiet.mean()), horizon_days)
 
     def score(self, frame: pd.DataFrame) -> Floats:
         """P(no purchase within the horizon), a row each."""
@@ -154,7 +155,7 @@ class RfmLogistic:
         """Read the weights back."""
         saved = read_json(folder / FILE)
         centre, width, weights = (np.array(saved[name]) for name in ("centre", "width", "weights"))
-        return cls(centre, width, weights, saved["base"])
+        return cls(centre, width, weights, saved["base"], saved["horizon_days"])
 
     def _parts(self, frame: pd.DataFrame) -> Floats:
         return (_rfm(frame) - self.centre) / self.width * self.weights[1:]

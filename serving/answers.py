@@ -56,7 +56,9 @@ def next_purchase(desk: Desk, customer_ids: Sequence[str]) -> NextPurchaseAnswer
     drift, quiet, _ = _drift(desk, asked)
     frame = desk.figures(champion, asked.keys)
     back = scorer.returning(champion.model, frame, drift)
-    desk.keep(champion, frame[~back.fallback], writeback.of_timing(frame, back))
+    sure = frame[~back.fallback]
+    back = scorer.flagged(back, stands_in(champion))
+    desk.keep(champion, sure, writeback.of_timing(frame, back))
     results = [
         NextPurchaseResult(**asked.common(frame, back.fallback, place), **_return(desk, frame, back, row))
         for place, row in enumerate(asked.rows)
@@ -69,9 +71,10 @@ def recommendations(desk: Desk, question: RecommendationQuestion) -> Recommendat
     asked = _look_up(desk, question.customer_ids)
     champion = desk.champion("recommender")
     shelf = desk.figures(champion, asked.keys)
-    fallback = ~scorer.has_figures(shelf)
+    known = scorer.has_figures(shelf)
+    fallback = ~known | stands_in(champion)
     whole = scorer.lists(champion.model, shelf)
-    desk.keep(champion, shelf[~fallback], writeback.of_lists(shelf, whole))
+    desk.keep(champion, shelf[known], writeback.of_lists(shelf, whole, fallback))
     chosen = _chosen(desk, champion, question, shelf, whole)
     items = _items(desk, chosen, question.n)
     results = [
@@ -107,8 +110,15 @@ def _drift(desk: Desk, asked: Asked) -> tuple[scorer.Drift, Champion, pd.DataFra
     champion = desk.champion("churn")
     frame = desk.figures(champion, asked.keys)
     drift = scorer.churn(champion.model, frame, desk.lines())
-    desk.keep(champion, frame[~drift.fallback], writeback.of_churn(frame, drift))
+    sure = frame[~drift.fallback]
+    drift = scorer.flagged(drift, stands_in(champion))
+    desk.keep(champion, sure, writeback.of_churn(frame, drift))
     return drift, champion, frame
+
+
+def stands_in(champion: Champion) -> bool:
+    """Whether this champion is the plain rule that serves where there was too little to learn from."""
+    return bool(champion.facts.get("fallback", False))
 
 
 def _look_up(desk: Desk, customer_ids: Sequence[str]) -> Asked:

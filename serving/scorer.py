@@ -7,8 +7,8 @@ has no figures of theirs yet), then features. Who has none gets what holds for c
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from serving.schemas import Band
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+Scored = TypeVar("Scored", "Drift", "Return")
 
 #: Silent for more horizons than this: a band of their own, lest they crowd out who can still be kept.
 LAPSED_HORIZONS = 2
@@ -61,6 +62,11 @@ class Return:
     def quantile(self, share: float) -> NDArray[np.int64]:
         """The first day by which this share of them has come; one past the curve where it ends first."""
         return np.asarray((self.cdf < share).sum(axis=1) + 1, dtype=np.int64)
+
+
+def flagged(scored: Scored, stands_in: bool) -> Scored:
+    """The same, flagged for everybody where a plain rule stands in for a model."""
+    return replace(scored, fallback=scored.fallback | stands_in)
 
 
 def has_figures(frame: pd.DataFrame) -> Flags:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import cached_property
 from itertools import groupby
@@ -70,30 +70,27 @@ def of_timing(frame: pd.DataFrame, back: scorer.Return) -> Iterator[Row]:
         yield key, float(median[row]), _dumps(detail)
 
 
-def of_lists(shelf: pd.DataFrame, ranked: pd.DataFrame) -> Iterator[Row]:
-    """A row a customer: best score, and a list each of "any", "again", "new", then "why" and "fallback".
+def of_lists(shelf: pd.DataFrame, ranked: pd.DataFrame, fallback: scorer.Flags) -> Iterator[Row]:
+    """A row a customer: best score, and a list each of "any", "again" and "new", and "fallback".
 
-    An entry of a list is [product_key, score, source], best first; "why" has the reasons, by product_key, that
-    the source does not say by itself. `listed` puts them together.
+    An entry of a list is [product_key, score, source, reason], best first; the reason is left out where the
+    source says it all, and `listed` puts it back.
     """
-    fallback = dict(zip(shelf["customer_key"].tolist(), (~scorer.has_figures(shelf)).tolist(), strict=True))
+    flags = dict(zip(shelf["customer_key"].tolist(), fallback.tolist(), strict=True))
     columns = ("customer_key", "list", "product_key", "score", "source", "reason")
     entries = zip(*(ranked[name].tolist() for name in columns), strict=True)
     for key, mine in groupby(entries, key=itemgetter(0)):
-        detail: dict[str, Any] = {name: [] for name in scorer.LISTS}
-        detail |= {"why": {}, "fallback": fallback[key]}
-        for _, name, product, score, source, reason in mine:
-            detail[name].append((product, score, source))
-            if source == "again":
-                detail["why"][str(product)] = reason
+        detail: dict[str, Any] = {name: [] for name in scorer.LISTS} | {"fallback": flags[key]}
+        for _, name, *entry in mine:
+            detail[name].append(entry if entry[2] == "again" else entry[:3])
         best = max((entry[1] for name in scorer.LISTS for entry in detail[name]), default=0.0)
         yield key, best, _dumps(detail)
 
 
 def listed(detail: Mapping[str, Any], name: str) -> Iterator[tuple[int, int, float, str, str]]:
     """One kept list again: rank, product_key, score, source, reason."""
-    for rank, (product_key, score, source) in enumerate(detail[name], start=1):
-        yield rank, product_key, score, source, detail["why"].get(str(product_key), words.why_product(source))
+    for rank, (product_key, score, source, *reason) in enumerate(detail[name], start=1):
+        yield rank, product_key, score, source, reason[0] if reason else words.why_product(source)
 
 
 def chances(back: scorer.Return, row: int) -> dict[int, float | None]:
@@ -156,13 +153,22 @@ def afresh(shop: Shop, memory: Memory, champion: Champion, frame: pd.DataFrame, 
 
 
 def everyone(
-    shop: Shop, features: Store, speakers: Mapping[str, tuple[Any, Model]], as_of: datetime
+    shop: Shop,
+    features: Store,
+    speakers: Mapping[str, tuple[Any, Model]],
+    as_of: datetime,
+    *,
+    stand_ins: Collection[str] | None = None,
 ) -> tuple[int, int]:
     """Score every customer who has figures at `as_of`, a model at a time; customers and scores written.
 
     `speakers` gives each model's version and the model itself. Readers see a model's whole night or none.
+    `stand_ins` names those that are plain rules where there was too little to learn from, whose scores are
+    flagged as fallbacks; where it is not said, the facts of champions of the same version say it.
     """
-    night = _Night(shop, features, speakers, as_of)
+    if stand_ins is None:
+        stand_ins = _stand_ins(shop, speakers)
+    night = _Night(shop, features, speakers, as_of, stand_ins)
     keys: set[int] = set()
     written = 0
     for name, (version, _) in speakers.items():
@@ -175,10 +181,26 @@ def everyone(
     return len(keys), written
 
 
+def _stand_ins(shop: Shop, speakers: Mapping[str, tuple[Any, Model]]) -> set[str]:
+    champions = {name: bundle.open_champion(shop.home / "champions", name) for name in speakers}
+    return {
+        name
+        for name, champion in champions.items()
+        if champion and champion.version == str(speakers[name][0]) and champion.facts.get("fallback")
+    }
+
+
 class _Night:
     """What the models say of everybody at one moment, in portions."""
 
-    def __init__(self, shop: Shop, features: Store, speakers: Mapping[str, tuple[Any, Model]], as_of: datetime) -> None:
+    def __init__(
+        self,
+        shop: Shop,
+        features: Store,
+        speakers: Mapping[str, tuple[Any, Model]],
+        as_of: datetime,
+        stand_ins: Collection[str],
+    ) -> None:
         self.shop = shop
         self.features = features
         self.models = {name: model for name, (_, model) in speakers.items()}
@@ -186,6 +208,7 @@ class _Night:
         if quiet:  # the curve agrees with churn also in a night that leaves churn alone
             self.models["churn"] = quiet.model
         self.as_of = as_of
+        self.stand_ins = stand_ins
 
     def rows(self, name: str) -> Iterator[list[Row]]:
         """All rows of a model."""
@@ -194,18 +217,20 @@ class _Night:
 
     def _churn(self) -> Iterator[list[Row]]:
         frame, drift = self._drift
-        yield list(of_churn(frame, drift))
+        yield list(of_churn(frame, scorer.flagged(drift, "churn" in self.stand_ins)))
 
     def _timing(self) -> Iterator[list[Row]]:
         frame = self._figures("timing", self._entities("timing"))
         drift = self._drift[1] if "churn" in self.models else None
-        yield list(of_timing(frame, scorer.returning(self.models["timing"], frame, drift)))
+        back = scorer.returning(self.models["timing"], frame, drift)
+        yield list(of_timing(frame, scorer.flagged(back, "timing" in self.stand_ins)))
 
     def _lists(self) -> Iterator[list[Row]]:
         entities = self._entities("recommender")
         for start in range(0, len(entities), _CHUNK):
             shelf = self._figures("recommender", entities.iloc[start : start + _CHUNK].reset_index(drop=True))
-            yield list(of_lists(shelf, scorer.lists(self.models["recommender"], shelf)))
+            fallback = ~scorer.has_figures(shelf) | ("recommender" in self.stand_ins)
+            yield list(of_lists(shelf, scorer.lists(self.models["recommender"], shelf), fallback))
 
     @cached_property
     def _drift(self) -> tuple[pd.DataFrame, scorer.Drift]:

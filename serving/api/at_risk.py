@@ -13,7 +13,7 @@ import pandas as pd
 from fastapi import APIRouter, Header, Query
 from starlette.responses import JSONResponse, Response
 
-from customers import scores, tables
+from customers import risk, scores
 from customers.shop import Shop
 from serving import desk
 from serving.problems import Problem
@@ -49,7 +49,7 @@ def page_of(shop: Shop, *, limit: int, cursor: str | None = None, band: Band | N
     if run is None:
         raise Problem(503, "No night has scored anybody yet; run: regulars run")
     ranking = _ranking(shop, run, timing)
-    wanted = ranking[ranking["churn_band"].isin([band] if band else tables.BANDS)]
+    wanted = ranking[ranking["churn_band"].isin([band] if band else risk.BANDS)]
     wanted = wanted.iloc[_start(wanted, cursor) :]
     page = wanted.head(limit)
     more = len(wanted) > limit
@@ -60,7 +60,7 @@ def page_of(shop: Shop, *, limit: int, cursor: str | None = None, band: Band | N
 @lru_cache(maxsize=4)
 def _ranking(shop: Shop, _churn: scores.Run, _timing: scores.Run | None) -> pd.DataFrame:
     """A night's table of everybody, likeliest to leave first; made once a night, for it reads every score."""
-    frame = tables.at_risk(shop, bands=get_args(Band))
+    frame = risk.at_risk(shop, bands=get_args(Band))
     return frame.astype(object).where(frame.notna(), None)
 
 

@@ -170,7 +170,7 @@ def test_numpy_answers_what_torch_has_learned() -> None:
     growth = timing.Growth(dropout=0.0)
     chance = torch.Generator().manual_seed(1)
     parts = timing._newborn(given.features.shape[1], DAYS, growth, chance)
-    learned = float(timing._surprise(parts, timing._tensors(lesson, DAYS), DAYS, growth, chance))
+    learned = timing._surprise(parts, timing._tensors(lesson, DAYS), DAYS, growth, chance).item()
     weights = {name: part.detach().numpy() for name, part in parts.items()}
     alone = {name: part if name in ("week", "pull") else part[None] for name, part in weights.items()}
     assert timing._loss(alone, lesson, DAYS) == pytest.approx(learned, rel=1e-5)
@@ -267,7 +267,7 @@ def test_anybody_gets_a_curve_however_little_is_known(learner: Any) -> None:
 
 
 def test_the_curve_of_somebody_unknown_is_everybodys() -> None:
-    rows, waits, _ = renewals()
+    _, waits, _ = renewals()
     assert taught().typical() == pytest.approx(baselines.kaplan_meier(waits, DAYS))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from customers import shop as shops
 from customers.shop import Shop
 from pipelines import night, steps

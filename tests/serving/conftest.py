@@ -96,12 +96,12 @@ def history(features, service: str) -> pd.DataFrame:
     return features.history(service, entities).rename(columns={"event_timestamp": "as_of"})
 
 
-def publish(home: Path, name: str, version: str, model) -> None:
-    """Make a model champion, as promotion does."""
+def publish(home: Path, name: str, version: str, model, **facts: Any) -> None:
+    """Make a model champion, as promotion does; what its bundle says of it may be added."""
     from models import bundle
 
     folder = home / "work" / f"{name}-{version}"
-    bundle.write(model, folder, facts={"trained_at": "2025-07-25T00:00:00Z"})
+    bundle.write(model, folder, facts={"trained_at": "2025-07-25T00:00:00Z", **facts})
     bundle.publish(folder, home / "champions", name, version)
 
 

