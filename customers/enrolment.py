@@ -98,11 +98,12 @@ def _keep(shop: Shop, source: str, records: Records, write: Writer) -> Counts:
     values = ", ".join(f"c.{quoted(name)}" for name in said)
     others = "".join(f", {checks.text(name)}" for name in extra)
     total = records.count("checked", "reason is null and not again")
+    # By id, not by row: keys rise with enrolment, and the same customers in another order get the same order.
     cursor = records.connection.execute(
         f"""select {values}{others} from checked c
             join (select * exclude ({", ".join(quoted(name) for name in COLUMNS)}) from raw) raw
               using (file_no, row_no)
-            where reason is null and not again order by file_no, row_no"""
+            where reason is null and not again order by c.customer_id"""
     )
     counts = Counts()
     desk = _Desk(vault.of(shop), source, [*said, *extra], sealed, plain)
