@@ -66,11 +66,14 @@ def run(shop: Shop, *, as_of: str | None = None, only: Sequence[str] | None = No
     """One night. With `as_of` in the past it gives what would have been given then, and moves no champion."""
     chosen = _plans(only)
     seconds: dict[str, float] = {}
+    told: dict[str, dict[str, Any]] = {}
+    speakers: dict[str, versions.Speaker] = {}
     with evening(shop, as_of, seconds, tell) as tonight:
-        told, speakers = {}, {}
-        for plan in chosen:
-            with _timed(seconds, f"train {plan.name}", tell):
-                told[plan.name], speakers[plan.name] = versions.appoint(tonight, plan, tell)
+        with _timed(seconds, "training", tell):
+            trained = versions.tonight(tonight, chosen, tell)
+        with _timed(seconds, "promotion", tell):
+            for plan in chosen:
+                told[plan.name], speakers[plan.name] = versions.appoint(tonight, plan, trained[plan.name])
         customers, written = _tell_everyone(tonight, speakers, seconds, tell)
     return {
         "as_of": tonight.as_of.isoformat(), "customers": customers, "churn_horizon_days": tonight.world.churn_days,
@@ -81,7 +84,9 @@ def run(shop: Shop, *, as_of: str | None = None, only: Sequence[str] | None = No
 def train(shop: Shop, name: str, *, as_of: str | None = None, tell: Tell) -> dict[str, Any]:
     """Train one model and register it as challenger; who speaks for the shop does not change."""
     with evening(shop, as_of, {}, tell) as tonight:
-        return versions.challenge(tonight, _plans([name])[0], tell)
+        version = versions.tonight(tonight, _plans([name]), tell)[name]
+        registry.set_alias(promote.address(shop), name, "challenger", version.number)
+        return versions.report(version, promoted=False, why=version.facts["why"])
 
 
 def score(shop: Shop, *, as_of: str | None = None, tell: Tell) -> dict[str, Any]:

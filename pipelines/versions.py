@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,32 +38,59 @@ RECIPE = ("features", "models", "training")
 REPORTED = ("version", "learner", "promoted", "why", "fallback", "metrics", "baselines")
 
 
-def appoint(tonight: Evening, plan: Plan, tell: Tell) -> tuple[dict[str, Any], Speaker]:
-    """Train or find tonight's version, promote it if it is no worse; the report, and who speaks tonight.
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A model on record: its number, what it says of itself, and the model."""
+
+    number: str
+    facts: dict[str, Any]
+    model: Model
+
+
+def tonight(evening: Evening, chosen: Sequence[Plan], tell: Tell) -> dict[str, Version]:
+    """Each plan's version of this evening: the one on record from the same sales and code, else a new one.
+
+    Plans learn side by side, since their libraries leave the interpreter alone for most of their time; what
+    touches Feast or MLflow goes one after the other.
+    """
+    found = {plan.name: _found(evening, plan, tell) for plan in chosen}
+    frames = {plan: evening.frame(plan) for plan in chosen if found[plan.name] is None}
+    with ThreadPoolExecutor(max_workers=max(1, len(os.sched_getaffinity(0)))) as pool:
+        lessons = {
+            plan.name: pool.submit(learn, plan, evening.world, frame, seed=SEED, tell=tell)
+            for plan, frame in frames.items()
+        }
+        trained = {name: lesson.result() for name, lesson in lessons.items()}
+    return {plan.name: found[plan.name] or _recorded(evening, plan, trained[plan.name]) for plan in chosen}
+
+
+def appoint(evening: Evening, plan: Plan, version: Version) -> tuple[dict[str, Any], Speaker]:
+    """Promote a version if it is no worse than the champion; the report, and who speaks tonight.
 
     In a replay the version trained as of that day speaks, since the champion knows later days.
     """
-    version, facts, model = _version(tonight, plan, tell)
-    if tonight.replay:
-        why = f"a replay of an earlier day moves no champion; {facts['why']}"
-        return _report(version, facts, promoted=False, why=why), (version, model)
-    speaking = registry.alias(promote.address(tonight.shop), plan.name, "champion")
-    if speaking == version:
-        verdict = promote.Verdict(True, facts["why"])
+    if evening.replay:
+        why = f"a replay of an earlier day moves no champion; {version.facts['why']}"
+        return report(version, promoted=False, why=why), (version.number, version.model)
+    shop = evening.shop
+    speaking = registry.alias(promote.address(shop), plan.name, "champion")
+    if speaking == version.number:
+        verdict = promote.Verdict(True, version.facts["why"])
     else:
-        verdict = promote.decide(plan, tonight.world, facts, tonight.frame(plan), _rival(tonight.shop, plan, speaking))
-    report = _report(version, facts, promoted=verdict.promoted, why=verdict.why)
+        rival = _rival(shop, plan, speaking)
+        verdict = promote.decide(plan, evening.world, version.facts, evening.frame(plan), rival)
+    told = report(version, promoted=verdict.promoted, why=verdict.why)
     if not verdict.promoted:
-        return report, champion(tonight.shop, plan)
-    promote.promote(tonight.shop, plan.name, version=version, why=verdict.why, figures=facts["metrics"])
-    return report, (version, model)
+        return told, champion(shop, plan)
+    figures = version.facts["metrics"]
+    promote.promote(shop, plan.name, version=version.number, why=verdict.why, figures=figures)
+    return told, (version.number, version.model)
 
 
-def challenge(tonight: Evening, plan: Plan, tell: Tell) -> dict[str, Any]:
-    """Train or find tonight's version and name it challenger; who speaks for the shop does not change."""
-    version, facts, _ = _version(tonight, plan, tell)
-    registry.set_alias(promote.address(tonight.shop), plan.name, "challenger", version)
-    return _report(version, facts, promoted=False, why=facts["why"])
+def report(version: Version, *, promoted: bool, why: str) -> dict[str, Any]:
+    """What a command says of a version."""
+    told = {**version.facts, "version": version.number, "promoted": promoted, "why": why}
+    return {name: told[name] for name in REPORTED}
 
 
 def champion(shop: Shop, plan: Plan) -> Speaker:
@@ -72,20 +102,17 @@ def champion(shop: Shop, plan: Plan) -> Speaker:
     return found.version, found.model
 
 
-def _version(tonight: Evening, plan: Plan, tell: Tell) -> tuple[str, dict[str, Any], Model]:
-    """Tonight's version: trained and recorded, or the one recorded before from the same sales by the same code."""
-    uri = promote.address(tonight.shop)
-    fingerprint = _fingerprint(tonight, plan)
-    with TemporaryDirectory(dir=tonight.shop.home, prefix=".train-") as folder:
-        found = registry.find(uri, plan.name, fingerprint)
-        if found is None:
-            trained = learn(plan, tonight.world, tonight.frame(plan), seed=SEED, tell=tell)
-            facts = _facts(tonight, plan, trained, fingerprint)
-            found = _record(tonight, plan, trained, facts, Path(folder))
-            return found, facts, trained.model
-        tell(f"{plan.name}: the same sales and the same code as version {found}")
-        manifest, model = bundle.open_model(registry.download(uri, plan.name, found, Path(folder) / "found"))
-        return found, manifest.facts, model
+def _found(evening: Evening, plan: Plan, tell: Tell) -> Version | None:
+    """The version on record from the same sales by the same code, if there is one."""
+    shop = evening.shop
+    number = registry.find(promote.address(shop), plan.name, _fingerprint(evening, plan))
+    if number is None:
+        return None
+    tell(f"{plan.name}: the same sales and the same code as version {number}")
+    with TemporaryDirectory(dir=shop.home, prefix=".found-") as folder:
+        lying = registry.download(promote.address(shop), plan.name, number, Path(folder) / "bundle")
+        manifest, model = bundle.open_model(lying)
+    return Version(number, manifest.facts, model)
 
 
 def _rival(shop: Shop, plan: Plan, speaking: str | None) -> promote.Rival | None:
@@ -97,7 +124,14 @@ def _rival(shop: Shop, plan: Plan, speaking: str | None) -> promote.Rival | None
         return promote.Rival(speaking, bundle.open_model(twin)[1] if twin else None)
 
 
-def _record(tonight: Evening, plan: Plan, trained: Trained, facts: dict[str, Any], folder: Path) -> str:
+def _recorded(evening: Evening, plan: Plan, trained: Trained) -> Version:
+    facts = _facts(evening, plan, trained)
+    with TemporaryDirectory(dir=evening.shop.home, prefix=".train-") as folder:
+        number = _record(evening, plan, trained, facts, Path(folder))
+    return Version(number, facts, trained.model)
+
+
+def _record(evening: Evening, plan: Plan, trained: Trained, facts: dict[str, Any], folder: Path) -> str:
     bundle.write(trained.model, folder / "served", facts=facts)
     artifacts: dict[str, Any] = {"features.json": facts["columns"]}
     if trained.judged:
@@ -120,7 +154,7 @@ def _record(tonight: Evening, plan: Plan, trained: Trained, facts: dict[str, Any
                for learner, row in facts["baselines"].items() for name, value in row.items()}  # fmt: skip
     figures = {name: value for name, value in (facts["metrics"] | figures).items() if value is not None}
     version, _ = registry.record(
-        promote.address(tonight.shop), plan.name, folder / "served", params=params,
+        promote.address(evening.shop), plan.name, folder / "served", params=params,
         metrics={facts["holdout"]: figures} if figures else {},
         tags={"learner": trained.learner, "fingerprint": facts["fingerprint"], "service": plan.service},
         artifacts=artifacts,
@@ -128,33 +162,29 @@ def _record(tonight: Evening, plan: Plan, trained: Trained, facts: dict[str, Any
     return version
 
 
-def _facts(tonight: Evening, plan: Plan, trained: Trained, fingerprint: str) -> dict[str, Any]:
+def _facts(evening: Evening, plan: Plan, trained: Trained) -> dict[str, Any]:
     """What a version says of itself, wherever it goes; nothing in it is about a customer."""
-    calendar = tonight.world.calendar
+    calendar = evening.world.calendar
     return {
         "name": plan.name, "question": plan.question, "service": plan.service, "learner": trained.learner,
         "as_of": calendar.as_of.isoformat(), "first_day": calendar.first_day.isoformat(),
         "holdout": trained.holdout.isoformat() if trained.holdout else "", "timezone": calendar.timezone,
         "trained_at": datetime.now(UTC).isoformat(timespec="seconds"), "seed": SEED, "fallback": trained.fallback,
-        "why": trained.why, "columns": tonight.features.columns(plan.service), "rows": trained.rows,
-        "settings": plan.settings(tonight.world) | getattr(trained.model, "settings", {}),
+        "why": trained.why, "columns": evening.features.columns(plan.service), "rows": trained.rows,
+        "settings": plan.settings(evening.world) | getattr(trained.model, "settings", {}),
         "metrics": _plain(trained.metrics), "baselines": {n: _plain(m) for n, m in trained.baselines.items()},
-        "ledger": tonight.ledger, "revision": _revision(), "recipe": _recipe(), "fingerprint": fingerprint,
+        "ledger": evening.ledger, "revision": _revision(), "recipe": _recipe(),
+        "fingerprint": _fingerprint(evening, plan),
     }  # fmt: skip
 
 
-def _report(version: str, facts: Mapping[str, Any], *, promoted: bool, why: str) -> dict[str, Any]:
-    told = {**facts, "version": version, "promoted": promoted, "why": why}
-    return {name: told[name] for name in REPORTED}
-
-
-def _fingerprint(tonight: Evening, plan: Plan) -> str:
+def _fingerprint(evening: Evening, plan: Plan) -> str:
     """The same for the same question over the same sales, as of the same moment, by the same code."""
     said = [
         plan.name,
-        plan.settings(tonight.world),
-        tonight.as_of.isoformat(),
-        tonight.ledger,
+        plan.settings(evening.world),
+        evening.as_of.isoformat(),
+        evening.ledger,
         _recipe(),
         SEED,
     ]
