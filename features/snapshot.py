@@ -34,9 +34,8 @@ def write(
 
     A run as of `as_of` sees the ledger as it was known then; each of `moments` sees the sales before it.
     Rows: rhythm, spend and taste have one for a customer and moment with a purchase before it (numbers,
-    float64); shelf one with lists; staples one for a customer, product and moment. Lists and staples are made
-    for shelf_moments only (all moments, if not given): they are the large ones. Sorted by event_timestamp and
-    customer_key; `created` is the row's own moment. Files appear whole, once all of them are ready.
+    float64); shelf one with lists, for shelf_moments only (all moments, if not given); staples one for a customer
+    and product, at the latest of shelf_moments. Sorted by event_timestamp and customer_key; `created` is the row's own moment. Files appear whole, once all of them are ready.
     """
     wanted = _checked(moments, as_of)
     shelves = wanted if shelf_moments is None else _checked(shelf_moments, as_of)
@@ -115,7 +114,9 @@ def products(con: Backend, seen_lines: ir.Table, moments: Sequence[datetime], ti
     columns = staples.columns(whole)
     grouped = whole.group_by("customer_key", "product_key", "as_of").aggregate(**columns)
     table = _stored(con, _stamped(grouped, ["product_key", *columns]))
-    return {"staples": table, "shelf": staples.shelf(table)}
+    # Nobody reads the pairs of earlier moments, only their shelves; they would be most of what is written.
+    latest = table.filter(table.event_timestamp == engine.utc(max(moments)))
+    return {"staples": latest, "shelf": staples.shelf(table)}
 
 
 def first_day(ledger: Path, as_of: datetime, timezone: str) -> date | None:

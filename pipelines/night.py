@@ -9,6 +9,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -152,15 +153,18 @@ def _prepare(shop: Shop, as_of: datetime, folder: Path) -> tuple[World, store.St
     lists = plans.plan("recommender").window(world)
     shelves = [calendar.back(n * lists) for n in (3, 2, 1) if n * lists < calendar.history_days]
     moments = labels.moments(calendar, [plan.window(world) for plan in plans.PLANS])
-    snapshot.write(ledger, folder, as_of=as_of, moments=moments, timezone=zone, shelf_moments=[*shelves, as_of])
+    # Importing Feast takes as long as computing the features: DuckDB works while Python imports.
+    with ThreadPoolExecutor(1) as aside:
+        opening = aside.submit(store.open, folder)
+        snapshot.write(ledger, folder, as_of=as_of, moments=moments, timezone=zone, shelf_moments=[*shelves, as_of])
+    features = opening.result()
+    features.apply()
     baskets = {
         moment: snapshot.bought(
             ledger, as_of=as_of, start=moment, end=calendar.back(calendar.days_back(moment) - lists)
         )
         for moment in shelves
     }
-    features = store.open(folder)
-    features.apply()
     return replace(world, baskets=baskets), features
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from features import lines, snapshot
 
-FAMILIES = ("rhythm", "spend", "taste", "shelf", "staples")
+AT_EVERY_MOMENT = ("rhythm", "spend", "taste", "shelf")
+FAMILIES = (*AT_EVERY_MOMENT, "staples")
 
 
 def rows(out: Path, family: str, moment) -> pd.DataFrame:
@@ -20,8 +21,8 @@ def rows(out: Path, family: str, moment) -> pd.DataFrame:
     return frame[frame.event_timestamp == moment].reset_index(drop=True)
 
 
-def same_at(moment, left: Path, right: Path, **exactness) -> None:
-    for family in FAMILIES:
+def same_at(moment, left: Path, right: Path, *, families=FAMILIES, **exactness) -> None:
+    for family in families:
         found = rows(left, family, moment)
         assert found.customer_key.nunique() >= 500
         pd.testing.assert_frame_equal(found, rows(right, family, moment), **exactness)
@@ -64,7 +65,7 @@ def test_so_they_have_in_the_middle_of_a_day(real, real_snapshot, paper) -> None
 
 def test_an_early_moment_of_a_late_run_is_what_an_early_run_gave(real, real_snapshot, paper, tmp_path) -> None:
     snapshot.write(real, tmp_path, as_of=paper.noon, moments=[paper.noon], timezone=paper.zone)
-    same_at(paper.noon, real_snapshot, tmp_path, rtol=0, atol=1e-6)
+    same_at(paper.noon, real_snapshot, tmp_path, families=AT_EVERY_MOMENT, rtol=0, atol=1e-6)
 
 
 def test_a_ledger_cut_by_hand_gives_what_a_replay_on_all_of_it_gives(real, paper, tmp_path) -> None:
@@ -73,8 +74,8 @@ def test_a_ledger_cut_by_hand_gives_what_a_replay_on_all_of_it_gives(real, paper
     case = {"as_of": paper.noon, "moments": [paper.noon, early], "timezone": paper.zone}
     snapshot.write(real, tmp_path / "all", **case)
     snapshot.write(cut, tmp_path / "some", **case)
-    for moment in (paper.noon, early):
-        same_at(moment, tmp_path / "all", tmp_path / "some", rtol=0, atol=1e-6)
+    same_at(early, tmp_path / "all", tmp_path / "some", families=AT_EVERY_MOMENT, rtol=0, atol=1e-6)
+    same_at(paper.noon, tmp_path / "all", tmp_path / "some", rtol=0, atol=1e-6)
 
 
 def test_a_snapshot_made_twice_is_the_same_to_the_last_digit(real, real_snapshot, paper, tmp_path) -> None:

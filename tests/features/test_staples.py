@@ -54,8 +54,11 @@ def test_shelves_only_where_they_are_asked_for(shop, paper, tmp_path) -> None:
 def test_a_morning_counts_for_a_staple_and_the_afternoon_does_not(shop, paper, tmp_path) -> None:
     lines = [paper.line(1, paper.at(f"2026-05-{at}"), 2.0) for at in ("01 10:00", "04 09:00", "04 15:00")]
     noon, later = paper.at("2026-05-04 12:00"), paper.at("2026-05-20 12:00")
-    snapshot.write(shop(lines), tmp_path, as_of=later, moments=[noon, later], timezone="UTC")
-    early, late = pd.read_parquet(tmp_path / "staples" / "part.parquet").itertuples()
+    ledger, pairs = shop(lines), []
+    for moment in (noon, later):
+        snapshot.write(ledger, tmp_path, as_of=later, moments=[noon, later], timezone="UTC", shelf_moments=[moment])
+        pairs += pd.read_parquet(tmp_path / "staples" / "part.parquet").itertuples()
+    early, late = pairs
     assert (early.times, early.recency_days, early.gap_mean_days, early.spend) == (2, 0, 3, 4)
     assert (late.times, late.recency_days, late.gap_mean_days, late.spend) == (2, 16, 3, 6)
 
