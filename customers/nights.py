@@ -22,12 +22,6 @@ def last_looked(shop: Shop) -> datetime | None:
         return maybe(last_looked_micros(connection))
 
 
-def last(shop: Shop) -> datetime | None:
-    """The moment of the night that began last, which may be a replay of an earlier day."""
-    with database.reading(shop) as connection:
-        return maybe(connection.execute(sa.select(nights.c.as_of).order_by(nights.c.night_id.desc()).limit(1)).scalar())
-
-
 def last_looked_micros(connection: sa.Connection) -> int | None:
     """As `last_looked`, inside a transaction of the caller."""
     return connection.execute(sa.select(sa.func.max(nights.c.as_of))).scalar()

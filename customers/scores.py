@@ -122,6 +122,13 @@ def newest(shop: Shop, model: str, as_of: datetime | None = None) -> Run | None:
     return Run(row.run_id, row.model, row.version, from_micros(row.as_of), maybe(row.finished_at))
 
 
+def last_told(shop: Shop) -> datetime | None:
+    """The moment of the scores that were finished last, which may be a replay of an earlier day."""
+    query = sa.select(score_runs.c.as_of).where(score_runs.c.finished_at.is_not(None))
+    with database.reading(shop) as connection:
+        return maybe(connection.execute(query.order_by(score_runs.c.finished_at.desc()).limit(1)).scalar())
+
+
 def current(shop: Shop, model: str, as_of: datetime | None = None) -> pd.DataFrame:
     """The newest finished run: customer_key int64, value float64, detail JSON text, by rising key.
 

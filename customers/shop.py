@@ -75,7 +75,7 @@ class Shop:
     clock: str
     database_url: str = field(repr=False)
     engine: str
-    online_store: str = field(repr=False)
+    online_store: str | None = field(repr=False)
     churn_days: int | None
     value_days: int
     consent_default: dict[str, str] = field(hash=False)
@@ -150,7 +150,7 @@ def _shop(place: Path, written: dict[str, Any]) -> Shop:
         clock=settings["now"],
         database_url=settings.get("database_url") or _default_database(place),
         engine=settings.get("engine") or "duckdb",
-        online_store=settings.get("online_store") or f"sqlite:///{place / 'feast' / 'online.db'}",
+        online_store=settings.get("online_store") or None,
         churn_days=_days(settings, "churn_days", None),
         value_days=_days(settings, "value_days", 90) or 90,
         consent_default=_consent(settings.get("consent_default")),

@@ -56,7 +56,12 @@ CUSTOMERS = {
     "spent": "float64",
     "currency": "object",
 }
-REASONS = {"again": "bought before", "new": "liked by customers with a similar taste", "popular": "popular in the shop"}
+#: Why a product is listed, where its source says it all; `again` entries carry a reason of their own.
+REASONS = {
+    "again": "bought before",
+    "new": "customers with similar baskets buy it",
+    "popular": "sells best in the shop",
+}
 
 
 def table(shop: Shop, name: str, *, as_of: datetime | None = None) -> pd.DataFrame:

@@ -35,7 +35,8 @@ def write(
     A run as of `as_of` sees the ledger as it was known then; each of `moments` sees the sales before it.
     Rows: rhythm, spend and taste have one for a customer and moment with a purchase before it (numbers,
     float64); shelf one with lists, for shelf_moments only (all moments, if not given); staples one for a customer
-    and product, at the latest of shelf_moments. Sorted by event_timestamp and customer_key; `created` is the row's own moment. Files appear whole, once all of them are ready.
+    and product, at the latest of shelf_moments. Sorted by event_timestamp and customer_key; `created` is the
+    row's own moment. Files appear whole, once all of them are ready.
     """
     wanted = _checked(moments, as_of)
     shelves = wanted if shelf_moments is None else _checked(shelf_moments, as_of)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
@@ -129,13 +130,24 @@ class Store:
 def open(folder: Path, online: str | None = None) -> Store:
     """The store over a folder of snapshots; everything Feast keeps lies in folder/feast.
 
-    online is Feast's own setting of an online store as a YAML flow mapping ({type: redis, ...}); without it,
-    a SQLite file in the folder. Settings are read here and now, so two stores in one process stay apart.
+    online is the address of an online store (redis://HOST:PORT/DB); without it, a SQLite file in the folder.
+    Settings are read here and now, so two stores in one process stay apart.
     """
     place = Path(folder).absolute()
     (place / "feast").mkdir(parents=True, exist_ok=True)
-    here = {"type": "features.online.SteadySqliteOnlineStore", "path": str(place / "feast" / "online.db")}
-    return Store(place, _feast(place, online or json.dumps(here)))
+    return Store(place, _feast(place, json.dumps(_online(place, online))))
+
+
+def _online(folder: Path, address: str | None) -> dict[str, str]:
+    """Feast's own setting of the online store at an address."""
+    if address is None:
+        return {"type": "features.online.SteadySqliteOnlineStore", "path": str(folder / "feast" / "online.db")}
+    parts = urlsplit(address)
+    if parts.scheme != "redis" or not parts.hostname:
+        raise ValueError("online_store must be redis://HOST:PORT/DB; leave it out for SQLite in the home")
+    password = f",password={parts.password}" if parts.password else ""
+    where = f"{parts.hostname}:{parts.port or 6379},db={parts.path.strip('/') or 0}"
+    return {"type": "redis", "connection_string": where + password}
 
 
 def _feast(folder: Path, online: str) -> "FeatureStore":

@@ -132,7 +132,7 @@ def evening(shop: Shop, as_of: str | None, seconds: dict[str, float], tell: Tell
         if replay:
             folder = shop.home / "replays" / moment.strftime("%Y%m%dT%H%M%S")
         with _timed(seconds, "features", tell):
-            world, features = _prepare(shop, moment, folder)
+            world, features = _prepare(shop, moment, folder, replay=replay)
         try:
             yield Evening(shop, moment, replay, world, features, _digest(shop.home / "ledger"))
         finally:
@@ -140,7 +140,7 @@ def evening(shop: Shop, as_of: str | None, seconds: dict[str, float], tell: Tell
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _prepare(shop: Shop, as_of: datetime, folder: Path) -> tuple[World, store.Store]:
+def _prepare(shop: Shop, as_of: datetime, folder: Path, *, replay: bool) -> tuple[World, store.Store]:
     ledger, zone = shop.home / "ledger", shop.timezone
     first = snapshot.first_day(ledger, as_of, zone)
     if first is None:
@@ -155,7 +155,7 @@ def _prepare(shop: Shop, as_of: datetime, folder: Path) -> tuple[World, store.St
     moments = labels.moments(calendar, [plan.window(world) for plan in plans.PLANS])
     # Importing Feast takes as long as computing the features: DuckDB works while Python imports.
     with ThreadPoolExecutor(1) as aside:
-        opening = aside.submit(store.open, folder)
+        opening = aside.submit(store.open, folder, None if replay else shop.online_store)
         snapshot.write(ledger, folder, as_of=as_of, moments=moments, timezone=zone, shelf_moments=[*shelves, as_of])
     features = opening.result()
     features.apply()

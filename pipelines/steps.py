@@ -43,7 +43,7 @@ def ingest(
 
 def table(shop: Shop, name: str) -> pd.DataFrame:
     """A table of the contract as the last night told it; after a replay, as that day would have had it."""
-    return tables.table(shop, name, as_of=nights.last(shop))
+    return tables.table(shop, name, as_of=scores.last_told(shop))
 
 
 def export(shop: Shop, name: str, out: Path) -> int:
@@ -79,7 +79,7 @@ def show(shop: Shop, customer_id: str) -> dict[str, Any]:
 
 def doctor(shop: Shop) -> dict[str, Any]:
     """Look at the home and say what is there, what is missing, and what to do; nothing is changed."""
-    sold, looked = transactions.last_sold_at(shop), nights.last(shop)
+    sold, looked = transactions.last_sold_at(shop), nights.last_looked(shop)
     champions = bundle.Champions(shop.home / "champions")
     checks = [
         _check("home", True, str(shop.home)),

@@ -135,9 +135,8 @@ def _products(path: Path, _changed: int) -> pd.DataFrame:
 @cache
 def _opened(home: Path) -> Desk:
     shop = shops.open(home)
-    elsewhere = None if shop.online_store.startswith("sqlite") else shop.online_store
     with _without_torch():
-        features = store.open(home / "features", elsewhere)
+        features = store.open(home / "features", shop.online_store)
     return Desk(shop, features, bundle.Champions(home / "champions"))
 
 

@@ -11,13 +11,13 @@ from functools import lru_cache
 
 import numpy as np
 
+from customers.tables import REASONS
+
 #: One customer's figures by feature name; NaN for what is not known.
 Figure = Callable[[str], float]
 Sentence = Callable[[Figure], str | None]
 
 MOST_REASONS = 3
-SIMILAR = "customers with similar baskets buy it"
-BESTSELLER = "sells best in the shop"
 
 
 @lru_cache(maxsize=100_000)
@@ -25,7 +25,7 @@ def why_product(source: str, times: float = math.nan, last_days: float = math.na
     """Why a product is on a customer's list; `times` is days on which they bought it."""
     if source == "again" and times >= 1:
         return f"bought {_times(times)}, {'last ' if times > 1 else ''}{_ago(last_days)}"
-    return SIMILAR if source == "new" else BESTSELLER
+    return REASONS["new" if source == "new" else "popular"]
 
 
 def why_drifting(explained: Sequence[Sequence[str]], columns: Mapping[str, np.ndarray]) -> list[list[str]]:

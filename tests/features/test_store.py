@@ -248,3 +248,10 @@ def test_feasts_own_command_finds_the_same_objects(opened, monkeypatch) -> None:
 def test_a_snapshot_needs_no_feast() -> None:
     code = "import sys; from features import snapshot; sys.exit('feast' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_online_store_is_named_by_its_address() -> None:
+    said = store._online(Path("/home"), "redis://:secret@cache:6380/2")
+    assert said == {"type": "redis", "connection_string": "cache:6380,db=2,password=secret"}
+    with pytest.raises(ValueError, match="redis://"):
+        store._online(Path("/home"), "mysql://cache")
