@@ -6,7 +6,7 @@ products are remembered: a customer's taste is worked out from their shelf whene
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -71,9 +71,9 @@ def discover(products: Ints, sides: Singles, liking: Singles, stock: Shelves, ru
     allowed = rules.allow(products)
     if not allowed.all():
         products, sides = products[allowed], sides[allowed]
-    n = min(n, len(products))
+    n, out = min(n, len(products)), _barred(products, stock, rules)
     batches = _batches(np.flatnonzero(liking.any(axis=1))) if n > 0 else []
-    picked = [_discover(products, sides, liking[rows], stock, rules, rows, n) for rows in batches]
+    picked = [_discover(sides, liking[rows], rows, out, n) for rows in batches]
     rows, chosen, strengths = (np.concatenate(parts) for parts in zip(_NONE, *picked, strict=True))
     sources = np.full(len(rows), NEW, np.int8)
     return Picks(rows, products[chosen], strengths, sources, shelves.places(rows))
@@ -87,14 +87,24 @@ def _batches(rows: Ints, size: int = 64) -> Iterator[Ints]:
         yield rows[start : start + size]
 
 
+def _barred(products: Ints, stock: Shelves, rules: Rules) -> Callable[[int], Ints]:
+    """For a row, the places of the products that it is not offered: its own, and those barred to it."""
+    places, sold = shelves.find(products, stock.products)  # of all rows at once: a search each costs four times that
+
+    def out(row: int) -> Ints:
+        mine = slice(stock.bounds[row], stock.bounds[row + 1])
+        barred, known = shelves.find(products, rules.barred(stock.customers[row]))
+        return np.concatenate([places[mine][sold[mine]], barred[known]])
+
+    return out
+
+
 def _discover(
-    products: Ints, sides: Singles, liking: Singles, stock: Shelves, rules: Rules, rows: Ints, n: int
+    sides: Singles, liking: Singles, rows: Ints, out: Callable[[int], Ints], n: int
 ) -> tuple[Ints, Ints, Floats]:
     strength = np.hstack([liking, np.ones((len(rows), 1), np.float32)]) @ sides.T
     for line, row in zip(strength, rows, strict=True):
-        out = np.concatenate([stock.of(row), rules.barred(stock.customers[row])])
-        places, sold = shelves.find(products, out)
-        line[places[sold]] = -np.inf
+        line[out(row)] = -np.inf
     top = np.argpartition(strength, -n, axis=1)[:, -n:]
     values = np.take_along_axis(strength, top, axis=1)
     order = np.lexsort((top, -values), axis=1)

@@ -22,8 +22,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -266,25 +266,16 @@ def features(world: World, *, count: int) -> Work:
     ledger, moments, out = world.ledger, world.cutoffs(count), world.fresh()
 
     def work() -> None:
-        with closing(_ibis()) as con:
-            known = lines.known(ledger, moments[0], con.backend)
-            for name, table in snapshot.numbers(con.backend, ledger, known, moments, ZONE).items():
-                ordered = table.order_by("event_timestamp", "customer_key")
-                engine.save(con.backend, ordered, out / f"{name}.parquet")
+        with _connected() as con:
+            known = lines.known(ledger, moments[0], con)
+            for name, table in snapshot.numbers(con, ledger, known, moments, ZONE).items():
+                engine.save(con, table.order_by("event_timestamp", "customer_key"), out / f"{name}.parquet")
 
     return work
 
 
-class _ibis:  # noqa: N801 - reads as what it opens
-    def __init__(self) -> None:
-        self.backend = engine.connect()
-
-    def close(self) -> None:
-        self.backend.disconnect()
-
-
 def by_hand(world: World, *, count: int) -> Work:
-    """The same columns and rows by reference.sql."""
+    """The same columns and rows by reference.sql, on an engine with the same settings."""
     ledger, moments, out = world.ledger, world.cutoffs(count), world.fresh() / "features.parquet"
     query = REFERENCE.read_text(encoding="utf-8").format(
         lines=f"read_parquet('{ledger}/month=*/part.parquet', hive_partitioning = false)",
@@ -296,13 +287,21 @@ def by_hand(world: World, *, count: int) -> Work:
     rows = [(moment, engine.day_number(moment, ZONE)) for moment in moments]
 
     def work() -> None:
-        with duckdb.connect() as con:
-            con.execute("set timezone = 'UTC'")
-            con.execute("create table moments (as_of timestamptz, as_of_day bigint)")
-            con.executemany("insert into moments values (?, ?)", rows)
-            con.execute(f"copy ({query}) to '{out}' (format parquet)")
+        with _connected() as con:
+            con.con.execute("create table moments (as_of timestamptz, as_of_day bigint)")
+            con.con.executemany("insert into moments values (?, ?)", rows)
+            con.con.execute(f"copy ({query}) to '{out}' (format parquet)")
 
     return work
+
+
+@contextmanager
+def _connected() -> Iterator[Any]:
+    con = engine.connect()
+    try:
+        yield con
+    finally:
+        con.disconnect()
 
 
 # The load --------------------------------------------------------------------------------------------------------

@@ -130,18 +130,14 @@ def test_more_figures_than_one_batch_takes_are_all_kept(uri, folder):
     assert found.metrics == metrics
 
 
-def test_mlflows_own_loader_opens_a_version(uri, recorded):
+def test_mlflows_own_loader_opens_a_version(uri, recorded, monkeypatch):
     import mlflow
 
     registry.set_alias(uri, "recommender", "champion", recorded[0])
-    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
-    try:
-        opened = mlflow.pyfunc.load_model("models:/recommender@champion")
-    finally:
-        mlflow.set_tracking_uri(before[0])
-        mlflow.set_registry_uri(before[1])
+    # MLflow keeps the address in these variables itself; they go back to what they were with the test.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", uri)
+    opened = mlflow.pyfunc.load_model("models:/recommender@champion")
     answer = opened.predict(pd.DataFrame([{"customer_key": 1, "product_keys": None}]))
     assert answer[answer.list == "any"].product_key.tolist() == [3, 1, 2]
 
