@@ -402,11 +402,11 @@ BENCHES: tuple[Bench, ...] = (
     ),
     Bench(
         f"features of {CUTOFFS} cutoffs", "features of 1 cutoff",
-        ours=partial(features, count=CUTOFFS), reference=partial(features, count=1), aim=1.5,
+        ours=partial(features, count=CUTOFFS), reference=partial(features, count=1), rounds=3, aim=1.5,
     ),
     Bench(
         f"features by Ibis, {CUTOFFS} cutoffs", "two-level SQL by hand",
-        ours=partial(features, count=CUTOFFS), reference=partial(by_hand, count=CUTOFFS), aim=1.15,
+        ours=partial(features, count=CUTOFFS), reference=partial(by_hand, count=CUTOFFS), rounds=3, aim=1.15,
     ),
     Bench("load", "DuckDB copies the same Parquet", ours=load, reference=copy, rounds=3),
     Bench(

@@ -7,49 +7,62 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from customers.shop import Shop
 
-@pytest.fixture(scope="module")
-def server(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A running server with a key, and its process; ended for sure."""
+
+@contextmanager
+def running(built: Path, place: Path, command: Callable[[Shop, int], list[str]], **settings: str) -> Iterator[Any]:
+    """A server of a copy of the home, started in an empty folder: a client with a key, its process; ended for sure."""
     from customers import access
     from customers import shop as shops
     from serving import launch
 
-    place = tmp_path_factory.mktemp("server")
     shutil.copytree(built, place / "home")
-    shop = shops.open(place / "home")
-    key = access.add(shop, "admin")
-    port = _free_port()
-    log = (place / "log.txt").open("wb")
+    (place / "empty").mkdir()
+    shop, port, log = shops.open(place / "home"), _free_port(), (place / "log.txt").open("wb")
     process = subprocess.Popen(
-        launch.command(shop, port=port),
-        env=launch.environment(shop),
-        cwd=place,
+        command(shop, port),
+        env=launch.environment(shop) | settings,
+        cwd=place / "empty",
         stdout=log,
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
     try:
-        address, headers = f"http://127.0.0.1:{port}", {"Authorization": f"Bearer {key}"}
-        with httpx.Client(base_url=address, headers=headers) as client:
+        headers = {"Authorization": f"Bearer {access.add(shop, 'admin')}"}
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=30) as client:
             _wait_until_ready(client, process, place / "log.txt")
             yield client, process, place
     finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+        _end(process)
         log.close()
+
+
+@pytest.fixture(scope="module")
+def server(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The server as `regulars serve` starts it."""
+    from serving import launch
+
+    place = tmp_path_factory.mktemp("server")
+    with running(built, place, lambda shop, port: launch.command(shop, port=port)) as started:
+        yield started
+
+
+def _end(process: subprocess.Popen) -> None:
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _free_port() -> int:
@@ -93,6 +106,26 @@ def test_the_server_answers_counts_and_leaves(server: Any) -> None:
     with pytest.raises(httpx.TransportError):
         client.get("/livez")
     assert "canary" not in (place / "log.txt").read_text()
+
+
+def test_a_built_bento_answers_from_an_empty_folder(built: Path, tmp_path: Path) -> None:
+    """Built with the settings in pyproject, then served by its name, as on another machine."""
+    house = Path(__file__).parents[2]
+    bento = [sys.executable, "-m", "bentoml"]
+    settings = {"BENTOML_HOME": str(tmp_path / "bentoml"), "PYTHONPATH": ""}
+    built_here = [*bento, "build", str(house), "--output", "tag"]
+    subprocess.run(built_here, env=os.environ | settings, check=True, capture_output=True, timeout=120)
+
+    def command(shop: Shop, port: int) -> list[str]:
+        return [*bento, "serve", "regulars:latest", "--port", str(port)]
+
+    with running(built, tmp_path, command, **settings) as (client, _, _):
+        for question in ("recommendations", "churn", "next-purchase"):
+            answer = client.post(f"/v1/{question}", json={"customer_ids": ["c000", "canary"]})
+            assert [result["known"] for result in answer.json()["results"]] == [True, False]
+            assert client.get(f"/v1/customers/c000/{question}").status_code == 200
+        for page in ("/v1/customers/c000", "/v1/customers/c000/scores", "/openapi.json", "/metrics"):
+            assert client.get(page).status_code == 200
 
 
 def _has_loaded(pid: int, library: str) -> bool:
