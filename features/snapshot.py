@@ -1,5 +1,6 @@
 """Snapshot: everything the families know about every customer, at one moment or at many, in one pass."""
 
+import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
@@ -118,6 +119,19 @@ def products(con: Backend, seen_lines: ir.Table, moments: Sequence[datetime], ti
     # Nobody reads the pairs of earlier moments, only their shelves; they would be most of what is written.
     latest = table.filter(table.event_timestamp == engine.utc(max(moments)))
     return {"staples": latest, "shelf": staples.shelf(table)}
+
+
+def digest(ledger: Path, *, as_of: datetime) -> str:
+    """What was known at as_of, in sixteen letters: the same sales and products give the same, however stored."""
+    con = engine.connect()
+    try:
+        seen = [lines.known(ledger, as_of, con).drop("known_at", "superseded_at"), lines.catalogue(ledger, con)]
+        sums = [
+            con.raw_sql(f"select count(*), sum(hash(t)::hugeint) from ({con.compile(t)}) t").fetchall() for t in seen
+        ]
+        return hashlib.sha256(repr(sums).encode()).hexdigest()[:16]
+    finally:
+        con.disconnect()
 
 
 def first_day(ledger: Path, as_of: datetime, timezone: str) -> date | None:

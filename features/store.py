@@ -108,6 +108,8 @@ class Store:
 
     def _materialise(self, view: str, as_of: datetime) -> int:
         moment, rows = _latest(self.folder / view / "part.parquet", as_of)
+        if moment is None:
+            return 0
         with _quiet():
             self.feast.materialize(moment, moment, feature_views=[view])
         return rows
@@ -188,10 +190,12 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _latest(path: Path, as_of: datetime) -> tuple[datetime, int]:
+def _latest(path: Path, as_of: datetime) -> tuple[datetime | None, int]:
     if not path.exists():
         raise NoSnapshot(f"there is no snapshot at {path}; write one first: regulars run")
     times = pq.read_table(path, columns=["event_timestamp"])["event_timestamp"]
+    if not len(times):
+        return None, 0
     times = times.filter(pc.less_equal(times, pc.cast(as_of.astimezone(UTC), times.type)))
     if not len(times):
         raise NoSnapshot(f"no snapshot in {path} is as old as {as_of}; write one first: regulars run")

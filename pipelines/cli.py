@@ -34,7 +34,6 @@ customer_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="On
 app.add_typer(keys_app, name="keys")
 app.add_typer(customer_app, name="customer")
 
-NOTHING_DONE, NEEDS_SOMETHING = 1, 3
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 AsOf = Annotated[str | None, typer.Option("--as-of", help="A day or a moment; what was known before it may be used.")]
 
@@ -69,7 +68,7 @@ def load(
     as_json: AsJson = False,
 ) -> None:
     """Take records in; rows that cannot be kept go to a rejects file, all others are kept."""
-    from pipelines import steps
+    from pipelines import failures, steps
 
     with _plainly():
         loaded = steps.ingest(_shop(), kind, paths, source=source, mapping=mapping, dry_run=dry_run)
@@ -78,7 +77,7 @@ def load(
         _say(loaded, as_json, f"{text}; see {loaded['rejects_file']}" if loaded["rejected"] else text)
         nothing_kept = loaded["read"] > 0 and loaded["rejected"] >= loaded["read"]
         if nothing_kept or (strict and loaded["rejected"]):
-            raise typer.Exit(NOTHING_DONE)
+            raise typer.Exit(failures.NOTHING_DONE)
 
 
 @app.command()
@@ -185,12 +184,13 @@ def at_risk(n: Annotated[int, typer.Option("-n", min=1)] = 20, as_json: AsJson =
 
 
 @customer_app.command()
-def show(customer_id: str) -> None:
+def show(customer_id: str, as_json: AsJson = False) -> None:
     """Everything on file about a customer, as JSON; it is personal data."""
     from pipelines import steps
 
     with _plainly():
-        _say(steps.show(_shop(), customer_id), True, "")
+        told = steps.show(_shop(), customer_id)
+        _say(told, as_json, json.dumps(told, default=str, ensure_ascii=False, indent=1))
 
 
 @keys_app.command("add")

@@ -13,7 +13,6 @@ from customers.shop import Shop
 from customers.sources import complete_journey
 from pipelines import night, report, steps
 
-#: Households whose answers differ visibly: they are named in the summary so that there is something to ask for.
 KINDS = ("customers", "products", "transactions")
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import math
 import shutil
 import time
@@ -20,12 +18,11 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from customers import clock, mirror, nights
-from customers.shop import Shop
+from customers.shop import Shop, ShopError
 from features import snapshot, store
 from models import registry
-from models.base import Model
 from pipelines import versions
-from pipelines.failures import NothingToDo
+from pipelines.failures import NothingToDo, WrongUsage
 from serving import writeback
 from training import labels, plans, promote
 from training.plans import Plan, World
@@ -64,17 +61,21 @@ class Evening:
 
 
 def run(shop: Shop, *, as_of: str | None = None, only: Sequence[str] | None = None, tell: Tell) -> dict[str, Any]:
-    """One night. With `as_of` in the past it gives what would have been given then, and moves no champion."""
+    """One night. With `as_of` in the past it gives what would have been given then, and moves no champion.
+
+    With `only`, those models are trained; tonight everyone is scored by the others' champions too.
+    """
     chosen = _plans(only)
     seconds: dict[str, float] = {}
     told: dict[str, dict[str, Any]] = {}
-    speakers: dict[str, versions.Speaker] = {}
     with evening(shop, as_of, seconds, tell) as tonight:
         with _timed(seconds, "training", tell):
             trained = versions.tonight(tonight, chosen, tell)
         with _timed(seconds, "promotion", tell):
+            speakers = {} if tonight.replay else versions.champions(shop, [p for p in plans.PLANS if p not in chosen])
             for plan in chosen:
-                told[plan.name], speakers[plan.name] = versions.appoint(tonight, plan, trained[plan.name])
+                told[plan.name], speaker = versions.appoint(tonight, plan, trained[plan.name])
+                speakers |= {plan.name: speaker} if speaker else {}
         customers, written = _tell_everyone(tonight, speakers, seconds, tell)
     return {
         "as_of": tonight.as_of.isoformat(), "customers": customers, "churn_horizon_days": tonight.world.churn_days,
@@ -86,6 +87,8 @@ def train(shop: Shop, name: str, *, as_of: str | None = None, tell: Tell) -> dic
     """Train one model and register it as challenger; who speaks for the shop does not change."""
     with evening(shop, as_of, {}, tell) as tonight:
         version = versions.tonight(tonight, _plans([name]), tell)[name]
+        if version is None:
+            raise NothingToDo(f"there is nothing to train {name} on; load more sales")
         registry.set_alias(promote.address(shop), name, "challenger", version.number)
         return versions.report(version, promoted=False, why=version.facts["why"])
 
@@ -94,24 +97,26 @@ def score(shop: Shop, *, as_of: str | None = None, tell: Tell) -> dict[str, Any]
     """Score everyone with the champions as they are; nothing is trained."""
     seconds: dict[str, float] = {}
     with evening(shop, as_of, seconds, tell) as tonight:
-        speakers = {plan.name: versions.champion(shop, plan) for plan in plans.PLANS}
+        speakers = versions.champions(shop, plans.PLANS)
+        if not speakers:
+            raise NothingToDo("no model has a champion yet; run: regulars run")
         customers, written = _tell_everyone(tonight, speakers, seconds, tell)
     return {
-        "as_of": tonight.as_of.isoformat(),
-        "customers": customers,
-        "scores_written": written,
-        "seconds": seconds,
-    }
+        "as_of": tonight.as_of.isoformat(), "customers": customers, "scores_written": written, "seconds": seconds,
+    }  # fmt: skip
 
 
 def retrain(shop: Shop, name: str, version: str, *, tell: Tell) -> pd.DataFrame:
     """Train a recorded version again from what its run says, and score its day: customer_key, score.
 
-    Nothing is registered: this is how somebody checks that a score can be explained by its version.
+    Nothing is registered: this is how somebody checks that a score can be explained by its version. Refused where
+    the sales known at that day, or the code, are not those of the run.
     """
     plan = _plans([name])[0]
     recorded = registry.facts(promote.address(shop), name, version)
     with evening(shop, recorded.params["as_of"], {}, tell) as tonight:
+        if recorded.tags["fingerprint"] != versions.fingerprint(tonight, plan):
+            raise NothingToDo(f"{name} version {version} came from other sales or other code: it cannot be made again")
         frame = tonight.frame(plan)
         trained = learn(plan, tonight.world, frame, seed=int(recorded.params["seed"]), tell=tell)
         last = frame[frame["as_of"] == tonight.as_of].reset_index(drop=True)
@@ -121,32 +126,56 @@ def retrain(shop: Shop, name: str, version: str, *, tell: Tell) -> pd.DataFrame:
 @contextmanager
 def evening(shop: Shop, as_of: str | None, seconds: dict[str, float], tell: Tell) -> Iterator[Evening]:
     """Bring the mirror up to date and compute every feature as of the moment; one night at a time in a home."""
-    moment = clock.moment(shop, as_of) if as_of else clock.now(shop)
+    moment = _moment(shop, as_of)
     with _alone(shop):
-        looked = nights.last_looked(shop)
-        replay = looked is not None and moment < looked
-        nights.began(shop, moment)
         with _timed(seconds, "mirror", tell):
-            mirror.refresh(shop)
+            _look(shop, moment)
+        replay = moment < (nights.last_looked(shop) or moment)
         folder = shop.home / "features"
         if replay:
             folder = shop.home / "replays" / moment.strftime("%Y%m%dT%H%M%S")
         with _timed(seconds, "features", tell):
             world, features = _prepare(shop, moment, folder, replay=replay)
         try:
-            yield Evening(shop, moment, replay, world, features, _digest(shop.home / "ledger"))
+            sales = snapshot.digest(shop.home / "ledger", as_of=moment)
+            yield Evening(shop, moment, replay, world, features, sales)
         finally:
             if replay:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
+def _moment(shop: Shop, as_of: str | None) -> datetime:
+    now = clock.now(shop)
+    if as_of is None:
+        return now
+    try:
+        moment = clock.moment(shop, as_of)
+    except ShopError as error:
+        raise WrongUsage(str(error)) from None
+    if moment > now:
+        raise WrongUsage(f"{as_of} has not come yet: in this shop it is {now.isoformat(timespec='minutes')}")
+    return moment
+
+
+def _look(shop: Shop, moment: datetime) -> None:
+    """Say that this night looks at everything before the moment, and bring the mirror up to what is known.
+
+    Said only where there is something to see: what is loaded later would count as late for ever. Said before the
+    mirror is read for good: what arrives in between is late.
+    """
+    mirror.refresh(shop)
+    if snapshot.purchases(shop.home / "ledger", as_of=moment, timezone=shop.timezone).empty:
+        raise NothingToDo(
+            f"no customer had bought anything before {moment.isoformat()}; run: regulars load transactions FILE"
+        )
+    nights.began(shop, moment)
+    mirror.refresh(shop)
+
+
 def _prepare(shop: Shop, as_of: datetime, folder: Path, *, replay: bool) -> tuple[World, store.Store]:
     ledger, zone = shop.home / "ledger", shop.timezone
     first = snapshot.first_day(ledger, as_of, zone)
-    if first is None:
-        raise NothingToDo(
-            f"no customer bought anything before {as_of.isoformat()}; run: regulars load transactions FILE"
-        )
+    assert first is not None, "a night looks only where somebody bought something"
     calendar = labels.Calendar(first, as_of, zone)
     bought = snapshot.purchases(ledger, as_of=as_of, timezone=zone)
     world = World(calendar, bought, {}, _churn_days(shop, calendar, as_of))
@@ -161,7 +190,7 @@ def _prepare(shop: Shop, as_of: datetime, folder: Path, *, replay: bool) -> tupl
     features.apply()
     baskets = {
         moment: snapshot.bought(
-            ledger, as_of=as_of, start=moment, end=calendar.back(calendar.days_back(moment) - lists)
+            ledger, as_of=as_of, start=moment, end=calendar.day_start(calendar.days_back(moment) - lists)
         )
         for moment in shelves
     }
@@ -178,20 +207,26 @@ def _churn_days(shop: Shop, calendar: labels.Calendar, as_of: datetime) -> int:
 
 
 def _tell_everyone(
-    tonight: Evening, speakers: dict[str, tuple[str, Model]], seconds: dict[str, float], tell: Tell
+    tonight: Evening, speakers: dict[str, versions.Version], seconds: dict[str, float], tell: Tell
 ) -> tuple[int, int]:
     with _timed(seconds, "online features", tell):
         if not tonight.replay:
             tonight.features.materialise(tonight.as_of)
     with _timed(seconds, "scores", tell):
-        return writeback.everyone(tonight.shop, tonight.features, speakers, tonight.as_of)
+        return writeback.everyone(
+            tonight.shop,
+            tonight.features,
+            {name: (version.number, version.model) for name, version in speakers.items()},
+            tonight.as_of,
+            stand_ins=[name for name, version in speakers.items() if version.facts["fallback"]],
+        )
 
 
 def _plans(only: Sequence[str] | None) -> list[Plan]:
     known = {plan.name: plan for plan in plans.PLANS}
     unknown = set(only or ()) - set(known)
     if unknown:
-        raise NothingToDo(f"there is no model called {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+        raise WrongUsage(f"there is no model called {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     return [plan for name, plan in known.items() if not only or name in only]
 
 
@@ -203,6 +238,11 @@ def _alone(shop: Shop) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise NothingToDo("another night is running in this home; wait for it to end") from None
+        # What a killed night left behind; nobody else is at work here now.
+        for leftover in (
+            path for name in (".train-*", ".found-*", ".rival-*", "replays/*") for path in shop.home.glob(name)
+        ):
+            shutil.rmtree(leftover, ignore_errors=True)
         yield
 
 
@@ -212,9 +252,3 @@ def _timed(seconds: dict[str, float], step: str, tell: Tell) -> Iterator[None]:
     began = time.perf_counter()
     yield
     seconds[step] = round(time.perf_counter() - began, 2)
-
-
-def _digest(ledger: Path) -> str:
-    """What the mirror holds, in sixteen letters: the same sales give the same."""
-    sums = [hashlib.sha256(part.read_bytes()).hexdigest() for part in sorted(ledger.rglob("*.parquet"))]
-    return hashlib.sha256(json.dumps(sums).encode()).hexdigest()[:16]

@@ -31,8 +31,8 @@ def of_models(told: Sequence[Mapping[str, Any]]) -> str:
     """Champions, a line each."""
     if not told:
         return "No model has been trained yet; run: regulars run"
-    return _columns(("model", "version", "learner", "as of", "why"), (
-        (row["name"], str(row["version"]), row["learner"], row["as_of"], row["why"]) for row in told
+    return _columns(("model", "version", "learner", "since", "why"), (
+        (row["name"], str(row["version"]), row["learner"], row["since"] or "", row["why"]) for row in told
     ))  # fmt: skip
 
 
@@ -88,9 +88,13 @@ def _of_model(name: str, model: Mapping[str, Any]) -> str:
     if not shown:
         return title
     body = _columns(("", *shown), (
-        (learner, *(f"{row.get(figure, float('nan')):.4f}" for figure in shown)) for learner, row in rows.items() if row
+        (learner, *(_figure(row.get(figure)) for figure in shown)) for learner, row in rows.items() if row
     ))  # fmt: skip
     return f"{title}\n{body}"
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _of_list(name: str, items: Sequence[Mapping[str, Any]]) -> str:

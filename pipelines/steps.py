@@ -17,7 +17,7 @@ import pandas as pd
 from customers import catalogue, loading, mirror, nights, profiles, scores, tables, transactions
 from customers.shop import Shop
 from models import bundle
-from pipelines.failures import NothingToDo
+from pipelines.failures import NothingToDo, WrongUsage
 from serving import writeback
 from training import plans, promote
 
@@ -43,17 +43,22 @@ def ingest(
 
 def table(shop: Shop, name: str) -> pd.DataFrame:
     """A table of the contract as the last night told it; after a replay, as that day would have had it."""
+    if name not in tables.TABLES:
+        raise WrongUsage(f"there is no table called {name}; there are {', '.join(tables.TABLES)}")
     return tables.table(shop, name, as_of=scores.last_told(shop))
 
 
 def export(shop: Shop, name: str, out: Path) -> int:
     """Write a table of the contract to a file by its ending; the number of rows. A file appears whole or not at all."""
     if out.suffix not in WRITERS:
-        raise NothingToDo(f"cannot write {out.name}; end it in .csv, .parquet or .ndjson")
+        raise WrongUsage(f"cannot write {out.name}; end it in .csv, .parquet or .ndjson")
     frame = table(shop, name)
     partial = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    _write(frame, partial, WRITERS[out.suffix])
-    partial.replace(out)
+    try:
+        _write(frame, partial, WRITERS[out.suffix])
+        partial.replace(out)
+    except OSError as error:
+        raise NothingToDo(f"cannot write {out}: {error.strerror}") from None
     return len(frame)
 
 

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from customers.shop import Shop
 from models import bundle, registry
 from models.base import Model
-from pipelines.failures import NothingToDo
 from training import promote
 from training.plans import Plan
 from training.train import Trained
@@ -28,12 +27,20 @@ if TYPE_CHECKING:
     from pipelines.night import Evening
 
 Tell = Callable[[str], None]
-Speaker = tuple[str, Model]
 
 SEED = 0
 HOUSE = Path(__file__).parent.parent
 #: The rooms whose code decides what a model becomes: a change in any of them is a reason to train again.
 RECIPE = ("features", "models", "training")
+#: What is reported of a plan that had nothing to learn from.
+NOTHING: dict[str, Any] = {
+    "version": None,
+    "learner": None,
+    "promoted": False,
+    "fallback": True,
+    "metrics": {},
+    "baselines": {},
+}
 #: What a command reports of a version, out of the facts that its bundle carries.
 REPORTED = ("version", "learner", "promoted", "why", "fallback", "metrics", "baselines")
 
@@ -47,44 +54,63 @@ class Version:
     model: Model
 
 
-def tonight(evening: Evening, chosen: Sequence[Plan], tell: Tell) -> dict[str, Version]:
+def tonight(evening: Evening, chosen: Sequence[Plan], tell: Tell) -> dict[str, Version | None]:
     """Each plan's version of this evening: the one on record from the same sales and code, else a new one.
 
-    Plans learn side by side, since their libraries leave the interpreter alone for most of their time; what
-    touches Feast or MLflow goes one after the other.
+    None where there is not a single row to learn from. Plans learn side by side, since their libraries leave the
+    interpreter alone for most of their time; what touches Feast or MLflow goes one after the other.
     """
     found = {plan.name: _found(evening, plan, tell) for plan in chosen}
     frames = {plan: evening.frame(plan) for plan in chosen if found[plan.name] is None}
     with ThreadPoolExecutor(max_workers=max(1, len(os.sched_getaffinity(0)))) as pool:
         lessons = {
-            plan.name: pool.submit(learn, plan, evening.world, frame, seed=SEED, tell=tell)
+            plan: pool.submit(learn, plan, evening.world, frame, seed=SEED, tell=tell)
             for plan, frame in frames.items()
+            if len(frame)
         }
-        trained = {name: lesson.result() for name, lesson in lessons.items()}
-    return {plan.name: found[plan.name] or _recorded(evening, plan, trained[plan.name]) for plan in chosen}
+        trained = {plan: lesson.result() for plan, lesson in lessons.items()}
+    return found | {plan.name: _recorded(evening, plan, lesson) for plan, lesson in trained.items()}
 
 
-def appoint(evening: Evening, plan: Plan, version: Version) -> tuple[dict[str, Any], Speaker]:
-    """Promote a version if it is no worse than the champion; the report, and who speaks tonight.
+def appoint(evening: Evening, plan: Plan, version: Version | None) -> tuple[dict[str, Any], Version | None]:
+    """Promote a version if it is no worse than the champion; the report, and who speaks tonight, if anybody.
 
     In a replay the version trained as of that day speaks, since the champion knows later days.
     """
+    if version is None:
+        return NOTHING | {"why": "there was nothing to learn from"}, None
     if evening.replay:
         why = f"a replay of an earlier day moves no champion; {version.facts['why']}"
-        return report(version, promoted=False, why=why), (version.number, version.model)
-    shop = evening.shop
-    speaking = registry.alias(promote.address(shop), plan.name, "champion")
-    if speaking == version.number:
-        verdict = promote.Verdict(True, version.facts["why"])
-    else:
-        rival = _rival(shop, plan, speaking)
-        verdict = promote.decide(plan, evening.world, version.facts, evening.frame(plan), rival)
+        return report(version, promoted=False, why=why), version
+    verdict = _verdict(evening, plan, version)
     told = report(version, promoted=verdict.promoted, why=verdict.why)
+    registry.set_alias(promote.address(evening.shop), plan.name, "challenger", version.number)
     if not verdict.promoted:
-        return told, champion(shop, plan)
+        return told, champions(evening.shop, [plan])[plan.name]
     figures = version.facts["metrics"]
-    promote.promote(shop, plan.name, version=version.number, why=verdict.why, figures=figures)
-    return told, (version.number, version.model)
+    promote.promote(evening.shop, plan.name, version=version.number, why=verdict.why, figures=figures)
+    return told, version
+
+
+def champions(shop: Shop, chosen: Sequence[Plan]) -> dict[str, Version]:
+    """The champions of these plans as servers see them; a plan without one is left out."""
+    found: dict[str, Version] = {}
+    for plan in chosen:
+        promote.follow(shop, plan.name)
+        champion = bundle.open_champion(shop.home / "champions", plan.name)
+        if champion is not None:
+            found[plan.name] = Version(champion.version, champion.facts, champion.model)
+    return found
+
+
+def _verdict(evening: Evening, plan: Plan, version: Version) -> promote.Verdict:
+    speaking = registry.alias(promote.address(evening.shop), plan.name, "champion")
+    if speaking == version.number:
+        return promote.Verdict(True, version.facts["why"])
+    if version.number in promote.withdrawn(evening.shop, plan.name):
+        return promote.Verdict(False, f"version {version.number} was rolled back by hand")
+    rival = _rival(evening.shop, plan, speaking)
+    return promote.decide(plan, evening.world, version.facts, evening.frame(plan), rival)
 
 
 def report(version: Version, *, promoted: bool, why: str) -> dict[str, Any]:
@@ -93,19 +119,10 @@ def report(version: Version, *, promoted: bool, why: str) -> dict[str, Any]:
     return {name: told[name] for name in REPORTED}
 
 
-def champion(shop: Shop, plan: Plan) -> Speaker:
-    """The champion as servers see it: its version and the model."""
-    promote.follow(shop, plan.name)
-    found = bundle.open_champion(shop.home / "champions", plan.name)
-    if found is None:
-        raise NothingToDo(f"{plan.name} has no champion yet; run: regulars run")
-    return found.version, found.model
-
-
 def _found(evening: Evening, plan: Plan, tell: Tell) -> Version | None:
     """The version on record from the same sales by the same code, if there is one."""
     shop = evening.shop
-    number = registry.find(promote.address(shop), plan.name, _fingerprint(evening, plan))
+    number = registry.find(promote.address(shop), plan.name, fingerprint(evening, plan))
     if number is None:
         return None
     tell(f"{plan.name}: the same sales and the same code as version {number}")
@@ -121,7 +138,11 @@ def _rival(shop: Shop, plan: Plan, speaking: str | None) -> promote.Rival | None
         return None
     with TemporaryDirectory(dir=shop.home, prefix=".rival-") as folder:
         twin = registry.artifact(promote.address(shop), plan.name, speaking, "judged", Path(folder))
-        return promote.Rival(speaking, bundle.open_model(twin)[1] if twin else None)
+        try:
+            return promote.Rival(speaking, bundle.open_model(twin)[1] if twin else None)
+        except bundle.BadBundle:
+            # A learner that the house no longer has: it cannot be asked, so it cannot be better.
+            return promote.Rival(speaking, None)
 
 
 def _recorded(evening: Evening, plan: Plan, trained: Trained) -> Version:
@@ -174,11 +195,11 @@ def _facts(evening: Evening, plan: Plan, trained: Trained) -> dict[str, Any]:
         "settings": plan.settings(evening.world) | getattr(trained.model, "settings", {}),
         "metrics": _plain(trained.metrics), "baselines": {n: _plain(m) for n, m in trained.baselines.items()},
         "ledger": evening.ledger, "revision": _revision(), "recipe": _recipe(),
-        "fingerprint": _fingerprint(evening, plan),
+        "fingerprint": fingerprint(evening, plan),
     }  # fmt: skip
 
 
-def _fingerprint(evening: Evening, plan: Plan) -> str:
+def fingerprint(evening: Evening, plan: Plan) -> str:
     """The same for the same question over the same sales, as of the same moment, by the same code."""
     said = [
         plan.name,

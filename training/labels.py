@@ -41,8 +41,10 @@ class Calendar:
 
     def back(self, days: int) -> datetime:
         """The moment `days` days before the run: the run's own moment for 0, else the start of that day."""
-        if days == 0:
-            return self.as_of
+        return self.as_of if days == 0 else self.day_start(days)
+
+    def day_start(self, days: int) -> datetime:
+        """The start of the day `days` days before the run's own day."""
         return datetime.combine(self.known_until - timedelta(days=days), time(), ZoneInfo(self.timezone))
 
     def day_of(self, moment: datetime) -> date:

@@ -22,6 +22,10 @@ WAIT_DAYS = 90
 TIE = 0.005
 
 
+class Incomparable(Exception):
+    """Two models that answer different questions; the message says how they differ."""
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """What labels are cut from: the shop's days, its purchase days, and what was bought after some moments."""
@@ -92,9 +96,9 @@ def _judge_lists(world: World, rows: Frame, truth: pd.Series, ranked: Frame) -> 
     return metrics.ranking(merged, bought) | metrics.variety(merged) | fresh
 
 
-def _everybody(world: World, rows: Frame, truth: pd.Series) -> np.ndarray:
-    """Customers who then bought nothing have no list to be judged by; ranking leaves them out itself."""
-    return np.ones(len(rows), dtype=bool)
+def _buyers(world: World, rows: Frame, truth: pd.Series) -> np.ndarray:
+    """Whoever bought nothing has no list that could be right."""
+    return np.array([found is not None and len(found) > 0 for found in truth], dtype=bool)
 
 
 # Churn: who is drifting away -----------------------------------------------------------------------------------
@@ -125,7 +129,9 @@ def _active_and_watched(world: World, rows: Frame, waits: Frame) -> np.ndarray:
 
 
 def _judge_curves(world: World, rows: Frame, waits: Frame, survival: np.ndarray) -> dict[str, float]:
-    until = min(_wait(world), survival.shape[1])
+    until = _wait(world)
+    if survival.shape[1] < until:
+        raise Incomparable(f"its curve ends after {survival.shape[1]} days, this night watches {until}")
     return metrics.waiting(
         waits["duration_days"].to_numpy(np.float64), waits["observed"].to_numpy(bool), survival, until
     )
@@ -136,7 +142,7 @@ PLANS: tuple[Plan, ...] = (
         "recommender", question="Which products will this customer buy in the next four weeks?",
         service="recommender_v1", learner="recommender.Recommender",
         baselines=("bestsellers.Popularity", "bestsellers.DecayedFrequency"),
-        decisive="ndcg_10", window=_month, label=_baskets, take=_everybody, judge=_judge_lists,
+        decisive="ndcg_10", window=_month, label=_baskets, take=_buyers, judge=_judge_lists,
         settings=lambda world: {"window_days": _month(world)},
     ),
     Plan(

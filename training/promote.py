@@ -14,9 +14,11 @@ import pandas as pd
 from customers import champions
 from customers.shop import Shop, ShopError
 from models import bundle, registry
-from models.base import Model
-from training.plans import PLANS, Plan, World
+from models.base import Model, Unfit
+from training.plans import PLANS, Incomparable, Plan, World
 from training.train import examine, not_worse
+
+ROLLED_BACK = "rolled back"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +51,13 @@ def decide(plan: Plan, world: World, facts: Mapping[str, Any], frame: pd.DataFra
     if rival is None:
         return Verdict(True, f"the first of its name; {why}")
     if rival.model is None:
-        return Verdict(True, f"version {rival.version} was never judged; {why}")
+        return Verdict(True, f"version {rival.version} cannot be judged; {why}")
     if facts["fallback"]:
         return Verdict(False, f"the champion stays; {why}")
-    mine, theirs = facts["metrics"], examine(plan, world, frame, rival.model)
+    try:
+        mine, theirs = facts["metrics"], examine(plan, world, frame, rival.model)
+    except (Incomparable, Unfit) as reason:
+        return Verdict(True, f"version {rival.version} cannot be compared: {reason}; {why}")
     figures = (
         f"{plan.decisive} {mine[plan.decisive]:.4f} against {theirs[plan.decisive]:.4f} of version {rival.version}"
     )
@@ -73,23 +78,37 @@ def promote(
     version = version or registry.alias(uri, name, "challenger")
     if version is None:
         raise ShopError(f"{name} has no challenger; run: regulars train {name}")
+    registry.facts(uri, name, version)  # raises NoVersion before anything is written to the log
     previous = registry.alias(uri, name, "champion")
     if previous != version:
         champions.append(
             shop, name=name, version=version, previous=previous, action=action, why=why, metrics=figures or {}
         )
         registry.set_alias(uri, name, "champion", version)
+    if registry.alias(uri, name, "challenger") == version:
+        registry.set_alias(uri, name, "challenger", None)
     follow(shop, name)
     return version
 
 
 def rollback(shop: Shop, name: str) -> str:
-    """Go back to the champion before this one, as the promotion log tells it."""
+    """Go back to the champion before this one, as the promotion log tells it; again goes back one more."""
     current = registry.alias(address(shop), name, "champion")
-    earlier = [entry.previous for entry in champions.history(shop, name) if entry.version == current]
+    moves = champions.history(shop, name)
+    earlier = [move.previous for move in moves if move.version == current and move.action != ROLLED_BACK]
     if not earlier or earlier[-1] is None:
         raise ShopError(f"{name} has no earlier champion to go back to; see: regulars models")
-    return promote(shop, name, version=earlier[-1], why=f"rolled back from version {current}", action="rolled back")
+    return promote(shop, name, version=earlier[-1], why=f"rolled back from version {current}", action=ROLLED_BACK)
+
+
+def withdrawn(shop: Shop, name: str) -> set[str]:
+    """Versions that somebody rolled back from and nobody promoted since: a night leaves them alone."""
+    gone: set[str] = set()
+    for move in champions.history(shop, name):
+        gone.discard(move.version)
+        if move.action == ROLLED_BACK and move.previous:
+            gone.add(move.previous)
+    return gone
 
 
 def follow(shop: Shop, name: str) -> str | None:
@@ -118,6 +137,7 @@ def overview(shop: Shop) -> list[dict[str, Any]]:
             moves = [entry for entry in champions.history(shop, plan.name) if entry.version == version]
             rows.append({
                 "name": plan.name, "version": version, "learner": facts.tags["learner"],
+                "since": moves[-1].at.isoformat(timespec="minutes") if moves else None,
                 "as_of": facts.params["as_of"], "why": moves[-1].why if moves else "named champion by hand",
             })  # fmt: skip
     return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ import pandas as pd
 from models import bundle
 from models.base import Model, TooLittle
 from training.metrics import better
-from training.plans import TIE, Plan, World
+from training.plans import TIE, Incomparable, Plan, World
 
 #: Fewer customers than this in a holdout say nothing about which of two models is better.
 JUDGES = 30
@@ -81,11 +82,19 @@ def train(
     rows, label = _rows_before(plan, world, frame, world.calendar.as_of)
     model = _fit(plan, world, best.learner, rows, label, seed)
     counts = {"trial": len(trial[0]), "holdout": len(exam[0]), "served": len(rows)}
-    return Trained(plan, model, best.learner, best, contestants, holdout, False, why, counts)
+    stands_in = all(contestant.learner != plan.learner for contestant in contestants)
+    return Trained(plan, model, best.learner, best, contestants, holdout, stands_in, why, counts)
 
 
 def examine(plan: Plan, world: World, frame: pd.DataFrame, model: Model) -> dict[str, float]:
-    """A fitted model's figures on this run's holdout: how a champion is compared with its challenger."""
+    """A fitted model's figures on this run's holdout: how a champion is compared with its challenger.
+
+    Raises Incomparable for a model of another horizon or a shorter curve, Unfit for one of other features.
+    """
+    asked = plan.settings(world).get("horizon_days")
+    answered = getattr(model, "horizon_days", asked)
+    if answered != asked:
+        raise Incomparable(f"it speaks of {answered} days, this night of {asked}")
     rows, label = _rows_at(plan, world, frame, world.calendar.back(plan.window(world)))
     return plan.judge(world, rows, label, model.score(rows))
 
@@ -110,7 +119,10 @@ def _trials(
             refused = f"{learner}: {reason}"
             continue
         figures = plan.judge(world, *exam, model.score(exam[0]))
-        contestants.append(Contestant(learner, model, figures, time.perf_counter() - began))
+        if math.isfinite(figures[plan.decisive]):
+            contestants.append(Contestant(learner, model, figures, time.perf_counter() - began))
+        else:
+            refused = f"{learner}: its {plan.decisive} cannot be measured on the last window"
     return contestants, refused
 
 

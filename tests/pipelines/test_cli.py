@@ -62,6 +62,8 @@ def test_a_shop_that_is_not_there_says_how_to_make_one(tmp_path: Path) -> None:
 def test_wrong_usage_is_exit_2(home: Path) -> None:
     assert regulars(home, "fly").returncode == 2
     assert regulars(home, "load").returncode == 2
+    assert regulars(home, "run", "--as-of", "tuesday").returncode == 2
+    assert regulars(home, "export", "secrets", "--out", "x.csv").returncode == 2
 
 
 def test_a_night_without_sales_says_what_to_load(home: Path) -> None:

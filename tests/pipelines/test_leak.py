@@ -38,10 +38,13 @@ def keep(records: Path, to: Path, *, until: datetime | None) -> Path:
     return to
 
 
-def asked(home: Path, records: Path) -> Shop:
+def asked(home: Path, records: Path, *, first: tuple[str, ...] = ()) -> Shop:
+    """A shop asked as of that day; `first` names models that have had a night of their own on all days before."""
     shop = shops.init(home, timezone="America/New_York", currency="USD", now="last-sale")
     for kind in ("customers", "products", "transactions"):
         steps.ingest(shop, kind, [records / f"{kind}.parquet"], source="files")
+    if first:
+        night.run(shop, only=first, tell=lambda text: None)
     night.run(shop, as_of=AS_OF, tell=lambda text: None)
     return shop
 
@@ -50,7 +53,7 @@ def asked(home: Path, records: Path) -> Shop:
 def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Shop, Shop]:
     folder = tmp_path_factory.mktemp("leak")
     complete_journey.write(folder)
-    whole = asked(folder / "whole-home", keep(folder, folder / "whole", until=None))
+    whole = asked(folder / "whole-home", keep(folder, folder / "whole", until=None), first=("churn",))
     cut = asked(folder / "cut-home", keep(folder, folder / "cut", until=CUT))
     return whole, cut
 
@@ -64,7 +67,8 @@ def test_what_came_later_changes_nothing(both: tuple[Shop, Shop], table: str) ->
     whole, cut = (flat(steps.table(shop, table)) for shop in both)
     assert whole["customer_id"].tolist() == cut["customer_id"].tolist()
     assert list(whole) == list(cut)
-    for name in whole:
+    # A version is a number in its own home's registry, and that home has had a night before.
+    for name in (name for name in whole if not name.endswith("_version")):
         if pd.api.types.is_numeric_dtype(whole[name]):
             first, second = (frame[name].to_numpy(np.float64, na_value=np.nan) for frame in (whole, cut))
             np.testing.assert_allclose(first, second, atol=1e-6, err_msg=name)

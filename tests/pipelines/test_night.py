@@ -11,8 +11,9 @@ import pytest
 from customers import champions, profiles, scores, tables
 from customers import shop as shops
 from customers.shop import Shop, ShopError
-from pipelines import night, steps
-from pipelines.failures import NothingToDo
+from models import registry
+from pipelines import night, report, steps
+from pipelines.failures import NothingToDo, WrongUsage
 from training import promote
 
 Till = Callable[..., Path]
@@ -115,6 +116,7 @@ def test_going_back_follows_the_log(first_night: NIGHT) -> None:
     assert promote.promote(shop, "churn", why="by hand") == newest
     assert promote.rollback(shop, "churn") != newest
     assert [entry.action for entry in champions.history(shop, "churn")][-2:] == ["promoted", "rolled back"]
+    assert promote.withdrawn(shop, "churn") == {newest}, "a night leaves it alone"
 
 
 def test_nothing_to_go_back_to_is_said(tmp_path: Path) -> None:
@@ -134,7 +136,7 @@ def test_one_customer_is_served_the_fallback_and_told_so(tmp_path: Path, till: T
     shop = one_customer(tmp_path / "home", till)
     told = night.run(shop, tell=silent)
     assert all(model["fallback"] for model in told["models"].values())
-    frame = tables.table(shop, "scores")
+    frame = steps.table(shop, "scores")
     assert frame["customer_id"].tolist() == ["only"]
     assert frame["fallback"].all()
     assert frame["churn_probability"].between(0, 1).all()
@@ -146,8 +148,46 @@ def test_a_shop_without_sales_is_told_what_to_do(tmp_path: Path) -> None:
         night.run(shop, tell=silent)
 
 
+def test_a_night_before_the_first_sale_leaves_the_home_as_it_was(tmp_path: Path, till: Till) -> None:
+    shop = shops.init(tmp_path / "home", timezone="UTC", currency="EUR", now="last-sale")
+    with pytest.raises(NothingToDo):
+        night.run(shop, tell=silent)
+    lines = [(f"o{day}", 0, "only", "p1", f"2025-01-{day:02d}T10:00:00", 1, 5, 0) for day in (2, 9, 16)]
+    steps.ingest(shop, "transactions", [till(*lines)], source="files")
+    assert night.run(shop, only=["churn"], tell=silent)["models"]["churn"]["promoted"]
+
+
+def test_a_day_that_has_not_come_cannot_be_asked_about(first_night: NIGHT) -> None:
+    with pytest.raises(WrongUsage, match="has not come yet"):
+        night.run(shops.open(first_night[0]), as_of="2099-01-01", tell=silent)
+
+
+def test_returns_alone_are_no_purchases(tmp_path: Path, till: Till) -> None:
+    shop = shops.init(tmp_path / "home", timezone="UTC", currency="EUR", now="last-sale")
+    steps.ingest(shop, "transactions", [till(("o1", 0, "c1", "p1", "2025-01-02", -1, -5, 0))], source="files")
+    with pytest.raises(NothingToDo, match="bought anything"):
+        night.run(shop, tell=silent)
+
+
+def test_a_purchase_of_no_product_has_no_lists_but_a_churn(tmp_path: Path, till: Till) -> None:
+    shop = shops.init(tmp_path / "home", timezone="UTC", currency="EUR", now="last-sale")
+    steps.ingest(shop, "transactions", [till(("o1", 0, "c1", "p1", "2025-01-02", 0, 5, 0))], source="files")
+    told = night.run(shop, tell=silent)["models"]
+    assert told["recommender"]["version"] is None
+    assert told["churn"]["version"] == "1"
+    assert report.of_night(night.run(shop, tell=silent))
+
+
+def test_an_unknown_version_is_refused_before_the_log_hears_of_it(first_night: NIGHT) -> None:
+    shop = shops.open(first_night[0])
+    before = champions.history(shop, "churn")
+    with pytest.raises(registry.NoVersion):
+        promote.promote(shop, "churn", version="99", why="by hand")
+    assert champions.history(shop, "churn") == before
+
+
 def test_an_unknown_model_is_named(first_night: NIGHT) -> None:
-    with pytest.raises(NothingToDo, match="weather"):
+    with pytest.raises(WrongUsage, match="weather"):
         night.run(shops.open(first_night[0]), only=["weather"], tell=silent)
 
 
