@@ -3,6 +3,9 @@
 The door to MLflow, and the only one. MLflow takes seconds to import, so that is done when it is first needed,
 with its telemetry off. What is registered is a bundle (`models.bundle`), never a pickle. MLflow's own loader
 can open it for somebody who explores; serving opens the published copy instead.
+
+A registry in a SQLite file is its folder: artifacts are found beside the database wherever it lies now, though
+MLflow remembers where it lay once. So a home can be moved, and a copy never touches the original.
 """
 
 from __future__ import annotations
@@ -10,16 +13,19 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, wraps
+from hashlib import sha256
 from importlib.metadata import version as installed
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from urllib.parse import unquote
 
 from models import bundle
 
@@ -32,17 +38,48 @@ _QUIET = {
     "DO_NOT_TRACK": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_CONFIGURE_LOGGING": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # MLflow would try for four minutes, with two minutes for each try.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
 }
 _EXPERIMENT = "regulars"
+_SQLITE = "sqlite:///"
+#: Whose errors mean that the registry is away, unless MLflow gives one of these answers.
+_FOREIGN = {"mlflow", "sqlalchemy", "alembic", "sqlite3", "requests", "urllib3"}
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+_ANSWERS = (*_ABSENT, "RESOURCE_ALREADY_EXISTS", "INVALID_STATE")
 #: What MLflow's store takes in one batch.
 _MOST_METRICS, _MOST_PARAMS, _MOST_TAGS = 1000, 100, 100
 
 #: Metrics by name, or by moment (an ISO date or time) and then by name.
 Metrics = Mapping[str, "float | Mapping[str, float]"]
 
+_Rest = ParamSpec("_Rest")
+_Answer = TypeVar("_Answer")
+
 
 class NoVersion(Exception):
     """The registry has no such version; the message says which."""
+
+
+class RegistryDown(ConnectionError):
+    """The registry cannot be asked; the message says where it was sought, and never a password."""
+
+
+def _door(ask: Callable[Concatenate[str, _Rest], _Answer]) -> Callable[Concatenate[str, _Rest], _Answer]:
+    """Turn whatever MLflow and the libraries below it raise while the registry is away into RegistryDown."""
+
+    @wraps(ask)
+    def asked(uri: str, *args: _Rest.args, **settings: _Rest.kwargs) -> _Answer:
+        try:
+            return ask(uri, *args, **settings)
+        except Exception as error:
+            if not _means_down(error):
+                raise
+            raise _down(uri, error) from (error if uri.startswith(_SQLITE) else None)
+
+    return asked
 
 
 @dataclass(frozen=True)
@@ -57,6 +94,7 @@ class Recorded:
     metrics: dict[str, dict[str, float]]
 
 
+@_door
 def record(
     uri: str,
     name: str,
@@ -86,17 +124,20 @@ def record(
     return str(made.version), run.info.run_id
 
 
+@_door
 def versions(uri: str, name: str) -> list[str]:
     """All versions of a model, oldest first."""
     return sorted((str(found.version) for found in _all(uri, name)), key=int)
 
 
+@_door
 def find(uri: str, name: str, fingerprint: str) -> str | None:
     """The newest version with this `fingerprint` among its tags, so that nothing need be trained twice."""
     same = [str(found.version) for found in _all(uri, name) if found.tags.get("fingerprint") == fingerprint]
     return max(same, key=int, default=None)
 
 
+@_door
 def alias(uri: str, name: str, which: str) -> str | None:
     """The version that is called `champion` or `challenger`; None where none is."""
     from mlflow.exceptions import MlflowException
@@ -104,11 +145,12 @@ def alias(uri: str, name: str, which: str) -> str | None:
     try:
         return str(_client(uri).get_model_version_by_alias(name, which).version)
     except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+        if error.error_code in _ABSENT:
             return None
         raise
 
 
+@_door
 def set_alias(uri: str, name: str, which: str, version: str | None) -> None:
     """Call this version `champion` or `challenger`; None takes the name away from whoever has it."""
     if version is None:
@@ -119,6 +161,7 @@ def set_alias(uri: str, name: str, which: str, version: str | None) -> None:
     _client(uri).set_registered_model_alias(name, which, version)
 
 
+@_door
 def facts(uri: str, name: str, version: str) -> Recorded:
     """What was recorded with one version."""
     found = _version(uri, name, version)
@@ -126,30 +169,37 @@ def facts(uri: str, name: str, version: str) -> Recorded:
     return Recorded(name, str(found.version), found.run_id, dict(found.tags), dict(run.data.params), _metrics(uri, run))
 
 
+@_door
 def download(uri: str, name: str, version: str, to: Path) -> Path:
     """Copy a version's bundle into the new folder `to`, verified; returns `to`."""
     found = _version(uri, name, version)
-    _mlflow()
     from mlflow.artifacts import download_artifacts
 
+    here = _here(uri, found.run_id, found.source)
     to.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".download.", dir=to.parent) as beside:
-        lying = download_artifacts(artifact_uri=found.source, dst_path=beside, tracking_uri=uri)
-        bundles = list(Path(lying).glob(f"data/*/{bundle.MANIFEST}"))
+        lying = here or Path(download_artifacts(artifact_uri=found.source, dst_path=beside, tracking_uri=uri))
+        bundles = list(lying.glob(f"data/*/{bundle.MANIFEST}"))
         if len(bundles) != 1:
-            raise bundle.BadBundle(f"version {version} of {name} holds no bundle")
+            where = f" in {here}; bring that folder back from a backup" if here else ""
+            raise bundle.BadBundle(f"version {version} of {name} holds no bundle{where}")
         shutil.copytree(bundles[0].parent, Path(beside) / "bundle", symlinks=True)
         bundle.verify(Path(beside) / "bundle")
         os.rename(Path(beside) / "bundle", to)
     return to
 
 
+@_door
 def artifact(uri: str, name: str, version: str, path: str, to: Path) -> Path | None:
     """Copy what lies at `path` among the artifacts of a version's run into the folder `to`; None if nothing does."""
-    found = _version(uri, name, version)
-    if not any(entry.path == path for entry in _client(uri).list_artifacts(found.run_id)):
+    run_id = _version(uri, name, version).run_id
+    client = _client(uri)
+    here = _here(uri, run_id, client.get_run(run_id).info.artifact_uri)
+    if here:
+        return _copy(here / path, to / path)
+    if not any(entry.path == path for entry in client.list_artifacts(run_id)):
         return None
-    return Path(_client(uri).download_artifacts(found.run_id, path, str(to)))
+    return Path(client.download_artifacts(run_id, path, str(to)))
 
 
 def _load_pyfunc(path: str) -> _Explored:
@@ -180,20 +230,82 @@ def _client(uri: str) -> MlflowClient:
     _mlflow()
     from mlflow import MlflowClient
 
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    try:
+        if not uri.startswith("http"):
+            _open_at_once(uri)
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    # Whatever keeps MLflow from opening it, there is no registry to ask.
+    except Exception as error:
+        raise _down(uri, error) from (error if uri.startswith(_SQLITE) else None)
+
+
+def _open_at_once(uri: str) -> None:
+    """Make room for a database; one that cannot be opened is tried once, where MLflow would try for 100 seconds."""
+    from mlflow.store.db import utils
+
+    utils.MAX_RETRY_COUNT = 1
+    beside = _artifacts(uri)
+    if beside:
+        beside.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _means_down(error: Exception) -> bool:
+    foreign = any(kind.__module__.partition(".")[0] in _FOREIGN for kind in type(error).__mro__)
+    return foreign and getattr(error, "error_code", None) not in _ANSWERS
+
+
+def _down(uri: str, error: Exception) -> RegistryDown:
+    """Says where, without the user, password and settings that an address can hold."""
+    place = uri
+    if not uri.startswith(_SQLITE):
+        scheme, mark, rest = uri.rpartition("://")
+        place = scheme + mark + re.split("[/?#]", rest.rpartition("@")[2])[0]
+    return RegistryDown(
+        f"the registry at {place} does not answer ({type(error).__name__}); "
+        "check MLFLOW_TRACKING_URI, and that a sound MLflow registry is there"
+    )
+
+
+def _artifacts(uri: str) -> Path | None:
+    """The folder for artifacts beside a SQLite database, as it lies now; None for any other registry."""
+    if not uri.startswith(_SQLITE):
+        return None
+    return Path(uri.removeprefix(_SQLITE).partition("?")[0]).parent.resolve() / "artifacts"
+
+
+def _here(uri: str, run_id: str, remembered: str) -> Path | None:
+    """Where something of a run lies now, given the address that MLflow remembers; None if that is for MLflow to say."""
+    beside = _artifacts(uri)
+    _, ours, rest = remembered.rpartition(f"/artifacts/{run_id}/")
+    return beside / run_id / unquote(rest) if beside and ours else None
+
+
+def _copy(source: Path, to: Path) -> Path | None:
+    if not source.exists():
+        return None
+    to.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        return Path(shutil.copytree(source, to, dirs_exist_ok=True))
+    return Path(shutil.copy(source, to))
 
 
 def _experiment(uri: str) -> str:
+    """The experiment to record in: one whose artifacts lie beside the database, as it lies now.
+
+    An experiment keeps its location for good, so a home that was moved or copied gets another experiment.
+    """
     client = _client(uri)
-    found = client.get_experiment_by_name(_EXPERIMENT)
+    beside = _artifacts(uri)
+    # Without a location, MLflow would put artifacts of a SQLite store into the working directory.
+    location = beside.as_uri() if beside else None
+    name = _EXPERIMENT
+    found = client.get_experiment_by_name(name)
+    if found is not None and location and found.artifact_location != location:
+        name = f"{_EXPERIMENT}-{sha256(location.encode()).hexdigest()[:8]}"
+        found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
-    # Without a location, MLflow would put artifacts of a SQLite store into the working directory.
-    home = Path(uri.removeprefix("sqlite:///")).absolute().parent / "artifacts"
-    location = home.as_uri() if uri.startswith("sqlite:///") else None
-    return str(client.create_experiment(_EXPERIMENT, artifact_location=location))
+    return str(client.create_experiment(name, artifact_location=location))
 
 
 @contextmanager
@@ -306,5 +418,7 @@ def _version(uri: str, name: str, version: str) -> Any:
 
     try:
         return _client(uri).get_model_version(name, version)
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code not in _ABSENT:
+            raise
         raise NoVersion(f"{name} has no version {version}; see: regulars models") from None

@@ -1,8 +1,12 @@
 """What was trained is on record: each version with its run, its figures and its bundle."""
 
 import os
+import shutil
+import socket
 import subprocess
 import sys
+import time
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +154,125 @@ def test_two_homes_are_two_registries_and_a_new_one_is_made_quietly(uri, recorde
     printed = capfd.readouterr()
     assert printed.out == ""
     assert "INFO" not in printed.err
+
+
+def address(home: Path) -> str:
+    return f"sqlite:///{home}/mlflow/mlflow.db"
+
+
+def one_version(home: Path, folder: Path) -> str:
+    judged = {"judged/manifest.json": folder / "manifest.json"}
+    return registry.record(address(home), "recommender", folder, artifacts=judged)[0]
+
+
+def test_a_moved_home_is_its_own(folder, tmp_path):
+    # A folder called artifacts further up must not be taken for the one beside the database.
+    old, new = tmp_path / "artifacts" / "old shop", tmp_path / "new shop"
+    first = one_version(old, folder)
+    shutil.move(old, new)
+    moved = address(new)
+    brought = registry.download(moved, "recommender", first, tmp_path / "brought")
+    assert bundle.verify(brought) == bundle.verify(folder)
+    judged = registry.artifact(moved, "recommender", first, "judged", tmp_path / "twin")
+    assert [file.name for file in judged.iterdir()] == ["manifest.json"]
+    second = one_version(new, folder)
+    third = one_version(new, folder)
+    assert registry.versions(moved, "recommender") == [first, second, third]
+    for version in (second, third):
+        lying = new / "mlflow" / "artifacts" / registry.facts(moved, "recommender", version).run_id
+        assert (lying / "artifacts" / "judged" / "manifest.json").exists()
+        assert registry.download(moved, "recommender", version, tmp_path / version).exists()
+    assert not old.exists()
+    assert len(registry._client(moved).search_experiments()) == 3  # MLflow's own, the old place's and the new one's
+
+
+def test_a_copied_home_and_its_original_stay_apart(folder, tmp_path):
+    original, copy = tmp_path / "shop", tmp_path / "copy"
+    first = one_version(original, folder)
+    shutil.copytree(original, copy)
+    before = sorted(original.rglob("*"))
+    second = one_version(copy, folder)
+    assert sorted(original.rglob("*")) == before
+    assert registry.versions(address(copy), "recommender") == [first, second]
+    assert registry.versions(address(original), "recommender") == [first]
+    shutil.rmtree(original / "mlflow" / "artifacts")
+    assert registry.download(address(copy), "recommender", first, tmp_path / "brought").exists()
+    assert registry.artifact(address(original), "recommender", first, "judged", tmp_path / "twin") is None
+    with pytest.raises(bundle.BadBundle, match=r"holds no bundle in .*shop/mlflow/artifacts"):
+        registry.download(address(original), "recommender", first, tmp_path / "gone")
+
+
+def every_question(uri: str, folder: Path, to: Path) -> list:
+    return [
+        lambda: registry.record(uri, "recommender", folder),
+        lambda: registry.versions(uri, "recommender"),
+        lambda: registry.find(uri, "recommender", "abc"),
+        lambda: registry.alias(uri, "recommender", "champion"),
+        lambda: registry.set_alias(uri, "recommender", "champion", "1"),
+        lambda: registry.set_alias(uri, "recommender", "champion", None),
+        lambda: registry.facts(uri, "recommender", "1"),
+        lambda: registry.download(uri, "recommender", "1", to / "brought"),
+        lambda: registry.artifact(uri, "recommender", "1", "judged", to),
+    ]
+
+
+def test_a_server_that_is_away_is_said_to_be_down_soon_and_without_its_password(folder, tmp_path, capfd):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and never listening: every connection is refused
+        place = f"127.0.0.1:{taken.getsockname()[1]}"
+        said = f"http://{place} does not answer.*MLFLOW_TRACKING_URI"
+        started = time.monotonic()
+        for ask in every_question(f"http://shop:pa55word@{place}/mlflow?token=pa55word", folder, tmp_path):
+            with pytest.raises(registry.RegistryDown, match=said) as told:
+                ask()
+            assert "pa55word" not in "".join(traceback.format_exception(told.value))
+    assert time.monotonic() - started < 9 * 4
+    assert "pa55word" not in "".join(capfd.readouterr())
+
+
+def test_a_database_that_cannot_be_read_is_said_to_be_down_and_left_alone(folder, tmp_path):
+    (tmp_path / "mlflow.db").write_bytes(b"garbage" * 1000)
+    started = time.monotonic()
+    for ask in every_question(f"sqlite:///{tmp_path}/mlflow.db", folder, tmp_path):
+        with pytest.raises(registry.RegistryDown, match=r"mlflow\.db does not answer"):
+            ask()
+    assert time.monotonic() - started < 9 * 2
+    assert (tmp_path / "mlflow.db").read_bytes() == b"garbage" * 1000
+
+
+def test_a_database_that_is_damaged_while_it_is_open_is_said_to_be_down(folder, tmp_path):
+    one_version(tmp_path, folder)
+    (tmp_path / "mlflow" / "mlflow.db").write_bytes(b"garbage" * 1000)
+    for ask in every_question(address(tmp_path), folder, tmp_path):
+        with pytest.raises(registry.RegistryDown):
+            ask()
+
+
+@pytest.mark.parametrize("uri", ["http://[shop", "postgresql://shop:pa55word@127.0.0.1:1/x", "nowhere", "file:///tmp"])
+def test_an_address_that_leads_to_no_registry_is_said_to_be_down(uri, folder, tmp_path, capfd):
+    for ask in every_question(uri, folder, tmp_path):
+        with pytest.raises(registry.RegistryDown) as told:
+            ask()
+        assert "pa55word" not in "".join(traceback.format_exception(told.value))
+    assert "pa55word" not in "".join(capfd.readouterr())
+
+
+def test_no_question_leaves_the_address_in_the_environment(tmp_path, folder):
+    command = (
+        "import os, sys; from pathlib import Path; from models import registry as r;"
+        "uri, folder, to = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]);"
+        "v = r.record(uri, 'churn', folder, artifacts={'why.txt': 'so'})[0];"
+        "r.versions(uri, 'churn'); r.find(uri, 'churn', 'x'); r.set_alias(uri, 'churn', 'champion', v);"
+        "r.alias(uri, 'churn', 'champion'); r.facts(uri, 'churn', v); r.download(uri, 'churn', v, to / 'brought');"
+        "r.artifact(uri, 'churn', v, 'why.txt', to); r.set_alias(uri, 'churn', 'champion', None);"
+        "print([name for name, value in os.environ.items() if name.startswith('MLFLOW') and uri in value])"
+    )
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW")}
+    asked = subprocess.run(
+        [sys.executable, "-c", command, address(tmp_path), str(folder), str(tmp_path)],
+        capture_output=True, text=True, check=True, env=bare, cwd=Path(registry.__file__).parents[1],
+    )  # fmt: skip
+    assert asked.stdout.strip() == "[]"
 
 
 def test_importing_the_registry_does_not_import_mlflow():
