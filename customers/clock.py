@@ -50,6 +50,14 @@ def day_start(day: date, zone: ZoneInfo) -> datetime:
     return datetime.combine(day, time(), tzinfo=zone).astimezone(UTC)
 
 
+def expected_at(as_of: datetime, days: int, zone: ZoneInfo, *, now: datetime) -> datetime:
+    """The end of the day by which a purchase is as likely as not, never before now.
+
+    `days` counts the day of `as_of` as the first: the last of them ends where as_of's day + `days` begins.
+    """
+    return max(day_start(as_of.astimezone(zone).date() + timedelta(days=days), zone), now)
+
+
 def day_after(at: datetime, zone: ZoneInfo) -> datetime:
     """The start of the day that follows the day of `at`."""
     return day_start(at.astimezone(zone).date() + timedelta(days=1), zone)

@@ -6,8 +6,9 @@ from datetime import datetime
 import duckdb
 import pandas as pd
 
+from customers import clock, consent
 from customers.frames import answers, named
-from customers.instants import EPOCH, micros
+from customers.instants import micros
 from customers.shop import Shop
 from customers.sources.files import literal
 
@@ -62,17 +63,20 @@ def at_risk(
 
 
 def _awaited(shop: Shop, as_of: datetime | None) -> pd.Series:
-    """When each customer is expected again: the moment of the timing run and the median of the days to come."""
+    """By when each customer is as likely as not to have come again, in the words of the timing run."""
     timing = answers(shop, "timing", as_of)
-    days = [(answer.get("days") or {}).get("p50") for answer in timing["answer"]]
-    wait = pd.to_timedelta(pd.Series(days, index=timing["customer_key"], dtype="float64"), unit="D")
-    return pd.Timestamp(timing.attrs.get("as_of") or EPOCH) + wait
+    days = pd.Series([(answer.get("days") or {}).get("p50") for answer in timing["answer"]], timing["customer_key"])
+    now = as_of or clock.now(shop)
+    expected = {
+        wait: clock.expected_at(timing.attrs["as_of"], int(wait), shop.zone, now=now) for wait in days.dropna().unique()
+    }
+    return days.map(expected).astype("datetime64[us, UTC]")
 
 
 def _contactable(shop: Shop) -> bool:
     """Whether a customer who has said nothing may be written to or called."""
     return any(
-        state == "granted" for purpose, state in shop.consent_default.items() if purpose.startswith("marketing_")
+        consent.by_default(shop, purpose) for purpose in shop.consent_default if purpose.startswith("marketing_")
     )
 
 

@@ -167,6 +167,7 @@ scores = sa.Table(
     Column("customer_key", Key, ForeignKey("customers.customer_key"), primary_key=True),
     Column("value", Float(53)),
     Column("detail", Text, nullable=False),
+    Column("told_at", BigInteger, nullable=False),
     Index(None, "run_id", "value"),
     Index(None, "customer_key"),
     sqlite_with_rowid=False,

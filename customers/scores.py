@@ -1,4 +1,8 @@
-"""Scores: what the models said about each customer, once for a model, version and moment."""
+"""Scores: what the models said about each customer, once for a model, version and moment.
+
+`told_at` is when a row was last said, by the real clock. Of one moment the profile shows what was said last,
+whichever version said it. Nothing is kept about, nor shown of, a customer who does not allow profiling.
+"""
 
 import json
 from collections.abc import Iterable
@@ -9,14 +13,17 @@ from typing import Any
 import pandas as pd
 import sqlalchemy as sa
 
-from customers import database
+from customers import consent, database
 from customers.instants import from_micros, maybe, micros
 from customers.schema import score_runs, scores
 from customers.shop import Shop, ShopError
 
 SLICE = 20_000
-_upsert = """insert into scores (run_id, customer_key, value, detail) values ({marks})
-             on conflict (run_id, customer_key) do update set value = excluded.value, detail = excluded.detail"""
+_upsert = """insert into scores (run_id, customer_key, value, detail, told_at) values ({marks})
+             on conflict (run_id, customer_key) do update
+             set value = excluded.value, detail = excluded.detail, told_at = excluded.told_at"""
+
+Row = tuple[int, float | None, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,30 +55,30 @@ def begin(shop: Shop, model: str, version: str | int, as_of: datetime) -> int:
         return _begin(connection, model, str(version), as_of)
 
 
-def record(shop: Shop, run_id: int, rows: Iterable[tuple[int, float | None, str]]) -> int:
+def record(shop: Shop, run_id: int, rows: Iterable[Row]) -> int:
     """Write (customer_key, value, JSON detail) of a run; again is the same as once. Returns how many."""
     written = 0
     for chunk in database.chunks(rows, SLICE):
+        kept = _allowed(shop, chunk)
         with database.writing(shop) as connection:
-            _write(connection, [(run_id, int(key), _number(value), detail) for key, value, detail in chunk])
-        written += len(chunk)
+            _write(connection, run_id, kept)
+        written += len(kept)
     return written
 
 
-def record_one(
-    shop: Shop,
-    model: str,
-    version: str | int,
-    as_of: datetime,
-    customer_key: int,
-    value: float | None,
-    detail: str,
-) -> int:
-    """Write one customer's score as the door computed it. The run stays open: it does not speak for all."""
-    with database.writing(shop) as connection:
-        run_id = _begin(connection, model, str(version), as_of)
-        _write(connection, [(run_id, int(customer_key), _number(value), detail)])
-    return run_id
+def tell(shop: Shop, model: str, version: str | int, as_of: datetime, rows: Iterable[Row]) -> int:
+    """Write what the door has just computed, where it is not what was said last. Returns how many.
+
+    The run stays as it is: finished, if the night wrote it, and else open, for it is not everybody's.
+    """
+    mine = _allowed(shop, rows)
+    # Read first: asking again must not wait its turn among the writers.
+    last = _last(shop, model, as_of, [key for key, _, _ in mine])
+    news = [(key, value, detail) for key, value, detail in mine if last.get(key) != (str(version), value, detail)]
+    if news:
+        with database.writing(shop) as connection:
+            _write(connection, _begin(connection, model, str(version), as_of), news)
+    return len(news)
 
 
 def finish(shop: Shop, run_id: int) -> None:
@@ -83,29 +90,19 @@ def finish(shop: Shop, run_id: int) -> None:
 
 
 def latest(shop: Shop, customer_key: int) -> dict[str, Score]:
-    """The newest score of each model for a customer, by model; of runs still open too."""
+    """What each model said last about a customer's newest moment, by model; of runs still open too."""
+    if not consent.allowed(shop, [customer_key], "profiling"):
+        return {}
     query = (
         sa.select(score_runs, scores.c.value, scores.c.detail)
         .join(scores, scores.c.run_id == score_runs.c.run_id)
         .where(scores.c.customer_key == customer_key)
-        .order_by(score_runs.c.as_of, score_runs.c.finished_at.is_not(None), score_runs.c.run_id)
+        .order_by(score_runs.c.as_of, scores.c.told_at)
     )
     with database.reading(shop) as connection:
         rows = connection.execute(query).all()
-    # In rising order, so that the newest one is what stays.
+    # In rising order, so that the last word is what stays.
     return {row.model: _score(customer_key, row) for row in rows}
-
-
-def history(shop: Shop, customer_key: int, model: str) -> list[Score]:
-    """Every score of a model for a customer, the newest first."""
-    query = (
-        sa.select(score_runs, scores.c.value, scores.c.detail)
-        .join(scores, scores.c.run_id == score_runs.c.run_id)
-        .where(scores.c.customer_key == customer_key, score_runs.c.model == model)
-        .order_by(score_runs.c.as_of.desc(), score_runs.c.run_id.desc())
-    )
-    with database.reading(shop) as connection:
-        return [_score(customer_key, row) for row in connection.execute(query)]
 
 
 def newest(shop: Shop, model: str, as_of: datetime | None = None) -> Run | None:
@@ -143,7 +140,8 @@ def current(shop: Shop, model: str, as_of: datetime | None = None) -> pd.DataFra
     with database.reading(shop) as connection:
         rows = connection.execute(query).tuples().all()
     frame = pd.DataFrame(rows, columns=["customer_key", "value", "detail"])
-    frame = frame.astype({"customer_key": "int64", "value": "float64", "detail": "object"})
+    frame = frame[frame["customer_key"].isin(consent.allowed(shop, frame["customer_key"], "profiling"))]
+    frame = frame.astype({"customer_key": "int64", "value": "float64", "detail": "object"}).reset_index(drop=True)
     frame.attrs = {"version": run.version, "as_of": run.as_of, "run_id": run.run_id} if run else {}
     return frame
 
@@ -158,8 +156,30 @@ def _begin(connection: sa.Connection, model: str, version: str, as_of: datetime)
     return int(inserted[0])
 
 
-def _write(connection: sa.Connection, rows: list[tuple[int, int, float | None, str]]) -> None:
-    connection.exec_driver_sql(_upsert.format(marks=database.marks(connection, 4)), rows)
+def _allowed(shop: Shop, rows: Iterable[Row]) -> list[Row]:
+    """The rows about customers who allow profiling."""
+    plain = [(int(key), _number(value), detail) for key, value, detail in rows]
+    allowed = consent.allowed(shop, (key for key, _, _ in plain), "profiling")
+    return [row for row in plain if row[0] in allowed]
+
+
+def _last(shop: Shop, model: str, as_of: datetime, keys: list[int]) -> dict[int, tuple[str, float | None, str]]:
+    """What was said last about each customer at a moment: version, value, detail."""
+    query = (
+        sa.select(scores.c.customer_key, score_runs.c.version, scores.c.value, scores.c.detail)
+        .join(scores, scores.c.run_id == score_runs.c.run_id)
+        .where(score_runs.c.model == model, score_runs.c.as_of == micros(as_of), scores.c.customer_key.in_(keys))
+        .order_by(scores.c.told_at)
+    )
+    with database.reading(shop) as connection:
+        return {key: (version, value, detail) for key, version, value, detail in connection.execute(query)}
+
+
+def _write(connection: sa.Connection, run_id: int, rows: list[Row]) -> None:
+    if rows:
+        told_at = micros(datetime.now(UTC))
+        full = [(run_id, key, value, detail, told_at) for key, value, detail in rows]
+        connection.exec_driver_sql(_upsert.format(marks=database.marks(connection, 5)), full)
 
 
 def _number(value: float | None) -> float | None:

@@ -6,15 +6,15 @@ figures of, gets what holds for the shop and is flagged.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from customers import catalogue, clock, profiles
+from customers import catalogue, clock, consent, profiles
 from models.bundle import Champion
 from serving import metrics, scorer, visits, writeback
 from serving.desk import NOBODY, Desk
@@ -35,7 +35,8 @@ from serving.schemas import (
 def churn(desk: Desk, customer_ids: Sequence[str]) -> ChurnAnswer:
     """How likely each customer is to stay away for the whole horizon, and why."""
     asked = _look_up(desk, customer_ids)
-    drift, champion, frame = _drift(desk, asked)
+    champion = desk.champion("churn")
+    drift, frame = _drift(desk, champion, asked)
     results = [
         ChurnResult(
             **asked.common(frame, drift.fallback, place),
@@ -50,20 +51,21 @@ def churn(desk: Desk, customer_ids: Sequence[str]) -> ChurnAnswer:
 
 
 def next_purchase(desk: Desk, customer_ids: Sequence[str]) -> NextPurchaseAnswer:
-    """When each customer comes back; at churn's horizon it is churn's own number."""
+    """When each customer comes back; at churn's horizon it is churn's own number, where churn speaks."""
     asked = _look_up(desk, customer_ids)
-    champion = desk.champion("timing")
-    drift, quiet, _ = _drift(desk, asked)
+    champion, quiet = desk.champion("timing"), desk.champions.get("churn")
+    drift = _drift(desk, quiet, asked)[0] if quiet else None
     frame = desk.figures(champion, asked.keys)
     back = scorer.returning(champion.model, frame, drift)
     sure = frame[~back.fallback]
     back = scorer.flagged(back, stands_in(champion))
     desk.keep(champion, sure, writeback.of_timing(frame, back))
+    waits = _waits(desk, frame, back)
     results = [
-        NextPurchaseResult(**asked.common(frame, back.fallback, place), **_return(desk, frame, back, row))
+        NextPurchaseResult(**asked.common(frame, back.fallback, place), **waits[row])
         for place, row in enumerate(asked.rows)
     ]
-    return NextPurchaseAnswer(**_envelope(desk, "next-purchase", frame, [champion, quiet], results))
+    return NextPurchaseAnswer(**_envelope(desk, "next-purchase", frame, [champion, *filter(None, [quiet])], results))
 
 
 def recommendations(desk: Desk, question: RecommendationQuestion) -> RecommendationAnswer:
@@ -88,9 +90,13 @@ def recommendations(desk: Desk, question: RecommendationQuestion) -> Recommendat
 
 @dataclass(frozen=True)
 class Asked:
-    """The customers asked for: each id with its row in frames of `keys`, which end with a row for nobody."""
+    """The customers asked for: each id with its row in frames of `keys`, which end with a row for nobody.
+
+    That row answers for whoever the shop does not know, and for whoever does not allow profiling.
+    """
 
     customer_ids: Sequence[str]
+    known: Collection[str]
     keys: list[int]
     rows: list[int]
 
@@ -99,21 +105,20 @@ class Asked:
         row = self.rows[place]
         return {
             "customer_id": self.customer_ids[place],
-            "known": row < len(self.keys),
+            "known": self.customer_ids[place] in self.known,
             "fallback": bool(fallback[row]),
             "features_as_of": moment(frame["as_of"].iloc[row]),
         }
 
 
-def _drift(desk: Desk, asked: Asked) -> tuple[scorer.Drift, Champion, pd.DataFrame]:
-    """Churn of the customers asked for, who says so, and from which figures; written down."""
-    champion = desk.champion("churn")
+def _drift(desk: Desk, champion: Champion, asked: Asked) -> tuple[scorer.Drift, pd.DataFrame]:
+    """Churn of the customers asked for, and from which figures; written down."""
     frame = desk.figures(champion, asked.keys)
     drift = scorer.churn(champion.model, frame, desk.lines())
     sure = frame[~drift.fallback]
     drift = scorer.flagged(drift, stands_in(champion))
     desk.keep(champion, sure, writeback.of_churn(frame, drift))
-    return drift, champion, frame
+    return drift, frame
 
 
 def stands_in(champion: Champion) -> bool:
@@ -123,9 +128,11 @@ def stands_in(champion: Champion) -> bool:
 
 def _look_up(desk: Desk, customer_ids: Sequence[str]) -> Asked:
     known = profiles.keys_of(desk.shop, list(customer_ids))
-    keys = list(dict.fromkeys(known[name] for name in customer_ids if name in known))
+    allowed = consent.allowed(desk.shop, known.values(), "profiling")
+    keys = list(dict.fromkeys(known[name] for name in customer_ids if known.get(name) in allowed))
     place = {key: row for row, key in enumerate(keys)}
-    return Asked(customer_ids, keys, [place.get(known.get(name, NOBODY), len(keys)) for name in customer_ids])
+    rows = [place.get(known.get(name, NOBODY), len(keys)) for name in customer_ids]
+    return Asked(customer_ids, known.keys(), keys, rows)
 
 
 def moment(value: Any) -> datetime | None:
@@ -157,26 +164,18 @@ def _facts(champion: Champion) -> ModelFacts:
 # When they come back ----------------------------------------------------------------------------------
 
 
-def _return(desk: Desk, frame: pd.DataFrame, back: scorer.Return, row: int) -> dict[str, Any]:
-    days = writeback.days(back)
-    return {
-        "p": {str(within): p for within, p in writeback.chances(back, row).items()},
-        "days": Days(**{name: at[row] for name, at in days.items()}),
-        "expected_at": _expected_at(desk, moment(frame["as_of"].iloc[row]), days["p50"][row]),
-    }
-
-
-def _expected_at(desk: Desk, as_of: datetime | None, days: int | None) -> datetime | None:
-    return None if days is None else expected_at(as_of or desk.now(), days, desk.shop.zone, desk.now())
-
-
-def expected_at(as_of: datetime, days: int, zone: Any, now: datetime) -> datetime:
-    """The end of the day by which a purchase is as likely as not, never before now.
-
-    `days` counts the day of `as_of` as the first: the last of them ends where as_of's day + `days` begins.
-    """
-    day = as_of.astimezone(zone).date() + timedelta(days=days)
-    return max(clock.day_start(day, zone), now)
+def _waits(desk: Desk, frame: pd.DataFrame, back: scorer.Return) -> list[dict[str, Any]]:
+    """What is said of each row of the frame."""
+    days, now, zone = writeback.days(back), desk.now(), desk.shop.zone
+    moments = [moment(at) or now for at in frame["as_of"]]
+    return [
+        {
+            "p": {str(within): p for within, p in writeback.chances(back, row).items()},
+            "days": Days(**{name: at[row] for name, at in days.items()}),
+            "expected_at": None if wait is None else clock.expected_at(moments[row], wait, zone, now=now),
+        }
+        for row, wait in enumerate(days["p50"])
+    ]
 
 
 # Which products ---------------------------------------------------------------------------------------

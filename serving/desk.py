@@ -49,7 +49,6 @@ class Desk:
     champions: bundle.Champions = field(repr=False)
     #: Feast has one connection, and hushes all threads while it works for one: they take turns.
     turn: Lock = field(default_factory=Lock, repr=False)
-    memory: writeback.Memory = field(default_factory=writeback.Memory, repr=False)
 
     def champion(self, name: str) -> Champion:
         """Who speaks for the shop now; a promotion is noticed between two questions."""
@@ -72,7 +71,7 @@ class Desk:
 
     def keep(self, champion: Champion, frame: pd.DataFrame, rows: Iterable[writeback.Row]) -> None:
         """Write down what a champion said of the customers of a frame, before anybody hears it."""
-        writeback.afresh(self.shop, self.memory, champion, frame, rows)
+        writeback.afresh(self.shop, champion, frame, rows)
 
     def in_categories(self, categories: Sequence[str]) -> list[int]:
         """Products of these categories, whatever their capitals, as of the mirror's last refresh."""

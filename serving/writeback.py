@@ -7,22 +7,19 @@ day past the curve where that ends first. The recommender's is the score of the 
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
-from threading import Lock
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from customers import scores
+from customers import consent, scores
 from customers.shop import Shop
 from features.store import Store
-from models import bundle
 from models.base import Model
 from models.bundle import Champion
 from serving import rfm, scorer, words
@@ -116,40 +113,15 @@ def _dumps(detail: Mapping[str, Any]) -> str:
 # Who keeps it -----------------------------------------------------------------------------------------
 
 
-class Memory:
-    """What this process wrote lately, so that asking again does not wait for the database to write it again."""
-
-    def __init__(self, most: int = 50_000) -> None:
-        self._written: OrderedDict[tuple[Any, ...], int] = OrderedDict()
-        self._most = most
-        self._turn = Lock()
-
-    def news(self, about: tuple[str, str, datetime], rows: Iterable[Row]) -> list[Row]:
-        """The rows that differ from what was last written about the same customer."""
-        return [row for row in rows if self._written.get((*about, row[0])) != hash(row)]
-
-    def keep(self, about: tuple[str, str, datetime], rows: Iterable[Row]) -> None:
-        """Remember rows that have been written; the oldest are forgotten first."""
-        with self._turn:
-            for row in rows:
-                self._written[(*about, row[0])] = hash(row)
-            while len(self._written) > self._most:
-                self._written.popitem(last=False)
-
-
-def afresh(shop: Shop, memory: Memory, champion: Champion, frame: pd.DataFrame, rows: Iterable[Row]) -> None:
-    """Keep what the door has just computed for the customers of the frame."""
+def afresh(shop: Shop, champion: Champion, frame: pd.DataFrame, rows: Iterable[Row]) -> None:
+    """Keep what the door has just computed for the customers of the frame, if they allow it."""
     moments = dict(zip(frame["customer_key"], frame["as_of"], strict=True))
     by_moment: dict[datetime, list[Row]] = {}
     for row in rows:
         if row[0] in moments:
             by_moment.setdefault(moments[row[0]].to_pydatetime(), []).append(row)
     for as_of, mine in by_moment.items():
-        about = (champion.name, str(champion.version), as_of)
-        if news := memory.news(about, mine):
-            # The run stays as it is: finished, if the night wrote it, and else open, for it is not everybody's.
-            scores.record(shop, scores.begin(shop, *about), news)
-            memory.keep(about, news)
+        scores.tell(shop, champion.name, champion.version, as_of, mine)
 
 
 def everyone(
@@ -158,36 +130,25 @@ def everyone(
     speakers: Mapping[str, tuple[Any, Model]],
     as_of: datetime,
     *,
-    stand_ins: Collection[str] | None = None,
+    stand_ins: Collection[str] = (),
+    quiet: Model | None = None,
 ) -> tuple[int, int]:
-    """Score every customer who has figures at `as_of`, a model at a time; customers and scores written.
+    """Score every customer who has figures at `as_of` and allows it, a model at a time; customers and scores written.
 
     `speakers` gives each model's version and the model itself. Readers see a model's whole night or none.
     `stand_ins` names those that are plain rules where there was too little to learn from, whose scores are
-    flagged as fallbacks; where it is not said, the facts of champions of the same version say it.
+    flagged as fallbacks. `quiet` is the churn model that timing agrees with in a night that leaves churn alone.
     """
-    if stand_ins is None:
-        stand_ins = _stand_ins(shop, speakers)
-    night = _Night(shop, features, speakers, as_of, stand_ins)
+    night = _Night(shop, features, speakers, as_of, stand_ins, quiet)
     keys: set[int] = set()
     written = 0
     for name, (version, _) in speakers.items():
         run = scores.begin(shop, name, str(version), as_of)
         for rows in night.rows(name):
-            scores.record(shop, run, rows)
+            written += scores.record(shop, run, rows)
             keys.update(row[0] for row in rows)
-            written += len(rows)
         scores.finish(shop, run)
     return len(keys), written
-
-
-def _stand_ins(shop: Shop, speakers: Mapping[str, tuple[Any, Model]]) -> set[str]:
-    champions = {name: bundle.open_champion(shop.home / "champions", name) for name in speakers}
-    return {
-        name
-        for name, champion in champions.items()
-        if champion and champion.version == str(speakers[name][0]) and champion.facts.get("fallback")
-    }
 
 
 class _Night:
@@ -200,18 +161,20 @@ class _Night:
         speakers: Mapping[str, tuple[Any, Model]],
         as_of: datetime,
         stand_ins: Collection[str],
+        quiet: Model | None,
     ) -> None:
         self.shop = shop
         self.features = features
         self.models = {name: model for name, (_, model) in speakers.items()}
-        quiet = None if "churn" in self.models else bundle.open_champion(shop.home / "champions", "churn")
-        if quiet:  # the curve agrees with churn also in a night that leaves churn alone
-            self.models["churn"] = quiet.model
+        if quiet is not None:
+            self.models.setdefault("churn", quiet)
         self.as_of = as_of
         self.stand_ins = stand_ins
 
     def rows(self, name: str) -> Iterator[list[Row]]:
-        """All rows of a model."""
+        """All rows of a model; none where nobody is there to be scored."""
+        if self._entities(name).empty:
+            return iter(())
         portions = {"churn": self._churn, "timing": self._timing, "recommender": self._lists}
         return portions[name]()
 
@@ -241,11 +204,13 @@ class _Night:
         return frame, scorer.churn(self.models["churn"], frame, lines)
 
     def _entities(self, name: str) -> pd.DataFrame:
-        """Everybody who has figures at the moment: customer_key, event_timestamp."""
+        """Everybody who has figures at the moment and allows profiling: customer_key, event_timestamp."""
         path = self.features.folder / _VIEW[name] / "part.parquet"
-        return pd.read_parquet(
+        found = pd.read_parquet(
             path, columns=["customer_key", "event_timestamp"], filters=[("event_timestamp", "==", self.as_of)]
         )
+        allowed = consent.allowed(self.shop, found["customer_key"], "profiling")
+        return found[found["customer_key"].isin(allowed)].reset_index(drop=True)
 
     def _figures(self, name: str, entities: pd.DataFrame) -> pd.DataFrame:
         return self.features.history(f"{name}_v1", entities).rename(columns={"event_timestamp": "as_of"})

@@ -73,19 +73,8 @@ def profile(customer_id: CustomerId) -> Profile:
 
 
 def told(here: Desk, key: int) -> dict[str, dict[str, Any]]:
-    """The newest score of every model, in the words of its answers."""
-    latest = scores.latest(here.shop, key)
-    return {name: _told(here, name, _by_champion(here, key, score)) for name, score in latest.items()}
-
-
-def _by_champion(here: Desk, key: int, latest: scores.Score) -> scores.Score:
-    """Of scores of one moment, the one by who speaks now: after a promotion or a way back it is not the last."""
-    champion = here.champions.get(latest.model)
-    if champion is None or latest.version == str(champion.version):
-        return latest
-    rivals = scores.history(here.shop, key, latest.model)
-    same = [s for s in rivals if s.as_of == latest.as_of and s.version == str(champion.version)]
-    return same[0] if same else latest
+    """What every model said last, in the words of its answers."""
+    return {name: _told(here, name, score) for name, score in scores.latest(here.shop, key).items()}
 
 
 def _told(here: Desk, name: str, score: scores.Score) -> dict[str, Any]:

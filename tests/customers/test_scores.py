@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 
 import pandas as pd
 import pytest
 
-from customers import access, catalogue, champions, mirror, profiles, scores, tables
+from customers import access, catalogue, champions, clock, consent, mirror, profiles, scores, tables
 from customers.loading import Loaded
 from customers.shop import Shop, ShopError
 
@@ -49,7 +50,7 @@ def test_recording_again_leaves_one_row(three_customers: tuple[Shop, dict[str, i
     for _ in range(10):
         run = scores.begin(where, "churn", "1", AS_OF)
         scores.record(where, run, [(keys["anna"], 0.5, '{"band": "low"}')])
-        scores.record_one(where, "churn", "1", AS_OF, keys["anna"], 0.5, '{"band": "low"}')
+        assert scores.tell(where, "churn", "1", AS_OF, [(keys["anna"], 0.5, '{"band": "low"}')]) == 0
     assert rows(where, "select count(*) from scores") == [(1,)]
     said = scores.latest(where, keys["anna"])["churn"]
     assert (said.version, said.as_of, said.detail) == ("1", AS_OF, {"band": "low"})
@@ -57,11 +58,24 @@ def test_recording_again_leaves_one_row(three_customers: tuple[Shop, dict[str, i
 
 def test_the_newest_moment_is_the_latest_word(three_customers: tuple[Shop, dict[str, int]]) -> None:
     where, keys = three_customers
-    scores.record_one(where, "churn", 2, AS_OF + timedelta(days=1), keys["anna"], 0.9, "{}")
+    scores.tell(where, "churn", 2, AS_OF + timedelta(days=1), [(keys["anna"], 0.9, "{}")])
     say(where, "churn", {keys["anna"]: 0.1}, {keys["anna"]: {}})
     assert scores.latest(where, keys["anna"])["churn"].value == 0.9
-    assert [score.value for score in scores.history(where, keys["anna"], "churn")] == [0.9, 0.1]
     assert scores.current(where, "churn")["value"].tolist() == [0.1]
+
+
+def test_of_one_moment_the_last_word_is_shown(three_customers: tuple[Shop, dict[str, int]], rows: Rows) -> None:
+    """The night's version 7 gives way to version 3 between two nights, and comes back: every change is told."""
+    where, keys = three_customers
+    say(where, "churn", {keys["anna"]: 0.1, keys["ben"]: 0.2}, {key: {} for key in keys.values()}, version=7)
+    for version, value in ((3, 0.3), (7, 0.1), (3, 0.3)):
+        word = [(keys["anna"], value, "{}")]
+        assert [scores.tell(where, "churn", version, AS_OF, word) for _ in range(3)] == [1, 0, 0]
+        said = scores.latest(where, keys["anna"])["churn"]
+        assert (said.version, said.value) == (str(version), value)
+    assert scores.latest(where, keys["ben"])["churn"].version == "7"
+    assert scores.current(where, "churn")["value"].tolist() == [0.1, 0.2]
+    assert rows(where, "select count(*) from scores") == [(2 + 1,)]
 
 
 def test_an_old_replay_does_not_become_current(three_customers: tuple[Shop, dict[str, int]]) -> None:
@@ -71,13 +85,32 @@ def test_an_old_replay_does_not_become_current(three_customers: tuple[Shop, dict
     scores.record(where, old, [(keys["anna"], 0.7, "{}")])
     scores.finish(where, old)
     assert scores.current(where, "churn")["value"].tolist() == [0.1]
+    assert scores.latest(where, keys["anna"])["churn"].value == 0.1
     assert scores.current(where, "churn", AS_OF - timedelta(days=30))["value"].tolist() == [0.7]
 
 
 def test_a_number_that_is_none_is_nothing(three_customers: tuple[Shop, dict[str, int]]) -> None:
     where, keys = three_customers
-    scores.record_one(where, "timing", 1, AS_OF, keys["anna"], float("nan"), "{}")
+    nothing = [(keys["anna"], float("nan"), "{}")]
+    assert [scores.tell(where, "timing", 1, AS_OF, nothing) for _ in range(2)] == [1, 0]
     assert scores.latest(where, keys["anna"])["timing"].value is None
+
+
+def test_of_who_does_not_allow_it_nothing_is_kept_or_shown(
+    three_customers: tuple[Shop, dict[str, int]], rows: Rows
+) -> None:
+    where, keys = three_customers
+    say(where, "churn", {keys["anna"]: 0.1}, {keys["anna"]: {}})
+    denying = replace(where, consent_default={**where.consent_default, "profiling": "denied"})
+    assert consent.allowed(where, keys.values(), "profiling") == set(keys.values())
+    assert consent.allowed(denying, keys.values(), "profiling") == set()
+    run = scores.begin(denying, "churn", 2, AS_OF)
+    assert scores.record(denying, run, [(keys["ben"], 0.2, "{}")]) == 0
+    assert scores.tell(denying, "churn", 2, AS_OF, [(keys["ben"], 0.2, "{}")]) == 0
+    assert rows(where, "select count(*) from scores") == [(1,)]
+    assert scores.latest(denying, keys["anna"]) == {}
+    assert scores.current(denying, "churn").empty
+    assert tables.scores(denying).empty
 
 
 def test_only_a_run_that_began_can_finish(corner_shop: Shop) -> None:
@@ -133,7 +166,10 @@ def test_the_tables_say_what_the_models_said(three_customers: tuple[Shop, dict[s
     assert risky["customer_id"].tolist() == ["anna", "ben"]
     # Anna came every 7 days, last on the 15th: on the 1st, 16 days later, she is 9 days late.
     assert risky["days_overdue"].tolist()[0] == 16 - 7
-    assert risky["expected_next_purchase_at"].tolist()[0] == AS_OF + timedelta(days=10)
+    # That was years ago; on the day itself she was expected by the end of the tenth day, in Berlin.
+    assert risky["expected_next_purchase_at"].min() > AS_OF + timedelta(days=365)
+    then = tables.at_risk(where, as_of=AS_OF)["expected_next_purchase_at"]
+    assert then.tolist()[0] == clock.day_start(date(2017, 12, 1 + 10), where.zone)
     assert tables.at_risk(where, n=1)["customer_id"].tolist() == ["anna"]
 
 

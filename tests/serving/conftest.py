@@ -147,13 +147,14 @@ def open_counter(home: Path) -> Iterator[SimpleNamespace]:
 
 def run_night(shop) -> tuple[int, int]:
     """Score everybody with the champions, as a night does at its end."""
-    from serving import desk, writeback
+    from serving import answers, desk, writeback
 
     here = desk.of(shop)
     here.features.apply()  # the home was copied, and Feast knows where its files lay
     champions = {name: here.champion(name) for name in desk.MODELS}
     speakers = {name: (champion.version, champion.model) for name, champion in champions.items()}
-    return writeback.everyone(shop, here.features, speakers, here.now())
+    stand_ins = {name for name, champion in champions.items() if answers.stands_in(champion)}
+    return writeback.everyone(shop, here.features, speakers, here.now(), stand_ins=stand_ins)
 
 
 class Counter(SimpleNamespace):
@@ -190,6 +191,21 @@ def fresh(built: Path, tmp_path: Path) -> Iterator[Counter]:
 def untrained(built: Path, tmp_path: Path) -> Iterator[Counter]:
     """A counter of a shop that has sales and features, and no champion yet."""
     shutil.copytree(built, tmp_path / "home", ignore=shutil.ignore_patterns("champions"))
+    yield from open_counter(tmp_path / "home")
+
+
+@pytest.fixture
+def without_churn(built: Path, tmp_path: Path) -> Iterator[Counter]:
+    """A counter of a shop whose churn has no champion yet."""
+    shutil.copytree(built, tmp_path / "home", ignore=shutil.ignore_patterns("churn", "churn.json"))
+    yield from open_counter(tmp_path / "home")
+
+
+@pytest.fixture
+def private(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter]:
+    """A counter of a shop that profiles nobody who has not said yes."""
+    monkeypatch.setenv("REGULARS_CONSENT_DEFAULT", "profiling=denied")
+    shutil.copytree(built, tmp_path / "home")
     yield from open_counter(tmp_path / "home")
 
 

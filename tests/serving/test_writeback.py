@@ -146,6 +146,63 @@ def test_a_promotion_is_noticed_without_a_restart(fresh: Any, make_champion: Any
     assert on_profile(fresh, "c000")["churn"]["version"] == "2"
 
 
+def test_after_a_way_back_the_profile_shows_who_answered_last(fresh: Any, make_champion: Any, night: Any) -> None:
+    """A night by version 1, then 2 by hand, 1 and 2 again: what is shown is what was said, and two rows stay."""
+    from models import bundle
+    from models.churn import Calibration
+    from serving import desk
+
+    night(fresh.shop)
+    home = fresh.shop.home
+    model = desk.of(fresh.shop).champion("churn").model
+    make_champion(home, "churn", "2", replace(model, calibration=Calibration(offset=1.0)))
+    for version in ("2", "1", "2"):
+        bundle.publish(home / "work" / f"churn-{version}", home / "champions", "churn", version)
+        answer = after_a_look(fresh)
+        assert answer["models"][0]["version"] == version
+        shown = on_profile(fresh, "c000")["churn"]
+        assert (shown["version"], shown["probability"]) == (version, result(answer)["probability"])
+    assert len(rows(fresh, "c000", "churn")) == 2
+
+
+@pytest.mark.parametrize("path", QUESTIONS.values())
+def test_who_does_not_allow_profiling_gets_what_holds_for_all(private: Any, path: str) -> None:
+    mine, anybodys = private.ask(path, {"customer_ids": ["c000", "stranger"]}).json()["results"]
+    assert mine == {**anybodys, "customer_id": "c000", "known": True}
+    assert mine["fallback"]
+    assert rows(private, "c000") == []
+
+
+def test_a_night_keeps_nothing_of_who_does_not_allow_profiling(private: Any, night: Any) -> None:
+    assert night(private.shop) == (0, 0)
+    assert rows(private, "c000") == []
+    assert on_profile(private, "c000") == {}
+    assert private.read("/v1/at-risk").json()["items"] == []
+
+
+def test_without_churn_the_curve_speaks_for_itself(without_churn: Any) -> None:
+    answer = without_churn.ask("/v1/next-purchase", {"customer_ids": ["c000", "stranger"]}).json()
+    assert [model["name"] for model in answer["models"]] == ["timing"]
+    assert [each["fallback"] for each in answer["results"]] == [False, True]
+    assert on_profile(without_churn, "c000")["timing"]["p"] == result(answer)["p"]
+    assert without_churn.ask("/v1/churn", {"customer_ids": ["c000"]}).status_code == 503
+
+
+@pytest.mark.parametrize("bent", [True, False])
+def test_a_night_that_leaves_churn_alone_bends_by_who_it_is_told(fresh: Any, bent: bool) -> None:
+    from serving import desk, writeback
+
+    here = desk.of(fresh.shop)
+    here.features.apply()
+    quiet, timing = here.champion("churn").model, here.champion("timing")
+    speakers = {"timing": (timing.version, timing.model)}
+    writeback.everyone(fresh.shop, here.features, speakers, here.now(), quiet=quiet if bent else None)
+    assert rows(fresh, "c000", "churn") == []
+    kept = on_profile(fresh, "c000")["timing"]["p"]["28"]
+    churn = result(fresh.ask("/v1/churn", {"customer_ids": ["c000"]}).json())["probability"]
+    assert (abs(kept - (1 - churn)) < 1e-6) == bent
+
+
 def test_where_a_plain_rule_stands_in_everybody_is_told_so(fresh: Any, make_champion: Any, night: Any) -> None:
     """Too little to learn from: the rule answers for each customer, is written down, and is flagged at both."""
     from serving import desk

@@ -209,6 +209,7 @@ def upgrade() -> None:
         sa.Column("customer_key", KEY, nullable=False),
         sa.Column("value", sa.Float(precision=53), nullable=True),
         sa.Column("detail", sa.Text(), nullable=False),
+        sa.Column("told_at", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["customer_key"], ["customers.customer_key"], name="fk_scores_customer_key_customers"),
         sa.ForeignKeyConstraint(["run_id"], ["score_runs.run_id"], name="fk_scores_run_id_score_runs"),
         sa.PrimaryKeyConstraint("run_id", "customer_key", name="pk_scores"),
