@@ -52,8 +52,9 @@ class Trained:
 
     @property
     def baselines(self) -> dict[str, dict[str, float]]:
-        """The held-out figures of every baseline on the same window."""
-        return {c.learner: c.metrics for c in self.contestants if c.learner in self.plan.baselines}
+        """Everybody else's held-out figures on the same window: the baselines', and the learner's where it lost."""
+        lost = self.learner != self.plan.learner
+        return {c.learner: c.metrics for c in self.contestants if lost or c.learner != self.plan.learner}
 
 
 def train(

@@ -1,0 +1,96 @@
+"""One loop for every plan: whoever is best on days nobody saw is served, and everybody's figures are kept."""
+
+from datetime import UTC, date, datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from training import labels, plans, train
+from training.plans import Incomparable, World
+
+CALENDAR = labels.Calendar(date(2024, 1, 1), datetime(2025, 1, 1, tzinfo=UTC), "UTC")
+
+
+def world(customers: int, *, churn_days: int = 28, seed: int = 3) -> tuple[World, pd.DataFrame]:
+    """Customers who come after gaps that are exponential, as BG/NBD has them; and their rows at many moments."""
+    rng = np.random.default_rng(seed)
+    rows: list[tuple[int, datetime]] = []
+    for key in range(1, customers + 1):
+        gap, day = rng.gamma(2, 6), rng.uniform(0, 60)
+        while day < 366 and rng.random() > 0.02:
+            rows.append((key, datetime(2024, 1, 1) + pd.Timedelta(days=int(day))))
+            day += 1 + rng.exponential(gap)
+    purchases = pd.DataFrame(rows, columns=["customer_key", "day"])
+    known = World(CALENDAR, purchases, {}, churn_days)
+    moments = labels.moments(CALENDAR, [28, 90])
+    return known, pd.concat([_figures(purchases, moment) for moment in moments], ignore_index=True)
+
+
+def _figures(purchases: pd.DataFrame, moment: datetime) -> pd.DataFrame:
+    day = pd.Timestamp(moment).tz_convert("UTC").tz_localize(None)
+    days = purchases[purchases["day"] < day].groupby("customer_key")["day"].agg(["min", "max", "count"])
+    columns: dict[str, Any] = {
+        "recency_days": (day - days["max"]).dt.days, "tenure_days": (day - days["min"]).dt.days,
+        "purchase_days": days["count"], "span_days": (days["max"] - days["min"]).dt.days,
+    }  # fmt: skip
+    frame = pd.DataFrame(columns).astype("float64").reset_index()
+    frame["gap_mean_days"] = frame["span_days"] / (frame["purchase_days"] - 1).replace(0, np.nan)
+    frame = frame.assign(purchase_days_28d=1.0, basket_value_mean=10.0, gap_median_days=frame["gap_mean_days"])
+    return frame.assign(as_of=pd.Timestamp(moment).tz_convert("UTC"))
+
+
+def test_the_last_window_is_held_out_and_everybody_is_judged_on_it() -> None:
+    known, frame = world(600)
+    trained = train.train(plans.plan("churn"), known, frame)
+    assert trained.holdout == CALENDAR.back(28)
+    assert trained.rows["trial"] + trained.rows["holdout"] < len(frame)
+    assert {trained.learner, *trained.baselines} == {"churn.Churn", *plans.plan("churn").baselines}
+    assert not trained.fallback
+
+
+def test_a_baseline_that_is_ahead_is_served_and_the_learner_shown_beside_it() -> None:
+    plan = plans.plan("churn")
+    ahead = {"log_loss": 0.30}
+    behind = {"log_loss": 0.31}
+    contestants = [
+        train.Contestant("baselines.BgNbdChurn", None, ahead, 0.0),  # type: ignore[arg-type]
+        train.Contestant(plan.learner, None, behind, 0.0),  # type: ignore[arg-type]
+    ]
+    best, why = train._choose(plan, contestants, "")
+    assert best.learner == "baselines.BgNbdChurn"
+    assert "the baseline baselines.BgNbdChurn is served" in why
+    trained = train.Trained(plan, None, best.learner, best, contestants, None, False, why)  # type: ignore[arg-type]
+    assert trained.baselines[plan.learner] == behind
+
+
+def test_a_tie_goes_to_the_learner() -> None:
+    plan = plans.plan("churn")
+    assert train.not_worse(plan, {"log_loss": 0.3010}, {"log_loss": 0.3000})
+    assert not train.not_worse(plan, {"log_loss": 0.3100}, {"log_loss": 0.3000})
+
+
+def test_too_few_to_judge_means_the_simplest_baseline_flagged() -> None:
+    known, frame = world(12)
+    trained = train.train(plans.plan("churn"), known, frame)
+    assert trained.fallback
+    assert trained.learner == plans.plan("churn").baselines[-1]
+    assert np.isfinite(trained.model.score(frame)).all()
+
+
+def test_what_happens_in_the_last_window_teaches_the_judged_twin_nothing() -> None:
+    known, frame = world(600)
+    early = known.purchases[known.purchases["day"] < pd.Timestamp("2024-12-04")]
+    blind = World(CALENDAR, early, {}, 28)
+    plan = plans.plan("churn")
+    twin, other = (train.train(plan, each, frame).contestants[-1].model for each in (known, blind))
+    np.testing.assert_array_equal(twin.score(frame), other.score(frame))
+
+
+def test_models_of_different_horizons_are_not_compared() -> None:
+    known, frame = world(600)
+    trained = train.train(plans.plan("churn"), known, frame)
+    other = World(CALENDAR, known.purchases, {}, 35)
+    with pytest.raises(Incomparable, match="28 days, this night of 35"):
+        train.examine(plans.plan("churn"), other, frame, trained.model)
