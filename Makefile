@@ -3,7 +3,6 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed-$(shell cat requirements.lock pyproject.toml | sha256sum | cut -c1-16)
-HOME_FOLDER ?= .regulars
 PORT ?= 3000
 
 # Nobody is told that we run, and two cores are not fought over by idle threads.

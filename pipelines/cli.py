@@ -246,7 +246,7 @@ def demo(
     from pipelines import demo as demonstration
 
     with _plainly():
-        demonstration.play(_home(), tell=_tell)
+        demonstration.play(_home(), port=port, tell=_tell)
         if serve:
             from serving import launch
 

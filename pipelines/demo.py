@@ -16,7 +16,7 @@ from pipelines import night, report, steps
 KINDS = ("customers", "products", "transactions")
 
 
-def play(home: Path, *, tell: Callable[[str], None]) -> None:
+def play(home: Path, *, port: int, tell: Callable[[str], None]) -> None:
     """Make the shop where there is none, load the Complete Journey, run the night, and print what came of it.
 
     A second time everything that is there is reused: the same records change nothing, and a night over the same
@@ -31,7 +31,7 @@ def play(home: Path, *, tell: Callable[[str], None]) -> None:
                  f"{loaded['seconds']:.0f} s")  # fmt: skip
     told = night.run(shop, tell=tell)
     print(report.of_night(told))  # noqa: T201 - the summary is what the command is for
-    print(report.of_demo(shop, _key(shop)))  # noqa: T201
+    print(report.of_demo(shop, _key(shop), port))  # noqa: T201
 
 
 def _shop(home: Path) -> Shop:

@@ -58,12 +58,12 @@ def of_doctor(found: Mapping[str, Any]) -> str:
     )
 
 
-def of_demo(shop: Shop, key: Path) -> str:
+def of_demo(shop: Shop, key: Path, port: int) -> str:
     """What to look at next: three customers whose answers differ, and how to ask for them."""
     scores = tables.table(shop, "scores").dropna(subset=["churn_probability"])
     someone = [scores.iloc[(scores["churn_probability"] - p).abs().argmin()]["customer_id"] for p in (0.02, 0.5, 0.9)]
     lines = [_of_customer(row) for _, row in scores[scores["customer_id"].isin(someone)].iterrows()]
-    ask = f'curl -H "Authorization: Bearer $(cat {key})" http://localhost:3000/v1'
+    ask = f'curl -H "Authorization: Bearer $(cat {key})" http://localhost:{port}/v1'
     return "\n".join([
         "Three customers:", *lines, "",
         "Try:", f"  .venv/bin/regulars recommend {' '.join(someone)}", "  .venv/bin/regulars at-risk -n 10",
