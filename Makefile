@@ -32,7 +32,8 @@ check: lint test  ## The one gate
 bench: $(STAMP)  ## Paired ratios against named references
 	$(BIN)/python tests/bench.py
 
-lock: $(STAMP)  ## Pin every dependency again; a CPU tag would not install elsewhere
+lock: $(STAMP)  ## Pin every dependency again; a CPU tag would not install elsewhere, old pins would bring CUDA back
+	rm -f requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra demo --extra dev --python-version 3.11 --no-header --no-annotate \
 	  $${PIP_FIND_LINKS:+--find-links $$PIP_FIND_LINKS} -o requirements.lock
 	sed -i 's/+cpu$$//' requirements.lock
