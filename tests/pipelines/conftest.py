@@ -1,7 +1,5 @@
 """A small grocer's home after its first night."""
 
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +27,3 @@ def first_night(small_shop_files: Path, tmp_path_factory: pytest.TempPathFactory
     """The home after one night, and what the night told; copy the home before changing it."""
     shop = open_shop(tmp_path_factory.mktemp("grocer") / "home", small_shop_files)
     return shop.home, night.run(shop, tell=silent)
-
-
-@pytest.fixture
-def home(first_night: tuple[Path, dict[str, Any]], tmp_path: Path) -> Callable[[], Shop]:
-    """A copy of the home after its first night. MLflow keeps absolute paths, so it goes on where it was."""
-    copied = tmp_path / "home"
-    shutil.copytree(first_night[0], copied)
-    return shops.open(copied)
