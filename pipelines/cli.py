@@ -59,7 +59,7 @@ def init(
 
 @app.command()
 def load(
-    kind: Annotated[str, typer.Argument(help="customers, products or transactions.")],
+    kind: Annotated[str, typer.Argument(help="customers, products, transactions, offers, interactions or consents.")],
     paths: Annotated[list[Path], typer.Argument(help="CSV, NDJSON, Parquet or XLSX files, folders or globs.")],
     source: Annotated[str, typer.Option(help="Where the records come from; ids belong to their source.")] = "files",
     mapping: Annotated[Path | None, typer.Option(help="TOML: our column = their column.")] = None,
@@ -83,7 +83,7 @@ def load(
 @app.command()
 def run(
     as_of: AsOf = None,
-    only: Annotated[str | None, typer.Option(help="Some of: recommender,churn,timing.")] = None,
+    only: Annotated[str | None, typer.Option(help="Some of: recommender,offers,churn,timing,restock,value.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """The night: features, training, judging, promotion if better, scores for everyone, written back."""
@@ -147,7 +147,9 @@ def score(as_of: AsOf = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def export(
-    table: Annotated[str, typer.Argument(help="scores, timing, recommendations, at-risk or customers.")],
+    table: Annotated[
+        str, typer.Argument(help="scores, timing, recommendations, offers, restock, at-risk or customers.")
+    ],
     out: Annotated[Path, typer.Option(help="A path ending in .csv, .parquet or .ndjson.")],
     as_json: AsJson = False,
 ) -> None:
@@ -163,23 +165,29 @@ def export(
 def recommend(
     customer_ids: list[str],
     n: Annotated[int, typer.Option("-n", min=1, max=50)] = 10,
+    offers: Annotated[bool, typer.Option("--offers", help="Offers they may redeem, instead of products.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """What these customers will buy next."""
+    """What these customers will buy next, or which offers they will redeem."""
     from pipelines import report, steps
 
     with _plainly():
-        told = steps.recommend(_shop(), customer_ids, n)
-        _say(told, as_json, report.of_recommendations(told))
+        told = (steps.offers if offers else steps.recommend)(_shop(), customer_ids, n)
+        _say(told, as_json, (report.of_offers if offers else report.of_recommendations)(told))
 
 
 @app.command("at-risk")
-def at_risk(n: Annotated[int, typer.Option("-n", min=1)] = 20, as_json: AsJson = False) -> None:
+def at_risk(
+    n: Annotated[int, typer.Option("-n", min=1)] = 20,
+    segment: Annotated[str | None, typer.Option(help="Only customers of this segment.")] = None,
+    min_value: Annotated[float | None, typer.Option(help="Only customers with at least so much at risk.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Who is slipping away, most endangered first."""
     from pipelines import report, steps
 
     with _plainly():
-        told = steps.at_risk(_shop(), n)
+        told = steps.at_risk(_shop(), n, segment=segment, min_value=min_value)
         _say({"items": told}, as_json, report.of_at_risk(told))
 
 
@@ -191,6 +199,32 @@ def show(customer_id: str, as_json: AsJson = False) -> None:
     with _plainly():
         told = steps.show(_shop(), customer_id)
         _say(told, as_json, json.dumps(told, default=str, ensure_ascii=False, indent=1))
+
+
+@customer_app.command("export")
+def hand_over(customer_id: str, as_json: AsJson = False) -> None:
+    """Everything the shop holds about a customer, as JSON, to hand to that customer; it is personal data."""
+    from pipelines import steps
+
+    with _plainly():
+        told = steps.hand_over(_shop(), customer_id)
+        _say(told, as_json, json.dumps(told, default=str, ensure_ascii=False, indent=1))
+
+
+@customer_app.command()
+def erase(
+    customer_id: str,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; there is no way back.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Forget a customer for good: key, record, scores and features go; sales stay without a name."""
+    from pipelines import steps
+
+    with _plainly():
+        if not (yes or as_json):
+            typer.confirm("This cannot be taken back. Erase this customer?", abort=True)
+        told = steps.erase(_shop(), customer_id)
+        _say(told, as_json, "This customer is forgotten; loading the same files again does not bring them back.")
 
 
 @keys_app.command("add")

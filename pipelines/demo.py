@@ -13,7 +13,7 @@ from customers.shop import Shop
 from customers.sources import complete_journey
 from pipelines import night, report, steps
 
-KINDS = ("customers", "products", "transactions")
+KINDS = ("customers", "products", "transactions", "offers", "interactions", "consents")
 
 
 def play(home: Path, *, port: int, tell: Callable[[str], None]) -> None:

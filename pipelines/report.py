@@ -16,6 +16,9 @@ FIGURES = {
     "recommender": ("ndcg_10", "recall_10", "new_hit_rate_10", "distinct_lists"),
     "churn": ("auc", "ap", "log_loss", "ece"),
     "timing": ("crps", "c_index", "nll", "coverage_80"),
+    "offers": ("ndcg_10", "map", "auc"),
+    "restock": ("auc", "ap", "log_loss", "ece"),
+    "value": ("gini", "mae", "decile_error", "bias"),
 }
 
 
@@ -41,12 +44,18 @@ def of_recommendations(told: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     return "\n\n".join(_of_list(name, items) for name, items in told.items())
 
 
+def of_offers(told: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Offers, likeliest to be redeemed first."""
+    return "\n\n".join(_of_offers(name, items) for name, items in told.items())
+
+
 def of_at_risk(told: Sequence[Mapping[str, Any]]) -> str:
     """The list a retention team works through."""
     if not told:
         return "Nobody is at risk, or no night has run yet; run: regulars run"
-    return _columns(("customer", "p(gone)", "band", "why"), (
-        (row["customer_id"], f"{row['churn_probability']:.2f}", row["churn_band"], "; ".join(row["reasons"] or []))
+    return _columns(("customer", "p(gone)", "band", "at risk", "by", "offer", "why"), (
+        (row["customer_id"], f"{row['churn_probability']:.2f}", row["churn_band"], _money(row["value_at_risk"]),
+         ", ".join(row["contactable"]) or "-", row["suggested_offer_id"] or "-", "; ".join(row["reasons"] or []))
         for row in told
     ))  # fmt: skip
 
@@ -93,6 +102,10 @@ def _of_model(name: str, model: Mapping[str, Any]) -> str:
     return f"{title}\n{body}"
 
 
+def _money(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.2f}"
+
+
 def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
@@ -102,6 +115,15 @@ def _of_list(name: str, items: Sequence[Mapping[str, Any]]) -> str:
         return f"{name}: nothing to recommend; the customer is unknown, or no night has run yet"
     return f"{name}\n" + _columns(("", "product", "", "p", "why"), (
         (str(item["rank"]), item["product_id"], item["name"], f"{item['score']:.3f}", item["reason"]) for item in items
+    ))  # fmt: skip
+
+
+def _of_offers(name: str, items: Sequence[Mapping[str, Any]]) -> str:
+    if not items:
+        return f"{name}: no offer for this customer now; POST /v1/offers says why"
+    return f"{name}\n" + _columns(("", "offer", "p", "until", "why"), (
+        (str(item["rank"]), item["offer_id"], f"{item['score']:.3f}", f"{item['expires_at']:%Y-%m-%d}", item["reason"])
+        for item in items
     ))  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from pipelines.failures import NothingToDo, WrongUsage
 from serving import writeback
 from training import plans, promote
 
+UNKNOWN = "no customer has that id; ids of another source are written SOURCE:ID"
 WRITERS = {".csv": "csv", ".parquet": "parquet", ".ndjson": "ndjson"}
 
 
@@ -69,17 +70,48 @@ def recommend(shop: Shop, customer_ids: Sequence[str], n: int) -> dict[str, list
     return {name: found.get(name, []) for name in customer_ids}
 
 
-def at_risk(shop: Shop, n: int) -> list[dict[str, Any]]:
-    """Customers slipping away, most endangered first."""
-    return _records(tables.at_risk(shop, n=n))
+def offers(shop: Shop, customer_ids: Sequence[str], n: int) -> dict[str, list[dict[str, Any]]]:
+    """The last night's offers of each of these customers, likeliest to be redeemed first; empty for one without."""
+    frame = table(shop, "offers")
+    found = {str(name): _records(rows.head(n)) for name, rows in frame.groupby("customer_id", sort=False)}
+    return {name: found.get(name, []) for name in customer_ids}
+
+
+def at_risk(shop: Shop, n: int, *, segment: str | None = None, min_value: float | None = None) -> list[dict[str, Any]]:
+    """Customers slipping away, most endangered first; of one segment, or worth at least so much."""
+    return _records(tables.at_risk(shop, n=n, segment=segment, min_value=min_value))
 
 
 def show(shop: Shop, customer_id: str) -> dict[str, Any]:
     """Everything on file about one customer."""
     found = profiles.show(shop, customer_id)
     if found is None:
-        raise NothingToDo("no customer has that id; ids of another source are written SOURCE:ID")
+        raise NothingToDo(UNKNOWN)
     return found
+
+
+def hand_over(shop: Shop, customer_id: str) -> dict[str, Any]:
+    """Everything the shop holds about one customer, for that customer."""
+    from customers import privacy
+
+    found = privacy.export(shop, customer_id)
+    if found is None:
+        raise NothingToDo(UNKNOWN)
+    return found
+
+
+def erase(shop: Shop, customer_id: str) -> dict[str, Any]:
+    """Forget one customer for good, on every floor; sales stay, without a name."""
+    from customers import privacy
+    from features import store
+    from serving import forget
+
+    erased = privacy.erase(shop, customer_id)
+    if erased is None:
+        raise NothingToDo(UNKNOWN)
+    mirror.refresh(shop)
+    forget.forget(shop, store.open(shop.home / "features", shop.online_store))
+    return asdict(erased)
 
 
 def doctor(shop: Shop) -> dict[str, Any]:
