@@ -31,15 +31,29 @@ def add(shop: Shop, role: str) -> str:
 
 def role_of(shop: Shop, key: str) -> str | None:
     """The role of a key; None for a key that was never given out."""
-    form = re.fullmatch(r"rg_([0-9a-f]{12})_.+", key)
-    if form is None:
-        return None
-    with database.reading(shop) as connection:
-        query = sa.select(api_keys.c.digest, api_keys.c.role).where(api_keys.c.prefix == form[1])
-        found = connection.execute(query).first()
+    prefix = prefix_of(key)
+    found = _found(shop, prefix) if prefix else None
     if found is None or not hmac.compare_digest(found.digest, _digest(key)):
         return None
     return str(found.role)
+
+
+def prefix_of(key: str) -> str | None:
+    """The open part of a key, which names it without opening anything; None for what cannot be a key."""
+    form = re.fullmatch(r"rg_([0-9a-f]{12})_.+", key)
+    return form[1] if form else None
+
+
+def role_named(shop: Shop, prefix: str) -> str | None:
+    """The role of the key that this prefix names, for somebody who has shown the whole key before."""
+    found = _found(shop, prefix)
+    return str(found.role) if found else None
+
+
+def _found(shop: Shop, prefix: str) -> sa.Row | None:
+    query = sa.select(api_keys.c.digest, api_keys.c.role).where(api_keys.c.prefix == prefix)
+    with database.reading(shop) as connection:
+        return connection.execute(query).first()
 
 
 def _digest(key: str) -> bytes:

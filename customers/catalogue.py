@@ -46,10 +46,26 @@ def names_of(shop: Shop, product_keys: Iterable[int]) -> dict[int, str]:
     return found
 
 
+def sold_out(shop: Shop) -> set[int]:
+    """The products whose stock is counted and gone."""
+    with database.reading(shop) as connection:
+        return set(connection.execute(sa.select(products.c.product_key).where(products.c.stock <= 0)).scalars())
+
+
+def sensitive(shop: Shop) -> tuple[set[int], set[str]]:
+    """The sensitive products, and the categories that hold no others."""
+    marked = sa.select(products.c.product_key).where(products.c.sensitive)
+    others = sa.select(products.c.category).where(~products.c.sensitive, products.c.category.is_not(None))
+    whole = sa.select(products.c.category).where(products.c.sensitive, products.c.category.not_in(others))
+    with database.reading(shop) as connection:
+        keys = set(connection.execute(marked).scalars())
+        return keys, set(connection.execute(whole.distinct()).scalars()) if keys else set()
+
+
 def stub(write: Writer, source: str, product_ids: Sequence[str]) -> tuple[dict[str, int], int]:
     """The key of each of these ids of a source, and how many were unknown and got a stub."""
     with write() as connection:
-        known = _known(connection, source)
+        known = _known(connection, source, product_ids)
         unknown = [product_id for product_id in product_ids if product_id not in known]
         keys = _next_keys(connection, unknown)
         changed_at = micros(datetime.now(UTC))
@@ -61,9 +77,14 @@ def stub(write: Writer, source: str, product_ids: Sequence[str]) -> tuple[dict[s
     return known | keys, len(keys)
 
 
-def _known(connection: sa.Connection, source: str) -> dict[str, int]:
+def _known(connection: sa.Connection, source: str, product_ids: Sequence[str]) -> dict[str, int]:
     query = sa.select(products.c.product_id, products.c.product_key).where(products.c.source == source)
-    return dict(connection.execute(query).tuples().all())
+    if len(product_ids) > ids.MANY:
+        return dict(connection.execute(query).tuples().all())
+    found: dict[str, int] = {}
+    for chunk in database.chunks(product_ids, 5_000):
+        found.update(connection.execute(query.where(products.c.product_id.in_(chunk))).tuples().all())
+    return found
 
 
 def _next_keys(connection: sa.Connection, product_ids: Sequence[str]) -> dict[str, int]:
@@ -90,7 +111,8 @@ def _checks(shop: Shop) -> list[Check]:
 def _keep(shop: Shop, source: str, records: Records, write: Writer) -> Counts:
     """A column that the file does not have stays what it was."""
     with write() as connection:
-        records.connection.register("before", _before(connection, source))
+        said = records.connection.sql("select distinct product_id from checked where reason is null").to_arrow_table()
+        records.connection.register("before", _before(connection, source, said.column(0).to_pylist()))
     _merge(records)
     counts = Counts()
     reader = records.connection.sql("select * from merged where changed order by product_id").to_arrow_reader(SLICE)
@@ -101,10 +123,15 @@ def _keep(shop: Shop, source: str, records: Records, write: Writer) -> Counts:
     return counts + Counts(unchanged=records.count("merged", "not changed"))
 
 
-def _before(connection: sa.Connection, source: str) -> pa.Table:
+def _before(connection: sa.Connection, source: str, product_ids: Sequence[str]) -> pa.Table:
+    """These products, or more, as they are kept now."""
     names = ["product_id", *KEPT, "content", "stub"]
     query = sa.select(*(products.c[name] for name in names)).where(products.c.source == source)
-    columns = list(zip(*connection.execute(query).tuples(), strict=True)) or [()] * len(names)
+    few = len(product_ids) <= ids.MANY
+    chunks = database.chunks(product_ids, 5_000) if few else [None]
+    found = (query if chunk is None else query.where(products.c.product_id.in_(chunk)) for chunk in chunks)
+    rows = [row for each in found for row in connection.execute(each).tuples()]
+    columns = list(zip(*rows, strict=True)) or [()] * len(names)
     kinds = {"content": pa.int64(), "stub": pa.bool_(), "sensitive": pa.bool_(), "stock": pa.float64()}
     kinds |= {"price_minor": pa.int64(), "cost_minor": pa.int64()}
     arrays = [pa.array(column, kinds.get(name, pa.string())) for name, column in zip(names, columns, strict=True)]
@@ -120,7 +147,7 @@ def _merge(records: Records) -> None:
     digest = f"concat({', chr(31), '.join(KEPT)})"
     records.connection.execute(
         f"""
-        create table merged as
+        create temp table merged as
         select *, not known or stub_before or content <> content_before as changed
         from (
           select *, (md5_number_lower({digest}) >> 1)::bigint as content from (
@@ -182,4 +209,5 @@ KIND = Kind(
     shown=COLUMNS,
     checks=_checks,
     keep=_keep,
+    partial=True,
 )

@@ -12,6 +12,8 @@ from customers.sources.files import literal, quoted
 
 # Beyond this a float could no longer tell two neighbouring amounts apart.
 LARGEST_MINOR = 9 * 10**15
+# A source, an order and a line together must fit into one entry of PostgreSQL's index, of 2,704 bytes.
+LONGEST_ID = 200
 # Wide enough for any price, and narrow enough that it is computed in machine words.
 DECIMAL = "decimal(18, 6)"
 TIME = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d+)?)?( ?([zZ]|[+-]\d{2}(:?\d{2})?))?)?$"
@@ -49,8 +51,14 @@ def words(name: str) -> Check:
 
 
 def identifier(name: str) -> Check:
-    """A text that must be there."""
-    return Check(name, quoted(name), ((f"{quoted(name)} is null", f"{name} is empty"),))
+    """An id that must be there."""
+    return Check(name, quoted(name), ((f"{quoted(name)} is null", f"{name} is empty"), *reference(name).wrong))
+
+
+def reference(name: str) -> Check:
+    """An id that may be missing."""
+    too_long = (f"length({quoted(name)}) > {LONGEST_ID}", f"{name} is longer than {LONGEST_ID} characters")
+    return Check(name, quoted(name), (too_long,))
 
 
 def choice(name: str, allowed: Sequence[str], default: str | None = None) -> Check:
@@ -81,7 +89,19 @@ def amount(name: str, *, required: bool = False, negative: bool = True) -> Check
     if not negative:
         wrong += ((f"{parsed} < 0", f"{name} is negative"),)
     value = f"try_cast({half_even(scaled)} as bigint)"
-    return Check(f"{name}_minor", value, wrong, ((parsed, f"try_cast({quoted(name)} as {DECIMAL})"),))
+    return Check(f"{name}_minor", value, wrong, ((parsed, f"try_cast({_short(quoted(name))} as {DECIMAL})"),))
+
+
+def _short(said: str) -> str:
+    """A number with more than six decimals, cut to six so that it rounds to cents as the whole number would.
+
+    No currency has more than four decimals: a half is told by the fifth, and whether there is anything beyond
+    it by the sixth. Rounding to six and then to cents would round twice.
+    """
+    beyond = f"case when regexp_matches({said}, '^[+-]?\\d*\\.\\d{{5}}0*$') then '0' else '1' end"
+    cut = f"concat(regexp_extract({said}, '^[+-]?\\d*\\.\\d{{5}}'), {beyond})"
+    long = f"length({said}) > 7 and regexp_matches({said}, '^[+-]?\\d*\\.\\d{{7,}}$')"
+    return f"case when {long} then {cut} else {said} end"
 
 
 def half_even(value: str) -> str:
@@ -135,6 +155,39 @@ def json_object(name: str) -> Check:
     said = quoted(name)
     bad = f"{said} is not null and not (case when json_valid({said}) then json_type({said}) = 'OBJECT' else false end)"
     return Check(name, said, ((bad, f"{name} is not an object"),))
+
+
+def listed(name: str, allowed: Sequence[str] = ()) -> Check:
+    """A list of texts, written as JSON or with semicolons: each once, in order; nothing is an empty list."""
+    said, parsed = quoted(name), f"{name}__p"
+    is_list = f"case when json_valid({said}) then json_type({said}) = 'ARRAY' else false end"
+    parts = f"""case when {is_list} then from_json({said}, '["VARCHAR"]') else string_split({said}, ';') end"""
+    texts = f"list_filter([trim(part) for part in {parts}], lambda part: part <> '')"
+    found = f"coalesce(list_sort(list_distinct({texts})), [])"
+    if not allowed:
+        return Check(name, parsed, (), ((parsed, found),))
+    found = f"coalesce(list_sort(list_distinct([lower(part) for part in {texts}])), [])"
+    known = ", ".join(literal(word) for word in allowed)
+    wrong = (f"not list_has_all([{known}], {parsed})", f"{name} has something other than {', '.join(allowed)}")
+    return Check(name, parsed, (wrong,), ((parsed, found),))
+
+
+def scale(name: str, lowest: int, highest: int) -> Check:
+    """A whole number between two."""
+    parsed = f"{name}__p"
+    read = f"try_cast({quoted(name)} as {DECIMAL})"
+    inside = f"{parsed} between {lowest} and {highest} and {parsed} = trunc({parsed})"
+    wrong = f"{quoted(name)} is not null and not coalesce({inside}, false)"
+    reason = f"{name} is not a whole number from {lowest} to {highest}"
+    return Check(name, f"{parsed}::integer", ((wrong, reason),), ((parsed, read),))
+
+
+def past(name: str, timezone: str, *, latest: int, required: bool = False) -> Check:
+    """An instant since 1970 that is not later than `latest`."""
+    check = instant(name, timezone, required=required)
+    ahead = (f"{check.value} > {latest}", f"{name} is in the future")
+    ancient = (f"{check.value} < 0", f"{name} is before 1970")
+    return Check(name, check.value, (*check.wrong, ahead, ancient), check.parsed)
 
 
 def _unreadable(name: str, parsed: str, what: str, required: bool) -> tuple[tuple[str, str], ...]:

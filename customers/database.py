@@ -49,7 +49,7 @@ def engine(shop: "Shop") -> sa.Engine:
 @contextmanager
 def reading(shop: "Shop") -> Iterator[sa.Connection]:
     """A connection that sees one state of the database and changes nothing."""
-    with _open(engine(shop).execution_options(read_only=True)) as connection:
+    with _open(engine(shop).execution_options(**_of_a_reader(shop))) as connection:
         yield connection
 
 
@@ -68,6 +68,26 @@ def rehearsing(shop: "Shop") -> Iterator[sa.Connection]:
     with writing(shop) as connection:
         yield connection
         connection.rollback()
+
+
+def wipe(shop: "Shop") -> bool:
+    """See that what was deleted leaves the database's files as well; False where somebody still reads it.
+
+    SQLite overwrites what it deletes, but its log holds the old pages until it is emptied. PostgreSQL keeps
+    the keys of deleted people until their table is rewritten; its own log and backups are for who runs it.
+    """
+    source = engine(shop)
+    if source.dialect.name == "sqlite":
+        return _empty_log(source)
+    with source.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("set lock_timeout = '3s'")
+        try:
+            connection.exec_driver_sql("vacuum full person_keys")
+        except sa.exc.OperationalError:
+            return False
+        finally:
+            connection.exec_driver_sql("reset lock_timeout")
+    return True
 
 
 def upgrade(shop: "Shop") -> None:
@@ -121,6 +141,25 @@ def chunks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
         yield chunk
 
 
+def _empty_log(source: sa.Engine) -> bool:
+    raw = source.raw_connection()
+    try:
+        cursor = raw.cursor()
+        cursor.execute("pragma busy_timeout = 3000")
+        busy = cursor.execute("pragma wal_checkpoint(truncate)").fetchone()[0]
+        cursor.execute(f"pragma {PRAGMAS[0]}")
+        return not busy
+    finally:
+        raw.close()
+
+
+def _of_a_reader(shop: "Shop") -> dict[str, Any]:
+    if shop.database_url.startswith("sqlite"):
+        return {"read_only": True}
+    # By itself PostgreSQL shows each statement what others have written in between.
+    return {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+
+
 @cache
 def _engine(url: str) -> sa.Engine:
     # hide_parameters: an error message must not print what a statement carried.
@@ -128,6 +167,7 @@ def _engine(url: str) -> sa.Engine:
     if made.dialect.name == "sqlite":
         sa.event.listen(made, "connect", _settle)
         sa.event.listen(made, "begin", _begin)
+    sa.event.listen(made, "handle_error", _say_no_values)
     return made
 
 
@@ -141,6 +181,19 @@ def _begin(connection: sa.Connection) -> None:
     """A writer takes its lock at once: one that upgrades later fails as soon as two try."""
     read_only = connection.get_execution_options().get("read_only")
     connection.exec_driver_sql("begin" if read_only else "begin immediate")
+
+
+def _say_no_values(failure: sa.engine.ExceptionContext) -> None:
+    """PostgreSQL quotes the row that it refuses, and rows are about people: an error names the table and the rule."""
+    wrong: Any = failure.original_exception
+    place = getattr(wrong, "diag", None)
+    # Class 42 speaks of the statement alone, and our statements carry no values.
+    if place is None or place.sqlstate is None or place.sqlstate.startswith("42"):
+        return
+    named = [name for name in (place.table_name, place.column_name, place.constraint_name) if name]
+    wrong.args = (f"{type(wrong).__name__} ({place.sqlstate}) {', '.join(named)}",)
+    if failure.sqlalchemy_exception is not None:
+        failure.sqlalchemy_exception.args = wrong.args
 
 
 @contextmanager

@@ -11,11 +11,11 @@ import numpy as np
 import sqlalchemy as sa
 from tqdm import tqdm
 
-from customers import checks, database, vault
+from customers import checks, database, tombstones, transactions, vault
 from customers.checks import Check
 from customers.instants import micros
 from customers.kinds import Counts, Kind, Writer
-from customers.schema import attributes, customers, identities, lookups, person_keys, personal
+from customers.schema import attributes, customers, erasures, identities, lookups, person_keys, personal
 from customers.shop import Shop
 from customers.sources.files import Records, quoted
 
@@ -38,6 +38,8 @@ COLUMNS = ("customer_id", *PERSONAL, *OPEN)
 # A column of the shop's own that speaks of a person is sealed like those that we know.
 SOUNDS_PERSONAL = re.compile(r"name|mail|phone|mobile|tel$|address|street|birth|passport|tax_id|ssn|iban|notes?$")
 SLICE = 5_000
+# What everybody allows is a row a customer in the mirror: a new customer makes it stale, like a new consent.
+MIRROR_MARK = "consents"
 # Keys rise by random steps: in the order of enrolment, and not to be guessed from one another.
 STEP = 1 << 20
 
@@ -53,15 +55,20 @@ def _checks(shop: Shop) -> list[Check]:
     ]
 
 
-def enrol(write: Writer, source: str, customer_ids: Sequence[str]) -> dict[str, int]:
-    """The key of each of these ids of a source; whoever is not known yet becomes a customer."""
+def enrol(
+    shop: Shop, write: Writer, source: str, customer_ids: Sequence[str], stage: str = "customer"
+) -> dict[str, int]:
+    """The key of each of these ids of a source; whoever is not known yet becomes a customer. The erased get none."""
     with write() as connection:
-        known = _known(connection, source, customer_ids)
+        known = keys_of(connection, source, customer_ids)
         unknown = [customer_id for customer_id in customer_ids if customer_id not in known]
-        return known | _admit(connection, source, dict.fromkeys(unknown, ("customer", None, None)))
+        gone = tombstones.of(connection, shop, source, unknown)
+        welcome = [customer_id for customer_id in unknown if customer_id not in gone]
+        return known | _admit(connection, source, dict.fromkeys(welcome, (stage, None, None)))
 
 
-def _known(connection: sa.Connection, source: str, customer_ids: Sequence[str]) -> dict[str, int]:
+def keys_of(connection: sa.Connection, source: str, customer_ids: Sequence[str]) -> dict[str, int]:
+    """The key of each of these ids of a source that is known."""
     query = sa.select(identities.c.customer_id, identities.c.customer_key).where(identities.c.source == source)
     if len(customer_ids) > 2 * SLICE:
         wanted = set(customer_ids)
@@ -78,7 +85,7 @@ def _admit(
     """Customers and their ids, with (stage, joined_at, referred_by) of each."""
     if not newcomers:
         return {}
-    last = connection.execute(sa.select(sa.func.max(customers.c.customer_key))).scalar() or 0
+    last = max(_highest(connection, customers), _highest(connection, erasures))
     steps = np.frombuffer(secrets.token_bytes(4 * len(newcomers)), np.uint32).astype(np.int64) % STEP + 1
     keys = dict(zip(newcomers, (last + np.cumsum(steps)).tolist(), strict=True))
     made_at = micros(datetime.now(UTC))
@@ -87,7 +94,13 @@ def _admit(
     database.insert_many(connection, customers, columns, rows)
     named = ((name, source, key) for name, key in keys.items())
     database.insert_many(connection, identities, ["customer_id", "source", "customer_key"], named)
+    transactions.mark(connection, {MIRROR_MARK})
     return keys
+
+
+def _highest(connection: sa.Connection, table: sa.Table) -> int:
+    """The last key given out; that of an erased customer is never given again."""
+    return connection.execute(sa.select(sa.func.max(table.c.customer_key))).scalar() or 0
 
 
 def _keep(shop: Shop, source: str, records: Records, write: Writer) -> Counts:
@@ -103,14 +116,14 @@ def _keep(shop: Shop, source: str, records: Records, write: Writer) -> Counts:
         f"""select {values}{others} from checked c
             join (select * exclude ({", ".join(quoted(name) for name in COLUMNS)}) from raw) raw
               using (file_no, row_no)
-            where reason is null and not again order by c.customer_id"""
+            where c.reason is null and not c.again order by c.customer_id"""
     )
     counts = Counts()
-    desk = _Desk(vault.of(shop), source, [*said, *extra], sealed, plain)
+    desk = _Desk(shop, source, [*said, *extra], sealed, plain)
     with tqdm(total=total, unit=" customers", disable=None, leave=False) as bar:
         while rows := cursor.fetchmany(SLICE):
             with write() as connection:
-                counts += desk.keep(connection, rows)
+                counts += desk.keep(connection, rows, records.touched)
             bar.update(len(rows))
     return counts
 
@@ -118,14 +131,17 @@ def _keep(shop: Shop, source: str, records: Records, write: Writer) -> Counts:
 class _Desk:
     """Takes customers in a slice at a time: a column that the file has is what holds now, also where it is empty."""
 
-    def __init__(self, safe: vault.Vault, source: str, columns: list[str], sealed: list[str], plain: list[str]) -> None:
-        self.safe, self.source = safe, source
+    def __init__(self, shop: Shop, source: str, columns: list[str], sealed: list[str], plain: list[str]) -> None:
+        self.shop, self.safe, self.source = shop, vault.of(shop), source
         self.columns, self.sealed, self.plain = columns, sealed, plain
 
-    def keep(self, connection: sa.Connection, rows: Sequence[tuple]) -> Counts:
+    def keep(self, connection: sa.Connection, rows: Sequence[tuple], touched: set[int] | None = None) -> Counts:
         """Keep a slice in one transaction."""
         people = {row[0]: dict(zip(self.columns, row, strict=True)) for row in rows}
-        known = _known(connection, self.source, list(people))
+        known = keys_of(connection, self.source, list(people))
+        # Turned away before, unless they were erased since this load began.
+        gone = tombstones.of(connection, self.shop, self.source, [name for name in people if name not in known])
+        people = {name: person for name, person in people.items() if name not in gone}
         newcomers = {
             name: (person.get("stage") or "prospect", person.get("joined_at"), person.get("referred_by"))
             for name, person in people.items()
@@ -137,7 +153,9 @@ class _Desk:
         changed |= self._personal(connection, by_key)
         changed |= self._attributes(connection, by_key)
         updated = len(changed - {keys[name] for name in newcomers})
-        return Counts(inserted=len(newcomers), updated=updated, unchanged=len(known) - updated)
+        if touched is not None:
+            touched |= changed | {keys[name] for name in newcomers}
+        return Counts(inserted=len(newcomers), updated=updated, unchanged=len(known) - updated + len(gone))
 
     def _open_fields(self, connection: sa.Connection, people: dict[int, dict[str, Any]]) -> set[int]:
         said = [name for name in OPEN if name in self.columns]
@@ -230,4 +248,5 @@ KIND = Kind(
     shown=(),
     checks=_checks,
     keep=_keep,
+    partial=True,
 )

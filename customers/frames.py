@@ -6,13 +6,18 @@ from typing import Any
 
 import pandas as pd
 
-from customers import profiles, scores
+from customers import consent, profiles, scores
 from customers.shop import Shop
 
 
-def answers(shop: Shop, model: str, as_of: datetime | None = None) -> pd.DataFrame:
-    """The newest finished run of a model, or that of a moment, with each detail read, column `answer`."""
-    frame = scores.current(shop, model, as_of)
+def answers(shop: Shop, model: str, as_of: datetime | None = None, *, live: bool = False) -> pd.DataFrame:
+    """The newest finished run of a model, or that of a moment, with each detail read, column `answer`.
+
+    `live` lays over it what was told of single customers since; the moment of each row is in `as_of`.
+    """
+    frame = scores.newest_of_each(shop, model) if live else scores.current(shop, model, as_of)
+    if not live:
+        frame["as_of"] = pd.Series(frame.attrs.get("as_of"), frame.index, "datetime64[us, UTC]")
     frame["answer"] = [json.loads(detail) for detail in frame.pop("detail")]
     return frame
 
@@ -23,3 +28,11 @@ def named(shop: Shop, rows: list[dict[str, Any]] | pd.DataFrame, columns: dict[s
     if "customer_key" in frame:
         frame["customer_id"] = frame["customer_key"].map(profiles.ids_of(shop, frame["customer_key"].unique()))
     return frame.reindex(columns=list(columns)).astype(columns).reset_index(drop=True)
+
+
+def discreet(shop: Shop, frame: pd.DataFrame, sensitive: pd.Series) -> pd.DataFrame:
+    """Without the rows that name something sensitive to a customer who has not allowed it."""
+    if not sensitive.any():
+        return frame
+    allowed = consent.allowed(shop, frame.loc[sensitive, "customer_key"].unique(), "profiling_sensitive")
+    return frame[~sensitive | frame["customer_key"].isin(allowed)].reset_index(drop=True)

@@ -34,9 +34,18 @@ class Counts:
         )
 
 
+def nothing_more(shop: Shop, source: str, records: Records) -> None:
+    """The judge of a kind whose records say by themselves whether they are acceptable."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of record: `shown` are the columns that a rejects file may repeat in clear."""
+    """A kind of record: `shown` are the columns that a rejects file may repeat in clear.
+
+    `checks` look at a row alone. `judge` may set the reason of further rows in table `checked`, after
+    looking at what the shop remembers; it runs before repeated rows are told apart.
+    `partial`: a column that is not said stays what it was.
+    """
 
     name: str
     required: tuple[str, ...]
@@ -45,3 +54,5 @@ class Kind:
     shown: tuple[str, ...]
     checks: Callable[[Shop], list[Check]]
     keep: Callable[[Shop, str, Records, Writer], Counts]
+    judge: Callable[[Shop, str, Records], None] = nothing_more
+    partial: bool = False

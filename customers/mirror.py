@@ -1,66 +1,53 @@
 """Mirror: a copy of the ledger in columns, a file a month, for everything that computes.
 
 HOME/ledger/month=YYYY-MM/part.parquet holds the lines sold in that UTC month, every version of them;
-HOME/ledger/products.parquet the catalogue. It can be deleted and made again at any time.
+products.parquet beside them the catalogue, interactions.parquet who was reached and answered, and
+consents.parquet what of everybody may be computed. It can be deleted and made again at any time.
 """
 
+import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import sqlalchemy as sa
 
-from customers import catalogue, database, money
-from customers.schema import ledger_months, products, transactions, transactions_history
+from customers import catalogue, columns, consent, database, enrolment
+from customers import interactions as contacts
+from customers.columns import CONSENTS, INTERACTIONS, LINES, PRODUCTS
+from customers.schema import interactions, ledger_months
 from customers.shop import Shop
 from customers.transactions import month_bounds
 
-INSTANT = pa.timestamp("us", "UTC")
-LINES = pa.schema(
-    [
-        ("customer_key", pa.int64()),
-        ("order_key", pa.int64()),
-        ("product_key", pa.int64()),
-        ("sold_at", INSTANT),
-        ("known_at", INSTANT),
-        ("superseded_at", INSTANT),
-        ("quantity", pa.float64()),
-        ("amount", pa.float64()),
-        ("discount", pa.float64()),
-        ("kind", pa.string()),
-        ("store_id", pa.string()),
-        ("channel", pa.string()),
-    ]
-)
-PRODUCTS = pa.schema(
-    [
-        ("product_key", pa.int64()),
-        ("department", pa.string()),
-        ("category", pa.string()),
-        ("subcategory", pa.string()),
-        ("brand", pa.string()),
-        ("price", pa.float64()),
-        ("sensitive", pa.bool_()),
-    ]
-)
-BATCH = 100_000
+DEFAULT = b"consent_default"
+MANY = 5_000
 
 
-def refresh(shop: Shop) -> list[str]:
-    """Rewrite the months that changed since the last time, and the products; returns what was rewritten."""
+def refresh(shop: Shop, *, only: Collection[str] | None = None) -> list[str]:
+    """Rewrite the months that changed since the last time, and the other tables; returns what was rewritten.
+
+    With `only`, nothing but the tables and months of these names.
+    """
     with database.reading(shop) as connection:
         marks = connection.execute(sa.select(ledger_months).order_by(ledger_months.c.month)).all()
-    numbers = {mark.month: mark.changed_no for mark in marks}
-    numbers.setdefault(catalogue.MIRROR_MARK, 0)
-    settled = {mark.month for mark in marks if mark.changed_no == mark.mirrored_no}
-    stale = [name for name in numbers if name not in settled or not _path(shop, name).exists()]
+    # The one mark of something that has no copy here is that of the offers.
+    numbers = {mark.month: mark.changed_no for mark in marks if mark.month in TABLES or mark.month[:1].isdigit()}
+    numbers = dict.fromkeys(TABLES, 0) | numbers
+    settled = set(numbers) - {mark.month for mark in marks if mark.changed_no != mark.mirrored_no}
+    stale = [name for name in sorted(numbers) if name not in settled or not _stands(shop, name)]
+    stale = [name for name in stale if only is None or name in only]
     for name in stale:
         _rewrite(shop, name)
         _settle(shop, name, numbers[name])
     return stale
+
+
+def changes(shop: Shop) -> int:
+    """A number that rises whenever anything changes that the mirror or the book of offers shows."""
+    with database.reading(shop) as connection:
+        return int(connection.execute(sa.select(sa.func.sum(ledger_months.c.changed_no))).scalar() or 0)
 
 
 def rebuild(shop: Shop) -> list[str]:
@@ -72,17 +59,59 @@ def rebuild(shop: Shop) -> list[str]:
     return refresh(shop)
 
 
+def lines_of(shop: Shop, keys: Iterable[int]) -> pa.Table:
+    """All versions of all lines of these customers, as the mirror has them, straight from the database."""
+    with database.reading(shop) as connection:
+        batches = [
+            batch
+            for chunk in database.chunks(keys, MANY)
+            for batch in columns.lines(connection, shop.currency, _whose(chunk))
+        ]
+    return pa.Table.from_batches(batches, schema=LINES)
+
+
+def interactions_of(shop: Shop, keys: Iterable[int]) -> pa.Table:
+    """All interactions of these customers, as the mirror has them, straight from the database."""
+    with database.reading(shop) as connection:
+        batches = [
+            batch
+            for chunk in database.chunks(keys, MANY)
+            for batch in columns.contacts_with(connection, _whose(chunk)(interactions))
+        ]
+    return pa.Table.from_batches(batches, schema=INTERACTIONS)
+
+
+def _whose(keys: list[int]) -> columns.Choice:
+    return lambda table: table.c.customer_key.in_(keys)
+
+
+def _sold_in(month: str) -> columns.Choice:
+    first, after = month_bounds(month)
+    return lambda table: (table.c.sold_at >= first) & (table.c.sold_at < after)
+
+
 def _path(shop: Shop, name: str) -> Path:
     folder = shop.home / "ledger"
-    return folder / "products.parquet" if name == catalogue.MIRROR_MARK else folder / f"month={name}" / "part.parquet"
+    return folder / f"{name}.parquet" if name in TABLES else folder / f"month={name}" / "part.parquet"
+
+
+def _stands(shop: Shop, name: str) -> bool:
+    """Whether the file is there and, where it depends on the shop's settings, was made under today's."""
+    path = _path(shop, name)
+    if name != enrolment.MIRROR_MARK or not path.exists():
+        return path.exists()
+    return dict(pq.read_schema(path).metadata or {}).get(DEFAULT) == _default(shop)
 
 
 def _rewrite(shop: Shop, name: str) -> None:
     path = _path(shop, name)
     with database.reading(shop) as connection:
-        if name == catalogue.MIRROR_MARK:
-            return _write(path, PRODUCTS, _products(connection, shop.currency))
-        batches = _lines(connection, name, shop.currency)
+        if name in TABLES:
+            schema, rows = TABLES[name]
+            if name == enrolment.MIRROR_MARK:
+                schema = schema.with_metadata({DEFAULT: _default(shop)})
+            return _write(path, schema, rows(connection, shop))
+        batches = columns.lines(connection, shop.currency, _sold_in(name))
         first = next(batches, None)
         if first is not None:
             return _write(path, LINES, _chain(first, batches))
@@ -114,65 +143,13 @@ def _settle(shop: Shop, name: str, number: int) -> None:
         connection.execute(change.values(mirrored_no=number))
 
 
-def _lines(connection: sa.Connection, month: str, currency: str) -> Iterator[pa.RecordBatch]:
-    first, after = month_bounds(month)
-    both = [
-        _versions(table, currency, superseded).where(table.c.sold_at >= first, table.c.sold_at < after)
-        for table, superseded in (
-            (transactions, sa.literal(None, sa.BigInteger)),
-            (transactions_history, transactions_history.c.superseded_at),
-        )
-    ]
-    query = sa.union_all(*both).order_by("sold_at", "order_key", "line_id", "known_at", "superseded_at")
-    unit = float(10 ** money.EXPONENTS[currency])
-    for columns in _columns(connection, query):
-        named = dict(zip((*LINES.names, "line_id"), columns, strict=True))
-        arrays = [_array(named[field.name], field, unit) for field in LINES]
-        yield pa.record_batch(arrays, schema=LINES)
+def _default(shop: Shop) -> bytes:
+    return json.dumps({purpose: shop.consent_default[purpose] for purpose in consent.PROFILING}).encode()
 
 
-def _versions(table: sa.Table, currency: str, superseded_at: sa.ColumnElement) -> sa.Select:
-    """Columns in the order of LINES; money of another currency is not known in the shop's own."""
-    own = table.c.currency == currency
-    return sa.select(
-        table.c.customer_key,
-        table.c.order_key,
-        table.c.product_key,
-        table.c.sold_at,
-        table.c.known_at,
-        superseded_at.label("superseded_at"),
-        table.c.quantity,
-        sa.case((own, table.c.amount_minor)).label("amount"),
-        sa.case((own, table.c.discount_minor)).label("discount"),
-        table.c.kind,
-        table.c.store_id,
-        table.c.channel,
-        table.c.line_id,
-    )
-
-
-def _products(connection: sa.Connection, currency: str) -> Iterator[pa.RecordBatch]:
-    columns = products.c
-    price = sa.case((columns.currency == currency, columns.price_minor)).label("price")
-    named = [columns[name] if name != "price" else price for name in PRODUCTS.names]
-    unit = float(10 ** money.EXPONENTS[currency])
-    for fetched in _columns(connection, sa.select(*named).order_by(columns.product_key)):
-        arrays = [_array(column, field, unit) for column, field in zip(fetched, PRODUCTS, strict=True)]
-        yield pa.record_batch(arrays, schema=PRODUCTS)
-
-
-def _columns(connection: sa.Connection, query: sa.Select | sa.CompoundSelect) -> Iterator[list[tuple]]:
-    """Columns of at most BATCH rows at a time."""
-    for rows in database.fetched(connection, query, BATCH):
-        yield list(zip(*rows, strict=True))
-
-
-def _array(column: Sequence, field: pa.Field, unit: float) -> pa.Array:
-    if field.name in ("amount", "discount", "price"):
-        minor = np.array(column, np.float64)  # nothing becomes NaN here, and null below
-        return pa.array(minor / unit, pa.float64(), from_pandas=True)
-    if field.type == INSTANT:
-        return pa.array(column, pa.int64()).cast(INSTANT)
-    if field.type == pa.bool_():
-        return pa.array([bool(value) for value in column], pa.bool_())
-    return pa.array(column, field.type)
+# The tables beside the months, by their marks: what each looks like, and where its rows come from.
+TABLES: dict[str, tuple[pa.Schema, Callable[[sa.Connection, Shop], Iterator[pa.RecordBatch]]]] = {
+    catalogue.MIRROR_MARK: (PRODUCTS, columns.catalogued),
+    contacts.MIRROR_MARK: (INTERACTIONS, columns.reached),
+    enrolment.MIRROR_MARK: (CONSENTS, columns.consents),
+}

@@ -1,14 +1,15 @@
 """Orders: the lines of a load, shaped into whole orders and handed to the ledger a slice at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
-from customers import catalogue, checks, clock, enrolment, transactions
+from customers import catalogue, checks, clock, enrolment, tombstones, transactions
 from customers.checks import Check
 from customers.instants import from_micros, micros
 from customers.kinds import Counts, Kind, Writer
@@ -47,6 +48,9 @@ SAID = (
     "coupon_id",
     "campaign_id",
 )
+# `concat` takes null for nothing, and no value is an empty text, so no two lines are written alike.
+_said = ", chr(31), ".join(SAID).replace("quantity", "(quantity * 1000000)::bigint")
+DIGEST = f"(md5_number_lower(concat({_said})) >> 1)::bigint"
 SLICE = 20_000
 AHEAD = timedelta(hours=24)
 
@@ -54,8 +58,8 @@ AHEAD = timedelta(hours=24)
 def _checks(shop: Shop) -> list[Check]:
     return [
         checks.identifier("order_id"),
-        checks.words("line_id"),
-        checks.words("customer_id"),
+        checks.reference("line_id"),
+        checks.reference("customer_id"),
         checks.identifier("product_id"),
         _sold_at(shop),
         checks.number("quantity", required=True),
@@ -86,7 +90,9 @@ def _keep(shop: Shop, source: str, records: Records, write: Writer) -> Counts:
     products = records.connection.sql(
         "select distinct product_id from checked where reason is null order by 1"
     ).to_arrow_table()
-    enrolled = enrolment.enrol(write, source, customers.column(0).to_pylist())
+    with write() as connection:
+        looked = tombstones.newest(connection)
+    enrolled = enrolment.enrol(shop, write, source, customers.column(0).to_pylist())
     stocked, stubs = catalogue.stub(write, source, products.column(0).to_pylist())
     _shape(records, source, _table("customer", enrolled), _table("product", stocked))
     counts = Counts(stubs=stubs)
@@ -96,9 +102,25 @@ def _keep(shop: Shop, source: str, records: Records, write: Writer) -> Counts:
             with write() as connection:
                 # Asked for each slice: a night may begin while a long load goes on.
                 arrived = micros(clock.arrival(shop, sold_until=from_micros(sold_until)))
-                counts += transactions.keep(connection, source, lines, arrived)
+                gone = tombstones.since(connection, looked)
+                counts += transactions.keep(connection, source, without(lines, gone), arrived, touched=records.touched)
             bar.update(len(lines))
     return counts
+
+
+def without(lines: pa.Table, gone: Collection[int]) -> pa.Table:
+    """The same lines, those of these customers as nobody's: as a load would keep them that names no customer."""
+    theirs = pc.is_in(lines.column("customer_key"), pa.array(gone, pa.int64()))
+    if not gone or not pc.any(theirs).as_py():
+        return lines
+    with duckdb.connect() as connection:
+        connection.register("lines", lines.append_column("theirs", theirs))
+        return connection.sql(
+            f"""select * exclude (theirs, customer_id)
+                       replace (case when not theirs then customer_key end as customer_key,
+                                case when theirs then {DIGEST} else content end as content)
+                from (select *, null::varchar as customer_id from lines)"""
+        ).to_arrow_table()
 
 
 def _table(what: str, keys: dict[str, int]) -> pa.Table:
@@ -114,38 +136,37 @@ def _shape(records: Records, source: str, customers: pa.Table, products: pa.Tabl
     """
     records.connection.register("customers_known", customers)
     records.connection.register("products_known", products)
-    # `concat` takes null for nothing, and no value is an empty text, so no two lines are written alike.
     # Of a line that is none nobody knows whose it was: then no order can be taken for whole.
     unreadable = "true" if records.count("broken") else "false"
-    said = ", chr(31), ".join(SAID).replace("quantity", "(quantity * 1000000)::bigint")
+    # An id without a key is of somebody who was erased: the line is kept as nobody's.
     records.connection.execute(
         f"""
         create temp table digested as
-          select *, (md5_number_lower(concat({said})) >> 1)::bigint as content from (
-            select * exclude (kind, quantity, amount_minor, reason, again),
+          select *, {DIGEST} as content from (
+            select * exclude (kind, quantity, amount_minor, reason, again, customer_id),
+                   case when customer_key is not null then customer_id end as customer_id,
                    case when returned then 'return' else 'sale' end as kind,
                    case when returned then -abs(quantity) else quantity end as quantity,
                    case when returned then -abs(amount_minor) else amount_minor end as amount_minor
             from (select *, kind = 'return' or quantity < 0 or amount_minor < 0 as returned
-                  from checked where reason is null and not again));
+                  from checked left join customers_known using (customer_id) where reason is null and not again));
         create temp table orders as
           select order_id, (md5_number_lower({literal(source)} || chr(31) || order_id) >> 1)::bigint as order_key,
-                 {unreadable} or order_id in (select {_order_id()} from raw join checked using (file_no, row_no)
-                                              where reason is not null) as broken
+                 {unreadable} or order_id in (select {_order_id()} from raw join checked c using (file_no, row_no)
+                                              where c.reason is not null) as broken
           from (select distinct order_id from digested);
         """
     )
     nth, whole = _windows(records)
     records.connection.execute(
         f"""
-        create table lines as
-          select order_id, coalesce(line_id, '~' || product_id || '~' || {nth}) as line_id,
+        create temp table lines as
+          select order_id, coalesce(line_id, '~' || product_id || '~' || {nth}) as line_id, product_id,
                  order_key, customer_key, product_key, sold_at, quantity, amount_minor, discount_minor, currency, kind,
                  store_id, channel, coupon_id, campaign_id, line_id is null as numbered, content,
                  case when broken then 0 when {whole} then 2 else 1 end as sweep
           from digested
           join orders using (order_id)
-          left join customers_known using (customer_id)
           join products_known using (product_id)
         """
     )

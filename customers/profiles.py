@@ -5,12 +5,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from customers import database, ids, money, vault
+from customers import consent, database, ids, interactions, money, vault
 from customers.instants import from_micros, maybe
 from customers.schema import attributes, customers, identities, lookups, person_keys, personal, products, transactions
 from customers.shop import Shop, ShopError
 
 RECENT_ORDERS = 20
+RECENT_INTERACTIONS = 50
 
 
 def keys_of(shop: Shop, customer_ids: Sequence[str]) -> dict[str, int]:
@@ -39,6 +40,16 @@ def find(shop: Shop, *, email: str | None = None, phone: str | None = None, name
     return sorted(set.intersection(*found))
 
 
+def personal_of(shop: Shop, keys: Iterable[int]) -> dict[int, dict[str, Any]]:
+    """The personal fields of each of these customers who has told any."""
+    query = sa.select(personal.c.customer_key, personal.c.sealed, person_keys.c.wrapped).join(
+        person_keys, person_keys.c.customer_key == personal.c.customer_key
+    )
+    with database.reading(shop) as connection:
+        rows = connection.execute(query.where(personal.c.customer_key.in_(list(keys)))).all()
+    return {row.customer_key: vault.of(shop).open(row.customer_key, row.wrapped, row.sealed) for row in rows}
+
+
 def show(shop: Shop, customer_id: str) -> dict[str, Any] | None:
     """All that the shop remembers of a customer, without scores; None for an id that it does not know.
 
@@ -60,10 +71,11 @@ def show(shop: Shop, customer_id: str) -> dict[str, Any] | None:
             "attributes": _attributes(connection, key),
             "purchases": bought,
             "orders": _orders(connection, key),
-            "interactions": [],
+            "interactions": interactions.told(connection, shop, key, RECENT_INTERACTIONS),
+            "open_complaints": interactions.unanswered(connection, key),
             "consents": [
-                {"purpose": purpose, "state": state, "source": "default"}
-                for purpose, state in shop.consent_default.items()
+                {name: held[name] for name in ("purpose", "state", "since", "source")}
+                for held in consent.holding(connection, shop, key)
             ],
             "loyalty": None,
             "segments": [],

@@ -1,19 +1,20 @@
-"""Risk: who is drifting away, the likeliest first, and since when they are late."""
+"""Risk: who is drifting away, the likeliest first, since when they are late, and what may be done about it."""
 
 from collections.abc import Sequence
 from datetime import datetime
 
 import duckdb
 import pandas as pd
+import pyarrow as pa
 
-from customers import clock, consent
+from customers import clock, consent, interactions, mirror, money, offers
 from customers.frames import answers, named
-from customers.instants import micros
-from customers.shop import Shop
+from customers.shop import Shop, ShopError
 from customers.sources.files import literal
 
 AT_RISK = {
     "customer_id": "object",
+    "as_of": "datetime64[us, UTC]",
     "churn_probability": "float64",
     "churn_band": "object",
     "value_at_risk": "float64",
@@ -23,11 +24,13 @@ AT_RISK = {
     "open_complaints": "Int64",
     "reasons": "object",
     "suggested_offer_id": "object",
-    "contactable": "bool",
+    "contactable": "object",
 }
 
 # Whoever is in one of these bands may still be kept; the lapsed have left, the low ones have not.
 BANDS = ("high", "medium")
+# Nobody has to be written to where they come by themselves.
+OPEN_CHANNELS = ("store", "web", "device")
 
 
 def at_risk(
@@ -36,69 +39,121 @@ def at_risk(
     as_of: datetime | None = None,
     n: int | None = None,
     min_value: float | None = None,
+    segment: str | None = None,
     bands: Sequence[str] = BANDS,
+    live: bool = False,
 ) -> pd.DataFrame:
-    """The customers who are drifting away, the likeliest first; `n` of them, or all."""
-    churn = answers(shop, "churn", as_of)
-    moment = churn.attrs.get("as_of")
+    """The customers who are drifting away, the likeliest first; `n` of them, or all.
+
+    `min_value` leaves out whom less than that is at risk with. `live` looks at what was told since the last
+    night too, and at sales that the mirror does not have yet.
+    """
+    if segment is not None:
+        raise ShopError(f"there is no segment {segment!r}; the shop has none yet, so ask without one")
+    churn = answers(shop, "churn", as_of, live=live)
     churn["churn_band"] = [answer.get("band") for answer in churn["answer"]]
     churn = churn[churn["churn_band"].isin(list(bands))]
-    churn = churn.sort_values(["value", "customer_key"], ascending=[False, True], kind="stable")[:n]
+    churn["value_at_risk"] = _value_at_risk(shop, churn, as_of, live)
     if min_value is not None:
-        churn = churn.head(0)  # without a value of each customer nobody is known to be worth that much
-    visits = _visits(shop, moment)
+        churn = churn[churn["value_at_risk"] >= min_value]
+    churn = churn.sort_values(["value", "customer_key"], ascending=[False, True], kind="stable")[:n]
+    keys = churn["customer_key"]
+    visits = _visits(shop, churn)
+    contactable = consent.channels(shop, keys)
     frame = pd.DataFrame(
         {
-            "customer_key": churn["customer_key"],
+            **churn[["customer_key", "as_of", "churn_band", "value_at_risk"]],
             "churn_probability": churn["value"],
-            "churn_band": churn["churn_band"],
-            "last_purchase_at": churn["customer_key"].map(visits["last_purchase_at"]),
-            "expected_next_purchase_at": churn["customer_key"].map(_awaited(shop, as_of)),
-            "days_overdue": churn["customer_key"].map(visits["days_overdue"]),
+            "last_purchase_at": keys.map(visits["last_purchase_at"]),
+            "expected_next_purchase_at": keys.map(_awaited(shop, as_of, live)),
+            "days_overdue": keys.map(visits["days_overdue"]),
+            "open_complaints": keys.map(interactions.open_complaints(shop)).fillna(0),
             "reasons": [answer.get("reasons", []) for answer in churn["answer"]],
-            "contactable": _contactable(shop),
+            "suggested_offer_id": keys.map(_suggested(shop, contactable, as_of, live)),
+            "contactable": keys.map(contactable),
         }
     )
     return named(shop, frame, AT_RISK)
 
 
-def _awaited(shop: Shop, as_of: datetime | None) -> pd.Series:
+def _value_at_risk(shop: Shop, churn: pd.DataFrame, as_of: datetime | None, live: bool) -> pd.Series:
+    """What each is expected to spend, times the chance that they do not come: to the smallest coin."""
+    value = answers(shop, "value", as_of, live=live).set_index("customer_key")["value"]
+    return (churn["customer_key"].map(value) * churn["value"]).round(money.EXPONENTS[shop.currency])
+
+
+def _awaited(shop: Shop, as_of: datetime | None, live: bool) -> dict[int, datetime]:
     """By when each customer is as likely as not to have come again, in the words of the timing run."""
-    timing = answers(shop, "timing", as_of)
-    days = pd.Series([(answer.get("days") or {}).get("p50") for answer in timing["answer"]], timing["customer_key"])
+    timing = answers(shop, "timing", as_of, live=live)
     now = as_of or clock.now(shop)
-    expected = {
-        wait: clock.expected_at(timing.attrs["as_of"], int(wait), shop.zone, now=now) for wait in days.dropna().unique()
-    }
-    return days.map(expected).astype("datetime64[us, UTC]")
+    expected: dict[tuple[datetime, int], datetime] = {}
+    awaited = {}
+    for key, moment, answer in zip(timing["customer_key"], timing["as_of"], timing["answer"], strict=True):
+        wait = (answer.get("days") or {}).get("p50")
+        if wait is not None:
+            place = moment, int(wait)
+            if place not in expected:
+                expected[place] = clock.expected_at(moment, int(wait), shop.zone, now=now)
+            awaited[key] = expected[place]
+    return awaited
 
 
-def _contactable(shop: Shop) -> bool:
-    """Whether a customer who has said nothing may be written to or called."""
-    return any(
-        consent.by_default(shop, purpose) for purpose in shop.consent_default if purpose.startswith("marketing_")
-    )
+def _suggested(shop: Shop, contactable: dict[int, list[str]], as_of: datetime | None, live: bool) -> dict[int, str]:
+    """The best of the offers that a model found for each customer which may still be made to them."""
+    said = answers(shop, "offers", as_of, live=live)
+    said = said[said["customer_key"].isin(contactable.keys())]
+    book = offers.book(shop, at=as_of or clock.now(shop)).offers
+    channels = dict(zip(book["offer_key"], map(set, book["channels"]), strict=True))
+    guarded = set(book.loc[book["sensitive"], "offer_key"])
+    sees = consent.allowed(shop, said["customer_key"], "profiling_sensitive") if guarded else set()
+    redemptions = interactions.redemptions(shop, as_of)
+    redeemed = set(zip(redemptions["customer_key"], redemptions["offer_key"], strict=True))
+    best = {}
+    for key, answer in zip(said["customer_key"], said["answer"], strict=True):
+        reach = {*contactable[key], *OPEN_CHANNELS}
+        for offer, *_ in answer.get("items") or []:
+            running = offer in channels and (not channels[offer] or channels[offer] & reach)
+            if running and (offer not in guarded or key in sees) and (key, offer) not in redeemed:
+                best[key] = offer
+                break
+    names = offers.ids_of(shop, set(best.values()))
+    return {key: names[offer] for key, offer in best.items()}
 
 
-def _visits(shop: Shop, as_of: datetime | None) -> pd.DataFrame:
-    """From the mirror: last purchase before `as_of`, and by how many days the usual gap is exceeded."""
-    files = str(shop.home / "ledger" / "month=*" / "part.parquet")
-    if as_of is None or not list((shop.home / "ledger").glob("month=*/part.parquet")):
+def _visits(shop: Shop, churn: pd.DataFrame) -> pd.DataFrame:
+    """Last purchase before the moment of each row, and by how many days the usual gap is exceeded.
+
+    From the mirror; of whom something was told since the night, from the ledger itself.
+    """
+    night = churn.attrs.get("as_of")
+    mirrored = list((shop.home / "ledger").glob("month=*/part.parquet"))
+    told = churn.loc[churn["as_of"] != night, "customer_key"] if night else churn["customer_key"]
+    if night is None or not (mirrored or len(told)):
         return pd.DataFrame(columns=["last_purchase_at", "days_overdue"])
-    today = as_of.astimezone(shop.zone).date()
-    query = f"""
-        with days as (
-          select customer_key, cast(timezone({literal(shop.timezone)}, sold_at) as date) as day,
-                 max(sold_at) as last_at
-          from read_parquet({literal(files)})
-          where customer_key is not null and kind = 'sale'
-            and epoch_us(sold_at) < {micros(as_of)} and epoch_us(known_at) < {micros(as_of)}
-            and (superseded_at is null or epoch_us(superseded_at) >= {micros(as_of)})
+    with duckdb.connect() as connection:
+        connection.execute("set timezone = 'UTC'")
+        connection.register("fresh", mirror.lines_of(shop, told.tolist()))
+        moments = {"customer_key": churn["customer_key"], "at": churn["as_of"].astype("int64")}
+        connection.register("moments", pa.table({name: pa.array(column) for name, column in moments.items()}))
+        return connection.execute(_overdue(shop, bool(mirrored))).df().set_index("customer_key")
+
+
+def _overdue(shop: Shop, mirrored: bool) -> str:
+    files = literal(str(shop.home / "ledger" / "month=*" / "part.parquet"))
+    columns = "customer_key, kind, sold_at, known_at, superseded_at"
+    others = f"""union all select {columns} from read_parquet({files})
+                 where customer_key not in (select customer_key from fresh)"""
+    today = f"cast(timezone({literal(shop.timezone)}, make_timestamptz(m.at_us)) as date)"
+    return f"""
+        with lines as (select {columns} from fresh {others if mirrored else ""}),
+        days as (
+          select l.customer_key, cast(timezone({literal(shop.timezone)}, l.sold_at) as date) as day,
+                 max(l.sold_at) as last_at, any_value({today}) as today
+          from lines l join (select customer_key, "at" as at_us from moments) m using (customer_key)
+          where l.kind = 'sale' and epoch_us(l.sold_at) < m.at_us and epoch_us(l.known_at) < m.at_us
+            and (l.superseded_at is null or epoch_us(l.superseded_at) >= m.at_us)
           group by all),
         gaps as (select *, day - lag(day) over (partition by customer_key order by day) as gap from days)
         select customer_key, max(last_at) as last_purchase_at,
-               greatest(0, (date '{today}' - max(day)) - median(gap)) as days_overdue
+               greatest(0, (any_value(today) - max(day)) - median(gap)) as days_overdue
         from gaps group by customer_key"""
-    with duckdb.connect() as connection:
-        connection.execute("set timezone = 'UTC'")
-        return connection.execute(query).df().set_index("customer_key")

@@ -203,3 +203,120 @@ api_keys = sa.Table(
     Column("role", Text, nullable=False),
     Column("made_at", BigInteger, nullable=False),
 )
+
+offers = sa.Table(
+    "offers",
+    metadata,
+    Column("offer_key", Key, primary_key=True, autoincrement=False),
+    Column("offer_id", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("campaign_id", Text),
+    Column("name", Text),
+    Column("kind", Text),
+    Column("starts_at", BigInteger, nullable=False),
+    Column("ends_at", BigInteger, nullable=False),
+    Column("value", Float(53)),
+    Column("value_kind", Text),
+    Column("min_spend_minor", BigInteger),
+    Column("budget_minor", BigInteger),
+    Column("currency", Text, nullable=False),
+    Column("channels", Text),
+    Column("segment", Text),
+    Column("audience", Text, nullable=False),
+    Column("content", BigInteger, nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
+    sa.UniqueConstraint("offer_id", "source"),
+)
+
+
+def _offer() -> Column:
+    return Column("offer_key", Key, ForeignKey("offers.offer_key"), primary_key=True, autoincrement=False)
+
+
+offer_products = sa.Table(
+    "offer_products",
+    metadata,
+    _offer(),
+    Column("product_key", Key, ForeignKey("products.product_key"), primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
+)
+
+offer_categories = sa.Table(
+    "offer_categories",
+    metadata,
+    _offer(),
+    Column("category", Text, primary_key=True),
+    sqlite_with_rowid=False,
+)
+
+# What was written or said in person is in `sealed_text` alone, under the person's own key.
+interactions = sa.Table(
+    "interactions",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("interaction_id", Text, primary_key=True),
+    Column("customer_key", Key, ForeignKey("customers.customer_key"), nullable=False, index=True),
+    Column("happened_at", BigInteger, nullable=False),
+    Column("channel", Text),
+    Column("kind", Text, index=True),
+    Column("status", Text),
+    Column("owner", Text),
+    Column("campaign_id", Text),
+    Column("offer_id", Text),
+    Column("product_id", Text),
+    Column("rating", Integer),
+    Column("sealed_text", LargeBinary),
+    Column("attribution_token", Text),
+    Column("attributes", Text),
+    Column("known_at", BigInteger, nullable=False),
+)
+
+consents = sa.Table(
+    "consents",
+    metadata,
+    Column("consent_id", Key, primary_key=True),
+    Column("customer_key", Key, ForeignKey("customers.customer_key"), nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("wording", Text),
+    Column("known_at", BigInteger, nullable=False),
+    # The state is part of it: two statements of one moment are both kept, and the stricter one holds.
+    sa.UniqueConstraint("customer_key", "purpose", "at", "source", "state"),
+)
+
+receipts = sa.Table(
+    "receipts",
+    metadata,
+    Column("key", LargeBinary, primary_key=True),
+    Column("route", Text, nullable=False),
+    Column("request", LargeBinary, nullable=False),
+    Column("status", Integer),
+    Column("answer", Text),
+    Column("made_at", BigInteger, nullable=False, index=True),
+)
+
+erased = sa.Table(
+    "erased",
+    metadata,
+    Column("token", LargeBinary, primary_key=True),
+    Column("erased_at", BigInteger, nullable=False),
+)
+
+# No foreign key: the announcement outlives the customer.
+erasures = sa.Table(
+    "erasures",
+    metadata,
+    Column("erasure_id", Key, primary_key=True),
+    Column("customer_key", BigInteger, nullable=False),
+    Column("erased_at", BigInteger, nullable=False),
+    Column("forgotten_at", BigInteger),
+)
+
+unrefreshed = sa.Table(
+    "unrefreshed",
+    metadata,
+    _customer(),
+    Column("since", BigInteger, nullable=False),
+)

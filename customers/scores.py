@@ -5,7 +5,7 @@ whichever version said it. Nothing is kept about, nor shown of, a customer who d
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from customers import consent, database
 from customers.instants import from_micros, maybe, micros
-from customers.schema import score_runs, scores
+from customers.schema import customers, nights, score_runs, scores
 from customers.shop import Shop, ShopError
 
 SLICE = 20_000
@@ -61,8 +61,7 @@ def record(shop: Shop, run_id: int, rows: Iterable[Row]) -> int:
     for chunk in database.chunks(rows, SLICE):
         kept = _allowed(shop, chunk)
         with database.writing(shop) as connection:
-            _write(connection, run_id, kept)
-        written += len(kept)
+            written += _write(connection, run_id, kept)
     return written
 
 
@@ -77,8 +76,8 @@ def tell(shop: Shop, model: str, version: str | int, as_of: datetime, rows: Iter
     news = [(key, value, detail) for key, value, detail in mine if last.get(key) != (str(version), value, detail)]
     if news:
         with database.writing(shop) as connection:
-            _write(connection, _begin(connection, model, str(version), as_of), news)
-    return len(news)
+            return _write(connection, _begin(connection, model, str(version), as_of), news)
+    return 0
 
 
 def finish(shop: Shop, run_id: int) -> None:
@@ -132,14 +131,45 @@ def current(shop: Shop, model: str, as_of: datetime | None = None) -> pd.DataFra
     Its model's version and moment are in `attrs`; without a finished run the frame is empty.
     """
     run = newest(shop, model, as_of)
-    query = (
-        sa.select(scores.c.customer_key, scores.c.value, scores.c.detail)
-        .where(scores.c.run_id == (run.run_id if run else None))
-        .order_by(scores.c.customer_key)
-    )
+    query = sa.select(scores.c.customer_key, scores.c.value, scores.c.detail)
+    query = query.where(scores.c.run_id == (run.run_id if run else None)).order_by(scores.c.customer_key)
     with database.reading(shop) as connection:
         rows = connection.execute(query).tuples().all()
-    frame = pd.DataFrame(rows, columns=["customer_key", "value", "detail"])
+    return _shown(shop, pd.DataFrame(rows, columns=["customer_key", "value", "detail"]), run)
+
+
+def newest_of_each(shop: Shop, model: str) -> pd.DataFrame:
+    """As `current`, with what was told of single customers since that run, and `as_of`, the moment of each row.
+
+    Of a night that is still writing nothing is shown.
+    """
+    run = newest(shop, model)
+    rows = _told_since(shop, run) if run else []
+    frame = pd.DataFrame(rows, columns=["customer_key", "value", "detail", "as_of", "told_at"])
+    frame = frame.sort_values(["as_of", "told_at"], kind="stable").drop_duplicates("customer_key", keep="last")
+    frame = frame.drop(columns="told_at").sort_values("customer_key")
+    frame["as_of"] = pd.to_datetime(frame["as_of"].astype("int64"), unit="us", utc=True).astype("datetime64[us, UTC]")
+    return _shown(shop, frame, run)
+
+
+def _told_since(shop: Shop, run: Run) -> Sequence[tuple]:
+    began = sa.select(nights.c.as_of, sa.func.min(nights.c.began_at).label("began_at")).group_by(nights.c.as_of)
+    night = began.subquery()
+    columns = score_runs.c
+    by_a_night = night.c.began_at.is_not(None) & (scores.c.told_at >= night.c.began_at)
+    query = (
+        sa.select(scores.c.customer_key, scores.c.value, scores.c.detail, columns.as_of, scores.c.told_at)
+        .join(scores, scores.c.run_id == columns.run_id)
+        .outerjoin(night, night.c.as_of == columns.as_of)
+        .where(columns.model == run.model, columns.as_of >= micros(run.as_of))
+        .where(columns.finished_at.is_not(None) | (columns.as_of == micros(run.as_of)) | ~by_a_night)
+    )
+    with database.reading(shop) as connection:
+        return connection.execute(query).tuples().all()
+
+
+def _shown(shop: Shop, frame: pd.DataFrame, run: Run | None) -> pd.DataFrame:
+    """The rows of customers who allow profiling, and the run they are of."""
     frame = frame[frame["customer_key"].isin(consent.allowed(shop, frame["customer_key"], "profiling"))]
     frame = frame.astype({"customer_key": "int64", "value": "float64", "detail": "object"}).reset_index(drop=True)
     frame.attrs = {"version": run.version, "as_of": run.as_of, "run_id": run.run_id} if run else {}
@@ -175,11 +205,22 @@ def _last(shop: Shop, model: str, as_of: datetime, keys: list[int]) -> dict[int,
         return {key: (version, value, detail) for key, version, value, detail in connection.execute(query)}
 
 
-def _write(connection: sa.Connection, run_id: int, rows: list[Row]) -> None:
-    if rows:
-        told_at = micros(datetime.now(UTC))
-        full = [(run_id, key, value, detail, told_at) for key, value, detail in rows]
+def _write(connection: sa.Connection, run_id: int, rows: list[Row]) -> int:
+    """The rows of who is still a customer: a model may speak of somebody who was erased a moment ago."""
+    there = _there(connection, [key for key, _, _ in rows])
+    told_at = micros(datetime.now(UTC))
+    full = [(run_id, key, value, detail, told_at) for key, value, detail in rows if key in there]
+    if full:
         connection.exec_driver_sql(_upsert.format(marks=database.marks(connection, 5)), full)
+    return len(full)
+
+
+def _there(connection: sa.Connection, keys: list[int]) -> set[int]:
+    found: set[int] = set()
+    for chunk in database.chunks(keys, 5_000):
+        query = sa.select(customers.c.customer_key).where(customers.c.customer_key.in_(chunk))
+        found.update(connection.execute(query).scalars())
+    return found
 
 
 def _number(value: float | None) -> float | None:

@@ -10,18 +10,19 @@ import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 
-from customers import catalogue, database, money
+from customers import catalogue, clock, database, money
+from customers import offers as catalogue_of_offers
 from customers import scores as ledger_of_scores
-from customers.frames import answers, named
+from customers.frames import answers, discreet, named
 from customers.instants import micros
-from customers.risk import AT_RISK, BANDS, at_risk
+from customers.risk import AT_RISK, at_risk
 from customers.schema import attributes, transactions
 from customers.schema import customers as known_customers
 from customers.shop import Shop, ShopError
 
 HORIZONS = (7, 14, 28, 90)
 QUANTILES = ("p10", "p50", "p90")
-MODELS = ("recommender", "churn", "timing")
+MODELS = ("recommender", "offers", "churn", "timing", "restock", "value")
 SCORES = {
     "customer_id": "object",
     "as_of": "datetime64[us, UTC]",
@@ -45,6 +46,22 @@ RECOMMENDATIONS = {
     "score": "float64",
     "source": "object",
     "reason": "object",
+}
+OFFERS = {
+    "customer_id": "object",
+    "rank": "int64",
+    "offer_id": "object",
+    "campaign_id": "object",
+    "score": "float64",
+    "expected_gain": "float64",
+    "expires_at": "datetime64[us, UTC]",
+    "reason": "object",
+}
+RESTOCK = {
+    "customer_id": "object",
+    "category": "object",
+    **{f"p_{days}d": "float64" for days in HORIZONS[:3]},
+    "expected_at": "datetime64[us, UTC]",
 }
 CUSTOMERS = {
     "customer_id": "object",
@@ -75,10 +92,13 @@ def scores(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
     """What is said now about every customer who has a churn score."""
     churn = answers(shop, "churn", as_of)
     timing = answers(shop, "timing", as_of).set_index("customer_key")["answer"].to_dict()
+    worth = answers(shop, "value", as_of)
+    expected = dict(zip(worth["customer_key"], zip(worth["value"], worth["answer"], strict=True), strict=True))
     versions = {model: run.version for model in MODELS if (run := ledger_of_scores.newest(shop, model, as_of))}
     rows = []
     for key, said, answer in zip(churn["customer_key"], churn["value"], churn["answer"], strict=True):
         when = timing.get(key, {})
+        spend, over = expected.get(key, (None, {}))
         rows.append(
             {
                 "customer_key": key,
@@ -88,8 +108,10 @@ def scores(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
                 "churn_band": answer.get("band"),
                 **{f"p_purchase_{days}d": (when.get("p") or {}).get(str(days)) for days in HORIZONS},
                 **{f"next_purchase_days_{name}": (when.get("days") or {}).get(name) for name in QUANTILES},
+                "expected_value": spend,
+                "value_horizon_days": over.get("horizon_days"),
                 "rfm": answer.get("rfm"),
-                "fallback": bool(answer.get("fallback") or when.get("fallback")),
+                "fallback": any(each.get("fallback") for each in (answer, when, over)),
                 **{f"{model}_version": versions.get(model) for model in MODELS},
             }
         )
@@ -116,9 +138,56 @@ def recommendations(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFram
         for list_ in ("any", "again", "new")
         for rank, (product, score, source, *reason) in enumerate(answer.get(list_) or [], 1)
     ]
-    frame = pd.DataFrame(rows, columns=["customer_key", "list", "rank", "product_key", "score", "source", "reason"])
+    columns = ["customer_key", "list", "rank", "product_key", "score", "source", "reason"]
+    frame = pd.DataFrame(rows, columns=columns)
+    guarded, _ = catalogue.sensitive(shop)
+    frame = _ranked(discreet(shop, frame, frame["product_key"].isin(guarded)), ["customer_key", "list"])
     frame["product_id"] = frame["product_key"].map(catalogue.ids_of(shop, frame["product_key"].unique()))
     return named(shop, frame, RECOMMENDATIONS)
+
+
+def offers(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
+    """A row a customer and offer, the likeliest to be redeemed first."""
+    said = answers(shop, "offers", as_of)
+    rows = [
+        (key, *item)
+        for key, answer in zip(said["customer_key"], said["answer"], strict=True)
+        for item in answer.get("items") or []
+    ]
+    frame = pd.DataFrame(rows, columns=["customer_key", "offer_key", "score", "expected_gain", "reason"])
+    book = catalogue_of_offers.book(shop).offers.set_index("offer_key")
+    frame = frame[frame["offer_key"].isin(book.index)]
+    frame = discreet(shop, frame, frame["offer_key"].isin(book.index[book["sensitive"]]))
+    about = book.rename(columns={"ends_at": "expires_at"})[["campaign_id", "expires_at"]]
+    frame = frame.merge(about, left_on="offer_key", right_index=True)
+    frame["offer_id"] = frame["offer_key"].map(catalogue_of_offers.ids_of(shop, frame["offer_key"].unique()))
+    return named(shop, _ranked(frame.assign(rank=0), ["customer_key"]), OFFERS)
+
+
+def restock(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
+    """A row a customer and category: how soon it is likely to be bought again."""
+    said = answers(shop, "restock", as_of)
+    rows = [
+        (key, *item)
+        for key, answer in zip(said["customer_key"], said["answer"], strict=True)
+        for item in answer.get("items") or []
+    ]
+    chances = [f"p_{days}d" for days in HORIZONS[:3]]
+    frame = pd.DataFrame(rows, columns=["customer_key", "category", *chances, "wait_days"])
+    _, guarded = catalogue.sensitive(shop)
+    frame = discreet(shop, frame, frame["category"].isin(guarded))
+    now, moment = as_of or clock.now(shop), said.attrs.get("as_of")
+    awaited = {
+        wait: clock.expected_at(moment, int(wait), shop.zone, now=now)
+        for wait in frame["wait_days"].dropna().unique()
+        if moment is not None
+    }
+    return named(shop, frame.assign(expected_at=frame["wait_days"].map(awaited)), RESTOCK)
+
+
+def _ranked(frame: pd.DataFrame, within: list[str]) -> pd.DataFrame:
+    """Ranks from 1 in each list, in the order of the rows, also where some rows were left out."""
+    return frame.assign(rank=frame.groupby(within, sort=False).cumcount() + 1)
 
 
 def customers(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
@@ -166,8 +235,10 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {
     "scores": scores,
     "timing": timing,
     "recommendations": recommendations,
+    "offers": offers,
+    "restock": restock,
     "at-risk": at_risk,
     "customers": customers,
 }
 
-__all__ = ["AT_RISK", "BANDS", "TABLES", "at_risk", "customers", "recommendations", "scores", "table", "timing"]
+__all__ = ["AT_RISK", "TABLES", "at_risk", "customers", "offers", "recommendations", "restock", "scores", "table"]

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 
-from customers import database, nights
+from customers import database, freshness, nights
 from customers.instants import maybe
 from customers.kinds import Counts
 from customers.schema import transactions, transactions_history
@@ -29,18 +29,21 @@ TO_HISTORY = sa.text(
     f"""insert into transactions_history ({", ".join(LINE)}, superseded_at)
         select {", ".join(LINE)}, :arrived from transactions {_the_line}"""
 )
-SOLD_AT = sa.text(f"select sold_at from transactions {_the_line}")
+WHEN_AND_WHOSE = sa.text(f"select sold_at, customer_key from transactions {_the_line}")
 TAKE_OUT = sa.text(f"delete from transactions {_the_line}")
 
 # A line within its source: order_id and line_id.
 LineId = tuple[str, str]
 
 
-def keep(connection: sa.Connection, source: str, lines: pa.Table, arrived: int) -> Counts:
+def keep(
+    connection: sa.Connection, source: str, lines: pa.Table, arrived: int, *, touched: set[int] | None = None
+) -> Counts:
     """Keep a slice of whole orders in one transaction; unchanged lines cost a look-up and nothing else.
 
     A new line was known when it was sold, unless a night has already looked past that moment: then it is
     known on arrival. So is a changed line, and one that had left and comes again.
+    Where `touched` is given, whose lines changed joins it, and is noted to have features that lag behind.
     """
     orders = pc.unique(lines.column("order_id")).to_pylist()
     kept = _kept(connection, source, orders)
@@ -50,14 +53,18 @@ def keep(connection: sa.Connection, source: str, lines: pa.Table, arrived: int) 
     found_again = len(lines) - len(rows) + len(changed)
     gone = kept.keys() - set(line_ids) if len(kept) > found_again else set()
     swept = _swept(connection, source, gone, lines) if gone else set()
-    months = _supersede(connection, source, changed | swept, arrived)
+    months, whose = _supersede(connection, source, changed | swept, arrived)
     if rows:
         late = changed | _seen_before(connection, source, orders)
         chosen = lines if len(rows) == len(lines) else lines.take(pa.array(rows))
         again = [line_ids[row] in late for row in rows] if late else [False] * len(rows)
         _insert(connection, source, chosen, _known_at(connection, chosen, again, arrived))
-        months |= _months(chosen.column("sold_at").to_numpy())
+        months |= months_of(chosen.column("sold_at").to_numpy())
+        whose |= set(pc.unique(chosen.column("customer_key")).to_pylist())
     mark(connection, months)
+    if touched is not None:
+        freshness.fall_behind(connection, whose - {None})
+        touched |= whose - {None}
     return Counts(
         inserted=len(rows) - len(changed),
         updated=len(changed),
@@ -83,6 +90,11 @@ def month_bounds(month: str) -> tuple[int, int]:
     begins = np.datetime64(month, "M")
     first, after = (int(at.astype("datetime64[us]").astype(np.int64)) for at in (begins, begins + 1))
     return first, after
+
+
+def months_of(sold_at: np.ndarray) -> set[str]:
+    """The UTC months of these instants, as 2017-11."""
+    return {str(month) for month in np.unique(sold_at.astype("datetime64[us]").astype("datetime64[M]"))}
 
 
 def _kept(connection: sa.Connection, source: str, orders: Sequence[str]) -> dict[LineId, int]:
@@ -121,15 +133,17 @@ def _swept(connection: sa.Connection, source: str, gone: set[LineId], lines: pa.
     return {line_id for line_id in gone if sweep[line_id[0]] == 2} | (numbered & set(doubtful))
 
 
-def _supersede(connection: sa.Connection, source: str, leaving: set[LineId], arrived: int) -> set[str]:
-    """Move lines to the history; the months they were sold in."""
+def _supersede(
+    connection: sa.Connection, source: str, leaving: set[LineId], arrived: int
+) -> tuple[set[str], set[int]]:
+    """Move lines to the history; the months they were sold in, and whose they were."""
     if not leaving:
-        return set()
+        return set(), set()
     keys = [{"source": source, "order_id": order_id, "line_id": line_id} for order_id, line_id in sorted(leaving)]
-    sold = [connection.execute(SOLD_AT, key).scalar_one() for key in keys]
+    sold, whose = zip(*(connection.execute(WHEN_AND_WHOSE, key).one() for key in keys), strict=True)
     connection.execute(TO_HISTORY, [key | {"arrived": arrived} for key in keys])
     connection.execute(TAKE_OUT, keys)
-    return _months(np.array(sold, np.int64))
+    return months_of(np.array(sold, np.int64)), set(whose)
 
 
 def _seen_before(connection: sa.Connection, source: str, orders: Sequence[str]) -> set[LineId]:
@@ -157,8 +171,3 @@ def _insert(connection: sa.Connection, source: str, chosen: pa.Table, known_at: 
     columns = [chosen.column(name).to_pylist() for name in names]
     rows = zip([source] * len(chosen), known_at.tolist(), *columns, strict=True)
     database.insert_many(connection, transactions, ["source", "known_at", *names], rows)
-
-
-def _months(sold_at: np.ndarray) -> set[str]:
-    """The UTC months of these instants, as 2017-11."""
-    return {str(month) for month in np.unique(sold_at.astype("datetime64[us]").astype("datetime64[M]"))}

@@ -66,6 +66,14 @@ class Vault:
         ]
         return {self._digest(kind, text): kind for kind, text in spelled if text}
 
+    def tombstone(self, source: str, customer_id: str) -> bytes:
+        """The digest by which an erased customer's id is known again, and by nothing else."""
+        return self._digest("tombstone", f"{source}\x00{customer_id}")
+
+    def stamp(self, said: bytes) -> bytes:
+        """A digest of what somebody sent, to know it again without keeping it."""
+        return hmac.digest(self._digests, b"stamp\x00" + said, "sha256")
+
     def _digest(self, kind: str, spelled: str) -> bytes:
         return hmac.digest(self._digests, f"{kind}\x00{spelled}".encode("utf-8", "surrogatepass"), "sha256")
 

@@ -4,13 +4,19 @@ import os
 from pathlib import Path
 from typing import Any
 
-from features import rhythm, spend, staples, taste
+from features import engagement, needs, rhythm, spend, staples, taste
 
 SERVICES = {
     "recommender_v1": (staples,),
     "churn_v1": (rhythm, spend, taste),
     "timing_v1": (rhythm, spend, taste),
+    "value_v1": (rhythm, spend, taste),
+    "offers_v1": (staples, engagement),
+    "restock_v1": (needs, rhythm),
 }
+
+
+FAMILIES = (rhythm, spend, taste, staples, engagement, needs)
 
 
 def everything(home: Path) -> list[Any]:
@@ -19,7 +25,7 @@ def everything(home: Path) -> list[Any]:
 
     from features import views
 
-    shown = {family: family.view(home) for family in (rhythm, spend, taste, staples)}
+    shown = {family: family.view(home) for family in FAMILIES}
     services = [
         FeatureService(name=name, features=[shown[family] for family in families])
         for name, families in SERVICES.items()

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import ibis
 import ibis.expr.types as ir
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
 
 from features import engine
@@ -29,6 +31,19 @@ LEDGER = ibis.schema(
         "channel": "string",
     }
 )
+INTERACTIONS = ibis.schema(
+    {
+        "customer_key": "int64",
+        "happened_at": "timestamp('UTC')",
+        "known_at": "timestamp('UTC')",
+        "channel": "string",
+        "kind": "string",
+        "status": "string",
+        "campaign_id": "string",
+        "offer_id": "string",
+    }
+)
+KEYS = ibis.schema({"customer_key": "int64"})
 PRODUCTS = ibis.schema({"product_key": "int64", "department": "string", "category": "string", "brand": "string"})
 
 _MONEYS = ("sales", "returned", "saved", "pieces", "spend", "squares")
@@ -55,12 +70,57 @@ SEEN = ibis.table(
 def known(ledger: Path, as_of: datetime, con: Backend | None = None) -> ir.Table:
     """The lines of known customers that a run as of this moment may see: sold before it, and known before it.
 
-    A line that was corrected later is seen as it stood then. Anonymous lines are left out.
+    A line that was corrected later is seen as it stood then. Anonymous lines are left out, and so are those of
+    sensitive products, except of customers who allow that such things are used.
     """
-    lines = ledger_lines(ledger, con or engine.connect())
-    cut = _instant(as_of)
+    con = con or engine.connect()
+    seen = visible(ledger_lines(ledger, con), instant(as_of))
+    if not guarded(ledger):
+        return seen
+    return permitted(seen, _sensitive(ledger, con), allowing(ledger, con))
+
+
+def visible(lines: ir.Table, cut: ir.TimestampValue) -> ir.Table:
+    """The versions of lines that stood at a moment, of sales before it, to known customers."""
     current = lines.superseded_at.isnull() | (lines.superseded_at >= cut)
     return lines.filter(lines.customer_key.notnull(), lines.known_at < cut, current, lines.sold_at < cut)
+
+
+def permitted(lines: ir.Table, sensitive: ir.Table, allowing: ir.Table) -> ir.Table:
+    """Lines without those of sensitive products, but for customers who are known to allow it."""
+    plain = lines.product_key.notin(sensitive.product_key)
+    return lines.filter(plain | lines.customer_key.isin(allowing.customer_key))
+
+
+def guarded(ledger: Path) -> bool:
+    """Whether the shop has any sensitive product: most have none, and then nobody needs to ask."""
+    path = Path(ledger) / "products.parquet"
+    if not path.exists() or "sensitive" not in pq.read_schema(path).names:
+        return False
+    return bool(pc.any(pq.read_table(path, columns=["sensitive"])["sensitive"]).as_py())
+
+
+def allowing(ledger: Path, con: Backend) -> ir.Table:
+    """Who allows profiling on sensitive products; nobody is known to, where the mirror does not say."""
+    path = Path(ledger) / "consents.parquet"
+    if not path.exists():
+        return con.create_table(ibis.util.gen_name("consents"), schema=KEYS, temp=True)
+    consents = con.read_parquet(str(path))
+    return consents.filter(consents.profiling_sensitive.fill_null(False)).select("customer_key")
+
+
+def interactions(ledger: Path, as_of: datetime, con: Backend) -> ir.Table:
+    """What customers and the shop had to do with each other, happened and known before a moment."""
+    path = Path(ledger) / "interactions.parquet"
+    if not path.exists():
+        return con.create_table(ibis.util.gen_name("interactions"), schema=INTERACTIONS, temp=True)
+    return happened(con.read_parquet(str(path)).select(*INTERACTIONS.names), instant(as_of))
+
+
+def happened(interactions: ir.Table, cut: ir.TimestampValue) -> ir.Table:
+    """Interactions before a moment, and known before it."""
+    before = (interactions.happened_at < cut) & (interactions.known_at < cut)
+    return interactions.filter(interactions.customer_key.notnull(), before)
 
 
 def ledger_lines(ledger: Path, con: Backend) -> ir.Table:
@@ -71,10 +131,16 @@ def ledger_lines(ledger: Path, con: Backend) -> ir.Table:
     return con.read_parquet(months, hive_partitioning=False).select(*LEDGER.names)
 
 
-def catalogue(ledger: Path, con: Backend) -> ir.Table:
-    """Products with numbers for their department, category and brand: equal words, equal number; -1 for none."""
+def words(ledger: Path, con: Backend) -> ir.Table:
+    """Products with the words for their department, category and brand."""
     path = Path(ledger) / "products.parquet"
-    products = con.read_parquet(str(path)) if path.exists() else _no_products(con)
+    if not path.exists():
+        return con.create_table(ibis.util.gen_name("products"), schema=PRODUCTS, temp=True)
+    return con.read_parquet(str(path)).select(*PRODUCTS.names)
+
+
+def catalogue(products: ir.Table) -> ir.Table:
+    """Products with numbers for their department, category and brand: equal words, equal number; -1 for none."""
     said = {kind: products[kind].nullif("") for kind in PRODUCTS.names[1:]}
     numbered = {kind: ibis.cases((word.notnull(), word.dense_rank()), else_=-1) for kind, word in said.items()}
     return products.select("product_key", **numbered)
@@ -152,13 +218,15 @@ def purchase_days(lines: ir.Table, timezone: str) -> ir.Table:
     return days.select("customer_key", "day", "baskets", spend=days.spend / MONEY)
 
 
-def _no_products(con: Backend) -> ir.Table:
-    return con.create_table(ibis.util.gen_name("products"), schema=PRODUCTS, temp=True)
+def instant(moment: datetime) -> ir.TimestampScalar:
+    """A moment as the engine writes it."""
+    return ibis.literal(engine.utc(moment), type="timestamp('UTC')")
+
+
+def _sensitive(ledger: Path, con: Backend) -> ir.Table:
+    products = con.read_parquet(str(Path(ledger) / "products.parquet"))
+    return products.filter(products.sensitive.fill_null(False)).select("product_key")
 
 
 def _money(amount: ir.FloatingColumn) -> ir.FloatingScalar:
     return engine.whole(engine.total(amount), MONEY)
-
-
-def _instant(moment: datetime) -> ir.TimestampScalar:
-    return ibis.literal(engine.utc(moment), type="timestamp('UTC')")

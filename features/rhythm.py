@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import ibis
 import ibis.expr.types as ir
 
-from features import engine
+from features import engine, lines
 
 if TYPE_CHECKING:
     from feast import FeatureView
@@ -186,4 +186,4 @@ def view(folder: Path) -> "FeatureView":
     """What Feast is told about this family; the numbers lie in folder/rhythm/part.parquet."""
     from features import views
 
-    return views.of_numbers("rhythm", folder, columns)
+    return views.of_numbers("rhythm", folder, columns(lines.SEEN))

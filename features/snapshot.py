@@ -2,21 +2,18 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta
-from functools import reduce
 from pathlib import Path
-from types import ModuleType
 
 import ibis
-import ibis.expr.types as ir
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from ibis.backends.duckdb import Backend
 
-from features import engine, lines, rhythm, spend, staples, taste
-
-FAMILIES: dict[str, ModuleType] = {"rhythm": rhythm, "spend": spend, "taste": taste}
-
+from features import engine, lines, needs
+from features import moments as recipes
 
 class NoMoments(ValueError):
     """A snapshot was asked for at no moment, or at one that lies after the run's own."""
@@ -30,102 +27,64 @@ def write(
     moments: Sequence[datetime],
     timezone: str,
     shelf_moments: Sequence[datetime] | None = None,
+    receipts: pd.DataFrame | None = None,
 ) -> dict[str, int]:
     """Write out/FAMILY/part.parquet for every family and return the rows of each.
 
-    A run as of `as_of` sees the ledger as it was known then; each of `moments` sees the sales before it.
-    Rows: rhythm, spend and taste have one for a customer and moment with a purchase before it (numbers,
-    float64); shelf one with lists, for shelf_moments only (all moments, if not given); staples one for a customer
-    and product, at the latest of shelf_moments. Sorted by event_timestamp and customer_key; `created` is the
-    row's own moment. Files appear whole, once all of them are ready.
+    A run as of `as_of` sees the ledger as it was known then; each of `moments` sees what happened before it.
+    Rows: rhythm, spend and taste have one for a customer and moment with a purchase before it, engagement one
+    with an interaction before it (numbers, float64). Shelf and needs have one with lists, for shelf_moments only
+    (all moments, if not given). `receipts` (customer_key, event_timestamp) are further moments of single customers,
+    such as those at which an offer reached them: shelf and engagement have rows for them too. Two tables are for
+    no view: staples, a row for a customer and product at the latest of shelf_moments, and prices, one for a product
+    at as_of and at every moment of receipts. Sorted by event_timestamp and key; `created` is the row's own moment.
+    Files appear whole, once all of them are ready.
     """
     wanted = _checked(moments, as_of)
     shelves = wanted if shelf_moments is None else _checked(shelf_moments, as_of)
+    looks = looking(as_of, wanted, shelves, pairs(receipts, as_of), timezone)
+    recipe = recipes.night(timezone)
     con = engine.connect()
     try:
-        seen_lines = lines.known(ledger, as_of, con)
-        tables = numbers(con, ledger, seen_lines, wanted, timezone)
-        tables |= products(con, seen_lines, shelves, timezone)
-        return _publish(con, tables, Path(out))
+        con.create_view("sold", lines.known(ledger, as_of, con))
+        con.create_view("products", lines.words(ledger, con))
+        con.create_view("interactions", lines.interactions(ledger, as_of, con))
+        for name, table in looks.items():
+            con.con.register(name, table)
+        recipe.follow(con)
+        return _publish(con, recipe.answers, Path(out))
     finally:
         con.disconnect()
 
 
-def numbers(
-    con: Backend, ledger: Path, seen_lines: ir.Table, moments: Sequence[datetime], timezone: str
-) -> dict[str, ir.Table]:
-    """The families of one number a column: name -> table, from one pass over customer-days."""
-    streams = [_stored(con, stream) for stream in happenings(con, ledger, seen_lines, timezone)]
-    days = _stored(con, lines.visits(gathered(streams, ["customer_key", "day"])))
-    features = _stored(con, summed(seen(days, streams, moments, timezone)))
-    return {name: _stamped(features, names(family)) for name, family in FAMILIES.items()}
-
-
-def happenings(con: Backend, ledger: Path, seen_lines: ir.Table, timezone: str) -> list[ir.Table]:
-    """What happened, in streams of (customer_key, day, sold_at) and the numbers that add up over days."""
-    listed = _stored(con, lines.catalogue(ledger, con))
-    bought = _stored(con, lines.labelled(lines.bought(seen_lines), listed))
-    trips = lines.baskets(seen_lines, timezone).drop("order_key")
-    kinds = [taste.habits(bought, kind, timezone) for kind in lines.KINDS]
-    return [trips, taste.firsts(bought, timezone), *kinds]
-
-
-def gathered(streams: Iterable[ir.Table], keys: list[str]) -> ir.Table:
-    """The streams side by side, a row for each of the keys: sums, but the maximum of a column *_top."""
-    totals = [_totals(stream, keys) for stream in streams]
-    return reduce(lambda left, right: _joined(left, right, keys), totals)
-
-
-def seen(days: ir.Table, streams: Sequence[ir.Table], moments: Sequence[datetime], timezone: str) -> ir.Table:
-    """Each customer-day, once for each moment that sees it: with as_of, as_of_day and age_days.
-
-    A moment sees all of the days before its own. Of its own day it sees the morning: what was sold before it.
-    """
-    instants = engine.instants(moments, timezone)
-    whole = days.join(instants, days.day < instants.as_of_day)
-    if cutting := engine.cutting(moments, timezone):
-        mornings = _mornings(days, streams, engine.instants(cutting, timezone))
-        whole = whole.union(mornings.select(*whole.columns))
-    new_week = (whole.day + 3) // 7 > (whole.day - whole.gap_days + 3) // 7
-    return whole.mutate(
-        age_days=whole.as_of_day - whole.day,
-        new_week=ibis.cases((whole.purchase & (whole.gap_days.isnull() | new_week), 1.0), else_=0.0),
-    )
-
-
-def summed(days: ir.Table) -> ir.Table:
-    """Every feature of every family, a row for a customer and moment with a purchase before it."""
-    named: dict[str, ir.Value] = {}
-    for family in FAMILIES.values():
-        named |= {name: column.cast("float64") for name, column in family.columns(days).items()}
-    return days.group_by("customer_key", "as_of").having(days.visit.sum() > 0).aggregate(**named)
-
-
-def products(con: Backend, seen_lines: ir.Table, moments: Sequence[datetime], timezone: str) -> dict[str, ir.Table]:
-    """Staples (a row for a customer, product and moment) and the shelf made of them."""
-    bought = lines.bought(seen_lines)
-    days = _stored(con, staples.product_days(bought, timezone))
-    instants = engine.instants(moments, timezone)
-    whole = days.join(instants, days.day < instants.as_of_day)
-    if cutting := engine.cutting(moments, timezone):
-        dated = bought.mutate(day=engine.day_of(bought.sold_at, timezone))
-        early = _before(dated, engine.instants(cutting, timezone))
-        mornings = _since(staples.worth(early, "as_of", "as_of_day"), days, ["customer_key", "product_key"])
-        whole = whole.union(mornings.select(*whole.columns))
-    whole = whole.mutate(age_days=whole.as_of_day - whole.day)
-    columns = staples.columns(whole)
-    grouped = whole.group_by("customer_key", "product_key", "as_of").aggregate(**columns)
-    table = _stored(con, _stamped(grouped, ["product_key", *columns]))
-    # Nobody reads the pairs of earlier moments, only their shelves; they would be most of what is written.
-    latest = table.filter(table.event_timestamp == engine.utc(max(moments)))
-    return {"staples": latest, "shelf": staples.shelf(table)}
+def looking(
+    as_of: datetime, moments: Sequence[datetime], shelves: Sequence[datetime], receipts: pa.Table, timezone: str
+) -> dict[str, pa.Table]:
+    """The tables of moments that a recipe is followed over; see moments.ASKED."""
+    priced = sorted({engine.utc(as_of), *receipts["as_of"].unique().to_pylist()})
+    named = {"instants": list(moments), "shelves": list(shelves), "latest": [max(shelves)]}
+    tables = {name: engine.instants(instants, timezone) for name, instants in named.items()}
+    for name, instants in named.items():
+        tables[f"{name}_mornings"] = engine.instants(engine.cutting(instants, timezone), timezone)
+    tables["priced"] = engine.instants(priced, timezone)
+    days = engine.instants(priced, timezone)
+    own = receipts.join(days, "as_of").combine_chunks()
+    tables["answers"] = _but(own, moments)
+    tables["receipts"] = _but(own, shelves)
+    cutting = pa.array(engine.cutting(priced, timezone), days["as_of"].type)
+    tables["receipts_mornings"] = tables["receipts"].filter(pc.is_in(tables["receipts"]["as_of"], cutting))
+    return tables
 
 
 def digest(ledger: Path, *, as_of: datetime) -> str:
-    """What was known at as_of, in sixteen letters: the same sales and products give the same, however stored."""
+    """What was known at as_of, in sixteen letters: the same records give the same, however they are stored."""
     con = engine.connect()
     try:
-        seen = [lines.known(ledger, as_of, con).drop("known_at", "superseded_at"), lines.catalogue(ledger, con)]
+        seen = [
+            lines.known(ledger, as_of, con).drop("known_at", "superseded_at"),
+            lines.words(ledger, con),
+            lines.interactions(ledger, as_of, con).drop("known_at", "status"),
+        ]
         sums = [
             con.raw_sql(f"select count(*), sum(hash(t)::hugeint) from ({con.compile(t)}) t").fetchall() for t in seen
         ]
@@ -163,6 +122,18 @@ def purchases(ledger: Path, *, as_of: datetime, timezone: str) -> pd.DataFrame:
     return frame.assign(day=pd.to_datetime(frame["day"], unit="D"))
 
 
+def category_days(ledger: Path, *, as_of: datetime, timezone: str, start: datetime) -> pd.DataFrame:
+    """Who bought of which category on which days from start, known at as_of: customer_key, category, day.
+
+    Days are midnights without a zone, as in `purchases`; sorted by all three. What happened next, for restock.
+    """
+    con = engine.connect()
+    bought_ = needs.dated(lines.bought(lines.known(ledger, as_of, con)), lines.words(ledger, con), timezone)
+    days = bought_.filter(bought_.sold_at >= engine.utc(start)).select("customer_key", "category", "day").distinct()
+    frame = days.order_by("customer_key", "category", "day").execute()
+    return frame.assign(day=pd.to_datetime(frame["day"], unit="D"))
+
+
 def bought(ledger: Path, *, as_of: datetime, start: datetime, end: datetime) -> pd.DataFrame:
     """Who bought what from start until before end, known at as_of: customer_key, product_keys (sorted)."""
     known = lines.bought(lines.known(ledger, as_of))
@@ -180,61 +151,28 @@ def _checked(moments: Sequence[datetime], as_of: datetime) -> list[datetime]:
     return wanted
 
 
-def _totals(stream: ir.Table, keys: list[str]) -> ir.Table:
-    numbers_ = [name for name in stream.columns if name not in ("customer_key", "day", "sold_at", *keys)]
-    return stream.group_by(keys).aggregate(
-        **{name: stream[name].max() if name.endswith("_top") else stream[name].sum() for name in numbers_}
-    )
+def pairs(receipts: pd.DataFrame | None, as_of: datetime) -> pa.Table:
+    """Who is looked at when, once each; moments after as_of have not come yet."""
+    frame = pd.DataFrame({"customer_key": [], "event_timestamp": []}) if receipts is None else receipts
+    moments = pd.to_datetime(frame["event_timestamp"], utc=True).dt.as_unit("us")
+    pairs = pd.DataFrame({"customer_key": frame["customer_key"].astype("int64"), "as_of": moments})
+    pairs = pairs[pairs["as_of"] <= engine.utc(as_of)].drop_duplicates()
+    schema = pa.schema([("customer_key", pa.int64()), ("as_of", pa.timestamp("us", "UTC"))])
+    return pa.Table.from_pandas(pairs, schema=schema, preserve_index=False)
 
 
-def _joined(left: ir.Table, right: ir.Table, keys: list[str]) -> ir.Table:
-    return left.left_join(right, keys).drop(*[f"{key}_right" for key in keys])
+def _but(own: pa.Table, moments: Sequence[datetime]) -> pa.Table:
+    """Pairs at other moments than those at which everybody is looked at anyway."""
+    everyone = pa.array([engine.utc(moment) for moment in moments], own["as_of"].type)
+    return own.filter(pc.invert(pc.is_in(own["as_of"], everyone)))
 
 
-def _mornings(days: ir.Table, streams: Sequence[ir.Table], instants: ir.Table) -> ir.Table:
-    early = [_before(stream, instants) for stream in streams]
-    mornings = lines.visits(gathered(early, ["customer_key", "day", "as_of", "as_of_day"])).drop("gap_days")
-    mornings = _since(mornings, days.filter(days.purchase), ["customer_key"])
-    return mornings.mutate(gap_days=ibis.cases((mornings.purchase, mornings.gap_days)))
-
-
-def _before(stream: ir.Table, instants: ir.Table) -> ir.Table:
-    return stream.join(instants, [stream.day == instants.as_of_day, stream.sold_at < instants.as_of])
-
-
-def _since(mornings: ir.Table, days: ir.Table, keys: list[str]) -> ir.Table:
-    earlier = days.select(*keys, last_day=days.day)
-    joined = mornings.asof_join(earlier, mornings.day > earlier.last_day, keys)
-    return joined.mutate(gap_days=joined.day - joined.last_day)
-
-
-def _stamped(table: ir.Table, columns: Iterable[str]) -> ir.Table:
-    moments = {"event_timestamp": table.as_of, "created": table.as_of}
-    return table.select("customer_key", **moments, **{name: table[name] for name in columns})
-
-
-def names(family: ModuleType) -> list[str]:
-    """The columns that a family makes, in their order, without computing any."""
-    return list(family.columns(lines.SEEN))
-
-
-def _stored(con: Backend, table: ir.Table) -> ir.Table:
-    return con.create_table(ibis.util.gen_name("step"), table, temp=True)
-
-
-def _publish(con: Backend, tables: dict[str, ir.Table], out: Path) -> dict[str, int]:
-    places = {name: out / name / "part.parquet" for name in tables}
-    rows = {}
-    for name, table in tables.items():
-        engine.save(con, table.order_by(*_order(table)), _beside(places[name]))
-        rows[name] = int(con.read_parquet(str(_beside(places[name]))).count().execute())
+def _publish(con: Backend, answers: dict[str, str], out: Path) -> dict[str, int]:
+    places = {name: out / name / "part.parquet" for name in answers}
+    rows = {name: engine.save(con, query, _beside(places[name])) for name, query in answers.items()}
     for place in places.values():
         os.replace(_beside(place), place)
     return rows
-
-
-def _order(table: ir.Table) -> list[str]:
-    return [c for c in ("event_timestamp", "customer_key", "product_key") if c in table.columns]
 
 
 def _beside(place: Path) -> Path:

@@ -85,23 +85,26 @@ def weight(seen: ir.Table, half_life_days: int) -> ir.Value:
 FEATURES = (times, recency_days, first_days, gap_mean_days, gap_cv, spend)
 
 
-def shelf(staples: ir.Table) -> ir.Table:
+def weighed(seen: ir.Table) -> dict[str, ir.Value]:
+    """The columns that a shelf is made of."""
+    return {"times": times(seen), "recency_days": recency_days(seen)} | {
+        f"weight_{h}d": weight(seen, h) for h in HALF_LIVES
+    }
+
+
+def shelf(pairs: ir.Table) -> ir.Table:
     """One row for a customer and a moment: aligned lists over the products they bought, heaviest first.
 
     Heaviest by weight_84d, then by product_key. Of a customer with more than LONGEST_SHELF products, the most
     lately bought are kept.
     """
-    lately = ibis.window(
-        group_by=["event_timestamp", "customer_key"],
-        order_by=["recency_days", ibis.desc("weight_84d"), "product_key"],
-    )
-    kept = staples.mutate(place=ibis.row_number().over(lately)).filter(lambda t: t.place < LONGEST_SHELF)
-    order = [kept.weight_84d.desc(), kept.product_key]
-    weights = {f"weights_{h}d": kept[f"weight_{h}d"].cast("float32") for h in HALF_LIVES}
-    lists = {"product_keys": kept.product_key} | weights
-    lists |= {"times": kept.times, "last_days": kept.recency_days}
-    return kept.group_by("customer_key", "event_timestamp", "created").aggregate(
-        **{name: column.collect(order_by=order) for name, column in lists.items()}
+    weights = {f"weights_{h}d": pairs[f"weight_{h}d"].cast("float32") for h in HALF_LIVES}
+    return engine.listed(
+        pairs,
+        {"product_keys": pairs.product_key, **weights, "times": pairs.times, "last_days": pairs.recency_days},
+        lately=[pairs.recency_days, -pairs.weight_84d, pairs.product_key],
+        heaviest=[-pairs.weight_84d, pairs.product_key],
+        longest=LONGEST_SHELF,
     )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import ibis
 import ibis.expr.types as ir
 
-from features import engine, rhythm
+from features import engine, lines, rhythm
 from features.lines import KINDS, MONEY
 
 if TYPE_CHECKING:
@@ -117,4 +117,4 @@ def view(folder: Path) -> "FeatureView":
     """What Feast is told about this family; the numbers lie in folder/taste/part.parquet."""
     from features import views
 
-    return views.of_numbers("taste", folder, columns)
+    return views.of_numbers("taste", folder, columns(lines.SEEN))

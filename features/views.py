@@ -1,14 +1,10 @@
 """Views: how a family is shown to Feast, so that training and serving read the very same numbers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import ibis.expr.types as ir
-
-from features import lines
 
 if TYPE_CHECKING:
     from feast import Entity, FeatureView
@@ -26,13 +22,13 @@ def customer() -> "Entity":
     return Entity(name="customer", join_keys=["customer_key"], value_type=ValueType.INT64)
 
 
-def of_numbers(name: str, folder: Path, columns: Callable[[ir.Table], dict[str, ir.Value]]) -> "FeatureView":
+def of_numbers(name: str, folder: Path, columns: Iterable[str]) -> "FeatureView":
     """A family of one float64 for each customer and moment, at folder/NAME/part.parquet."""
-    return _view(name, folder, dict.fromkeys(columns(lines.SEEN), "Float64"))
+    return _view(name, folder, dict.fromkeys(columns, "Float64"))
 
 
 def of_lists(name: str, folder: Path, kinds: Mapping[str, str]) -> "FeatureView":
-    """A family of aligned lists for each customer and moment; kinds are Feast's names (Int64, Float32)."""
+    """A family of aligned lists for each customer and moment; kinds are Feast's names (Int64, Float32, String)."""
     return _view(name, folder, {column: f"Array({kind})" for column, kind in kinds.items()})
 
 

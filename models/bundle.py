@@ -31,6 +31,11 @@ _ROOMS = {
     "bestsellers": ("Popularity", "DecayedFrequency"),
     "churn": ("Churn",),
     "timing": ("Timing",),
+    "offers": ("Offers", "AffinityRate"),
+    "restock": ("Restock",),
+    "stocks": ("OwnRate", "PairRhythm"),
+    "value": ("Value",),
+    "spending": ("BgNbdGammaGamma", "RateValue"),
     "baselines": ("RecencyChurn", "RfmLogistic", "BgNbdChurn", "BgNbdTiming", "KaplanMeierTiming"),
 }
 LEARNERS = {f"{room}.{name}": f"models.{room}:{name}" for room, names in _ROOMS.items() for name in names}

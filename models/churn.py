@@ -6,13 +6,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-import lightgbm
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from models import baselines, btyd
+from models import baselines, btyd, trees
 from models.base import Floats, feature_columns, matrix, read_json, write_json
 
 #: Chosen on Complete Journey at cut-offs before those that are reported (days 196 to 280 of 2017).
@@ -57,7 +56,7 @@ class Churn:
 
     columns: list[str]
     rhythm: btyd.BgNbd
-    booster: lightgbm.Booster
+    grown: trees.Trees
     horizon_days: int
     base: float
     calibration: Calibration = field(default_factory=Calibration)
@@ -81,17 +80,17 @@ class Churn:
         """
         baselines.known_quiet(frame, label, horizon_days)
         lesson = _lesson(frame, np.asarray(label, dtype=np.float64), horizon_days)
-        settings = _settings(seed, growth)
-        trees, calibration = _judged(lesson, settings, horizon_days)
-        booster = lightgbm.train(settings, lesson.dataset(), trees)
+        how = trees.settings(GROWTH | growth, objective="binary", seed=seed)
+        count, calibration = _judged(lesson, how, horizon_days)
+        grown = trees.grow(lesson.rows, how, count)
         rhythm = btyd.BgNbd.fit_frame(btyd.latest(frame))
-        base = float(lesson.quiet.mean())
-        return cls(lesson.columns, rhythm, booster, horizon_days, base, calibration)
+        base = float(lesson.rows.outcome.mean())
+        return cls(lesson.columns, rhythm, grown, horizon_days, base, calibration)
 
     def score(self, frame: pd.DataFrame) -> Floats:
         """P(no purchase within the horizon of each row's as_of), a row each."""
         rare, silent = self.rhythm.log_odds_quiet(btyd.history(frame), self.horizon_days)
-        chance: Floats = expit(self.calibration(rare + silent + self._grown(frame, raw_score=True)))
+        chance: Floats = expit(self.calibration(rare + silent + self.grown.added(self._design(frame))))
         return np.clip(chance, btyd.CERTAIN, 1 - btyd.CERTAIN)
 
     def contributions(self, frame: pd.DataFrame) -> pd.DataFrame:
@@ -101,7 +100,7 @@ class Churn:
         and recency_days (the present silence).
         """
         rare, silent = self.rhythm.log_odds_quiet(btyd.history(frame), self.horizon_days)
-        grown = self._grown(frame, pred_contrib=True)[:, :-1]
+        grown = self.grown.contributions(self._design(frame))[:, :-1]
         names = [*self.columns, *RHYTHM.values(), baselines.RARE, baselines.SILENT]
         parts = np.column_stack([grown, rare - btyd.log_odds(self.base), silent]) * self.calibration.slope
         spoken = list(dict.fromkeys(names))
@@ -119,7 +118,7 @@ class Churn:
 
     def save(self, folder: Path) -> None:
         """Write the trees as LightGBM's text and everything else as JSON."""
-        (folder / "model.txt").write_text(self.booster.model_to_string(), encoding="utf-8")
+        self.grown.save(folder)
         content = {
             "columns": self.columns,
             "rhythm": asdict(self.rhythm),
@@ -136,46 +135,28 @@ class Churn:
         return cls(
             saved["columns"],
             btyd.BgNbd(**saved["rhythm"]),
-            lightgbm.Booster(model_str=(folder / "model.txt").read_text(encoding="utf-8")),
+            trees.Trees.load(folder),
             saved["horizon_days"],
             saved["base"],
             Calibration(**saved["calibration"]),
         )
 
-    def _grown(self, frame: pd.DataFrame, **how: bool) -> Floats:
-        """What the trees add to the rhythm's log odds."""
-        terms = _rhythm_terms(self.rhythm, btyd.history(frame), self.horizon_days)
-        design = np.hstack([matrix(frame, self.columns), terms])
-        # For a handful of customers, waking other threads costs more than they do.
-        threads = 1 if len(frame) < 5000 else 0
-        return np.asarray(self.booster.predict(design, num_threads=threads, **how), dtype=np.float64)
+    def _design(self, frame: pd.DataFrame) -> Floats:
+        return np.hstack(
+            [matrix(frame, self.columns), _rhythm_terms(self.rhythm, btyd.history(frame), self.horizon_days)]
+        )
 
 
 @dataclass(frozen=True)
 class _Lesson:
-    """Rows to learn from: features, the rhythm's log odds to start from, outcomes, and their moments."""
+    """Rows to learn from: features, the rhythm's log odds to start from, outcomes; and their moments."""
 
     columns: list[str]
-    design: Floats
-    start: Floats
-    quiet: Floats
+    rows: trees.Rows
     moment: NDArray[np.datetime64]
 
-    def rows(self, which: NDArray[np.bool_]) -> _Lesson:
-        numbers = self.design[which], self.start[which], self.quiet[which]
-        return _Lesson(self.columns, *numbers, self.moment[which])
-
-    def dataset(self, reference: lightgbm.Dataset | None = None) -> lightgbm.Dataset:
-        # Bins are settled when a dataset is made, so their number must be told here and not only to training.
-        return lightgbm.Dataset(
-            self.design,
-            label=self.quiet,
-            init_score=self.start,
-            reference=reference,
-            feature_name=[*(f"f{i}" for i in range(len(self.columns))), *RHYTHM],
-            params={"max_bin": GROWTH["max_bin"], "verbosity": -1},
-            free_raw_data=False,
-        )
+    def where(self, which: NDArray[np.bool_]) -> _Lesson:
+        return _Lesson(self.columns, self.rows.where(which), self.moment[which])
 
 
 def _lesson(frame: pd.DataFrame, quiet: Floats, horizon_days: int) -> _Lesson:
@@ -189,8 +170,9 @@ def _lesson(frame: pd.DataFrame, quiet: Floats, horizon_days: int) -> _Lesson:
         rhythm = btyd.BgNbd.fit(*then)
         terms[rows] = _rhythm_terms(rhythm, then, horizon_days)
         start[rows] = sum(rhythm.log_odds_quiet(then, horizon_days))
-    everything = _Lesson(columns, np.hstack([matrix(frame, columns), terms]), start, quiet, moment)
-    return everything.rows(baselines.active(frame, horizon_days) & np.isfinite(quiet))
+    names = (*(f"f{i}" for i in range(len(columns))), *RHYTHM)
+    rows = trees.Rows(np.hstack([matrix(frame, columns), terms]), quiet, start, names=names)
+    return _Lesson(columns, rows, moment).where(baselines.active(frame, horizon_days) & np.isfinite(quiet))
 
 
 def _rhythm_terms(rhythm: btyd.BgNbd, past: btyd.History, horizon_days: int) -> Floats:
@@ -198,12 +180,7 @@ def _rhythm_terms(rhythm: btyd.BgNbd, past: btyd.History, horizon_days: int) -> 
     return np.column_stack([quiet, rhythm.p_alive(*past), rhythm.rate(past.x, past.T)])
 
 
-def _settings(seed: int, growth: dict[str, Any]) -> dict[str, Any]:
-    steady = {"deterministic": True, "force_row_wise": True, "seed": seed}
-    return {**GROWTH, **growth, **steady, "objective": "binary", "verbosity": -1}
-
-
-def _judged(lesson: _Lesson, settings: dict[str, Any], horizon_days: int) -> tuple[int, Calibration]:
+def _judged(lesson: _Lesson, how: dict[str, Any], horizon_days: int) -> tuple[int, Calibration]:
     """How many trees to grow and which line to draw, judged at the latest moment by trees from before it.
 
     Outcomes of an earlier moment that overlap the latest one's would leak into it: with them Complete Journey
@@ -212,22 +189,21 @@ def _judged(lesson: _Lesson, settings: dict[str, Any], horizon_days: int) -> tup
     before, judge = _before_and_latest(lesson, horizon_days)
     if min(_rarer(before), _rarer(judge)) < baselines.FEWEST:
         return CAUTIOUS_TREES, Calibration()
-    pupil = before.dataset()
-    stop = lightgbm.early_stopping(PATIENCE, verbose=False)
-    grown = lightgbm.train(settings, pupil, MOST_TREES, valid_sets=[judge.dataset(pupil)], callbacks=[stop])
-    odds = judge.start + np.asarray(grown.predict(judge.design, raw_score=True))
-    return max(grown.best_iteration, 1), _calibrated(odds, judge.quiet)
+    grown = trees.grow_until(before.rows, judge.rows, how, most=MOST_TREES, patience=PATIENCE)
+    odds = judge.rows.beginning() + grown.added(judge.rows.design)
+    return grown.count, _calibrated(odds, judge.rows.outcome)
 
 
 def _before_and_latest(lesson: _Lesson, horizon_days: int) -> tuple[_Lesson, _Lesson]:
     """The rows whose outcome was complete at the latest moment, and those of the latest moment."""
     latest = lesson.moment.max()
     complete = lesson.moment + np.timedelta64(horizon_days, "D") <= latest
-    return lesson.rows(complete), lesson.rows(lesson.moment == latest)
+    return lesson.where(complete), lesson.where(lesson.moment == latest)
 
 
 def _rarer(lesson: _Lesson) -> float:
-    return float(min(lesson.quiet.sum(), (1 - lesson.quiet).sum()))
+    quiet = lesson.rows.outcome
+    return float(min(quiet.sum(), (1 - quiet).sum()))
 
 
 def _calibrated(odds: Floats, quiet: Floats) -> Calibration:

@@ -29,6 +29,7 @@ def play(home: Path, *, port: int, tell: Callable[[str], None]) -> None:
             loaded = steps.ingest(shop, kind, [Path(folder) / f"{kind}.parquet"], source="files")
             tell(f"{kind}: {loaded['read']:,} read, {loaded['inserted']:,} new, {loaded['rejected']:,} rejected, "
                  f"{loaded['seconds']:.0f} s")  # fmt: skip
+    tell("These households are members of a loyalty scheme: marketing_post = granted is recorded for each of them.")
     told = night.run(shop, tell=tell)
     print(report.of_night(told))  # noqa: T201 - the summary is what the command is for
     print(report.of_demo(shop, _key(shop), port))  # noqa: T201

@@ -77,7 +77,8 @@ def of_demo(shop: Shop, key: Path, port: int) -> str:
         "Three customers:", *lines, "",
         "Try:", f"  .venv/bin/regulars recommend {' '.join(someone)}", "  .venv/bin/regulars at-risk -n 10",
         f"  {ask}/customers/{someone[0]}/recommendations", f"  {ask}/customers/{someone[1]}/next-purchase",
-        f"  {ask}/at-risk?limit=5", "  .venv/bin/regulars mlflow",
+        f"  {ask}/customers/{someone[1]}/offers", f"  {ask}/at-risk?limit=5", "  .venv/bin/regulars mlflow",
+        f"  the retention desk: http://localhost:{port}/ (sign in with the key in {key})",
     ])  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from customers import catalogue, loading, mirror, nights, profiles, scores, tabl
 from customers.shop import Shop
 from models import bundle
 from pipelines.failures import NothingToDo, WrongUsage
-from serving import writeback
+from serving import details
 from training import plans, promote
 
 UNKNOWN = "no customer has that id; ids of another source are written SOURCE:ID"
@@ -141,7 +141,7 @@ def mlflow_page(shop: Shop, port: int) -> None:
 
 
 def _listed(shop: Shop, score: scores.Score | None, n: int) -> list[dict[str, Any]]:
-    ranked = list(islice(writeback.listed(score.detail, "any"), n)) if score else []
+    ranked = list(islice(details.listed(score.detail, "any"), n)) if score else []
     keys = [product for _, product, *_ in ranked]
     ids, names = catalogue.ids_of(shop, keys), catalogue.names_of(shop, keys)
     return [

@@ -24,7 +24,7 @@ from training.train import Trained
 from training.train import train as learn
 
 if TYPE_CHECKING:
-    from pipelines.night import Evening
+    from pipelines.evening import Evening
 
 Tell = Callable[[str], None]
 

@@ -6,37 +6,40 @@ figures of, gets what holds for the shop and is flagged.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
-import numpy as np
-import pandas as pd
-
-from customers import catalogue, clock, consent, profiles
-from models.bundle import Champion
-from serving import metrics, scorer, visits, writeback
+from serving import fresh, items, offering, restocking, spending
+from serving.asked import envelope, look_up
 from serving.desk import NOBODY, Desk
 from serving.schemas import (
     ChurnAnswer,
     ChurnResult,
-    Days,
-    ModelFacts,
+    Dropped,
     NextPurchaseAnswer,
     NextPurchaseResult,
-    Product,
+    OffersAnswer,
+    OffersQuestion,
+    OffersResult,
     RecommendationAnswer,
     RecommendationQuestion,
     RecommendationResult,
+    RestockAnswer,
+    RestockQuestion,
+    RestockResult,
+    ValueAnswer,
+    ValueResult,
 )
+
+#: So many dropped offers are named in one answer, shared among its customers; each is told of some.
+DROPPED, DROPPED_LEAST, DROPPED_MOST = 20_000, 20, 1_000
 
 
 def churn(desk: Desk, customer_ids: Sequence[str]) -> ChurnAnswer:
     """How likely each customer is to stay away for the whole horizon, and why."""
-    asked = _look_up(desk, customer_ids)
+    asked = look_up(desk, customer_ids)
     champion = desk.champion("churn")
-    drift, frame = _drift(desk, champion, asked)
+    drift, frame = fresh.drift(desk, champion, asked.keys)
     results = [
         ChurnResult(
             **asked.common(frame, drift.fallback, place),
@@ -47,164 +50,88 @@ def churn(desk: Desk, customer_ids: Sequence[str]) -> ChurnAnswer:
         )
         for place, row in enumerate(asked.rows)
     ]
-    return ChurnAnswer(**_envelope(desk, "churn", frame, [champion], results))
+    return ChurnAnswer(**envelope(desk, "churn", frame, [champion], results))
 
 
 def next_purchase(desk: Desk, customer_ids: Sequence[str]) -> NextPurchaseAnswer:
     """When each customer comes back; at churn's horizon it is churn's own number, where churn speaks."""
-    asked = _look_up(desk, customer_ids)
+    asked = look_up(desk, customer_ids)
     champion, quiet = desk.champion("timing"), desk.champions.get("churn")
-    drift = _drift(desk, quiet, asked)[0] if quiet else None
-    frame = desk.figures(champion, asked.keys)
-    back = scorer.returning(champion.model, frame, drift)
-    sure = frame[~back.fallback]
-    back = scorer.flagged(back, stands_in(champion))
-    desk.keep(champion, sure, writeback.of_timing(frame, back))
-    waits = _waits(desk, frame, back)
+    drift = fresh.drift(desk, quiet, asked.keys)[0] if quiet else None
+    back, frame = fresh.returning(desk, champion, asked.keys, drift)
+    waits = items.waits(desk, frame, back)
     results = [
         NextPurchaseResult(**asked.common(frame, back.fallback, place), **waits[row])
         for place, row in enumerate(asked.rows)
     ]
-    return NextPurchaseAnswer(**_envelope(desk, "next-purchase", frame, [champion, *filter(None, [quiet])], results))
+    return NextPurchaseAnswer(**envelope(desk, "next-purchase", frame, [champion, *filter(None, [quiet])], results))
+
+
+def value(desk: Desk, customer_ids: Sequence[str]) -> ValueAnswer:
+    """What each customer is expected to spend within the horizon."""
+    asked = look_up(desk, customer_ids)
+    champion, currency = desk.champion("value"), desk.shop.currency
+    worth, frame = fresh.worth(desk, champion, asked.keys)
+    results = [
+        ValueResult(
+            **asked.common(frame, worth.fallback, place),
+            expected=spending.text(worth.expected[row], currency),
+            currency=currency,
+            horizon_days=worth.horizon_days,
+        )
+        for place, row in enumerate(asked.rows)
+    ]
+    return ValueAnswer(**envelope(desk, "value", frame, [champion], results))
+
+
+def restock(desk: Desk, question: RestockQuestion) -> RestockAnswer:
+    """Which categories each customer will need again, within so many days."""
+    asked = look_up(desk, question.customer_ids)
+    champion = desk.champion("restock")
+    said = fresh.needs(desk, champion, asked.keys)
+    needed = items.needed(desk, said.frame, restocking.likeliest(said.rows, question.within_days))
+    keys = said.frame["customer_key"].tolist()
+    results = [
+        RestockResult(**asked.common(said.frame, said.fallback, place), items=needed.get(keys[row], []))
+        for place, row in enumerate(asked.rows)
+    ]
+    return RestockAnswer(**envelope(desk, "restock", said.frame, [champion], results))
 
 
 def recommendations(desk: Desk, question: RecommendationQuestion) -> RecommendationAnswer:
     """Which products each customer is likeliest to buy next."""
-    asked = _look_up(desk, question.customer_ids)
+    asked = look_up(desk, question.customer_ids)
     champion = desk.champion("recommender")
-    shelf = desk.figures(champion, asked.keys)
-    known = scorer.has_figures(shelf)
-    fallback = ~known | stands_in(champion)
-    whole = scorer.lists(champion.model, shelf)
-    desk.keep(champion, shelf[known], writeback.of_lists(shelf, whole, fallback))
-    chosen = _chosen(desk, champion, question, shelf, whole)
-    items = _items(desk, chosen, question.n)
+    said = fresh.lists(desk, champion, asked.keys)
+    listed = items.products(desk, items.chosen(champion, question, said, desk))
+    keys = said.shelf["customer_key"].tolist()
     results = [
-        RecommendationResult(
-            **asked.common(shelf, fallback, place), items=items.get(int(shelf["customer_key"].iloc[row]), [])
+        RecommendationResult(**asked.common(said.shelf, said.fallback, place), items=listed.get(keys[row], []))
+        for place, row in enumerate(asked.rows)
+    ]
+    return RecommendationAnswer(**envelope(desk, "recommendations", said.shelf, [champion], results))
+
+
+def offers(desk: Desk, question: OffersQuestion) -> OffersAnswer:
+    """Which offers to make to each customer, and why not the others."""
+    asked = look_up(desk, question.customer_ids)
+    champion = desk.champion("offers")
+    # What may not be made to somebody is kept from them also where nothing may be foretold of them.
+    others = [key for key in dict.fromkeys(asked.known.values()) if key not in set(asked.keys)]
+    said = fresh.offers(desk, champion, asked.keys, others)
+    place_of = {key: row for row, key in enumerate(said.frame["customer_key"].tolist())}
+    asked = replace(asked, rows=[place_of[asked.known.get(name, NOBODY)] for name in question.customer_ids])
+    verdict = offering.wished(said.offered, channel=question.channel, exclude=question.exclude_offer_ids)
+    made = items.offers(desk, offering.ranked(said.offered, verdict, question.n), said.offered)
+    most = min(max(DROPPED // len(asked.rows), DROPPED_LEAST), DROPPED_MOST)
+    kept_back = {row: offering.dropped(said.offered, verdict, row, most) for row in set(asked.rows)}
+    results = [
+        OffersResult(
+            **asked.common(said.frame, said.fallback, place),
+            items=made.get(row, []),
+            dropped=[Dropped(**each) for each in kept_back[row][0]],
+            dropped_count=kept_back[row][1],
         )
         for place, row in enumerate(asked.rows)
     ]
-    return RecommendationAnswer(**_envelope(desk, "recommendations", shelf, [champion], results))
-
-
-@dataclass(frozen=True)
-class Asked:
-    """The customers asked for: each id with its row in frames of `keys`, which end with a row for nobody.
-
-    That row answers for whoever the shop does not know, and for whoever does not allow profiling.
-    """
-
-    customer_ids: Sequence[str]
-    known: Collection[str]
-    keys: list[int]
-    rows: list[int]
-
-    def common(self, frame: pd.DataFrame, fallback: np.ndarray, place: int) -> dict[str, Any]:
-        """What every result says first."""
-        row = self.rows[place]
-        return {
-            "customer_id": self.customer_ids[place],
-            "known": self.customer_ids[place] in self.known,
-            "fallback": bool(fallback[row]),
-            "features_as_of": moment(frame["as_of"].iloc[row]),
-        }
-
-
-def _drift(desk: Desk, champion: Champion, asked: Asked) -> tuple[scorer.Drift, pd.DataFrame]:
-    """Churn of the customers asked for, and from which figures; written down."""
-    frame = desk.figures(champion, asked.keys)
-    drift = scorer.churn(champion.model, frame, desk.lines())
-    sure = frame[~drift.fallback]
-    drift = scorer.flagged(drift, stands_in(champion))
-    desk.keep(champion, sure, writeback.of_churn(frame, drift))
-    return drift, frame
-
-
-def stands_in(champion: Champion) -> bool:
-    """Whether this champion is the plain rule that serves where there was too little to learn from."""
-    return bool(champion.facts.get("fallback", False))
-
-
-def _look_up(desk: Desk, customer_ids: Sequence[str]) -> Asked:
-    known = profiles.keys_of(desk.shop, list(customer_ids))
-    allowed = consent.allowed(desk.shop, known.values(), "profiling")
-    keys = list(dict.fromkeys(known[name] for name in customer_ids if known.get(name) in allowed))
-    place = {key: row for row, key in enumerate(keys)}
-    rows = [place.get(known.get(name, NOBODY), len(keys)) for name in customer_ids]
-    return Asked(customer_ids, known.keys(), keys, rows)
-
-
-def moment(value: Any) -> datetime | None:
-    """An instant out of a frame; None where there is none."""
-    return None if pd.isna(value) else pd.Timestamp(value).to_pydatetime()
-
-
-def _envelope(
-    desk: Desk, question: str, frame: pd.DataFrame, champions: Sequence[Champion], results: Sequence[Any]
-) -> dict[str, Any]:
-    """What surrounds every answer. It speaks of the newest figures used: with none, of now."""
-    visit = visits.current()
-    as_of = moment(frame["as_of"].max()) or desk.now()
-    metrics.answers(question, len(results), sum(result.fallback for result in results))
-    return {
-        "request_id": visit.request_id,
-        "as_of": as_of,
-        "models": [_facts(champion) for champion in champions],
-        "took_ms": visit.took_ms,
-        "attribution_token": desk.token(visit.request_id, {c.name: str(c.version) for c in champions}, as_of),
-        "results": results,
-    }
-
-
-def _facts(champion: Champion) -> ModelFacts:
-    return ModelFacts(name=champion.name, version=str(champion.version), trained_at=champion.facts.get("trained_at"))
-
-
-# When they come back ----------------------------------------------------------------------------------
-
-
-def _waits(desk: Desk, frame: pd.DataFrame, back: scorer.Return) -> list[dict[str, Any]]:
-    """What is said of each row of the frame."""
-    days, now, zone = writeback.days(back), desk.now(), desk.shop.zone
-    moments = [moment(at) or now for at in frame["as_of"]]
-    return [
-        {
-            "p": {str(within): p for within, p in writeback.chances(back, row).items()},
-            "days": Days(**{name: at[row] for name, at in days.items()}),
-            "expected_at": None if wait is None else clock.expected_at(moments[row], wait, zone, now=now),
-        }
-        for row, wait in enumerate(days["p50"])
-    ]
-
-
-# Which products ---------------------------------------------------------------------------------------
-
-
-def _chosen(
-    desk: Desk, champion: Champion, question: RecommendationQuestion, shelf: pd.DataFrame, whole: pd.DataFrame
-) -> pd.DataFrame:
-    """The list asked for; where products are ruled out, made again without them, lest it run short."""
-    if question.exclude_product_ids or question.categories:
-        exclude = set(catalogue.keys_of(desk.shop, question.exclude_product_ids).values())
-        only = desk.in_categories(question.categories) if question.categories else None
-        whole = scorer.lists(champion.model, shelf, n=question.n, exclude=exclude, only=only)
-    # Who has no purchases has nothing to buy again: they get what sells in the shop, whatever was asked.
-    strangers = shelf.loc[~scorer.has_figures(shelf), "customer_key"]
-    wanted = np.where(whole["customer_key"].isin(strangers), "any", question.list)
-    return whole[(whole["list"] == wanted) & (whole["rank"] <= question.n)]
-
-
-def _items(desk: Desk, ranked: pd.DataFrame, n: int) -> dict[int, list[Product]]:
-    """Products by customer, under the ids that the shop knows them by."""
-    names = catalogue.ids_of(desk.shop, [int(key) for key in ranked["product_key"].unique()])
-    items: dict[int, list[Product]] = {}
-    columns = ("customer_key", "rank", "product_key", "score", "source", "reason")
-    for customer, rank, product, score, source, reason in _rows(ranked, *columns):
-        named = Product(rank=rank, product_id=names[product], score=score, source=source, reason=reason)
-        items.setdefault(customer, []).append(named)
-    return items
-
-
-def _rows(frame: pd.DataFrame, *columns: str) -> Iterator[tuple[Any, ...]]:
-    return zip(*(frame[name].tolist() for name in columns), strict=True)
+    return OffersAnswer(**envelope(desk, "offers", said.frame, [champion], results))

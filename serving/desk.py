@@ -15,7 +15,9 @@ from functools import cache, lru_cache
 from pathlib import Path
 from threading import Lock
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from customers import clock, instants
 from customers import shop as shops
@@ -23,10 +25,13 @@ from customers.shop import Shop
 from features import store
 from models import bundle
 from models.bundle import Champion
-from serving import rfm, writeback
+from serving import details, goods, rfm, writeback
 from serving.problems import Problem
 
-MODELS = ("recommender", "churn", "timing")
+MODELS = ("recommender", "offers", "churn", "timing", "restock", "value")
+#: A service that knows what baskets are worth; and services that together read every view.
+SPENDING = "churn_v1"
+ALL_VIEWS = ("churn_v1", "offers_v1", "restock_v1")
 #: Stands for everybody the shop does not know: a key that nobody has.
 NOBODY = -1
 
@@ -69,9 +74,29 @@ class Desk:
         for champion in filter(None, map(self.champions.get, MODELS)):
             self.figures(champion, [])
 
-    def keep(self, champion: Champion, frame: pd.DataFrame, rows: Iterable[writeback.Row]) -> None:
+    def keep(self, champion: Champion, frame: pd.DataFrame, rows: Iterable[details.Row]) -> None:
         """Write down what a champion said of the customers of a frame, before anybody hears it."""
         writeback.afresh(self.shop, champion, frame, rows)
+
+    def goods(self) -> goods.Goods:
+        """What there is to sell and to offer now."""
+        return goods.of(self.shop)
+
+    def baskets(self, keys: Sequence[int]) -> NDArray[np.float64]:
+        """What the usual basket of each of these customers is worth; NaN where unknown."""
+        with self.turn:
+            frame = self.features.now(SPENDING, keys)
+        return frame["basket_value_mean"].to_numpy(np.float64)
+
+    def seen_until(self, keys: Sequence[int]) -> datetime | None:
+        """The newest moment that the online features of any of these customers speak of."""
+        newest = [self._newest(service, keys) for service in ALL_VIEWS]
+        return max(filter(None, newest), default=None)
+
+    def _newest(self, service: str, keys: Sequence[int]) -> datetime | None:
+        with self.turn:
+            at = self.features.now(service, keys)["event_timestamp"].max()
+        return None if pd.isna(at) else pd.Timestamp(at).to_pydatetime()
 
     def in_categories(self, categories: Sequence[str]) -> list[int]:
         """Products of these categories, whatever their capitals, as of the mirror's last refresh."""

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from customers import access
 from serving import desk, metrics, problems, roles, visits
+from serving.console import paper, session
 from serving.problems import Problem
 from serving.roles import Route
 from serving.visits import Visit
@@ -52,7 +53,7 @@ class Door:
 
     async def _visit(self, scope: Scope, receive: Receive, send: Send) -> None:
         visit = visits.begin(Headers(scope=scope).get("x-request-id", ""))
-        reply = Reply(send, visit)
+        reply = Reply(send, visit, scope["path"])
         try:
             await self._admit(visit, scope, receive, reply)
         except Problem as problem:
@@ -69,14 +70,14 @@ class Door:
         headers = Headers(scope=scope)
         visit.route = _route(visit, scope)
         if not visit.route.open:
-            visit.role = await run_sync(_role, headers.get("authorization", ""))
+            visit.role = await run_sync(_role, visit.route, headers)
             if visit.role not in visit.route.roles:
                 raise Problem(403)
         if visit.route.path in _HERE:
             response = await run_sync(_HERE[visit.route.path])
             return await response(scope, receive, reply)
         if visit.route.method == "POST":
-            _check_content(headers)
+            session.check_form(headers) if visit.route.page else _check_content(headers)
             receive = _again(await _body(headers, receive))
         return await self._answer(scope, receive, reply)
 
@@ -101,9 +102,10 @@ class Gone(Exception):
 class Reply:
     """What leaves: errors are held back and become problems, and every answer carries its request's id."""
 
-    def __init__(self, send: Send, visit: Visit) -> None:
+    def __init__(self, send: Send, visit: Visit, path: str) -> None:
         self.send = send
         self.visit = visit
+        self.path = path
         self.status = 500
         self.ended = False
         self._begun = False
@@ -114,7 +116,7 @@ class Reply:
         """Pass a message on, or keep it until the whole of an error is known."""
         if self.ended:
             return
-        if message["type"] == "http.response.start" and _is_foreign_error(message):
+        if message["type"] == "http.response.start" and _is_foreign_error(message, self._page):
             self._held = message
         elif self._held is None:
             await self._pass(message)
@@ -127,9 +129,19 @@ class Reply:
         """Answer with a problem, unless an answer is already on its way."""
         if not self._begun:
             self._held = None
-            response = problem.response(self.visit.request_id)
+            response = self._worded(problem)
             await self._pass({"type": "http.response.start", "status": problem.status, "headers": response.raw_headers})
             await self._pass({"type": "http.response.body", "body": bytes(response.body)})
+
+    @property
+    def _page(self) -> bool:
+        return bool(self.visit.route and self.visit.route.page)
+
+    def _worded(self, problem: Problem) -> Response:
+        """The problem for whoever reads it: a program, or a person at a page."""
+        if self._page:
+            return paper.refusal(problem, self.visit.request_id, self.path)
+        return problem.response(self.visit.request_id)
 
     async def _translate(self, held: Message) -> None:
         allow = Headers(raw=held["headers"]).get("allow")
@@ -156,10 +168,10 @@ class Reply:
         return headers.raw
 
 
-def _is_foreign_error(start: MutableMapping[str, Any]) -> bool:
+def _is_foreign_error(start: MutableMapping[str, Any], page: bool) -> bool:
     """Whether this begins an error that we did not word ourselves."""
     kind = Headers(raw=list(start.get("headers", ()))).get("content-type", "")
-    return start["status"] >= 400 and not kind.startswith(problems.PROBLEM_JSON)
+    return start["status"] >= 400 and not kind.startswith(paper.HTML if page else problems.PROBLEM_JSON)
 
 
 def _route(visit: Visit, scope: Scope) -> Route:
@@ -174,11 +186,18 @@ def _route(visit: Visit, scope: Scope) -> Route:
     raise Problem(405, headers={"Allow": ", ".join(sorted(route.method for route in here))})
 
 
-def _role(authorization: str) -> str:
-    """The role of the key that was sent."""
-    scheme, _, key = authorization.partition(" ")
-    key = key.strip() if scheme.lower() == "bearer" else ""
-    role = access.role_of(desk.here().shop, key) if key else None
+def _role(route: Route, headers: Headers) -> str:
+    """The role of the key that was sent, or with which the reader of a page signed in.
+
+    A cookie opens pages alone: browsers send it by themselves, and no program's question may be asked that way.
+    """
+    shop = desk.here().shop
+    if route.page:
+        role = session.role_of(shop, headers.get("cookie", ""))
+    else:
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        key = key.strip() if scheme.lower() == "bearer" else ""
+        role = access.role_of(shop, key) if key else None
     if role is None:
         raise Problem(401)
     return role

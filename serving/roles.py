@@ -23,6 +23,8 @@ class Route:
     method: str
     path: str
     roles: frozenset[str]
+    #: Read by people in a browser, who sign in with a form: what comes and goes is HTML.
+    page: bool = False
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
@@ -41,17 +43,44 @@ ROUTES = (
     Route("GET", "/metrics", ANYONE),
     Route("GET", "/openapi.json", ANYONE),
     Route("POST", "/v1/recommendations", ROLES),
+    Route("POST", "/v1/offers", ROLES),
     Route("POST", "/v1/churn", _DESKS),
     Route("POST", "/v1/next-purchase", _DESKS),
+    Route("POST", "/v1/value", _DESKS),
+    Route("POST", "/v1/restock", _DESKS),
     Route("GET", "/v1/customers/{customer_id}/recommendations", ROLES),
+    Route("GET", "/v1/customers/{customer_id}/offers", ROLES),
     Route("GET", "/v1/customers/{customer_id}/churn", _DESKS),
     Route("GET", "/v1/customers/{customer_id}/next-purchase", _DESKS),
+    Route("GET", "/v1/customers/{customer_id}/value", _DESKS),
+    Route("GET", "/v1/customers/{customer_id}/restock", _DESKS),
     Route("GET", "/v1/customers/{customer_id}/scores", _DESKS),
     Route("GET", "/v1/customers/{customer_id}", _DESKS),
     Route("GET", "/v1/at-risk", _DESKS),
+    Route("POST", "/v1/transactions", frozenset({"admin", "till"})),
+    Route("POST", "/v1/interactions", frozenset({"admin", "agent", "campaign"})),
+    Route("POST", "/v1/customers", frozenset({"admin", "agent"})),
+    Route("POST", "/v1/consents", frozenset({"admin", "agent"})),
+    Route("POST", "/v1/products", frozenset({"admin"})),
+    Route("POST", "/v1/catalogue/offers", frozenset({"admin", "campaign"})),
+    Route("POST", "/v1/customers/{customer_id}/export", SEE_PERSONAL),
+    Route("POST", "/v1/customers/{customer_id}/erase", SEE_PERSONAL),
+)
+
+#: Whose work the pages are for.
+READERS = _DESKS
+PAGES = (
+    Route("GET", "/", _DESKS, page=True),
+    Route("GET", "/customers/{customer_id}", _DESKS, page=True),
+    Route("POST", "/find", _DESKS, page=True),
+    Route("GET", "/sign-in", ANYONE, page=True),
+    Route("POST", "/sign-in", ANYONE, page=True),
+    Route("POST", "/sign-out", ANYONE, page=True),
+    Route("GET", "/style.css", ANYONE, page=True),
+    Route("GET", "/icon.svg", ANYONE, page=True),
 )
 
 
 def matching(path: str) -> list[Route]:
     """The questions that can be asked at this path: none, or one a method."""
-    return [route for route in ROUTES if route.pattern.fullmatch(path)]
+    return [route for route in (*ROUTES, *PAGES) if route.pattern.fullmatch(path)]

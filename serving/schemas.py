@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 ListName = Literal["any", "again", "new"]
+Channel = Literal["email", "sms", "phone", "post", "app", "social", "store", "web"]
 Within = Literal["7", "14", "28", "90"]
 Band = Literal["low", "medium", "high", "lapsed"]
 
@@ -19,9 +20,12 @@ Id = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[
 CustomerIds = Annotated[list[Id], Field(min_length=1, max_length=1000, description="1 to 1,000 customers.")]
 # Named outside their class, in which `list` is a field.
 ProductIds = Annotated[list[Id], Field(max_length=1000, description="Products not to name.")]
+OfferIds = Annotated[list[Id], Field(max_length=1000, description="Offers not to make.")]
 Categories = Annotated[list[Id], Field(max_length=100, description="Only these categories; empty for all.")]
 #: Lists are kept 50 deep.
 Depth = Annotated[int, Field(ge=1, le=50, description="How many products at most.")]
+OfferDepth = Annotated[int, Field(ge=1, le=50, description="How many offers at most.")]
+WithinDays = Annotated[int, Field(ge=1, le=90, description="How many days ahead.")]
 
 
 class Question(BaseModel):
@@ -44,13 +48,9 @@ class CustomersQuestion(Question):
     customer_ids: CustomerIds
 
 
-class RecommendationQuestion(CustomersQuestion):
-    """Which products next, from which list, and which never."""
+class QuestionOfNow(CustomersQuestion):
+    """Customers as they are now: what was once answered is replayed by a night of its own."""
 
-    list: ListName = Field(default="any", description='"again" was bought before, "new" never; "any" is both.')
-    n: Depth = 10
-    exclude_product_ids: ProductIds = []
-    categories: Categories = []
     at: datetime | None = Field(default=None, description="Answers are for now; only null is known so far.")
 
     @field_validator("at")
@@ -58,6 +58,29 @@ class RecommendationQuestion(CustomersQuestion):
     def _now_only(cls, at: datetime | None) -> None:
         if at is not None:
             raise ValueError("answers are for now: leave it out; to replay a day run: regulars run --as-of")
+
+
+class RecommendationQuestion(QuestionOfNow):
+    """Which products next, from which list, and which never."""
+
+    list: ListName = Field(default="any", description='"again" was bought before, "new" never; "any" is both.')
+    n: Depth = 10
+    exclude_product_ids: ProductIds = []
+    categories: Categories = []
+
+
+class OffersQuestion(QuestionOfNow):
+    """Which offers to make, on which channel, and which never."""
+
+    n: OfferDepth = 5
+    channel: Channel | None = Field(default=None, description="Only offers that may be made on this channel.")
+    exclude_offer_ids: OfferIds = []
+
+
+class RestockQuestion(CustomersQuestion):
+    """Which categories run out within how many days."""
+
+    within_days: WithinDays = 14
 
 
 class ModelFacts(BaseModel):
@@ -147,44 +170,70 @@ class NextPurchaseAnswer(Answer):
     results: list[NextPurchaseResult]
 
 
-class AtRisk(BaseModel):
-    """One customer who may be drifting away; empty until the shop records offers, consents and complaints."""
+class Offer(BaseModel):
+    """One offer that may be made."""
 
-    customer_id: str
-    as_of: datetime
-    churn_probability: float
-    churn_band: Band
-    value_at_risk: str | None = None
-    last_purchase_at: datetime | None
-    expected_next_purchase_at: datetime | None
-    days_overdue: float | None = Field(description="Days that the silence is longer than the usual gap.")
-    open_complaints: int | None = None
-    reasons: list[str]
-    suggested_offer_id: str | None = None
-    contactable: bool
+    rank: int
+    offer_id: str
+    campaign_id: str | None
+    score: float = Field(description="P(this customer redeems it).")
+    expected_gain: str | None = Field(description="What it is expected to bring, in the shop's currency.")
+    source: Literal["again", "new", "popular"]
+    reason: str
+    expires_at: datetime
 
 
-class AtRiskPage(BaseModel):
-    """A page of them, likeliest to leave first."""
+class Dropped(BaseModel):
+    """One offer that may not be made, and the first reason why."""
 
-    items: list[AtRisk]
-    next_cursor: str | None
-
-
-class Scores(BaseModel):
-    """What the models last said about one customer, by model."""
-
-    customer_id: str
-    scores: dict[str, dict[str, Any]]
+    offer_id: str
+    reason: str
 
 
-class Profile(BaseModel):
-    """Everything the shop knows about one customer, as far as the key's role may see it."""
+class OffersResult(Result):
+    """The offers, best first, and those that were dropped."""
 
-    model_config = ConfigDict(extra="allow")
+    items: list[Offer]
+    dropped: list[Dropped] = Field(description="Those nearest to being made first; where many customers are asked "
+                                   "for, not all are named.")  # fmt: skip
+    dropped_count: int = Field(description="How many offers were dropped in all.")
 
-    customer_id: str
-    profile: dict[str, Any] | None = Field(description="Personal fields; null for roles that may not see them.")
-    attributes: dict[str, Any]
-    orders: list[dict[str, Any]] = Field(description="The latest orders with their lines, newest first.")
-    scores: dict[str, dict[str, Any]] = Field(description="What each model last said.")
+
+class OffersAnswer(Answer):
+    """Which offers to make, a result a customer, in the order asked."""
+
+    results: list[OffersResult]
+
+
+class ValueResult(Result):
+    """What they are expected to spend within the horizon."""
+
+    expected: str
+    currency: str
+    horizon_days: int
+
+
+class ValueAnswer(Answer):
+    """What they will be worth, a result a customer, in the order asked."""
+
+    results: list[ValueResult]
+
+
+class RunningOut(BaseModel):
+    """One category that a customer will need again."""
+
+    category: str
+    p: float = Field(description="P(they buy of it within the days asked for).")
+    expected_at: datetime | None = Field(description="By when a purchase is as likely as not.")
+
+
+class RestockResult(Result):
+    """The categories, likeliest first."""
+
+    items: list[RunningOut]
+
+
+class RestockAnswer(Answer):
+    """What runs out, a result a customer, in the order asked."""
+
+    results: list[RestockResult]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,16 @@ from serving.schemas import Band
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-Scored = TypeVar("Scored", "Drift", "Return")
+
+
+class Flagged(Protocol):
+    """Something said of many customers, with a flag for each who got what holds for all."""
+
+    @property
+    def fallback(self) -> Flags: ...
+
+
+Scored = TypeVar("Scored", bound=Flagged)
 
 #: Silent for more horizons than this: a band of their own, lest they crowd out who can still be kept.
 LAPSED_HORIZONS = 2
@@ -66,7 +75,7 @@ class Return:
 
 def flagged(scored: Scored, stands_in: bool) -> Scored:
     """The same, flagged for everybody where a plain rule stands in for a model."""
-    return replace(scored, fallback=scored.fallback | stands_in)
+    return replace(cast(Any, scored), fallback=scored.fallback | stands_in)
 
 
 def has_figures(frame: pd.DataFrame) -> Flags:
@@ -76,7 +85,7 @@ def has_figures(frame: pd.DataFrame) -> Flags:
 
 def churn(model: Model, frame: pd.DataFrame, lines: rfm.Lines | None = None) -> Drift:
     """P(no purchase within the horizon), its band, and why, for every row of the frame."""
-    probability, fallback = _or_typical(model, frame, np.atleast_1d(np.asarray(model.typical(), np.float64)))
+    probability, fallback = or_typical(model, frame, np.atleast_1d(np.asarray(model.typical(), np.float64)))
     probability = _rounded(probability[:, 0])
     return Drift(
         probability=probability,
@@ -98,7 +107,7 @@ def returning(model: Model, frame: pd.DataFrame, drift: Drift | None = None) -> 
 
     A curve that ends before the horizon says nothing there and cannot contradict it.
     """
-    survival, fallback = _or_typical(model, frame, np.asarray(model.typical(), np.float64).ravel())
+    survival, fallback = or_typical(model, frame, np.asarray(model.typical(), np.float64).ravel())
     if drift is not None and drift.horizon_days <= survival.shape[1]:
         survival = timing.agree(survival, drift.horizon_days, drift.probability)
     return Return(_rounded(np.maximum.accumulate(1.0 - survival, axis=1)), fallback)
@@ -110,15 +119,26 @@ def lists(
     *,
     names: Sequence[str] = LISTS,
     n: int = DEEP,
-    exclude: Collection[int] | None = None,
+    exclude: Collection[int] = (),
     only: Collection[int] | None = None,
+    hidden: Collection[int] = (),
+    sees: Collection[int] = (),
 ) -> pd.DataFrame:
-    """Ranked products: customer_key, list, rank (from 1), product_key, score, source, reason."""
-    ranked = model.score(shelf, n=n, lists=tuple(names), exclude=exclude, only=only)
+    """Ranked products: customer_key, list, rank (from 1), product_key, score, source, reason.
+
+    `hidden` products are listed only for the customers in `sees`.
+    """
+    wish = {"n": n, "lists": tuple(names), "only": only}
+    if hidden:
+        may = shelf["customer_key"].isin(list(sees))
+        parts = ((shelf[may], exclude), (shelf[~may], {*exclude, *hidden}))
+        ranked = pd.concat([model.score(part, exclude=out, **wish) for part, out in parts if len(part)])
+    else:
+        ranked = model.score(shelf, exclude=exclude, **wish)
     return ranked.assign(reason=_product_reasons(ranked, shelf))
 
 
-def _or_typical(model: Model, frame: pd.DataFrame, typical: Floats) -> tuple[Floats, Flags]:
+def or_typical(model: Model, frame: pd.DataFrame, typical: Floats) -> tuple[Floats, Flags]:
     """Scores (n, k) of those with figures, and the typical answer, flagged, for all others.
 
     A number that is none (a broken model, a figure gone wrong) is answered with the typical one too.

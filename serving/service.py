@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 
 import bentoml
 
-from serving import answers, desk, problems
+from serving import answers, desk, forget, live, problems
 from serving.api import openapi
 from serving.api.rooms import refused, rooms
 from serving.door import Door
@@ -22,8 +22,13 @@ from serving.schemas import (
     ChurnAnswer,
     CustomersQuestion,
     NextPurchaseAnswer,
+    OffersAnswer,
+    OffersQuestion,
     RecommendationAnswer,
     RecommendationQuestion,
+    RestockAnswer,
+    RestockQuestion,
+    ValueAnswer,
 )
 
 Answered = TypeVar("Answered")
@@ -43,12 +48,21 @@ class Regulars:
 
     def __init__(self) -> None:
         """Open the shop before the first question: the feature store alone takes seconds to load."""
-        desk.here().warm()
+        here = desk.here()
+        here.warm()
+        # What a server that was cut short left undone, this one makes up for.
+        live.catch_up(here)
+        forget.follow(here)
 
     @bentoml.api(route="/v1/recommendations")
     def recommendations(self, question: RecommendationQuestion, /) -> RecommendationAnswer:
         """Which products each customer is likeliest to buy next."""
         return _answer(lambda: answers.recommendations(desk.here(), question))
+
+    @bentoml.api(route="/v1/offers")
+    def offers(self, question: OffersQuestion, /) -> OffersAnswer:
+        """Which offers to make to each customer, and of every other one why not."""
+        return _answer(lambda: answers.offers(desk.here(), question))
 
     @bentoml.api(route="/v1/churn")
     def churn(self, question: CustomersQuestion, /) -> ChurnAnswer:
@@ -59,6 +73,16 @@ class Regulars:
     def next_purchase(self, question: CustomersQuestion, /) -> NextPurchaseAnswer:
         """When each customer comes back; at churn's horizon it is churn's own number."""
         return _answer(lambda: answers.next_purchase(desk.here(), question.customer_ids))
+
+    @bentoml.api(route="/v1/value")
+    def value(self, question: CustomersQuestion, /) -> ValueAnswer:
+        """What each customer is expected to spend within the horizon."""
+        return _answer(lambda: answers.value(desk.here(), question.customer_ids))
+
+    @bentoml.api(route="/v1/restock")
+    def restock(self, question: RestockQuestion, /) -> RestockAnswer:
+        """Which categories each customer will need again within so many days."""
+        return _answer(lambda: answers.restock(desk.here(), question))
 
 
 def _answer(ask: Callable[[], Answered]) -> Answered:

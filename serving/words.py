@@ -18,6 +18,12 @@ Figure = Callable[[str], float]
 Sentence = Callable[[Figure], str | None]
 
 MOST_REASONS = 3
+#: Why an offer is made where no purchases of the customer's own speak for it.
+OFFERS = {
+    "new": "it is for something that they have not bought yet",
+    "received": "they received its campaign",
+    "popular": "it is made to everybody",
+}
 
 
 @lru_cache(maxsize=100_000)
@@ -26,6 +32,12 @@ def why_product(source: str, times: float = math.nan, last_days: float = math.na
     if source == "again" and times >= 1:
         return f"bought {_times(times)}, {'last ' if times > 1 else ''}{_ago(last_days)}"
     return REASONS["new" if source == "new" else "popular"]
+
+
+@lru_cache(maxsize=100_000)
+def why_offer(times: float, last_days: float) -> str:
+    """Why an offer is made; `times` is days on which they bought what it is for."""
+    return f"bought what it is for {_times(times)}, last {_ago(last_days)}" if times >= 1 else OFFERS["new"]
 
 
 def why_drifting(explained: Sequence[Sequence[str]], columns: Mapping[str, np.ndarray]) -> list[list[str]]:

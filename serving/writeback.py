@@ -1,17 +1,11 @@
-"""Writing down what was said: every score once a customer, model, version and moment, by night and door.
-
-Churn's value is the probability of no purchase within the horizon. Timing's is the median wait in days, one
-day past the curve where that ends first. The recommender's is the score of the best product.
-"""
+"""Writing down what was said: every score once a customer, model, version and moment, by night and door."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import cached_property
-from itertools import groupby
-from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,98 +13,26 @@ import pandas as pd
 
 from customers import consent, scores
 from customers.shop import Shop
+from features import needs
 from features.store import Store
 from models.base import Model
 from models.bundle import Champion
-from serving import rfm, scorer, words
-
-Row = tuple[int, float, str]
+from serving import details, goods, offering, restocking, rfm, scorer, spending
+from serving.details import Row
 
 #: The view whose rows say who has figures for a model.
-_VIEW = {"recommender": "shelf", "churn": "rhythm", "timing": "rhythm"}
+_VIEW = {
+    "recommender": "shelf",
+    "offers": "shelf",
+    "churn": "rhythm",
+    "timing": "rhythm",
+    "restock": "needs",
+    "value": "rhythm",
+}
 #: So many customers are scored together at night: lists of a million at once would not fit.
 _CHUNK = 20_000
-
-
-# What is kept -----------------------------------------------------------------------------------------
-
-
-def of_churn(frame: pd.DataFrame, drift: scorer.Drift) -> Iterator[Row]:
-    """A row a customer: probability, and {"horizon_days", "band", "reasons", "rfm", "fallback"}."""
-    columns = zip(
-        frame["customer_key"].tolist(), drift.probability.tolist(), drift.band, drift.reasons, drift.rfm,
-        drift.fallback.tolist(), strict=True,
-    )  # fmt: skip
-    for key, probability, band, reasons, digits, fallback in columns:
-        detail = {
-            "horizon_days": drift.horizon_days,
-            "band": band,
-            "reasons": reasons,
-            "rfm": digits,
-            "fallback": fallback,
-        }
-        yield key, probability, _dumps(detail)
-
-
-def of_timing(frame: pd.DataFrame, back: scorer.Return) -> Iterator[Row]:
-    """A row a customer: median wait, and {"p": within days, "days": quantiles, "cdf", "fallback"}."""
-    median = back.quantile(0.5).tolist()
-    quantiles = days(back)
-    rounded = np.round(back.cdf, 6).tolist()
-    for row, key in enumerate(frame["customer_key"].tolist()):
-        detail = {
-            "p": chances(back, row),
-            "days": {name: at[row] for name, at in quantiles.items()},
-            "cdf": rounded[row],
-            "fallback": bool(back.fallback[row]),
-        }
-        yield key, float(median[row]), _dumps(detail)
-
-
-def of_lists(shelf: pd.DataFrame, ranked: pd.DataFrame, fallback: scorer.Flags) -> Iterator[Row]:
-    """A row a customer: best score, and a list each of "any", "again" and "new", and "fallback".
-
-    An entry of a list is [product_key, score, source, reason], best first; the reason is left out where the
-    source says it all, and `listed` puts it back.
-    """
-    flags = dict(zip(shelf["customer_key"].tolist(), fallback.tolist(), strict=True))
-    columns = ("customer_key", "list", "product_key", "score", "source", "reason")
-    entries = zip(*(ranked[name].tolist() for name in columns), strict=True)
-    for key, mine in groupby(entries, key=itemgetter(0)):
-        detail: dict[str, Any] = {name: [] for name in scorer.LISTS} | {"fallback": flags[key]}
-        for _, name, *entry in mine:
-            detail[name].append(entry if entry[2] == "again" else entry[:3])
-        best = max((entry[1] for name in scorer.LISTS for entry in detail[name]), default=0.0)
-        yield key, best, _dumps(detail)
-
-
-def listed(detail: Mapping[str, Any], name: str) -> Iterator[tuple[int, int, float, str, str]]:
-    """One kept list again: rank, product_key, score, source, reason."""
-    for rank, (product_key, score, source, *reason) in enumerate(detail[name], start=1):
-        yield rank, product_key, score, source, reason[0] if reason else words.why_product(source)
-
-
-def chances(back: scorer.Return, row: int) -> dict[int, float | None]:
-    """P(purchase within so many days) of one customer; None beyond the curve."""
-    length = back.cdf.shape[1]
-    cdf = back.cdf[row].tolist()
-    return {within: cdf[within - 1] if within <= length else None for within in scorer.WITHIN_DAYS}
-
-
-def days(back: scorer.Return) -> dict[str, list[int | None]]:
-    """Days by which one in ten, half, and nine in ten such customers have come; None beyond the curve."""
-    length = back.cdf.shape[1]
-    return {
-        name: [day if day <= length else None for day in back.quantile(share).tolist()]
-        for name, share in scorer.QUANTILES.items()
-    }
-
-
-def _dumps(detail: Mapping[str, Any]) -> str:
-    return json.dumps(detail, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-# Who keeps it -----------------------------------------------------------------------------------------
+#: With offers fewer: each of them may be made any of hundreds.
+_OFFERED = 2_000
 
 
 def afresh(shop: Shop, champion: Champion, frame: pd.DataFrame, rows: Iterable[Row]) -> None:
@@ -120,8 +42,24 @@ def afresh(shop: Shop, champion: Champion, frame: pd.DataFrame, rows: Iterable[R
     for row in rows:
         if row[0] in moments:
             by_moment.setdefault(moments[row[0]].to_pydatetime(), []).append(row)
-    for as_of, mine in by_moment.items():
-        scores.tell(shop, champion.name, champion.version, as_of, mine)
+    told = [scores.tell(shop, champion.name, champion.version, as_of, mine) for as_of, mine in by_moment.items()]
+    if any(told):
+        heard(shop)
+
+
+def heard(shop: Shop) -> None:
+    """Note that what was said of somebody is no longer what was said before."""
+    _stamp(shop).touch()
+
+
+def news(shop: Shop) -> int:
+    """A number that changes whenever something new was said at the door about anybody."""
+    path = _stamp(shop)
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def _stamp(shop: Shop) -> Path:
+    return shop.home / "told.stamp"
 
 
 def everyone(
@@ -175,25 +113,77 @@ class _Night:
         """All rows of a model; none where nobody is there to be scored."""
         if self._entities(name).empty:
             return iter(())
-        portions = {"churn": self._churn, "timing": self._timing, "recommender": self._lists}
+        portions = {
+            "recommender": self._lists,
+            "offers": self._offers,
+            "churn": self._churn,
+            "timing": self._timing,
+            "restock": self._needs,
+            "value": self._worth,
+        }
         return portions[name]()
 
     def _churn(self) -> Iterator[list[Row]]:
         frame, drift = self._drift
-        yield list(of_churn(frame, scorer.flagged(drift, "churn" in self.stand_ins)))
+        yield list(details.of_churn(frame, scorer.flagged(drift, "churn" in self.stand_ins)))
 
     def _timing(self) -> Iterator[list[Row]]:
         frame = self._figures("timing", self._entities("timing"))
         drift = self._drift[1] if "churn" in self.models else None
         back = scorer.returning(self.models["timing"], frame, drift)
-        yield list(of_timing(frame, scorer.flagged(back, "timing" in self.stand_ins)))
+        yield list(details.of_timing(frame, scorer.flagged(back, "timing" in self.stand_ins)))
+
+    def _worth(self) -> Iterator[list[Row]]:
+        frame = self._figures("value", self._entities("value"))
+        worth = spending.worth(self.models["value"], frame, currency=self.shop.currency)
+        yield list(details.of_value(frame, scorer.flagged(worth, "value" in self.stand_ins)))
 
     def _lists(self) -> Iterator[list[Row]]:
-        entities = self._entities("recommender")
-        for start in range(0, len(entities), _CHUNK):
-            shelf = self._figures("recommender", entities.iloc[start : start + _CHUNK].reset_index(drop=True))
-            fallback = ~scorer.has_figures(shelf) | ("recommender" in self.stand_ins)
-            yield list(of_lists(shelf, scorer.lists(self.models["recommender"], shelf), fallback))
+        hidden = self._goods.sensitive
+        for shelf in self._portions("recommender", _CHUNK):
+            sees = self._sees(shelf) if hidden else set()
+            ranked = scorer.lists(self.models["recommender"], shelf, hidden=hidden, sees=sees)
+            yield list(details.of_lists(shelf, ranked, self._fallback("recommender", shelf)))
+
+    def _needs(self) -> Iterator[list[Row]]:
+        hidden = self._goods.sensitive_categories
+        for frame in self._portions("restock", _CHUNK):
+            sees = self._sees(frame) if hidden else set()
+            rows = restocking.needs(self.models["restock"], needs.pairs(frame), hidden=hidden, sees=sees)
+            yield list(details.of_restock(frame, rows, self._fallback("restock", frame)))
+
+    def _offers(self) -> Iterator[list[Row]]:
+        stock = self._goods.running(self.as_of)
+        occasion = offering.Occasion(
+            stock,
+            goods.prices(self.features.folder),
+            goods.redeemed(self.shop, stock.book.offers),
+            self.as_of,
+            self.shop.currency,
+        )
+        for figures in self._portions("offers", _OFFERED):
+            keys = figures["customer_key"].tolist()
+            known = offering.standing(self.shop, keys, self._baskets(keys, stock), before=self.as_of)
+            offered = offering.offer(self.models["offers"], occasion, figures, known)
+            yield list(details.of_offers(figures, offered.ranked, self._fallback("offers", figures)))
+
+    def _baskets(self, keys: list[int], stock: goods.Goods) -> scorer.Floats | None:
+        """What their usual baskets are worth, where an offer asks for a least spend."""
+        if not stock.book.offers["min_spend"].notna().any():
+            return None
+        at = pd.DataFrame({"customer_key": keys, "event_timestamp": self.as_of})
+        return self._figures("churn", at)["basket_value_mean"].to_numpy(np.float64)
+
+    def _fallback(self, name: str, frame: pd.DataFrame) -> scorer.Flags:
+        return ~scorer.has_figures(frame) | (name in self.stand_ins)
+
+    def _sees(self, frame: pd.DataFrame) -> set[int]:
+        """Those of these customers whose sensitive purchases may be looked at."""
+        return consent.allowed(self.shop, frame["customer_key"], "profiling_sensitive")
+
+    @cached_property
+    def _goods(self) -> goods.Goods:
+        return goods.of(self.shop)
 
     @cached_property
     def _drift(self) -> tuple[pd.DataFrame, scorer.Drift]:
@@ -202,6 +192,11 @@ class _Night:
         lines = rfm.draw(frame, self.as_of)
         rfm.keep(self.shop.home, lines)
         return frame, scorer.churn(self.models["churn"], frame, lines)
+
+    def _portions(self, name: str, size: int) -> Iterator[pd.DataFrame]:
+        entities = self._entities(name)
+        for start in range(0, len(entities), size):
+            yield self._figures(name, entities.iloc[start : start + size].reset_index(drop=True))
 
     def _entities(self, name: str) -> pd.DataFrame:
         """Everybody who has figures at the moment and allows profiling: customer_key, event_timestamp."""

@@ -1,9 +1,19 @@
-"""One quiet machine for every test, and a small grocer whose records any test may load."""
+"""One quiet machine for every test, servers of its own, and a small grocer whose records any test may load."""
 
 import csv
+import ctypes
 import os
-from collections.abc import Callable
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
+from itertools import count
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -14,7 +24,10 @@ os.environ.update(
     BENTOML_DO_NOT_TRACK="True",
     OMP_WAIT_POLICY="PASSIVE",
     OPENBLAS_NUM_THREADS="1",
+    DAGSTER_DISABLE_TELEMETRY="yes",
 )
+#: Where the gate runs, PostgreSQL and Redis are there; elsewhere a test without them is skipped by name.
+SERVERS_REQUIRED = os.environ.get("REGULARS_REQUIRE_SERVERS") == "1"
 for name in [name for name in os.environ if name.startswith("REGULARS_") or name == "MLFLOW_TRACKING_URI"]:
     del os.environ[name]
 
@@ -32,6 +45,136 @@ def write_csv(path: Path, head: tuple[str, ...], rows: list[tuple[object, ...]])
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([head, *rows])
     return path
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """A PostgreSQL of this run's own on a free port of the loopback, without a database yet; its address."""
+    with _folder(_postgres_user()) as folder:
+        user = _postgres_user()
+        making = ["-D", str(folder), "-U", "grocer", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
+        subprocess.run([_binary("initdb"), *making], user=user, cwd=folder, check=True, capture_output=True)
+        hurried = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=60")
+        port = _free_port()
+        asked = [f"port={port}", "listen_addresses=127.0.0.1", "unix_socket_directories=", *hurried]
+        command = [_binary("postgres"), "-D", str(folder), *(f"--{setting}" for setting in asked)]
+        url = f"postgresql://grocer@127.0.0.1:{port}"
+        with _running(command, folder, lambda: _lets_in(url), user=user, farewell=signal.SIGQUIT):
+            yield url
+
+
+@pytest.fixture(scope="session")
+def new_database(postgres: str) -> Callable[..., str]:
+    """Makes a database of its own, empty or as another one is, and says its address: new_database(like=None)."""
+    import psycopg
+
+    numbers = count()
+
+    def make(like: str | None = None) -> str:
+        name, template = f"shop_{next(numbers)}", like.rpartition("/")[2] if like else "template0"
+        with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
+            connection.execute(f"create database {name} template {template}")
+        return f"{postgres}/{name}"
+
+    return make
+
+
+@pytest.fixture
+def postgres_url(new_database: Callable[..., str]) -> str:
+    """The address of an empty database that no other test sees."""
+    return new_database()
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[str]:
+    """A Redis of this run's own on a free port of the loopback, behind a password; its address."""
+    with _folder() as folder:
+        port = _free_port()
+        settings = {"port": str(port), "bind": "127.0.0.1", "dir": str(folder), "save": "", "requirepass": "quiet"}
+        command = [_binary("redis-server"), *(part for name, at in settings.items() for part in (f"--{name}", at))]
+        with _running(command, folder, lambda: _listens(port)):
+            yield f"redis://:quiet@127.0.0.1:{port}/0"
+
+
+@pytest.fixture
+def redis_url(redis: str) -> str:
+    """The address of a Redis with nothing in it."""
+    from redis import Redis
+
+    with Redis.from_url(redis) as client:
+        client.flushall()
+    return redis
+
+
+def _binary(name: str) -> str:
+    """A server's program; Debian keeps PostgreSQL's off the path."""
+    found = shutil.which(name) or next(map(str, sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))), None)
+    if found is None:
+        (pytest.fail if SERVERS_REQUIRED else pytest.skip)(f"needs {name}; apt-get install postgresql redis-server")
+    return str(found)
+
+
+def _postgres_user() -> str | None:
+    """PostgreSQL refuses to run as root: it then runs as its own user, whom its package makes."""
+    return "postgres" if os.geteuid() == 0 else None
+
+
+@contextmanager
+def _folder(owner: str | None = None) -> Iterator[Path]:
+    """A folder for a server; not under pytest's, into which only the user of the tests may look."""
+    with tempfile.TemporaryDirectory(prefix="regulars-server-") as folder:
+        if owner:
+            shutil.chown(folder, owner)
+        yield Path(folder)
+
+
+def _free_port() -> int:
+    with socket.socket() as asked:
+        asked.bind(("127.0.0.1", 0))
+        return int(asked.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as asked:
+        return asked.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _lets_in(url: str) -> bool:
+    """PostgreSQL listens a moment before it lets anybody in."""
+    import psycopg
+
+    try:
+        psycopg.connect(f"{url}/postgres").close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+@contextmanager
+def _running(
+    command: list[str], folder: Path, ready: Callable[[], bool], *, user: str | None = None,
+    farewell: signal.Signals = signal.SIGTERM,
+) -> Iterator[None]:  # fmt: skip
+    """A server from when it answers until it is told to go; it goes too when the tests are killed."""
+
+    def go_with_the_tests() -> None:
+        ctypes.CDLL(None).prctl(1, farewell)  # PR_SET_PDEATHSIG
+
+    with (folder / "server.log").open("wb") as log:
+        server = subprocess.Popen(
+            command, cwd=folder, user=user, stdout=log, stderr=log, start_new_session=True,
+            preexec_fn=go_with_the_tests if sys.platform == "linux" else None,
+        )  # fmt: skip
+        try:
+            deadline = time.monotonic() + 30
+            while not ready():
+                if server.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"{command[0]} did not start: {(folder / 'server.log').read_text()[-800:]}")
+                time.sleep(0.02)
+            yield
+        finally:
+            server.send_signal(farewell)
+            server.wait(timeout=20)
 
 
 @pytest.fixture

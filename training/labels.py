@@ -19,6 +19,8 @@ Days = NDArray[np.int64]
 
 #: Enough days for any shop's history, so that (customer, day) fits one sortable integer.
 _DAY_SPAN = 100_000
+#: The share of an offer's days after which who has not redeemed it counts as having passed it over.
+WATCHED = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +84,11 @@ def next_purchase_days(rows: pd.DataFrame, purchases: pd.DataFrame, timezone: st
 
     rows: customer_key, as_of. purchases: customer_key, day; one row a purchase day.
     """
-    asked = local_days(rows["as_of"], timezone)
     known = np.unique(purchases["customer_key"].to_numpy(np.int64))
-    bought = np.sort(_place(known, purchases["customer_key"], _day_numbers(purchases["day"])))
-    here = _place(known, rows["customer_key"], asked)
-    found = np.searchsorted(bought, here)
-    following = np.append(bought, np.iinfo(np.int64).max)[found]
-    same = (following // _DAY_SPAN == here // _DAY_SPAN) & np.isin(rows["customer_key"], known)
-    return np.where(same, following - here + 1, np.nan).astype(np.float64)
+    bought = np.searchsorted(known, purchases["customer_key"].to_numpy(np.int64))
+    asked = np.searchsorted(known, rows["customer_key"].to_numpy(np.int64))
+    here = np.isin(rows["customer_key"], known)
+    return np.where(here, _waits(rows, asked, bought, purchases["day"], timezone), np.nan)
 
 
 def gone_quiet(
@@ -118,6 +117,74 @@ def time_to_next(
     return pd.DataFrame({"duration_days": duration, "observed": observed}, index=rows.index)
 
 
+def spent_next(
+    rows: pd.DataFrame, purchases: pd.DataFrame, *, days: int, calendar: Calendar, until: date | None = None
+) -> NDArray[np.float64]:
+    """What the customer spends in the `days` days from as_of, nothing being 0; NaN while those days still run.
+
+    purchases: customer_key, day, spend; one row a purchase day.
+    """
+    known = np.unique(purchases["customer_key"].to_numpy(np.int64))
+    bought = _place(
+        np.searchsorted(known, purchases["customer_key"].to_numpy(np.int64)), _day_numbers(purchases["day"])
+    )
+    order = np.argsort(bought, kind="stable")
+    piled = np.concatenate([[0.0], np.cumsum(purchases["spend"].to_numpy(np.float64)[order])])
+    asked = local_days(rows["as_of"], calendar.timezone)
+    start = _place(np.searchsorted(known, rows["customer_key"].to_numpy(np.int64)), asked)
+    spent = piled[np.searchsorted(bought[order], start + days)] - piled[np.searchsorted(bought[order], start)]
+    complete = asked + days <= _day_number(until or calendar.known_until)
+    here = np.isin(rows["customer_key"], known)
+    return np.where(complete, np.where(here, np.round(spent, 6), 0.0), np.nan)
+
+
+def needed_next(
+    rows: pd.DataFrame,
+    category_days: pd.DataFrame,
+    *,
+    within: Sequence[int],
+    calendar: Calendar,
+    until: date | None = None,
+) -> pd.DataFrame:
+    """Whether each customer buys from the row's category again within so many days: columns within_DAYS.
+
+    1 for yes, 0 for no, NaN while those days still run. category_days: customer_key, category, day.
+    """
+    waits = _next_need_days(rows, category_days, calendar.timezone)
+    watched = _day_number(until or calendar.known_until) - local_days(rows["as_of"], calendar.timezone)
+    columns = {f"within_{days}": np.where(watched >= days, (waits <= days) * 1.0, np.nan) for days in within}
+    return pd.DataFrame(columns, index=rows.index)
+
+
+def redeemed(
+    rows: pd.DataFrame,
+    redemptions: pd.DataFrame,
+    offers: pd.DataFrame,
+    *,
+    calendar: Calendar,
+    until: date | None = None,
+) -> NDArray[np.float64]:
+    """1 where the customer redeems the row's offer from as_of on, 0 where not; NaN while nobody can say.
+
+    An offer that still runs counts as passed over once it was watched for WATCHED of its days: most redemptions
+    come early, and waiting for the longest campaigns would leave out the latest. rows: customer_key, as_of,
+    offer_key. redemptions: customer_key, offer_key, redeemed_at. offers: offer_key, ends_at.
+    """
+    end = _day_number(until or calendar.known_until)
+    asked = local_days(rows["as_of"], calendar.timezone)
+    told = rows[["customer_key", "offer_key", "as_of"]].assign(row=np.arange(len(rows)))
+    found = told.merge(redemptions, on=["customer_key", "offer_key"])
+    found = found[found["redeemed_at"] >= found["as_of"]]
+    found = found[local_days(found["redeemed_at"], calendar.timezone) < end]
+    taken = np.zeros(len(rows), dtype=bool)
+    taken[found["row"].to_numpy(np.int64)] = True
+    ends = rows["offer_key"].map(offers.drop_duplicates("offer_key").set_index("offer_key")["ends_at"])
+    # The offer's last day is the one before the day on which it has ended.
+    length = np.where(ends.notna(), _days_or_zero(ends, calendar.timezone) - asked, np.inf)
+    seen = (end > asked) & (end - asked >= WATCHED * length)
+    return np.where(taken, 1.0, np.where(seen, 0.0, np.nan))
+
+
 def bought_next(rows: pd.DataFrame, baskets: dict[datetime, pd.DataFrame]) -> pd.Series:
     """Arrays of the products each customer bought in the window after as_of; None where the window is not over.
 
@@ -137,9 +204,36 @@ def bought_next(rows: pd.DataFrame, baskets: dict[datetime, pd.DataFrame]) -> pd
     return answer
 
 
-def _place(known: Days, customer_keys: pd.Series, days: Days) -> Days:
-    """One sortable integer for a customer and a day; the customer's rank stands in, since a key would overflow."""
-    return np.searchsorted(known, customer_keys.to_numpy(np.int64)) * _DAY_SPAN + days
+def _next_need_days(rows: pd.DataFrame, category_days: pd.DataFrame, timezone: str) -> NDArray[np.float64]:
+    """Days from as_of to the next purchase from the row's category, 1 for the day of as_of itself; NaN for none."""
+    customers = np.unique(category_days["customer_key"].to_numpy(np.int64))
+    categories = pd.Index(category_days["category"].unique())
+    bought = np.searchsorted(customers, category_days["customer_key"].to_numpy(np.int64)) * len(categories)
+    bought += categories.get_indexer(category_days["category"])
+    said = categories.get_indexer(rows["category"])
+    asked = np.searchsorted(customers, rows["customer_key"].to_numpy(np.int64)) * len(categories) + said
+    here = np.isin(rows["customer_key"], customers) & (said >= 0)
+    return np.where(here, _waits(rows, asked, bought, category_days["day"], timezone), np.nan)
+
+
+def _waits(rows: pd.DataFrame, asked: Days, bought: Days, days: pd.Series, timezone: str) -> NDArray[np.float64]:
+    """Days from each row's as_of to the next of the days on which the same thing (a number) was bought."""
+    happened = np.sort(_place(bought, _day_numbers(days)))
+    here = _place(asked, local_days(rows["as_of"], timezone))
+    following = np.append(happened, np.iinfo(np.int64).max)[np.searchsorted(happened, here)]
+    same = following // _DAY_SPAN == here // _DAY_SPAN
+    return np.where(same, following - here + 1, np.nan).astype(np.float64)
+
+
+def _place(things: Days, days: Days) -> Days:
+    """One sortable integer for a thing's number and a day; ranks stand in for keys, which would overflow."""
+    return np.asarray(things, dtype=np.int64) * _DAY_SPAN + days
+
+
+def _days_or_zero(instants: pd.Series, timezone: str) -> Days:
+    """Local days, 0 where the instant is unknown."""
+    filled = pd.to_datetime(instants, utc=True).fillna(pd.Timestamp(0, tz="UTC"))
+    return local_days(filled, timezone)
 
 
 def _day_numbers(days: pd.Series) -> Days:

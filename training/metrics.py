@@ -106,6 +106,55 @@ def concordance(waited: Floats, observed: NDArray[np.bool_], expected: Floats) -
     return right / pairs if pairs else float("nan")
 
 
+# Money -----------------------------------------------------------------------------------------------------
+
+
+def money(spent: Floats, expected: Floats) -> dict[str, float]:
+    """How well expected amounts (n,) rank and mean what they say, against what was spent (n,).
+
+    The mean absolute error alone would reward the median, which is too low wherever many spend nothing: read it
+    with the bias of the total and the decile error.
+    """
+    total = float(np.sum(spent))
+    return {
+        "ngini": normalised_gini(spent, expected),
+        "decile_error": decile_error(spent, expected),
+        "mae": float(np.mean(np.abs(expected - spent))) if spent.size else float("nan"),
+        "bias": float(np.sum(expected)) / total - 1 if total > 0 else float("nan"),
+    }
+
+
+def normalised_gini(spent: Floats, expected: Floats) -> float:
+    """The area that the expected order gains over a random one, as a share of what the true order gains.
+
+    Customers of one expectation share their place (Wang, Liu and Miao 2019).
+    """
+    best = _gini(spent, spent)
+    return _gini(spent, expected) / best if best > 0 else float("nan")
+
+
+def _gini(spent: Floats, order_by: Floats) -> float:
+    total = float(np.sum(spent))
+    if total <= 0:
+        return 0.0
+    _, places, counts = np.unique(-order_by, return_inverse=True, return_counts=True)
+    shares = np.concatenate([[0.0], np.cumsum(np.bincount(places, weights=spent)) / total])
+    customers = np.concatenate([[0.0], np.cumsum(counts) / spent.size])
+    return float(np.sum(np.diff(customers) * (shares[1:] + shares[:-1]))) - 1
+
+
+def decile_error(spent: Floats, expected: Floats, bins: int = 10) -> float:
+    """Mean relative gap between said and spent over tenths of the customers, in order of what was said.
+
+    A tenth that spends next to nothing is measured against 2 % of the overall mean, lest it decide alone.
+    """
+    order = np.argsort(expected, kind="stable")
+    least = max(0.02 * float(np.mean(spent)), 1e-9) if spent.size else 1.0
+    parts = [part for part in np.array_split(order, bins) if part.size]
+    gaps = [abs(np.mean(expected[part]) - np.mean(spent[part])) / max(np.mean(spent[part]), least) for part in parts]
+    return float(np.mean(gaps)) if gaps else float("nan")
+
+
 # Rankings --------------------------------------------------------------------------------------------------
 
 
@@ -131,6 +180,34 @@ def ranking(ranked: pd.DataFrame, truth: pd.DataFrame, *, at: Sequence[int] = (1
     return metrics
 
 
+def groups(group: NDArray[np.int64], redeemed: Floats, p: Floats, *, at: int = 10) -> dict[str, float]:
+    """How well offers are ranked within groups (a household and a campaign): means over groups with a redemption.
+
+    MAP is the mean average precision, NDCG@k has the ideal capped at k; offers of one probability keep the
+    frame's order. AUC and AP are over all pairs, wherever they stand.
+    """
+    order = np.lexsort((-p, group))
+    taken, starts = redeemed[order], np.flatnonzero(np.r_[True, np.diff(group[order]) != 0])
+    sizes = np.diff(np.r_[starts, len(order)])
+    place = np.arange(len(order)) - np.repeat(starts, sizes) + 1
+    total = np.add.reduceat(taken, starts) if len(order) else np.empty(0)
+    hits = np.cumsum(taken)
+    before = np.repeat(hits[starts] - taken[starts], sizes) if len(order) else hits
+    judged = total > 0
+    if not judged.any():
+        return dict.fromkeys(("map", f"ndcg_{at}", "auc", "ap"), float("nan")) | {"groups": 0.0}
+    precision = np.add.reduceat(taken * (hits - before) / place, starts)[judged] / total[judged]
+    gain = np.add.reduceat(taken * (place <= at) / np.log2(place + 1), starts)[judged]
+    ideal = np.cumsum(1 / np.log2(np.arange(2, at + 2)))[np.minimum(total[judged], at).astype(int) - 1]
+    return {
+        "map": float(np.mean(precision)),
+        f"ndcg_{at}": float(np.mean(gain / ideal)),
+        "auc": float(roc_auc_score(redeemed, p)) if redeemed.min() < 1 else float("nan"),
+        "ap": float(average_precision_score(redeemed, p)),
+        "groups": float(judged.sum()),
+    }
+
+
 def variety(ranked: pd.DataFrame, *, at: int = 10) -> dict[str, float]:
     """Whether customers are told apart: products shown to anybody, and the share of lists that are nobody else's."""
     top = ranked[ranked["rank"] <= at].sort_values(["customer_key", "rank"])
@@ -141,5 +218,5 @@ def variety(ranked: pd.DataFrame, *, at: int = 10) -> dict[str, float]:
 
 def better(metric: str) -> Callable[[float, float], bool]:
     """Is the first figure better than the second? Errors and losses are better when smaller."""
-    smaller = metric in {"log_loss", "brier", "ece", "crps", "nll"}
+    smaller = metric in {"log_loss", "brier", "ece", "crps", "nll", "mae", "decile_error"}
     return (lambda a, b: a < b) if smaller else (lambda a, b: a > b)

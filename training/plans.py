@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,14 @@ Frame = pd.DataFrame
 LIST_DAYS = 28
 #: How long waiting times are watched when they are judged, where the history is long enough.
 WAIT_DAYS = 90
+#: How far back campaigns are judged: new ones start every few weeks and run for five or more.
+OFFER_DAYS = 63
+#: Fewer lists with a redemption than this say nothing about which of two models is better.
+FEWEST_LISTS = 30
+#: How far ahead needs are foretold; they are judged at the middle one.
+RESTOCK_DAYS = (7, 14, 28)
+#: A need is what was bought on so many days, the last of them not longer ago than a season.
+NEED_TIMES, NEED_DAYS = 3, 120
 #: Differences in the decisive figure below half a percent are ties: twice that is sampling noise on 2,000 customers.
 TIE = 0.005
 
@@ -26,14 +34,22 @@ class Incomparable(Exception):
     """Two models that answer different questions; the message says how they differ."""
 
 
+def _none_of(*columns: str) -> Callable[[], Frame]:
+    return lambda: pd.DataFrame(columns=list(columns))
+
+
 @dataclass(frozen=True, slots=True)
 class World:
-    """What labels are cut from: the shop's days, its purchase days, and what was bought after some moments."""
+    """What labels are cut from: the shop's days, what was bought and when, and which offers were redeemed."""
 
     calendar: labels.Calendar
     purchases: Frame
     baskets: Mapping[Any, Frame]
     churn_days: int
+    value_days: int = 90
+    category_days: Frame = field(default_factory=_none_of("customer_key", "category", "day"))
+    redemptions: Frame = field(default_factory=_none_of("customer_key", "offer_key", "redeemed_at"))
+    offers: Frame = field(default_factory=_none_of("offer_key", "campaign_id", "starts_at", "ends_at"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +58,9 @@ class Plan:
 
     `window` gives the days of its holdout; `label` cuts the outcomes known before a day; `take` says which rows
     count when it is judged; `judge` compares answers with outcomes, and `decisive` is the figure that
-    promotes. The last baseline is the one that a shop with too little history is served.
+    promotes. The last baseline is the one that a shop with too little history is served. `expand` says what a
+    customer's row becomes before training: rows of one category each ("needs") or of one offer each ("offers").
+    The rows of a `spread` plan lie at many moments, and all those from the holdout's start on are judged.
     """
 
     name: str
@@ -56,6 +74,8 @@ class Plan:
     take: Callable[[World, Frame, Any], np.ndarray]
     judge: Callable[[World, Frame, Any, Any], dict[str, float]]
     settings: Callable[[World], dict[str, Any]] = field(default=lambda world: {})
+    expand: Literal["needs", "offers"] | None = None
+    spread: bool = False
 
 
 def _month(world: World) -> int:
@@ -137,6 +157,67 @@ def _judge_curves(world: World, rows: Frame, waits: Frame, survival: np.ndarray)
     )
 
 
+# Offers: which of them are redeemed -------------------------------------------------------------------------
+
+
+def _season(world: World) -> int:
+    """Long enough for several campaigns to start in it."""
+    return max(1, min(OFFER_DAYS, world.calendar.history_days // 4))
+
+
+def _redeemed(world: World, rows: Frame, until: date) -> np.ndarray:
+    return labels.redeemed(rows, world.redemptions, world.offers, calendar=world.calendar, until=until)
+
+
+def _judge_offers(world: World, rows: Frame, redeemed: np.ndarray, p: np.ndarray) -> dict[str, float]:
+    """By household and campaign: that is the list from which somebody chooses."""
+    campaign = rows["offer_key"].map(world.offers.drop_duplicates("offer_key").set_index("offer_key")["campaign_id"])
+    keys = [rows["customer_key"], rows["as_of"], campaign.fillna("")]
+    group = pd.MultiIndex.from_arrays(keys).factorize()[0]
+    figures = metrics.groups(group, redeemed, p)
+    if figures["groups"] < FEWEST_LISTS:
+        figures["map"] = float("nan")
+    sure = metrics.probability(redeemed, p)
+    return figures | {name: sure[name] for name in ("log_loss", "ece", "bias")}
+
+
+# Restock: when a category runs out ---------------------------------------------------------------------------
+
+
+def _needed(world: World, rows: Frame, until: date) -> Frame:
+    return labels.needed_next(rows, world.category_days, within=RESTOCK_DAYS, calendar=world.calendar, until=until)
+
+
+def _regular_needs(world: World, rows: Frame, needed: Frame) -> np.ndarray:
+    """What somebody bought once or long ago is no need that runs out; it would flatter the figures."""
+    known = np.isfinite(needed[f"within_{RESTOCK_DAYS[1]}"].to_numpy())
+    often = (rows["need_times"].to_numpy() >= NEED_TIMES) & (rows["need_recency_days"].to_numpy() <= NEED_DAYS)
+    return known & often
+
+
+def _judge_needs(world: World, rows: Frame, needed: Frame, chances: np.ndarray) -> dict[str, float]:
+    return metrics.probability(needed[f"within_{RESTOCK_DAYS[1]}"].to_numpy(), chances[:, 1])
+
+
+# Value: what they will be worth ------------------------------------------------------------------------------
+
+
+def _value_days(world: World) -> int:
+    return max(1, min(world.value_days, world.calendar.history_days // 4))
+
+
+def _spent(world: World, rows: Frame, until: date) -> np.ndarray:
+    return labels.spent_next(rows, world.purchases, days=_value_days(world), calendar=world.calendar, until=until)
+
+
+def _known(world: World, rows: Frame, outcome: np.ndarray) -> np.ndarray:
+    return np.isfinite(outcome)
+
+
+def _judge_money(world: World, rows: Frame, spent: np.ndarray, expected: np.ndarray) -> dict[str, float]:
+    return metrics.money(spent, expected)
+
+
 PLANS: tuple[Plan, ...] = (
     Plan(
         "recommender", question="Which products will this customer buy in the next four weeks?",
@@ -160,11 +241,32 @@ PLANS: tuple[Plan, ...] = (
         settings=lambda world: {"days": _curve_days(world)},
     ),
 )  # fmt: skip
+#: Written, and joining PLANS (after the recommender; at its end) as soon as their features are there.
+COMING: tuple[Plan, ...] = (
+    Plan(
+        "offers", question="Will this customer redeem this offer if they get it?",
+        service="offers_v1", learner="offers.Offers", baselines=("offers.AffinityRate",),
+        decisive="map", window=_season, label=_redeemed, take=_known, judge=_judge_offers,
+        expand="offers", spread=True,
+    ),
+    Plan(
+        "restock", question="Will this customer buy from this category again within one, two or four weeks?",
+        service="restock_v1", learner="restock.Restock", baselines=("stocks.PairRhythm", "stocks.OwnRate"),
+        decisive="log_loss", window=_month, label=_needed, take=_regular_needs, judge=_judge_needs,
+        expand="needs",
+    ),
+    Plan(
+        "value", question="How much will this customer spend over the value horizon?",
+        service="value_v1", learner="value.Value", baselines=("spending.RateValue", "spending.BgNbdGammaGamma"),
+        decisive="ngini", window=_value_days, label=_spent, take=_known, judge=_judge_money,
+        settings=lambda world: {"horizon_days": _value_days(world)},
+    ),
+)  # fmt: skip
 
 
 def plan(name: str) -> Plan:
     """The plan of this name."""
-    found = {row.name: row for row in PLANS}
+    found = {row.name: row for row in (*PLANS, *COMING)}
     if name not in found:
         raise KeyError(f"no question is called {name!r}; there are {', '.join(found)}")
     return found[name]

@@ -72,7 +72,8 @@ def promote(
 ) -> str:  # fmt: skip
     """Make a version the champion (the newest challenger, if none is named) and publish it to the servers.
 
-    The log is written first and the pointer that servers follow last: a kill in between is healed by doing it again.
+    The log is written first, then the pointer that servers follow, and the challenger keeps its name until both are:
+    a kill in between is healed by doing it again.
     """
     uri = address(shop)
     version = version or registry.alias(uri, name, "challenger")
@@ -81,13 +82,14 @@ def promote(
     registry.facts(uri, name, version)  # raises NoVersion before anything is written to the log
     previous = registry.alias(uri, name, "champion")
     if previous != version:
-        champions.append(
-            shop, name=name, version=version, previous=previous, action=action, why=why, metrics=figures or {}
-        )
+        if not _begun(shop, name, (version, previous, action)):
+            champions.append(
+                shop, name=name, version=version, previous=previous, action=action, why=why, metrics=figures or {}
+            )
         registry.set_alias(uri, name, "champion", version)
+    follow(shop, name)
     if registry.alias(uri, name, "challenger") == version:
         registry.set_alias(uri, name, "challenger", None)
-    follow(shop, name)
     return version
 
 
@@ -95,6 +97,8 @@ def rollback(shop: Shop, name: str) -> str:
     """Go back to the champion before this one, as the promotion log tells it; again goes back one more."""
     current = registry.alias(address(shop), name, "champion")
     moves = champions.history(shop, name)
+    if moves and (moves[-1].version, moves[-1].action) == (current, ROLLED_BACK) and _published(shop, name) != current:
+        return follow(shop, name) or moves[-1].version  # killed on its last step: not one more back, this one
     earlier = [move.previous for move in moves if move.version == current and move.action != ROLLED_BACK]
     if not earlier or earlier[-1] is None:
         raise ShopError(f"{name} has no earlier champion to go back to; see: regulars models")
@@ -141,6 +145,12 @@ def overview(shop: Shop) -> list[dict[str, Any]]:
                 "as_of": facts.params["as_of"], "why": moves[-1].why if moves else "named champion by hand",
             })  # fmt: skip
     return rows
+
+
+def _begun(shop: Shop, name: str, move: tuple[str, str | None, str]) -> bool:
+    """Whether the log ends with this very move: whoever wrote it was killed before the move was made."""
+    moves = champions.history(shop, name)
+    return bool(moves) and (moves[-1].version, moves[-1].previous, moves[-1].action) == move
 
 
 def _published(shop: Shop, name: str) -> str | None:

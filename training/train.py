@@ -71,8 +71,8 @@ def train(
     Where too little is known to learn or to judge, the answer is the plan's simplest baseline, flagged `fallback`.
     """
     holdout = world.calendar.back(plan.window(world))
-    trial = _rows_before(plan, world, frame, holdout)
-    exam = _rows_at(plan, world, frame, holdout)
+    trial = _trial(plan, world, frame, holdout)
+    exam = _exam(plan, world, frame, holdout)
     if len(trial[0]) == 0 or len(exam[0]) < JUDGES:
         return _simplest(plan, world, frame, seed, f"{len(exam[0])} customers to judge on; {JUDGES} are needed")
     contestants, refused = _trials(plan, world, trial, exam, seed, tell)
@@ -96,7 +96,7 @@ def examine(plan: Plan, world: World, frame: pd.DataFrame, model: Model) -> dict
     answered = getattr(model, "horizon_days", asked)
     if answered != asked:
         raise Incomparable(f"it speaks of {answered} days, this night of {asked}")
-    rows, label = _rows_at(plan, world, frame, world.calendar.back(plan.window(world)))
+    rows, label = _exam(plan, world, frame, world.calendar.back(plan.window(world)))
     return plan.judge(world, rows, label, model.score(rows))
 
 
@@ -165,9 +165,20 @@ def _rows_before(plan: Plan, world: World, frame: pd.DataFrame, until: datetime)
     return rows, plan.label(world, rows, world.calendar.day_of(until))
 
 
-def _rows_at(plan: Plan, world: World, frame: pd.DataFrame, moment: datetime) -> tuple[pd.DataFrame, Any]:
-    rows = frame[frame["as_of"] == moment].reset_index(drop=True)
+def _trial(plan: Plan, world: World, frame: pd.DataFrame, holdout: datetime) -> tuple[pd.DataFrame, Any]:
+    """What may be learned from before the holdout; of a spread plan, whose exam is every row from then on, less."""
+    rows, label = _rows_before(plan, world, frame, holdout)
+    return _some(rows, label, (rows["as_of"] < holdout).to_numpy()) if plan.spread else (rows, label)
+
+
+def _exam(plan: Plan, world: World, frame: pd.DataFrame, holdout: datetime) -> tuple[pd.DataFrame, Any]:
+    """The rows that are judged, with all that became of them."""
+    asked = frame["as_of"] >= holdout if plan.spread else frame["as_of"] == holdout
+    rows = frame[asked].reset_index(drop=True)
     label = plan.label(world, rows, world.calendar.known_until)
-    keep = plan.take(world, rows, label)
+    return _some(rows, label, plan.take(world, rows, label))
+
+
+def _some(rows: pd.DataFrame, label: Any, keep: Any) -> tuple[pd.DataFrame, Any]:
     kept = label[keep].reset_index(drop=True) if isinstance(label, pd.DataFrame | pd.Series) else label[keep]
     return rows[keep].reset_index(drop=True), kept

@@ -24,6 +24,8 @@ PACKED = (".gz", ".zst")
 KNOWN = TEXT + LINES + COLUMNS + SHEET
 DELIMITERS = ",;\t|"
 FIRST_LINE_BYTES = 1 << 20
+# Names that rows carry here; a file's own column of that name is called otherwise.
+OURS = ("file_no", "row_no")
 
 
 @dataclass
@@ -33,6 +35,8 @@ class Records:
     connection: duckdb.DuckDBPyConnection
     files: list[Path]
     columns: list[str] = field(default_factory=list)
+    # Whose records changed something; gathered only where somebody wants to know.
+    touched: set[int] | None = None
 
     def __enter__(self) -> "Records":
         return self
@@ -93,11 +97,15 @@ def _listed(files: Sequence[Path]) -> str:
 
 def _connection() -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect()
-    # Rows may be personal: nothing spills to disk in clear.
-    connection.execute("set timezone = 'UTC'; set temp_directory = ''; set enable_progress_bar = false")
-    connection.execute("create table broken (file_no integer, line bigint, reason varchar)")
-    connection.execute("create table raw (file_no integer, row_no bigint)")
+    settle(connection)
+    connection.execute("create temp table raw (file_no integer, row_no bigint)")
     return connection
+
+
+def settle(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make a connection ready for rows. They may be personal: nothing spills to disk in clear."""
+    connection.execute("set timezone = 'UTC'; set temp_directory = ''; set enable_progress_bar = false")
+    connection.execute("create temp table broken (file_no integer, line bigint, reason varchar)")
 
 
 def _append(records: Records, file_no: int, path: Path, required: Sequence[str], mapping: Mapping[str, str]) -> None:
@@ -147,7 +155,8 @@ def _chosen(
 
 def plain_name(name: str) -> str:
     """A column's name as we write it: lower case, words joined by an underscore."""
-    return "_".join(name.replace("\ufeff", "").replace("-", " ").replace("_", " ").lower().split())
+    plain = "_".join(name.replace("\ufeff", "").replace("-", " ").replace("_", " ").lower().split())
+    return f"{plain}_" if plain in OURS else plain
 
 
 def quoted(name: str) -> str:

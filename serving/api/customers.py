@@ -7,27 +7,36 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
 
-from customers import catalogue, profiles, scores
-from serving import answers, desk, roles, visits, writeback
+from customers import profiles
+from serving import answers, desk, roles, visits
+from serving.api import told
 from serving.desk import Desk
+from serving.listings import Profile, Scores
 from serving.problems import Problem
 from serving.schemas import (
+    Channel,
     ChurnAnswer,
     Depth,
     Id,
     ListName,
     NextPurchaseAnswer,
-    Profile,
+    OfferDepth,
+    OffersAnswer,
+    OffersQuestion,
     RecommendationAnswer,
     RecommendationQuestion,
-    Scores,
+    RestockAnswer,
+    RestockQuestion,
+    ValueAnswer,
+    WithinDays,
 )
 
 router = APIRouter(prefix="/v1/customers/{customer_id}", tags=["customers"])
 
+#: Parts of a contact in the words of those who spoke.
+SPOKEN = {"text", "private", "attributes"}
+
 CustomerId = Annotated[Id, Path(description='The id of the shop\'s own system, or "source:id".')]
-#: Products of the kept list that a profile shows.
-SHOWN = 10
 
 
 @router.get("/recommendations")
@@ -42,6 +51,16 @@ def recommendations(
     return answers.recommendations(desk.here(), question)
 
 
+@router.get("/offers")
+def offers(
+    customer_id: CustomerId,
+    n: Annotated[OfferDepth, Query()] = 5,
+    channel: Annotated[Channel | None, Query(description="Only offers that may be made on this channel.")] = None,
+) -> OffersAnswer:
+    """Which offers to make to this customer, and why not the others."""
+    return answers.offers(desk.here(), OffersQuestion(customer_ids=[customer_id], n=n, channel=channel))
+
+
 @router.get("/churn")
 def churn(customer_id: CustomerId) -> ChurnAnswer:
     """How likely this customer is to stay away, and why."""
@@ -54,50 +73,49 @@ def next_purchase(customer_id: CustomerId) -> NextPurchaseAnswer:
     return answers.next_purchase(desk.here(), [customer_id])
 
 
+@router.get("/value")
+def value(customer_id: CustomerId) -> ValueAnswer:
+    """What this customer is expected to spend."""
+    return answers.value(desk.here(), [customer_id])
+
+
+@router.get("/restock")
+def restock(customer_id: CustomerId, within_days: Annotated[WithinDays, Query()] = 14) -> RestockAnswer:
+    """What this customer will need again, and when."""
+    return answers.restock(desk.here(), RestockQuestion(customer_ids=[customer_id], within_days=within_days))
+
+
 @router.get("/scores")
 def kept_scores(customer_id: CustomerId) -> Scores:
     """What each model last said about this customer, with its version and moment."""
     here = desk.here()
-    return Scores(customer_id=customer_id, scores=told(here, _key(here, customer_id)))
+    return Scores(customer_id=customer_id, scores=told.of(here, _key(here, customer_id)))
 
 
 @router.get("")
 def profile(customer_id: CustomerId) -> Profile:
-    """Everything on file; names, addresses and birthdays only for those who serve customers."""
+    """Everything on file; names, addresses, birthdays and what was said only for those who serve customers."""
     here = desk.here()
     key = _key(here, customer_id)
     shown = profiles.show(here.shop, customer_id) or {}
     if visits.current().role not in roles.SEE_PERSONAL:
         shown["profile"] = None
-    return Profile(**{**shown, "customer_id": customer_id, "scores": told(here, key)})
+        shown["interactions"] = [_impersonal(entry) for entry in shown["interactions"]]
+    return Profile(**{**shown, "customer_id": customer_id, "scores": told.of(here, key)})
 
 
-def told(here: Desk, key: int) -> dict[str, dict[str, Any]]:
-    """What every model said last, in the words of its answers."""
-    return {name: _told(here, name, score) for name, score in scores.latest(here.shop, key).items()}
+def unknown() -> Problem:
+    """Said of an id that is nobody's."""
+    return Problem(404, "The shop knows no customer by this id; load customers or sales first.")
 
 
-def _told(here: Desk, name: str, score: scores.Score) -> dict[str, Any]:
-    detail = score.detail
-    said = {"version": score.version, "as_of": score.as_of}
-    if name == "churn":
-        return {**said, "probability": score.value, **detail}
-    if name == "recommender":
-        return {**said, "items": _items(here, detail), "fallback": detail["fallback"]}
-    return {**said, **{part: detail[part] for part in detail if part != "cdf"}}
-
-
-def _items(here: Desk, detail: dict[str, Any]) -> list[dict[str, Any]]:
-    entries = [*writeback.listed(detail, "any")][:SHOWN]
-    names = catalogue.ids_of(here.shop, [product for _, product, *_ in entries])
-    return [
-        {"rank": rank, "product_id": names[product], "score": score, "source": source, "reason": reason}
-        for rank, product, score, source, reason in entries
-    ]
+def _impersonal(entry: dict[str, Any]) -> dict[str, Any]:
+    """A contact without what was said in it."""
+    return {**entry, **dict.fromkeys(SPOKEN & entry.keys())}
 
 
 def _key(here: Desk, customer_id: str) -> int:
     key = profiles.keys_of(here.shop, [customer_id]).get(customer_id)
     if key is None:
-        raise Problem(404, "The shop knows no customer by this id; load customers or sales first.")
+        raise unknown()
     return key

@@ -12,7 +12,8 @@ from starlette.responses import Response
 
 from customers.shop import ShopDown
 from serving import problems, visits
-from serving.api import at_risk, customers
+from serving.api import at_risk, customers, privacy, records
+from serving.console import pages
 from serving.problems import Problem
 
 log = logging.getLogger("regulars.rooms")
@@ -23,6 +24,9 @@ def rooms(openapi: Callable[[], dict[str, Any]]) -> FastAPI:
     app = FastAPI(title="regulars", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.include_router(customers.router)
     app.include_router(at_risk.router)
+    app.include_router(records.router)
+    app.include_router(privacy.router)
+    app.include_router(pages.router)
     app.add_api_route("/openapi.json", lambda: JSONResponse(openapi()), include_in_schema=False)
     for refusal in (Problem, ShopDown):
         app.add_exception_handler(refusal, _refused)

@@ -1,7 +1,7 @@
-"""A corner shop in a temporary home, and a way to hand it files."""
+"""A corner shop in a temporary home, on each of the databases a shop may have, and a way to hand it files."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,16 +14,42 @@ from customers.shop import Shop
 LINES = "order_id,customer_id,product_id,sold_at,quantity,amount\n"
 
 
-@pytest.fixture(scope="session")
-def new_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def new_home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home as `init` leaves it; copying it is quicker than making each anew."""
-    return shop.init(tmp_path_factory.mktemp("new") / "shop", timezone="Europe/Berlin", currency="EUR").home
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "postgresql":
+            patch.setenv("REGULARS_DATABASE_URL", request.getfixturevalue("new_database")())
+        made = shop.init(tmp_path_factory.mktemp("new") / "shop", timezone="Europe/Berlin", currency="EUR")
+    move(made, made.home, made.database_url)
+    return made.home
 
 
 @pytest.fixture
-def corner_shop(new_home: Path, tmp_path: Path) -> Shop:
-    """Open since this morning, in Berlin, with nothing in it."""
-    return shop.open(shutil.copytree(new_home, tmp_path / "shop"))
+def corner_shop(request: pytest.FixtureRequest, new_home: Path, tmp_path: Path) -> Iterator[Shop]:
+    """Open since this morning, in Berlin, with nothing in it; once on SQLite, once on PostgreSQL."""
+    fresh = shop.open(new_home)
+    home = shutil.copytree(new_home, tmp_path / "shop")
+    on_a_server = fresh.database_url.startswith("postgresql")
+    url = request.getfixturevalue("new_database")(fresh.database_url) if on_a_server else f"sqlite:///{home}/shop.db"
+    move(fresh, home, url)
+    here = shop.open(home)
+    yield here
+    database.engine(here).dispose()
+
+
+def move(settled: Shop, home: Path, url: str) -> None:
+    """Say in a home's settings where its database is, and let go of the one that is to be copied."""
+    database.engine(settled).dispose()
+    settings = (home / "regulars.toml").read_text(encoding="utf-8")
+    first = [line for line in settings.splitlines() if not line.startswith("database_url")]
+    (home / "regulars.toml").write_text("\n".join([f'database_url = "{url}"', *first]) + "\n", encoding="utf-8")
+
+
+@pytest.fixture
+def sqlite_shop(tmp_path: Path) -> Shop:
+    """A shop whose database is a file, for what only SQLite has."""
+    return shop.init(tmp_path / "shop")
 
 
 @pytest.fixture

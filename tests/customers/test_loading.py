@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from customers import catalogue, loading, profiles, shop
+from customers import catalogue, instants, loading, profiles, shop
 from customers.loading import Loaded
 from customers.shop import Shop, ShopError
 
@@ -164,8 +164,8 @@ def test_times_without_an_offset_are_the_shops(corner_shop: Shop, sell: Sell, ro
         "2017-10-30T12:00:00.250-0500": "2017-10-30 17:00:00",
     }
     sell(corner_shop, "".join(f"{n},a,x,{time},1,1\n" for n, time in enumerate(times)))
-    query = "select datetime(sold_at / 1000000, 'unixepoch') from transactions order by order_id"
-    assert [at for (at,) in rows(corner_shop, query)] == list(times.values())
+    kept = [at for (at,) in rows(corner_shop, "select sold_at from transactions order by order_id")]
+    assert [f"{instants.from_micros(at):%Y-%m-%d %H:%M:%S}" for at in kept] == list(times.values())
 
 
 def test_missing_columns_are_named_with_those_found(corner_shop: Shop, hand_in: Sell) -> None:
@@ -317,7 +317,8 @@ def test_a_killed_load_leaves_whole_orders_and_can_be_finished(corner_shop: Shop
     finished = loading.load(corner_shop, "transactions", [path])
     assert finished.inserted + finished.unchanged == orders * per_order
     assert finished.unchanged == reached
-    assert rows(corner_shop, "pragma integrity_check") == [("ok",)]
+    if corner_shop.database_url.startswith("sqlite"):
+        assert rows(corner_shop, "pragma integrity_check") == [("ok",)]
     assert rows(corner_shop, "select count(*), sum(amount_minor) from transactions") == [(6_000, 600_000)]
 
 

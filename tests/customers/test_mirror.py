@@ -22,7 +22,7 @@ def held(where: Shop) -> dict[str, pa.Table]:
 
 def test_only_months_that_changed_are_written(corner_shop: Shop, sell: Load) -> None:
     sell(corner_shop, "1,a,x,2017-10-01,1,1\n2,a,x,2017-11-01T10:00Z,1,2\n3,a,x,2017-12-01T10:00Z,1,3\n")
-    assert mirror.refresh(corner_shop) == ["2017-09", "2017-11", "2017-12", "products"]
+    assert mirror.refresh(corner_shop) == ["2017-09", "2017-11", "2017-12", "consents", "interactions", "products"]
     assert mirror.refresh(corner_shop) == []
     sell(corner_shop, "2,a,x,2017-11-01T10:00Z,1,9\n4,a,x,2018-01-01T10:00Z,1,1\n1,a,x,2017-10-01,1,1\n")
     assert mirror.refresh(corner_shop) == ["2017-11", "2018-01"]
@@ -91,11 +91,11 @@ def test_a_month_that_became_empty_leaves_no_file(corner_shop: Shop, sell: Load)
         connection.execute(schema.transactions.delete())
         transactions.mark(connection, {"2017-11"})
     mirror.refresh(corner_shop)
-    assert list(held(corner_shop)) == ["products.parquet"]
+    assert list(held(corner_shop)) == ["consents.parquet", "interactions.parquet", "products.parquet"]
 
 
 def test_an_empty_shop_has_a_catalogue_and_no_months(corner_shop: Shop) -> None:
-    assert mirror.refresh(corner_shop) == ["products"]
+    assert mirror.refresh(corner_shop) == ["consents", "interactions", "products"]
     assert held(corner_shop)["products.parquet"].num_rows == 0
 
 

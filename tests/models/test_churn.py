@@ -115,7 +115,7 @@ def test_the_future_of_the_frame_does_not_change_the_rhythm_of_a_row() -> None:
     early = frame["as_of"] < frame["as_of"].max()
     alone = churn._lesson(frame[early].drop(columns="truth"), quiet[early], H)
     among = churn._lesson(frame.drop(columns="truth"), quiet, H)
-    assert among.start[: len(alone.start)] == pytest.approx(alone.start)
+    assert among.rows.start[: len(alone.rows.start)] == pytest.approx(alone.rows.start)
 
 
 def test_outcomes_that_are_not_known_yet_are_left_out() -> None:

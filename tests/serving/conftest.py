@@ -1,8 +1,8 @@
-"""A small shop behind a counter: two hundred days of sales, three champions, and keys for every role."""
+"""A small shop behind a counter: two hundred days of sales and letters, six champions, and keys for every role."""
 
 import shutil
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -50,6 +50,55 @@ def _sales(customers: int, seed: int = 5) -> pd.DataFrame:
     ).drop_duplicates(["order_id", "line_id"])
 
 
+#: Letters went out on these days, each with coupons for bread, milk, fruit and paper; the last runs still.
+LETTERS = {"winter": 80, "easter": 120, "may": 150, "summer": 190}
+LETTER_DAYS = 21
+TENTH = {"value": 10, "value_kind": "percent"}
+
+
+def _coupons() -> pd.DataFrame:
+    """A coupon a letter and category for those who received it; and some of other kinds."""
+    rows = [
+        {"offer_id": f"{letter}-{category}", "campaign_id": letter, "starts_at": _day(day), "kind": "coupon",
+         "ends_at": _day(day + LETTER_DAYS), "audience": "received", "channels": "post", "categories": category,
+         "value": 1, "value_kind": "amount"}
+        for letter, day in LETTERS.items() for category in CATEGORIES
+    ]  # fmt: skip
+    always = {"starts_at": _day(0), "ends_at": _day(400), "kind": "discount"}
+    rows += [
+        always | {"offer_id": "milk-day", "categories": "milk", "channels": "store"} | TENTH,
+        always | {"offer_id": "by-text", "categories": "bread", "channels": "sms"},
+        always | {"offer_id": "big-basket", "product_ids": "p00;p01", "min_spend": 1000},
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _contacts(sales: pd.DataFrame) -> pd.DataFrame:
+    """Everybody received every letter but the last, which 100 did; who buys of a category often redeems its coupon."""
+    rng = np.random.default_rng(7)
+    rows = []
+    for letter, day in LETTERS.items():
+        for name in sorted(sales["customer_id"].unique())[: 100 if letter == "summer" else None]:
+            rows.append((name, "received", letter, None, day))
+            for category in CATEGORIES if letter != "summer" else ():
+                if rng.random() < _taste(sales, name, category, day):
+                    rows.append((name, "redeemed", letter, f"{letter}-{category}", day + 5))
+    said = pd.DataFrame(rows, columns=["customer_id", "kind", "campaign_id", "offer_id", "day"])
+    ids = [f"i{number}" for number in range(len(said))]
+    return said.assign(interaction_id=ids, happened_at=said["day"].map(_day), channel="post").drop(columns="day")
+
+
+def _taste(sales: pd.DataFrame, name: str, category: str, day: int) -> float:
+    """The chance that somebody redeems a coupon: higher where they bought of its category before."""
+    number = CATEGORIES.index(category)
+    mine = sales[(sales["customer_id"] == name) & (sales["sold_at"] < _day(day))]
+    return min(0.6, 0.02 + 0.03 * (mine["product_id"].str[1:].astype(int) % 4 == number).sum())
+
+
+def _day(day: int) -> str:
+    return (OPENED + timedelta(days=day)).isoformat()
+
+
 def _load(shop, folder: Path, customers: int) -> None:
     from customers import loading, mirror
 
@@ -58,7 +107,11 @@ def _load(shop, folder: Path, customers: int) -> None:
     people.loc[len(people)] = ["quiet", GIVEN, FAMILY, EMAIL]
     products = pd.DataFrame({"product_id": [f"p{n:02d}" for n in range(40)]})
     products = products.assign(name=products["product_id"], category=[CATEGORIES[n % 4] for n in range(40)])
-    for kind, frame in (("customers", people), ("products", products), ("transactions", _sales(customers))):
+    sales = _sales(customers)
+    letters = pd.DataFrame({"customer_id": people["customer_id"][:customers], "purpose": "marketing_post"})
+    letters = letters.assign(state="granted", at=_day(0), source="membership")
+    kinds = {"customers": people, "products": products, "transactions": sales, "offers": _coupons()}
+    for kind, frame in (kinds | {"interactions": _contacts(sales), "consents": letters}).items():
         path = folder / f"{kind}.csv"
         frame.to_csv(path, index=False)
         loading.load(shop, kind, [path])
@@ -66,11 +119,12 @@ def _load(shop, folder: Path, customers: int) -> None:
 
 
 def _publish(shop, features, now: datetime) -> None:
-    """Fit three small models on what happened next, and make them champions of version 1."""
+    """Fit six small models on what happened next, and make them champions of version 1."""
     from features import snapshot
     from models.baselines import BgNbdTiming
     from models.bestsellers import DecayedFrequency
     from models.churn import Churn
+    from models.spending import RateValue
     from training import labels
 
     ledger = shop.home / "ledger"
@@ -79,19 +133,70 @@ def _publish(shop, features, now: datetime) -> None:
     rows = history(features, "churn_v1")
     quiet = labels.gone_quiet(rows, purchases, days=HORIZON_DAYS, calendar=calendar)
     waits = labels.time_to_next(rows, purchases, calendar=calendar)
+    spent = labels.spent_next(rows, purchases, days=HORIZON_DAYS, calendar=calendar)
     later = waits["duration_days"] > 0
+    known = np.isfinite(spent)
     fitted = {
         "churn": Churn.fit(rows, quiet, horizon_days=HORIZON_DAYS),
         "timing": BgNbdTiming.fit(rows[later], waits[later], days=CURVE_DAYS),
         "recommender": DecayedFrequency.fit(history(features, "recommender_v1"), None),
+        "value": RateValue.fit(rows[known], spent[known], horizon_days=HORIZON_DAYS),
+        "offers": _offers_model(shop, features, calendar),
+        "restock": _restock_model(shop, features, calendar),
     }
+    fitted = {n: m for n, m in fitted.items() if m is not None}
     for name, model in fitted.items():
         publish(shop.home, name, "1", model)
 
 
+def _offers_model(shop, features, calendar) -> Any:
+    """What letters came to: who received a coupon and redeemed it."""
+    from customers import interactions, offers
+    from features import appeal
+    from training import labels
+
+    try:
+        from models.offers import Offers
+    except ModuleNotFoundError:
+        return None
+
+    mailings = receipts(shop)
+    book = offers.book(shop)
+    figures = features.history("offers_v1", mailings).rename(columns={"event_timestamp": "as_of"})
+    wanted = mailings.rename(columns={"event_timestamp": "as_of"}).merge(
+        book.offers.loc[book.offers["audience"] == "received", ["offer_key", "starts_at"]],
+        left_on="as_of", right_on="starts_at",
+    )  # fmt: skip
+    prices = pd.read_parquet(features.folder / "prices" / "part.parquet")
+    pairs = appeal.pairs(figures, wanted, book.covers, book.offers, prices)
+    redeemed = labels.redeemed(pairs, interactions.redemptions(shop), book.offers, calendar=calendar)
+    return Offers.fit(pairs, redeemed)
+
+
+def _restock_model(shop, features, calendar) -> Any:
+    """When customers bought of each category again."""
+    from features import needs, snapshot
+    from models.restock import Restock
+    from training import labels
+
+    pairs = needs.pairs(history(features, "restock_v1"))
+    days = snapshot.category_days(
+        shop.home / "ledger", as_of=calendar.as_of, timezone=shop.timezone, start=OPENED.astimezone(UTC)
+    )
+    return Restock.fit(pairs, labels.needed_next(pairs, days, within=(7, 14, 28), calendar=calendar))
+
+
+def receipts(shop) -> pd.DataFrame:
+    """Whom each letter reached on which day: customer_key, event_timestamp."""
+    from customers import interactions
+
+    got = interactions.happened(shop, ["received"])
+    return got[["customer_key", "happened_at"]].set_axis(["customer_key", "event_timestamp"], axis=1)
+
+
 def history(features, service: str) -> pd.DataFrame:
     """Every customer at every moment, with the features of a service."""
-    family = "shelf" if service == "recommender_v1" else "rhythm"
+    family = "rhythm" if service == "churn_v1" else "needs"
     entities = pd.read_parquet(features.folder / family / "part.parquet", columns=["customer_key", "event_timestamp"])
     return features.history(service, entities).rename(columns={"event_timestamp": "as_of"})
 
@@ -107,7 +212,7 @@ def publish(home: Path, name: str, version: str, model, **facts: Any) -> None:
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with features as of its now and three champions of version 1; copy it before changing it."""
+    """A home with features as of its now and six champions of version 1; copy it before changing it."""
     from customers import clock
     from customers import shop as shops
     from features import snapshot
@@ -118,7 +223,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _load(shop, folder, customers=150)
     now = clock.now(shop)
     moments = [now - timedelta(days=days) for days in (0, 30, 58, 86, 114)]
-    snapshot.write(shop.home / "ledger", shop.home / "features", as_of=now, moments=moments, timezone=shop.timezone)
+    snapshot.write(
+        shop.home / "ledger", shop.home / "features", as_of=now, moments=moments, timezone=shop.timezone,
+        receipts=receipts(shop),
+    )  # fmt: skip
     features = desk.of(shop).features
     features.apply()
     features.materialise(now)
@@ -151,7 +259,7 @@ def run_night(shop) -> tuple[int, int]:
 
     here = desk.of(shop)
     here.features.apply()  # the home was copied, and Feast knows where its files lay
-    champions = {name: here.champion(name) for name in desk.MODELS}
+    champions = {name: champion for name in desk.MODELS if (champion := here.champions.get(name))}
     speakers = {name: (champion.version, champion.model) for name, champion in champions.items()}
     stand_ins = {name for name, champion in champions.items() if answers.stands_in(champion)}
     return writeback.everyone(shop, here.features, speakers, here.now(), stand_ins=stand_ins)

@@ -1,0 +1,138 @@
+"""Interactions: what was sent, opened, clicked, said and asked between the shop and a customer.
+
+What was written or said in person is sealed under that customer's own key.
+"""
+
+import json
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any
+
+import pandas as pd
+import sqlalchemy as sa
+
+from customers import database, vault
+from customers.instants import from_micros, micros
+from customers.schema import interactions, offers, person_keys
+from customers.shop import Shop
+
+CHANNELS = ("email", "sms", "phone", "store", "web", "app", "post", "social", "device")
+KINDS = (
+    "sent",
+    "received",
+    "opened",
+    "clicked",
+    "visited",
+    "viewed",
+    "enquiry",
+    "complaint",
+    "call",
+    "review",
+    "survey",
+    "redeemed",
+    "unsubscribed",
+)
+STATUSES = ("open", "answered", "closed")
+PURPOSE = "interaction"
+MIRROR_MARK = "interactions"
+UNANSWERED = (interactions.c.kind == "complaint") & (
+    interactions.c.status.is_(None) | (interactions.c.status == "open")
+)
+TOLD = (
+    "interaction_id",
+    "source",
+    "channel",
+    "kind",
+    "status",
+    "owner",
+    "campaign_id",
+    "offer_id",
+    "product_id",
+    "rating",
+    "attribution_token",
+)
+HAPPENED = ("customer_key", "kind", "happened_at", "campaign_id", "offer_id", "channel")
+
+
+def happened(shop: Shop, kinds: Collection[str], *, as_of: datetime | None = None) -> pd.DataFrame:
+    """The interactions of these kinds that were known before a moment, or all: customer, kind, time and what about."""
+    query = sa.select(*(interactions.c[name] for name in HAPPENED)).where(interactions.c.kind.in_(list(kinds)))
+    query = _before(query, as_of).order_by(interactions.c.happened_at, interactions.c.customer_key)
+    with database.reading(shop) as connection:
+        frame = pd.DataFrame(connection.execute(query).tuples().all(), columns=list(HAPPENED))
+    return _timed(frame, "happened_at")
+
+
+def redemptions(shop: Shop, as_of: datetime | None = None) -> pd.DataFrame:
+    """Who redeemed which offer and when; of an offer id that several sources use, that of the interaction's own."""
+    columns = ["customer_key", "offer_key", "redeemed_at"]
+    said = interactions.c
+    query = sa.select(said.source, said.interaction_id, said.customer_key, said.offer_id, said.happened_at).where(
+        said.kind == "redeemed", said.offer_id.is_not(None)
+    )
+    with database.reading(shop) as connection:
+        redeemed = pd.DataFrame(
+            connection.execute(_before(query, as_of)).tuples().all(),
+            columns=["source", "interaction_id", "customer_key", "offer_id", "redeemed_at"],
+        )
+        known = pd.DataFrame(
+            connection.execute(sa.select(offers.c.offer_id, offers.c.source, offers.c.offer_key)).tuples().all(),
+            columns=["offer_id", "offered_by", "offer_key"],
+        )
+    pairs = redeemed.merge(known, on="offer_id")
+    own = pairs["source"] == pairs["offered_by"]
+    alone = ~pairs.duplicated(["source", "interaction_id"], keep=False)
+    frame = pairs.loc[own | alone, columns].sort_values(["redeemed_at", "customer_key", "offer_key"])
+    return _timed(frame.reset_index(drop=True), "redeemed_at")
+
+
+def open_complaints(shop: Shop) -> dict[int, int]:
+    """How many complaints of each customer nobody has answered yet; customers without one are left out."""
+    query = sa.select(interactions.c.customer_key, sa.func.count()).where(UNANSWERED)
+    with database.reading(shop) as connection:
+        return dict(connection.execute(query.group_by(interactions.c.customer_key)).tuples().all())
+
+
+def unanswered(connection: sa.Connection, key: int) -> int:
+    """How many complaints of one customer nobody has answered yet."""
+    query = sa.select(sa.func.count()).select_from(interactions)
+    return connection.execute(query.where(UNANSWERED, interactions.c.customer_key == key)).scalar_one()
+
+
+def told(connection: sa.Connection, shop: Shop, key: int, count: int) -> list[dict[str, Any]]:
+    """The latest interactions of a customer, the newest first; `text` and `private` are what lay sealed."""
+    query = interactions.select().where(interactions.c.customer_key == key)
+    query = query.order_by(interactions.c.happened_at.desc(), interactions.c.source, interactions.c.interaction_id)
+    rows = list(connection.execute(query.limit(count)))
+    return [_told(row, said) for row, said in zip(rows, opened(connection, shop, key, rows), strict=True)]
+
+
+def opened(connection: sa.Connection, shop: Shop, key: int, rows: Sequence[sa.Row]) -> list[dict[str, Any]]:
+    """What was said in each of a customer's interactions: its sealed fields, `text` and others."""
+    query = sa.select(person_keys.c.wrapped).where(person_keys.c.customer_key == key)
+    wrapped = connection.execute(query).scalar()
+    safe = vault.of(shop)
+    return [safe.open(key, wrapped, row.sealed_text, PURPOSE) if wrapped and row.sealed_text else {} for row in rows]
+
+
+def _told(row: sa.Row, said: dict[str, Any]) -> dict[str, Any]:
+    plain = {name: getattr(row, name) for name in TOLD}
+    return {
+        **plain,
+        "happened_at": from_micros(row.happened_at),
+        "text": said.pop("text", None),
+        "private": said,
+        "attributes": json.loads(row.attributes or "{}"),
+    }
+
+
+def _before(query: sa.Select, as_of: datetime | None) -> sa.Select:
+    if as_of is None:
+        return query
+    return query.where(interactions.c.known_at < micros(as_of), interactions.c.happened_at < micros(as_of))
+
+
+def _timed(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    times = pd.to_datetime(frame[name].astype("int64"), unit="us", utc=True).astype("datetime64[us, UTC]")
+    keys = {column: "int64" for column in frame.columns if column.endswith("_key")}
+    return frame.assign(**{name: times}).astype(keys)

@@ -1,0 +1,196 @@
+"""Appeal: how well an offer suits a customer, from what they buy of the products it is for, and how they respond."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from features import engagement, goods
+
+#: Names of the shelf's lists, and what is made of them for an offer.
+SUMS = {"weights_28d": "affinity_28d", "weights_84d": "affinity_84d", "weights_120d": "affinity_120d", "times": "times"}
+#: What is known of the customer whatever the offer, and what holds for one who was never sent any.
+RESPONSE = {
+    "response_rate": engagement.USUAL_RESPONSE,
+    "campaigns_received": 0.0,
+    "campaigns_redeemed": 0.0,
+    "redeemed_total": 0.0,
+    "redeemed_90d": 0.0,
+    "redeemed_recency_days": np.nan,
+    "redeemed_per_campaign": np.nan,
+    "received_recency_days": np.nan,
+}
+COLUMNS = (
+    *SUMS.values(),
+    "last_days",
+    "products_bought",
+    "products_share",
+    "affinity_share",
+    "affinity_rank",
+    "affinity_lead",
+    "rivals",
+    "breadth",
+    "popularity",
+    "price",
+    "price_ratio",
+    "discount",
+    "days_left",
+    "shelf_size",
+    "shelf_weight",
+    *RESPONSE,
+)
+KEYS = ["customer_key", "as_of", "offer_key"]
+#: A table of so many customers and offers is laid out at once; more are taken in turns.
+CELLS = 20_000_000
+
+
+def pairs(
+    figures: pd.DataFrame, wanted: pd.DataFrame, covers: pd.DataFrame, offers: pd.DataFrame, prices: pd.DataFrame
+) -> pd.DataFrame:
+    """A row for each wanted (customer_key, as_of, offer_key), in their order and index: these keys, then COLUMNS.
+
+    figures: rows of service offers_v1 with customer_key and as_of, once each; a wanted pair without one is of a
+    customer of whom nothing is known. covers: offer_key, product_key. offers: offer_key, ends_at, value,
+    value_kind. prices: product_key, event_timestamp, price, sold; the latest moment not after as_of counts.
+    """
+    rows = _rows(figures, wanted)
+    made = {name: np.full(len(wanted), np.nan) for name in COLUMNS}
+    for moment, places in wanted.groupby("as_of", sort=True).indices.items():
+        wares = goods.of(covers, prices, moment, wanted["offer_key"].to_numpy()[places])
+        for some in _turns(rows[places], len(wares.offers)):
+            for name, values in _suited(figures, rows[places[some]], wares, wares.places[some]).items():
+                made[name][places[some]] = values
+    made |= _terms(wanted, offers, made["price"])
+    for name, usual in RESPONSE.items():
+        made[name] = _filled(figures, name, rows, usual)
+    frame = pd.DataFrame({**{key: wanted[key] for key in KEYS}, **{name: made[name] for name in COLUMNS}})
+    return frame.assign(**_rivals(frame))
+
+
+def _rows(figures: pd.DataFrame, wanted: pd.DataFrame) -> np.ndarray:
+    """Where the figures of each wanted pair are, -1 for nowhere."""
+    keys = pd.MultiIndex.from_arrays([figures["customer_key"], figures["as_of"]])
+    return keys.get_indexer(pd.MultiIndex.from_arrays([wanted["customer_key"], wanted["as_of"]]))
+
+
+def _turns(rows: np.ndarray, offers: int) -> Iterator[np.ndarray]:
+    """The pairs of a moment, so many customers at a time."""
+    customers, places = np.unique(rows, return_inverse=True)
+    at_once = max(1, CELLS // max(offers, 1))
+    if len(customers) <= at_once:
+        yield np.arange(len(rows))
+        return
+    for start in range(0, len(customers), at_once):
+        yield np.flatnonzero((places >= start) & (places < start + at_once))
+
+
+@dataclass(frozen=True, slots=True)
+class _Shelves:
+    """The shelves of some customers, product after product: whose each is, and its numbers."""
+
+    owners: np.ndarray
+    products: np.ndarray
+    numbers: dict[str, np.ndarray]
+
+    @classmethod
+    def read(cls, figures: pd.DataFrame, rows: np.ndarray) -> "_Shelves":
+        lists = figures["product_keys"].to_numpy()[rows]
+        filled = np.array([each is not None and len(each) > 0 for each in lists], dtype=bool)
+        lengths = [len(each) for each in lists[filled]]
+        numbers = {name: _flat(figures[name].to_numpy()[rows][filled]) for name in (*SUMS, "last_days")}
+        products = _flat(lists[filled], "int64")
+        return cls(np.repeat(np.flatnonzero(filled), lengths), products, numbers)
+
+
+def _suited(figures: pd.DataFrame, rows: np.ndarray, wares: goods.Goods, offers: np.ndarray) -> dict[str, np.ndarray]:
+    """What the customers of some pairs bought of the products of their offers."""
+    people, person = np.unique(rows, return_inverse=True)
+    unknown = people < 0
+    shelves = _Shelves.read(figures.iloc[:0] if unknown.all() else figures, people[~unknown])
+    owners = shelves.owners + int(unknown.any())  # the unknown, if any, come first, as nobody's -1 does
+    cells = np.full(len(people) * len(wares.offers), -1, dtype="int32")
+    cells[person * len(wares.offers) + offers] = np.arange(len(rows), dtype="int32")
+    first = cells[person * len(wares.offers) + offers]  # a pair asked twice is worked out once
+
+    found = goods.find(wares.products, shelves.products)
+    mine = np.flatnonzero(found >= 0)
+    counts = wares.starts[found[mine] + 1] - wares.starts[found[mine]]
+    entries = np.repeat(mine, counts)
+    within = np.arange(len(entries)) - np.repeat(np.cumsum(counts) - counts, counts)
+    hit = cells[owners[entries] * len(wares.offers) + wares.owners[wares.starts[found[entries]] + within]]
+    entries, hit = entries[hit >= 0], hit[hit >= 0]
+
+    paid = _paid(wares, shelves.products)
+    made = {to: np.bincount(hit, shelves.numbers[name][entries], minlength=len(rows)) for name, to in SUMS.items()}
+    made["last_days"] = _least(hit, shelves.numbers["last_days"][entries], len(rows))
+    made["products_bought"] = np.bincount(hit, minlength=len(rows)).astype("float64")
+    weights = shelves.numbers["weights_84d"]
+    own = _priced(hit, paid[entries], weights[entries], len(rows))
+    usual = _priced(owners, paid, weights, len(people))[person]
+    sizes = np.bincount(owners, minlength=len(people)).astype("float64")[person]
+    total = np.bincount(owners, weights, minlength=len(people))[person]
+
+    made = {name: values[first] for name, values in made.items()}
+    price = np.where(np.isnan(own[first]), wares.price[offers], own[first])
+    return made | {
+        "products_share": over(made["products_bought"], wares.breadth[offers]),
+        "affinity_share": over(made["affinity_84d"], total),
+        "breadth": wares.breadth[offers],
+        "popularity": wares.popularity[offers],
+        "price": price,
+        "price_ratio": over(price, usual),
+        "shelf_size": sizes,
+        "shelf_weight": total,
+    }
+
+
+def _terms(wanted: pd.DataFrame, offers: pd.DataFrame, price: np.ndarray) -> dict[str, np.ndarray]:
+    """What an offer gives, of the price, and how long it stands."""
+    named = offers.set_index("offer_key")[["ends_at", "value", "value_kind"]].reindex(wanted["offer_key"])
+    value, kind = named["value"].to_numpy("float64"), named["value_kind"].to_numpy()
+    share = np.where(kind == "percent", value / 100, np.where(kind == "amount", over(value, price), np.nan))
+    left = pd.to_datetime(named["ends_at"], utc=True).to_numpy() - pd.to_datetime(wanted["as_of"], utc=True).to_numpy()
+    return {"discount": np.clip(share, 0.0, 1.0), "days_left": left / np.timedelta64(1, "D")}
+
+
+def _rivals(frame: pd.DataFrame) -> dict[str, np.ndarray]:
+    """How an offer stands among the others that the customer may be made."""
+    together = frame.groupby(["customer_key", "as_of"], sort=False)["affinity_84d"]
+    return {
+        "affinity_rank": together.rank(method="min", ascending=False).to_numpy("float64"),
+        "affinity_lead": over(frame["affinity_84d"].to_numpy(), together.transform("max").to_numpy()),
+        "rivals": together.transform("size").to_numpy("float64"),
+    }
+
+
+def _filled(figures: pd.DataFrame, name: str, rows: np.ndarray, usual: float) -> np.ndarray:
+    if not len(figures):
+        return np.full(len(rows), usual)
+    known = figures[name].to_numpy("float64")
+    return np.where((rows < 0) | np.isnan(known[rows]), usual, known[rows])
+
+
+def _paid(wares: goods.Goods, products: np.ndarray) -> np.ndarray:
+    found = goods.find(wares.priced, products)
+    return np.where(found < 0, np.nan, wares.paid[found] if len(wares.paid) else np.nan)
+
+
+def _priced(groups: np.ndarray, paid: np.ndarray, weights: np.ndarray, count: int) -> np.ndarray:
+    known = ~np.isnan(paid)
+    return goods.mean(groups[known], paid[known], count, weights[known])
+
+
+def _least(groups: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
+    least = np.full(count, np.inf)
+    np.minimum.at(least, groups, values)
+    return np.where(np.isinf(least), np.nan, least)
+
+
+def _flat(lists: np.ndarray, kind: str = "float64") -> np.ndarray:
+    return np.concatenate(lists).astype(kind) if len(lists) else np.empty(0, kind)
+
+
+def over(part: np.ndarray, of: np.ndarray) -> np.ndarray:
+    """part / of, and NaN where there is nothing to divide by."""
+    return np.divide(part, of, out=np.full(len(part), np.nan), where=of > 0)

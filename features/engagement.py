@@ -1,0 +1,125 @@
+"""Engagement: what a customer was sent, what they did about it, and how long that is ago."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import ibis
+import ibis.expr.types as ir
+
+from features import engine
+
+if TYPE_CHECKING:
+    from feast import FeatureView
+
+WINDOWS = (28, 90)
+#: What the shop does to reach somebody, by letter or by wire.
+REACHING = ("received", "sent")
+#: What a customer does of their own accord.
+ACTIONS = ("opened", "clicked", "viewed", "visited", "redeemed")
+#: A customer of whom little is known answers about as often as others: one campaign in ten, worth five campaigns.
+USUAL_RESPONSE, USUAL_CAMPAIGNS = 0.1, 5
+
+SEEN = ibis.table(
+    {
+        "customer_key": "int64",
+        "as_of": "timestamp('UTC')",
+        "age_days": "int64",
+        "kind": "string",
+        "campaign_id": "string",
+    },
+    name="interactions_seen",
+)
+
+
+def columns(seen: ir.Table) -> dict[str, ir.Value]:
+    """How a customer answers the shop, over the interactions seen from a moment."""
+    reached = {"received_total": total(seen, *REACHING), "received_recency_days": recency_days(seen, *REACHING)}
+    reached |= {f"received_{w}d": within(seen, w, *REACHING) for w in WINDOWS}
+    done: dict[str, ir.Value] = {}
+    for action in ACTIONS:
+        done |= {f"{action}_total": total(seen, action), f"{action}_recency_days": recency_days(seen, action)}
+        done |= {f"{action}_{w}d": within(seen, w, action) for w in WINDOWS}
+    named = reached | done | {feature.__name__: feature(seen) for feature in FEATURES}
+    return {name: column.cast("float64") for name, column in named.items()}
+
+
+def total(seen: ir.Table, *kinds: str) -> ir.Value:
+    """How often it happened at all."""
+    return seen.kind.isin(kinds).sum()
+
+
+def within(seen: ir.Table, days: int, *kinds: str) -> ir.Value:
+    """How often it happened within the last days."""
+    return (seen.kind.isin(kinds) & (seen.age_days <= days)).sum()
+
+
+def recency_days(seen: ir.Table, *kinds: str) -> ir.Value:
+    """Days since it last happened, by the shop's calendar; NULL if it never did."""
+    return seen.age_days.min(where=seen.kind.isin(kinds))
+
+
+def campaigns_received(seen: ir.Table) -> ir.Value:
+    """Different campaigns that reached them."""
+    return seen.campaign_id.nunique(where=seen.kind.isin(REACHING))
+
+
+def campaigns_redeemed(seen: ir.Table) -> ir.Value:
+    """Different campaigns of which they used an offer."""
+    return seen.campaign_id.nunique(where=seen.kind == "redeemed")
+
+
+def response_rate(seen: ir.Table) -> ir.Value:
+    """Campaigns of which they used an offer, of those that reached them; drawn to the usual while there are few."""
+    reached = ibis.greatest(campaigns_received(seen), campaigns_redeemed(seen))
+    return engine.ratio(
+        campaigns_redeemed(seen) + USUAL_RESPONSE * USUAL_CAMPAIGNS, reached + float(USUAL_CAMPAIGNS)
+    )
+
+
+def redeemed_per_campaign(seen: ir.Table) -> ir.Value:
+    """Offers they use of a campaign of which they use any; NULL if they never did."""
+    return engine.ratio(total(seen, "redeemed"), campaigns_redeemed(seen))
+
+
+def complaints_total(seen: ir.Table) -> ir.Value:
+    """How often they complained."""
+    return total(seen, "complaint")
+
+
+def complaints_90d(seen: ir.Table) -> ir.Value:
+    """How often they complained within the last 90 days."""
+    return within(seen, 90, "complaint")
+
+
+def unsubscribed_total(seen: ir.Table) -> ir.Value:
+    """How often they asked to be left alone."""
+    return total(seen, "unsubscribed")
+
+
+def contact_recency_days(seen: ir.Table) -> ir.Value:
+    """Days since the shop and they last had to do with each other, purchases aside."""
+    return seen.age_days.min()
+
+
+FEATURES = (
+    campaigns_received,
+    campaigns_redeemed,
+    response_rate,
+    redeemed_per_campaign,
+    complaints_total,
+    complaints_90d,
+    unsubscribed_total,
+    contact_recency_days,
+)
+
+
+def names() -> list[str]:
+    """The columns in their order, without computing any."""
+    return list(columns(SEEN))
+
+
+def view(folder: Path) -> "FeatureView":
+    """What Feast is told about this family; the numbers lie in folder/engagement/part.parquet."""
+    from features import views
+
+    return views.of_numbers("engagement", folder, names())

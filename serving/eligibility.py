@@ -1,0 +1,201 @@
+"""Eligibility: which offers may be made to a customer at all, and of every other the first reason why not.
+
+What is true of an offer for everybody is looked at first, and what a customer has not allowed before anything
+that they did: a reason must not tell of purchases that nobody was allowed to look at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+Flags = NDArray[np.bool_]
+Codes = NDArray[np.int8]
+
+#: Where nobody has to be written to, nobody has to be asked.
+OPEN_CHANNELS = ("store", "web", "device")
+#: A customer who would have to spend so many times their usual basket is not helped by an offer.
+OUT_OF_REACH = 2.0
+
+#: What each code stands for, in words; 0 is an offer that may be made.
+REASONS = (
+    "",
+    "it has ended",
+    "it has not begun yet",
+    "its budget is spent",
+    "nothing that it is for is sold here",
+    "all that it is for is sold out",
+    "it is for sensitive products, which this customer has not allowed to be looked at",
+    "the customer has not allowed any of its channels",
+    "it is only for those who received its campaign",
+    "it is for a segment that the shop does not know",
+    "the customer is not in its segment",
+    "its minimum spend is more than twice their usual basket",
+    "the customer has redeemed it already",
+    "it is not made on this channel",
+    "the customer has not allowed this channel",
+    "it was left out of the question",
+)
+_NOT_ON_CHANNEL, _CHANNEL_NOT_ALLOWED, _LEFT_OUT = range(13, 16)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The offers as they lie on the table, a row each, and what holds for each of them whoever asks.
+
+    `offers` has the columns of the book; `empty`, `sold_out` and `spent` are flags in its order.
+    """
+
+    offers: pd.DataFrame
+    empty: Flags
+    sold_out: Flags
+    spent: Flags
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """What each is called."""
+        return self.offers["offer_id"].tolist()
+
+    @cached_property
+    def ends(self) -> NDArray[np.int64]:
+        """When each ends, as a number that rises with time."""
+        return self.offers["ends_at"].to_numpy(np.int64)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is known of the customers who ask, a row each.
+
+    `channels`: those on which each may be contacted. `sensitive`: whether their sensitive purchases may be looked
+    at. `basket`: the value of their usual basket, NaN where unknown. `received` and `redeemed`: pairs of rows and
+    campaign ids, and of rows and offer ids. `segments`: the rows in each segment that the shop knows.
+    """
+
+    channels: Sequence[Collection[str]]
+    sensitive: Flags
+    basket: NDArray[np.float64]
+    received: pd.DataFrame
+    redeemed: pd.DataFrame
+    segments: Mapping[str, Collection[int]]
+
+    def __len__(self) -> int:
+        return len(self.channels)
+
+
+def lay_out(offers: pd.DataFrame, covers: pd.DataFrame, *, sold_out: Collection[int], redeemed: pd.Series) -> Table:
+    """The table of these offers; `sold_out` products, and how often each offer key was redeemed by anybody."""
+    keys = offers["offer_key"]
+    gone = covers["product_key"].isin(list(sold_out)).groupby(covers["offer_key"]).mean()
+    times = keys.map(redeemed).fillna(0).to_numpy(np.float64)
+    value = offers["value"].where(offers["value_kind"] == "amount").to_numpy(np.float64)
+    budget = offers["budget"].to_numpy(np.float64)
+    given = np.where(times > 0, times * np.nan_to_num(value), 0.0)
+    return Table(
+        offers=offers.reset_index(drop=True),
+        empty=~keys.isin(covers["offer_key"].unique()).to_numpy(bool),
+        sold_out=(keys.map(gone) == 1).to_numpy(bool),
+        spent=np.isfinite(budget) & (given >= budget),
+    )
+
+
+def judge(table: Table, standing: Standing, *, now: datetime) -> Codes:
+    """A code a customer (row) and offer (column): 0 where it may be made, else the first reason why not."""
+    verdict = np.zeros((len(standing), len(table.offers)), np.int8)
+    for code, rule in enumerate(_rules(now), start=1):
+        against = rule(table, standing)
+        verdict[(verdict == 0) & against] = code
+    return verdict
+
+
+def wished(
+    verdict: Codes, table: Table, standing: Standing, *, channel: str | None = None, exclude: Collection[str] = ()
+) -> Codes:
+    """The same verdict, narrowed to what a question asks for: one channel, and none of the excluded offers."""
+    narrowed = verdict.copy()
+    if channel is not None:
+        elsewhere = np.array([bool(len(on)) and channel not in on for on in table.offers["channels"]], bool)
+        refused = np.array([channel not in (*OPEN_CHANNELS, *mine) for mine in standing.channels], bool)
+        narrowed[(narrowed == 0) & elsewhere] = _NOT_ON_CHANNEL
+        narrowed[(narrowed == 0) & refused[:, None]] = _CHANNEL_NOT_ALLOWED
+    left_out = table.offers["offer_id"].isin(list(exclude)).to_numpy(bool)
+    narrowed[(narrowed == 0) & left_out] = _LEFT_OUT
+    return narrowed
+
+
+Rule = Callable[[Table, Standing], Flags]
+
+
+def _rules(now: datetime) -> tuple[Rule, ...]:
+    """In the order of REASONS, after the first."""
+    return (
+        lambda table, standing: (table.offers["ends_at"] <= now).to_numpy(bool),
+        lambda table, standing: (table.offers["starts_at"] > now).to_numpy(bool),
+        lambda table, standing: table.spent,
+        lambda table, standing: table.empty,
+        lambda table, standing: table.sold_out,
+        lambda table, standing: ~standing.sensitive[:, None] & table.offers["sensitive"].to_numpy(bool),
+        _unreachable,
+        _not_received,
+        _unknown_segment,
+        _outside_segment,
+        _out_of_reach,
+        _redeemed,
+    )
+
+
+def _unreachable(table: Table, standing: Standing) -> Flags:
+    """Offers made on channels of which a customer allows none; one without channels can be made anywhere."""
+    names = sorted({name for on in table.offers["channels"] for name in on})
+    made_on = np.array([[name in on for name in names] for on in table.offers["channels"]], bool)
+    made_on = made_on.reshape(len(table.offers), len(names))
+    may = np.array([[name in (*OPEN_CHANNELS, *mine) for name in names] for mine in standing.channels], bool)
+    may = may.reshape(len(standing), len(names))
+    reached = may.astype(np.float32) @ made_on.T.astype(np.float32) > 0
+    return ~reached & made_on.any(axis=1)
+
+
+def _not_received(table: Table, standing: Standing) -> Flags:
+    campaigns = pd.Index(table.offers["campaign_id"].dropna().unique())
+    got = _crossed(standing.received, campaigns, len(standing))
+    column = campaigns.get_indexer(table.offers["campaign_id"])
+    mine = np.where(column >= 0, got[:, column] if len(campaigns) else False, False)
+    return np.asarray(~mine & (table.offers["audience"] == "received").to_numpy(bool))
+
+
+def _unknown_segment(table: Table, standing: Standing) -> Flags:
+    segment = table.offers["segment"]
+    return (segment.notna() & ~segment.isin(list(standing.segments))).to_numpy(bool)
+
+
+def _outside_segment(table: Table, standing: Standing) -> Flags:
+    outside = np.zeros((len(standing), len(table.offers)), bool)
+    for column, segment in enumerate(table.offers["segment"]):
+        if segment in standing.segments:
+            outside[:, column] = ~np.isin(np.arange(len(standing)), list(standing.segments[segment]))
+    return outside
+
+
+def _out_of_reach(table: Table, standing: Standing) -> Flags:
+    least = table.offers["min_spend"].to_numpy(np.float64)
+    return np.asarray(least > OUT_OF_REACH * standing.basket[:, None])  # nothing is out of reach of an unknown basket
+
+
+def _redeemed(table: Table, standing: Standing) -> Flags:
+    ids = pd.Index(table.offers["offer_id"].unique())
+    used = _crossed(standing.redeemed, ids, len(standing))
+    return used[:, ids.get_indexer(table.offers["offer_id"])]
+
+
+def _crossed(pairs: pd.DataFrame, names: pd.Index, rows: int) -> Flags:
+    """Pairs of (row, name) as a cross in each cell of a table, rows down and names across."""
+    crossed = np.zeros((rows, len(names)), bool)
+    columns = names.get_indexer(pd.Index(pairs.iloc[:, 1]))
+    known = columns >= 0
+    crossed[pairs.iloc[:, 0].to_numpy(np.int64)[known], columns[known]] = True
+    return crossed

@@ -1,0 +1,65 @@
+"""Goods: what there is to sell and to offer now, read once, and again only when something of it has changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+
+import pandas as pd
+
+from customers import catalogue, interactions, offers
+from customers.shop import Shop
+
+
+@dataclass(frozen=True, slots=True)
+class Goods:
+    """The book of offers, the products that nobody can have now, and those that not everybody may be shown."""
+
+    book: offers.Book
+    sold_out: frozenset[int]
+    sensitive: frozenset[int]
+    #: All of whose products are sensitive; of any other, what is known comes from the products that are not.
+    sensitive_categories: frozenset[str]
+
+    def running(self, now: datetime) -> Goods:
+        """The same, with the offers alone that can be used at this moment."""
+        offers_, covers = self.book.offers, self.book.covers
+        offers_ = offers_[(offers_["starts_at"] <= now) & (offers_["ends_at"] > now)].reset_index(drop=True)
+        covers = covers[covers["offer_key"].isin(offers_["offer_key"])].reset_index(drop=True)
+        return replace(self, book=offers.Book(offers_, covers))
+
+
+def of(shop: Shop) -> Goods:
+    """What there is now."""
+    return _read(shop, offers.edition(shop))
+
+
+@lru_cache(maxsize=4)
+def _read(shop: Shop, _edition: tuple[int, ...]) -> Goods:
+    guarded, categories = catalogue.sensitive(shop)
+    return Goods(offers.book(shop), frozenset(catalogue.sold_out(shop)), frozenset(guarded), frozenset(categories))
+
+
+def redeemed(shop: Shop, listed: pd.DataFrame) -> pd.Series:
+    """How often each of these offers was redeemed by anybody; looked up only where one has a budget to spend."""
+    if not listed["budget"].notna().any():
+        return pd.Series(dtype="int64")
+    return interactions.redemptions(shop)["offer_key"].value_counts()
+
+
+def prices(features: Path) -> pd.DataFrame:
+    """What each product went for before the last night; before the first, nothing is known."""
+    path = features / "prices" / "part.parquet"
+    if not path.exists():
+        return pd.DataFrame(
+            {"product_key": [], "event_timestamp": pd.to_datetime([], utc=True), "price": [], "sold": []}
+        )
+    return _prices(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=2)
+def _prices(path: Path, _changed: int) -> pd.DataFrame:
+    told = pd.read_parquet(path)
+    return told[told["event_timestamp"] == told["event_timestamp"].max()].reset_index(drop=True)

@@ -1,0 +1,96 @@
+"""Items: what stands in the lists of an answer, under the ids by which the shop's systems know it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from customers import catalogue, clock
+from models.bundle import Champion
+from serving import details, scorer, spending
+from serving.asked import moment
+from serving.desk import Desk
+from serving.fresh import Lists
+from serving.offering import Offered
+from serving.schemas import Days, Offer, Product, RecommendationQuestion, RunningOut
+
+
+def waits(desk: Desk, frame: pd.DataFrame, back: scorer.Return) -> list[dict[str, Any]]:
+    """When each customer of the frame comes back."""
+    days, now, zone = details.days(back), desk.now(), desk.shop.zone
+    moments = [moment(at) or now for at in frame["as_of"]]
+    return [
+        {
+            "p": {str(within): p for within, p in details.chances(back, row).items()},
+            "days": Days(**{name: at[row] for name, at in days.items()}),
+            "expected_at": None if wait is None else clock.expected_at(moments[row], wait, zone, now=now),
+        }
+        for row, wait in enumerate(days["p50"])
+    ]
+
+
+def chosen(champion: Champion, question: RecommendationQuestion, said: Lists, desk: Desk) -> pd.DataFrame:
+    """The list asked for; where products are ruled out, made again without them, lest it run short."""
+    shelf, whole = said.shelf, said.ranked
+    if question.exclude_product_ids or question.categories:
+        exclude = set(catalogue.keys_of(desk.shop, question.exclude_product_ids).values())
+        only = desk.in_categories(question.categories) if question.categories else None
+        whole = scorer.lists(
+            champion.model, shelf, n=question.n, exclude=exclude, only=only, hidden=said.hidden, sees=said.sees
+        )
+    # Who has no purchases has nothing to buy again: they get what sells in the shop, whatever was asked.
+    strangers = shelf.loc[~scorer.has_figures(shelf), "customer_key"]
+    wanted = np.where(whole["customer_key"].isin(strangers), "any", question.list)
+    return whole[(whole["list"] == wanted) & (whole["rank"] <= question.n)]
+
+
+def products(desk: Desk, ranked: pd.DataFrame) -> dict[int, list[Product]]:
+    """Ranked products by customer key."""
+    names = catalogue.ids_of(desk.shop, [int(key) for key in ranked["product_key"].unique()])
+    found: dict[int, list[Product]] = {}
+    columns = ("customer_key", "rank", "product_key", "score", "source", "reason")
+    for customer, rank, product, score, source, reason in _rows(ranked, *columns):
+        named = Product(rank=rank, product_id=names[product], score=score, source=source, reason=reason)
+        found.setdefault(customer, []).append(named)
+    return found
+
+
+def needed(desk: Desk, frame: pd.DataFrame, rows: pd.DataFrame) -> dict[int, list[RunningOut]]:
+    """What runs out by customer key, and when."""
+    now, zone = desk.now(), desk.shop.zone
+    moments = {key: moment(at) or now for key, at in _rows(frame, "customer_key", "as_of")}
+    found: dict[int, list[RunningOut]] = {}
+    for key, category, p, wait in _rows(rows, "customer_key", "category", "p", "wait_days"):
+        at = None if np.isnan(wait) else clock.expected_at(moments[key], int(wait), zone, now=now)
+        found.setdefault(key, []).append(RunningOut(category=category, p=p, expected_at=at))
+    return found
+
+
+def offers(desk: Desk, ranked: pd.DataFrame, offered: Offered) -> dict[int, list[Offer]]:
+    """Ranked offers by the customers' rows."""
+    listed = offered.table.offers.take(ranked["column"].to_numpy(np.int64))
+    named = _rows(listed.astype({"campaign_id": object}), "offer_id", "campaign_id", "ends_at")
+    columns = ("row", "rank", "p", "expected_gain", "source", "reason")
+    found: dict[int, list[Offer]] = {}
+    for (row, rank, p, gain, source, reason), (offer_id, campaign, ends_at) in zip(
+        _rows(ranked, *columns), named, strict=True
+    ):
+        made = Offer(
+            rank=rank,
+            offer_id=offer_id,
+            campaign_id=campaign,
+            score=p,
+            expected_gain=None if np.isnan(gain) else spending.text(gain, desk.shop.currency),
+            source=source,
+            reason=reason,
+            expires_at=ends_at,
+        )
+        found.setdefault(row, []).append(made)
+    return found
+
+
+def _rows(frame: pd.DataFrame, *columns: str) -> Iterator[tuple[Any, ...]]:
+    return zip(*(frame[name].tolist() for name in columns), strict=True)

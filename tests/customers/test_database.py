@@ -1,0 +1,130 @@
+"""Whichever database a shop has, readers see one state, writers wait for each other, and nothing is told in passing."""
+
+import sqlite3
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import sqlalchemy as sa
+
+from customers import database, loading, schema
+from customers.loading import Loaded
+from customers.shop import Shop, ShopDown
+
+Load = Callable[..., Loaded]
+COUNT = sa.select(sa.func.count()).select_from(schema.transactions)
+
+
+def test_writers_queue_and_never_lose_each_other(corner_shop: Shop, tmp_path: Path) -> None:
+    def enrol(number: int) -> Loaded:
+        path = tmp_path / f"c{number}.csv"
+        path.write_text("customer_id\n" + "".join(f"{number}-{n}\n" for n in range(20)))
+        return loading.load(corner_shop, "customers", [path])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(loaded.inserted for loaded in pool.map(enrol, range(8))) == 8 * 20
+
+
+def test_a_writer_waits_until_the_one_before_has_gone(corner_shop: Shop) -> None:
+    came = []
+
+    def second() -> None:
+        with database.writing(corner_shop):
+            came.append("second")
+
+    with database.writing(corner_shop):
+        other = Thread(target=second)
+        other.start()
+        other.join(timeout=0.3)
+        came.append("first")
+    other.join()
+    assert came == ["first", "second"]
+
+
+def test_a_reader_sees_one_state_while_others_write(corner_shop: Shop, sell: Load) -> None:
+    sell(corner_shop, "1,anna,bread,2017-11-01T10:00Z,1,2.50\n")
+    with database.reading(corner_shop) as connection:
+        before = connection.execute(COUNT).scalar()
+        sell(corner_shop, "2,anna,bread,2017-11-02T10:00Z,1,2.50\n")
+        assert connection.execute(COUNT).scalar() == before == 1
+    with database.reading(corner_shop) as connection:
+        assert connection.execute(COUNT).scalar() == 2
+
+
+def test_a_connection_that_a_reader_had_serves_a_writer_next(corner_shop: Shop, sell: Load) -> None:
+    for order in range(3):
+        with database.reading(corner_shop) as connection:
+            assert connection.execute(COUNT).scalar() == order
+        sell(corner_shop, f"{order},anna,bread,2017-11-01T10:00Z,1,2.50\n")
+
+
+@pytest.mark.parametrize("wrong", ["null", "twice", "unknown", "too large"])
+def test_an_error_of_the_database_does_not_print_what_it_carried(corner_shop: Shop, sell: Load, wrong: str) -> None:
+    """PostgreSQL would quote the whole row that it refuses."""
+    sell(corner_shop, "1,Kanarienvogel,bread,2017-11-01T10:00Z,1,2.50\n")
+    words = "insert into identities (source, customer_id, customer_key) values (:source, :id, :key)"
+    values = {"source": "files", "id": "Kanarienvogel", "key": 123454321}
+    values |= {
+        "null": {"source": None},
+        "twice": {},
+        "unknown": {"id": "Kanarienvogel 2"},
+        "too large": {"key": 2**70},
+    }[wrong]
+    with pytest.raises(Exception, match=r"identities|\w") as failed, database.writing(corner_shop) as connection:
+        connection.execute(sa.text(words), values)
+    told = "".join(traceback.format_exception(failed.value))
+    assert "Kanarienvogel" not in told
+    assert "123454321" not in told
+
+
+@pytest.mark.parametrize("place", ["postgresql://grocer:Kanarienvogel@127.0.0.1:1/shop", "sqlite:////nowhere/shop.db"])
+def test_a_database_that_is_not_there_is_named_without_its_password(corner_shop: Shop, place: str) -> None:
+    with (
+        pytest.raises(ShopDown, match="does not answer at") as told,
+        database.reading(replace(corner_shop, database_url=place)),
+    ):
+        pass
+    assert place.partition(":")[0] in str(told.value)
+    assert "Kanarienvogel" not in str(told.value)
+
+
+def test_texts_that_a_database_might_choke_on_are_kept_or_turned_away(
+    corner_shop: Shop, hand_in: Load, rows: Callable[..., list[tuple]]
+) -> None:
+    """A character that PostgreSQL does not know, an emoji, quotes, placeholders."""
+    odd = ["nul\0here", "家🛒", "o'neill", "%s :name ?", "back\\slash"]
+    text = "product_id,name\n" + "".join(f"{number},{name}\n" for number, name in enumerate(odd))
+    assert hand_in(corner_shop, "products", text).inserted == len(odd)
+    kept = [name for (name,) in rows(corner_shop, "select name from products order by product_id")]
+    assert kept == ["nulhere", *odd[1:]]
+
+
+@pytest.mark.parametrize("letter", ["a", "家"])
+def test_an_id_longer_than_an_index_takes_is_turned_away(corner_shop: Shop, sell: Load, letter: str) -> None:
+    """Letters differ from one another, or PostgreSQL would fold them into a few bytes."""
+    fitting = "".join(chr(ord(letter) + number % 20) for number in range(200))
+    lines = [f"{fitting},{fitting},{fitting},2017-11-01,1,1", f"{fitting}x,a,b,2017-11-01,1,1"]
+    lines += [f"1,{fitting}x,b,2017-11-01,1,1", f"1,a,{fitting}x,2017-11-01,1,1"]
+    loaded = sell(corner_shop, "\n".join(lines) + "\n")
+    assert (loaded.inserted, loaded.rejected) == (1, 3)
+    assert loaded.reasons == {
+        f"{name}_id is longer than 200 characters": 1 for name in ("order", "customer", "product")
+    }
+
+
+def test_the_file_is_kept_safely(sqlite_shop: Shop) -> None:
+    with database.reading(sqlite_shop) as connection:
+        asked = ("journal_mode", "synchronous", "foreign_keys", "secure_delete")
+        assert [connection.execute(sa.text(f"pragma {name}")).scalar() for name in asked] == ["wal", 2, 1, 1]
+
+
+def test_a_writer_takes_the_files_lock_at_once(sqlite_shop: Shop) -> None:
+    with database.writing(sqlite_shop):
+        other = sqlite3.connect(sqlite_shop.home / "shop.db", timeout=0, isolation_level=None)
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("begin immediate")
+        other.close()

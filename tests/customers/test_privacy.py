@@ -1,0 +1,316 @@
+"""Whoever asks to be forgotten is forgotten, stays forgotten, and can see before what the shop holds."""
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import sqlalchemy as sa
+
+from customers import (
+    checks,
+    database,
+    disclosure,
+    loading,
+    mirror,
+    orders,
+    privacy,
+    profiles,
+    scores,
+    shop,
+    tables,
+    vault,
+)
+from customers.database import metadata
+from customers.loading import Loaded
+from customers.schema import erased, erasures, person_keys, personal
+from customers.shop import Shop
+from customers.sources import files
+from customers.sources.files import Records
+
+Load = Callable[..., Loaded]
+Rows = Callable[..., list[tuple]]
+
+PEOPLE = (
+    "customer_id,given_name,family_name,email,phone,joined_at,referred_by,age_band\n"
+    "anna,Anna,Müller,anna@example.com,+49 30 1234,2017-01-01,,25-34\n"
+    "ben,Ben,Weiß,ben@example.com,,2017-02-01,anna,45-54\n"
+)
+# Bread twice in one order and without line ids, several times over: such lines are counted by what they say.
+LINES = "".join(
+    f"o{order},{who},{product},2017-{month:02d}-03T10:00Z,1,{amount}\n"
+    for order, who, month in ((1, "anna", 10), (2, "anna", 11), (3, "anna", 11), (4, "ben", 11), (5, "", 11))
+    for product, amount in (("bread", order), ("bread", order + 0.5), ("bread", order + 0.25), ("milk", 1))
+)
+INTERACTIONS = (
+    "interaction_id,customer_id,happened_at,kind,channel,status,text\n"
+    "i1,anna,2017-11-05T09:00Z,complaint,email,open,the bread was stale\n"
+    "i2,ben,2017-11-05T09:00Z,visited,web,,\n"
+)
+CONSENTS = "customer_id,purpose,state,at,wording\nanna,marketing_email,granted,2017-01-01T00:00Z,yes please\n"
+AS_OF = datetime(2017, 12, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def peopled(corner_shop: Shop, hand_in: Load, sell: Load) -> Shop:
+    """Anna and Ben, their sales, one of them corrected since, and what was said."""
+    hand_in(corner_shop, "customers", PEOPLE)
+    sell(corner_shop, LINES.replace("o3,anna,milk,2017-11-03T10:00Z,1,1", "o3,anna,milk,2017-11-03T10:00Z,1,9"))
+    sell(corner_shop, LINES)
+    hand_in(corner_shop, "interactions", INTERACTIONS)
+    hand_in(corner_shop, "consents", CONSENTS)
+    key = profiles.keys_of(corner_shop, ["anna"])["anna"]
+    run = scores.begin(corner_shop, "churn", 1, AS_OF)
+    scores.record(corner_shop, run, [(key, 0.5, '{"band": "high"}')])
+    scores.finish(corner_shop, run)
+    return corner_shop
+
+
+def everything(where: Shop) -> dict[str, list[tuple]]:
+    with database.reading(where) as connection:
+        return {
+            table.name: [tuple(row) for row in connection.execute(table.select())] for table in metadata.sorted_tables
+        }
+
+
+def ledger(where: Shop, rows: Rows) -> list[tuple]:
+    said = "order_id, line_id, customer_key, sold_at, amount_minor, content"
+    return sorted(rows(where, f"select {said} from transactions"), key=str)
+
+
+def test_nothing_in_any_table_names_the_erased(peopled: Shop) -> None:
+    key = profiles.keys_of(peopled, ["anna"])["anna"]
+    done = privacy.erase(peopled, "anna")
+    assert done is not None
+    assert (done.customer_key, done.lines) == (key, 3 * 4 + 1)
+    gone = {name: count for name, count in done.removed.items() if count}
+    assert gone == {
+        "identities": 1, "person_keys": 1, "personal": 1, "lookups": 4, "attributes": 1, "interactions": 1,
+        "consents": 1, "scores": 1, "customers": 1,
+    }  # fmt: skip
+    said = everything(peopled)
+    assert said.pop("erasures")[0][1] == key
+    assert str(key) not in str(said)
+    assert "anna" not in str(said).lower()
+    assert profiles.show(peopled, "anna") is None
+    assert privacy.export(peopled, "anna") is None
+    assert privacy.erase(peopled, "anna") is None
+    assert scores.current(peopled, "churn").empty
+
+
+def test_her_sales_stay_in_the_books_as_if_nobody_had_been_named(
+    peopled: Shop, sell: Load, rows: Rows, tmp_path: Path
+) -> None:
+    """The digest too: made with her id in it, it would tell whose line it is to whoever tries every id."""
+    before = rows(peopled, "select count(*), sum(amount_minor) from transactions")
+    privacy.erase(peopled, "anna")
+    privacy.erase(peopled, "ben")
+    assert rows(peopled, "select count(*), sum(amount_minor) from transactions") == before
+    another = shop.init(tmp_path / "another")
+    sell(another, LINES.replace("anna", "").replace("ben", ""))
+    assert ledger(peopled, rows) == ledger(another, rows)
+    assert rows(peopled, "select customer_key from transactions_history") == [(None,)]
+
+
+def test_loading_the_same_files_again_brings_nobody_back(
+    peopled: Shop, hand_in: Load, sell: Load, rows: Rows, tmp_path: Path
+) -> None:
+    privacy.erase(peopled, "anna")
+    before = everything(peopled)
+    again = sell(peopled, LINES)
+    assert (again.read, again.unchanged, again.rejected) == (20, 20, 0)
+    for kind, text, kept in (("customers", PEOPLE, 1), ("interactions", INTERACTIONS, 1), ("consents", CONSENTS, 0)):
+        again = hand_in(peopled, kind, text)
+        assert (again.unchanged, again.rejected, again.reasons) == (kept, 1, {"this customer was erased": 1})
+        assert again.rejects_file is not None
+        assert "anna" not in Path(again.rejects_file).read_text(encoding="utf-8")
+    # Whom Ben was brought by stays unsaid too.
+    assert rows(peopled, "select referred_by from customers") == [(None,)]
+    assert everything(peopled) == before
+
+
+def test_a_new_sale_and_a_correction_with_an_erased_id_are_nobodys(peopled: Shop, sell: Load, rows: Rows) -> None:
+    privacy.erase(peopled, "anna")
+    corrected = LINES.replace("o1,anna,milk,2017-10-03T10:00Z,1,1", "o1,anna,milk,2017-10-03T10:00Z,1,7")
+    done = sell(peopled, corrected + "o9,anna,tea,2017-11-20T10:00Z,1,4\no9, anna ,tea,2017-11-20T10:00Z,1,4\n")
+    assert (done.updated, done.inserted, done.rejected) == (1, 2, 0)
+    ben = profiles.keys_of(peopled, ["ben"])["ben"]
+    assert rows(peopled, "select distinct customer_key from transactions where customer_key is not null") == [(ben,)]
+    assert rows(peopled, "select distinct customer_key from transactions_history") == [(None,)]
+    assert profiles.keys_of(peopled, ["anna"]) == {}
+
+
+def test_a_sale_posted_over_the_line_is_nobodys(peopled: Shop, rows: Rows) -> None:
+    privacy.erase(peopled, "anna")
+    sale = {"order_id": "o9", "customer_id": "anna", "product_id": "tea", "sold_at": "2017-11-20T10:00Z",
+            "quantity": 1, "amount": 4}  # fmt: skip
+    taken = loading.take(peopled, "transactions", [sale])
+    assert (taken.inserted, taken.customer_keys) == (1, [])
+    assert rows(peopled, "select customer_key from transactions where order_id = 'o9'") == [(None,)]
+    assert rows(peopled, "select * from unrefreshed") == []
+    turned_away = loading.take(peopled, "customers", [{"customer_id": "anna", "given_name": "Anna"}])
+    assert turned_away.errors == [{"index": 0, "reason": "this customer was erased"}]
+
+
+def test_an_id_is_erased_in_its_own_source(peopled: Shop, sell: Load, rows: Rows) -> None:
+    sell(peopled, "w1,anna,tea,2017-11-20T10:00Z,1,4\n", source="web")
+    privacy.erase(peopled, "files:anna")
+    assert profiles.ids_of(peopled, profiles.keys_of(peopled, ["anna"]).values()) != {}
+    sell(peopled, "w2,anna,tea,2017-11-21T10:00Z,1,4\n", source="web")
+    assert rows(peopled, "select count(distinct customer_key) from transactions where source = 'web'") == [(1,)]
+    sell(peopled, "o9,anna,tea,2017-11-21T10:00Z,1,4\n")
+    assert rows(peopled, "select customer_key from transactions where order_id = 'o9'") == [(None,)]
+
+
+def test_every_id_of_a_person_is_erased(peopled: Shop, sell: Load, rows: Rows) -> None:
+    key = profiles.keys_of(peopled, ["anna"])["anna"]
+    with database.writing(peopled) as connection:
+        connection.execute(sa.text(f"insert into identities values ('a-7', 'web', {key})"))
+    privacy.erase(peopled, "web:a-7")
+    sell(peopled, "w1,a-7,tea,2017-11-20T10:00Z,1,4\n", source="web")
+    sell(peopled, "o9,anna,tea,2017-11-21T10:00Z,1,4\n")
+    assert rows(peopled, "select distinct customer_key from transactions where order_id in ('w1', 'o9')") == [(None,)]
+
+
+def test_a_person_erased_while_their_sales_are_loaded_is_not_brought_back(
+    peopled: Shop, rows: Rows, tmp_path: Path
+) -> None:
+    """The load has looked up who Anna is when she is erased; what it writes afterwards is nobody's."""
+    path = tmp_path / "late.csv"
+    path.write_text(
+        "order_id,line_id,customer_id,product_id,sold_at,quantity,amount\nl1,1,anna,tea,2017-11-20T10:00Z,1,4\n"
+    )
+    transactions_begun = 0
+
+    def write() -> AbstractContextManager[sa.Connection]:
+        nonlocal transactions_begun
+        transactions_begun += 1
+        if transactions_begun == 4:  # after: the newest erasure, who they are, the products
+            privacy.erase(peopled, "anna")
+        return database.writing(peopled)
+
+    with files.read([path], required=orders.KIND.required) as records:
+        check(peopled, records)
+        orders.KIND.keep(peopled, "files", records, write)
+    assert transactions_begun == 4
+    late = rows(peopled, "select customer_key, content from transactions where order_id = 'l1'")
+    path.write_text(path.read_text().replace("anna", ""))
+    assert late[0][0] is None
+    assert loading.load(peopled, "transactions", [path]).unchanged == 1
+
+
+def check(where: Shop, records: Records) -> None:
+    for name in set(orders.COLUMNS) - set(records.columns):
+        records.connection.execute(f'alter table raw add column "{name}" varchar')
+    query = checks.checked(orders.KIND.checks(where), orders.COLUMNS)
+    records.connection.execute(f"create table checked as {query}")
+
+
+def test_the_key_of_an_erased_customer_is_never_given_again(peopled: Shop, sell: Load, rows: Rows) -> None:
+    highest = max(profiles.keys_of(peopled, ["anna", "ben"]).items(), key=lambda named: named[1])
+    privacy.erase(peopled, highest[0])
+    sell(peopled, "o9,cora,tea,2017-11-20T10:00Z,1,4\n")
+    assert profiles.keys_of(peopled, ["cora"])["cora"] > highest[1]
+
+
+def test_files_of_rejected_rows_lose_theirs(peopled: Shop, hand_in: Load, sell: Load) -> None:
+    alone = sell(peopled, "x1,anna,bread,never,1,1\n").rejects_file
+    both = sell(peopled, "x1, anna,bread,never,1,1\nx2,ben,bread,never,1,1\n").rejects_file
+    privacy.erase(peopled, "anna")
+    assert alone is not None and both is not None
+    assert not Path(alone).exists()
+    left = Path(both).read_text(encoding="utf-8").splitlines()
+    assert [line.split(",")[3:5] for line in left] == [["order_id", "customer_id"], ["x2", "ben"]]
+    assert Path(both).stat().st_mode & 0o077 == 0
+    # Turned away for another reason, a later row of theirs does not write the id down either.
+    later = sell(peopled, "x1,anna,bread,never,1,1\n").rejects_file
+    assert later is not None
+    assert "anna" not in Path(later).read_text(encoding="utf-8")
+
+
+def test_the_mirror_forgets_at_once_and_stays_so(peopled: Shop) -> None:
+    mirror.refresh(peopled)
+    keys = profiles.keys_of(peopled, ["anna", "ben"])
+    privacy.erase(peopled, "anna")
+
+    def mirrored() -> set[int]:
+        found = [pq.read_table(path, partitioning=None) for path in (peopled.home / "ledger").rglob("*.parquet")]
+        named = [table.column("customer_key").to_pylist() for table in found if "customer_key" in table.column_names]
+        return set().union(*named)
+
+    assert mirrored() == {keys["ben"], None}
+    mirror.refresh(peopled)
+    assert mirrored() == {keys["ben"], None}
+
+
+def test_an_erasure_is_announced_until_the_floors_above_have_followed(peopled: Shop) -> None:
+    keys = profiles.keys_of(peopled, ["anna", "ben"])
+    for name in keys:
+        privacy.erase(peopled, name)
+    announced = privacy.unforgotten(peopled)
+    assert [key for _, key in announced] == list(keys.values())
+    privacy.forgotten(peopled, [announced[0][0]])
+    assert privacy.unforgotten(peopled) == announced[1:]
+    privacy.forgotten(peopled, [])
+    assert privacy.unforgotten(peopled) == announced[1:]
+
+
+def test_a_night_that_still_knows_them_writes_no_score(peopled: Shop) -> None:
+    keys = profiles.keys_of(peopled, ["anna", "ben"])
+    run = scores.begin(peopled, "churn", 2, AS_OF)
+    privacy.erase(peopled, "anna")
+    assert scores.record(peopled, run, [(key, 0.5, "{}") for key in keys.values()]) == 1
+    assert scores.tell(peopled, "churn", 3, AS_OF, [(keys["anna"], 0.5, "{}")]) == 0
+    scores.finish(peopled, run)
+    assert tables.scores(peopled)["customer_id"].tolist() == ["ben"]
+
+
+def test_a_tombstone_does_not_say_whose_it_is(peopled: Shop) -> None:
+    privacy.erase(peopled, "anna")
+    with database.reading(peopled) as connection:
+        token, at = connection.execute(erased.select()).one()
+        assert connection.execute(erasures.select()).one().erased_at == at
+    assert bytes(token) == vault.of(peopled).tombstone("files", "anna")
+    assert bytes(token) not in {vault.Vault(bytes(32)).tombstone("files", "anna"), b"files\0anna"}
+
+
+def test_the_files_of_the_database_hold_nothing_of_them(peopled: Shop) -> None:
+    """SQLite overwrites what it deletes, and its log is emptied: the wrapped key is gone from the disk."""
+    if not peopled.database_url.startswith("sqlite"):
+        pytest.skip("a server's files are its own")
+    key = profiles.keys_of(peopled, ["anna"])["anna"]
+    with database.reading(peopled) as connection:
+        mine = person_keys.c.customer_key == key
+        secrets = [connection.execute(sa.select(person_keys.c.wrapped).where(mine)).scalar_one()]
+        secrets += connection.execute(sa.select(personal.c.sealed).where(personal.c.customer_key == key)).scalars()
+    privacy.erase(peopled, "anna")
+    held = b"".join(path.read_bytes() for path in peopled.home.glob("shop.db*"))
+    assert not [secret for secret in (*secrets, b"anna", b"Anna", b"25-34") if secret in held]
+    assert b"45-54" in held
+
+
+def test_everything_that_is_held_is_shown(peopled: Shop) -> None:
+    shown = privacy.export(peopled, "anna")
+    assert shown == json.loads(json.dumps(shown, allow_nan=False))
+    assert shown is not None
+    assert shown["ids"] == [{"source": "files", "customer_id": "anna"}]
+    assert shown["profile"]["email"] == "anna@example.com"
+    assert shown["attributes"] == {"age_band": "25-34"}
+    assert [order["order_id"] for order in shown["orders"]] == ["o1", "o2", "o3"]
+    line = shown["orders"][0]["lines"][0]
+    assert (line["product_id"], line["amount"], line["sold_at"]) == ("bread", "1.00", "2017-10-03T10:00:00Z")
+    assert [line["amount"] for line in shown["earlier_versions"]] == ["9.00"]
+    assert shown["interactions"][0]["text"] == "the bread was stale"
+    email = next(said for said in shown["consents"] if said["purpose"] == "marketing_email")
+    assert (email["state"], email["history"][0]["wording"]) == ("granted", "yes please")
+    assert shown["scores"][0]["detail"] == {"band": "high"}
+    assert (shown["found_by"], shown["sealed_under_own_key"]) == (["email", "name", "name", "phone"], True)
+    assert privacy.export(peopled, "nobody") is None
+
+
+def test_no_table_about_customers_is_left_untold() -> None:
+    about = {table.name for table in metadata.sorted_tables if "customer_key" in table.c} - {"erasures"}
+    assert about == set(disclosure.TOLD)

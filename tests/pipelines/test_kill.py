@@ -1,0 +1,224 @@
+"""A shop that is killed at any moment, and does again what it was doing, stands where an undisturbed one stands."""
+
+import multiprocessing
+import os
+import runpy
+import shutil
+from collections.abc import Callable
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import sqlalchemy as sa
+
+from customers import champions, database, loading, mirror, nights, schema, tables
+from customers import clock
+from customers import shop as shops
+from customers.shop import Shop
+from features import definitions, store
+from models import bundle, registry
+from pipelines import steps
+from training import promote
+from training.plans import PLANS
+
+MORTAL = Path(__file__).with_name("mortal.py")
+#: How often each act is killed; `make torture` asks for twenty.
+KILLS = int(os.environ.get("KILLS", "4"))
+#: Imported once, in a program that does nothing but fork: each act then begins at once.
+HEAVY = ("pipelines.night", "pipelines.steps", "serving.writeback", "feast", "features.online", "mlflow", "lightgbm")
+ANEW = multiprocessing.get_context("forkserver")
+ANEW.set_forkserver_preload(list(HEAVY))
+
+State = dict[str, pd.DataFrame]
+
+
+class Stage:
+    """A home before an act, and how the act is played on copies of it."""
+
+    def __init__(self, before: Path, act: str, state: Callable[[Path], State], folder: Path) -> None:
+        self.before, self.act, self.state, self.folder = before, act, state, folder
+        self.random = np.random.default_rng(11)
+        clean = self.copy("clean")
+        self.total = self.play(clean, kill_after=None)
+        self.expected = state(clean)
+
+    def copy(self, name: str) -> Path:
+        for file in self.before.parent.glob("*.csv"):
+            (self.folder / name).mkdir(exist_ok=True)
+            shutil.copy(file, self.folder / name)
+        return shutil.copytree(self.before, self.folder / name / "home")
+
+    def play(self, home: Path, *, kill_after: int | None) -> int:
+        """Play the act until its end, or until so many beads have dropped; how many have."""
+        beads = home.parent / "beads"
+        beads.write_bytes(b"")
+        told = {"HOME": home, "ACT": self.act, "BEADS": beads}
+        actor = ANEW.Process(target=runpy.run_path, args=(str(MORTAL),), kwargs={"init_globals": told})
+        actor.start()
+        while kill_after is not None and beads.stat().st_size < kill_after and not wait([actor.sentinel], 0.0005):
+            pass
+        if kill_after is not None:
+            actor.kill()
+        actor.join()
+        assert kill_after is not None or actor.exitcode == 0
+        return beads.stat().st_size
+
+    def torture(self) -> list[int]:
+        """Kill the act at random beads, play it again to its end, and compare; how many beads there were each time."""
+        reached = []
+        for number in range(KILLS):
+            home = self.copy(f"kill-{number}")
+            reached.append(self.play(home, kill_after=int(self.random.integers(1, self.total))))
+            self.play(home, kill_after=None)
+            found = self.state(home)
+            for name, frame in self.expected.items():
+                pd.testing.assert_frame_equal(found[name], frame, obj=f"{name} after {reached[-1]} of {self.total}")
+            shutil.rmtree(home.parent)
+        return reached
+
+
+@pytest.fixture
+def torture(tmp_path: Path, record_property: Callable[..., None]) -> Callable[..., None]:
+    """Kills an act again and again: torture(before, act, state). Three kills in four land among its commits."""
+
+    def play(before: Path, act: str, state: Callable[[Path], State]) -> None:
+        stage = Stage(before, act, state, tmp_path)
+        reached = stage.torture()
+        among = sum(1 <= beads < stage.total for beads in reached)
+        record_property("kills", f"{act}: {among} of {KILLS} between the first and the last of {stage.total} commits")
+        print(f"{act}: {among} of {KILLS} between the first and the last of {stage.total}: {sorted(reached)}")  # noqa: T201
+        assert among >= 3 * KILLS / 4
+
+    return play
+
+
+# Load -------------------------------------------------------------------------------------------------
+
+WHO, WHAT = "customer_id", "product_id"
+LINES = """select t.*, i.customer_id, p.product_id from {table} t left join identities i using (customer_key)
+           join products p using (product_key) order by order_id, line_id, known_at"""
+
+
+def ledger(home: Path) -> State:
+    """What the shop remembers, by the ids of the till: keys are dealt out at random."""
+    shop = shops.open(home)
+    keys = ["customer_key", "product_key"]
+    with database.reading(shop) as connection:
+        lines, history, people = (
+            pd.read_sql(sa.text(query), connection)
+            for query in (
+                LINES.format(table="transactions"), LINES.format(table="transactions_history"),
+                "select customer_key, customer_id, stage from customers join identities using (customer_key)",
+            )
+        )  # fmt: skip
+        held = {name: connection.execute(sa.select(sa.func.count()).select_from(table)).scalar()
+                for name, table in database.metadata.tables.items()}  # fmt: skip
+    mirrored = pq.ParquetDataset(sorted((home / "ledger").glob("month=*/part.parquet"))).read().to_pandas()
+    mirrored = mirrored.merge(people, how="left", on="customer_key").drop(columns=[*keys, "order_key"], errors="ignore")
+    return {
+        "lines": lines.drop(columns=keys), "history": history.drop(columns=keys),
+        "people": people.drop(columns="customer_key").sort_values(WHO, ignore_index=True),
+        "mirror": mirrored.sort_values(mirrored.columns.tolist(), ignore_index=True),
+        "still to mirror": pd.DataFrame({"month": mirror.refresh(shop)}),
+        "rows": pd.DataFrame(held.items()),
+    }  # fmt: skip
+
+
+def test_a_load(small_shop_files: Path, tmp_path: Path, torture: Callable[..., None]) -> None:
+    """Half of the customers are known and a night has seen them; now lines have changed, gone, and come."""
+    shop = shops.init(tmp_path / "before" / "home", timezone="America/New_York", currency="USD", now="last-sale")
+    known, all_of_them = small_shop_files / "transactions.csv", tmp_path / "before" / "transactions.csv"
+    sales = pd.read_csv(known, dtype=str)
+    sales = sales[sales[WHO] < "c060"]
+    sales[sales[WHO] < "c030"].to_csv(all_of_them, index=False)
+    loading.load(shop, "transactions", [all_of_them])
+    nights.began(shop, clock.now(shop))
+    sales["amount"] = sales["amount"].where(sales[WHAT] != "p07", "9.99")
+    sales[(sales[WHAT] != "p08") | (sales[WHO] >= "c010")].to_csv(all_of_them, index=False)
+    for kind in ("customers", "products"):
+        shutil.copy(small_shop_files / f"{kind}.csv", tmp_path / "before")
+    torture(shop.home, "load", ledger)
+
+
+# Promotion --------------------------------------------------------------------------------------------
+
+
+def speakers(home: Path) -> State:
+    """Who speaks for the shop, as the registry, the servers and the log have it."""
+    shop = shops.open(home)
+    uri = promote.address(shop)
+    rows = [
+        (plan.name, registry.versions(uri, plan.name), registry.alias(uri, plan.name, "champion"),
+         registry.alias(uri, plan.name, "challenger"), published(shop, plan.name))
+        for plan in PLANS
+    ]  # fmt: skip
+    log = [(move.name, move.version, move.previous, move.action, move.why) for move in champions.history(shop)]
+    return {"speakers": pd.DataFrame(rows), "log": pd.DataFrame(log)}
+
+
+def published(shop: Shop, name: str) -> str | None:
+    champion = bundle.open_champion(shop.home / "champions", name)
+    return champion.version if champion else None
+
+
+def test_a_promotion(first_night: tuple[Path, Any], tmp_path: Path, torture: Callable[..., None]) -> None:
+    home = shutil.copytree(first_night[0], tmp_path / "before" / "home")
+    uri = promote.address(shops.open(home))
+    for plan in PLANS:
+        champion = registry.alias(uri, plan.name, "champion")
+        recorded = registry.facts(uri, plan.name, champion)
+        folder = home / "champions" / plan.name / champion
+        version, _ = registry.record(uri, plan.name, folder, params=recorded.params, tags=recorded.tags)
+        registry.set_alias(uri, plan.name, "challenger", version)
+    torture(home, "promote", speakers)
+
+
+# Materialise ------------------------------------------------------------------------------------------
+
+
+def drawer(home: Path) -> State:
+    """What lies ready for every customer."""
+    features = store.open(home / "features")
+    rows = pq.read_table(home / "features" / "rhythm" / "part.parquet", columns=["customer_key"])
+    keys = sorted(set(rows["customer_key"].to_pylist()))
+    return {service: features.now(service, keys) for service in definitions.SERVICES}
+
+
+def test_a_materialisation(first_night: tuple[Path, Any], tmp_path: Path, torture: Callable[..., None]) -> None:
+    home = shutil.copytree(
+        first_night[0], tmp_path / "before" / "home", ignore=shutil.ignore_patterns("online.db*", "registry.db")
+    )
+    torture(home, "materialise", drawer)
+
+
+# Write-back -------------------------------------------------------------------------------------------
+
+
+def said(home: Path) -> State:
+    """Every table that other programs get."""
+    shop = shops.open(home)
+    with database.reading(shop) as connection:
+        count = connection.execute(sa.select(sa.func.count()).select_from(schema.scores)).scalar()
+    told = {name: steps.table(shop, name) for name in tables.TABLES}
+    return {**told, "scores held": pd.DataFrame([count])}
+
+
+def test_a_write_back(first_night: tuple[Path, Any], tmp_path: Path, torture: Callable[..., None]) -> None:
+    home = shutil.copytree(first_night[0], tmp_path / "before" / "home")
+    with database.writing(shops.open(home)) as connection:
+        connection.execute(schema.scores.delete())
+        connection.execute(schema.score_runs.delete())
+    torture(home, "write_back", said)
+
+
+# Night ------------------------------------------------------------------------------------------------
+
+
+def morning(home: Path) -> State:
+    """All that a night leaves behind."""
+    left = [path.name for path in home.iterdir() if path.name.startswith(".")]
+    return {**said(home), **speakers(home), **drawer(home), "left lying": pd.DataFrame(left)}

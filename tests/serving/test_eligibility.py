@@ -1,0 +1,170 @@
+"""Which offers may be made to whom: every rule on one small table, and the first reason in words."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from serving import eligibility
+from serving.eligibility import REASONS, Standing
+
+NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
+BREAD, MILK, TEA = 1, 2, 3
+PLAIN = {
+    "offer_key": 1,
+    "offer_id": "o1",
+    "campaign_id": "k1",
+    "starts_at": NOON - timedelta(days=1),
+    "ends_at": NOON + timedelta(days=1),
+    "value": 2.0,
+    "value_kind": "amount",
+    "min_spend": np.nan,
+    "budget": np.nan,
+    "channels": [],
+    "segment": None,
+    "audience": "all",
+    "sensitive": False,
+}
+
+
+def reason(said: dict[str, Any] | None = None, *, sold_out: set[int] | None = None, times: int = 0,
+           wish: dict[str, Any] | None = None, **known: Any) -> str:  # fmt: skip
+    """Why this offer on bread and milk may not be made to one customer; empty where it may."""
+    offers = pd.DataFrame([PLAIN | (said or {})])
+    covers = pd.DataFrame({"offer_key": [1, 1], "product_key": [BREAD, MILK]})
+    if known.pop("for_nothing", False):
+        covers = covers.head(0)
+    counted = pd.Series({1: times})
+    table = eligibility.lay_out(offers, covers, sold_out=sold_out or set(), redeemed=counted)
+    standing = someone(**known)
+    verdict = eligibility.judge(table, standing, now=NOON)
+    return REASONS[eligibility.wished(verdict, table, standing, **(wish or {}))[0, 0]]
+
+
+def someone(*, channels: tuple[str, ...] = (), sees: bool = False, basket: float = np.nan, received: str | None = None,
+            redeemed: str | None = None, segments: dict[str, list[int]] | None = None) -> Standing:  # fmt: skip
+    """One customer, and what is known of them."""
+    return Standing(
+        channels=[channels],
+        sensitive=np.array([sees]),
+        basket=np.array([basket]),
+        received=pd.DataFrame([(0, received)] if received else [], columns=["row", "campaign_id"]),
+        redeemed=pd.DataFrame([(0, redeemed)] if redeemed else [], columns=["row", "offer_id"]),
+        segments=segments or {},
+    )
+
+
+def test_an_offer_to_everybody_may_be_made() -> None:
+    assert reason() == ""
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"ends_at": NOON}, "it has ended"),
+        ({"ends_at": NOON + timedelta(microseconds=1)}, ""),
+        ({"starts_at": NOON}, ""),
+        ({"starts_at": NOON + timedelta(microseconds=1)}, "it has not begun yet"),
+    ],
+)
+def test_an_offer_runs_from_its_first_moment_until_before_its_last(said: dict[str, Any], why: str) -> None:
+    assert reason(said) == why
+
+
+@pytest.mark.parametrize(("times", "why"), [(0, ""), (4, ""), (5, "its budget is spent")])
+def test_a_budget_of_ten_is_spent_with_five_offers_of_two(times: int, why: str) -> None:
+    assert reason({"budget": 10.0}, times=times) == why
+
+
+def test_an_offer_is_sold_out_with_the_last_of_its_products() -> None:
+    assert reason(sold_out={BREAD, TEA}) == ""
+    assert reason(sold_out={BREAD, MILK}) == "all that it is for is sold out"
+    assert reason(for_nothing=True) == "nothing that it is for is sold here"
+
+
+def test_sensitive_offers_are_for_those_who_allow_it() -> None:
+    assert "sensitive" in reason({"sensitive": True})
+    assert reason({"sensitive": True}, sees=True) == ""
+
+
+@pytest.mark.parametrize(
+    ("made_on", "allows", "why"),
+    [
+        ([], (), ""),
+        (["store"], (), ""),
+        (["web", "email"], (), ""),
+        (["email"], (), "the customer has not allowed any of its channels"),
+        (["email", "post"], ("post",), ""),
+        (["sms"], ("post",), "the customer has not allowed any of its channels"),
+    ],
+)
+def test_a_channel_needs_a_consent(made_on: list[str], allows: tuple[str, ...], why: str) -> None:
+    assert reason({"channels": made_on}, channels=allows) == why
+
+
+def test_an_offer_to_those_who_received_it() -> None:
+    assert "received its campaign" in reason({"audience": "received"})
+    assert "received its campaign" in reason({"audience": "received"}, received="k2")
+    assert reason({"audience": "received"}, received="k1") == ""
+    assert "received its campaign" in reason({"audience": "received", "campaign_id": None}, received="k1")
+
+
+def test_an_offer_to_a_segment() -> None:
+    assert "does not know" in reason({"segment": "regulars"})
+    assert reason({"segment": "regulars"}, segments={"regulars": [0]}) == ""
+    assert "not in its segment" in reason({"segment": "regulars"}, segments={"regulars": []})
+
+
+@pytest.mark.parametrize(("basket", "why"), [(20.0, ""), (19.99, "twice their usual basket"), (np.nan, "")])
+def test_a_least_spend_of_forty_is_out_of_reach_of_baskets_below_twenty(basket: float, why: str) -> None:
+    assert why in reason({"min_spend": 40.0}, basket=basket)
+    assert bool(reason({"min_spend": 40.0}, basket=basket)) == bool(why)
+
+
+def test_an_offer_is_redeemed_once() -> None:
+    assert "redeemed it already" in reason(redeemed="o1")
+    assert reason(redeemed="o2") == ""
+
+
+def test_a_question_may_want_one_channel() -> None:
+    assert reason({"channels": ["post"]}, channels=("post",), wish={"channel": "post"}) == ""
+    on_another = reason({"channels": ["post"]}, channels=("post", "email"), wish={"channel": "email"})
+    assert on_another == "it is not made on this channel"
+    assert reason(wish={"channel": "email"}) == "the customer has not allowed this channel"
+    assert reason(channels=("email",), wish={"channel": "email"}) == ""
+    assert reason(wish={"channel": "store"}) == ""
+
+
+def test_a_question_may_leave_an_offer_out() -> None:
+    assert "left out" in reason(wish={"exclude": ["o1"]})
+    assert reason(wish={"exclude": ["o2"]}) == ""
+
+
+def test_what_is_not_allowed_is_said_before_what_was_done() -> None:
+    """Who redeemed a sensitive offer is not told so, nor is anybody else."""
+    assert "sensitive" in reason({"sensitive": True, "audience": "received"}, redeemed="o1")
+
+
+def test_many_customers_and_offers_at_once() -> None:
+    """Three offers, one of them ended, to a customer of each campaign and one of none."""
+    listed = [PLAIN | {"offer_key": n, "offer_id": f"o{n}", "campaign_id": f"k{n}", "audience": "received"}
+              for n in (1, 2, 3)]  # fmt: skip
+    listed[2]["ends_at"] = NOON - timedelta(days=3)
+    covers = pd.DataFrame({"offer_key": [1, 2, 3], "product_key": BREAD})
+    table = eligibility.lay_out(pd.DataFrame(listed), covers, sold_out=set(), redeemed=pd.Series(dtype="int64"))
+    met = pd.DataFrame({"row": [0, 1, 2, 2], "campaign_id": ["k1", "k2", "k3", "unheard of"]})
+    nobody = pd.DataFrame({"row": [], "offer_id": []})
+    standing = Standing([()] * 4, np.zeros(4, bool), np.full(4, np.nan), met, nobody, {})
+    verdict = eligibility.judge(table, standing, now=NOON)
+    may = verdict == 0
+    assert may.tolist() == [[True, False, False], [False, True, False], [False, False, False], [False, False, False]]
+    assert {REASONS[code] for code in verdict[:, 2]} == {"it has ended"}
+
+
+def test_no_offers_and_no_customers() -> None:
+    none = pd.DataFrame([PLAIN]).head(0)
+    covers = pd.DataFrame({"offer_key": [], "product_key": []})
+    table = eligibility.lay_out(none, covers, sold_out=set(), redeemed=pd.Series(dtype="int64"))
+    assert eligibility.judge(table, someone(), now=NOON).shape == (1, 0)

@@ -1,0 +1,123 @@
+"""A customer asks for everything that is held of them, and to be forgotten: then nothing of them is left or returns."""
+
+import json
+from typing import Any
+
+import pandas as pd
+import pytest
+
+
+@pytest.fixture
+def scored(fresh: Any, night: Any) -> Any:
+    """A shop after its night, which nobody else changes."""
+    night(fresh.shop)
+    return fresh
+
+
+def key_of(counter: Any, name: str) -> int:
+    from customers import profiles
+
+    return profiles.keys_of(counter.shop, [name])[name]
+
+
+def erase(counter: Any, name: str, role: str = "agent") -> Any:
+    return counter.ask(f"/v1/customers/{name}/erase", {}, role)
+
+
+def test_everything_is_shown_to_them(scored: Any) -> None:
+    response = scored.ask("/v1/customers/c000/export", {}, "agent")
+    assert response.status_code == 200
+    shown = response.json()
+    assert shown["customer_id"] == "c000"
+    assert shown["profile"]["email"] == "w.canarybird@example.com"
+    assert {score["model"] for score in shown["scores"]} == {
+        "churn", "timing", "value", "recommender", "restock", "offers"
+    }  # fmt: skip
+    assert shown["orders"]
+    assert shown["interactions"]
+
+
+def test_they_are_forgotten_everywhere(scored: Any) -> None:
+    key = key_of(scored, "c000")
+    lines = len(pd.read_parquet(scored.shop.home / "ledger"))
+    response = erase(scored, "c000")
+    assert response.status_code == 200
+    assert response.json()["erased"]
+    assert response.json()["forgotten"]
+    assert response.json()["lines"] > 0
+
+    for path in ("", "/scores"):
+        assert scored.read(f"/v1/customers/c000{path}").status_code == 404
+    assert scored.ask("/v1/customers/c000/export", {}).status_code == 404
+    answer = scored.read("/v1/customers/c000/churn").json()["results"][0]
+    assert (answer["known"], answer["fallback"]) == (False, True)
+    listed = scored.read("/v1/at-risk?limit=1000&band=lapsed").text + scored.read("/v1/at-risk?limit=1000").text
+    assert "c000" not in listed
+
+    ledger = pd.read_parquet(scored.shop.home / "ledger")
+    assert len(ledger) == lines  # the books stay whole
+    assert key not in set(ledger["customer_key"].dropna())
+    for view in (scored.shop.home / "features").glob("*/part.parquet"):
+        table = pd.read_parquet(view)
+        assert "customer_key" not in table or key not in set(table["customer_key"])
+    assert figures(scored, key)["event_timestamp"].isna().all()
+
+
+def figures(counter: Any, key: int) -> pd.DataFrame:
+    from serving import desk
+
+    return desk.of(counter.shop).features.now("churn_v1", [key])
+
+
+def test_neither_a_load_nor_a_sale_nor_a_night_brings_them_back(scored: Any, night: Any) -> None:
+    key = key_of(scored, "c001")
+    assert erase(scored, "c001").status_code == 200
+    person = {"customer_id": "c001", "given_name": "Wilhelmina"}
+    refused = scored.ask("/v1/customers", person)
+    assert refused.status_code == 422
+    assert "erased" in refused.text
+    sale = {"order_id": "after", "customer_id": "c001", "product_id": "p03", "sold_at": "2025-07-24", "quantity": 1,
+            "amount": 3}  # fmt: skip
+    assert scored.ask("/v1/transactions", sale).json()["inserted"] == 1
+    night(scored.shop)
+    assert scored.read("/v1/customers/c001").status_code == 404
+    assert figures(scored, key)["event_timestamp"].isna().all()
+
+
+def test_who_is_unknown_cannot_be_shown_or_forgotten(counter: Any) -> None:
+    for what in ("export", "erase"):
+        response = counter.ask(f"/v1/customers/canary/{what}", {}, "agent")
+        assert response.status_code == 404
+        assert "canary" not in response.text
+
+
+@pytest.mark.parametrize("role", ["campaign", "analyst", "till"])
+def test_only_those_who_serve_customers_may(counter: Any, role: str) -> None:
+    for what in ("export", "erase"):
+        assert counter.ask(f"/v1/customers/c002/{what}", {}, role).status_code == 403
+
+
+def test_an_announcement_stands_while_a_night_is_at_work(scored: Any) -> None:
+    """The night may have read of them before; it follows the announcement itself at its end."""
+    import fcntl
+
+    from customers import privacy
+    from serving import desk, forget
+
+    with (scored.shop.home / "night.lock").open("w") as at_work:
+        fcntl.flock(at_work, fcntl.LOCK_EX)
+        assert not erase(scored, "c002").json()["forgotten"]
+        assert len(privacy.unforgotten(scored.shop)) == 1
+        assert forget.forget(scored.shop, desk.of(scored.shop).features, at_night=True) == 1
+    assert privacy.unforgotten(scored.shop) == []
+
+
+def test_no_word_of_theirs_is_left_in_the_database(scored: Any) -> None:
+    person = {"customer_id": "gone", "given_name": "Xanthippe", "email": "xanthippe@example.com", "city": "Ulan Bator"}
+    assert scored.ask("/v1/customers", person).status_code == 200
+    said = json.loads(scored.ask("/v1/customers/gone/export", {}).text)
+    assert said["profile"]["city"] == "Ulan Bator"
+    assert erase(scored, "gone").json()["forgotten"]
+    found = scored.ask("/v1/customers/gone/export", {})
+    assert found.status_code == 404
+    assert "Xanthippe" not in found.text

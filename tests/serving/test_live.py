@@ -1,0 +1,246 @@
+"""A sale changes what is said of its customer: in the next answer, on the profile, and on the list of those at risk."""
+
+import sqlite3
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+
+def only(response: Any) -> dict[str, Any]:
+    """The one result of an answer."""
+    assert response.status_code == 200, response.text
+    (result,) = response.json()["results"]
+    return result
+
+
+def churn(counter: Any, name: str) -> dict[str, Any]:
+    return only(counter.read(f"/v1/customers/{name}/churn"))
+
+
+def back(counter: Any, name: str) -> dict[str, Any]:
+    return only(counter.read(f"/v1/customers/{name}/next-purchase"))
+
+
+def at_risk(counter: Any) -> dict[str, dict[str, Any]]:
+    """Everybody on the list, whatever their band."""
+    pages = [counter.read(f"/v1/at-risk?limit=1000&band={band}").json() for band in ("low", "medium", "high", "lapsed")]
+    return {entry["customer_id"]: entry for page in pages for entry in page["items"]}
+
+
+def in_danger(counter: Any, place: int = 0) -> str:
+    """Somebody who is likelier than not to stay away, and may still be kept."""
+    items = counter.read("/v1/at-risk?limit=100&band=high").json()["items"]
+    return items[place]["customer_id"]
+
+
+def sell(counter: Any, name: str, *, order: str = "till-1", sold_at: datetime | None = None, **said: Any) -> Any:
+    """One line over the counter, an hour before the shop's now."""
+    from customers import clock
+
+    when = sold_at or clock.now(counter.shop) - timedelta(hours=1)
+    line = {
+        "order_id": order,
+        "line_id": "1",
+        "customer_id": name,
+        "product_id": "p04",
+        "sold_at": when.isoformat(),
+        "quantity": 1,
+        "amount": "5.00",
+    }
+    response = counter.ask("/v1/transactions", line | said, "till")
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+@pytest.fixture
+def scored(fresh: Any, night: Any) -> Any:
+    """A shop after its night, which nobody else changes."""
+    night(fresh.shop)
+    return fresh
+
+
+def test_a_sale_lowers_churn_and_moves_the_next_purchase(scored: Any) -> None:
+    """The aim of it all: somebody in danger buys, and every answer knows before the till has its receipt."""
+    name = in_danger(scored)
+    churn_before, back_before, listed_before = churn(scored, name), back(scored, name), at_risk(scored)[name]
+    answer = sell(scored, name)
+    assert (answer["inserted"], answer["refreshed"]) == (1, True)
+
+    churn_after, back_after, listed_after = churn(scored, name), back(scored, name), at_risk(scored)[name]
+    assert churn_after["probability"] < churn_before["probability"] - 0.1
+    assert churn_after["features_as_of"] > churn_before["features_as_of"]
+    assert back_after["p"]["28"] == pytest.approx(1 - churn_after["probability"], abs=1e-9)
+    assert back_after["p"]["28"] > back_before["p"]["28"]
+    assert back_after["expected_at"] != back_before["expected_at"]
+
+    assert listed_before["churn_probability"] == churn_before["probability"]
+    assert listed_after["churn_probability"] == churn_after["probability"]
+    assert listed_after["expected_next_purchase_at"] == back_after["expected_at"]
+    assert listed_after["last_purchase_at"] > listed_before["last_purchase_at"]
+    assert listed_after["days_overdue"] == 0
+    assert listed_after["reasons"] == churn_after["reasons"] != churn_before["reasons"]
+    assert scored.read(f"/v1/customers/{name}/scores").json()["scores"]["churn"]["probability"] == (
+        churn_after["probability"]
+    )
+
+
+def test_a_sale_is_written_down_for_every_model_before_anybody_asks(scored: Any) -> None:
+    name = in_danger(scored)
+    before = scored.read(f"/v1/customers/{name}/scores").json()["scores"]
+    sell(scored, name)
+    after = scored.read(f"/v1/customers/{name}/scores").json()["scores"]
+    assert before.keys() == after.keys() == {"churn", "timing", "value", "recommender", "restock", "offers"}
+    assert all(after[model]["as_of"] > before[model]["as_of"] for model in after)
+    assert "p04" in {item["product_id"] for item in after["recommender"]["items"]}
+
+
+def test_others_stay_where_they_were(scored: Any) -> None:
+    name, other = in_danger(scored), in_danger(scored, 1)
+    before = churn(scored, other), at_risk(scored)[other]
+    sell(scored, name)
+    assert (churn(scored, other), at_risk(scored)[other]) == before
+
+
+def test_the_same_sale_twice_is_one_sale(scored: Any) -> None:
+    name = in_danger(scored)
+    sell(scored, name)
+    once = churn(scored, name)
+    assert sell(scored, name, sold_at=datetime.fromisoformat(_sold_at(scored, name)))["unchanged"] == 1
+    assert churn(scored, name) == once
+
+
+def _sold_at(counter: Any, name: str) -> str:
+    return counter.read(f"/v1/customers/{name}").json()["orders"][0]["sold_at"]
+
+
+def test_a_sale_taken_back_is_as_if_it_had_not_been(scored: Any) -> None:
+    """The refund comes first, as from a slow till; the sale after it."""
+    name = in_danger(scored)
+    before = churn(scored, name)["probability"]
+    sell(scored, name, order="refund", amount="-5.00", quantity=-1)
+    assert churn(scored, name)["probability"] == pytest.approx(before, abs=0.1)
+    sell(scored, name)
+    assert churn(scored, name)["probability"] < before
+
+
+def test_a_new_customer_buys_a_new_product(scored: Any) -> None:
+    assert not churn(scored, "newcomer")["known"]
+    assert sell(scored, "newcomer", product_id="never seen")["inserted"] == 1
+    said = churn(scored, "newcomer")
+    assert (said["known"], said["fallback"]) == (True, False)
+    assert said["reasons"]
+    again = only(scored.read("/v1/customers/newcomer/recommendations?list=again"))
+    assert [item["product_id"] for item in again["items"]] == ["never seen"]
+    assert at_risk(scored)["newcomer"]["churn_probability"] == said["probability"]
+
+
+def test_a_sale_for_nobody_moves_nobody(scored: Any) -> None:
+    before = at_risk(scored)
+    assert sell(scored, "", order="anonymous")["refreshed"]
+    after = at_risk(scored)
+    assert {name: entry["churn_probability"] for name, entry in after.items()} == {
+        name: entry["churn_probability"] for name, entry in before.items()
+    }
+
+
+def test_a_sale_that_comes_late_counts_too(scored: Any) -> None:
+    """Sold twenty days ago, when the night had not heard of it."""
+    from customers import clock
+
+    name = in_danger(scored)
+    before = churn(scored, name)["probability"]
+    sell(scored, name, sold_at=clock.now(scored.shop) - timedelta(days=20))
+    assert churn(scored, name)["probability"] != before
+
+
+def test_a_complaint_is_on_the_list_at_once(scored: Any) -> None:
+    name = in_danger(scored)
+    assert at_risk(scored)[name]["open_complaints"] == 0
+    said = {"interaction_id": "x", "customer_id": name, "happened_at": "2025-07-20T10:00:00Z", "channel": "phone",
+            "kind": "complaint", "status": "open"}  # fmt: skip
+    assert scored.ask("/v1/interactions", said, "agent").json()["refreshed"]
+    assert at_risk(scored)[name]["open_complaints"] == 1
+    assert scored.ask("/v1/interactions", said | {"status": "closed"}, "agent").json()["updated"] == 1
+    assert at_risk(scored)[name]["open_complaints"] == 0
+
+
+def test_a_consent_opens_and_closes_a_channel_at_once(scored: Any) -> None:
+    name = in_danger(scored)
+    before = at_risk(scored)[name]["contactable"]
+    assert "sms" not in before
+    for state, expected in (("granted", {*before, "sms"}), ("revoked", set(before))):
+        assert consent(scored, name, "marketing_sms", state) == 200
+        assert set(at_risk(scored)[name]["contactable"]) == expected
+
+
+def consent(counter: Any, name: str, purpose: str, state: str) -> int:
+    """What a customer says at the desk, later than all they said before."""
+    from datetime import UTC
+
+    now = datetime.now(UTC).isoformat()
+    said = {"customer_id": name, "purpose": purpose, "state": state, "at": now, "source": "desk"}
+    return counter.ask("/v1/consents", said, "agent").status_code
+
+
+def test_who_revokes_profiling_gets_what_holds_for_all(scored: Any) -> None:
+    name = in_danger(scored)
+    assert consent(scored, name, "profiling", "revoked") == 200
+    assert churn(scored, name)["fallback"]
+    assert scored.read(f"/v1/customers/{name}/scores").json()["scores"] == {}
+    assert name not in at_risk(scored)
+    sold = sell(scored, name)
+    assert (sold["inserted"], sold["refreshed"]) == (1, True)
+    assert scored.read(f"/v1/customers/{name}/scores").json()["scores"] == {}
+    assert consent(scored, name, "profiling", "granted") == 200
+    assert not churn(scored, name)["fallback"]
+    assert name in at_risk(scored)
+
+
+# When something breaks ------------------------------------------------------------------------------------
+
+
+def test_a_sale_stands_though_the_features_fail_and_is_made_up_for(scored: Any) -> None:
+    name, other = in_danger(scored), in_danger(scored, 1)
+    before = churn(scored, name)["probability"]
+    _rename(scored, "regulars_rhythm", "elsewhere")
+    sold = sell(scored, name)
+    assert (sold["inserted"], sold["refreshed"]) == (1, False)
+    assert scored.read(f"/v1/customers/{name}").json()["orders"][0]["order_id"] == "till-1"
+    _rename(scored, "elsewhere", "regulars_rhythm")
+    assert sell(scored, other, order="till-2")["refreshed"]
+    assert churn(scored, name)["probability"] < before
+
+
+def _rename(counter: Any, old: str, new: str) -> None:
+    with sqlite3.connect(counter.shop.home / "features" / "feast" / "online.db") as store:
+        store.execute(f'alter table "{old}" rename to "{new}"')
+
+
+def test_what_a_killed_server_left_undone_the_next_one_does(scored: Any) -> None:
+    """The sale is in the books, and the process ended there."""
+    from customers import clock, freshness, loading
+    from serving import desk, live
+
+    name = in_danger(scored)
+    before = churn(scored, name)["probability"]
+    when = (clock.now(scored.shop) - timedelta(hours=1)).isoformat()
+    line = {"order_id": "left", "customer_id": name, "product_id": "p04", "sold_at": when, "quantity": 1, "amount": "5"}
+    loading.take(scored.shop, "transactions", [line])
+    assert len(freshness.lagging(scored.shop)) == 1
+    assert live.catch_up(desk.of(scored.shop))
+    assert freshness.lagging(scored.shop) == {}
+    assert churn(scored, name)["probability"] < before
+
+
+def test_many_tills_at_once(scored: Any) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    names = [in_danger(scored, place) for place in range(8)]
+    before = {name: churn(scored, name)["probability"] for name in names}
+    with ThreadPoolExecutor(8) as tills:
+        sold = [tills.submit(sell, scored, name, order=f"till-{name}") for name in names]
+        assert all(each.result()["inserted"] == 1 for each in sold)
+    assert all(churn(scored, name)["probability"] < before[name] for name in names)
+    listed = at_risk(scored)
+    assert all(listed[name]["churn_probability"] == churn(scored, name)["probability"] for name in names)

@@ -1,0 +1,234 @@
+"""Which offers are made to whom, in which order and why; what customers will spend; and what they need again."""
+
+import json
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+CATEGORIES = {"bread", "milk", "fruit", "paper"}
+
+
+def only(response: Any) -> dict[str, Any]:
+    """The one result of an answer."""
+    assert response.status_code == 200, response.text
+    (result,) = response.json()["results"]
+    return result
+
+
+def offers(counter: Any, name: str, **wish: Any) -> dict[str, Any]:
+    return only(counter.ask("/v1/offers", {"customer_ids": [name], **wish}))
+
+
+def made(result: dict[str, Any]) -> list[str]:
+    return [item["offer_id"] for item in result["items"]]
+
+
+def dropped(result: dict[str, Any]) -> dict[str, str]:
+    return {entry["offer_id"]: entry["reason"] for entry in result["dropped"]}
+
+
+# Offers ---------------------------------------------------------------------------------------------------
+
+
+def test_offers_are_made_with_chance_gain_reason_and_end(counter: Any) -> None:
+    result = offers(counter, "c000")
+    assert [item["rank"] for item in result["items"]] == [1, 2, 3, 4, 5]
+    scores = [item["score"] for item in result["items"]]
+    assert scores == sorted(scores, reverse=True)
+    assert set(made(result)) == {*(f"summer-{category}" for category in CATEGORIES), "milk-day"}
+    for item in result["items"]:
+        assert 0 < item["score"] < 1
+        assert item["campaign_id"] == ("summer" if item["offer_id"].startswith("summer") else None)
+        assert datetime.fromisoformat(item["expires_at"]) > datetime.fromisoformat(result["features_as_of"])
+        assert item["reason"].startswith("bought what it is for" if item["source"] == "again" else "it is for")
+        assert abs(float(item["expected_gain"])) < 10
+
+
+def test_every_other_offer_is_named_with_the_reason(counter: Any) -> None:
+    result = offers(counter, "c000")
+    why = dropped(result)
+    assert why["may-bread"] == "it has ended"
+    assert why["by-text"] == "the customer has not allowed any of its channels"
+    assert why["big-basket"] == "its minimum spend is more than twice their usual basket"
+    assert result["dropped_count"] == len(why) == 3 * 4 + 2
+    assert not set(why) & set(made(result))
+
+
+def test_a_letter_is_for_those_who_received_it(counter: Any) -> None:
+    result = offers(counter, "c120")
+    assert made(result) == ["milk-day"]
+    assert "received its campaign" in dropped(result)["summer-bread"]
+
+
+def test_wishes_leave_out_and_make_no_new_order(counter: Any) -> None:
+    whole = made(offers(counter, "c000"))
+    by_post = offers(counter, "c000", channel="post")
+    assert made(by_post) == [name for name in whole if name != "milk-day"]
+    assert dropped(by_post)["milk-day"] == "it is not made on this channel"
+    without = offers(counter, "c000", exclude_offer_ids=[whole[0], "nothing"], n=2)
+    assert made(without) == whole[1:3]
+    assert dropped(without)[whole[0]] == "it was left out of the question"
+    by_mail = offers(counter, "c000", channel="email")
+    assert made(by_mail) == []
+    assert made(only(counter.read("/v1/customers/c000/offers?channel=post&n=1"))) == made(by_post)[:1]
+
+
+def test_a_redeemed_coupon_is_not_made_again(scored: Any) -> None:
+    first = made(offers(scored, "c000", channel="post"))[0]
+    said = {"interaction_id": "r", "customer_id": "c000", "happened_at": "2025-07-24T10:00:00Z", "channel": "store",
+            "kind": "redeemed", "campaign_id": "summer", "offer_id": first}  # fmt: skip
+    assert scored.ask("/v1/interactions", said).json()["refreshed"]
+    result = offers(scored, "c000")
+    assert first not in made(result)
+    assert dropped(result)[first] == "the customer has redeemed it already"
+
+
+def test_an_offer_that_is_sold_out_or_ended_goes_at_once(scored: Any) -> None:
+    assert "milk-day" in made(offers(scored, "c000"))
+    gone = [{"product_id": f"p{n:02d}", "category": "milk", "stock": 0} for n in range(1, 40, 4)]
+    assert scored.ask("/v1/products", gone).status_code == 200
+    assert dropped(offers(scored, "c000"))["milk-day"] == "all that it is for is sold out"
+    back = {"product_id": "p01", "stock": 5}
+    assert scored.ask("/v1/products", back).status_code == 200
+    assert "milk-day" in made(offers(scored, "c000"))
+    over = {"offer_id": "milk-day", "starts_at": "2025-01-06", "ends_at": "2025-02-01", "categories": ["milk"]}
+    assert scored.ask("/v1/catalogue/offers", over, "campaign").json()["updated"] == 1
+    assert dropped(offers(scored, "c000"))["milk-day"] == "it has ended"
+
+
+def test_strangers_and_the_quiet_get_what_is_made_to_everybody(counter: Any) -> None:
+    for name in ("stranger", "quiet"):
+        result = offers(counter, name)
+        assert result["fallback"]
+        assert made(result) == ["milk-day"]
+        assert result["items"][0]["reason"] == "it is made to everybody"
+
+
+def test_the_profile_shows_the_same_offers_once(scored: Any) -> None:
+    said = [offers(scored, "c000") for _ in range(10)]
+    assert all(answer == said[0] for answer in said)
+    shown = scored.read("/v1/customers/c000/scores").json()["scores"]["offers"]
+    assert [item["offer_id"] for item in shown["items"]] == made(said[0])
+    assert [item["score"] for item in shown["items"]] == [item["score"] for item in said[0]["items"]]
+    assert len(kept(scored, "c000", "offers")) == 1
+
+
+def kept(counter: Any, name: str, model: str) -> list[dict[str, Any]]:
+    from customers import database, profiles, schema
+
+    (key,) = profiles.keys_of(counter.shop, [name]).values()
+    query = schema.scores.join(schema.score_runs).select().where(schema.scores.c.customer_key == key)
+    with database.reading(counter.shop) as connection:
+        return [dict(row) for row in connection.execute(query).mappings() if row["model"] == model]
+
+
+@pytest.fixture
+def scored(fresh: Any, night: Any) -> Any:
+    """A shop after its night, which nobody else changes."""
+    night(fresh.shop)
+    return fresh
+
+
+@pytest.mark.parametrize("model", ["offers", "restock", "value"])
+def test_the_night_says_what_the_door_says(scored: Any, model: str) -> None:
+    before = kept(scored, "c000", model)
+    assert scored.ask(f"/v1/{model}", {"customer_ids": ["c000"]}).status_code == 200
+    assert kept(scored, "c000", model) == before
+    assert len(before) == 1
+
+
+def test_the_list_of_those_at_risk_suggests_the_best_offer(counter: Any) -> None:
+    for entry in counter.read("/v1/at-risk?limit=10").json()["items"]:
+        assert entry["suggested_offer_id"] == made(offers(counter, entry["customer_id"]))[0]
+
+
+# Value ----------------------------------------------------------------------------------------------------
+
+
+def test_value_is_money_over_the_horizon(counter: Any) -> None:
+    result = only(counter.read("/v1/customers/c000/value"))
+    assert (result["currency"], result["horizon_days"]) == ("USD", 28)
+    assert float(result["expected"]) > 0
+    assert result["expected"] == f"{float(result['expected']):.2f}"
+    shown = counter.read("/v1/customers/c000/scores").json()["scores"]["value"]
+    assert (shown["expected"], shown["currency"]) == (result["expected"], "USD")
+
+
+def test_what_is_at_risk_is_what_may_be_lost(counter: Any) -> None:
+    for entry in counter.read("/v1/at-risk?limit=10").json()["items"]:
+        worth = float(only(counter.read(f"/v1/customers/{entry['customer_id']}/value"))["expected"])
+        assert float(entry["value_at_risk"]) == pytest.approx(worth * entry["churn_probability"], abs=0.005)
+
+
+def test_the_list_can_be_cut_by_what_is_at_risk(counter: Any) -> None:
+    whole = counter.read("/v1/at-risk?limit=1000").json()["items"]
+    least = sorted(float(entry["value_at_risk"]) for entry in whole)[len(whole) // 2]
+    cut = counter.read(f"/v1/at-risk?limit=1000&min_value={least}").json()["items"]
+    assert cut == [entry for entry in whole if float(entry["value_at_risk"]) >= least]
+    response = counter.read("/v1/at-risk?segment=canary")
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["parameter"] == "segment"
+    assert "canary" not in response.text
+
+
+# Restock --------------------------------------------------------------------------------------------------
+
+
+def test_what_runs_out_comes_likeliest_first(counter: Any) -> None:
+    for within_days in (7, 14, 60):
+        items = only(counter.ask("/v1/restock", {"customer_ids": ["c000"], "within_days": within_days}))["items"]
+        chances = [item["p"] for item in items]
+        assert chances == sorted(chances, reverse=True)
+        assert {item["category"] for item in items} <= CATEGORIES
+        assert all(0 <= chance <= 1 for chance in chances)
+
+
+def test_a_longer_wait_is_likelier(counter: Any) -> None:
+    said = [
+        {item["category"]: item["p"] for item in only(counter.read(f"/v1/customers/c000/restock?within_days={days}"))["items"]}
+        for days in (3, 7, 14, 28, 90)
+    ]  # fmt: skip
+    for sooner, later in zip(said, said[1:], strict=False):
+        assert all(sooner[category] <= later[category] for category in sooner)
+
+
+def test_an_even_chance_is_said_with_its_day(counter: Any) -> None:
+    for item in only(counter.read("/v1/customers/c000/restock?within_days=14"))["items"]:
+        if item["p"] > 0.5:
+            assert datetime.fromisoformat(item["expected_at"])
+
+
+@pytest.mark.parametrize("days", [0, 91, "canary"])
+def test_nothing_is_foretold_beyond_a_season(counter: Any, days: Any) -> None:
+    response = counter.ask("/v1/restock", {"customer_ids": ["c000"], "within_days": days})
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["pointer"] == "/within_days"
+    assert "canary" not in response.text
+
+
+# Sensitive ------------------------------------------------------------------------------------------------
+
+
+def test_nothing_sensitive_is_named_without_a_consent_of_its_own(scored: Any) -> None:
+    """Paper becomes sensitive: no list, offer or need speaks of it, until the customer allows it."""
+    paper = [f"p{n:02d}" for n in range(3, 40, 4)]
+    marked = [{"product_id": name, "category": "paper", "sensitive": True} for name in paper]
+    assert scored.ask("/v1/products", marked).status_code == 200
+    assert not named(scored, "c000", paper)
+    assert not named(scored, "stranger", paper)
+    consent = {"customer_id": "c000", "purpose": "profiling_sensitive", "state": "granted", "at": "2025-07-01"}
+    assert scored.ask("/v1/consents", consent).json()["refreshed"]
+    assert named(scored, "c000", paper)
+
+
+def named(counter: Any, name: str, products: list[str]) -> bool:
+    """Whether any answer about a customer names one of these products, their category or an offer on them."""
+    paths = ["recommendations?n=50", "offers?n=50", "restock", *(["scores"] if name != "stranger" else [])]
+    said = []
+    for path in paths:
+        answer = counter.read(f"/v1/customers/{name}/{path}").json()
+        for result in answer.get("results", ()):
+            result.pop("dropped", None)
+        said.append(json.dumps(answer.get("results", answer)))
+    return any(f'"{word}"' in text for text in said for word in [*products, "paper", "summer-paper"])
