@@ -2,7 +2,8 @@
 
 import csv
 import os
-from collections.abc import Collection
+import secrets
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import sqlalchemy as sa
 
-from customers import orders, transactions
-from customers.schema import products, transactions_history
+from customers import database, orders, transactions
+from customers.schema import ledger_months, products, transactions_history
 from customers.schema import transactions as ledger
 from customers.shop import Shop
 
+SETTLE = sa.text("update ledger_months set mirrored_no = :number where month = :month and mirrored_no = :number - 1")
 _line = ("source", "order_id", "line_id")
 
 
@@ -33,13 +35,21 @@ def of_ledger(connection: sa.Connection, key: int) -> tuple[int, set[str]]:
     return len(now) + len(before), transactions.months_of(sold_at)
 
 
-def of_mirror(shop: Shop, keys: Collection[int]) -> None:
-    """The copies in columns too, at once; the next refresh makes them again from the database."""
-    folder = shop.home / "ledger"
-    for path in sorted(folder.glob("month=*/part.parquet")):
-        _replace(path, keys, keep_rows=True)
-    for name in ("interactions", "consents"):
-        _replace(folder / f"{name}.parquet", keys, keep_rows=False)
+def of_mirror(shop: Shop, keys: Collection[int], marks: Mapping[str, int] | None = None) -> None:
+    """The copies in columns too, at once. Those that were true but for these marks are so again, without a refresh."""
+    _rid_mirror(shop, keys)
+    if marks:
+        with database.writing(shop) as connection:
+            connection.execute(SETTLE, [{"month": month, "number": number} for month, number in marks.items()])
+        # A refresh slower than all this may have put an old copy back; from now on it would find its mark moved.
+        _rid_mirror(shop, keys)
+
+
+def settled(connection: sa.Connection) -> dict[str, int]:
+    """The copies that show what the database holds, and the number of the last change that they show."""
+    marks = ledger_months.c
+    query = sa.select(marks.month, marks.changed_no).where(marks.changed_no == marks.mirrored_no)
+    return dict(connection.execute(query).tuples().all())
 
 
 def of_rejects(shop: Shop, customer_ids: set[str]) -> None:
@@ -51,6 +61,14 @@ def of_rejects(shop: Shop, customer_ids: set[str]) -> None:
         others = [row for row in rows if not any(_trimmed(row[place]) in customer_ids for place in places)]
         if len(others) < len(rows):
             _write_rows(path, header, others)
+
+
+def _rid_mirror(shop: Shop, keys: Collection[int]) -> None:
+    folder = shop.home / "ledger"
+    for path in sorted(folder.glob("month=*/part.parquet")):
+        _replace(path, keys, keep_rows=True)
+    for name in ("interactions", "consents"):
+        _replace(folder / f"{name}.parquet", keys, keep_rows=False)
 
 
 def _rows(connection: sa.Connection, table: sa.Table, key: int) -> list[dict]:
@@ -109,7 +127,7 @@ def _replace(path: Path, keys: Collection[int], *, keep_rows: bool) -> None:
         table = table.set_column(table.schema.get_field_index("customer_key"), "customer_key", nobody)
     else:
         table = table.filter(pc.invert(theirs))
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    partial = _beside(path)
     pq.write_table(table, partial, compression="zstd")
     os.replace(partial, path)
 
@@ -128,11 +146,15 @@ def _write_rows(path: Path, header: list[str], rows: list[list[str]]) -> None:
     if not rows:
         path.unlink()
         return
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    partial = _beside(path)
     partial.touch(mode=0o600)
     with partial.open("w", encoding="utf-8", newline="") as rejected:
         csv.writer(rejected).writerows([header, *rows])
     os.replace(partial, path)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
 
 
 def _trimmed(text: str) -> str:

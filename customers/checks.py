@@ -165,7 +165,9 @@ def listed(name: str, allowed: Sequence[str] = ()) -> Check:
     texts = f"list_filter([trim(part) for part in {parts}], lambda part: part <> '')"
     found = f"coalesce(list_sort(list_distinct({texts})), [])"
     if not allowed:
-        return Check(name, parsed, (), ((parsed, found),))
+        too_long = f"len(list_filter({parsed}, lambda part: length(part) > {LONGEST_ID})) > 0"
+        wrong = (too_long, f"{name} has a part longer than {LONGEST_ID} characters")
+        return Check(name, parsed, (wrong,), ((parsed, found),))
     found = f"coalesce(list_sort(list_distinct([lower(part) for part in {texts}])), [])"
     known = ", ".join(literal(word) for word in allowed)
     wrong = (f"not list_has_all([{known}], {parsed})", f"{name} has something other than {', '.join(allowed)}")

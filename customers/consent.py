@@ -124,7 +124,7 @@ def _checks(shop: Shop) -> list[Check]:
         _required(checks.choice("state", STATES)),
         checks.past("at", shop.timezone, latest=latest, required=True),
         # Part of what tells one statement from another, so it is never null.
-        Check("source", "coalesce(source, '')"),
+        Check("source", "coalesce(source, '')", checks.reference("source").wrong),
         checks.words("wording"),
     ]
 

@@ -85,7 +85,11 @@ def _admit(
     """Customers and their ids, with (stage, joined_at, referred_by) of each."""
     if not newcomers:
         return {}
-    last = max(_highest(connection, customers), _highest(connection, erasures))
+    # The key of an erased customer is never given again.
+    given = [
+        connection.execute(sa.select(sa.func.max(table.c.customer_key))).scalar() for table in (customers, erasures)
+    ]
+    last = max(key or 0 for key in given)
     steps = np.frombuffer(secrets.token_bytes(4 * len(newcomers)), np.uint32).astype(np.int64) % STEP + 1
     keys = dict(zip(newcomers, (last + np.cumsum(steps)).tolist(), strict=True))
     made_at = micros(datetime.now(UTC))
@@ -96,11 +100,6 @@ def _admit(
     database.insert_many(connection, identities, ["customer_id", "source", "customer_key"], named)
     transactions.mark(connection, {MIRROR_MARK})
     return keys
-
-
-def _highest(connection: sa.Connection, table: sa.Table) -> int:
-    """The last key given out; that of an erased customer is never given again."""
-    return connection.execute(sa.select(sa.func.max(table.c.customer_key))).scalar() or 0
 
 
 def _keep(shop: Shop, source: str, records: Records, write: Writer) -> Counts:

@@ -161,9 +161,8 @@ def _kind(name: str) -> Kind:
 
 def _check(shop: Shop, kind: Kind, source: str, records: Records) -> None:
     """Read every text as a value; what cannot be read so is marked with the reason, in table `checked`."""
-    for name in kind.columns:
-        if name not in records.columns:
-            records.connection.execute(f"alter table raw add column if not exists {quoted(name)} varchar")
+    unsaid = [quoted(name) for name in kind.columns if name not in records.columns]
+    records.connection.execute("".join(f"alter table raw add column if not exists {name} varchar;" for name in unsaid))
     wanted = kind.checks(shop)
     records.connection.execute(f"create temp table checked as {checks.checked(wanted, kind.columns)}")
     tombstones.mark(shop, source, kind, records)

@@ -160,7 +160,7 @@ def _checks(shop: Shop) -> list[Check]:
         checks.listed("channels", CHANNELS),
         checks.choice("audience", ("all", "received"), "all"),
         checks.listed("categories"),
-        Check(products_.name, products_.value, (for_nothing,), products_.parsed),
+        Check(products_.name, products_.value, (*products_.wrong, for_nothing), products_.parsed),
     ]
 
 

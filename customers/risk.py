@@ -155,5 +155,5 @@ def _overdue(shop: Shop, mirrored: bool) -> str:
           group by all),
         gaps as (select *, day - lag(day) over (partition by customer_key order by day) as gap from days)
         select customer_key, max(last_at) as last_purchase_at,
-               greatest(0, (any_value(today) - max(day)) - median(gap)) as days_overdue
+               case when count(gap) > 0 then greatest(0, any_value(today) - max(day) - median(gap)) end as days_overdue
         from gaps group by customer_key"""

@@ -57,7 +57,7 @@ def pairs(
     rows = _rows(figures, wanted)
     made = {name: np.full(len(wanted), np.nan) for name in COLUMNS}
     for moment, places in wanted.groupby("as_of", sort=True).indices.items():
-        wares = goods.of(covers, prices, moment, wanted["offer_key"].to_numpy()[places])
+        wares = goods.of(covers, prices, pd.Timestamp(str(moment)), wanted["offer_key"].to_numpy()[places])
         for some in _turns(rows[places], len(wares.offers)):
             for name, values in _suited(figures, rows[places[some]], wares, wares.places[some]).items():
                 made[name][places[some]] = values
@@ -96,7 +96,7 @@ class _Shelves:
     @classmethod
     def read(cls, figures: pd.DataFrame, rows: np.ndarray) -> "_Shelves":
         lists = figures["product_keys"].to_numpy()[rows]
-        filled = np.array([each is not None and len(each) > 0 for each in lists], dtype=bool)
+        filled = np.array([isinstance(each, np.ndarray | list) for each in lists], dtype=bool)
         lengths = [len(each) for each in lists[filled]]
         numbers = {name: _flat(figures[name].to_numpy()[rows][filled]) for name in (*SUMS, "last_days")}
         products = _flat(lists[filled], "int64")

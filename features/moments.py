@@ -72,7 +72,12 @@ def till(timezone: str) -> engine.Recipe:
 
 
 def _answered(
-    steps: engine.Recipe, days: ir.Table, contacts: ir.Table, products: ir.Table, categories: ir.Table, **others: ir.Table
+    steps: engine.Recipe,
+    days: ir.Table,
+    contacts: ir.Table,
+    products: ir.Table,
+    categories: ir.Table,
+    **others: ir.Table,
 ) -> engine.Recipe:
     """The end of every recipe: from what each moment sees to the families."""
     features = steps.keep(summed(days))

@@ -1,7 +1,7 @@
 """Needs: how often, how regularly and how lately a customer buys of each category, to see when they run out."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ibis
 import ibis.expr.types as ir
@@ -178,7 +178,7 @@ def pairs(frame: pd.DataFrame) -> pd.DataFrame:
     lists; a customer without any has none. The numbers are COLUMNS, as float64.
     """
     frame = frame.rename(columns={"event_timestamp": "as_of"})
-    counts = np.array([0 if each is None else len(each) for each in frame["categories"]], dtype="int64")
+    counts = np.array([len(each) if _known(each) else 0 for each in frame["categories"]], dtype="int64")
     rows = np.repeat(np.arange(len(frame)), counts)
     laid = {f"need_{column}": _flat(frame[f"need_{name}"]) for name, column in NUMBERS.items()}
     laid |= {f"need_{name}": column for name, column in _made(laid, rows, counts).items()}
@@ -208,8 +208,12 @@ def _over(part: np.ndarray, of: np.ndarray) -> np.ndarray:
 
 
 def _flat(column: pd.Series, kind: str = "float64") -> np.ndarray:
-    filled = [each for each in column if each is not None and len(each)]
+    filled = [each for each in column if _known(each)]
     return np.concatenate(filled).astype(kind) if filled else np.empty(0, kind)
+
+
+def _known(each: Any) -> bool:
+    return isinstance(each, np.ndarray | list)
 
 
 def view(folder: Path) -> "FeatureView":

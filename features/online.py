@@ -72,11 +72,21 @@ class SteadySqliteOnlineStore(SqliteOnlineStore):
         requested_features: list[str] | None = None,
     ) -> list[Read]:
         """The values of each customer, in the order asked; (None, None) for one not known."""
-        asked = [_key(config, key) for key in entity_keys]
+        asked = [place(config, key) for key in entity_keys]
         found: dict[bytes, Read] = {}
         for start in range(0, len(asked), KEYS_AT_ONCE):
             self._collect(config, table, asked[start : start + KEYS_AT_ONCE], found)
         return [found.get(key, (None, None)) for key in asked]
+
+    def forget(self, config: RepoConfig, tables: Sequence[FeatureView], keys: Sequence[EntityKey]) -> None:
+        """Remove all that is kept of these customers, from the file's free pages too."""
+        places = [(place(config, key),) for key in keys]
+        con = self._get_conn(config)
+        con.execute("pragma secure_delete = on")
+        with con:
+            for table in tables:
+                con.executemany(f"delete from {_name(config, table)} where entity_key = ?", places)
+        con.execute("pragma wal_checkpoint(truncate)")
 
     def _collect(
         self, config: RepoConfig, table: FeatureView, asked: Sequence[bytes], found: dict[bytes, Read]
@@ -104,19 +114,26 @@ class WholeRegistryStore(FileRegistryStore):
         beside.replace(self._filepath)
 
 
+def customers(keys: Sequence[int]) -> list[EntityKey]:
+    """Customers as Feast names them."""
+    return [EntityKey(join_keys=["customer_key"], entity_values=[Value(int64_val=int(key))]) for key in keys]
+
+
 def _cells(config: RepoConfig, written: list[Written]) -> Iterator[tuple[bytes, str, bytes, int, int | None]]:
     for key, values, happened, created in written:
-        place, at = _key(config, key), _micros(happened)
-        made = None if created is None else _micros(created)
+        where, at = place(config, key), micros(happened)
+        made = None if created is None else micros(created)
         for feature, value in values.items():
-            yield place, feature, value.SerializeToString(), at, made
+            yield where, feature, value.SerializeToString(), at, made
 
 
-def _key(config: RepoConfig, key: EntityKey) -> bytes:
+def place(config: RepoConfig, key: EntityKey) -> bytes:
+    """Where a customer's values are kept."""
     return serialize_entity_key(key, config.entity_key_serialization_version)
 
 
-def _micros(moment: datetime) -> int:
+def micros(moment: datetime) -> int:
+    """Microseconds since 1970; a time without a zone is Feast's, and UTC."""
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return (aware - EPOCH) // timedelta(microseconds=1)
 

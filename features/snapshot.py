@@ -15,6 +15,7 @@ from ibis.backends.duckdb import Backend
 from features import engine, lines, needs
 from features import moments as recipes
 
+
 class NoMoments(ValueError):
     """A snapshot was asked for at no moment, or at one that lies after the run's own."""
 
@@ -52,6 +53,7 @@ def write(
         for name, table in looks.items():
             con.con.register(name, table)
         recipe.follow(con)
+        sweep(Path(out))
         return _publish(con, recipe.answers, Path(out))
     finally:
         con.disconnect()
@@ -173,6 +175,23 @@ def _publish(con: Backend, answers: dict[str, str], out: Path) -> dict[str, int]
     for place in places.values():
         os.replace(_beside(place), place)
     return rows
+
+
+def sweep(out: Path) -> None:
+    """Remove the half-written files of runs that were killed."""
+    for left in Path(out).glob("*/.part.*.parquet"):
+        if not _alive(int(left.name.split(".")[2])):
+            left.unlink(missing_ok=True)
+
+
+def _alive(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _beside(place: Path) -> Path:

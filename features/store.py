@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -24,6 +25,19 @@ if TYPE_CHECKING:
 
 SETTINGS = Path(__file__).with_name("feature_store.yaml")
 PLACE = "entity_place"
+ONLINE = {
+    **dict.fromkeys(("redis", "rediss"), "features.online_redis.SteadyRedisOnlineStore"),
+    **dict.fromkeys(("postgresql", "postgresql+psycopg"), "features.online_postgres.SteadyPostgresOnlineStore"),
+}
+
+
+#: Where Feast keeps a list, by what it holds.
+LISTS = {
+    "int64": "int64_list_val",
+    "float32": "float_list_val",
+    "float64": "double_list_val",
+    "string": "string_list_val",
+}
 
 
 class NoSnapshot(LookupError):
@@ -106,6 +120,20 @@ class Store:
         with _quiet():
             self.feast.write_to_online_store(view, frame.assign(event_timestamp=happened, created=happened))
 
+    def forget(self, keys: Sequence[int]) -> None:
+        """Remove these customers from every view's online values and from every snapshot; harmless to repeat."""
+        if not len(keys):
+            return
+        from features import snapshot
+        from features.online import customers
+
+        with _quiet():
+            online: Any = self.feast._get_provider().online_store
+            online.forget(self.feast.config, self._views(), customers(keys))
+        for part in sorted(self.folder.glob("*/part.parquet")):
+            _without(part, keys)
+        snapshot.sweep(self.folder)
+
     def _materialise(self, view: str, as_of: datetime) -> int:
         moment, rows = _latest(self.folder / view / "part.parquet", as_of)
         if moment is None:
@@ -132,7 +160,8 @@ class Store:
 def open(folder: Path, online: str | None = None) -> Store:
     """The store over a folder of snapshots; everything Feast keeps lies in folder/feast.
 
-    online is the address of an online store (redis://HOST:PORT/DB); without it, a SQLite file in the folder.
+    online is the address of an online store, redis://[:PASSWORD@]HOST:PORT/DB or
+    postgresql://USER:PASSWORD@HOST:PORT/DATABASE; without it, a SQLite file in the folder.
     Settings are read here and now, so two stores in one process stay apart.
     """
     place = Path(folder).absolute()
@@ -145,11 +174,13 @@ def _online(folder: Path, address: str | None) -> dict[str, str]:
     if address is None:
         return {"type": "features.online.SteadySqliteOnlineStore", "path": str(folder / "feast" / "online.db")}
     parts = urlsplit(address)
-    if parts.scheme != "redis" or not parts.hostname:
-        raise ValueError("online_store must be redis://HOST:PORT/DB; leave it out for SQLite in the home")
-    password = f",password={parts.password}" if parts.password else ""
-    where = f"{parts.hostname}:{parts.port or 6379},db={parts.path.strip('/') or 0}"
-    return {"type": "redis", "connection_string": where + password}
+    kind = ONLINE.get(parts.scheme)
+    if kind is None or not parts.hostname:
+        raise ValueError(
+            "online_store must be redis://HOST:PORT/DB or postgresql://USER@HOST:PORT/DATABASE; "
+            "leave it out for SQLite in the home"
+        )
+    return {"type": kind, "url": address.replace("postgresql+psycopg://", "postgresql://", 1)}
 
 
 def _feast(folder: Path, online: str) -> "FeatureStore":
@@ -203,6 +234,18 @@ def _latest(path: Path, as_of: datetime) -> tuple[datetime | None, int]:
     return latest.as_py(), int(pc.sum(pc.equal(times, latest)).as_py())
 
 
+def _without(part: Path, keys: Sequence[int]) -> None:
+    """The same file without the rows of some customers; one that knows nobody is left as it is."""
+    if "customer_key" not in pq.read_schema(part).names:
+        return
+    table = pq.read_table(part)
+    theirs = pc.is_in(table["customer_key"], pa.array(keys, pa.int64()))
+    if pc.any(theirs).as_py():
+        beside = part.with_name(f".part.{os.getpid()}.parquet")
+        pq.write_table(table.filter(pc.invert(theirs)), beside)
+        os.replace(beside, part)
+
+
 def _frame(keys: pd.DataFrame, columns: dict[str, Any], kinds: dict[str, str | None]) -> pd.DataFrame:
     """Keys and features side by side: numbers as one float64 block, lists as arrays or None."""
     numbers = [name for name, element in kinds.items() if element is None]
@@ -214,7 +257,9 @@ def _frame(keys: pd.DataFrame, columns: dict[str, Any], kinds: dict[str, str | N
 
 def _arrays(column: Sequence[Any], element: str) -> np.ndarray:
     arrays = np.empty(len(column), dtype=object)
-    arrays[:] = [None if _missing(each) else np.asarray(each, dtype=element) for each in column]
+    kind = "object" if element == "string" else element
+    for row, each in enumerate(column):
+        arrays[row] = None if _missing(each) else np.asarray(each, dtype=kind)
     return arrays
 
 
@@ -230,7 +275,7 @@ def _element(kind: Any) -> str | None:
 def _unpacked(values: Sequence[Any], element: str | None) -> list[Any]:
     if element is None:
         return [value.double_val if value.HasField("double_val") else np.nan for value in values]
-    name = {"int64": "int64_list_val", "float32": "float_list_val"}[element]
+    name = LISTS[element]
     return [getattr(value, name).val if value.HasField(name) else None for value in values]
 
 

@@ -23,7 +23,10 @@ from training.plans import PLANS  # noqa: E402
 #: In the shop's own zone: after the last till is closed, and before anybody asks.
 EVERY_NIGHT = "30 3 * * *"
 MODELS = [plan.name for plan in PLANS]
-SETTINGS = "telemetry: {enabled: false}\n"
+SETTINGS = """\
+telemetry: {enabled: false}
+concurrency: {runs: {max_concurrent_runs: 1}}  # a second night waits for the first, and is not turned away
+"""
 
 
 @dg.definitions

@@ -18,7 +18,7 @@ FIGURES = {
     "timing": ("crps", "c_index", "nll", "coverage_80"),
     "offers": ("ndcg_10", "map", "auc"),
     "restock": ("auc", "ap", "log_loss", "ece"),
-    "value": ("gini", "mae", "decile_error", "bias"),
+    "value": ("ngini", "mae", "decile_error", "bias"),
 }
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -37,7 +38,10 @@ import pytest  # noqa: E402
 ZONE = ZoneInfo("America/New_York")
 OPENED = datetime(2025, 1, 6, tzinfo=ZONE)
 HISTORY_DAYS = 200
+SHELVES = ("bread", "milk", "fruit", "paper")
 LINE = ("order_id", "line_id", "customer_id", "product_id", "sold_at", "quantity", "amount", "discount")
+OFFER = ("offer_id", "campaign_id", "starts_at", "ends_at", "value", "value_kind", "channels", "audience", "categories")
+INTERACTION = ("interaction_id", "customer_id", "happened_at", "channel", "kind", "campaign_id", "offer_id")
 
 
 def write_csv(path: Path, head: tuple[str, ...], rows: list[tuple[object, ...]]) -> Path:
@@ -189,10 +193,11 @@ def till(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def small_shop_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Customers, products and transactions of a small grocer, as CSV.
+    """The records of a small grocer, a CSV file a kind.
 
     Customers come after steady gaps of their own, 2 to 30 days, and four in ten stop one day; each buys
-    favourites of their own.
+    favourites of their own. Every month a coupon on one shelf goes to half of them by post, and who buys from
+    that shelf anyway is likelier to use it.
     """
     rng = np.random.default_rng(5)
     folder = tmp_path_factory.mktemp("grocer")
@@ -210,8 +215,33 @@ def small_shop_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 lines.append((f"{who}-{int(day)}", place, who, f"p{product:02d}", sold_at, 1, 2 + product % 7, 0))
             day += rng.gamma(4, gap / 4) + 1
     people = [(f"c{number:03d}", "张伟" if number % 2 else "Zoë", f"c{number}@example.com") for number in range(220)]
-    goods = [(f"p{n:02d}", f"product {n}", ("bread", "milk", "fruit", "paper")[n % 4], "food") for n in range(60)]
+    goods = [(f"p{n:02d}", f"product {n}", SHELVES[n % 4], "food") for n in range(60)]
     write_csv(folder / "customers.csv", ("customer_id", "given_name", "email"), people)
     write_csv(folder / "products.csv", ("product_id", "name", "category", "department"), goods)
     write_csv(folder / "transactions.csv", LINE, lines)
+    _write_campaigns(folder, lines)
     return folder
+
+
+def _write_campaigns(folder: Path, lines: list[tuple[object, ...]]) -> None:
+    """Offers, who received them, who used them, and who allows letters."""
+    rng = np.random.default_rng(7)
+    offers: list[tuple[object, ...]] = []
+    met: list[tuple[object, ...]] = []
+    basket = Counter((str(who), SHELVES[int(str(product)[1:]) % 4]) for _, _, who, product, *_ in lines)
+    people = [f"c{number:03d}" for number in range(220)]
+    for month in range(7):
+        campaign, coupon, shelf = f"month-{month}", f"coupon-{month}", SHELVES[month % 4]
+        begins = OPENED + timedelta(days=28 * month + 14)
+        ends = begins + timedelta(days=28)
+        offers.append((coupon, campaign, begins.date(), ends.date(), 1, "amount", "post", "received", shelf))
+        for who in (who for who in people if rng.random() < 0.5):
+            met.append((f"{campaign}-{who}", who, begins.isoformat(), "post", "received", campaign, ""))
+            fond = basket[who, shelf] > max(basket[who, other] for other in SHELVES if other != shelf)
+            used = begins + timedelta(days=int(rng.integers(1, 27)))
+            if rng.random() < (0.5 if fond else 0.05) and ends < OPENED + timedelta(days=HISTORY_DAYS):
+                met.append((f"{coupon}-{who}", who, used.isoformat(), "store", "redeemed", campaign, coupon))
+    write_csv(folder / "offers.csv", OFFER, offers)
+    write_csv(folder / "interactions.csv", INTERACTION, met)
+    granted = [(who, "marketing_post", "granted", OPENED.isoformat()) for who in people[::2]]
+    write_csv(folder / "consents.csv", ("customer_id", "purpose", "state", "at"), granted)

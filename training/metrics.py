@@ -151,7 +151,10 @@ def decile_error(spent: Floats, expected: Floats, bins: int = 10) -> float:
     order = np.argsort(expected, kind="stable")
     least = max(0.02 * float(np.mean(spent)), 1e-9) if spent.size else 1.0
     parts = [part for part in np.array_split(order, bins) if part.size]
-    gaps = [abs(np.mean(expected[part]) - np.mean(spent[part])) / max(np.mean(spent[part]), least) for part in parts]
+    gaps = []
+    for part in parts:
+        said, seen = float(np.mean(expected[part])), float(np.mean(spent[part]))
+        gaps.append(abs(said - seen) / max(seen, least))
     return float(np.mean(gaps)) if gaps else float("nan")
 
 

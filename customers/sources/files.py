@@ -104,7 +104,10 @@ def _connection() -> duckdb.DuckDBPyConnection:
 
 def settle(connection: duckdb.DuckDBPyConnection) -> None:
     """Make a connection ready for rows. They may be personal: nothing spills to disk in clear."""
-    connection.execute("set timezone = 'UTC'; set temp_directory = ''; set enable_progress_bar = false")
+    connection.execute("set timezone = 'UTC'; set temp_directory = ''")
+    # Asked first: in a notebook without widgets DuckDB refuses to hear of its progress bar at all.
+    if connection.sql("select current_setting('enable_progress_bar')").fetchall() == [(True,)]:
+        connection.execute("set enable_progress_bar = false")
     connection.execute("create temp table broken (file_no integer, line bigint, reason varchar)")
 
 

@@ -47,6 +47,8 @@ def read(records: Sequence[Placed], *, columns: Sequence[str]) -> Records:
     numbers = [pa.array([0] * len(records), pa.int32()), pa.array([index + 1 for index, _ in records], pa.int64())]
     rows = Records(_room().cursor(), [], said)
     settle(rows.connection)
+    # Finding the best way through a handful of rows takes longer than any way.
+    rows.connection.execute("pragma disable_optimizer")
     rows.connection.register("posted", pa.table([*numbers, *arrays], names=["file_no", "row_no", *names]))
     rows.connection.execute("create temp table raw as from posted")
     return rows

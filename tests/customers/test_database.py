@@ -116,6 +116,20 @@ def test_an_id_longer_than_an_index_takes_is_turned_away(corner_shop: Shop, sell
     }
 
 
+def test_a_part_of_a_list_longer_than_an_index_takes_is_turned_away(corner_shop: Shop, hand_in: Load) -> None:
+    letters = "".join(chr(ord("家") + number % 50) for number in range(1_000))
+    head = "offer_id,starts_at,ends_at,product_ids,categories\n"
+    loaded = hand_in(
+        corner_shop, "offers", f"{head}1,2017-11-01,2017-12-01,{letters},\n2,2017-11-01,2017-12-01,,{letters}\n"
+    )
+    assert loaded.reasons == {
+        "product_ids has a part longer than 200 characters": 1,
+        "categories has a part longer than 200 characters": 1,
+    }
+    said = f"customer_id,purpose,state,at,source\nanna,profiling,denied,2017-11-01,{letters}\n"
+    assert hand_in(corner_shop, "consents", said).reasons == {"source is longer than 200 characters": 1}
+
+
 def test_the_file_is_kept_safely(sqlite_shop: Shop) -> None:
     with database.reading(sqlite_shop) as connection:
         asked = ("journal_mode", "synchronous", "foreign_keys", "secure_delete")

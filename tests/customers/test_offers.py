@@ -7,14 +7,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from customers import catalogue, loading, offers
+from customers import catalogue, interactions, loading, offers
 from customers.loading import Loaded
 from customers.shop import Shop
 from customers.sources import complete_journey
 
 HEADER = "offer_id,campaign_id,starts_at,ends_at,product_ids,categories\n"
 Load = Callable[..., Loaded]
-Rows = Callable[..., list[tuple]]
 
 
 def told(loaded: Loaded) -> tuple[int, int, int, int]:
@@ -57,9 +56,7 @@ def test_an_offer_for_an_unknown_product_makes_a_stub(corner_shop: Shop, hand_in
         (",,2017-11-01,2017-12-01,rye,", "offer_id is empty"),
     ],
 )
-def test_an_offer_that_means_nothing_is_turned_away(
-    corner_shop: Shop, hand_in: Load, line: str, reason: str
-) -> None:
+def test_an_offer_that_means_nothing_is_turned_away(corner_shop: Shop, hand_in: Load, line: str, reason: str) -> None:
     loaded = hand_in(corner_shop, "offers", HEADER + f"1,,2017-11-01,2017-12-01,rye,\n{line}\n")
     assert (told(loaded), loaded.reasons) == ((1, 0, 0, 1), {reason: 1})
 
@@ -116,9 +113,7 @@ def test_an_empty_shop_has_an_empty_book_of_the_same_columns(corner_shop: Shop) 
     assert (len(book.offers), list(book.covers), len(book.covers)) == (0, ["offer_key", "product_key"], 0)
 
 
-def test_an_offer_said_anew_replaces_the_old_one_and_the_same_changes_nothing(
-    corner_shop: Shop, hand_in: Load
-) -> None:
+def test_an_offer_said_anew_replaces_the_old_one_and_the_same_changes_nothing(corner_shop: Shop, hand_in: Load) -> None:
     line = HEADER + "1,c1,2017-11-01,2017-12-01,rye;brie,cheese\n"
     hand_in(corner_shop, "offers", line)
     before = offers.edition(corner_shop)
@@ -136,20 +131,20 @@ def test_an_offer_on_a_sensitive_product_is_sensitive(corner_shop: Shop, hand_in
     assert list(offers.book(corner_shop).offers["sensitive"]) == [False, True, True]
 
 
-def test_the_complete_journeys_coupons_are_offers_to_those_who_received_them(tmp_path: Path, new_home: Path) -> None:
+def test_the_complete_journeys_coupons_are_offers_to_those_who_received_them(sqlite_shop: Shop, tmp_path: Path) -> None:
     """1,197 coupons of 27 campaigns on 111,332 products in seconds."""
-    import shutil
-
-    from customers import interactions, shop
-
-    complete_journey.write(tmp_path / "records")
-    where = shop.open(shutil.copytree(new_home, tmp_path / "shop"))
-    loaded = loading.load(where, "offers", [tmp_path / "records" / "offers.parquet"])
-    loading.load(where, "consents", [tmp_path / "records" / "consents.parquet"])
-    assert told(loading.load(where, "interactions", [tmp_path / "records" / "interactions.parquet"])) == (8_691, 0, 0, 0)
-    book = offers.book(where)
-    assert (told(loaded), len(book.covers)) == ((1_197, 0, 0, 0), 111_332)
-    assert set(book.offers["audience"]) == {"received"}
-    redeemed = interactions.redemptions(where).merge(book.offers)
+    complete_journey.write(tmp_path)
+    loaded = {
+        kind: loading.load(sqlite_shop, kind, [tmp_path / f"{kind}.parquet"])
+        for kind in ("offers", "consents", "interactions")
+    }
+    assert {kind: told(counts) for kind, counts in loaded.items()} == {
+        "offers": (1_197, 0, 0, 0),
+        "consents": (2_469, 0, 0, 0),
+        "interactions": (6_589 + 2_102, 0, 0, 0),
+    }
+    book = offers.book(sqlite_shop)
+    assert (len(book.covers), set(book.offers["audience"])) == (111_332, {"received"})
+    redeemed = interactions.redemptions(sqlite_shop).merge(book.offers)
     assert len(redeemed) == 2_102
     assert ((redeemed.redeemed_at >= redeemed.starts_at) & (redeemed.redeemed_at < redeemed.ends_at)).all()

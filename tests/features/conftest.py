@@ -7,6 +7,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import duckdb
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -40,6 +41,21 @@ PRODUCT = pa.schema(
         ("sensitive", pa.bool_()),
     ]
 )
+CONTACT = pa.schema(
+    [
+        ("customer_key", pa.int64()),
+        ("happened_at", INSTANT),
+        ("known_at", INSTANT),
+        ("channel", pa.string()),
+        ("kind", pa.string()),
+        ("status", pa.string()),
+        ("campaign_id", pa.string()),
+        ("offer_id", pa.string()),
+    ]
+)
+CONSENT = pa.schema(
+    [("customer_key", pa.int64()), ("profiling", pa.bool_()), ("profiling_sensitive", pa.bool_())]
+)
 GROCERY = [
     {"product_key": 1, "department": "dairy", "category": "milk", "brand": "own"},
     {"product_key": 2, "department": "dairy", "category": "cheese", "brand": "farm"},
@@ -70,7 +86,25 @@ def line(customer: int | None, sold_at: datetime, amount: float | None = 10.0, *
     return ordinary | more
 
 
-def build(folder: Path, lines: Sequence[dict[str, Any]], products: Sequence[dict[str, Any]] = GROCERY) -> Path:
+def contact(
+    customer: int, happened_at: datetime, kind: str, campaign: str | None = None, **more: Any
+) -> dict[str, Any]:
+    """Something between the shop and a customer; known as it happened, unless it says otherwise."""
+    ordinary = {
+        "customer_key": customer, "happened_at": happened_at, "known_at": happened_at, "channel": "post",
+        "kind": kind, "status": None, "campaign_id": campaign, "offer_id": None,
+    }  # fmt: skip
+    return ordinary | more
+
+
+def build(
+    folder: Path,
+    lines: Sequence[dict[str, Any]],
+    products: Sequence[dict[str, Any]] = GROCERY,
+    *,
+    interactions: Sequence[dict[str, Any]] | None = None,
+    consents: Sequence[dict[str, Any]] | None = None,
+) -> Path:
     """Write a mirror with these lines and products, a file for each month of sale; return its folder."""
     months: dict[str, list[dict[str, Any]]] = {}
     for each in lines:
@@ -80,8 +114,44 @@ def build(folder: Path, lines: Sequence[dict[str, Any]], products: Sequence[dict
         place.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.Table.from_pylist(sold, schema=LINE), place)
     folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(list(products), schema=PRODUCT), folder / "products.parquet")
+    tables = (("products", products, PRODUCT), ("interactions", interactions, CONTACT), ("consents", consents, CONSENT))
+    for name, rows, schema in tables:
+        if rows is not None:
+            pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), folder / f"{name}.parquet")
     return folder
+
+
+def bazaar(*, customers: int = 40, days: int = 120, seed: int = 3) -> dict[str, Any]:
+    """What a lively small shop wrote down: lines, products and interactions, at all hours, returns among them."""
+    rng = np.random.default_rng(seed)
+    kinds = [(f"d{n % 3}", f"c{n % 7}" if n % 9 else None, f"b{n % 4}") for n in range(60)]
+    products = [
+        {"product_key": n, "department": department, "category": category, "brand": brand, "sensitive": n % 20 == 0}
+        for n, (department, category, brand) in enumerate(kinds)
+    ]
+    opened, lines, contacts = at("2026-01-01 00:00"), [], []
+    for customer in range(customers):
+        for _ in range(int(rng.integers(1, 60))):
+            sold_at = opened + timedelta(seconds=int(rng.integers(days * 86_400)))
+            for product in rng.integers(60, size=int(rng.integers(1, 5))):
+                back = rng.random() < 0.05
+                amount = None if rng.random() < 0.02 else round(float(rng.exponential(5.0)), 2)
+                lines.append(
+                    line(
+                        customer, sold_at, -amount if back and amount else amount, product_key=int(product),
+                        kind="return" if back else "sale", quantity=float(rng.integers(0, 4)), discount=0.25,
+                        store_id=str(rng.integers(3)), known_at=sold_at + timedelta(hours=int(rng.integers(30))),
+                    )
+                )  # fmt: skip
+        for number in range(int(rng.integers(0, 6))):
+            happened_at = opened + timedelta(seconds=int(rng.integers(days * 86_400)))
+            kind = str(rng.choice(["received", "redeemed", "opened", "complaint"]))
+            contacts.append(contact(customer, happened_at, kind, f"campaign {number % 3}"))
+    consents = [
+        {"customer_key": customer, "profiling": True, "profiling_sensitive": customer % 3 == 0}
+        for customer in range(customers)
+    ]
+    return {"lines": lines, "products": products, "interactions": contacts, "consents": consents}
 
 
 def midnights(last: datetime, zone: str, *, every: int, count: int) -> list[datetime]:
@@ -159,6 +229,19 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"""copy (select product_id product_key, department, product_category category, brand from '{listed}')
         to '{ledger}/products.parquet' (format parquet)"""
     )
+    con.execute(f"set variable folder = '{sold.parent}'")
+    con.execute(
+        f"""copy (select household_id::bigint customer_key, day at time zone '{REAL_ZONE}' happened_at,
+        happened_at known_at, channel, kind, null::varchar status, campaign_id::varchar campaign_id,
+        offer_id::varchar offer_id from (
+          select *, start_date::timestamp as day, 'post' channel, 'received' kind, null offer_id
+          from read_parquet(getvariable('folder') || '/campaigns.parquet')
+          join read_parquet(getvariable('folder') || '/campaign_descriptions.parquet') using (campaign_id)
+          union all by name
+          select *, redemption_date + interval 12 hour as day, 'store' channel, 'redeemed' kind, coupon_upc offer_id
+          from read_parquet(getvariable('folder') || '/coupon_redemptions.parquet')
+        ) where household_id % 4 = 0) to '{ledger}/interactions.parquet' (format parquet)"""
+    )
     return ledger
 
 
@@ -187,6 +270,8 @@ def paper() -> Any:
     return SimpleNamespace(
         at=at,
         line=line,
+        contact=contact,
+        bazaar=bazaar,
         build=build,
         midnights=midnights,
         by_hand=by_hand,

@@ -10,10 +10,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from features import lines, snapshot
+from features import engagement, lines, moments, needs, snapshot, staples
 
-AT_EVERY_MOMENT = ("rhythm", "spend", "taste", "shelf")
+AT_EVERY_MOMENT = ("rhythm", "spend", "taste", "shelf", "needs")
 FAMILIES = (*AT_EVERY_MOMENT, "staples")
+ALL = (*FAMILIES, "engagement", "prices")
 
 
 def rows(out: Path, family: str, moment) -> pd.DataFrame:
@@ -124,7 +125,7 @@ def test_a_sale_at_the_very_moment_is_not_before_it(shop, paper, tmp_path) -> No
 def test_nothing_loaded_yet_gives_empty_files_of_the_right_shape(tmp_path, paper) -> None:
     as_of = paper.at("2026-06-01 00:00")
     counts = snapshot.write(tmp_path / "ledger", tmp_path, as_of=as_of, moments=[as_of], timezone="UTC")
-    assert counts == dict.fromkeys(FAMILIES, 0)
+    assert counts == dict.fromkeys(ALL, 0)
     assert "recency_days" in pq.read_schema(tmp_path / "rhythm" / "part.parquet").names
     assert np.isnan(snapshot.gap_quantile(tmp_path / "ledger", as_of=as_of, timezone="UTC"))
     assert snapshot.history_days(tmp_path / "ledger", as_of, "UTC") == 0
@@ -133,15 +134,15 @@ def test_nothing_loaded_yet_gives_empty_files_of_the_right_shape(tmp_path, paper
 
 def test_a_moment_after_the_runs_own_is_refused(tmp_path, paper) -> None:
     as_of = paper.at("2026-06-01 00:00")
-    for moments in ([], [paper.at("2026-06-02 00:00")]):
+    for wanted in ([], [paper.at("2026-06-02 00:00")]):
         with pytest.raises(snapshot.NoMoments):
-            snapshot.write(tmp_path, tmp_path, as_of=as_of, moments=moments, timezone="UTC")
+            snapshot.write(tmp_path, tmp_path, as_of=as_of, moments=wanted, timezone="UTC")
 
 
 def test_times_in_files_are_microseconds_of_utc(shop, paper, tmp_path) -> None:
     moment = paper.at("2026-06-01 12:34:56.789012")
     replay(shop([paper.line(1, paper.at("2026-05-01 10:00"))]), tmp_path, moment, paper)
-    for family in FAMILIES:
+    for family in ALL:
         schema = pq.read_schema(tmp_path / family / "part.parquet")
         assert str(schema.field("event_timestamp").type) == "timestamp[us, tz=UTC]"
     assert paper.read(tmp_path).event_timestamp.item() == pd.Timestamp(moment)
@@ -164,5 +165,6 @@ def test_purchases_are_days_of_the_shop_with_what_was_paid(shop, paper) -> None:
 
 
 def test_families_never_share_a_column_name() -> None:
-    names = [name for family in snapshot.FAMILIES.values() for name in snapshot.names(family)]
+    names = [name for family in moments.FAMILIES.values() for name in family.columns(lines.SEEN)]
+    names += [*engagement.names(), *needs.LISTS, *staples.SHELF]
     assert len(names) == len(set(names)) == len(set(names) - set(lines.LEDGER.names))

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features import snapshot, staples
+from features import moments, snapshot, staples
 
 
 @pytest.fixture
@@ -65,10 +65,12 @@ def test_a_morning_counts_for_a_staple_and_the_afternoon_does_not(shop, paper, t
 
 def test_a_very_long_shelf_keeps_the_most_lately_bought(shop, paper, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(staples, "LONGEST_SHELF", 2)
+    moments.night.cache_clear()
     lines = [paper.line(1, paper.at(f"2026-06-0{day} 10:00"), product_key=day) for day in (1, 2, 3)]
     as_of = paper.at("2026-07-01 00:00")
     snapshot.write(shop(lines), tmp_path, as_of=as_of, moments=[as_of], timezone="UTC")
     (shelf,) = pd.read_parquet(tmp_path / "shelf" / "part.parquet").itertuples()
+    moments.night.cache_clear()
     assert list(shelf.product_keys) == [3, 2]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features import snapshot, store, views
+from features import definitions, engagement, lines, moments, needs, rhythm, snapshot, staples, store, views
 
 NUMBERS = "churn_v1"
 
@@ -152,8 +152,10 @@ def test_an_older_night_never_overwrites_a_push_or_a_later_night(opened, paper) 
 
 
 def test_materialising_takes_exactly_the_rows_of_the_latest_moment(opened, paper) -> None:
-    assert opened.materialise(paper.at("2026-05-15 00:00")) == {"rhythm": 1, "shelf": 1, "spend": 1, "taste": 1}
-    assert opened.materialise(paper.at("2026-06-07 00:00")) == {"rhythm": 2, "shelf": 2, "spend": 2, "taste": 2}
+    views = ("needs", "rhythm", "shelf", "spend", "taste")
+    nobody = {"engagement": 0}
+    assert opened.materialise(paper.at("2026-05-15 00:00")) == nobody | dict.fromkeys(views, 1)
+    assert opened.materialise(paper.at("2026-06-07 00:00")) == nobody | dict.fromkeys(views, 2)
     with pytest.raises(store.NoSnapshot):
         opened.materialise(paper.at("2026-01-01 00:00"))
 
@@ -166,7 +168,7 @@ def test_materialising_again_changes_nothing(opened, paper) -> None:
     before = rows()
     opened.materialise(paper.at("2026-06-01 00:00"))
     assert before == rows()
-    assert len(before) == 2 * len(snapshot.names(snapshot.rhythm))
+    assert len(before) == 2 * len(rhythm.columns(lines.SEEN))
 
 
 def test_serving_goes_on_while_a_night_materialises_or_was_killed_doing_so(opened) -> None:
@@ -218,7 +220,7 @@ def test_two_homes_in_one_process_keep_their_own_answers(shop, paper, tmp_path) 
 
 
 def test_no_feature_has_a_name_that_feast_would_lose(opened) -> None:
-    for service in ("churn_v1", "timing_v1", "recommender_v1"):
+    for service in definitions.SERVICES:
         views.check(dict.fromkeys(opened.columns(service), "Float64"))
     for lost in ("loyalty_y", "rn", "entity_row_id", "event_timestamp"):
         with pytest.raises(ValueError, match="rename it"):
@@ -226,8 +228,10 @@ def test_no_feature_has_a_name_that_feast_would_lose(opened) -> None:
 
 
 def test_a_service_a_model_over_one_set_of_families(opened) -> None:
-    families = [name for family in snapshot.FAMILIES.values() for name in snapshot.names(family)]
-    assert opened.columns("churn_v1") == opened.columns("timing_v1") == families
+    families = [name for family in moments.FAMILIES.values() for name in family.columns(lines.SEEN)]
+    assert opened.columns("churn_v1") == opened.columns("timing_v1") == opened.columns("value_v1") == families
+    assert opened.columns("offers_v1") == [*staples.SHELF, *engagement.names()]
+    assert opened.columns("restock_v1")[: len(needs.LISTS)] == [*needs.LISTS]
     assert opened.columns("recommender_v1")[0] == "product_keys"
 
 
@@ -240,8 +244,9 @@ def test_feasts_own_command_finds_the_same_objects(opened, monkeypatch) -> None:
     monkeypatch.chdir(root)
     monkeypatch.syspath_prepend(str(root))  # as Feast's command does
     found = parse_repo(root)
-    assert sorted(view.name for view in found.feature_views) == ["rhythm", "shelf", "spend", "taste"]
-    assert len(found.feature_services) == 3
+    views_found = sorted(view.name for view in found.feature_views)
+    assert views_found == ["engagement", "needs", "rhythm", "shelf", "spend", "taste"]
+    assert len(found.feature_services) == len(definitions.SERVICES)
     assert "customer" in [entity.name for entity in found.entities]
 
 
@@ -251,7 +256,11 @@ def test_a_snapshot_needs_no_feast() -> None:
 
 
 def test_an_online_store_is_named_by_its_address() -> None:
-    said = store._online(Path("/home"), "redis://:secret@cache:6380/2")
-    assert said == {"type": "redis", "connection_string": "cache:6380,db=2,password=secret"}
-    with pytest.raises(ValueError, match="redis://"):
-        store._online(Path("/home"), "mysql://cache")
+    for address, kind in (
+        ("redis://:secret@cache:6380/2", "features.online_redis.SteadyRedisOnlineStore"),
+        ("postgresql://shop:secret@base/online", "features.online_postgres.SteadyPostgresOnlineStore"),
+    ):
+        assert store._online(Path("/home"), address) == {"type": kind, "url": address}
+    with pytest.raises(ValueError, match="redis://") as refused:
+        store._online(Path("/home"), "mysql://:secret@cache")
+    assert "secret" not in str(refused.value)

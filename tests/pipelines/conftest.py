@@ -1,5 +1,6 @@
 """A small grocer's home after its first night."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pipelines import night, steps
 def open_shop(home: Path, files: Path) -> Shop:
     """A home with the small grocer's records, no night yet."""
     shop = shops.init(home, timezone="America/New_York", currency="USD", now="last-sale")
-    for kind in ("customers", "products", "transactions"):
+    for kind in ("customers", "products", "transactions", "offers", "interactions", "consents"):
         steps.ingest(shop, kind, [files / f"{kind}.csv"], source="files")
     return shop
 
@@ -26,4 +27,12 @@ def silent(text: str) -> None:
 def first_night(small_shop_files: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The home after one night, and what the night told; copy the home before changing it."""
     shop = open_shop(tmp_path_factory.mktemp("grocer") / "home", small_shop_files)
-    return shop.home, night.run(shop, tell=silent)
+    told = night.run(shop, tell=silent)
+    shutil.copytree(shop.home, shop.home.with_name("untouched"))
+    return shop.home, told
+
+
+@pytest.fixture(scope="session")
+def untouched(first_night: tuple[Path, dict[str, Any]]) -> Path:
+    """The home as the first night left it, whatever the tests have done in the first one's since; to be copied."""
+    return first_night[0].with_name("untouched")

@@ -3,6 +3,7 @@
 Run by test_kill.py with HOME, ACT and BEADS among its globals; without BEADS nobody counts.
 """
 
+import json
 import os
 import sqlite3
 import sys
@@ -91,6 +92,21 @@ def write_back(home: Path) -> None:
     from pipelines import night
 
     night.score(shop.open(home), tell=silent)
+
+
+def live_sale(home: Path) -> None:
+    """Sales at the till, one after another, of customers and products old and new; each waits for its answer."""
+    os.environ["REGULARS_HOME"] = str(home)
+    from starlette.testclient import TestClient
+
+    from serving.service import Regulars
+
+    door = {"Authorization": f"Bearer {(home / 'till.key').read_text()}"}
+    with TestClient(Regulars.to_asgi(), raise_server_exceptions=False) as till:
+        for number, lines in enumerate(json.loads((home / "basket.json").read_text())):
+            answer = till.post("/v1/transactions", json=lines, headers={**door, "Idempotency-Key": f"sale-{number}"})
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["refreshed"], "the figures follow before the answer is given"
 
 
 if "ACT" in globals():

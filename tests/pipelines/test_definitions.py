@@ -3,7 +3,6 @@
 import shutil
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -17,13 +16,12 @@ from training import promote
 from training.plans import PLANS
 
 MODELS = {plan.name for plan in PLANS}
-NIGHT = tuple[Path, dict[str, Any]]
 
 
 @pytest.fixture
-def home(first_night: NIGHT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(untouched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A grocer's home the day after a night, as the clock finds it."""
-    copied = shutil.copytree(first_night[0], tmp_path / "home")
+    copied = shutil.copytree(untouched, tmp_path / "home")
     monkeypatch.setenv("REGULARS_HOME", str(copied))
     monkeypatch.setenv("DAGSTER_HOME", str(definitions.settle(shops.open())))
     return copied

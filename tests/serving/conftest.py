@@ -255,13 +255,13 @@ def open_counter(home: Path) -> Iterator[SimpleNamespace]:
 
 def run_night(shop) -> tuple[int, int]:
     """Score everybody with the champions, as a night does at its end."""
-    from serving import answers, desk, writeback
+    from serving import desk, fresh, writeback
 
     here = desk.of(shop)
     here.features.apply()  # the home was copied, and Feast knows where its files lay
     champions = {name: champion for name in desk.MODELS if (champion := here.champions.get(name))}
     speakers = {name: (champion.version, champion.model) for name, champion in champions.items()}
-    stand_ins = {name for name, champion in champions.items() if answers.stands_in(champion)}
+    stand_ins = {name for name, champion in champions.items() if fresh.stands_in(champion)}
     return writeback.everyone(shop, here.features, speakers, here.now(), stand_ins=stand_ins)
 
 

@@ -10,7 +10,7 @@ from serving import door, roles
 
 #: Words that a caller sends and that must come back in no error, log line or label.
 CANARY = "wilhelmina.canary@example.com"
-QUESTIONS = ("/v1/recommendations", "/v1/churn", "/v1/next-purchase")
+QUESTIONS = ("/v1/recommendations", "/v1/offers", "/v1/churn", "/v1/next-purchase", "/v1/value", "/v1/restock")
 
 
 def assert_problem(response: Any, status: int) -> dict[str, Any]:
@@ -149,6 +149,7 @@ def test_there_is_nothing_else_here(counter: Any, path: str, method: str) -> Non
 
 @pytest.mark.parametrize(("method", "path", "allowed"), [
     ("GET", "/v1/churn", "POST"), ("POST", "/v1/at-risk", "GET"), ("DELETE", "/v1/customers/c000", "GET"),
+    ("GET", "/v1/transactions", "POST"),
     ("PUT", "/livez", "GET"),
 ])  # fmt: skip
 def test_a_wrong_method_is_told_the_right_one(counter: Any, method: str, path: str, allowed: str) -> None:
@@ -171,23 +172,57 @@ def test_the_key_is_asked_for_before_the_question_is_read(counter: Any) -> None:
     assert_problem(counter.client.post("/v1/churn", content=CANARY, headers={"Content-Type": "text/plain"}), 401)
 
 
-def test_every_route_asks_for_a_role_that_may(counter: Any) -> None:
+#: What may be sent to each route that takes records; the others are asked about a customer.
+SENT = {
+    "/v1/transactions": {"order_id": "door", "product_id": "p01", "sold_at": "2025-07-01", "quantity": 1, "amount": 1},
+    "/v1/interactions": {"interaction_id": "door", "customer_id": "c001", "happened_at": "2025-07-01",
+                         "kind": "visited", "channel": "store"},
+    "/v1/customers": {"customer_id": "door"},
+    "/v1/consents": {"customer_id": "c001", "purpose": "third_party", "state": "denied", "at": "2025-07-01"},
+    "/v1/products": {"product_id": "door"},
+    "/v1/catalogue/offers": {"offer_id": "door", "starts_at": "2025-01-01", "ends_at": "2025-01-02",
+                             "categories": ["milk"]},
+}  # fmt: skip
+
+
+def test_every_route_asks_for_a_role_that_may(fresh: Any) -> None:
     """Whatever OpenAPI says can be asked, by every role: allowed exactly where the table says so."""
-    said = counter.client.get("/openapi.json").json()["paths"]
+    said = fresh.client.get("/openapi.json").json()["paths"]
     assert {(m.upper(), path) for path in said for m in said[path]} == {(r.method, r.path) for r in roles.ROUTES}
+    fresh.ask("/v1/customers", [{"customer_id": role} for role in roles.ROLES])
+    _night(fresh)
     for route in roles.ROUTES:
-        path = route.path.replace("{customer_id}", "c000")
         for role in (None, *roles.ROLES):
-            sent = counter.key(role) if role else {}
-            body = {"json": {"customer_ids": ["c000"]}} if route.method == "POST" else {}
-            status = counter.client.request(route.method, path, headers=sent, **body).status_code
+            # Whoever is erased cannot be asked about again.
+            path = route.path.replace("{customer_id}", str(role) if route.path.endswith("/erase") else "c000")
+            sent = fresh.key(role) if role else {}
+            body = {"json": SENT.get(route.path, {"customer_ids": ["c000"]})} if route.method == "POST" else {}
+            status = fresh.client.request(route.method, path, headers=sent, **body).status_code
             expected = 200 if route.open or role in route.roles else 403 if role else 401
             assert status == expected, (route.method, path, role)
 
 
-def test_the_till_only_recommends(counter: Any) -> None:
+def _night(counter: Any) -> None:
+    """The list of those at risk is there from the first night on."""
+    from serving import desk, writeback
+
+    here = desk.of(counter.shop)
+    here.features.apply()
+    champion = here.champion("churn")
+    writeback.everyone(counter.shop, here.features, {"churn": (champion.version, champion.model)}, here.now())
+
+
+def test_the_till_sells_recommends_and_makes_offers(counter: Any) -> None:
     may = {route.path for route in roles.ROUTES if "till" in route.roles}
-    assert may == {"/v1/recommendations", "/v1/customers/{customer_id}/recommendations"}
+    asked = {
+        f"/v1/{about}{what}" for about in ("", "customers/{customer_id}/") for what in ("recommendations", "offers")
+    }
+    assert may == {"/v1/transactions", *asked}
+
+
+def test_an_analyst_changes_nothing() -> None:
+    writing = {*SENT, "/v1/customers/{customer_id}/erase", "/v1/customers/{customer_id}/export"}
+    assert not {route.path for route in roles.ROUTES if "analyst" in route.roles} & writing
 
 
 # What leaves ----------------------------------------------------------------------------------------------
@@ -243,7 +278,7 @@ def test_the_server_says_that_it_is_alive_and_ready(counter: Any) -> None:
     ready = counter.client.get("/readyz").json()
     assert ready == {
         "status": "ready",
-        "models": {"recommender": "1", "churn": "1", "timing": "1"},
+        "models": dict.fromkeys(("recommender", "offers", "churn", "timing", "restock", "value"), "1"),
         "reasons": [],
     }
 

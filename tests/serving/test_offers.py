@@ -2,6 +2,7 @@
 
 import json
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -185,11 +186,9 @@ def test_what_runs_out_comes_likeliest_first(counter: Any) -> None:
 
 
 def test_a_longer_wait_is_likelier(counter: Any) -> None:
-    said = [
-        {item["category"]: item["p"] for item in only(counter.read(f"/v1/customers/c000/restock?within_days={days}"))["items"]}
-        for days in (3, 7, 14, 28, 90)
-    ]  # fmt: skip
-    for sooner, later in zip(said, said[1:], strict=False):
+    answers = [only(counter.read(f"/v1/customers/c000/restock?within_days={days}")) for days in (3, 7, 14, 28, 90)]
+    said = [{item["category"]: item["p"] for item in answer["items"]} for answer in answers]
+    for sooner, later in pairwise(said):
         assert all(sooner[category] <= later[category] for category in sooner)
 
 

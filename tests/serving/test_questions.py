@@ -7,7 +7,7 @@ import pytest
 
 HORIZON_DAYS = 28
 ENVELOPE = {"request_id", "as_of", "models", "took_ms", "attribution_token", "results"}
-BULK = {"recommendations": "/v1/recommendations", "churn": "/v1/churn", "next-purchase": "/v1/next-purchase"}
+BULK = {name: f"/v1/{name}" for name in ("recommendations", "offers", "churn", "next-purchase", "value", "restock")}
 
 
 def only(response: Any) -> dict[str, Any]:

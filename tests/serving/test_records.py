@@ -183,20 +183,29 @@ def test_a_complaint_is_kept_sealed_and_shown_to_who_may_see_it(counter: Any) ->
     assert b"was stale" not in database
 
 
+CALL = {
+    "interaction_id": "x-2",
+    "customer_id": "canary",
+    "happened_at": "2025-07-20",
+    "kind": "call",
+    "channel": "phone",
+}
+CONSENT = {"customer_id": "c001", "purpose": "profiling", "state": "denied", "at": "2025-01-01"}
+OFFER = {"offer_id": "o-1", "starts_at": "2025-07-01", "ends_at": "2025-08-01"}
+
+
 @pytest.mark.parametrize(
     ("path", "record", "reason"),
     [
-        ("/v1/interactions", {"interaction_id": "x-2", "customer_id": "canary", "happened_at": "2025-07-20", "kind": "call",
-                              "channel": "phone"}, "unknown"),
-        ("/v1/consents", {"customer_id": "c001", "purpose": "profiling", "state": "denied", "at": "2999-01-01"}, "future"),
-        ("/v1/consents", {"customer_id": "c001", "purpose": "canary", "state": "denied", "at": "2025-01-01"}, "purpose"),
-        ("/v1/catalogue/offers", {"offer_id": "o-1", "starts_at": "2025-07-01", "ends_at": "2025-08-01"}, "product_ids"),
-        ("/v1/catalogue/offers", {"offer_id": "o-2", "starts_at": "2025-07-01", "ends_at": "2025-07-01",
-                                  "categories": ["milk"]}, "ends_at"),
+        ("/v1/interactions", CALL, "unknown"),
+        ("/v1/consents", CONSENT | {"at": "2999-01-01"}, "future"),
+        ("/v1/consents", CONSENT | {"purpose": "canary"}, "purpose"),
+        ("/v1/catalogue/offers", OFFER, "product_ids"),
+        ("/v1/catalogue/offers", OFFER | {"ends_at": "2025-07-01", "categories": ["milk"]}, "ends_at"),
         ("/v1/products", {"product_id": "canary", "price": "canary"}, "price"),
         ("/v1/customers", {"given_name": "canary"}, "customer_id"),
     ],
-)  # fmt: skip
+)
 def test_bad_records_are_turned_away_with_the_reason(
     counter: Any, path: str, record: dict[str, Any], reason: str
 ) -> None:

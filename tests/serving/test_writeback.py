@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-QUESTIONS = {"churn": "/v1/churn", "timing": "/v1/next-purchase", "recommender": "/v1/recommendations"}
+QUESTIONS = {
+    "recommender": "/v1/recommendations",
+    "offers": "/v1/offers",
+    "churn": "/v1/churn",
+    "timing": "/v1/next-purchase",
+    "restock": "/v1/restock",
+    "value": "/v1/value",
+}
 
 
 def rows(counter: Any, customer_id: str, model: str | None = None) -> list[dict[str, Any]]:
@@ -96,7 +103,7 @@ def test_the_night_writes_what_the_door_says(fresh: Any, night: Any) -> None:
     """Everybody, in the same shapes; asking afterwards says the same and adds nothing."""
     customers, written = night(fresh.shop)
     assert customers == 150  # one loaded customer never bought
-    assert written == 3 * customers
+    assert written == 6 * customers
     names = tuple(QUESTIONS)
     before = {name: rows(fresh, "c000", name) for name in names}
     assert {name: len(kept) for name, kept in before.items()} == dict.fromkeys(names, 1)
@@ -113,6 +120,8 @@ def test_the_night_writes_what_the_door_says(fresh: Any, night: Any) -> None:
     assert kept["timing"].keys() == {"p", "days", "cdf", "fallback"}
     assert kept["timing"]["cdf"] == sorted(kept["timing"]["cdf"])
     assert kept["recommender"].keys() == {"any", "again", "new", "fallback"}
+    assert kept["offers"].keys() == kept["restock"].keys() == {"items", "fallback"}
+    assert kept["value"].keys() == {"horizon_days", "fallback"}
 
 
 def test_exports_read_what_the_night_wrote(fresh: Any, night: Any) -> None:
@@ -240,9 +249,7 @@ def test_before_the_first_night_the_reasons_are_said(untrained: Any) -> None:
     ready = untrained.client.get("/readyz")
     assert ready.status_code == 503
     assert ready.headers["content-type"] == "application/problem+json"
-    assert ready.json()["reasons"] == [
-        f"{name} has no champion yet; run: regulars run" for name in ("recommender", "churn", "timing")
-    ]
+    assert ready.json()["reasons"] == [f"{name} has no champion yet; run: regulars run" for name in QUESTIONS]
     for path in QUESTIONS.values():
         response = untrained.ask(path, {"customer_ids": ["c000"]})
         assert response.status_code == 503

@@ -1,0 +1,149 @@
+"""Interactions remember what passed between the shop and a customer, and keep what was said to themselves."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+
+from customers import interactions, loading, mirror, nights, profiles
+from customers.loading import Loaded
+from customers.shop import Shop
+
+HEADER = "interaction_id,customer_id,happened_at,channel,kind,status,campaign_id,offer_id,text\n"
+Load = Callable[..., Loaded]
+Rows = Callable[..., list[tuple]]
+
+
+@pytest.fixture
+def anna(corner_shop: Shop, hand_in: Load) -> int:
+    """Somebody whom the shop knows."""
+    hand_in(corner_shop, "customers", "customer_id\nanna\nben\n")
+    return profiles.keys_of(corner_shop, ["anna"])["anna"]
+
+
+def told(loaded: Loaded) -> tuple[int, int, int, int]:
+    return loaded.inserted, loaded.updated, loaded.unchanged, loaded.rejected
+
+
+def test_what_was_said_is_shown_to_who_asks_and_lies_sealed(
+    corner_shop: Shop, anna: int, hand_in: Load, rows: Rows
+) -> None:
+    line = "1,anna,2017-11-01T10:00Z,phone,complaint,open,,,The bread was stale\n"
+    assert told(hand_in(corner_shop, "interactions", HEADER + line)) == (1, 0, 0, 0)
+    shown = profiles.show(corner_shop, "anna")
+    assert shown is not None
+    (entry,) = shown["interactions"]
+    assert (entry["kind"], entry["text"], entry["happened_at"]) == (
+        "complaint",
+        "The bread was stale",
+        datetime(2017, 11, 1, 10, tzinfo=UTC),
+    )
+    assert shown["open_complaints"] == 1
+    sealed = bytes(rows(corner_shop, "select sealed_text from interactions")[0][0])
+    assert b"stale" not in sealed
+    assert len(sealed) > 19
+
+
+def test_unknown_columns_are_kept_and_those_that_sound_personal_are_sealed(
+    corner_shop: Shop, anna: int, rows: Rows
+) -> None:
+    call = {"interaction_id": "1", "customer_id": "anna", "happened_at": "2017-11-01", "kind": "call"}
+    loading.take(corner_shop, "interactions", [call | {"reason": "late", "minutes": 4, "callback_phone": "0151 1"}])
+    shown = profiles.show(corner_shop, "anna")
+    assert shown is not None
+    (entry,) = shown["interactions"]
+    assert entry["attributes"] == {"reason": "late", "minutes": "4"}
+    assert entry["private"] == {"callback_phone": "0151 1"}
+    assert "0151" not in str(rows(corner_shop, "select attributes from interactions"))
+
+
+def test_loading_twice_changes_nothing_and_news_keeps_what_it_does_not_speak_of(
+    corner_shop: Shop, anna: int, hand_in: Load, rows: Rows
+) -> None:
+    line = HEADER + "1,anna,2017-11-01T10:00Z,phone,complaint,open,,,The bread was stale\n"
+    hand_in(corner_shop, "interactions", line)
+    before = rows(corner_shop, "select known_at from interactions")
+    assert told(hand_in(corner_shop, "interactions", line)) == (0, 0, 1, 0)
+    nights.began(corner_shop, datetime(2017, 12, 1, tzinfo=UTC))
+    news = "interaction_id,customer_id,happened_at,status\n1,anna,2017-11-01T10:00Z,closed\n"
+    assert told(hand_in(corner_shop, "interactions", news)) == (0, 1, 0, 0)
+    shown = profiles.show(corner_shop, "anna")
+    assert shown is not None
+    assert [(one["status"], one["text"]) for one in shown["interactions"]] == [("closed", "The bread was stale")]
+    assert shown["open_complaints"] == 0
+    assert rows(corner_shop, "select known_at from interactions") == before
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("9,carl,2017-11-01,email,sent,,,,", "customer_id is unknown; load customers or sales first"),
+        ("9,,2017-11-01,email,sent,,,,", "customer_id is empty"),
+        ("9,anna,2199-11-01,email,sent,,,,", "happened_at is in the future"),
+        ("9,anna,,email,sent,,,,", "happened_at is empty"),
+        ("9,anna,2017-11-01,email,bribed,,,,", "kind is none of " + ", ".join(interactions.KINDS)),
+        ("9,anna,2017-11-01,fax,sent,,,,", "channel is none of " + ", ".join(interactions.CHANNELS)),
+        ("9,anna,2017-11-01,email,sent,maybe,,,", "status is none of open, answered, closed"),
+        (",anna,2017-11-01,email,sent,,,,", "interaction_id is empty"),
+    ],
+)
+def test_what_cannot_have_happened_is_turned_away(
+    corner_shop: Shop, anna: int, hand_in: Load, line: str, reason: str
+) -> None:
+    loaded = hand_in(corner_shop, "interactions", HEADER + f"1,anna,2017-11-01,email,sent,,,,\n{line}\n")
+    assert (told(loaded), loaded.reasons) == ((1, 0, 0, 1), {reason: 1})
+
+
+@pytest.mark.parametrize("rating", ["0", "6", "3.5", "good"])
+def test_a_rating_has_one_to_five_stars(corner_shop: Shop, anna: int, rating: str) -> None:
+    review = {"interaction_id": "1", "customer_id": "anna", "happened_at": "2017-11-01", "rating": rating}
+    taken = loading.take(corner_shop, "interactions", [review])
+    assert [error["reason"] for error in taken.errors] == ["rating is not a whole number from 1 to 5"]
+
+
+def test_only_what_was_known_by_then_had_happened(corner_shop: Shop, anna: int, hand_in: Load) -> None:
+    hand_in(corner_shop, "interactions", HEADER + "1,anna,2017-11-01T10:00Z,post,received,,c1,,\n")
+    nights.began(corner_shop, datetime(2017, 12, 1, tzinfo=UTC))
+    lines = "2,anna,2017-11-02T10:00Z,post,received,,c2,,\n3,anna,2017-12-02T10:00Z,post,received,,c3,,\n"
+    hand_in(corner_shop, "interactions", HEADER + lines)
+
+    def campaigns(as_of: datetime | None) -> list[str]:
+        return list(interactions.happened(corner_shop, ["received"], as_of=as_of)["campaign_id"])
+
+    assert campaigns(None) == ["c1", "c2", "c3"]
+    assert campaigns(datetime(2017, 12, 1, tzinfo=UTC)) == ["c1"]  # c2 came late and nobody knew of it that night
+    assert campaigns(datetime(2017, 12, 3, tzinfo=UTC)) == ["c1", "c3"]
+    assert campaigns(datetime(2017, 11, 1, 10, tzinfo=UTC)) == []
+
+
+def test_a_complaint_is_open_until_it_is_answered(corner_shop: Shop, anna: int, hand_in: Load) -> None:
+    states = ["open", "", "answered", "closed"]
+    lines = "".join(f"{at},anna,2017-11-0{at},email,complaint,{said},,,\n" for at, said in enumerate(states, 1))
+    hand_in(corner_shop, "interactions", HEADER + lines + "9,ben,2017-11-01,email,enquiry,open,,,\n")
+    assert interactions.open_complaints(corner_shop) == {anna: 2}
+
+
+def test_a_redemption_is_of_the_offer_of_its_own_source(corner_shop: Shop, anna: int, hand_in: Load) -> None:
+    offer = "offer_id,starts_at,ends_at,product_ids\n1,2017-11-01,2017-12-01,rye\n"
+    hand_in(corner_shop, "offers", offer, source="till")
+    hand_in(corner_shop, "offers", offer)
+    lines = "1,anna,2017-11-01T10:00Z,store,redeemed,,c1,1,\n2,anna,2017-11-02T10:00Z,store,redeemed,,c1,7,\n"
+    hand_in(corner_shop, "interactions", HEADER + lines)
+    redeemed = interactions.redemptions(corner_shop)
+    assert redeemed[["customer_key", "offer_key"]].to_numpy().tolist() == [[anna, 2]]
+    assert redeemed["redeemed_at"][0] == datetime(2017, 11, 1, 10, tzinfo=UTC)
+
+
+def test_the_mirror_shows_that_something_was_said_and_never_what(corner_shop: Shop, anna: int, hand_in: Load) -> None:
+    hand_in(corner_shop, "interactions", HEADER + "1,anna,2017-11-01T10:00Z,phone,complaint,open,,,Stale\n")
+    mirror.refresh(corner_shop)
+    path = corner_shop.home / "ledger" / "interactions.parquet"
+    assert b"Stale" not in path.read_bytes()
+    (row,) = mirror.interactions_of(corner_shop, [anna]).to_pylist()
+    assert (row["kind"], row["status"], row["known_at"]) == ("complaint", "open", row["happened_at"])
+    loading.take(
+        corner_shop,
+        "interactions",
+        [{"interaction_id": "1", "customer_id": "anna", "happened_at": row["happened_at"], "status": "closed"}],
+    )
+    assert mirror.refresh(corner_shop) == ["interactions"]

@@ -1,0 +1,245 @@
+"""The tables of the whole shop: offers, what runs out, what is at risk, and nothing sensitive without consent."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from customers import catalogue, clock, loading, mirror, nights, offers, profiles, risk, scores, tables
+from customers.loading import Loaded
+from customers.shop import Shop, ShopError
+
+Load = Callable[..., Loaded]
+
+AS_OF = datetime(2017, 12, 1, tzinfo=UTC)
+PRODUCTS = "product_id,name,category,sensitive\nbread,Bread,food,\nmilk,Milk,food,\npills,Pills,health,yes\n"
+OFFERS = (
+    "offer_id,campaign_id,starts_at,ends_at,channels,product_ids\n"
+    "past,c0,2017-10-01,2017-11-01,,bread\n"
+    "loaf,c1,2017-11-01,2018-01-01,email,bread\n"
+    "cream,c1,2017-11-01,2018-02-01,,milk\n"
+    "cure,c2,2017-11-01,2018-01-01,,pills\n"
+)
+CONSENTS = (
+    "customer_id,purpose,state,at\nben,profiling_sensitive,granted,2017-01-01\nben,marketing_email,granted,2017-01-01\n"
+)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A shop whose models have spoken about Anna and Ben."""
+
+    shop: Shop
+    keys: dict[str, int]
+    offers: dict[str, int]
+
+    def say(self, model: str, said: dict[str, tuple[float | None, dict[str, Any]]], as_of: datetime = AS_OF) -> None:
+        run = scores.begin(self.shop, model, 1, as_of)
+        rows = [(self.keys[name], value, json.dumps(detail)) for name, (value, detail) in said.items()]
+        scores.record(self.shop, run, rows)
+        scores.finish(self.shop, run)
+
+    def tell(self, model: str, name: str, value: float, detail: dict[str, Any], as_of: datetime) -> None:
+        scores.tell(self.shop, model, 1, as_of, [(self.keys[name], value, json.dumps(detail))])
+
+
+@pytest.fixture
+def scored(corner_shop: Shop, hand_in: Load, sell: Load) -> Scored:
+    """As of December the first both are at risk; Anna has bought bread every week."""
+    hand_in(corner_shop, "products", PRODUCTS)
+    hand_in(corner_shop, "offers", OFFERS)
+    sell(
+        corner_shop,
+        "".join(f"{day},anna,bread,2017-11-{day:02d}T10:00Z,1,2\n" for day in (1, 8, 15))
+        + "30,ben,pills,2017-11-20T10:00Z,1,9\n",
+    )
+    hand_in(corner_shop, "consents", CONSENTS)
+    mirror.refresh(corner_shop)
+    book = offers.book(corner_shop).offers
+    here = Scored(
+        corner_shop,
+        profiles.keys_of(corner_shop, ["anna", "ben"]),
+        dict(zip(book["offer_id"], book["offer_key"].tolist(), strict=True)),
+    )
+    here.say(
+        "churn",
+        {"anna": (0.9, {"band": "high", "horizon_days": 28}), "ben": (0.5, {"band": "medium", "horizon_days": 28})},
+    )
+    items = [
+        [here.offers[name], p, gain, f"why {name}"]
+        for name, p, gain in (("cure", 0.4, 1.5), ("past", 0.3, None), ("loaf", 0.2, 0.25), ("cream", 0.1, None))
+    ]
+    here.say("offers", dict.fromkeys(here.keys, (0.4, {"items": items, "fallback": False})))
+    here.say(
+        "value",
+        {"anna": (12.344, {"horizon_days": 90, "fallback": False}), "ben": (30.0, {"horizon_days": 90, "fallback": 1})},
+    )
+    needs = [["health", 0.5, 0.6, 0.7, 3], ["food", 0.1, 0.2, 0.3, None]]
+    here.say("restock", dict.fromkeys(here.keys, (0.6, {"items": needs, "fallback": False})))
+    when = {"p": {"7": 0.1, "14": 0.2, "28": 0.5, "90": 0.9}, "days": {"p10": 2, "p50": 10, "p90": None}, "cdf": [0.1]}
+    here.say("timing", dict.fromkeys(here.keys, (10.0, when)))
+    return here
+
+
+def test_offers_are_ranked_and_dated(scored: Scored) -> None:
+    table = tables.table(scored.shop, "offers", as_of=AS_OF)
+    ben = table[table["customer_id"] == "ben"]
+    assert ben[["rank", "offer_id", "campaign_id", "score", "reason"]].values.tolist() == [
+        [1, "cure", "c2", 0.4, "why cure"],
+        [2, "past", "c0", 0.3, "why past"],
+        [3, "loaf", "c1", 0.2, "why loaf"],
+        [4, "cream", "c1", 0.1, "why cream"],
+    ]
+    assert ben["expected_gain"].fillna(-1).tolist() == [1.5, -1, 0.25, -1]
+    assert ben["expires_at"].tolist()[3] == clock.day_start(date(2018, 2, 1), scored.shop.zone)
+
+
+def test_nothing_sensitive_is_listed_to_whom_has_not_allowed_it(scored: Scored) -> None:
+    """Ben has, Anna has not; her ranks have no gap that would give away that something was left out."""
+    table = tables.offers(scored.shop)
+    assert table.loc[table["customer_id"] == "anna", ["rank", "offer_id"]].values.tolist() == [
+        [1, "past"],
+        [2, "loaf"],
+        [3, "cream"],
+    ]
+    needs = tables.restock(scored.shop, as_of=AS_OF)
+    assert needs[["customer_id", "category"]].values.tolist() == [
+        ["anna", "food"],
+        ["ben", "health"],
+        ["ben", "food"],
+    ]
+    products = catalogue.keys_of(scored.shop, ["pills", "milk"])
+    best = [[products["pills"], 0.7, "new"], [products["milk"], 0.2, "new"]]
+    scored.say("recommender", dict.fromkeys(scored.keys, (0.7, {"any": best, "again": [], "new": []})))
+    listed = tables.recommendations(scored.shop)
+    assert listed[["customer_id", "rank", "product_id"]].values.tolist() == [
+        ["anna", 1, "milk"],
+        ["ben", 1, "pills"],
+        ["ben", 2, "milk"],
+    ]
+
+
+def test_what_runs_out_is_expected_by_the_end_of_its_day(scored: Scored) -> None:
+    needs = tables.table(scored.shop, "restock", as_of=AS_OF)
+    health = needs[needs["category"] == "health"].iloc[0]
+    assert health[["p_7d", "p_14d", "p_28d"]].tolist() == [0.5, 0.6, 0.7]
+    assert health["expected_at"] == clock.day_start(date(2017, 12, 1 + 3), scored.shop.zone)
+    assert needs.loc[needs["category"] == "food", "expected_at"].isna().all()
+
+
+def test_scores_say_what_each_is_worth_and_who_said_so(scored: Scored) -> None:
+    said = tables.scores(scored.shop).set_index("customer_id")
+    assert said["expected_value"].to_dict() == {"anna": 12.344, "ben": 30.0}
+    assert said["value_horizon_days"].tolist() == [90, 90]
+    assert said["fallback"].to_dict() == {"anna": False, "ben": True}
+    assert said.loc["anna", ["offers_version", "restock_version", "value_version"]].tolist() == ["1", "1", "1"]
+    assert said["recommender_version"].isna().all()
+
+
+def test_the_list_of_those_at_risk_says_what_is_at_stake_and_what_may_be_done(scored: Scored, hand_in: Load) -> None:
+    hand_in(
+        scored.shop,
+        "interactions",
+        "interaction_id,customer_id,happened_at,kind,status\n"
+        "1,ben,2017-11-21T10:00Z,complaint,open\n2,ben,2017-11-22T10:00Z,complaint,\n"
+        "3,ben,2017-11-22T10:00Z,complaint,closed\n",
+    )
+    table = tables.table(scored.shop, "at-risk", as_of=AS_OF).set_index("customer_id")
+    assert table.index.tolist() == ["anna", "ben"]
+    assert table["value_at_risk"].to_dict() == {"anna": round(12.344 * 0.9, 2), "ben": 30.0 * 0.5}
+    assert table["open_complaints"].to_dict() == {"anna": 0, "ben": 2}
+    assert table["contactable"].to_dict() == {"anna": [], "ben": ["email"]}
+    # Nothing sensitive for Anna, nothing that has ended, and nothing that only an e-mail could bring.
+    assert table["suggested_offer_id"].to_dict() == {"anna": "cream", "ben": "cure"}
+    # Every 7 days, the last on the 15th: on the 1st, 16 days later, she is 9 days late. Ben has come once.
+    assert table.loc["anna", "days_overdue"] == 16 - 7
+    assert pd.isna(table.loc["ben", "days_overdue"])
+
+
+def test_an_offer_that_was_redeemed_is_not_suggested_again(scored: Scored, hand_in: Load) -> None:
+    hand_in(
+        scored.shop,
+        "interactions",
+        "interaction_id,customer_id,happened_at,kind,offer_id\n1,ben,2017-11-21T10:00Z,redeemed,cure\n",
+    )
+    table = tables.at_risk(scored.shop, as_of=AS_OF).set_index("customer_id")
+    assert table["suggested_offer_id"].to_dict() == {"anna": "cream", "ben": "loaf"}
+    # A replay of the day before does not know of it.
+    scored.say("churn", {"ben": (0.5, {"band": "medium"})}, datetime(2017, 11, 21, tzinfo=UTC))
+    scored.say(
+        "offers",
+        {"ben": (0.4, {"items": [[scored.offers["cure"], 0.4, None, ""]]})},
+        datetime(2017, 11, 21, tzinfo=UTC),
+    )
+    before = tables.at_risk(scored.shop, as_of=datetime(2017, 11, 21, tzinfo=UTC))
+    assert before["suggested_offer_id"].tolist() == ["cure"]
+
+
+def test_only_those_with_so_much_at_risk_and_in_a_segment_that_there_is(scored: Scored) -> None:
+    assert risk.at_risk(scored.shop, min_value=12)["customer_id"].tolist() == ["ben"]
+    assert risk.at_risk(scored.shop, min_value=11, n=1)["customer_id"].tolist() == ["anna"]
+    assert risk.at_risk(scored.shop, min_value=99).empty
+    with pytest.raises(ShopError, match="no segment 'gold'"):
+        risk.at_risk(scored.shop, segment="gold")
+
+
+def test_a_sale_posted_since_the_night_changes_the_list(scored: Scored) -> None:
+    """The mirror does not have it yet: the last purchase and the days overdue come from the ledger itself."""
+    sale = {"order_id": "31", "customer_id": "anna", "product_id": "milk", "sold_at": "2017-12-01T09:00Z",
+            "quantity": 1, "amount": 2}  # fmt: skip
+    loading.take(scored.shop, "transactions", [sale])
+    later = datetime(2017, 12, 2, tzinfo=UTC)
+    scored.tell("churn", "anna", 0.4, {"band": "medium", "reasons": ["was here"]}, later)
+    scored.tell("timing", "anna", 5, {"days": {"p50": 5}}, later)
+    scored.tell("value", "anna", 20.0, {"horizon_days": 90}, later)
+
+    live = risk.at_risk(scored.shop, live=True).set_index("customer_id")
+    assert live.index.tolist() == ["ben", "anna"]
+    assert live["as_of"].to_dict() == {"ben": AS_OF, "anna": later}
+    assert live.loc["anna", "value_at_risk"] == 20.0 * 0.4
+    assert live.loc["anna", "last_purchase_at"] == datetime(2017, 12, 1, 9, tzinfo=UTC)
+    # Gaps of 7, 7 and 16 days, and here yesterday.
+    assert live.loc["anna", "days_overdue"] == 0
+    assert live.loc["ben", "last_purchase_at"] == datetime(2017, 11, 20, 10, tzinfo=UTC)
+    # What the night told is told still: tables and list of the night do not move.
+    assert tables.at_risk(scored.shop)["customer_id"].tolist() == ["anna", "ben"]
+
+
+def test_newest_of_each_shows_no_night_at_work(scored: Scored) -> None:
+    def said() -> dict[int, float]:
+        frame = scores.newest_of_each(scored.shop, "churn")
+        return dict(zip(frame["customer_key"], frame["value"], strict=True))
+
+    anna, ben = scored.keys["anna"], scored.keys["ben"]
+    scored.tell("churn", "anna", 0.8, {}, AS_OF)
+    assert said() == {anna: 0.8, ben: 0.5}
+    tomorrow = AS_OF + timedelta(days=1)
+    scored.tell("churn", "anna", 0.7, {}, tomorrow)
+    nights.began(scored.shop, tomorrow)
+    run = scores.begin(scored.shop, "churn", 1, tomorrow)
+    scores.record(scored.shop, run, [(ben, 0.3, "{}")])
+    assert said() == {anna: 0.7, ben: 0.5}
+    scores.record(scored.shop, run, [(anna, 0.2, "{}")])
+    scores.finish(scored.shop, run)
+    assert said() == {anna: 0.2, ben: 0.3}
+    assert scores.newest_of_each(scored.shop, "nothing").empty
+
+
+def test_who_revokes_profiling_leaves_every_table(scored: Scored, hand_in: Load) -> None:
+    hand_in(scored.shop, "consents", "customer_id,purpose,state,at\nanna,profiling,revoked,2017-11-30\n")
+    for name in ("scores", "timing", "offers", "restock", "at-risk"):
+        assert set(tables.table(scored.shop, name)["customer_id"]) == {"ben"}
+    assert scores.newest_of_each(scored.shop, "churn")["customer_key"].tolist() == [scored.keys["ben"]]
+
+
+def test_a_shop_without_scores_promises_the_same_columns(scored: Scored, corner_shop: Shop) -> None:
+    for name in ("scores", "offers", "restock", "at-risk"):
+        full = tables.table(scored.shop, name)
+        none = tables.table(scored.shop, name, as_of=AS_OF - timedelta(days=400))
+        assert none.empty
+        assert list(none) == list(full)
+        assert none.dtypes.tolist() == full.dtypes.tolist()

@@ -1,0 +1,98 @@
+"""Engagement: what the shop sent, what came of it, and nothing of either before its time."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from features import engagement, snapshot
+
+ANSWERS, SILENT, STRANGER = 1, 2, 3
+
+
+@pytest.fixture
+def sent(shop, paper):
+    """Three campaigns to one who answered two of them, one to one who never did, none to a stranger."""
+    at = paper.at
+    contacts = [
+        paper.contact(ANSWERS, at("2026-03-01 00:00"), "received", "spring"),
+        paper.contact(ANSWERS, at("2026-03-05 12:00"), "redeemed", "spring", offer_id="a"),
+        paper.contact(ANSWERS, at("2026-03-09 12:00"), "redeemed", "spring", offer_id="b"),
+        paper.contact(ANSWERS, at("2026-05-20 00:00"), "sent", "early", channel="email"),
+        paper.contact(ANSWERS, at("2026-05-20 09:00"), "opened", "early", channel="email"),
+        paper.contact(ANSWERS, at("2026-06-10 00:00"), "received", "summer"),
+        paper.contact(ANSWERS, at("2026-06-12 12:00"), "redeemed", "summer", offer_id="c"),
+        paper.contact(ANSWERS, at("2026-06-20 08:00"), "complaint"),
+        paper.contact(SILENT, at("2026-06-10 00:00"), "received", "summer"),
+    ]
+    lines = [paper.line(key, at("2026-02-01 10:00")) for key in (ANSWERS, SILENT, STRANGER)]
+    return shop(lines, interactions=contacts)
+
+
+def rows(ledger, out, as_of, **more) -> pd.DataFrame:
+    snapshot.write(ledger, out, as_of=as_of, moments=[as_of], timezone="UTC", **more)
+    return pd.read_parquet(out / "engagement" / "part.parquet").set_index("customer_key")
+
+
+def test_what_was_sent_and_what_came_of_it(sent, paper, tmp_path) -> None:
+    found = rows(sent, tmp_path, paper.at("2026-07-01 00:00"))
+    assert list(found.index) == [ANSWERS, SILENT]
+    row = found.loc[ANSWERS]
+    assert (row.received_total, row.received_28d, row.received_90d, row.received_recency_days) == (3, 1, 2, 21)
+    assert (row.redeemed_total, row.redeemed_28d, row.redeemed_90d, row.redeemed_recency_days) == (3, 1, 1, 19)
+    assert (row.opened_total, row.opened_recency_days, row.clicked_total) == (1, 42, 0)
+    assert (row.campaigns_received, row.campaigns_redeemed, row.redeemed_per_campaign) == (3, 2, 3 / 2)
+    assert row.response_rate == pytest.approx((2 + 0.1 * 5) / (3 + 5))
+    assert (row.complaints_total, row.complaints_90d, row.contact_recency_days) == (1, 1, 11)
+    assert found.loc[SILENT].response_rate == pytest.approx(0.1 * 5 / (1 + 5))
+    assert np.isnan(found.loc[SILENT].redeemed_recency_days)
+
+
+def test_a_campaign_that_reaches_somebody_now_is_not_yet_known_of_them(sent, paper, tmp_path) -> None:
+    start = paper.at("2026-06-10 00:00")
+    found = rows(sent, tmp_path, start)
+    assert list(found.index) == [ANSWERS]
+    assert (found.loc[ANSWERS].campaigns_received, found.loc[ANSWERS].campaigns_redeemed) == (2, 1)
+
+
+def test_what_was_heard_of_late_changes_no_old_replay(shop, paper, tmp_path) -> None:
+    at = paper.at
+    late = paper.contact(1, at("2026-05-01 09:00"), "opened", "early", known_at=at("2026-06-15 00:00"))
+    ledger = shop([paper.line(1, at("2026-04-01 10:00"))], interactions=[late])
+    assert rows(ledger, tmp_path / "old", at("2026-06-01 00:00")).empty
+    assert rows(ledger, tmp_path / "new", at("2026-07-01 00:00")).opened_total.item() == 1
+
+
+def test_moments_of_receipts_are_for_those_who_received(sent, paper, tmp_path) -> None:
+    early, now = paper.at("2026-06-10 00:00"), paper.at("2026-07-01 00:00")
+    receipts = pd.DataFrame({"customer_key": [ANSWERS, ANSWERS, SILENT], "event_timestamp": [early, early, now]})
+    snapshot.write(
+        sent, tmp_path, as_of=now, moments=[now], timezone="UTC", shelf_moments=[now], receipts=receipts
+    )
+    for family, everybody in (("engagement", [ANSWERS, SILENT]), ("shelf", [ANSWERS, SILENT, STRANGER])):
+        found = pd.read_parquet(tmp_path / family / "part.parquet")
+        assert found[found.event_timestamp == early].customer_key.tolist() == [ANSWERS]
+        assert found[found.event_timestamp == now].customer_key.tolist() == everybody
+    assert len(pd.read_parquet(tmp_path / "rhythm" / "part.parquet")) == 3
+
+
+def test_at_a_receipt_they_are_seen_as_everybody_is_at_that_moment(shop, paper, tmp_path) -> None:
+    ledger = shop(**paper.bazaar())
+    now, morning, noon = paper.at("2026-05-01 00:00"), paper.at("2026-03-01 00:00"), paper.at("2026-04-01 13:00")
+    moments = {"event_timestamp": [morning, noon, noon, noon]}
+    receipts = pd.DataFrame({"customer_key": [7, 7, 6, 6], **moments})
+    few, everybody = tmp_path / "few", tmp_path / "all"
+    snapshot.write(
+        ledger, few, as_of=now, moments=[now], timezone="Europe/Berlin", shelf_moments=[now], receipts=receipts
+    )
+    snapshot.write(ledger, everybody, as_of=now, moments=[now, morning, noon], timezone="Europe/Berlin")
+    for family in ("shelf", "engagement"):
+        found = pd.read_parquet(few / family / "part.parquet")
+        found = found[found.event_timestamp != now].reset_index(drop=True)
+        assert len(found) == 3
+        wanted = pd.read_parquet(everybody / family / "part.parquet")
+        wanted = wanted.merge(receipts.drop_duplicates(), on=["customer_key", "event_timestamp"])
+        pd.testing.assert_frame_equal(found, wanted, check_exact=True)
+
+
+def test_the_usual_response_holds_for_who_is_new() -> None:
+    assert engagement.USUAL_RESPONSE == (0 + 0.1 * 5) / (0 + 5)
