@@ -86,10 +86,8 @@ def _admit(
     if not newcomers:
         return {}
     # The key of an erased customer is never given again.
-    given = [
-        connection.execute(sa.select(sa.func.max(table.c.customer_key))).scalar() for table in (customers, erasures)
-    ]
-    last = max(key or 0 for key in given)
+    highest = [sa.select(sa.func.max(table.c.customer_key)) for table in (customers, erasures)]
+    last = max(connection.execute(query).scalar() or 0 for query in highest)
     steps = np.frombuffer(secrets.token_bytes(4 * len(newcomers)), np.uint32).astype(np.int64) % STEP + 1
     keys = dict(zip(newcomers, (last + np.cumsum(steps)).tolist(), strict=True))
     made_at = micros(datetime.now(UTC))

@@ -150,8 +150,12 @@ def _terms(wanted: pd.DataFrame, offers: pd.DataFrame, price: np.ndarray) -> dic
     named = offers.set_index("offer_key")[["ends_at", "value", "value_kind"]].reindex(wanted["offer_key"])
     value, kind = named["value"].to_numpy("float64"), named["value_kind"].to_numpy()
     share = np.where(kind == "percent", value / 100, np.where(kind == "amount", over(value, price), np.nan))
-    left = pd.to_datetime(named["ends_at"], utc=True).to_numpy() - pd.to_datetime(wanted["as_of"], utc=True).to_numpy()
+    left = _instants(named["ends_at"]) - _instants(wanted["as_of"])
     return {"discount": np.clip(share, 0.0, 1.0), "days_left": left / np.timedelta64(1, "D")}
+
+
+def _instants(times: pd.Series) -> np.ndarray:
+    return pd.to_datetime(times, utc=True).dt.tz_localize(None).to_numpy("datetime64[us]")
 
 
 def _rivals(frame: pd.DataFrame) -> dict[str, np.ndarray]:

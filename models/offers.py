@@ -37,7 +37,7 @@ GROWTH: dict[str, Any] = {
 }
 TREES = 50
 #: Groves that are averaged, and how many offers passed over each of them sees beside all the redeemed ones.
-GROVES, PASSED_OVER = 4, 40_000
+GROVES, PASSED_OVER = 6, 40_000
 FEWEST, FEWEST_TO_CALIBRATE = 50, 30
 #: What an offer of products that somebody never bought is worth to them, in days of purchase.
 STRANGE = 1e-3

@@ -19,6 +19,7 @@ DOORS = {
     "mlflow": ["models/registry.py"],
     "bentoml": ["serving/service.py"],
     "dagster": ["pipelines/definitions.py"],
+    "jinja2": ["serving/console/"],
     "typer": ["pipelines/cli.py"],
 }
 ROOMS = sorted(path for floor in FLOORS for path in (HOUSE / floor).rglob("*.py"))

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import date
-from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from training import labels, metrics
+from training.questions import Frame, Incomparable, Plan, World
 
-Frame = pd.DataFrame
+__all__ = ["PLANS", "TIE", "Incomparable", "Plan", "World", "plan"]
 
 #: How far ahead lists of products are judged; a month is what a campaign is planned for.
 LIST_DAYS = 28
@@ -28,54 +26,6 @@ RESTOCK_DAYS = (7, 14, 28)
 NEED_TIMES, NEED_DAYS = 3, 120
 #: Differences in the decisive figure below half a percent are ties: twice that is sampling noise on 2,000 customers.
 TIE = 0.005
-
-
-class Incomparable(Exception):
-    """Two models that answer different questions; the message says how they differ."""
-
-
-def _none_of(*columns: str) -> Callable[[], Frame]:
-    return lambda: pd.DataFrame(columns=list(columns))
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """What labels are cut from: the shop's days, what was bought and when, and which offers were redeemed."""
-
-    calendar: labels.Calendar
-    purchases: Frame
-    baskets: Mapping[Any, Frame]
-    churn_days: int
-    value_days: int = 90
-    category_days: Frame = field(default_factory=_none_of("customer_key", "category", "day"))
-    redemptions: Frame = field(default_factory=_none_of("customer_key", "offer_key", "redeemed_at"))
-    offers: Frame = field(default_factory=_none_of("offer_key", "campaign_id", "starts_at", "ends_at"))
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One question: what to foretell, from which features, with which learner, against which baselines.
-
-    `window` gives the days of its holdout; `label` cuts the outcomes known before a day; `take` says which rows
-    count when it is judged; `judge` compares answers with outcomes, and `decisive` is the figure that
-    promotes. The last baseline is the one that a shop with too little history is served. `expand` says what a
-    customer's row becomes before training: rows of one category each ("needs") or of one offer each ("offers").
-    The rows of a `spread` plan lie at many moments, and all those from the holdout's start on are judged.
-    """
-
-    name: str
-    question: str
-    service: str
-    learner: str
-    baselines: tuple[str, ...]
-    decisive: str
-    window: Callable[[World], int]
-    label: Callable[[World, Frame, date], Any]
-    take: Callable[[World, Frame, Any], np.ndarray]
-    judge: Callable[[World, Frame, Any, Any], dict[str, float]]
-    settings: Callable[[World], dict[str, Any]] = field(default=lambda world: {})
-    expand: Literal["needs", "offers"] | None = None
-    spread: bool = False
 
 
 def _month(world: World) -> int:
@@ -227,6 +177,12 @@ PLANS: tuple[Plan, ...] = (
         settings=lambda world: {"window_days": _month(world)},
     ),
     Plan(
+        "offers", question="Will this customer redeem this offer if they get it?",
+        service="offers_v1", learner="offers.Offers", baselines=("offers.AffinityRate",),
+        decisive="map", window=_season, label=_redeemed, take=_known, judge=_judge_offers,
+        expand="offers", spread=True,
+    ),
+    Plan(
         "churn", question="Will this customer buy nothing within the churn horizon?",
         service="churn_v1", learner="churn.Churn",
         baselines=("baselines.RecencyChurn", "baselines.RfmLogistic", "baselines.BgNbdChurn"),
@@ -239,15 +195,6 @@ PLANS: tuple[Plan, ...] = (
         baselines=("baselines.KaplanMeierTiming", "baselines.BgNbdTiming"),
         decisive="crps", window=_wait, label=_waits, take=_active_and_watched, judge=_judge_curves,
         settings=lambda world: {"days": _curve_days(world)},
-    ),
-)  # fmt: skip
-#: Written, and joining PLANS (after the recommender; at its end) as soon as their features are there.
-COMING: tuple[Plan, ...] = (
-    Plan(
-        "offers", question="Will this customer redeem this offer if they get it?",
-        service="offers_v1", learner="offers.Offers", baselines=("offers.AffinityRate",),
-        decisive="map", window=_season, label=_redeemed, take=_known, judge=_judge_offers,
-        expand="offers", spread=True,
     ),
     Plan(
         "restock", question="Will this customer buy from this category again within one, two or four weeks?",
@@ -266,7 +213,7 @@ COMING: tuple[Plan, ...] = (
 
 def plan(name: str) -> Plan:
     """The plan of this name."""
-    found = {row.name: row for row in (*PLANS, *COMING)}
+    found = {row.name: row for row in PLANS}
     if name not in found:
         raise KeyError(f"no question is called {name!r}; there are {', '.join(found)}")
     return found[name]

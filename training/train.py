@@ -80,9 +80,11 @@ def train(
         return _simplest(plan, world, frame, seed, refused)
     best, why = _choose(plan, contestants, refused)
     tell(f"{plan.name}: {best.learner} learns from all days")
+    counts = {"trial": len(trial[0]), "holdout": len(exam[0])}
+    del trial, exam  # rows of needs are many: three copies of them would not fit beside each other
     rows, label = _rows_before(plan, world, frame, world.calendar.as_of)
     model = _fit(plan, world, best.learner, rows, label, seed)
-    counts = {"trial": len(trial[0]), "holdout": len(exam[0]), "served": len(rows)}
+    counts["served"] = len(rows)
     stands_in = all(contestant.learner != plan.learner for contestant in contestants)
     return Trained(plan, model, best.learner, best, contestants, holdout, stands_in, why, counts)
 

@@ -235,8 +235,8 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
         happened_at known_at, channel, kind, null::varchar status, campaign_id::varchar campaign_id,
         offer_id::varchar offer_id from (
           select *, start_date::timestamp as day, 'post' channel, 'received' kind, null offer_id
-          from read_parquet(getvariable('folder') || '/campaigns.parquet')
-          join read_parquet(getvariable('folder') || '/campaign_descriptions.parquet') using (campaign_id)
+          from read_parquet(getvariable('folder') || '/campaigns.parquet') sent
+          join read_parquet(getvariable('folder') || '/campaign_descriptions.parquet') campaigns using (campaign_id)
           union all by name
           select *, redemption_date + interval 12 hour as day, 'store' channel, 'redeemed' kind, coupon_upc offer_id
           from read_parquet(getvariable('folder') || '/coupon_redemptions.parquet')

@@ -30,8 +30,8 @@ def consents(**allowed: bool) -> list[dict]:
 def snapped(ledger, out, paper) -> pd.DataFrame:
     as_of = paper.at("2026-06-01 00:00")
     snapshot.write(ledger, out, as_of=as_of, moments=[as_of], timezone="UTC")
-    families = [pd.read_parquet(out / family / "part.parquet") for family in ("spend", "shelf", "needs")]
-    first, *others = [family.set_index("customer_key").drop(columns=["event_timestamp", "created"]) for family in families]
+    parts = [pd.read_parquet(out / family / "part.parquet") for family in ("spend", "shelf", "needs")]
+    first, *others = [part.set_index("customer_key").drop(columns=["event_timestamp", "created"]) for part in parts]
     return first.join(others)
 
 

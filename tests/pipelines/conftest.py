@@ -1,6 +1,7 @@
 """A small grocer's home after its first night."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,12 @@ def open_shop(home: Path, files: Path) -> Shop:
 
 def silent(text: str) -> None:
     """Nobody watches the night in a test."""
+
+
+@pytest.fixture(scope="session")
+def grocer(small_shop_files: Path) -> Callable[[Path], Shop]:
+    """Opens the small grocer's shop in a new home: grocer(home)."""
+    return lambda home: open_shop(home, small_shop_files)
 
 
 @pytest.fixture(scope="session")

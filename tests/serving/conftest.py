@@ -144,7 +144,6 @@ def _publish(shop, features, now: datetime) -> None:
         "offers": _offers_model(shop, features, calendar),
         "restock": _restock_model(shop, features, calendar),
     }
-    fitted = {n: m for n, m in fitted.items() if m is not None}
     for name, model in fitted.items():
         publish(shop.home, name, "1", model)
 
@@ -153,12 +152,8 @@ def _offers_model(shop, features, calendar) -> Any:
     """What letters came to: who received a coupon and redeemed it."""
     from customers import interactions, offers
     from features import appeal
+    from models.offers import Offers
     from training import labels
-
-    try:
-        from models.offers import Offers
-    except ModuleNotFoundError:
-        return None
 
     mailings = receipts(shop)
     book = offers.book(shop)

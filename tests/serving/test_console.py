@@ -1,7 +1,6 @@
 """The desk's pages: who gets in, that they show what the answers say, and that nothing on them runs or leaks."""
 
 import re
-from collections.abc import Iterator
 from datetime import date, timedelta
 from html import unescape
 from typing import Any
@@ -53,11 +52,11 @@ def words(page: str) -> str:
 
 
 @pytest.fixture
-def reader(counter: Any) -> Iterator[Reader]:
+def reader(counter: Any) -> Reader:
     """An agent who is signed in."""
     reader = Reader(counter)
     assert reader.sign_in().status_code == 303
-    yield reader
+    return reader
 
 
 # Who gets in ----------------------------------------------------------------------------------------------
@@ -102,7 +101,9 @@ def test_a_till_has_no_desk(counter: Any) -> None:
     assert "set-cookie" not in response.headers
 
 
-@pytest.mark.parametrize("to", ["https://example.com", "//example.com", "/\\example.com", "/v1/at-risk", "javascript:1"])
+@pytest.mark.parametrize(
+    "to", ["https://example.com", "//example.com", "/\\example.com", "/v1/at-risk", "javascript:1"]
+)
 def test_from_the_sign_in_nobody_is_sent_elsewhere(counter: Any, to: str) -> None:
     assert Reader(counter).sign_in(to=to).headers["location"] == "/"
 
@@ -305,10 +306,10 @@ def test_who_does_not_allow_profiling_is_not_profiled(private: Any) -> None:
     assert not re.search("Rhythm|Staying away|Coming back|expected", page)
 
 
-def tell(shop: Any, kind: str, **record: Any) -> None:
+def tell(shop: Any, records: str, /, **record: Any) -> None:
     from customers import loading
 
-    assert loading.take(shop, kind, [record]).rejected == 0
+    assert loading.take(shop, records, [record]).rejected == 0
 
 
 def test_names_are_for_those_who_serve_customers_and_run_nothing(fresh: Any, night: Any) -> None:

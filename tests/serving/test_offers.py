@@ -102,8 +102,8 @@ def test_strangers_and_the_quiet_get_what_is_made_to_everybody(counter: Any) -> 
     for name in ("stranger", "quiet"):
         result = offers(counter, name)
         assert result["fallback"]
-        assert made(result) == ["milk-day"]
-        assert result["items"][0]["reason"] == "it is made to everybody"
+        assert sorted(made(result)) == ["big-basket", "milk-day"]  # nobody knows what their usual basket is
+        assert {item["reason"] for item in result["items"]} == {"it is made to everybody"}
 
 
 def test_the_profile_shows_the_same_offers_once(scored: Any) -> None:

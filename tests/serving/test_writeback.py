@@ -174,11 +174,20 @@ def test_after_a_way_back_the_profile_shows_who_answered_last(fresh: Any, make_c
     assert len(rows(fresh, "c000", "churn")) == 2
 
 
-@pytest.mark.parametrize("path", QUESTIONS.values())
+@pytest.mark.parametrize("path", [path for name, path in QUESTIONS.items() if name != "offers"])
 def test_who_does_not_allow_profiling_gets_what_holds_for_all(private: Any, path: str) -> None:
     mine, anybodys = private.ask(path, {"customer_ids": ["c000", "stranger"]}).json()["results"]
     assert mine == {**anybodys, "customer_id": "c000", "known": True}
     assert mine["fallback"]
+    assert rows(private, "c000") == []
+
+
+def test_who_does_not_allow_profiling_gets_the_offers_of_their_letters_and_no_guess(private: Any) -> None:
+    """That a letter reached them is no guess; what they would redeem of it is, and is not made."""
+    mine, anybodys = private.ask("/v1/offers", {"customer_ids": ["c000", "stranger"]}).json()["results"]
+    assert mine["fallback"]
+    assert len({item["score"] for item in mine["items"] + anybodys["items"]}) == 1
+    assert {item["reason"] for item in mine["items"]} == {"they received its campaign", "it is made to everybody"}
     assert rows(private, "c000") == []
 
 

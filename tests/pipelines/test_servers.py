@@ -1,0 +1,130 @@
+"""The same shop on PostgreSQL and Redis: the same night, and every answer over HTTP."""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from customers import access, database, tables
+from customers import shop as shops
+from customers.shop import Shop
+from features import store
+from pipelines import night, steps
+
+ANSWERS = ("recommendations", "offers", "churn", "next-purchase", "value", "restock")
+
+
+moment = datetime.fromisoformat
+
+
+def silent(text: str) -> None:
+    """Nobody watches the night in a test."""
+
+
+@pytest.fixture(scope="module")
+def in_earnest(
+    untouched: Path, grocer: Callable[[Path], Shop], new_database: Callable[..., str], redis: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[SimpleNamespace]:  # fmt: skip
+    """The small grocer after a night on both servers, and its counter."""
+    from starlette.testclient import TestClient
+
+    from serving.service import Regulars
+
+    home = tmp_path_factory.mktemp("earnest") / "home"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REGULARS_DATABASE_URL", new_database())
+        patch.setenv("REGULARS_ONLINE_STORE", f"{redis.rpartition('/')[0]}/5")
+        patch.setenv("REGULARS_HOME", str(home))
+        shop = grocer(home)
+        told = night.run(shop, tell=silent)
+        door = {"Authorization": f"Bearer {access.add(shop, 'admin')}"}
+        with TestClient(Regulars.to_asgi(), raise_server_exceptions=False, headers=door) as counter:
+            yield SimpleNamespace(shop=shop, told=told, counter=counter)
+        database.engine(shop).dispose()
+
+
+def only(response: Any) -> dict[str, Any]:
+    """The one result of an answer."""
+    assert response.status_code == 200, response.text
+    [result] = response.json()["results"]
+    return result
+
+
+def test_nothing_of_the_shop_lies_in_sqlite(in_earnest: SimpleNamespace) -> None:
+    assert not (in_earnest.shop.home / "shop.db").exists()
+    assert not list(in_earnest.shop.home.rglob("online.db*"))
+
+
+@pytest.mark.parametrize("name", tables.TABLES)
+def test_the_night_says_the_same_as_on_sqlite(in_earnest: SimpleNamespace, untouched: Path, name: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        for setting in ("DATABASE_URL", "ONLINE_STORE", "HOME"):
+            patch.delenv(f"REGULARS_{setting}")
+        expected = steps.table(shops.open(untouched), name)
+    found = steps.table(in_earnest.shop, name)
+    by = [column for column in ("customer_id", "list", "rank", "category") if column in expected]
+    pd.testing.assert_frame_equal(
+        found.sort_values(by, ignore_index=True), expected.sort_values(by, ignore_index=True), rtol=1e-6, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_every_answer_is_given(in_earnest: SimpleNamespace, answer: str) -> None:
+    asked = {"customer_ids": ["c001", "nobody"]}
+    response = in_earnest.counter.post(f"/v1/{answer}", json=asked)
+    assert response.status_code == 200, response.text
+    known, unknown = response.json()["results"]
+    assert (known["known"], known["fallback"]) == (True, in_earnest.told["models"][MODEL[answer]]["fallback"])
+    assert (unknown["known"], unknown["fallback"]) == (False, True)
+    assert only(in_earnest.counter.get(f"/v1/customers/c001/{answer}"))["customer_id"] == "c001"
+
+
+MODEL = {
+    "recommendations": "recommender", "offers": "offers", "churn": "churn", "next-purchase": "timing",
+    "value": "value", "restock": "restock",
+}  # fmt: skip
+
+
+def test_a_sale_changes_the_next_answer_and_is_done_once(in_earnest: SimpleNamespace) -> None:
+    counter = in_earnest.counter
+    endangered = counter.get("/v1/at-risk?limit=1&band=high").json()["items"][0]["customer_id"]
+    before = only(counter.get(f"/v1/customers/{endangered}/churn"))
+    line = {"order_id": "till-1", "line_id": "1", "customer_id": endangered, "product_id": "p04",
+            "sold_at": "2025-07-24T18:00:00", "quantity": 1, "amount": "5.00"}  # fmt: skip
+    answers = [counter.post("/v1/transactions", json=line, headers={"Idempotency-Key": "till-1"}) for _ in range(2)]
+    assert [answer.json()["inserted"] for answer in answers] == [1, 1]
+    assert answers[1].headers["Idempotent-Replayed"] == "true"
+    after = only(counter.get(f"/v1/customers/{endangered}/churn"))
+    assert after["probability"] < before["probability"]
+    assert moment(after["features_as_of"]) > moment(before["features_as_of"])
+    orders = counter.get(f"/v1/customers/{endangered}").json()["orders"]
+    assert sum(order["order_id"] == "till-1" for order in orders) == 1
+
+
+def test_the_front_page_is_shown_the_profile_too(in_earnest: SimpleNamespace) -> None:
+    profile = in_earnest.counter.get("/v1/customers/c003").json()
+    assert profile["profile"]["email"] == "c3@example.com"
+    assert profile["interactions"]
+    assert in_earnest.counter.get("/readyz").status_code == 200
+
+
+def test_an_erased_customer_is_gone_from_both(in_earnest: SimpleNamespace) -> None:
+    counter, shop = in_earnest.counter, in_earnest.shop
+    key = next(iter(customer_key(shop, "c010")))
+    features = store.open(shop.home / "features", shop.online_store)
+    assert features.now("churn_v1", [key])["event_timestamp"].notna().all()
+    assert counter.post("/v1/customers/c010/erase").status_code == 200
+    assert features.now("churn_v1", [key])["event_timestamp"].isna().all()
+    assert counter.get("/v1/customers/c010").status_code == 404
+    assert only(counter.get("/v1/customers/c010/churn"))["fallback"]
+
+
+def customer_key(shop: Shop, name: str) -> list[int]:
+    from customers import profiles
+
+    return list(profiles.keys_of(shop, [name]).values())

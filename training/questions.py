@@ -1,0 +1,63 @@
+"""Questions: what one is made of, and the world in which it is asked and answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from training import labels
+
+Frame = pd.DataFrame
+
+
+class Incomparable(Exception):
+    """Two models that answer different questions; the message says how they differ."""
+
+
+def _none_of(*columns: str) -> Callable[[], Frame]:
+    return lambda: pd.DataFrame(columns=list(columns))
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What labels are cut from: the shop's days, what was bought and when, and which offers were redeemed."""
+
+    calendar: labels.Calendar
+    purchases: Frame
+    baskets: Mapping[Any, Frame]
+    churn_days: int
+    value_days: int = 90
+    category_days: Frame = field(default_factory=_none_of("customer_key", "category", "day"))
+    redemptions: Frame = field(default_factory=_none_of("customer_key", "offer_key", "redeemed_at"))
+    offers: Frame = field(default_factory=_none_of("offer_key", "campaign_id", "starts_at", "ends_at"))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One question: what to foretell, from which features, with which learner, against which baselines.
+
+    `window` gives the days of its holdout; `label` cuts the outcomes known before a day; `take` says which rows
+    count when it is judged; `judge` compares answers with outcomes, and `decisive` is the figure that
+    promotes. The last baseline is the one that a shop with too little history is served. `expand` says what a
+    customer's row becomes before training: rows of one category each ("needs") or of one offer each ("offers").
+    The rows of a `spread` plan lie at many moments, and all those from the holdout's start on are judged.
+    """
+
+    name: str
+    question: str
+    service: str
+    learner: str
+    baselines: tuple[str, ...]
+    decisive: str
+    window: Callable[[World], int]
+    label: Callable[[World, Frame, date], Any]
+    take: Callable[[World, Frame, Any], np.ndarray]
+    judge: Callable[[World, Frame, Any, Any], dict[str, float]]
+    settings: Callable[[World], dict[str, Any]] = field(default=lambda world: {})
+    expand: Literal["needs", "offers"] | None = None
+    spread: bool = False
