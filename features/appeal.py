@@ -10,16 +10,17 @@ from features import engagement, goods
 
 #: Names of the shelf's lists, and what is made of them for an offer.
 SUMS = {"weights_28d": "affinity_28d", "weights_84d": "affinity_84d", "weights_120d": "affinity_120d", "times": "times"}
-#: What is known of the customer whatever the offer, and what holds for one who was never sent any.
+#: What is known of the customer whatever the offer, and what holds for one who was never sent any. How lately or how
+#: often they were sent something is left out: a model learns from the moment at which an offer reaches somebody, and is
+#: asked later, when that very offer counts already.
 RESPONSE = {
     "response_rate": engagement.USUAL_RESPONSE,
-    "campaigns_received": 0.0,
+    "redeemed_rate": engagement.USUAL_REDEEMED,
     "campaigns_redeemed": 0.0,
     "redeemed_total": 0.0,
     "redeemed_90d": 0.0,
     "redeemed_recency_days": np.nan,
     "redeemed_per_campaign": np.nan,
-    "received_recency_days": np.nan,
 }
 COLUMNS = (
     *SUMS.values(),

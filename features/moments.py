@@ -36,18 +36,25 @@ def night(timezone: str) -> engine.Recipe:
     product_days = steps.keep(staples.product_days(bought, timezone))
     category_lines = steps.keep(needs.dated(bought, PRODUCTS, timezone))
     category_days = steps.keep(needs.category_days(category_lines))
-    streams = [steps.keep(stream) for stream in happenings(steps, bought, timezone)]
-    days = steps.keep(lines.visits(gathered(streams, ["customer_key", "day"])))
     dated = bought.mutate(day=engine.day_of(bought.sold_at, timezone))
     return _answered(
         steps,
-        seen(days, streams),
+        seen(steps, bought, timezone),
         contacts(timezone),
         shelved(product_days, dated),
         needed(category_days, category_lines),
         staples=_summed_up(stapled(product_days, dated), "product_key", staples.columns),
         prices=prices.paid(bought, asked("priced")),
     )
+
+
+@cache
+def numbers(timezone: str) -> engine.Recipe:
+    """Only the families of numbers over customer-days: rhythm, spend and taste."""
+    steps = engine.Recipe()
+    bought = steps.keep(_bought())
+    _numbered(steps, seen(steps, bought, timezone))
+    return steps
 
 
 @cache
@@ -80,15 +87,19 @@ def _answered(
     **others: ir.Table,
 ) -> engine.Recipe:
     """The end of every recipe: from what each moment sees to the families."""
-    features = steps.keep(summed(days))
-    for name, family in FAMILIES.items():
-        steps.answer(name, _stamped(features.select("customer_key", "as_of", *family.columns(lines.SEEN))))
+    _numbered(steps, days)
     steps.answer("engagement", _stamped(_summed_up(contacts, None, engagement.columns)))
     steps.answer("shelf", _stamped(staples.shelf(steps.keep(_summed_up(products, "product_key", staples.weighed)))))
     steps.answer("needs", _stamped(needs.lists(steps.keep(_summed_up(categories, "category", needs.columns)))))
     for name, table in others.items():
         steps.answer(name, _stamped(table))
     return steps
+
+
+def _numbered(steps: engine.Recipe, days: ir.Table) -> None:
+    features = steps.keep(summed(days))
+    for name, family in FAMILIES.items():
+        steps.answer(name, _stamped(features.select("customer_key", "as_of", *family.columns(lines.SEEN))))
 
 
 def asked(name: str) -> ir.Table:
@@ -110,11 +121,13 @@ def gathered(streams: Iterable[ir.Table], keys: list[str]) -> ir.Table:
     return reduce(lambda left, right: _joined(left, right, keys), totals)
 
 
-def seen(days: ir.Table, streams: Sequence[ir.Table]) -> ir.Table:
+def seen(steps: engine.Recipe, bought: ir.Table, timezone: str) -> ir.Table:
     """Each customer-day, once for each moment that sees it: with as_of, as_of_day, age_days and new_week.
 
     A moment sees all of the days before its own. Of its own day it sees the morning: what was sold before it.
     """
+    streams = [steps.keep(stream) for stream in happenings(steps, bought, timezone)]
+    days = steps.keep(lines.visits(gathered(streams, ["customer_key", "day"])))
     instants = asked("instants")
     whole = days.join(instants, days.day < instants.as_of_day)
     early = [_before(stream, asked("instants_mornings")) for stream in streams]

@@ -47,16 +47,21 @@ def write(
     recipe = recipes.night(timezone)
     con = engine.connect()
     try:
-        con.create_view("sold", lines.known(ledger, as_of, con))
-        con.create_view("products", lines.words(ledger, con))
-        con.create_view("interactions", lines.interactions(ledger, as_of, con))
-        for name, table in looks.items():
-            con.con.register(name, table)
+        lay_out(con, ledger, as_of, looks)
         recipe.follow(con)
         sweep(Path(out))
         return _publish(con, recipe.answers, Path(out))
     finally:
         con.disconnect()
+
+
+def lay_out(con: Backend, ledger: Path, as_of: datetime, looks: dict[str, pa.Table]) -> None:
+    """Put what was known as of a moment, and the moments to look back from, where a recipe is followed."""
+    con.create_view("sold", lines.known(ledger, as_of, con))
+    con.create_view("products", lines.words(ledger, con))
+    con.create_view("interactions", lines.interactions(ledger, as_of, con))
+    for name, table in looks.items():
+        con.con.register(name, table)
 
 
 def looking(

@@ -20,6 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from features import frames
+
 if TYPE_CHECKING:
     from feast import FeatureService, FeatureStore
 
@@ -28,15 +30,6 @@ PLACE = "entity_place"
 ONLINE = {
     **dict.fromkeys(("redis", "rediss"), "features.online_redis.SteadyRedisOnlineStore"),
     **dict.fromkeys(("postgresql", "postgresql+psycopg"), "features.online_postgres.SteadyPostgresOnlineStore"),
-}
-
-
-#: Where Feast keeps a list, by what it holds.
-LISTS = {
-    "int64": "int64_list_val",
-    "float32": "float_list_val",
-    "float64": "double_list_val",
-    "string": "string_list_val",
 }
 
 
@@ -75,7 +68,7 @@ class Store:
         asked = entities[["customer_key", "event_timestamp"]].reset_index(drop=True)
         asked = asked.assign(event_timestamp=pd.to_datetime(asked["event_timestamp"], utc=True))
         if asked.empty:
-            return _frame(asked, {name: [] for name in kinds}, kinds)
+            return frames.frame(asked, {name: [] for name in kinds}, kinds)
         asked[PLACE] = np.arange(len(asked))
         with _quiet():
             job = self.feast.get_historical_features(asked, self._service(service))
@@ -83,7 +76,7 @@ class Store:
         # Some offline stores drop rows that they know nothing of, and none promises an order.
         found = found.set_index(PLACE).reindex(asked[PLACE])
         columns = {name: found[name].to_numpy() for name in kinds}
-        return _frame(asked.drop(columns=PLACE), columns, kinds).set_axis(entities.index)
+        return frames.frame(asked.drop(columns=PLACE), columns, kinds).set_axis(entities.index)
 
     def materialise(self, as_of: datetime) -> dict[str, int]:
         """Put each view's latest rows, not after as_of, into the online store; return how many of each.
@@ -102,12 +95,12 @@ class Store:
         kinds = self._kinds(service)
         frame = pd.DataFrame({"customer_key": np.asarray(keys, dtype="int64")})
         if frame.empty:
-            return _frame(frame.assign(event_timestamp=_newest([], 0)), {name: [] for name in kinds}, kinds)
+            return frames.frame(frame.assign(event_timestamp=frames.newest([], 0)), {name: [] for name in kinds}, kinds)
         asked = {"customer_key": frame["customer_key"].tolist()}
         answer = self.feast.get_online_features(self._service(service), asked).proto
         by_name = dict(zip(answer.metadata.feature_names.val, answer.results, strict=True))
-        frame["event_timestamp"] = _newest([by_name[name].event_timestamps for name in kinds], len(frame))
-        return _frame(frame, {name: _unpacked(by_name[name].values, kinds[name]) for name in kinds}, kinds)
+        frame["event_timestamp"] = frames.newest([by_name[name].event_timestamps for name in kinds], len(frame))
+        return frames.frame(frame, {name: frames.unpacked(by_name[name].values, kinds[name]) for name in kinds}, kinds)
 
     def push(self, view: str, frame: pd.DataFrame) -> None:
         """Put rows of a view (customer_key, event_timestamp and all its columns) into the online store.
@@ -154,7 +147,7 @@ class Store:
     def _kinds(self, service: str) -> dict[str, str | None]:
         """What each feature's list holds, in numpy's words; None for a plain number."""
         chosen = self._service(service).feature_view_projections
-        return {field.name: _element(field.dtype) for view in chosen for field in view.features}
+        return {field.name: frames.element(field.dtype) for view in chosen for field in view.features}
 
 
 def open(folder: Path, online: str | None = None) -> Store:
@@ -244,44 +237,3 @@ def _without(part: Path, keys: Sequence[int]) -> None:
         beside = part.with_name(f".part.{os.getpid()}.parquet")
         pq.write_table(table.filter(pc.invert(theirs)), beside)
         os.replace(beside, part)
-
-
-def _frame(keys: pd.DataFrame, columns: dict[str, Any], kinds: dict[str, str | None]) -> pd.DataFrame:
-    """Keys and features side by side: numbers as one float64 block, lists as arrays or None."""
-    numbers = [name for name, element in kinds.items() if element is None]
-    block = np.array([columns[name] for name in numbers], dtype="float64").reshape(len(numbers), len(keys)).T
-    lists = {name: _arrays(columns[name], element) for name, element in kinds.items() if element is not None}
-    parts = [keys, pd.DataFrame(block, columns=numbers), pd.DataFrame(lists, index=keys.index)]
-    return pd.concat(parts, axis=1)[[*keys.columns, *kinds]]
-
-
-def _arrays(column: Sequence[Any], element: str) -> np.ndarray:
-    arrays = np.empty(len(column), dtype=object)
-    kind = "object" if element == "string" else element
-    for row, each in enumerate(column):
-        arrays[row] = None if _missing(each) else np.asarray(each, dtype=kind)
-    return arrays
-
-
-def _missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and np.isnan(value))
-
-
-def _element(kind: Any) -> str | None:
-    base = getattr(kind, "base_type", None)
-    return None if base is None else base.name.lower()
-
-
-def _unpacked(values: Sequence[Any], element: str | None) -> list[Any]:
-    if element is None:
-        return [value.double_val if value.HasField("double_val") else np.nan for value in values]
-    name = LISTS[element]
-    return [getattr(value, name).val if value.HasField(name) else None for value in values]
-
-
-def _newest(times: Sequence[Sequence[Any]], rows: int) -> pd.Series:
-    """The newest of several columns of times, for each row; a time of 0 is one that Feast does not know."""
-    micros = [[time.seconds * 1_000_000 + time.nanos // 1_000 for time in column] for column in times]
-    newest = np.max(micros, axis=0) if micros else np.zeros(rows, dtype="int64")
-    known = pd.Series(newest, dtype="int64").where(newest > 0)
-    return pd.to_datetime(known.astype("Int64"), unit="us", utc=True).dt.as_unit("us")

@@ -17,7 +17,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache, wraps
@@ -247,6 +247,23 @@ def _open_at_once(uri: str) -> None:
     beside = _artifacts(uri)
     if beside:
         beside.parent.mkdir(parents=True, exist_ok=True)
+        place = Path(uri.removeprefix(_SQLITE).partition("?")[0])
+        if place.name != ":memory:" and not place.exists():
+            _appear_whole(place)
+
+
+def _appear_whole(place: Path) -> None:
+    """A new database is there with all its tables or not at all: MLflow cannot go on with one that was cut short."""
+    from mlflow.store.db import utils
+
+    with tempfile.TemporaryDirectory(prefix=".mlflow.", dir=place.parent) as beside:
+        engine = utils.create_sqlalchemy_engine(f"{_SQLITE}{beside}/new.db")
+        utils._initialize_tables(engine)
+        engine.dispose()
+        with suppress(FileExistsError):  # another program was quicker, and its database is as good
+            os.link(f"{beside}/new.db", place)
+    for leftover in place.parent.glob(".mlflow.*"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _means_down(error: Exception) -> bool:

@@ -71,7 +71,7 @@ class Restock:
         rising = {"monotone_constraints": [0] * (len(names) - 1) + [1]}
         how = trees.settings(GROWTH | rising | growth, objective="binary", seed=seed)
         grown = trees.grow(trees.Rows(design, outcome, start, names=names), how, _trees(len(rows)))
-        needs = stocks.rhythm(btyd.latest(frame), seed=seed)
+        needs = stocks.rhythm(stocks.latest(frame), seed=seed)
         return cls(columns, needs, grown, stocks.usual(label, np.empty((0, 3))), base, rates)
 
     def score(self, frame: pd.DataFrame) -> Floats:
@@ -138,11 +138,13 @@ def _questions(
     spans = np.isfinite(known[rows]).sum(axis=1)  # the shorter spans are over before the longer ones
     which = np.minimum((chance.random(len(rows)) * spans).astype(np.int64), spans - 1)
     days = np.array(stocks.DAYS, dtype=np.float64)[which]
-    moment, start = frame["as_of"].to_numpy(), np.zeros(len(rows))
+    told = frame[[stocks.TIMES, stocks.SILENT, stocks.FIRST]]
+    moment = pd.to_datetime(frame["as_of"], utc=True).to_numpy(dtype="datetime64[us]")
+    start = np.zeros(len(rows))
     for when in np.unique(moment[rows]):
         here = moment[rows] == when
-        then = stocks.rhythm(frame[moment == when], seed=seed)
-        past = stocks.history(frame.iloc[rows[here]])
+        then = stocks.rhythm(told[moment == when], seed=seed)
+        past = stocks.history(told.iloc[rows[here]])
         start[here] = btyd.log_odds(stocks.within(then, past, days[here]))
     return days, known[rows, which], start
 

@@ -36,6 +36,12 @@ def history(frame: pd.DataFrame) -> btyd.History:
     return btyd.History(np.maximum(times - 1, 0.0), span, np.maximum(first - 1, span))
 
 
+def latest(frame: pd.DataFrame) -> pd.DataFrame:
+    """The needs of the frame's last moment, with what their history is read from."""
+    require(frame, ["as_of", TIMES, SILENT, FIRST])
+    return btyd.latest(frame[["as_of", TIMES, SILENT, FIRST]])
+
+
 def rhythm(frame: pd.DataFrame, *, seed: int = 0) -> btyd.BgNbd:
     """BG/NBD over the needs of a frame of one moment; a sample, where there are many."""
     past = history(frame)
@@ -76,7 +82,7 @@ class OwnRate:
     @classmethod
     def fit(cls, frame: pd.DataFrame, label: pd.DataFrame, *, seed: int = 0) -> Self:
         """One number to learn: how often the needs of the latest moment come up, all together."""
-        now = btyd.latest(frame)
+        now = latest(frame)
         past = history(now)
         rate = float((past.x.sum() + 1) / (past.T.sum() + 30))
         return cls(rate, usual(label, cls(rate, []).score(now)))
@@ -112,7 +118,7 @@ class PairRhythm:
     @classmethod
     def fit(cls, frame: pd.DataFrame, label: pd.DataFrame, *, seed: int = 0) -> Self:
         """Fit the needs of the latest moment; outcomes, if there are any, give what is typical."""
-        now = btyd.latest(frame)
+        now = latest(frame)
         needs = rhythm(now, seed=seed)
         return cls(needs, usual(label, spread(needs, history(now))))
 

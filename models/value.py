@@ -17,7 +17,7 @@ from models.base import Floats, feature_columns, matrix, read_json, write_json
 GROWTH: dict[str, Any] = {
     "tweedie_variance_power": 1.4,
     "num_leaves": 15,
-    "learning_rate": 0.03,
+    "learning_rate": 0.05,
     "min_data_in_leaf": 150,
     "lambda_l2": 5.0,
     "feature_fraction": 0.4,
@@ -25,8 +25,8 @@ GROWTH: dict[str, Any] = {
     "bagging_freq": 1,
     "max_bin": 63,
 }
-MOST_TREES = 800
-PATIENCE = 50
+MOST_TREES = 500
+PATIENCE = 40
 #: Trees to grow where no later outcome is left to say when to stop.
 CAUTIOUS_TREES = 100
 #: One wholesaler's order must not teach what everybody else will spend.

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from serving import fresh, items, offering, restocking, spending
 from serving.asked import envelope, look_up
-from serving.desk import NOBODY, Desk
+from serving.desk import NOBODY, Desk, Seen
 from serving.schemas import (
     ChurnAnswer,
     ChurnResult,
@@ -57,8 +57,9 @@ def next_purchase(desk: Desk, customer_ids: Sequence[str]) -> NextPurchaseAnswer
     """When each customer comes back; at churn's horizon it is churn's own number, where churn speaks."""
     asked = look_up(desk, customer_ids)
     champion, quiet = desk.champion("timing"), desk.champions.get("churn")
-    drift = fresh.drift(desk, quiet, asked.keys)[0] if quiet else None
-    back, frame = fresh.returning(desk, champion, asked.keys, drift)
+    seen: Seen = {}
+    drift = fresh.drift(desk, quiet, asked.keys, seen)[0] if quiet else None
+    back, frame = fresh.returning(desk, champion, asked.keys, drift, seen)
     waits = items.waits(desk, frame, back)
     results = [
         NextPurchaseResult(**asked.common(frame, back.fallback, place), **waits[row])

@@ -29,9 +29,11 @@ from serving import details, goods, rfm, writeback
 from serving.problems import Problem
 
 MODELS = ("recommender", "offers", "churn", "timing", "restock", "value")
-#: A service that knows what baskets are worth; and services that together read every view.
+#: A service that knows what baskets are worth; and one that knows whoever bought or was written to.
 SPENDING = "churn_v1"
-ALL_VIEWS = ("churn_v1", "offers_v1", "restock_v1")
+EVERYBODY = "offers_v1"
+#: Figures that were read already, by their columns.
+Seen = dict[tuple[str, ...], pd.DataFrame]
 #: Stands for everybody the shop does not know: a key that nobody has.
 NOBODY = -1
 
@@ -62,12 +64,20 @@ class Desk:
             raise Problem(503, _missing(name), headers={"Retry-After": "60"})
         return champion
 
-    def figures(self, champion: Champion, keys: Sequence[int]) -> pd.DataFrame:
-        """The newest features that a champion asks for, a row a key in order, and a last one for nobody."""
+    def figures(self, champion: Champion, keys: Sequence[int], seen: Seen | None = None) -> pd.DataFrame:
+        """The newest features that a champion asks for, a row a key in order, and a last one for nobody.
+
+        `seen` remembers what was read of the same customers for another champion.
+        """
         service = champion.facts.get("service", f"{champion.name}_v1")
+        columns = tuple(self.features.columns(service))
+        if seen is not None and columns in seen:
+            return seen[columns]
         with self.turn:
-            frame = self.features.now(service, [*keys, NOBODY])
-        return frame.rename(columns={"event_timestamp": "as_of"})
+            frame = self.features.now(service, [*keys, NOBODY]).rename(columns={"event_timestamp": "as_of"})
+        if seen is not None:
+            seen[columns] = frame
+        return frame
 
     def warm(self) -> None:
         """Ask once for nobody, so that the first customer does not wait for libraries to load."""
@@ -90,12 +100,8 @@ class Desk:
 
     def seen_until(self, keys: Sequence[int]) -> datetime | None:
         """The newest moment that the online features of any of these customers speak of."""
-        newest = [self._newest(service, keys) for service in ALL_VIEWS]
-        return max(filter(None, newest), default=None)
-
-    def _newest(self, service: str, keys: Sequence[int]) -> datetime | None:
         with self.turn:
-            at = self.features.now(service, keys)["event_timestamp"].max()
+            at = self.features.now(EVERYBODY, keys)["event_timestamp"].max()
         return None if pd.isna(at) else pd.Timestamp(at).to_pydatetime()
 
     def in_categories(self, categories: Sequence[str]) -> list[int]:

@@ -105,7 +105,7 @@ def of_restock(frame: pd.DataFrame, needs: pd.DataFrame, fallback: scorer.Flags)
 
     An item is [category, p within 7, 14, 28 days, median wait in days or null], likeliest first.
     """
-    listed = {key: restocking.entries(rows) for key, rows in needs.groupby("customer_key", sort=False)}
+    listed = restocking.entries(needs)
     for key, stands_in in zip(frame["customer_key"].tolist(), fallback.tolist(), strict=True):
         items = listed.get(key, [])
         best = max((item[2] for item in items), default=None)

@@ -7,7 +7,7 @@ that they did: a reason must not tell of purchases that nobody was allowed to lo
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 
@@ -49,13 +49,28 @@ _NOT_ON_CHANNEL, _CHANNEL_NOT_ALLOWED, _LEFT_OUT = range(13, 16)
 class Table:
     """The offers as they lie on the table, a row each, and what holds for each of them whoever asks.
 
-    `offers` has the columns of the book; `empty`, `sold_out` and `spent` are flags in its order.
+    `offers` has the columns of the book; `empty`, `sold_out` and `spent` are flags in its order. Laid out once,
+    it serves many questions: what is worked out of it is kept.
     """
 
     offers: pd.DataFrame
     empty: Flags
     sold_out: Flags
     spent: Flags
+
+    @cached_property
+    def made_on(self) -> tuple[list[str], Flags]:
+        """The names of channels, and on which of them each offer is made."""
+        channels = self.offers["channels"].tolist()
+        names = sorted({name for on in channels for name in on})
+        made = np.array([[name in on for name in names] for on in channels], bool)
+        return names, made.reshape(len(channels), len(names))
+
+    @cached_property
+    def campaigns(self) -> tuple[pd.Index, NDArray[np.int64]]:
+        """The campaigns there are, and the place of each offer's among them; -1 for none."""
+        names = pd.Index(self.offers["campaign_id"].dropna().unique())
+        return names, np.asarray(names.get_indexer(pd.Index(self.offers["campaign_id"])), np.int64)
 
     @cached_property
     def ids(self) -> list[str]:
@@ -88,20 +103,24 @@ class Standing:
         return len(self.channels)
 
 
-def lay_out(offers: pd.DataFrame, covers: pd.DataFrame, *, sold_out: Collection[int], redeemed: pd.Series) -> Table:
-    """The table of these offers; `sold_out` products, and how often each offer key was redeemed by anybody."""
+def lay_out(offers: pd.DataFrame, covers: pd.DataFrame, *, sold_out: Collection[int]) -> Table:
+    """The table of these offers; `sold_out` are products."""
     keys = offers["offer_key"]
     gone = covers["product_key"].isin(list(sold_out)).groupby(covers["offer_key"]).mean()
-    times = keys.map(redeemed).fillna(0).to_numpy(np.float64)
-    value = offers["value"].where(offers["value_kind"] == "amount").to_numpy(np.float64)
-    budget = offers["budget"].to_numpy(np.float64)
-    given = np.where(times > 0, times * np.nan_to_num(value), 0.0)
     return Table(
         offers=offers.reset_index(drop=True),
         empty=~keys.isin(covers["offer_key"].unique()).to_numpy(bool),
         sold_out=(keys.map(gone) == 1).to_numpy(bool),
-        spent=np.isfinite(budget) & (given >= budget),
+        spent=np.zeros(len(offers), bool),
     )
+
+
+def paid_out(table: Table, redeemed: pd.Series) -> Table:
+    """The same table, with the budgets that are spent; `redeemed` is how often each offer key was, by anybody."""
+    offers = table.offers
+    value = offers["value"].where(offers["value_kind"] == "amount").fillna(0).to_numpy(np.float64)
+    given = offers["offer_key"].map(redeemed).fillna(0).to_numpy(np.float64) * value
+    return replace(table, spent=(given >= offers["budget"]).to_numpy(bool))
 
 
 def judge(table: Table, standing: Standing, *, now: datetime) -> Codes:
@@ -151,9 +170,7 @@ def _rules(now: datetime) -> tuple[Rule, ...]:
 
 def _unreachable(table: Table, standing: Standing) -> Flags:
     """Offers made on channels of which a customer allows none; one without channels can be made anywhere."""
-    names = sorted({name for on in table.offers["channels"] for name in on})
-    made_on = np.array([[name in on for name in names] for on in table.offers["channels"]], bool)
-    made_on = made_on.reshape(len(table.offers), len(names))
+    names, made_on = table.made_on
     may = np.array([[name in (*OPEN_CHANNELS, *mine) for name in names] for mine in standing.channels], bool)
     may = may.reshape(len(standing), len(names))
     reached = may.astype(np.float32) @ made_on.T.astype(np.float32) > 0
@@ -161,9 +178,8 @@ def _unreachable(table: Table, standing: Standing) -> Flags:
 
 
 def _not_received(table: Table, standing: Standing) -> Flags:
-    campaigns = pd.Index(table.offers["campaign_id"].dropna().unique())
+    campaigns, column = table.campaigns
     got = _crossed(standing.received, campaigns, len(standing))
-    column = campaigns.get_indexer(table.offers["campaign_id"])
     mine = np.where(column >= 0, got[:, column] if len(campaigns) else False, False)
     return np.asarray(~mine & (table.offers["audience"] == "received").to_numpy(bool))
 

@@ -12,7 +12,7 @@ from customers import consent
 from features import needs as families
 from models.bundle import Champion
 from serving import details, goods, offering, restocking, scorer, spending
-from serving.desk import NOBODY, Desk
+from serving.desk import NOBODY, Desk, Seen
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,11 @@ def stands_in(champion: Champion) -> bool:
     return bool(champion.facts.get("fallback", False))
 
 
-def drift(desk: Desk, champion: Champion, keys: Sequence[int]) -> tuple[scorer.Drift, pd.DataFrame]:
+def drift(
+    desk: Desk, champion: Champion, keys: Sequence[int], seen: Seen | None = None
+) -> tuple[scorer.Drift, pd.DataFrame]:
     """How likely each is to stay away, and from which figures."""
-    frame = desk.figures(champion, keys)
+    frame = desk.figures(champion, keys, seen)
     said = scorer.churn(champion.model, frame, desk.lines())
     sure = frame[~said.fallback]
     said = scorer.flagged(said, stands_in(champion))
@@ -60,10 +62,10 @@ def drift(desk: Desk, champion: Champion, keys: Sequence[int]) -> tuple[scorer.D
 
 
 def returning(
-    desk: Desk, champion: Champion, keys: Sequence[int], quiet: scorer.Drift | None
+    desk: Desk, champion: Champion, keys: Sequence[int], quiet: scorer.Drift | None, seen: Seen | None = None
 ) -> tuple[scorer.Return, pd.DataFrame]:
     """When each comes back; `quiet` is what churn has just said of the same customers."""
-    frame = desk.figures(champion, keys)
+    frame = desk.figures(champion, keys, seen)
     back = scorer.returning(champion.model, frame, quiet)
     sure = frame[~back.fallback]
     back = scorer.flagged(back, stands_in(champion))
@@ -71,9 +73,9 @@ def returning(
     return back, frame
 
 
-def lists(desk: Desk, champion: Champion, keys: Sequence[int]) -> Lists:
+def lists(desk: Desk, champion: Champion, keys: Sequence[int], seen: Seen | None = None) -> Lists:
     """Which products each is likeliest to buy next."""
-    shelf = desk.figures(champion, keys)
+    shelf = desk.figures(champion, keys, seen)
     known = scorer.has_figures(shelf)
     fallback = ~known | stands_in(champion)
     hidden, sees = desk.goods().sensitive, set[int]()
@@ -84,9 +86,11 @@ def lists(desk: Desk, champion: Champion, keys: Sequence[int]) -> Lists:
     return Lists(shelf, ranked, fallback, hidden, sees)
 
 
-def worth(desk: Desk, champion: Champion, keys: Sequence[int]) -> tuple[spending.Worth, pd.DataFrame]:
+def worth(
+    desk: Desk, champion: Champion, keys: Sequence[int], seen: Seen | None = None
+) -> tuple[spending.Worth, pd.DataFrame]:
     """What each will spend."""
-    frame = desk.figures(champion, keys)
+    frame = desk.figures(champion, keys, seen)
     said = spending.worth(champion.model, frame, currency=desk.shop.currency)
     sure = frame[~said.fallback]
     said = scorer.flagged(said, stands_in(champion))
@@ -94,9 +98,9 @@ def worth(desk: Desk, champion: Champion, keys: Sequence[int]) -> tuple[spending
     return said, frame
 
 
-def needs(desk: Desk, champion: Champion, keys: Sequence[int]) -> Needs:
+def needs(desk: Desk, champion: Champion, keys: Sequence[int], seen: Seen | None = None) -> Needs:
     """What runs out for each."""
-    frame = desk.figures(champion, keys)
+    frame = desk.figures(champion, keys, seen)
     hidden = desk.goods().sensitive_categories
     sees = consent.allowed(desk.shop, keys, "profiling_sensitive") if hidden else set()
     rows = restocking.needs(champion.model, families.pairs(frame), hidden=hidden, sees=sees)
@@ -106,9 +110,11 @@ def needs(desk: Desk, champion: Champion, keys: Sequence[int]) -> Needs:
     return Needs(frame, rows, fallback)
 
 
-def offers(desk: Desk, champion: Champion, keys: Sequence[int], others: Sequence[int] = ()) -> Offers:
+def offers(
+    desk: Desk, champion: Champion, keys: Sequence[int], others: Sequence[int] = (), *, seen: Seen | None = None
+) -> Offers:
     """What may be offered to each of `keys`, then to `others`, of whom nothing is foretold, and last to nobody."""
-    frame, stock = desk.figures(champion, keys), desk.goods()
+    frame, stock = desk.figures(champion, keys, seen), desk.goods()
     mine = frame[scorer.has_figures(frame)]
     nobody = len(frame) - 1
     everybody = [*keys, *others, NOBODY]
@@ -120,8 +126,8 @@ def offers(desk: Desk, champion: Champion, keys: Sequence[int], others: Sequence
         baskets = np.concatenate([usual, np.full(len(everybody) - len(keys), np.nan)])
     occasion = offering.Occasion(
         stock,
+        goods.on_the_table(desk.shop, stock),
         goods.prices(desk.features.folder),
-        goods.redeemed(desk.shop, stock.book.offers),
         desk.now(),
         desk.shop.currency,
     )
@@ -140,10 +146,11 @@ def profiled(desk: Desk, keys: Sequence[int]) -> list[int]:
 
 def everything(desk: Desk, keys: Sequence[int]) -> None:
     """Whatever the shop has a champion for, said again of these customers and kept."""
+    seen: Seen = {}
     quiet = desk.champions.get("churn")
-    said = drift(desk, quiet, keys)[0] if quiet else None
+    said = drift(desk, quiet, keys, seen)[0] if quiet else None
     if timing := desk.champions.get("timing"):
-        returning(desk, timing, keys, said)
+        returning(desk, timing, keys, said, seen)
     for name, say in (("value", worth), ("recommender", lists), ("restock", needs), ("offers", offers)):
         if champion := desk.champions.get(name):
-            say(desk, champion, keys)
+            say(desk, champion, keys, seen=seen)

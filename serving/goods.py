@@ -11,6 +11,8 @@ import pandas as pd
 
 from customers import catalogue, interactions, offers
 from customers.shop import Shop
+from serving import eligibility
+from serving.eligibility import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +20,7 @@ class Goods:
     """The book of offers, the products that nobody can have now, and those that not everybody may be shown."""
 
     book: offers.Book
+    table: Table
     sold_out: frozenset[int]
     sensitive: frozenset[int]
     #: All of whose products are sensitive; of any other, what is known comes from the products that are not.
@@ -28,7 +31,8 @@ class Goods:
         offers_, covers = self.book.offers, self.book.covers
         offers_ = offers_[(offers_["starts_at"] <= now) & (offers_["ends_at"] > now)].reset_index(drop=True)
         covers = covers[covers["offer_key"].isin(offers_["offer_key"])].reset_index(drop=True)
-        return replace(self, book=offers.Book(offers_, covers))
+        table = eligibility.lay_out(offers_, covers, sold_out=self.sold_out)
+        return replace(self, book=offers.Book(offers_, covers), table=table)
 
 
 def of(shop: Shop) -> Goods:
@@ -39,14 +43,16 @@ def of(shop: Shop) -> Goods:
 @lru_cache(maxsize=4)
 def _read(shop: Shop, _edition: tuple[int, ...]) -> Goods:
     guarded, categories = catalogue.sensitive(shop)
-    return Goods(offers.book(shop), frozenset(catalogue.sold_out(shop)), frozenset(guarded), frozenset(categories))
+    book, sold_out = offers.book(shop), frozenset(catalogue.sold_out(shop))
+    table = eligibility.lay_out(book.offers, book.covers, sold_out=sold_out)
+    return Goods(book, table, sold_out, frozenset(guarded), frozenset(categories))
 
 
-def redeemed(shop: Shop, listed: pd.DataFrame) -> pd.Series:
-    """How often each of these offers was redeemed by anybody; looked up only where one has a budget to spend."""
-    if not listed["budget"].notna().any():
-        return pd.Series(dtype="int64")
-    return interactions.redemptions(shop)["offer_key"].value_counts()
+def on_the_table(shop: Shop, goods: Goods) -> Table:
+    """The offers and what holds for each now; who redeemed them is asked only where one has a budget to spend."""
+    if not goods.table.offers["budget"].notna().any():
+        return goods.table
+    return eligibility.paid_out(goods.table, interactions.redemptions(shop)["offer_key"].value_counts())
 
 
 def prices(features: Path) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -62,10 +63,13 @@ def needed(desk: Desk, frame: pd.DataFrame, rows: pd.DataFrame) -> dict[int, lis
     """What runs out by customer key, and when."""
     now, zone = desk.now(), desk.shop.zone
     moments = {key: moment(at) or now for key, at in _rows(frame, "customer_key", "as_of")}
+    days: dict[tuple[datetime, float], datetime] = {}
     found: dict[int, list[RunningOut]] = {}
     for key, category, p, wait in _rows(rows, "customer_key", "category", "p", "wait_days"):
-        at = None if np.isnan(wait) else clock.expected_at(moments[key], int(wait), zone, now=now)
-        found.setdefault(key, []).append(RunningOut(category=category, p=p, expected_at=at))
+        place = moments[key], wait
+        if wait == wait and place not in days:
+            days[place] = clock.expected_at(moments[key], int(wait), zone, now=now)
+        found.setdefault(key, []).append(RunningOut(category=category, p=p, expected_at=days.get(place)))
     return found
 
 

@@ -26,11 +26,11 @@ from serving.scorer import Floats
 
 @dataclass(frozen=True)
 class Occasion:
-    """What there is to offer, what it went for and how often it was redeemed, and when it is."""
+    """What there is to offer, as it lies on the table, what it went for, and when it is."""
 
     goods: Goods
+    table: Table
     prices: pd.DataFrame
-    redeemed: pd.Series
     now: datetime
     currency: str
 
@@ -75,8 +75,7 @@ def standing(
 
 def offer(model: Model, occasion: Occasion, figures: pd.DataFrame, known: Standing) -> Offered:
     """The offers that may be made to each customer of the figures, ranked; `known` is aligned with them."""
-    stock, book = occasion.goods, occasion.goods.book
-    table = eligibility.lay_out(book.offers, book.covers, sold_out=stock.sold_out, redeemed=occasion.redeemed)
+    table = occasion.table
     verdict = eligibility.judge(table, known, now=occasion.now)
     rows, columns = np.nonzero(verdict == 0)
     listed = table.offers.take(columns).reset_index(drop=True)

@@ -86,10 +86,9 @@ def _sound(chances: Floats) -> Floats:
     return np.asarray(np.round(rising, scorer.DIGITS))
 
 
-def entries(rows: pd.DataFrame) -> list[list[Any]]:
-    """What is kept of one customer: [category, p7, p14, p28, wait_days or None], likeliest first."""
-    columns = (rows[name].tolist() for name in COLUMNS[1:])
-    return [
-        [category, p7, p14, p28, None if np.isnan(days) else int(days)]
-        for category, p7, p14, p28, days in zip(*columns, strict=True)
-    ]
+def entries(rows: pd.DataFrame) -> dict[int, list[list[Any]]]:
+    """What is kept of each customer: [category, p7, p14, p28, wait_days or None], likeliest first."""
+    kept: dict[int, list[list[Any]]] = {}
+    for key, category, p7, p14, p28, days in zip(*(rows[name].tolist() for name in COLUMNS), strict=True):
+        kept.setdefault(key, []).append([category, p7, p14, p28, None if days != days else int(days)])
+    return kept

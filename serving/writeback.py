@@ -156,8 +156,8 @@ class _Night:
         stock = self._goods.running(self.as_of)
         occasion = offering.Occasion(
             stock,
+            goods.on_the_table(self.shop, stock),
             goods.prices(self.features.folder),
-            goods.redeemed(self.shop, stock.book.offers),
             self.as_of,
             self.shop.currency,
         )

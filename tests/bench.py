@@ -41,7 +41,8 @@ from implicit.cpu.als import AlternatingLeastSquares
 from customers import clock, database, loading, mirror, schema, scores
 from customers import shop as shops
 from customers.sources import complete_journey
-from features import engine, lines, snapshot
+from features import engine, snapshot
+from features import moments as recipes
 from models import shelves
 from models.recommender import Recommender
 from training import labels
@@ -267,9 +268,12 @@ def features(world: World, *, count: int) -> Work:
 
     def work() -> None:
         with _connected() as con:
-            known = lines.known(ledger, moments[0], con)
-            for name, table in snapshot.numbers(con, ledger, known, moments, ZONE).items():
-                engine.save(con, table.order_by("event_timestamp", "customer_key"), out / f"{name}.parquet")
+            looks = snapshot.looking(moments[0], moments, moments[:1], snapshot.pairs(None, moments[0]), ZONE)
+            snapshot.lay_out(con, ledger, moments[0], looks)
+            recipe = recipes.numbers(ZONE)
+            recipe.follow(con)
+            for name, query in recipe.answers.items():
+                engine.save(con, query, out / f"{name}.parquet")
 
     return work
 

@@ -163,7 +163,8 @@ def _fit(plan: Plan, world: World, learner: str, rows: pd.DataFrame, label: Any,
 
 def _rows_before(plan: Plan, world: World, frame: pd.DataFrame, until: datetime) -> tuple[pd.DataFrame, Any]:
     """All rows up to a moment, with the outcomes that were complete by then; learners choose among them."""
-    rows = frame[frame["as_of"] <= until].reset_index(drop=True)
+    known = frame["as_of"] <= until
+    rows = frame if known.all() and isinstance(frame.index, pd.RangeIndex) else frame[known].reset_index(drop=True)
     return rows, plan.label(world, rows, world.calendar.day_of(until))
 
 

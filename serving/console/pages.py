@@ -60,7 +60,8 @@ def at_risk(
 def customer(customer_id: customers.CustomerId) -> Response:
     """One customer on one page."""
     here = desk.here()
-    return paper.page("customer.html", view=view.of(here, customer_id), zone=here.shop.zone, today=here.now())
+    shown = view.of(here, customer_id)
+    return paper.page("customer.html", view=shown, zone=here.shop.zone, within_days=view.WITHIN_DAYS)
 
 
 @router.post("/find")

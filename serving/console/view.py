@@ -31,6 +31,7 @@ from serving.schemas import (
     RecommendationQuestion,
     RestockQuestion,
     RestockResult,
+    RunningOut,
     ValueResult,
 )
 
@@ -38,7 +39,8 @@ Result = TypeVar("Result")
 
 #: Drawings are made for a wide page and for a phone.
 WIDE, NARROW = 1040, 340
-PRODUCTS, OFFERS, ORDERS, INTERACTIONS = 8, 5, 6, 6
+PRODUCTS, OFFERS, CATEGORIES, ORDERS, INTERACTIONS = 8, 5, 8, 6, 6
+WITHIN_DAYS, HARDLY = 14, 0.1
 #: Whoever asked for something and waits.
 UNSETTLED = (None, "open")
 
@@ -85,7 +87,7 @@ class View:
     worth: ValueResult | None
     products: Sequence[Suggestion]
     offers: OffersResult | None
-    restock: RestockResult | None
+    restock: Sequence[RunningOut]
     complaints: Sequence[Mapping[str, Any]]
     contacts: Sequence[Mapping[str, Any]]
     orders: Sequence[Mapping[str, Any]]
@@ -179,11 +181,12 @@ def offers(desk: Desk, customer_id: str) -> OffersResult | None:
     return result if result and (result.items or result.dropped) else None
 
 
-def restock(desk: Desk, customer_id: str) -> RestockResult | None:
-    """What they will need again soon."""
-    question = RestockQuestion(customer_ids=[customer_id])
+def restock(desk: Desk, customer_id: str) -> list[RunningOut]:
+    """What they will need again soon; what they hardly will is left out."""
+    question = RestockQuestion(customer_ids=[customer_id], within_days=WITHIN_DAYS)
     result: RestockResult | None = _first(lambda: answers.restock(desk, question))
-    return result if result and result.items else None
+    likely = [category for category in result.items if category.p >= HARDLY] if result else []
+    return likely[:CATEGORIES]
 
 
 def _told(profile: Profile) -> list[tuple[str, Any]]:

@@ -25,15 +25,25 @@ def new_home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return made.home
 
 
+@pytest.fixture(scope="session")
+def copied(request: pytest.FixtureRequest) -> Callable[[Path, Path], Shop]:
+    """A shop that is as another one: copied(its home, where to), with a database of its own beside it."""
+
+    def copy(original: Path, place: Path) -> Shop:
+        like = shop.open(original)
+        home = shutil.copytree(original, place)
+        on_a_server = like.database_url.startswith("postgresql")
+        url = request.getfixturevalue("new_database")(like.database_url) if on_a_server else f"sqlite:///{home}/shop.db"
+        move(like, home, url)
+        return shop.open(home)
+
+    return copy
+
+
 @pytest.fixture
-def corner_shop(request: pytest.FixtureRequest, new_home: Path, tmp_path: Path) -> Iterator[Shop]:
+def corner_shop(copied: Callable[[Path, Path], Shop], new_home: Path, tmp_path: Path) -> Iterator[Shop]:
     """Open since this morning, in Berlin, with nothing in it; once on SQLite, once on PostgreSQL."""
-    fresh = shop.open(new_home)
-    home = shutil.copytree(new_home, tmp_path / "shop")
-    on_a_server = fresh.database_url.startswith("postgresql")
-    url = request.getfixturevalue("new_database")(fresh.database_url) if on_a_server else f"sqlite:///{home}/shop.db"
-    move(fresh, home, url)
-    here = shop.open(home)
+    here = copied(new_home, tmp_path / "shop")
     yield here
     database.engine(here).dispose()
 
@@ -52,19 +62,20 @@ def sqlite_shop(tmp_path: Path) -> Shop:
     return shop.init(tmp_path / "shop")
 
 
-@pytest.fixture
-def hand_in(tmp_path: Path) -> Callable[..., Loaded]:
+@pytest.fixture(scope="session")
+def hand_in(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Loaded]:
     """Load a text as a CSV file: hand_in(shop, kind, text)."""
+    folder = tmp_path_factory.mktemp("handed-in")
 
     def load(where: Shop, kind: str, text: str, **settings: object) -> Loaded:
-        path = tmp_path / f"{kind}.csv"
+        path = folder / f"{kind}.csv"
         path.write_text(text, encoding="utf-8")
         return loading.load(where, kind, [path], **settings)  # type: ignore[arg-type]
 
     return load
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def sell(hand_in: Callable[..., Loaded]) -> Callable[..., Loaded]:
     """Load lines of `order, customer, product, sold_at, quantity, amount`."""
     return lambda where, lines, **settings: hand_in(where, "transactions", LINES + lines, **settings)

@@ -1,7 +1,7 @@
 """Whoever asks to be forgotten is forgotten, stays forgotten, and can see before what the shop holds."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +33,7 @@ from customers.sources.files import Records
 
 Load = Callable[..., Loaded]
 Rows = Callable[..., list[tuple]]
+Copy = Callable[[Path, Path], Shop]
 
 PEOPLE = (
     "customer_id,given_name,family_name,email,phone,joined_at,referred_by,age_band\n"
@@ -54,19 +55,31 @@ CONSENTS = "customer_id,purpose,state,at,wording\nanna,marketing_email,granted,2
 AS_OF = datetime(2017, 12, 1, tzinfo=UTC)
 
 
-@pytest.fixture
-def peopled(corner_shop: Shop, hand_in: Load, sell: Load) -> Shop:
+@pytest.fixture(scope="session")
+def peopled_home(
+    copied: Copy, new_home: Path, tmp_path_factory: pytest.TempPathFactory, hand_in: Load, sell: Load
+) -> Path:
     """Anna and Ben, their sales, one of them corrected since, and what was said."""
-    hand_in(corner_shop, "customers", PEOPLE)
-    sell(corner_shop, LINES.replace("o3,anna,milk,2017-11-03T10:00Z,1,1", "o3,anna,milk,2017-11-03T10:00Z,1,9"))
-    sell(corner_shop, LINES)
-    hand_in(corner_shop, "interactions", INTERACTIONS)
-    hand_in(corner_shop, "consents", CONSENTS)
-    key = profiles.keys_of(corner_shop, ["anna"])["anna"]
-    run = scores.begin(corner_shop, "churn", 1, AS_OF)
-    scores.record(corner_shop, run, [(key, 0.5, '{"band": "high"}')])
-    scores.finish(corner_shop, run)
-    return corner_shop
+    here = copied(new_home, tmp_path_factory.mktemp("peopled") / "shop")
+    hand_in(here, "customers", PEOPLE)
+    sell(here, LINES.replace("o3,anna,milk,2017-11-03T10:00Z,1,1", "o3,anna,milk,2017-11-03T10:00Z,1,9"))
+    sell(here, LINES)
+    hand_in(here, "interactions", INTERACTIONS)
+    hand_in(here, "consents", CONSENTS)
+    key = profiles.keys_of(here, ["anna"])["anna"]
+    run = scores.begin(here, "churn", 1, AS_OF)
+    scores.record(here, run, [(key, 0.5, '{"band": "high"}')])
+    scores.finish(here, run)
+    mirror.refresh(here)
+    return here.home
+
+
+@pytest.fixture
+def peopled(copied: Copy, peopled_home: Path, tmp_path: Path) -> Iterator[Shop]:
+    """A copy of theirs."""
+    here = copied(peopled_home, tmp_path / "shop")
+    yield here
+    database.engine(here).dispose()
 
 
 def everything(where: Shop) -> dict[str, list[tuple]]:
@@ -233,7 +246,6 @@ def test_files_of_rejected_rows_lose_theirs(peopled: Shop, hand_in: Load, sell: 
 
 
 def test_the_mirror_forgets_at_once_and_stays_so(peopled: Shop) -> None:
-    mirror.refresh(peopled)
     keys = profiles.keys_of(peopled, ["anna", "ben"])
     privacy.erase(peopled, "anna")
 
@@ -256,7 +268,6 @@ def copies(where: Shop) -> dict[str, list[str]]:
 
 
 def test_a_change_that_the_mirror_does_not_show_yet_is_not_lost_by_an_erasure(peopled: Shop, sell: Load) -> None:
-    mirror.refresh(peopled)
     sell(peopled, "o9,ben,tea,2017-11-20T10:00Z,1,4\n")
     privacy.erase(peopled, "anna")
     assert mirror.refresh(peopled) == ["2017-11", "products"]

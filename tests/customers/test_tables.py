@@ -1,19 +1,21 @@
 """The tables of the whole shop: offers, what runs out, what is at risk, and nothing sensitive without consent."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from customers import catalogue, clock, loading, mirror, nights, offers, profiles, risk, scores, tables
+from customers import catalogue, clock, database, loading, mirror, nights, offers, profiles, risk, scores, tables
 from customers.loading import Loaded
 from customers.shop import Shop, ShopError
 
 Load = Callable[..., Loaded]
+Copy = Callable[[Path, Path], Shop]
 
 AS_OF = datetime(2017, 12, 1, tzinfo=UTC)
 PRODUCTS = "product_id,name,category,sensitive\nbread,Bread,food,\nmilk,Milk,food,\npills,Pills,health,yes\n"
@@ -47,24 +49,41 @@ class Scored:
         scores.tell(self.shop, model, 1, as_of, [(self.keys[name], value, json.dumps(detail))])
 
 
-@pytest.fixture
-def scored(corner_shop: Shop, hand_in: Load, sell: Load) -> Scored:
+@pytest.fixture(scope="session")
+def scored_home(
+    copied: Copy, new_home: Path, tmp_path_factory: pytest.TempPathFactory, hand_in: Load, sell: Load
+) -> Path:
     """As of December the first both are at risk; Anna has bought bread every week."""
-    hand_in(corner_shop, "products", PRODUCTS)
-    hand_in(corner_shop, "offers", OFFERS)
+    here = copied(new_home, tmp_path_factory.mktemp("scored") / "shop")
+    hand_in(here, "products", PRODUCTS)
+    hand_in(here, "offers", OFFERS)
     sell(
-        corner_shop,
+        here,
         "".join(f"{day},anna,bread,2017-11-{day:02d}T10:00Z,1,2\n" for day in (1, 8, 15))
         + "30,ben,pills,2017-11-20T10:00Z,1,9\n",
     )
-    hand_in(corner_shop, "consents", CONSENTS)
-    mirror.refresh(corner_shop)
-    book = offers.book(corner_shop).offers
-    here = Scored(
-        corner_shop,
-        profiles.keys_of(corner_shop, ["anna", "ben"]),
-        dict(zip(book["offer_id"], book["offer_key"].tolist(), strict=True)),
-    )
+    hand_in(here, "consents", CONSENTS)
+    mirror.refresh(here)
+    speak(opened(here))
+    return here.home
+
+
+@pytest.fixture
+def scored(copied: Copy, scored_home: Path, tmp_path: Path) -> Iterator[Scored]:
+    """A copy of theirs."""
+    here = copied(scored_home, tmp_path / "shop")
+    yield opened(here)
+    database.engine(here).dispose()
+
+
+def opened(here: Shop) -> Scored:
+    book = offers.book(here).offers
+    named = dict(zip(book["offer_id"], book["offer_key"].tolist(), strict=True))
+    return Scored(here, profiles.keys_of(here, ["anna", "ben"]), named)
+
+
+def speak(here: Scored) -> None:
+    """What the models say of both in the night of the first."""
     here.say(
         "churn",
         {"anna": (0.9, {"band": "high", "horizon_days": 28}), "ben": (0.5, {"band": "medium", "horizon_days": 28})},
@@ -82,7 +101,6 @@ def scored(corner_shop: Shop, hand_in: Load, sell: Load) -> Scored:
     here.say("restock", dict.fromkeys(here.keys, (0.6, {"items": needs, "fallback": False})))
     when = {"p": {"7": 0.1, "14": 0.2, "28": 0.5, "90": 0.9}, "days": {"p10": 2, "p50": 10, "p90": None}, "cdf": [0.1]}
     here.say("timing", dict.fromkeys(here.keys, (10.0, when)))
-    return here
 
 
 def test_offers_are_ranked_and_dated(scored: Scored) -> None:
@@ -236,7 +254,7 @@ def test_who_revokes_profiling_leaves_every_table(scored: Scored, hand_in: Load)
     assert scores.newest_of_each(scored.shop, "churn")["customer_key"].tolist() == [scored.keys["ben"]]
 
 
-def test_a_shop_without_scores_promises_the_same_columns(scored: Scored, corner_shop: Shop) -> None:
+def test_a_shop_without_scores_promises_the_same_columns(scored: Scored) -> None:
     for name in ("scores", "offers", "restock", "at-risk"):
         full = tables.table(scored.shop, name)
         none = tables.table(scored.shop, name, as_of=AS_OF - timedelta(days=400))

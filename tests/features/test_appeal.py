@@ -42,8 +42,8 @@ def figures() -> pd.DataFrame:
     }
     row = {name: [np.array(values)] for name, values in shelf.items()}
     response = {
-        "response_rate": 0.3, "campaigns_received": 4, "campaigns_redeemed": 1, "redeemed_total": 2, "redeemed_90d": 2,
-        "redeemed_recency_days": 9, "redeemed_per_campaign": 2, "received_recency_days": 30,
+        "response_rate": 0.3, "redeemed_rate": 0.4, "campaigns_redeemed": 1, "redeemed_total": 2, "redeemed_90d": 2,
+        "redeemed_recency_days": 9, "redeemed_per_campaign": 2,
     }  # fmt: skip
     return pd.DataFrame({"customer_key": [7], "as_of": [AS_OF], **row, **{k: [float(v)] for k, v in response.items()}})
 
@@ -71,7 +71,7 @@ def test_an_offer_on_what_they_buy(figures) -> None:
     assert dairy.discount == pytest.approx(0.5 / price)
     assert (baker.discount, np.isnan(cellar.discount)) == (0.2, True)
     assert [row.days_left for row in (dairy, baker, cellar)] == [10, 20, 30]
-    assert (dairy.response_rate, dairy.campaigns_received) == (0.3, 4)
+    assert (dairy.response_rate, dairy.redeemed_rate) == (0.3, 0.4)
 
 
 def test_a_product_never_bought_has_the_shops_price(figures) -> None:

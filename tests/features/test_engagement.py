@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features import engagement, snapshot
+from features import snapshot
 
 ANSWERS, SILENT, STRANGER = 1, 2, 3
 
@@ -42,6 +42,7 @@ def test_what_was_sent_and_what_came_of_it(sent, paper, tmp_path) -> None:
     assert (row.opened_total, row.opened_recency_days, row.clicked_total) == (1, 42, 0)
     assert (row.campaigns_received, row.campaigns_redeemed, row.redeemed_per_campaign) == (3, 2, 3 / 2)
     assert row.response_rate == pytest.approx((2 + 0.1 * 5) / (3 + 5))
+    assert row.redeemed_rate == pytest.approx((3 + 0.3 * 5) / (3 + 5))
     assert (row.complaints_total, row.complaints_90d, row.contact_recency_days) == (1, 1, 11)
     assert found.loc[SILENT].response_rate == pytest.approx(0.1 * 5 / (1 + 5))
     assert np.isnan(found.loc[SILENT].redeemed_recency_days)
@@ -93,6 +94,3 @@ def test_at_a_receipt_they_are_seen_as_everybody_is_at_that_moment(shop, paper, 
         wanted = wanted.merge(receipts.drop_duplicates(), on=["customer_key", "event_timestamp"])
         pd.testing.assert_frame_equal(found, wanted, check_exact=True)
 
-
-def test_the_usual_response_holds_for_who_is_new() -> None:
-    assert engagement.USUAL_RESPONSE == (0 + 0.1 * 5) / (0 + 5)

@@ -1,7 +1,7 @@
 """The desk's pages: who gets in, that they show what the answers say, and that nothing on them runs or leaks."""
 
 import re
-from datetime import date, timedelta
+from datetime import date, datetime, time, timedelta
 from html import unescape
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 from serving.console import pictures, session, wording
 from serving.console.visiting import Rhythm, Visit
 
+TODAY = date(2025, 7, 25)
 FORM = {"Sec-Fetch-Site": "same-origin"}
 PAGES = ("/", "/?band=lapsed", "/customers/c000", "/sign-in", "/customers/nobody-here")
 
@@ -265,6 +266,11 @@ def test_a_customers_page_says_what_the_answers_say(reader: Reader) -> None:
     back = reader.counter.read(f"{asked}/next-purchase").json()["results"][0]
     for within, p in back["p"].items():
         assert p is None or f"within {within} days {wording.percent(p)}" in page
+    worth = reader.counter.read(f"{asked}/value").json()["results"][0]
+    assert f"about {wording.whole_money(worth['expected'], 'USD')} expected in {worth['horizon_days']} days" in page
+    needs = reader.counter.read(f"{asked}/restock?within_days=14").json()["results"][0]["items"]
+    shown = [f"{wording.spoken(one['category'])} by" for one in needs if one["p"] >= 0.1][:8]
+    assert all(category in page for category in shown)
     items = reader.counter.read(f"{asked}/recommendations?n=8").json()["results"][0]["items"]
     assert all(item["product_id"] in page and item["reason"] in page for item in items)
     newest = reader.counter.read(asked).json()["orders"][0]
@@ -287,6 +293,34 @@ def test_visits_are_counted_as_the_features_count_them(reader: Reader) -> None:
         assert shown is not None
         assert [visit.day for visit in shown.rhythm.visits] == mine["day"].dt.date.tolist()
         assert [visit.spent for visit in shown.rhythm.visits] == pytest.approx(mine["spend"].tolist())
+
+
+def test_offers_are_named_and_so_are_those_that_may_not_be_made(reader: Reader) -> None:
+    told = reader.counter.read("/v1/customers/c000/offers").json()["results"][0]
+    page = reader.read("/customers/c000")
+    assert told["items"]
+    for offer in told["items"]:
+        assert f"{offer['offer_id']} until" in page
+        assert f"{offer['reason']} {wording.percent(offer['score'])}" in page
+    assert f"{told['dropped_count']} not offered, and why" in page
+    assert all(f"{offer['offer_id']} {offer['reason']}" in page for offer in told["dropped"][:12])
+
+
+def test_a_sale_shows_on_the_page_at_once(fresh: Any, night: Any) -> None:
+    night(fresh.shop)
+    name = fresh.read("/v1/at-risk?band=high").json()["items"][0]["customer_id"]
+    agent = Reader(fresh)
+    agent.sign_in("agent")
+    before = agent.read(f"/customers/{name}")
+    line = {"order_id": "till-1", "line_id": "1", "customer_id": name, "product_id": "p04", "quantity": 1}
+    sold_at = (datetime.combine(TODAY, time(9), fresh.shop.zone) + timedelta(days=1)).isoformat()
+    assert fresh.ask("/v1/transactions", {**line, "amount": "5.05", "sold_at": sold_at}, "till").status_code == 200
+    after = agent.read(f"/customers/{name}")
+    assert "Silent for 1 day " in after
+    assert "$5.05" in after
+    assert "Silent for 1 day " not in before
+    chances = [int(re.search(r"(\d+) % likely to buy nothing", page)[1]) for page in (before, after)]  # type: ignore[index]
+    assert chances[1] < chances[0] - 10
 
 
 def test_without_a_champion_there_is_a_page_without_scores(untrained: Any) -> None:
@@ -383,9 +417,6 @@ def test_money_has_its_sign_and_its_thousands() -> None:
 )  # fmt: skip
 def test_names_are_written_as_their_bearers_write_them(profile: dict[str, str] | None, said: str | None) -> None:
     assert wording.full_name(profile) == said
-
-
-TODAY = date(2025, 7, 25)
 
 
 def rhythm(*days_ago: int) -> Rhythm:

@@ -37,7 +37,7 @@ def reason(said: dict[str, Any] | None = None, *, sold_out: set[int] | None = No
     if known.pop("for_nothing", False):
         covers = covers.head(0)
     counted = pd.Series({1: times})
-    table = eligibility.lay_out(offers, covers, sold_out=sold_out or set(), redeemed=counted)
+    table = eligibility.paid_out(eligibility.lay_out(offers, covers, sold_out=sold_out or set()), counted)
     standing = someone(**known)
     verdict = eligibility.judge(table, standing, now=NOON)
     return REASONS[eligibility.wished(verdict, table, standing, **(wish or {}))[0, 0]]
@@ -153,7 +153,7 @@ def test_many_customers_and_offers_at_once() -> None:
               for n in (1, 2, 3)]  # fmt: skip
     listed[2]["ends_at"] = NOON - timedelta(days=3)
     covers = pd.DataFrame({"offer_key": [1, 2, 3], "product_key": BREAD})
-    table = eligibility.lay_out(pd.DataFrame(listed), covers, sold_out=set(), redeemed=pd.Series(dtype="int64"))
+    table = eligibility.lay_out(pd.DataFrame(listed), covers, sold_out=set())
     met = pd.DataFrame({"row": [0, 1, 2, 2], "campaign_id": ["k1", "k2", "k3", "unheard of"]})
     nobody = pd.DataFrame({"row": [], "offer_id": []})
     standing = Standing([()] * 4, np.zeros(4, bool), np.full(4, np.nan), met, nobody, {})
@@ -166,5 +166,5 @@ def test_many_customers_and_offers_at_once() -> None:
 def test_no_offers_and_no_customers() -> None:
     none = pd.DataFrame([PLAIN]).head(0)
     covers = pd.DataFrame({"offer_key": [], "product_key": []})
-    table = eligibility.lay_out(none, covers, sold_out=set(), redeemed=pd.Series(dtype="int64"))
+    table = eligibility.lay_out(none, covers, sold_out=set())
     assert eligibility.judge(table, someone(), now=NOON).shape == (1, 0)

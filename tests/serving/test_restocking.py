@@ -75,4 +75,6 @@ def test_who_needs_nothing_has_no_rows() -> None:
 
 def test_what_is_kept_reads_as_it_was_said() -> None:
     needs = restocking.needs(Saying([STEADY[0].tolist(), [0.01, 0.02, 0.04]]), pairs((1, "a"), (1, "b")))
-    assert restocking.entries(needs) == [["a", round(1 - 0.5**0.5, 9), 0.5, 0.75, 14], ["b", 0.01, 0.02, 0.04, None]]
+    assert restocking.entries(needs) == {
+        1: [["a", round(1 - 0.5**0.5, 9), 0.5, 0.75, 14], ["b", 0.01, 0.02, 0.04, None]]
+    }
