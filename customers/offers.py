@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -83,15 +84,22 @@ class Book:
 
 def book(shop: Shop, *, at: datetime | None = None) -> Book:
     """Every offer, or those that run at a moment; an offer on a category covers the category's products of today."""
-    chosen = offers.select().order_by(offers.c.offer_key)
-    if at is not None:
-        chosen = chosen.where(offers.c.starts_at <= micros(at), offers.c.ends_at > micros(at))
+    whole = _edited(shop, edition(shop))
+    listed = whole.offers
+    if at is None:
+        return Book(listed.copy(), whole.covers.copy())
+    running = listed[(listed["starts_at"] <= at) & (listed["ends_at"] > at)].reset_index(drop=True)
+    return Book(running, whole.covers[whole.covers["offer_key"].isin(running["offer_key"])].reset_index(drop=True))
+
+
+@lru_cache(maxsize=4)
+def _edited(shop: Shop, _edition: tuple[int, int]) -> Book:
+    """The whole book, read once an edition: there are far more products on offer than offers."""
     with database.reading(shop) as connection:
-        rows = connection.execute(chosen).mappings().all()
+        rows = connection.execute(offers.select().order_by(offers.c.offer_key)).mappings().all()
         covers = _covers(connection)
         guarded = connection.execute(sa.select(products.c.product_key).where(products.c.sensitive)).scalars().all()
     frame = _framed(pd.DataFrame(rows, columns=[column.name for column in offers.columns]))
-    covers = covers[covers["offer_key"].isin(frame["offer_key"])].reset_index(drop=True)
     frame["sensitive"] = frame["offer_key"].isin(covers.loc[covers["product_key"].isin(guarded), "offer_key"])
     return Book(frame.reindex(columns=list(BOOK)).astype(BOOK), covers)
 

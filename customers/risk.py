@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 
 import duckdb
 import pandas as pd
@@ -9,6 +10,7 @@ import pyarrow as pa
 
 from customers import clock, consent, interactions, mirror, money, offers
 from customers.frames import answers, named
+from customers.instants import micros
 from customers.shop import Shop, ShopError
 from customers.sources.files import literal
 
@@ -126,30 +128,45 @@ def _visits(shop: Shop, churn: pd.DataFrame) -> pd.DataFrame:
     From the mirror; of whom something was told since the night, from the ledger itself.
     """
     night = churn.attrs.get("as_of")
-    mirrored = list((shop.home / "ledger").glob("month=*/part.parquet"))
-    told = churn.loc[churn["as_of"] != night, "customer_key"] if night else churn["customer_key"]
-    if night is None or not (mirrored or len(told)):
-        return pd.DataFrame(columns=["last_purchase_at", "days_overdue"])
+    files = sorted((shop.home / "ledger").glob("month=*/part.parquet"))
+    visits = _mirrored(shop, night, tuple((str(file), file.stat().st_mtime_ns) for file in files))
+    told = churn.loc[churn["as_of"] != night, ["customer_key", "as_of"]]
+    if told.empty:
+        return visits
+    return pd.concat([visits[~visits.index.isin(told["customer_key"])], _told(shop, told)])
+
+
+@lru_cache(maxsize=2)
+def _mirrored(shop: Shop, night: datetime | None, files: tuple[tuple[str, int], ...]) -> pd.DataFrame:
+    """Of everybody in these files as of a night; they are read again only when they are new."""
+    if night is None or not files:
+        return pd.DataFrame({"last_purchase_at": pd.to_datetime([], utc=True), "days_overdue": []})
+    listed = ", ".join(literal(file) for file, _ in files)
     with duckdb.connect() as connection:
         connection.execute("set timezone = 'UTC'")
-        connection.register("fresh", mirror.lines_of(shop, told.tolist()))
-        moments = {"customer_key": churn["customer_key"], "at": churn["as_of"].astype("int64")}
+        connection.execute(f"create view lines as from read_parquet([{listed}])")
+        connection.execute(f"create view moments as select distinct customer_key, {micros(night)} as at_us from lines")
+        return connection.execute(_overdue(shop)).df().set_index("customer_key")
+
+
+def _told(shop: Shop, told: pd.DataFrame) -> pd.DataFrame:
+    """Of these customers, each as of their own moment."""
+    moments = {"customer_key": told["customer_key"], "at_us": told["as_of"].map(micros)}
+    with duckdb.connect() as connection:
+        connection.execute("set timezone = 'UTC'")
+        connection.register("lines", mirror.lines_of(shop, told["customer_key"].tolist()))
         connection.register("moments", pa.table({name: pa.array(column) for name, column in moments.items()}))
-        return connection.execute(_overdue(shop, bool(mirrored))).df().set_index("customer_key")
+        return connection.execute(_overdue(shop)).df().set_index("customer_key")
 
 
-def _overdue(shop: Shop, mirrored: bool) -> str:
-    files = literal(str(shop.home / "ledger" / "month=*" / "part.parquet"))
-    columns = "customer_key, kind, sold_at, known_at, superseded_at"
-    others = f"""union all select {columns} from read_parquet({files})
-                 where customer_key not in (select customer_key from fresh)"""
-    today = f"cast(timezone({literal(shop.timezone)}, make_timestamptz(m.at_us)) as date)"
+def _overdue(shop: Shop) -> str:
+    """Over `lines` in the mirror's columns, as of `moments` (customer_key, at_us)."""
+    zone = literal(shop.timezone)
     return f"""
-        with lines as (select {columns} from fresh {others if mirrored else ""}),
-        days as (
-          select l.customer_key, cast(timezone({literal(shop.timezone)}, l.sold_at) as date) as day,
-                 max(l.sold_at) as last_at, any_value({today}) as today
-          from lines l join (select customer_key, "at" as at_us from moments) m using (customer_key)
+        with days as (
+          select l.customer_key, cast(timezone({zone}, l.sold_at) as date) as day, max(l.sold_at) as last_at,
+                 any_value(cast(timezone({zone}, make_timestamptz(m.at_us)) as date)) as today
+          from lines l join moments m using (customer_key)
           where l.kind = 'sale' and epoch_us(l.sold_at) < m.at_us and epoch_us(l.known_at) < m.at_us
             and (l.superseded_at is null or epoch_us(l.superseded_at) >= m.at_us)
           group by all),

@@ -30,7 +30,7 @@ GROWTH: dict[str, Any] = {
     "learning_rate": 0.05,
     "min_data_in_leaf": 20,
     "lambda_l2": 5.0,
-    "feature_fraction": 0.3,
+    "feature_fraction_bynode": 0.3,
     "bagging_fraction": 0.8,
     "bagging_freq": 1,
     "max_bin": 127,

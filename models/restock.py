@@ -21,13 +21,15 @@ GROWTH: dict[str, Any] = {
     "learning_rate": 0.06,
     "min_data_in_leaf": 200,
     "lambda_l2": 10.0,
-    "feature_fraction": 0.5,
+    "feature_fraction_bynode": 0.5,
     "max_bin": 63,
 }
-#: So many needs are learned from, and so many trees grown on them; with fewer needs, fewer trees. Twice as many
+#: So many needs are learned from, and so many trees grown on them. Twice as many
 #: needs took twice the time and moved the log loss by 0.0001.
 SAMPLE = 100_000
 TREES = 120
+#: Of few needs, a leaf may hold one in so many.
+SMALLEST_SHARE = 200
 #: A category's own rate leans on everybody's as if it had been seen so often.
 LEANING = 50
 #: The fewest outcomes of each kind that anything may be learned from.
@@ -61,7 +63,7 @@ class Restock:
         """
         require(frame, ["category", stocks.TIMES, stocks.SILENT, stocks.FIRST])
         known = stocks.outcomes(label)
-        chance = np.random.default_rng(seed)
+        chance = np.random.default_rng([seed, len(frame)])
         rows = _lesson(frame, known, chance)
         rates, base = _rates(frame, known, rows)
         columns = feature_columns(frame)
@@ -69,8 +71,11 @@ class Restock:
         design = np.column_stack([_design(frame.iloc[rows], columns, rates, base), asked])
         names = (*(f"f{i}" for i in range(len(columns))), "category_rate", "days_ahead")
         rising = {"monotone_constraints": [0] * (len(names) - 1) + [1]}
-        how = trees.settings(GROWTH | rising | growth, objective="binary", seed=seed)
-        grown = trees.grow(trees.Rows(design, outcome, start, names=names), how, _trees(len(rows)))
+        fine = {"min_data_in_leaf": int(np.clip(len(rows) // SMALLEST_SHARE, 20, GROWTH["min_data_in_leaf"]))}
+        how = trees.settings(GROWTH | fine | rising | growth, objective="binary", seed=seed)
+        lesson = trees.Rows(design, outcome, start, names=names)
+        customers = frame["customer_key"].to_numpy()[rows]
+        grown = trees.grow(lesson, how, _trees(lesson, customers, how))
         needs = stocks.rhythm(stocks.latest(frame), seed=seed)
         return cls(columns, needs, grown, stocks.usual(label, np.empty((0, 3))), base, rates)
 
@@ -155,5 +160,14 @@ def _design(frame: pd.DataFrame, columns: list[str], rates: Mapping[str, float],
     return np.column_stack([matrix(frame, columns), rate])
 
 
-def _trees(rows: int) -> int:
-    return max(TREES // 6, round(TREES * min(1.0, rows / SAMPLE * 2)))
+def _trees(lesson: trees.Rows, customers: NDArray[Any], how: dict[str, Any]) -> int:
+    """How many trees to grow: as many as serve customers whose needs they have not seen, where there are few rows.
+
+    On the needs of 20 customers of Complete Journey 120 trees had a log loss of .561, their rhythm alone .536.
+    """
+    if len(lesson.outcome) >= SAMPLE // 2:
+        return TREES
+    judges = np.unique(customers, return_inverse=True)[1] % 4 == 0
+    if judges.all() or len(set(lesson.outcome[judges])) < 2:
+        return TREES // 6
+    return trees.grow_until(lesson.where(~judges), lesson.where(judges), how, most=4 * TREES, patience=20).count

@@ -49,8 +49,8 @@ _NOT_ON_CHANNEL, _CHANNEL_NOT_ALLOWED, _LEFT_OUT = range(13, 16)
 class Table:
     """The offers as they lie on the table, a row each, and what holds for each of them whoever asks.
 
-    `offers` has the columns of the book; `empty`, `sold_out` and `spent` are flags in its order. Laid out once,
-    it serves many questions: what is worked out of it is kept.
+    `offers` has the columns of the book, and what each is `called` outside; `empty`, `sold_out` and `spent` are
+    flags in its order. Laid out once, it serves many questions: what is worked out of it is kept.
     """
 
     offers: pd.DataFrame
@@ -75,7 +75,7 @@ class Table:
     @cached_property
     def ids(self) -> list[str]:
         """What each is called."""
-        return self.offers["offer_id"].tolist()
+        return self.offers["called"].tolist()
 
     @cached_property
     def ends(self) -> NDArray[np.int64]:
@@ -142,7 +142,7 @@ def wished(
         refused = np.array([channel not in (*OPEN_CHANNELS, *mine) for mine in standing.channels], bool)
         narrowed[(narrowed == 0) & elsewhere] = _NOT_ON_CHANNEL
         narrowed[(narrowed == 0) & refused[:, None]] = _CHANNEL_NOT_ALLOWED
-    left_out = table.offers["offer_id"].isin(list(exclude)).to_numpy(bool)
+    left_out = table.offers["called"].isin(list(exclude)).to_numpy(bool)
     narrowed[(narrowed == 0) & left_out] = _LEFT_OUT
     return narrowed
 

@@ -44,6 +44,7 @@ def of(shop: Shop) -> Goods:
 def _read(shop: Shop, _edition: tuple[int, ...]) -> Goods:
     guarded, categories = catalogue.sensitive(shop)
     book, sold_out = offers.book(shop), frozenset(catalogue.sold_out(shop))
+    book.offers["called"] = book.offers["offer_key"].map(offers.ids_of(shop, book.offers["offer_key"]))
     table = eligibility.lay_out(book.offers, book.covers, sold_out=sold_out)
     return Goods(book, table, sold_out, frozenset(guarded), frozenset(categories))
 

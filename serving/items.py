@@ -76,7 +76,7 @@ def needed(desk: Desk, frame: pd.DataFrame, rows: pd.DataFrame) -> dict[int, lis
 def offers(desk: Desk, ranked: pd.DataFrame, offered: Offered) -> dict[int, list[Offer]]:
     """Ranked offers by the customers' rows."""
     listed = offered.table.offers.take(ranked["column"].to_numpy(np.int64))
-    named = _rows(listed.astype({"campaign_id": object}), "offer_id", "campaign_id", "ends_at")
+    named = _rows(listed.astype({"campaign_id": object}), "called", "campaign_id", "ends_at")
     columns = ("row", "rank", "p", "expected_gain", "source", "reason")
     found: dict[int, list[Offer]] = {}
     for (row, rank, p, gain, source, reason), (offer_id, campaign, ends_at) in zip(

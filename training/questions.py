@@ -19,8 +19,11 @@ class Incomparable(Exception):
     """Two models that answer different questions; the message says how they differ."""
 
 
-def _none_of(*columns: str) -> Callable[[], Frame]:
-    return lambda: pd.DataFrame(columns=list(columns))
+def _none_of(**kinds: str) -> Callable[[], Frame]:
+    return lambda: pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in kinds.items()})
+
+
+_AT = "datetime64[us, UTC]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +35,11 @@ class World:
     baskets: Mapping[Any, Frame]
     churn_days: int
     value_days: int = 90
-    category_days: Frame = field(default_factory=_none_of("customer_key", "category", "day"))
-    redemptions: Frame = field(default_factory=_none_of("customer_key", "offer_key", "redeemed_at"))
-    offers: Frame = field(default_factory=_none_of("offer_key", "campaign_id", "starts_at", "ends_at"))
+    category_days: Frame = field(
+        default_factory=_none_of(customer_key="int64", category="object", day="datetime64[us]")
+    )
+    redemptions: Frame = field(default_factory=_none_of(customer_key="int64", offer_key="int64", redeemed_at=_AT))
+    offers: Frame = field(default_factory=_none_of(offer_key="int64", campaign_id="object", starts_at=_AT, ends_at=_AT))
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ def _offers(here: Desk, score: Score) -> dict[str, Any]:
     items = [
         {
             "rank": rank,
-            "offer_id": running.at[key, "offer_id"],
+            "offer_id": running.at[key, "called"],
             "score": chance,
             "expected_gain": None if gain is None else spending.text(gain, currency),
             "reason": reason,

@@ -21,7 +21,7 @@ def new_home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         if request.param == "postgresql":
             patch.setenv("REGULARS_DATABASE_URL", request.getfixturevalue("new_database")())
         made = shop.init(tmp_path_factory.mktemp("new") / "shop", timezone="Europe/Berlin", currency="EUR")
-    move(made, made.home, made.database_url)
+    move(made.home, made.database_url)
     return made.home
 
 
@@ -31,10 +31,11 @@ def copied(request: pytest.FixtureRequest) -> Callable[[Path, Path], Shop]:
 
     def copy(original: Path, place: Path) -> Shop:
         like = shop.open(original)
+        database.engine(like).dispose()  # a server copies no database that anybody has open
         home = shutil.copytree(original, place)
         on_a_server = like.database_url.startswith("postgresql")
         url = request.getfixturevalue("new_database")(like.database_url) if on_a_server else f"sqlite:///{home}/shop.db"
-        move(like, home, url)
+        move(home, url)
         return shop.open(home)
 
     return copy
@@ -48,9 +49,8 @@ def corner_shop(copied: Callable[[Path, Path], Shop], new_home: Path, tmp_path: 
     database.engine(here).dispose()
 
 
-def move(settled: Shop, home: Path, url: str) -> None:
-    """Say in a home's settings where its database is, and let go of the one that is to be copied."""
-    database.engine(settled).dispose()
+def move(home: Path, url: str) -> None:
+    """Say in a home's settings where its database is."""
     settings = (home / "regulars.toml").read_text(encoding="utf-8")
     first = [line for line in settings.splitlines() if not line.startswith("database_url")]
     (home / "regulars.toml").write_text("\n".join([f'database_url = "{url}"', *first]) + "\n", encoding="utf-8")

@@ -15,6 +15,7 @@ BREAD, MILK, TEA = 1, 2, 3
 PLAIN = {
     "offer_key": 1,
     "offer_id": "o1",
+    "called": "o1",
     "campaign_id": "k1",
     "starts_at": NOON - timedelta(days=1),
     "ends_at": NOON + timedelta(days=1),

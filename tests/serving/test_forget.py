@@ -7,13 +7,6 @@ import pandas as pd
 import pytest
 
 
-@pytest.fixture
-def scored(fresh: Any, night: Any) -> Any:
-    """A shop after its night, which nobody else changes."""
-    night(fresh.shop)
-    return fresh
-
-
 def key_of(counter: Any, name: str) -> int:
     from customers import profiles
 
@@ -24,8 +17,8 @@ def erase(counter: Any, name: str, role: str = "agent") -> Any:
     return counter.ask(f"/v1/customers/{name}/erase", {}, role)
 
 
-def test_everything_is_shown_to_them(scored: Any) -> None:
-    response = scored.ask("/v1/customers/c000/export", {}, "agent")
+def test_everything_is_shown_to_them(counter: Any) -> None:
+    response = counter.ask("/v1/customers/c000/export", {}, "agent")
     assert response.status_code == 200
     shown = response.json()
     assert shown["customer_id"] == "c000"
@@ -37,29 +30,29 @@ def test_everything_is_shown_to_them(scored: Any) -> None:
     assert shown["interactions"]
 
 
-def test_they_are_forgotten_everywhere(scored: Any) -> None:
-    key = key_of(scored, "c000")
-    lines = len(ledger(scored))
-    response = erase(scored, "c000")
+def test_they_are_forgotten_everywhere(counter: Any) -> None:
+    key = key_of(counter, "c010")
+    lines = len(ledger(counter))
+    response = erase(counter, "c010")
     assert response.status_code == 200
     assert response.json()["erased"]
     assert response.json()["forgotten"]
     assert response.json()["lines"] > 0
 
     for path in ("", "/scores"):
-        assert scored.read(f"/v1/customers/c000{path}").status_code == 404
-    assert scored.ask("/v1/customers/c000/export", {}).status_code == 404
-    answer = scored.read("/v1/customers/c000/churn").json()["results"][0]
+        assert counter.read(f"/v1/customers/c010{path}").status_code == 404
+    assert counter.ask("/v1/customers/c010/export", {}).status_code == 404
+    answer = counter.read("/v1/customers/c010/churn").json()["results"][0]
     assert (answer["known"], answer["fallback"]) == (False, True)
-    listed = scored.read("/v1/at-risk?limit=1000&band=lapsed").text + scored.read("/v1/at-risk?limit=1000").text
-    assert "c000" not in listed
+    listed = counter.read("/v1/at-risk?limit=1000&band=lapsed").text + counter.read("/v1/at-risk?limit=1000").text
+    assert "c010" not in listed
 
-    assert len(ledger(scored)) == lines  # the books stay whole
-    assert key not in set(ledger(scored)["customer_key"].dropna())
-    for view in (scored.shop.home / "features").glob("*/part.parquet"):
+    assert len(ledger(counter)) == lines  # the books stay whole
+    assert key not in set(ledger(counter)["customer_key"].dropna())
+    for view in (counter.shop.home / "features").glob("*/part.parquet"):
         table = pd.read_parquet(view)
         assert "customer_key" not in table or key not in set(table["customer_key"])
-    assert figures(scored, key)["event_timestamp"].isna().all()
+    assert figures(counter, key)["event_timestamp"].isna().all()
 
 
 def ledger(counter: Any) -> pd.DataFrame:
@@ -73,19 +66,19 @@ def figures(counter: Any, key: int) -> pd.DataFrame:
     return desk.of(counter.shop).features.now("churn_v1", [key])
 
 
-def test_neither_a_load_nor_a_sale_nor_a_night_brings_them_back(scored: Any, night: Any) -> None:
-    key = key_of(scored, "c001")
-    assert erase(scored, "c001").status_code == 200
-    person = {"customer_id": "c001", "given_name": "Wilhelmina"}
-    refused = scored.ask("/v1/customers", person)
+def test_neither_a_load_nor_a_sale_nor_a_night_brings_them_back(counter: Any, night: Any) -> None:
+    key = key_of(counter, "c011")
+    assert erase(counter, "c011").status_code == 200
+    person = {"customer_id": "c011", "given_name": "Wilhelmina"}
+    refused = counter.ask("/v1/customers", person)
     assert refused.status_code == 422
     assert "erased" in refused.text
-    sale = {"order_id": "after", "customer_id": "c001", "product_id": "p03", "sold_at": "2025-07-24", "quantity": 1,
+    sale = {"order_id": "after", "customer_id": "c011", "product_id": "p03", "sold_at": "2025-07-24", "quantity": 1,
             "amount": 3}  # fmt: skip
-    assert scored.ask("/v1/transactions", sale).json()["inserted"] == 1
-    night(scored.shop)
-    assert scored.read("/v1/customers/c001").status_code == 404
-    assert figures(scored, key)["event_timestamp"].isna().all()
+    assert counter.ask("/v1/transactions", sale).json()["inserted"] == 1
+    night(counter.shop)
+    assert counter.read("/v1/customers/c011").status_code == 404
+    assert figures(counter, key)["event_timestamp"].isna().all()
 
 
 def test_who_is_unknown_cannot_be_shown_or_forgotten(counter: Any) -> None:
@@ -101,27 +94,27 @@ def test_only_those_who_serve_customers_may(counter: Any, role: str) -> None:
         assert counter.ask(f"/v1/customers/c002/{what}", {}, role).status_code == 403
 
 
-def test_an_announcement_stands_while_a_night_is_at_work(scored: Any) -> None:
+def test_an_announcement_stands_while_a_night_is_at_work(counter: Any) -> None:
     """The night may have read of them before; it follows the announcement itself at its end."""
     import fcntl
 
     from customers import privacy
     from serving import desk, forget
 
-    with (scored.shop.home / "night.lock").open("w") as at_work:
+    with (counter.shop.home / "night.lock").open("w") as at_work:
         fcntl.flock(at_work, fcntl.LOCK_EX)
-        assert not erase(scored, "c002").json()["forgotten"]
-        assert len(privacy.unforgotten(scored.shop)) == 1
-        assert forget.forget(scored.shop, desk.of(scored.shop).features, at_night=True) == 1
-    assert privacy.unforgotten(scored.shop) == []
+        assert not erase(counter, "c012").json()["forgotten"]
+        assert len(privacy.unforgotten(counter.shop)) == 1
+        assert forget.forget(counter.shop, desk.of(counter.shop).features, at_night=True) == 1
+    assert privacy.unforgotten(counter.shop) == []
 
 
-def test_no_word_of_theirs_is_left_in_the_database(scored: Any) -> None:
+def test_no_word_of_theirs_is_left_in_the_database(counter: Any) -> None:
     person = {"customer_id": "gone", "given_name": "Xanthippe", "email": "xanthippe@example.com", "city": "Ulan Bator"}
-    assert scored.ask("/v1/customers", person).status_code == 200
-    said = json.loads(scored.ask("/v1/customers/gone/export", {}).text)
+    assert counter.ask("/v1/customers", person).status_code == 200
+    said = json.loads(counter.ask("/v1/customers/gone/export", {}).text)
     assert said["profile"]["city"] == "Ulan Bator"
-    assert erase(scored, "gone").json()["forgotten"]
-    found = scored.ask("/v1/customers/gone/export", {})
+    assert erase(counter, "gone").json()["forgotten"]
+    found = counter.ask("/v1/customers/gone/export", {})
     assert found.status_code == 404
     assert "Xanthippe" not in found.text

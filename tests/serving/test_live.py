@@ -3,6 +3,7 @@
 import sqlite3
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -37,13 +38,13 @@ def in_danger(counter: Any, place: int = 0) -> str:
     return items[place]["customer_id"]
 
 
-def sell(counter: Any, name: str, *, order: str = "till-1", sold_at: datetime | None = None, **said: Any) -> Any:
+def sell(counter: Any, name: str, *, order: str = "", sold_at: datetime | None = None, **said: Any) -> Any:
     """One line over the counter, an hour before the shop's now."""
     from customers import clock
 
     when = sold_at or clock.now(counter.shop) - timedelta(hours=1)
     line = {
-        "order_id": order,
+        "order_id": order or f"till-{uuid4()}",
         "line_id": "1",
         "customer_id": name,
         "product_id": "p04",
@@ -56,21 +57,14 @@ def sell(counter: Any, name: str, *, order: str = "till-1", sold_at: datetime | 
     return response.json()
 
 
-@pytest.fixture
-def scored(fresh: Any, night: Any) -> Any:
-    """A shop after its night, which nobody else changes."""
-    night(fresh.shop)
-    return fresh
-
-
-def test_a_sale_lowers_churn_and_moves_the_next_purchase(scored: Any) -> None:
+def test_a_sale_lowers_churn_and_moves_the_next_purchase(counter: Any) -> None:
     """The aim of it all: somebody in danger buys, and every answer knows before the till has its receipt."""
-    name = in_danger(scored)
-    churn_before, back_before, listed_before = churn(scored, name), back(scored, name), at_risk(scored)[name]
-    answer = sell(scored, name)
+    name = in_danger(counter)
+    churn_before, back_before, listed_before = churn(counter, name), back(counter, name), at_risk(counter)[name]
+    answer = sell(counter, name)
     assert (answer["inserted"], answer["refreshed"]) == (1, True)
 
-    churn_after, back_after, listed_after = churn(scored, name), back(scored, name), at_risk(scored)[name]
+    churn_after, back_after, listed_after = churn(counter, name), back(counter, name), at_risk(counter)[name]
     assert churn_after["probability"] < churn_before["probability"] - 0.1
     assert moment(churn_after["features_as_of"]) > moment(churn_before["features_as_of"])
     assert back_after["p"]["28"] == pytest.approx(1 - churn_after["probability"], abs=1e-9)
@@ -84,99 +78,96 @@ def test_a_sale_lowers_churn_and_moves_the_next_purchase(scored: Any) -> None:
     assert listed_after["days_overdue"] == 0
     assert listed_after["reasons"] == churn_after["reasons"] != churn_before["reasons"]
     assert (
-        scored.read(f"/v1/customers/{name}/scores").json()["scores"]["churn"]["probability"]
+        counter.read(f"/v1/customers/{name}/scores").json()["scores"]["churn"]["probability"]
         == (churn_after["probability"])
     )
 
 
-def test_a_sale_is_written_down_for_every_model_before_anybody_asks(scored: Any) -> None:
-    name = in_danger(scored)
-    before = scored.read(f"/v1/customers/{name}/scores").json()["scores"]
-    sell(scored, name)
-    after = scored.read(f"/v1/customers/{name}/scores").json()["scores"]
+def test_a_sale_is_written_down_for_every_model_before_anybody_asks(counter: Any) -> None:
+    name = in_danger(counter)
+    before = counter.read(f"/v1/customers/{name}/scores").json()["scores"]
+    sell(counter, name)
+    after = counter.read(f"/v1/customers/{name}/scores").json()["scores"]
     assert before.keys() == after.keys() == {"churn", "timing", "value", "recommender", "restock", "offers"}
     assert all(moment(after[model]["as_of"]) > moment(before[model]["as_of"]) for model in after)
     assert "p04" in {item["product_id"] for item in after["recommender"]["items"]}
 
 
-def test_others_stay_where_they_were(scored: Any) -> None:
-    name, other = in_danger(scored), in_danger(scored, 1)
-    before = churn(scored, other), at_risk(scored)[other]
-    sell(scored, name)
-    assert (churn(scored, other), at_risk(scored)[other]) == before
+def test_others_stay_where_they_were(counter: Any) -> None:
+    name, other = in_danger(counter), in_danger(counter, 1)
+    before = churn(counter, other), at_risk(counter)[other]
+    sell(counter, name)
+    assert (churn(counter, other), at_risk(counter)[other]) == before
 
 
-def test_the_same_sale_twice_is_one_sale(scored: Any) -> None:
-    name = in_danger(scored)
-    sell(scored, name)
-    once = churn(scored, name)
-    assert sell(scored, name, sold_at=datetime.fromisoformat(_sold_at(scored, name)))["unchanged"] == 1
-    assert churn(scored, name) == once
+def test_the_same_sale_twice_is_one_sale(counter: Any) -> None:
+    from customers import clock
+
+    name, when = in_danger(counter), clock.now(counter.shop) - timedelta(hours=1)
+    assert sell(counter, name, order="twice", sold_at=when)["inserted"] == 1
+    once = churn(counter, name)
+    assert sell(counter, name, order="twice", sold_at=when)["unchanged"] == 1
+    assert churn(counter, name) == once
 
 
-def _sold_at(counter: Any, name: str) -> str:
-    return counter.read(f"/v1/customers/{name}").json()["orders"][0]["sold_at"]
-
-
-def test_a_sale_taken_back_is_as_if_it_had_not_been(scored: Any) -> None:
+def test_a_sale_taken_back_is_as_if_it_had_not_been(counter: Any) -> None:
     """The refund comes first, as from a slow till; the sale after it."""
-    name = in_danger(scored)
-    before = churn(scored, name)["probability"]
-    sell(scored, name, order="refund", amount="-5.00", quantity=-1)
-    assert churn(scored, name)["probability"] == pytest.approx(before, abs=0.05)
-    sell(scored, name)
-    assert churn(scored, name)["probability"] == pytest.approx(before, abs=0.05)
-    assert not at_risk(scored)[name]["days_overdue"] == 0
+    name = in_danger(counter)
+    before = churn(counter, name)["probability"]
+    sell(counter, name, order="refund", amount="-5.00", quantity=-1)
+    assert churn(counter, name)["probability"] == pytest.approx(before, abs=0.05)
+    sell(counter, name)
+    assert churn(counter, name)["probability"] == pytest.approx(before, abs=0.05)
 
 
-def test_a_new_customer_buys_a_new_product(scored: Any) -> None:
-    assert not churn(scored, "newcomer")["known"]
-    assert sell(scored, "newcomer", product_id="never seen")["inserted"] == 1
-    said = churn(scored, "newcomer")
+def test_a_new_customer_buys_a_new_product(counter: Any) -> None:
+    assert not churn(counter, "newcomer")["known"]
+    assert sell(counter, "newcomer", product_id="never seen")["inserted"] == 1
+    said = churn(counter, "newcomer")
     assert (said["known"], said["fallback"]) == (True, False)
     assert said["reasons"]
-    again = only(scored.read("/v1/customers/newcomer/recommendations?list=again"))
+    again = only(counter.read("/v1/customers/newcomer/recommendations?list=again"))
     assert [item["product_id"] for item in again["items"]] == ["never seen"]
-    assert at_risk(scored)["newcomer"]["churn_probability"] == said["probability"]
+    assert at_risk(counter)["newcomer"]["churn_probability"] == said["probability"]
 
 
-def test_a_sale_for_nobody_moves_nobody(scored: Any) -> None:
-    before = at_risk(scored)
-    assert sell(scored, "", order="anonymous")["refreshed"]
-    after = at_risk(scored)
+def test_a_sale_for_nobody_moves_nobody(counter: Any) -> None:
+    before = at_risk(counter)
+    assert sell(counter, "", order="anonymous")["refreshed"]
+    after = at_risk(counter)
     assert {name: entry["churn_probability"] for name, entry in after.items()} == {
         name: entry["churn_probability"] for name, entry in before.items()
     }
 
 
-def test_a_sale_that_comes_late_counts_too(scored: Any) -> None:
+def test_a_sale_that_comes_late_counts_too(counter: Any) -> None:
     """Sold twenty days ago, when the night had not heard of it."""
     from customers import clock
 
-    name = in_danger(scored)
-    before = churn(scored, name)["probability"]
-    sell(scored, name, sold_at=clock.now(scored.shop) - timedelta(days=20))
-    assert churn(scored, name)["probability"] != before
+    name = in_danger(counter)
+    before = churn(counter, name)["probability"]
+    sell(counter, name, sold_at=clock.now(counter.shop) - timedelta(days=20))
+    assert churn(counter, name)["probability"] != before
 
 
-def test_a_complaint_is_on_the_list_at_once(scored: Any) -> None:
-    name = in_danger(scored)
-    assert at_risk(scored)[name]["open_complaints"] == 0
+def test_a_complaint_is_on_the_list_at_once(counter: Any) -> None:
+    name = in_danger(counter)
+    assert at_risk(counter)[name]["open_complaints"] == 0
     said = {"interaction_id": "x", "customer_id": name, "happened_at": "2025-07-20T10:00:00Z", "channel": "phone",
             "kind": "complaint", "status": "open"}  # fmt: skip
-    assert scored.ask("/v1/interactions", said, "agent").json()["refreshed"]
-    assert at_risk(scored)[name]["open_complaints"] == 1
-    assert scored.ask("/v1/interactions", said | {"status": "closed"}, "agent").json()["updated"] == 1
-    assert at_risk(scored)[name]["open_complaints"] == 0
+    assert counter.ask("/v1/interactions", said, "agent").json()["refreshed"]
+    assert at_risk(counter)[name]["open_complaints"] == 1
+    assert counter.ask("/v1/interactions", said | {"status": "closed"}, "agent").json()["updated"] == 1
+    assert at_risk(counter)[name]["open_complaints"] == 0
 
 
-def test_a_consent_opens_and_closes_a_channel_at_once(scored: Any) -> None:
-    name = in_danger(scored)
-    before = at_risk(scored)[name]["contactable"]
+def test_a_consent_opens_and_closes_a_channel_at_once(counter: Any) -> None:
+    name = in_danger(counter)
+    before = at_risk(counter)[name]["contactable"]
     assert "sms" not in before
     for state, expected in (("granted", {*before, "sms"}), ("revoked", set(before))):
-        assert consent(scored, name, "marketing_sms", state) == 200
-        assert set(at_risk(scored)[name]["contactable"]) == expected
+        assert consent(counter, name, "marketing_sms", state) == 200
+        assert set(at_risk(counter)[name]["contactable"]) == expected
 
 
 def consent(counter: Any, name: str, purpose: str, state: str) -> int:
@@ -188,33 +179,33 @@ def consent(counter: Any, name: str, purpose: str, state: str) -> int:
     return counter.ask("/v1/consents", said, "agent").status_code
 
 
-def test_who_revokes_profiling_gets_what_holds_for_all(scored: Any) -> None:
-    name = in_danger(scored)
-    assert consent(scored, name, "profiling", "revoked") == 200
-    assert churn(scored, name)["fallback"]
-    assert scored.read(f"/v1/customers/{name}/scores").json()["scores"] == {}
-    assert name not in at_risk(scored)
-    sold = sell(scored, name)
+def test_who_revokes_profiling_gets_what_holds_for_all(counter: Any) -> None:
+    name = in_danger(counter)
+    assert consent(counter, name, "profiling", "revoked") == 200
+    assert churn(counter, name)["fallback"]
+    assert counter.read(f"/v1/customers/{name}/scores").json()["scores"] == {}
+    assert name not in at_risk(counter)
+    sold = sell(counter, name)
     assert (sold["inserted"], sold["refreshed"]) == (1, True)
-    assert scored.read(f"/v1/customers/{name}/scores").json()["scores"] == {}
-    assert consent(scored, name, "profiling", "granted") == 200
-    assert not churn(scored, name)["fallback"]
-    assert name in at_risk(scored)
+    assert counter.read(f"/v1/customers/{name}/scores").json()["scores"] == {}
+    assert consent(counter, name, "profiling", "granted") == 200
+    assert not churn(counter, name)["fallback"]
+    assert name in at_risk(counter)
 
 
 # When something breaks ------------------------------------------------------------------------------------
 
 
-def test_a_sale_stands_though_the_features_fail_and_is_made_up_for(scored: Any) -> None:
-    name, other = in_danger(scored), in_danger(scored, 1)
-    before = churn(scored, name)["probability"]
-    _rename(scored, "regulars_rhythm", "elsewhere")
-    sold = sell(scored, name)
+def test_a_sale_stands_though_the_features_fail_and_is_made_up_for(counter: Any) -> None:
+    name, other = in_danger(counter), in_danger(counter, 1)
+    before = churn(counter, name)["probability"]
+    _rename(counter, "regulars_rhythm", "elsewhere")
+    sold = sell(counter, name, order="in the books")
     assert (sold["inserted"], sold["refreshed"]) == (1, False)
-    assert scored.read(f"/v1/customers/{name}").json()["orders"][0]["order_id"] == "till-1"
-    _rename(scored, "elsewhere", "regulars_rhythm")
-    assert sell(scored, other, order="till-2")["refreshed"]
-    assert churn(scored, name)["probability"] < before
+    assert counter.read(f"/v1/customers/{name}").json()["orders"][0]["order_id"] == "in the books"
+    _rename(counter, "elsewhere", "regulars_rhythm")
+    assert sell(counter, other)["refreshed"]
+    assert churn(counter, name)["probability"] < before
 
 
 def _rename(counter: Any, old: str, new: str) -> None:
@@ -222,30 +213,31 @@ def _rename(counter: Any, old: str, new: str) -> None:
         store.execute(f'alter table "{old}" rename to "{new}"')
 
 
-def test_what_a_killed_server_left_undone_the_next_one_does(scored: Any) -> None:
+def test_what_a_killed_server_left_undone_the_next_one_does(counter: Any) -> None:
     """The sale is in the books, and the process ended there."""
     from customers import clock, freshness, loading
     from serving import desk, live
 
-    name = in_danger(scored)
-    before = churn(scored, name)["probability"]
-    when = (clock.now(scored.shop) - timedelta(hours=1)).isoformat()
+    name = in_danger(counter)
+    before = churn(counter, name)["probability"]
+    when = (clock.now(counter.shop) - timedelta(hours=1)).isoformat()
     line = {"order_id": "left", "customer_id": name, "product_id": "p04", "sold_at": when, "quantity": 1, "amount": "5"}
-    loading.take(scored.shop, "transactions", [line])
-    assert len(freshness.lagging(scored.shop)) == 1
-    assert live.catch_up(desk.of(scored.shop))
-    assert freshness.lagging(scored.shop) == {}
-    assert churn(scored, name)["probability"] < before
+    loading.take(counter.shop, "transactions", [line])
+    assert len(freshness.lagging(counter.shop)) == 1
+    assert live.catch_up(desk.of(counter.shop))
+    assert freshness.lagging(counter.shop) == {}
+    assert churn(counter, name)["probability"] < before
 
 
-def test_many_tills_at_once(scored: Any) -> None:
+def test_many_tills_at_once(counter: Any) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    names = [in_danger(scored, place) for place in range(8)]
-    before = {name: churn(scored, name)["probability"] for name in names}
+    gone = counter.read("/v1/at-risk?limit=8&band=lapsed").json()["items"]
+    names = [entry["customer_id"] for entry in gone]
+    before = {name: churn(counter, name)["probability"] for name in names}
     with ThreadPoolExecutor(8) as tills:
-        sold = [tills.submit(sell, scored, name, order=f"till-{name}") for name in names]
+        sold = [tills.submit(sell, counter, name) for name in names]
         assert all(each.result()["inserted"] == 1 for each in sold)
-    assert all(churn(scored, name)["probability"] < before[name] for name in names)
-    listed = at_risk(scored)
-    assert all(listed[name]["churn_probability"] == churn(scored, name)["probability"] for name in names)
+    assert all(churn(counter, name)["probability"] < before[name] for name in names)
+    listed = at_risk(counter)
+    assert all(listed[name]["churn_probability"] == churn(counter, name)["probability"] for name in names)

@@ -88,3 +88,75 @@ def test_baskets_are_labels_only_where_their_window_is_over() -> None:
     assert truth[0].tolist() == [7, 9]
     assert truth[1].tolist() == []
     assert truth[2] is None
+
+
+def test_spend_counts_from_the_day_of_the_question_to_the_end_of_the_horizon(
+    purchases: pd.DataFrame, calendar: labels.Calendar
+) -> None:
+    paid = purchases.assign(spend=[1.0, 2.0, 4.0, 8.0, 16.0, 32.0])
+    rows = asked((1, MARCH_FIRST), (2, MARCH_FIRST), (2**53 - 1, MARCH_FIRST), (3, MARCH_FIRST))
+    spent = labels.spent_next(rows, paid, days=28, calendar=calendar)
+    assert spent.tolist() == [2 + 4, 0, 0, 0]
+    assert labels.spent_next(rows[:2], paid, days=29, calendar=calendar).tolist() == [2 + 4, 16]
+    assert np.isnan(labels.spent_next(rows, paid, days=32, calendar=calendar)).all()
+    assert np.isnan(labels.spent_next(rows, paid, days=28, calendar=calendar, until=date(2017, 3, 28))).all()
+
+
+def needed(rows: pd.DataFrame, calendar: labels.Calendar, **until: date) -> np.ndarray:
+    bought = pd.DataFrame(
+        {
+            "customer_key": [1, 1, 2**53 - 1],
+            "category": ["TEA", "SALT", "TEA"],
+            "day": [date(2017, 3, 7), date(2017, 3, 8), date(2017, 2, 1)],
+        }
+    )
+    return labels.needed_next(rows, bought, within=(7, 14), calendar=calendar, **until).to_numpy()
+
+
+def test_a_need_is_met_from_the_day_of_the_question_on(calendar: labels.Calendar) -> None:
+    rows = asked((1, MARCH_FIRST), (1, MARCH_FIRST), (1, MARCH_FIRST), (2**53 - 1, MARCH_FIRST), (9, MARCH_FIRST))
+    rows = rows.assign(category=["TEA", "SALT", "MILK", "TEA", "TEA"])
+    # The seventh day from the first of March is the seventh: the eighth is one too late.
+    np.testing.assert_array_equal(needed(rows, calendar), [[1, 1], [0, 1], [0, 0], [0, 0], [0, 0]])
+
+
+def test_a_need_is_unknown_while_its_days_still_run(calendar: labels.Calendar) -> None:
+    rows = asked((1, MARCH_FIRST)).assign(category="TEA")
+    np.testing.assert_array_equal(needed(rows, calendar, until=date(2017, 3, 8)), [[1, np.nan]])
+    np.testing.assert_array_equal(needed(rows, calendar, until=date(2017, 3, 7)), [[np.nan, np.nan]])
+
+
+@pytest.fixture
+def campaign() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Three customers got both offers on the first of March; offer 1 ran for 30 days, offer 2 for 100."""
+    rows = pd.DataFrame([(c, MARCH_FIRST, o) for c in (1, 2, 3) for o in (1, 2)],
+                        columns=["customer_key", "as_of", "offer_key"])  # fmt: skip
+    ends = [MARCH_FIRST + pd.Timedelta(days=days) for days in (30, 100)]
+    terms = pd.DataFrame({"offer_key": [1, 2], "starts_at": MARCH_FIRST, "ends_at": pd.to_datetime(ends, utc=True)})
+    taken = pd.DataFrame(
+        {
+            "customer_key": [1, 2, 3],
+            "offer_key": [1, 2, 1],
+            "redeemed_at": pd.to_datetime(["2017-03-01T17:00Z", "2017-03-03T17:00Z", "2017-02-20T17:00Z"]),
+        }
+    )
+    return rows, taken, terms
+
+
+def test_an_offer_is_redeemed_from_the_moment_it_came(
+    campaign: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame], calendar: labels.Calendar
+) -> None:
+    rows, taken, terms = campaign
+    # Customer 3 redeemed something of that key before it came: that was another time.
+    assert labels.redeemed(rows, taken, terms, calendar=calendar).tolist() == [1, 0, 0, 1, 0, 0]
+
+
+def test_whoever_has_hardly_seen_an_offer_has_not_passed_it_over(
+    campaign: tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame], calendar: labels.Calendar
+) -> None:
+    rows, taken, terms = campaign
+    fifth = labels.redeemed(rows, taken, terms, calendar=calendar, until=date(2017, 3, 5))
+    assert labels.WATCHED * 30 <= 4 < labels.WATCHED * 100
+    np.testing.assert_array_equal(fifth, [1, np.nan, 0, 1, 0, np.nan])
+    same_day = labels.redeemed(rows, taken, terms, calendar=calendar, until=date(2017, 3, 1))
+    assert np.isnan(same_day).all()

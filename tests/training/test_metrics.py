@@ -68,3 +68,54 @@ def test_an_honest_curve_covers_what_it_says() -> None:
 def test_losses_are_better_when_smaller() -> None:
     assert metrics.better("crps")(1, 2)
     assert metrics.better("ndcg_10")(2, 1)
+
+
+def test_money_is_judged_by_its_order_its_level_and_its_error() -> None:
+    spent, expected = np.array([0.0, 10.0, 30.0]), np.array([5.0, 20.0, 15.0])
+    figures = metrics.money(spent, expected)
+    assert figures["mae"] == pytest.approx((5 + 10 + 15) / 3)
+    assert figures["bias"] == pytest.approx((5 + 20 + 15) / 40 - 1)
+    # Best order 30, 10, 0: shares 3/4, 1, 1. Theirs 10, 30, 0: shares 1/4, 1, 1. Area under each, less the half.
+    best, theirs = (np.mean([(0 + a) / 2, (a + 1) / 2, 1]) - 0.5 for a in (3 / 4, 1 / 4))
+    assert figures["ngini"] == pytest.approx(theirs / best)
+
+
+def test_the_right_order_has_all_of_the_gini_and_the_same_answer_for_all_none() -> None:
+    spent = np.array([0.0, 3.0, 1.0, 9.0])
+    assert metrics.normalised_gini(spent, spent * 2 + 1) == pytest.approx(1)
+    assert metrics.normalised_gini(spent, np.ones(4)) == pytest.approx(0)
+    assert metrics.normalised_gini(spent, -spent) == pytest.approx(-1)
+    assert np.isnan(metrics.normalised_gini(np.zeros(4), spent))
+
+
+def test_the_decile_error_is_the_mean_gap_of_groups_in_order_of_what_was_said() -> None:
+    spent, expected = np.array([0.0, 2.0, 10.0, 30.0]), np.array([1.0, 1.0, 12.0, 18.0])
+    assert metrics.decile_error(spent, expected, bins=2) == pytest.approx((0 / 1 + (20 - 15) / 20) / 2)
+    # A group that spent nothing is measured against 2 % of the mean.
+    nothing = metrics.decile_error(np.array([0.0, 10.0]), np.array([1.0, 10.0]), bins=2)
+    assert nothing == pytest.approx((1 / (0.02 * 5) + 0) / 2)
+
+
+def test_offers_are_ranked_within_a_household_and_a_campaign() -> None:
+    group = np.array([1, 1, 1, 2, 2, 3])
+    taken = np.array([1.0, 0.0, 1.0, 0.0, 1.0, 0.0])
+    p = np.array([0.9, 0.5, 0.4, 0.3, 0.2, 0.1])
+    figures = metrics.groups(group, taken, p)
+    assert figures["groups"] == 2
+    assert figures["map"] == pytest.approx(((1 / 1 + 2 / 3) / 2 + 1 / 2) / 2)
+    gains = (1 + 1 / np.log2(4)) / (1 + 1 / np.log2(3)), 1 / np.log2(3)
+    assert figures["ndcg_10"] == pytest.approx(sum(gains) / 2)
+    # Of the 3 x 3 pairs of a redeemed and a passed-over offer, all but (0.4, 0.5), (0.2, 0.5), (0.2, 0.3) are in order.
+    assert figures["auc"] == pytest.approx(6 / 9)
+
+
+def test_the_ideal_of_a_ranking_is_capped_at_k() -> None:
+    figures = metrics.groups(np.ones(3, np.int64), np.ones(3), np.array([0.3, 0.2, 0.1]), at=2)
+    assert figures["ndcg_2"] == pytest.approx(1)
+    assert figures["map"] == pytest.approx(1)
+
+
+def test_without_a_redemption_there_is_nothing_to_rank() -> None:
+    figures = metrics.groups(np.array([1, 1]), np.zeros(2), np.array([0.2, 0.1]))
+    assert figures["groups"] == 0
+    assert np.isnan(figures["map"])
