@@ -107,7 +107,8 @@ class Evening:
 
     def _expanded(self, plan: Plan, figures: pd.DataFrame) -> pd.DataFrame:
         if plan.expand == "needs":
-            return needs.pairs(figures)
+            pairs = needs.pairs(figures)
+            return pairs[pairs["need_times"] > 1].reset_index(drop=True)  # bought once, it has no rhythm to learn from
         if plan.expand == "offers":
             prices = pd.read_parquet(self.features.folder / "prices" / "part.parquet")
             return appeal.pairs(figures, self.past.wanted, self.past.book.covers, self.past.book.offers, prices)

@@ -109,7 +109,6 @@ def erase(shop: Shop, customer_id: str) -> dict[str, Any]:
     erased = privacy.erase(shop, customer_id)
     if erased is None:
         raise NothingToDo(UNKNOWN)
-    mirror.refresh(shop)
     forget.forget(shop, store.open(shop.home / "features", shop.online_store))
     return asdict(erased)
 

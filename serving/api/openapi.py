@@ -92,7 +92,7 @@ def _refusals(route: Route) -> list[int]:
     if route.open:
         return [503] if route.path == "/readyz" else []
     body = [413, 415] if route.method == "POST" else []
-    unknown = [404] if route.path.endswith(("{customer_id}", "/scores")) else []
+    unknown = [404] if route.path.endswith(("{customer_id}", "/scores", "/export", "/erase")) else []
     return sorted([401, 403, 422, 500, 503, *body, *unknown])
 
 

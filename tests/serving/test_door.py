@@ -291,6 +291,12 @@ def test_openapi_describes_questions_answers_and_refusals(counter: Any) -> None:
     assert set(asked["responses"]) == {"200", "401", "403", "413", "415", "422", "500", "503"}
     assert asked["responses"]["422"]["content"].keys() == {"application/problem+json"}
     assert said["paths"]["/livez"]["get"]["security"] == []
+    sent = said["paths"]["/v1/transactions"]["post"]
+    assert {"source", "idempotency-key"} <= {parameter["name"].lower() for parameter in sent["parameters"]}
+    record, many = sent["requestBody"]["content"]["application/json"]["schema"]["oneOf"]
+    assert {"order_id", "product_id", "sold_at", "quantity", "amount"} == set(record["required"])
+    assert many["maxItems"] == 1_000
+    assert set(said["paths"]["/v1/customers/{customer_id}/erase"]["post"]["responses"]) >= {"200", "404", "422"}
     named = set(re.findall(r"#/components/schemas/(\w+)", str(said)))
     assert named == set(said["components"]["schemas"])
 

@@ -120,7 +120,7 @@ def test_a_built_bento_answers_from_an_empty_folder(built: Path, tmp_path: Path)
         return [*bento, "serve", "regulars:latest", "--port", str(port)]
 
     with running(built, tmp_path, command, **settings) as (client, _, _):
-        for question in ("recommendations", "churn", "next-purchase"):
+        for question in ("recommendations", "offers", "churn", "next-purchase", "value", "restock"):
             answer = client.post(f"/v1/{question}", json={"customer_ids": ["c000", "canary"]})
             assert [result["known"] for result in answer.json()["results"]] == [True, False]
             assert client.get(f"/v1/customers/c000/{question}").status_code == 200
