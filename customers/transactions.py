@@ -133,9 +133,7 @@ def _swept(connection: sa.Connection, source: str, gone: set[LineId], lines: pa.
     return {line_id for line_id in gone if sweep[line_id[0]] == 2} | (numbered & set(doubtful))
 
 
-def _supersede(
-    connection: sa.Connection, source: str, leaving: set[LineId], arrived: int
-) -> tuple[set[str], set[int]]:
+def _supersede(connection: sa.Connection, source: str, leaving: set[LineId], arrived: int) -> tuple[set[str], set[int]]:
     """Move lines to the history; the months they were sold in, and whose they were."""
     if not leaving:
         return set(), set()

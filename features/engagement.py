@@ -72,9 +72,7 @@ def campaigns_redeemed(seen: ir.Table) -> ir.Value:
 def response_rate(seen: ir.Table) -> ir.Value:
     """Campaigns of which they used an offer, of those that reached them; drawn to the usual while there are few."""
     reached = ibis.greatest(campaigns_received(seen), campaigns_redeemed(seen))
-    return engine.ratio(
-        campaigns_redeemed(seen) + USUAL_RESPONSE * USUAL_CAMPAIGNS, reached + float(USUAL_CAMPAIGNS)
-    )
+    return engine.ratio(campaigns_redeemed(seen) + USUAL_RESPONSE * USUAL_CAMPAIGNS, reached + float(USUAL_CAMPAIGNS))
 
 
 def redeemed_rate(seen: ir.Table) -> ir.Value:
@@ -84,9 +82,7 @@ def redeemed_rate(seen: ir.Table) -> ir.Value:
     (area under the curve on Complete Journey's last six campaigns: 0.924 against 0.918).
     """
     reached = ibis.greatest(campaigns_received(seen), campaigns_redeemed(seen))
-    return engine.ratio(
-        total(seen, "redeemed") + USUAL_REDEEMED * USUAL_CAMPAIGNS, reached + float(USUAL_CAMPAIGNS)
-    )
+    return engine.ratio(total(seen, "redeemed") + USUAL_REDEEMED * USUAL_CAMPAIGNS, reached + float(USUAL_CAMPAIGNS))
 
 
 def redeemed_per_campaign(seen: ir.Table) -> ir.Value:

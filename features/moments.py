@@ -202,9 +202,7 @@ def _whole(days: ir.Table, early: ir.Table, instants: ir.Table, kind: str) -> ir
     return whole.union(_since(early, days, ["customer_key", kind]).select(*whole.columns))
 
 
-def _summed_up(
-    days: ir.Table, kind: str | None, columns: Callable[[ir.Table], dict[str, ir.Value]]
-) -> ir.Table:
+def _summed_up(days: ir.Table, kind: str | None, columns: Callable[[ir.Table], dict[str, ir.Value]]) -> ir.Table:
     """A row for a customer, a moment and each of a kind, with these columns."""
     days = days.mutate(age_days=days.as_of_day - days.day)
     keys = ["customer_key", "as_of", *([kind] if kind else [])]

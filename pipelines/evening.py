@@ -205,9 +205,7 @@ def _world(shop: Shop, calendar: labels.Calendar, past: Past) -> World:
         {},
         _churn_days(shop, calendar),
         value_days=max(1, min(shop.value_days, calendar.history_days // 4)),
-        category_days=snapshot.category_days(
-            ledger, as_of=as_of, timezone=zone, start=watched
-        ),
+        category_days=snapshot.category_days(ledger, as_of=as_of, timezone=zone, start=watched),
         redemptions=past.redemptions,
         offers=past.book.offers[["offer_key", "campaign_id", "starts_at", "ends_at"]],
     )

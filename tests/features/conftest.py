@@ -53,9 +53,7 @@ CONTACT = pa.schema(
         ("offer_id", pa.string()),
     ]
 )
-CONSENT = pa.schema(
-    [("customer_key", pa.int64()), ("profiling", pa.bool_()), ("profiling_sensitive", pa.bool_())]
-)
+CONSENT = pa.schema([("customer_key", pa.int64()), ("profiling", pa.bool_()), ("profiling_sensitive", pa.bool_())])
 GROCERY = [
     {"product_key": 1, "department": "dairy", "category": "milk", "brand": "own"},
     {"product_key": 2, "department": "dairy", "category": "cheese", "brand": "farm"},

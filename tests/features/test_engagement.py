@@ -66,9 +66,7 @@ def test_what_was_heard_of_late_changes_no_old_replay(shop, paper, tmp_path) -> 
 def test_moments_of_receipts_are_for_those_who_received(sent, paper, tmp_path) -> None:
     early, now = paper.at("2026-06-10 00:00"), paper.at("2026-07-01 00:00")
     receipts = pd.DataFrame({"customer_key": [ANSWERS, ANSWERS, SILENT], "event_timestamp": [early, early, now]})
-    snapshot.write(
-        sent, tmp_path, as_of=now, moments=[now], timezone="UTC", shelf_moments=[now], receipts=receipts
-    )
+    snapshot.write(sent, tmp_path, as_of=now, moments=[now], timezone="UTC", shelf_moments=[now], receipts=receipts)
     for family, everybody in (("engagement", [ANSWERS, SILENT]), ("shelf", [ANSWERS, SILENT, STRANGER])):
         found = pd.read_parquet(tmp_path / family / "part.parquet")
         assert found[found.event_timestamp == early].customer_key.tolist() == [ANSWERS]
@@ -93,4 +91,3 @@ def test_at_a_receipt_they_are_seen_as_everybody_is_at_that_moment(shop, paper, 
         wanted = pd.read_parquet(everybody / family / "part.parquet")
         wanted = wanted.merge(receipts.drop_duplicates(), on=["customer_key", "event_timestamp"])
         pd.testing.assert_frame_equal(found, wanted, check_exact=True)
-

@@ -89,12 +89,12 @@ def night(home: Path) -> None:
 def write_back(home: Path) -> None:
     """The champions as they are score everybody."""
     from customers import shop
-    from serving import answers, desk, writeback
+    from serving import desk, fresh, writeback
 
     here = desk.of(shop.open(home))
     here.features.apply()
     champions = {name: here.champion(name) for name in desk.MODELS}
-    stand_ins = [name for name, champion in champions.items() if answers.stands_in(champion)]
+    stand_ins = [name for name, champion in champions.items() if fresh.stands_in(champion)]
     speakers = {name: (champion.version, champion.model) for name, champion in champions.items()}
     writeback.everyone(here.shop, here.features, speakers, here.now(), stand_ins=stand_ins)
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 
-from customers import access, champions, clock, database, loading, mirror, nights, schema, tables
+from customers import access, champions, clock, database, loading, mirror, nights, profiles, schema, scores, tables
 from customers import shop as shops
 from customers.shop import Shop
 from features import definitions, store
@@ -249,19 +249,27 @@ def test_a_night(small_shop_files: Path, tmp_path: Path, torture: Callable[..., 
 
 def after_sales(home: Path) -> State:
     """What is known and said after the sales. Of whom was seen to twice the moment is a microsecond later."""
+    shop = shops.open(home)
     rows = ledger(home)
     rows.pop("rows")
-    with database.reading(shops.open(home)) as connection:
+    with database.reading(shop) as connection:
         lagging = connection.execute(sa.select(schema.unrefreshed)).all()
         answered = connection.execute(sa.select(schema.receipts.c.status)).all()
-    shown = {name: rounded(frame) for name, frame in (drawer(home) | said(home)).items() if name != "scores held"}
+    keys = profiles.keys_of(shop, [*rows["people"][WHO]])
+    features, names = store.open(home / "features"), pd.Series(keys.keys(), keys.values())
+    shown = {service: features.now(service, [*keys.values()]) for service in definitions.SERVICES}
+    shown |= {plan.name: scores.newest_of_each(shop, plan.name)[["customer_key", "value", "as_of"]] for plan in PLANS}
+    shown = {
+        name: rounded(frame.assign(customer_key=frame["customer_key"].map(names))) for name, frame in shown.items()
+    }
     return {**rows, **shown, "lagging": pd.DataFrame(lagging), "answered": pd.DataFrame(answered)}
 
 
 def rounded(frame: pd.DataFrame) -> pd.DataFrame:
     """As people see it: days to six digits, moments to the second."""
     moments = frame.select_dtypes("datetimetz")
-    return frame.round(6).assign(**{name: moments[name].dt.floor("s") for name in moments})
+    seen = frame.round(6).assign(**{name: moments[name].dt.floor("s") for name in moments})
+    return seen.sort_values("customer_key", ignore_index=True)
 
 
 def sale(order: str, customer: str, *products: str) -> list[dict[str, Any]]:
