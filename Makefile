@@ -13,7 +13,7 @@ export DAGSTER_DISABLE_TELEMETRY := yes
 export OMP_WAIT_POLICY := PASSIVE
 export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: demo test lint check bench lock clean
+.PHONY: demo test lint check bench torture lock clean
 
 demo: $(STAMP)  ## Load a real grocer, run a night, serve on port 3000 (SERVE=no: stop before serving)
 	$(BIN)/regulars demo --port $(PORT) $(if $(filter no,$(SERVE)),--no-serve)
@@ -31,6 +31,9 @@ check: lint test  ## The one gate
 
 bench: $(STAMP)  ## Paired ratios against named references
 	$(BIN)/python tests/bench.py
+
+torture: $(STAMP)  ## Every act of a shop killed twenty times, at random moments, and done again
+	KILLS=20 $(BIN)/pytest tests/pipelines/test_kill.py
 
 lock: $(STAMP)  ## Pin every dependency again; a CPU tag would not install elsewhere, old pins would bring CUDA back
 	rm -f requirements.lock

@@ -36,7 +36,6 @@ COLUMNS = (
     "price",
     "price_ratio",
     "discount",
-    "days_left",
     "shelf_size",
     "shelf_weight",
     *RESPONSE,
@@ -52,7 +51,7 @@ def pairs(
     """A row for each wanted (customer_key, as_of, offer_key), in their order and index: these keys, then COLUMNS.
 
     figures: rows of service offers_v1 with customer_key and as_of, once each; a wanted pair without one is of a
-    customer of whom nothing is known. covers: offer_key, product_key. offers: offer_key, ends_at, value,
+    customer of whom nothing is known. covers: offer_key, product_key. offers: offer_key, campaign_id, value,
     value_kind. prices: product_key, event_timestamp, price, sold; the latest moment not after as_of counts.
     """
     rows = _rows(figures, wanted)
@@ -66,7 +65,7 @@ def pairs(
     for name, usual in RESPONSE.items():
         made[name] = _filled(figures, name, rows, usual)
     frame = pd.DataFrame({**{key: wanted[key] for key in KEYS}, **{name: made[name] for name in COLUMNS}})
-    return frame.assign(**_rivals(frame))
+    return frame.assign(**_rivals(frame, wanted["offer_key"].map(_campaigns(offers))))
 
 
 def _rows(figures: pd.DataFrame, wanted: pd.DataFrame) -> np.ndarray:
@@ -147,21 +146,21 @@ def _suited(figures: pd.DataFrame, rows: np.ndarray, wares: goods.Goods, offers:
 
 
 def _terms(wanted: pd.DataFrame, offers: pd.DataFrame, price: np.ndarray) -> dict[str, np.ndarray]:
-    """What an offer gives, of the price, and how long it stands."""
-    named = offers.set_index("offer_key")[["ends_at", "value", "value_kind"]].reindex(wanted["offer_key"])
+    """What an offer gives, of the price."""
+    named = offers.set_index("offer_key")[["value", "value_kind"]].reindex(wanted["offer_key"])
     value, kind = named["value"].to_numpy("float64"), named["value_kind"].to_numpy()
     share = np.where(kind == "percent", value / 100, np.where(kind == "amount", over(value, price), np.nan))
-    left = _instants(named["ends_at"]) - _instants(wanted["as_of"])
-    return {"discount": np.clip(share, 0.0, 1.0), "days_left": left / np.timedelta64(1, "D")}
+    return {"discount": np.clip(share, 0.0, 1.0)}
 
 
-def _instants(times: pd.Series) -> np.ndarray:
-    return pd.to_datetime(times, utc=True).dt.tz_localize(None).to_numpy("datetime64[us]")
+def _campaigns(offers: pd.DataFrame) -> pd.Series:
+    """A number for the campaign of each offer; offers without one stand together."""
+    return pd.Series(pd.factorize(offers["campaign_id"])[0], index=offers["offer_key"])
 
 
-def _rivals(frame: pd.DataFrame) -> dict[str, np.ndarray]:
-    """How an offer stands among the others that the customer may be made."""
-    together = frame.groupby(["customer_key", "as_of"], sort=False)["affinity_84d"]
+def _rivals(frame: pd.DataFrame, campaigns: pd.Series) -> dict[str, np.ndarray]:
+    """How an offer stands among the others of its campaign: at the door several campaigns are asked about at once."""
+    together = frame.groupby([frame["customer_key"], frame["as_of"], campaigns], sort=False)["affinity_84d"]
     return {
         "affinity_rank": together.rank(method="min", ascending=False).to_numpy("float64"),
         "affinity_lead": over(frame["affinity_84d"].to_numpy(), together.transform("max").to_numpy()),
@@ -171,6 +170,8 @@ def _rivals(frame: pd.DataFrame) -> dict[str, np.ndarray]:
 
 def _filled(figures: pd.DataFrame, name: str, rows: np.ndarray, usual: float) -> np.ndarray:
     if not len(figures):
+        return np.full(len(rows), usual)
+    if name not in figures:  # a number that was added since the last night
         return np.full(len(rows), usual)
     known = figures[name].to_numpy("float64")
     return np.where((rows < 0) | np.isnan(known[rows]), usual, known[rows])

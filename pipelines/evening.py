@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from customers import clock, consent, interactions, mirror, nights, offers
 from customers.shop import Shop, ShopError
-from features import appeal, needs, snapshot, store
+from features import appeal, engagement, needs, snapshot, store
 from pipelines.failures import NothingToDo, WrongUsage
 from training import labels, plans
 from training.plans import Plan, World
@@ -107,8 +107,7 @@ class Evening:
 
     def _expanded(self, plan: Plan, figures: pd.DataFrame) -> pd.DataFrame:
         if plan.expand == "needs":
-            pairs = needs.pairs(figures)
-            return pairs[pairs["need_times"] > 1].reset_index(drop=True)  # bought once, it has no rhythm to learn from
+            return needs.pairs(figures)
         if plan.expand == "offers":
             prices = pd.read_parquet(self.features.folder / "prices" / "part.parquet")
             return appeal.pairs(figures, self.past.wanted, self.past.book.covers, self.past.book.offers, prices)
@@ -213,7 +212,7 @@ def _world(shop: Shop, calendar: labels.Calendar, past: Past) -> World:
 
 def _past(shop: Shop, calendar: labels.Calendar) -> Past:
     """Campaigns that went out while the shop's sales were known; what a customer can do with one begins that day."""
-    happened = interactions.happened(shop, ["received"], as_of=calendar.as_of)
+    happened = interactions.happened(shop, engagement.REACHING, as_of=calendar.as_of)
     days = happened["happened_at"].dt.tz_convert(calendar.timezone).dt.normalize().dt.tz_convert("UTC")
     received = happened.assign(event_timestamp=days.astype("datetime64[us, UTC]"))
     received = received[

@@ -102,8 +102,10 @@ def _tell_everyone(
 
 def _make_up(tonight: Evening) -> None:
     """What happened while the night was at work: whoever was erased is forgotten, and late sales are seen to."""
+    if tonight.replay:
+        return  # its features are gone in a moment, and those of today are the next night's care
     forget.forget(tonight.shop, tonight.features, at_night=True)
-    if not tonight.replay and freshness.lagging(tonight.shop):
+    if freshness.lagging(tonight.shop):
         live.catch_up(desk.of(tonight.shop))
 
 

@@ -15,7 +15,7 @@ COVERS = pd.DataFrame(
 OFFERS = pd.DataFrame(
     {
         "offer_key": [DAIRY, BAKER, CELLAR],
-        "ends_at": [AS_OF + pd.Timedelta(days=days) for days in (10, 20, 30)],
+        "campaign_id": ["summer", "summer", "summer"],
         "value": [0.5, 20.0, np.nan],
         "value_kind": ["amount", "percent", None],
     }
@@ -70,8 +70,23 @@ def test_an_offer_on_what_they_buy(figures) -> None:
     assert dairy.price_ratio == pytest.approx(price / usual)
     assert dairy.discount == pytest.approx(0.5 / price)
     assert (baker.discount, np.isnan(cellar.discount)) == (0.2, True)
-    assert [row.days_left for row in (dairy, baker, cellar)] == [10, 20, 30]
     assert (dairy.response_rate, dairy.redeemed_rate) == (0.3, 0.4)
+
+
+def test_an_offer_stands_among_those_of_its_own_campaign(figures) -> None:
+    apart = OFFERS.assign(campaign_id=["summer", "summer", None])
+    dairy, baker, cellar = appeal.pairs(
+        figures, asked((7, DAIRY), (7, BAKER), (7, CELLAR)), COVERS, apart, PRICES
+    ).itertuples()
+    assert [row.rivals for row in (dairy, baker, cellar)] == [2, 2, 1]
+    assert [row.affinity_rank for row in (dairy, baker, cellar)] == [1, 2, 1]
+
+
+def test_a_number_that_was_added_since_the_last_night_is_the_usual_one(figures) -> None:
+    (dairy,) = appeal.pairs(
+        figures.drop(columns="redeemed_rate"), asked((7, DAIRY)), COVERS, OFFERS, PRICES
+    ).itertuples()
+    assert dairy.redeemed_rate == appeal.RESPONSE["redeemed_rate"]
 
 
 def test_a_product_never_bought_has_the_shops_price(figures) -> None:
@@ -98,7 +113,6 @@ def test_each_moment_has_its_own_prices_and_shelves(figures) -> None:
     now, then = appeal.pairs(pd.concat([figures, before]), wanted, COVERS, OFFERS, PRICES).itertuples()
     assert (now.affinity_84d, then.affinity_84d) == (4, 1)
     assert (now.price, then.price) == (1, 9)
-    assert (now.days_left, then.days_left) == (30, 40)
 
 
 def test_the_order_and_index_of_the_question_are_kept(figures) -> None:
