@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import sqlalchemy as sa
 
-from customers import checks, database, ids, transactions
+from customers import checks, database, freshness, ids, transactions
 from customers.checks import Check
 from customers.instants import micros
 from customers.kinds import Counts, Kind, Writer
 from customers.schema import products
+from customers.schema import transactions as lines
 from customers.shop import Shop
 from customers.sources.files import Records, quoted
 
@@ -118,9 +119,24 @@ def _keep(shop: Shop, source: str, records: Records, write: Writer) -> Counts:
     reader = records.connection.sql("select * from merged where changed order by product_id").to_arrow_reader(SLICE)
     for batch in reader:
         with write() as connection:
-            counts += _write(connection, source, batch.to_pylist())
+            rows = batch.to_pylist()
+            counts += _write(connection, source, rows)
             transactions.mark(connection, {MIRROR_MARK})
+            if records.touched is not None:
+                buyers = _buyers(connection, source, [row["product_id"] for row in rows if row["guarded_anew"]])
+                freshness.fall_behind(connection, buyers)
+                records.touched |= buyers
     return counts + Counts(unchanged=records.count("merged", "not changed"))
+
+
+def _buyers(connection: sa.Connection, source: str, product_ids: list[str]) -> set[int]:
+    """Who ever bought these products: what may be computed of them is no longer what it was."""
+    found: set[int] = set()
+    for chunk in database.chunks(product_ids, 5_000):
+        named = sa.select(products.c.product_key).where(products.c.source == source, products.c.product_id.in_(chunk))
+        query = sa.select(lines.c.customer_key).where(lines.c.product_key.in_(named)).distinct()
+        found.update(connection.execute(query.where(lines.c.customer_key.is_not(None))).scalars())
+    return found
 
 
 def _before(connection: sa.Connection, source: str, product_ids: Sequence[str]) -> pa.Table:
@@ -148,12 +164,14 @@ def _merge(records: Records) -> None:
     records.connection.execute(
         f"""
         create temp table merged as
-        select *, not known or stub_before or content <> content_before as changed
+        select *, not known or stub_before or content <> content_before as changed,
+               known and sensitive <> sensitive_before as guarded_anew
         from (
           select *, (md5_number_lower({digest}) >> 1)::bigint as content from (
             select c.product_id, {fields},
                    nullif(json_merge_patch(coalesce(b.attributes, '{{}}'), {said})::varchar, '{{}}') as attributes,
-                   b.product_id is not null as known, b.content as content_before, b.stub as stub_before
+                   b.product_id is not null as known, b.content as content_before, b.stub as stub_before,
+                   b.sensitive as sensitive_before
             from checked c
             join (select * exclude ({", ".join(quoted(name) for name in COLUMNS)}) from raw) raw
               using (file_no, row_no)

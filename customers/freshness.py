@@ -31,6 +31,12 @@ def fall_behind(connection: sa.Connection, keys: Iterable[int]) -> None:
         connection.execute(NOTE, rows)
 
 
+def note(shop: Shop, keys: Iterable[int]) -> None:
+    """Note that these customers have to be seen to, though nothing is new in the books about them."""
+    with database.writing(shop) as connection:
+        fall_behind(connection, keys)
+
+
 def lagging(shop: Shop) -> dict[int, int]:
     """Everybody whose features lag, and since when; hand back to `caught_up` those that were seen to."""
     with database.reading(shop) as connection:

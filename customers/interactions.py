@@ -63,16 +63,20 @@ def happened(shop: Shop, kinds: Collection[str], *, as_of: datetime | None = Non
     return _timed(frame, "happened_at")
 
 
-def redemptions(shop: Shop, as_of: datetime | None = None) -> pd.DataFrame:
-    """Who redeemed which offer and when; of an offer id that several sources use, that of the interaction's own."""
+def redemptions(shop: Shop, as_of: datetime | None = None, *, keys: Collection[int] | None = None) -> pd.DataFrame:
+    """Who redeemed which offer and when; of an offer id that several sources use, that of the interaction's own.
+
+    With `keys`, of these customers alone.
+    """
     columns = ["customer_key", "offer_key", "redeemed_at"]
     said = interactions.c
     query = sa.select(said.source, said.interaction_id, said.customer_key, said.offer_id, said.happened_at).where(
         said.kind == "redeemed", said.offer_id.is_not(None)
     )
     with database.reading(shop) as connection:
+        chunks = [query] if keys is None else [query.where(said.customer_key.in_(c)) for c in database.chunks(keys, 5_000)]
         redeemed = pd.DataFrame(
-            connection.execute(_before(query, as_of)).tuples().all(),
+            [row for each in chunks for row in connection.execute(_before(each, as_of)).tuples()],
             columns=["source", "interaction_id", "customer_key", "offer_id", "redeemed_at"],
         )
         known = pd.DataFrame(

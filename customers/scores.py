@@ -118,6 +118,14 @@ def newest(shop: Shop, model: str, as_of: datetime | None = None) -> Run | None:
     return Run(row.run_id, row.model, row.version, from_micros(row.as_of), maybe(row.finished_at))
 
 
+def told_after(shop: Shop, as_of: datetime) -> list[int]:
+    """The keys of customers of whom something was said as of a later moment."""
+    later = sa.select(score_runs.c.run_id).where(score_runs.c.as_of > micros(as_of))
+    query = sa.select(scores.c.customer_key).where(scores.c.run_id.in_(later)).distinct()
+    with database.reading(shop) as connection:
+        return sorted(connection.execute(query).scalars())
+
+
 def last_told(shop: Shop) -> datetime | None:
     """The moment of the scores that were finished last, which may be a replay of an earlier day."""
     query = sa.select(score_runs.c.as_of).where(score_runs.c.finished_at.is_not(None))

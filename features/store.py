@@ -102,6 +102,16 @@ class Store:
         frame["event_timestamp"] = frames.newest([by_name[name].event_timestamps for name in kinds], len(frame))
         return frames.frame(frame, {name: frames.unpacked(by_name[name].values, kinds[name]) for name in kinds}, kinds)
 
+    def held(self, key: int) -> dict[str, Any]:
+        """Every feature that the online store holds of one customer, by its name; empty before the first night."""
+        from features import definitions
+
+        with _quiet():
+            known = {service.name for service in self.feast.list_feature_services()}
+            rows = [self.now(service, [key]) for service in definitions.SERVICES if service in known]
+        own = [row.drop(columns=["customer_key", "event_timestamp"]).iloc[0].to_dict() for row in rows]
+        return {name: value for figures in own for name, value in figures.items()}
+
     def push(self, view: str, frame: pd.DataFrame) -> None:
         """Put rows of a view (customer_key, event_timestamp and all its columns) into the online store.
 

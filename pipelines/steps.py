@@ -92,9 +92,10 @@ def show(shop: Shop, customer_id: str) -> dict[str, Any]:
 
 def hand_over(shop: Shop, customer_id: str) -> dict[str, Any]:
     """Everything the shop holds about one customer, for that customer."""
-    from customers import privacy
+    from features import store
+    from serving import shown
 
-    found = privacy.export(shop, customer_id)
+    found = shown.everything(shop, store.open(shop.home / "features", shop.online_store), customer_id)
     if found is None:
         raise NothingToDo(UNKNOWN)
     return found

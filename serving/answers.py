@@ -31,7 +31,7 @@ from serving.schemas import (
     ValueResult,
 )
 
-#: So many dropped offers are named in one answer, shared among its customers; each is told of some.
+#: So many dropped offers are named in an answer about several customers, shared among them; each is told of some.
 DROPPED, DROPPED_LEAST, DROPPED_MOST = 20_000, 20, 1_000
 
 
@@ -124,7 +124,7 @@ def offers(desk: Desk, question: OffersQuestion) -> OffersAnswer:
     asked = replace(asked, rows=[place_of[asked.known.get(name, NOBODY)] for name in question.customer_ids])
     verdict = offering.wished(said.offered, channel=question.channel, exclude=question.exclude_offer_ids)
     made = items.offers(desk, offering.ranked(said.offered, verdict, question.n), said.offered)
-    most = min(max(DROPPED // len(asked.rows), DROPPED_LEAST), DROPPED_MOST)
+    most = named(len(asked.rows))
     kept_back = {row: offering.dropped(said.offered, verdict, row, most) for row in set(asked.rows)}
     results = [
         OffersResult(
@@ -136,3 +136,8 @@ def offers(desk: Desk, question: OffersQuestion) -> OffersAnswer:
         for place, row in enumerate(asked.rows)
     ]
     return OffersAnswer(**envelope(desk, "offers", said.frame, [champion], results))
+
+
+def named(customers: int) -> int | None:
+    """How many dropped offers each of so many customers is told of; one alone is told of all."""
+    return None if customers == 1 else min(max(DROPPED // customers, DROPPED_LEAST), DROPPED_MOST)

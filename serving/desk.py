@@ -56,6 +56,8 @@ class Desk:
     champions: bundle.Champions = field(repr=False)
     #: Feast has one connection, and hushes all threads while it works for one: they take turns.
     turn: Lock = field(default_factory=Lock, repr=False)
+    #: Whose figures could not be computed again: nobody else waits for them.
+    stuck: set[int] = field(default_factory=set, repr=False)
 
     def champion(self, name: str) -> Champion:
         """Who speaks for the shop now; a promotion is noticed between two questions."""
@@ -78,6 +80,11 @@ class Desk:
         if seen is not None:
             seen[columns] = frame
         return frame
+
+    @property
+    def begun(self) -> bool:
+        """Whether a night has computed any figures yet."""
+        return any(self.features.folder.glob("*/part.parquet"))
 
     def warm(self) -> None:
         """Ask once for nobody, so that the first customer does not wait for libraries to load."""

@@ -89,7 +89,7 @@ class Standing:
 
     `channels`: those on which each may be contacted. `sensitive`: whether their sensitive purchases may be looked
     at. `basket`: the value of their usual basket, NaN where unknown. `received` and `redeemed`: pairs of rows and
-    campaign ids, and of rows and offer ids. `segments`: the rows in each segment that the shop knows.
+    campaign ids, and of rows and offer keys: two sources may call different offers alike. `segments`: the rows in each segment that the shop knows.
     """
 
     channels: Sequence[Collection[str]]
@@ -203,9 +203,7 @@ def _out_of_reach(table: Table, standing: Standing) -> Flags:
 
 
 def _redeemed(table: Table, standing: Standing) -> Flags:
-    ids = pd.Index(table.offers["offer_id"].unique())
-    used = _crossed(standing.redeemed, ids, len(standing))
-    return used[:, ids.get_indexer(table.offers["offer_id"])]
+    return _crossed(standing.redeemed, pd.Index(table.offers["offer_key"]), len(standing))
 
 
 def _crossed(pairs: pd.DataFrame, names: pd.Index, rows: int) -> Flags:

@@ -49,11 +49,14 @@ def _read(shop: Shop, _edition: tuple[int, ...]) -> Goods:
     return Goods(book, table, sold_out, frozenset(guarded), frozenset(categories))
 
 
-def on_the_table(shop: Shop, goods: Goods) -> Table:
-    """The offers and what holds for each now; who redeemed them is asked only where one has a budget to spend."""
+def on_the_table(shop: Shop, goods: Goods, *, before: datetime | None = None) -> Table:
+    """The offers and what holds for each now, or held before a moment.
+
+    Who redeemed them is asked only where one has a budget to spend.
+    """
     if not goods.table.offers["budget"].notna().any():
         return goods.table
-    return eligibility.paid_out(goods.table, interactions.redemptions(shop)["offer_key"].value_counts())
+    return eligibility.paid_out(goods.table, interactions.redemptions(shop, before)["offer_key"].value_counts())
 
 
 def prices(features: Path) -> pd.DataFrame:

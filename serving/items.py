@@ -88,6 +88,7 @@ def offers(desk: Desk, ranked: pd.DataFrame, offered: Offered) -> dict[int, list
             campaign_id=campaign,
             score=p,
             expected_gain=None if np.isnan(gain) else spending.text(gain, desk.shop.currency),
+            currency=desk.shop.currency,
             source=source,
             reason=reason,
             expires_at=ends_at,

@@ -18,6 +18,7 @@ class AtRisk(BaseModel):
     churn_probability: float
     churn_band: Band
     value_at_risk: str | None = Field(description="Expected spend times the chance of losing it, as money.")
+    currency: str
     last_purchase_at: datetime | None
     expected_next_purchase_at: datetime | None
     days_overdue: float | None = Field(description="Days that the silence is longer than the usual gap.")

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from customers import consent, mirror, money
+from customers import consent, interactions, mirror, money
 from customers.shop import Shop
 from features import appeal
 from models.base import Model
@@ -63,12 +63,14 @@ def standing(
     if before is not None:
         met = met[(met["happened_at"] < before) & (met["known_at"] < before)]
     met = met.assign(row=met["customer_key"].map(place))
+    used = interactions.redemptions(shop, before, keys=keys)
+    used = used.assign(row=used["customer_key"].map(place))
     return Standing(
         channels=[written_to.get(key, []) for key in keys],
         sensitive=np.array([key in sees for key in keys], bool),
         basket=np.full(len(keys), np.nan) if baskets is None else baskets,
         received=met.loc[met["kind"].isin(["received", "sent"]), ["row", "campaign_id"]].dropna(),
-        redeemed=met.loc[met["kind"] == "redeemed", ["row", "offer_id"]].dropna(),
+        redeemed=used[["row", "offer_key"]],
         segments={},
     )
 
@@ -149,8 +151,11 @@ def ranked(offered: Offered, verdict: Codes, n: int) -> pd.DataFrame:
     return kept[kept["rank"] <= n]
 
 
-def dropped(offered: Offered, verdict: Codes, row: int, most: int) -> tuple[list[dict[str, str]], int]:
-    """The offers that may not be made to one customer, nearest to it first, each with its reason; and how many."""
+def dropped(offered: Offered, verdict: Codes, row: int, most: int | None) -> tuple[list[dict[str, str]], int]:
+    """The offers that may not be made to one customer, nearest to it first, each with its reason; and how many.
+
+    No more than `most` are named; all, where it is None.
+    """
     codes, ids = verdict[row], offered.table.ids
     out = np.flatnonzero(codes)
     # What fails late was nearly made; of what has ended, the latest to end.

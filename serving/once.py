@@ -29,9 +29,15 @@ def only(shop: Shop, request: Request, body: bytes, write: Callable[[], Response
     if not _KEY.fullmatch(said):
         wrong = {"parameter": HEADER, "detail": "use 1 to 255 visible ASCII characters, a UUID for instance"}
         raise Problem(422, errors=[wrong])
-    key, route = _key(request, said), visits.current().route
+    key = _key(request, said)
+    with receipts.held(shop, key):
+        return _once(shop, key, _asked(request, body), write)
+
+
+def _once(shop: Shop, key: str, asked: bytes, write: Callable[[], Response]) -> Response:
+    route = visits.current().route
     try:
-        before = receipts.begin(shop, key, route.path if route else "", _asked(request, body))
+        before = receipts.begin(shop, key, route.path if route else "", asked)
     except receipts.Reused as reused:
         raise Problem(422, str(reused), errors=[{"parameter": HEADER, "detail": "it names another request"}]) from None
     if before is not None:

@@ -6,12 +6,18 @@ A question says no without repeating what was sent: neither values nor unknown n
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
+from customers import offers
+
+if TYPE_CHECKING:
+    Channel = str
+else:
+    Channel = Literal[offers.CHANNELS]
+
 ListName = Literal["any", "again", "new"]
-Channel = Literal["email", "sms", "phone", "post", "app", "social", "store", "web"]
 Within = Literal["7", "14", "28", "90"]
 Band = Literal["low", "medium", "high", "lapsed"]
 
@@ -177,7 +183,8 @@ class Offer(BaseModel):
     offer_id: str
     campaign_id: str | None
     score: float = Field(description="P(this customer redeems it).")
-    expected_gain: str | None = Field(description="What it is expected to bring, in the shop's currency.")
+    expected_gain: str | None = Field(description="What it is expected to bring.")
+    currency: str
     source: Literal["again", "new", "popular"]
     reason: str
     expires_at: datetime
@@ -194,8 +201,9 @@ class OffersResult(Result):
     """The offers, best first, and those that were dropped."""
 
     items: list[Offer]
-    dropped: list[Dropped] = Field(description="Those nearest to being made first; where many customers are asked "
-                                   "for, not all are named.")  # fmt: skip
+    dropped: list[Dropped] = Field(description="Those nearest to being made first. All of them where one customer is "
+                                   "asked for; where several are, the first 1,000 of each, and fewer (at least 20) "
+                                   "where that would be more than 20,000 in all.")  # fmt: skip
     dropped_count: int = Field(description="How many offers were dropped in all.")
 
 

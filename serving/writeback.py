@@ -156,7 +156,7 @@ class _Night:
         stock = self._goods.running(self.as_of)
         occasion = offering.Occasion(
             stock,
-            goods.on_the_table(self.shop, stock),
+            goods.on_the_table(self.shop, stock, before=self.as_of),
             goods.prices(self.features.folder),
             self.as_of,
             self.shop.currency,

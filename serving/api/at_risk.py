@@ -99,7 +99,7 @@ def _ranking(shop: Shop, segment: str | None, _runs: tuple[Any, ...], _changed: 
 def _entry(shop: Shop, row: dict[Hashable, Any]) -> AtRisk:
     worth = row["value_at_risk"]
     money = None if worth is None else spending.text(worth, shop.currency)
-    return AtRisk.model_validate({**row, "value_at_risk": money})
+    return AtRisk.model_validate({**row, "value_at_risk": money, "currency": shop.currency})
 
 
 def _start(ranking: pd.DataFrame, cursor: str | None) -> int:

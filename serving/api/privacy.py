@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from customers import privacy
-from serving import desk, forget, once
+from serving import desk, forget, once, shown
 from serving.api.customers import CustomerId, unknown
 from serving.api.records import IdempotencyKey
 from serving.desk import Desk
@@ -21,7 +21,8 @@ router = APIRouter(prefix="/v1/customers/{customer_id}", tags=["privacy"])
 @router.post("/export")
 def export(customer_id: CustomerId) -> dict[str, Any]:
     """Everything that the shop holds of this customer, to be handed to them."""
-    found = privacy.export(desk.here().shop, customer_id)
+    here = desk.here()
+    found = shown.everything(here.shop, here.features, customer_id, turn=here.turn)
     if found is None:
         raise unknown()
     return found

@@ -19,8 +19,6 @@ from serving.problems import Problem
 router = APIRouter(prefix="/v1", tags=["records"])
 
 MOST = 1_000
-#: Kinds whose copy beside the ledger is read with every customer's figures, not only with the night's.
-COPIED = ("products", "consents")
 
 Source = Annotated[str, Query(min_length=1, max_length=100, description="Where the records come from.")]
 IdempotencyKey = Annotated[
@@ -96,7 +94,7 @@ def _kept(here: Desk, kind: str, body: bytes, source: str) -> Response:
         place = "/{}" if isinstance(said, list) else ""
         errors = [{"pointer": place.format(error["index"]), "detail": error["reason"]} for error in taken.errors]
         raise Problem(422, "None of the records could be kept; see errors.", errors=errors)
-    return JSONResponse(_told(taken, _spread(here, kind)).model_dump(mode="json"))
+    return JSONResponse(_told(taken, _spread(here, taken)).model_dump(mode="json"))
 
 
 def _read(body: bytes) -> Any:
@@ -111,12 +109,12 @@ def _no_number(name: str) -> None:
     raise ValueError("JSON has no such number")
 
 
-def _spread(here: Desk, kind: str) -> bool:
+def _spread(here: Desk, taken: Taken) -> bool:
     """Let every answer know of what was kept; whether they all do."""
-    if kind in COPIED:
+    if taken.kind in live.COPIED:
         with live.alone(here.shop):
-            mirror.refresh(here.shop, only=[kind])
-    return live.catch_up(here)
+            mirror.refresh(here.shop, only=[taken.kind])
+    return live.catch_up(here, taken.customer_keys)
 
 
 def _told(taken: Taken, refreshed: bool) -> Kept:
