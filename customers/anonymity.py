@@ -1,9 +1,11 @@
 """Anonymity: what was sold to somebody who is forgotten stays in the books, as sold to nobody."""
 
 import csv
+import json
 import os
 import secrets
-from collections.abc import Collection, Mapping
+import shutil
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +63,19 @@ def of_rejects(shop: Shop, customer_ids: set[str]) -> None:
         others = [row for row in rows if not any(_trimmed(row[place]) in customer_ids for place in places)]
         if len(others) < len(rows):
             _write_rows(path, header, others)
+
+
+def of_exports(shop: Shop, customer_ids: set[str]) -> None:
+    """Rid the tables that the night wrote for other programs of the rows of whoever bears one of these ids."""
+    for path in sorted((shop.home / "exports").glob("*")):
+        if path.suffix in _OTHERS:
+            partial = _beside(path)
+            try:
+                if _OTHERS[path.suffix](path, partial, customer_ids):
+                    shutil.copymode(path, partial)
+                    os.replace(partial, path)
+            finally:
+                partial.unlink(missing_ok=True)
 
 
 def _rid_mirror(shop: Shop, keys: Collection[int]) -> None:
@@ -151,6 +166,53 @@ def _write_rows(path: Path, header: list[str], rows: list[list[str]]) -> None:
     with partial.open("w", encoding="utf-8", newline="") as rejected:
         csv.writer(rejected).writerows([header, *rows])
     os.replace(partial, path)
+
+
+def _others_of_csv(path: Path, to: Path, customer_ids: set[str]) -> bool:
+    """Write the rows of others; whether there were any besides."""
+    dropped = False
+    with path.open(encoding="utf-8", newline="") as exported, to.open("w", encoding="utf-8", newline="") as kept:
+        rows, written = csv.reader(exported), csv.writer(kept, lineterminator="\n")
+        header = next(rows, [])
+        if "customer_id" not in header:
+            return False
+        place = header.index("customer_id")
+        written.writerow(header)
+        for row in rows:
+            theirs = row[place] in customer_ids
+            dropped |= theirs
+            if not theirs:
+                written.writerow(row)
+    return dropped
+
+
+def _others_of_ndjson(path: Path, to: Path, customer_ids: set[str]) -> bool:
+    dropped = False
+    with path.open(encoding="utf-8", newline="") as exported, to.open("w", encoding="utf-8", newline="") as kept:
+        for line in exported:
+            theirs = str(json.loads(line).get("customer_id")) in customer_ids
+            dropped |= theirs
+            if not theirs:
+                kept.write(line)
+    return dropped
+
+
+def _others_of_parquet(path: Path, to: Path, customer_ids: set[str]) -> bool:
+    if "customer_id" not in pq.read_schema(path).names:
+        return False
+    table = pq.read_table(path, partitioning=None)
+    theirs = pc.is_in(table.column("customer_id").cast(pa.string()), pa.array(sorted(customer_ids), pa.string()))
+    if not pc.any(theirs).as_py():
+        return False
+    pq.write_table(table.filter(pc.invert(theirs)), to)
+    return True
+
+
+_OTHERS: dict[str, Callable[[Path, Path, set[str]], bool]] = {
+    ".csv": _others_of_csv,
+    ".ndjson": _others_of_ndjson,
+    ".parquet": _others_of_parquet,
+}
 
 
 def _beside(path: Path) -> Path:

@@ -23,6 +23,7 @@ AHEAD = timedelta(minutes=5)
 SLICE = 5_000
 # Contact on these channels needs a consent; in the store and on the web site nobody is written to.
 CHANNELS = ("email", "sms", "phone", "post", "app", "social")
+OPEN_CHANNELS = ("store", "web", "device")
 # More than this at once, and reading every statement is quicker than asking for each customer.
 MANY = 5_000
 # Of two statements of one moment the stricter one holds.

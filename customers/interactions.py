@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import sqlalchemy as sa
 
-from customers import database, vault
+from customers import database, ids, vault
 from customers.instants import from_micros, micros
 from customers.schema import interactions, offers, person_keys
 from customers.shop import Shop
@@ -73,15 +73,18 @@ def redemptions(shop: Shop, as_of: datetime | None = None, *, keys: Collection[i
     query = sa.select(said.source, said.interaction_id, said.customer_key, said.offer_id, said.happened_at).where(
         said.kind == "redeemed", said.offer_id.is_not(None)
     )
+    queries = [query] if keys is None else [query.where(said.customer_key.in_(c)) for c in database.chunks(keys, 5_000)]
+    offered = sa.select(offers.c.offer_id, offers.c.source, offers.c.offer_key)
     with database.reading(shop) as connection:
-        chunks = [query] if keys is None else [query.where(said.customer_key.in_(c)) for c in database.chunks(keys, 5_000)]
         redeemed = pd.DataFrame(
-            [row for each in chunks for row in connection.execute(_before(each, as_of)).tuples()],
+            [row for each in queries for row in connection.execute(_before(each, as_of)).tuples()],
             columns=["source", "interaction_id", "customer_key", "offer_id", "redeemed_at"],
         )
+        named = redeemed["offer_id"].unique().tolist()
+        if len(named) <= ids.MANY:  # of one customer a few, and a shop may have thousands
+            offered = offered.where(offers.c.offer_id.in_(named))
         known = pd.DataFrame(
-            connection.execute(sa.select(offers.c.offer_id, offers.c.source, offers.c.offer_key)).tuples().all(),
-            columns=["offer_id", "offered_by", "offer_key"],
+            connection.execute(offered).tuples().all(), columns=["offer_id", "offered_by", "offer_key"]
         )
     pairs = redeemed.merge(known, on="offer_id")
     own = pairs["source"] == pairs["offered_by"]
@@ -90,9 +93,12 @@ def redemptions(shop: Shop, as_of: datetime | None = None, *, keys: Collection[i
     return _timed(frame.reset_index(drop=True), "redeemed_at")
 
 
-def open_complaints(shop: Shop) -> dict[int, int]:
-    """How many complaints of each customer nobody has answered yet; customers without one are left out."""
-    query = sa.select(interactions.c.customer_key, sa.func.count()).where(UNANSWERED)
+def open_complaints(shop: Shop, as_of: datetime | None = None) -> dict[int, int]:
+    """How many complaints of each customer nobody has answered yet, of those known before a moment, if one is given.
+
+    Customers without one are left out. When a complaint was answered is not kept: one that is by now is not open.
+    """
+    query = _before(sa.select(interactions.c.customer_key, sa.func.count()).where(UNANSWERED), as_of)
     with database.reading(shop) as connection:
         return dict(connection.execute(query.group_by(interactions.c.customer_key)).tuples().all())
 

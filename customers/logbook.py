@@ -20,6 +20,8 @@ from customers.sources.files import Records, quoted
 WORDS = ("owner", "campaign_id", "offer_id", "product_id", "attribution_token")
 PLAIN = ("happened_at", "channel", "kind", "status", *WORDS, "rating")
 COLUMNS = ("interaction_id", "customer_id", *PLAIN, "text")
+# What makes it this interaction and no other.
+FACTS = ("kind", "happened_at", "customer_key", "campaign_id", "offer_id")
 SHOWN = tuple(name for name in COLUMNS if name not in ("owner", "text", "attribution_token"))
 UNKNOWN = "customer_id is unknown; load customers or sales first"
 SLICE = 5_000
@@ -88,7 +90,10 @@ class _Desk:
         self.touched: set[int] = set()
 
     def keep(self, connection: sa.Connection, rows: list[dict[str, Any]]) -> Counts:
-        """Keep a slice in one transaction; what was known before keeps the time at which it was."""
+        """Keep a slice in one transaction; what was known before keeps the time at which it was.
+
+        Unless it is another fact now: the old row is replaced, and no earlier moment may see what was not said then.
+        """
         keys = enrolment.keys_of(connection, self.source, list({row["customer_id"] for row in rows}))
         before = self._before(connection, [row["interaction_id"] for row in rows])
         # Somebody who was erased since this load began is as unknown as before it.
@@ -131,21 +136,20 @@ class _Desk:
         wrapped = self._wrapped(connection, {now["customer_key"] for now in changed.values() if now["said"]})
         rows = {name: self._row(now, wrapped) for name, now in changed.items()}
         arrived, looked = micros(clock.arrival(self.shop)), nights.last_looked_micros(connection)
-        fresh = (
-            (
-                self.source,
-                name,
-                arrived if looked and row["happened_at"] < looked else row["happened_at"],
-                *row.values(),
-            )
+        known_at = {
+            name: arrived if looked and row["happened_at"] < looked else row["happened_at"]
             for name, row in rows.items()
-            if name not in before
+            if name not in before or any(row[fact] != before[name][fact] for fact in FACTS)
+        }
+        fresh = (
+            (self.source, name, known_at[name], *row.values()) for name, row in rows.items() if name not in before
         )
         names = ["source", "interaction_id", "known_at", *next(iter(rows.values()))]
         database.insert_many(connection, interactions, names, fresh)
         for name in rows.keys() & before.keys():
             this_one = (interactions.c.source == self.source) & (interactions.c.interaction_id == name)
-            connection.execute(interactions.update().where(this_one).values(rows[name]))
+            again = {"known_at": known_at[name]} if name in known_at else {}
+            connection.execute(interactions.update().where(this_one).values(rows[name] | again))
         transactions.mark(connection, {MIRROR_MARK})
 
     def _row(self, now: dict[str, Any], wrapped: dict[int, bytes]) -> dict[str, Any]:

@@ -14,13 +14,13 @@ import sqlalchemy as sa
 from customers import catalogue, checks, database, ids, money, transactions
 from customers.checks import Check
 from customers.instants import micros
+from customers.interactions import CHANNELS
 from customers.kinds import Counts, Kind, Writer
 from customers.schema import ledger_months, offer_categories, offer_products, offers, products
 from customers.shop import Shop
 from customers.sources.files import Records
 
 KINDS = ("coupon", "discount", "points", "bundle", "gift")
-CHANNELS = ("email", "sms", "phone", "store", "web", "app", "post", "social", "device")
 WORDS = ("campaign_id", "name", "segment")
 # What an offer says besides what it is for, as it is kept.
 KEPT = (
@@ -99,7 +99,7 @@ def _edited(shop: Shop, _edition: tuple[int, int]) -> Book:
         rows = connection.execute(offers.select().order_by(offers.c.offer_key)).mappings().all()
         covers = _covers(connection)
         guarded = connection.execute(sa.select(products.c.product_key).where(products.c.sensitive)).scalars().all()
-    frame = _framed(pd.DataFrame(rows, columns=[column.name for column in offers.columns]))
+    frame = _framed(pd.DataFrame(rows, columns=[column.name for column in offers.columns]), shop.currency)
     frame["sensitive"] = frame["offer_key"].isin(covers.loc[covers["product_key"].isin(guarded), "offer_key"])
     return Book(frame.reindex(columns=list(BOOK)).astype(BOOK), covers)
 
@@ -133,11 +133,13 @@ def _covers(connection: sa.Connection) -> pd.DataFrame:
     return pd.DataFrame({"offer_key": keys[0], "product_key": keys[1]})
 
 
-def _framed(frame: pd.DataFrame) -> pd.DataFrame:
-    units = frame["currency"].map(lambda code: float(10 ** money.EXPONENTS[code])).astype("float64")
+def _framed(frame: pd.DataFrame, currency: str) -> pd.DataFrame:
+    """Money of another currency is not known in the shop's own, as in the lines: nothing weighs yen against dollars."""
+    own, unit = frame["currency"] == currency, float(10 ** money.EXPONENTS[currency])
     return frame.assign(
-        min_spend=frame["min_spend_minor"].astype("float64") / units,
-        budget=frame["budget_minor"].astype("float64") / units,
+        value=frame["value"].astype("float64").where(own | (frame["value_kind"] != "amount")),
+        min_spend=frame["min_spend_minor"].astype("float64").where(own) / unit,
+        budget=frame["budget_minor"].astype("float64").where(own) / unit,
         channels=[json.loads(listed) for listed in frame["channels"]],
         starts_at=pd.to_datetime(frame["starts_at"].astype("int64"), unit="us", utc=True),
         ends_at=pd.to_datetime(frame["ends_at"].astype("int64"), unit="us", utc=True),

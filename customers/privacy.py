@@ -63,6 +63,7 @@ def erase(shop: Shop, customer_id: str) -> Erased | None:
     named = _named(shop, key)
     # Before and after: if this is cut short it can be asked for again, and a load may have gone on meanwhile.
     anonymity.of_rejects(shop, _as_written(named))
+    anonymity.of_exports(shop, _as_written(named))
     with database.writing(shop) as connection:
         before = anonymity.settled(connection)
         erased = _erase(connection, shop, key)
@@ -70,6 +71,7 @@ def erase(shop: Shop, customer_id: str) -> Erased | None:
             month: number + 1 for month, number in (before.items() - anonymity.settled(connection).items())
         }
     anonymity.of_rejects(shop, _as_written(named))
+    anonymity.of_exports(shop, _as_written(named))
     anonymity.of_mirror(shop, {key}, true_but_for_us)
     database.wipe(shop)
     return erased

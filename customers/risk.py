@@ -8,7 +8,7 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 
-from customers import clock, consent, interactions, mirror, money, offers
+from customers import catalogue, clock, consent, interactions, mirror, money, offers, validity
 from customers.frames import answers, named
 from customers.instants import micros
 from customers.shop import Shop, ShopError
@@ -31,8 +31,6 @@ AT_RISK = {
 
 # Whoever is in one of these bands may still be kept; the lapsed have left, the low ones have not.
 BANDS = ("high", "medium")
-# Nobody has to be written to where they come by themselves.
-OPEN_CHANNELS = ("store", "web", "device")
 
 
 def at_risk(
@@ -61,7 +59,6 @@ def at_risk(
     churn = churn.sort_values(["value", "customer_key"], ascending=[False, True], kind="stable")[:n]
     keys = churn["customer_key"]
     visits = _visits(shop, churn)
-    contactable = consent.channels(shop, keys)
     frame = pd.DataFrame(
         {
             **churn[["customer_key", "as_of", "churn_band", "value_at_risk"]],
@@ -69,10 +66,10 @@ def at_risk(
             "last_purchase_at": keys.map(visits["last_purchase_at"]),
             "expected_next_purchase_at": keys.map(_awaited(shop, as_of, live)),
             "days_overdue": keys.map(visits["days_overdue"]),
-            "open_complaints": keys.map(interactions.open_complaints(shop)).fillna(0),
+            "open_complaints": keys.map(interactions.open_complaints(shop, as_of)).fillna(0),
             "reasons": [answer.get("reasons", []) for answer in churn["answer"]],
-            "suggested_offer_id": keys.map(_suggested(shop, contactable, as_of, live)),
-            "contactable": keys.map(contactable),
+            "suggested_offer_id": keys.map(_suggested(shop, keys, as_of, live)),
+            "contactable": keys.map(consent.channels(shop, keys)),
         }
     )
     return named(shop, frame, AT_RISK)
@@ -100,77 +97,92 @@ def _awaited(shop: Shop, as_of: datetime | None, live: bool) -> dict[int, dateti
     return awaited
 
 
-def _suggested(shop: Shop, contactable: dict[int, list[str]], as_of: datetime | None, live: bool) -> dict[int, str]:
+def _suggested(shop: Shop, keys: pd.Series, as_of: datetime | None, live: bool) -> dict[int, str]:
     """The best of the offers that a model found for each customer which may still be made to them."""
     said = answers(shop, "offers", as_of, live=live)
-    said = said[said["customer_key"].isin(contactable.keys())]
-    book = offers.book(shop, at=as_of or clock.now(shop)).offers
-    channels = dict(zip(book["offer_key"], map(set, book["channels"]), strict=True))
-    guarded = set(book.loc[book["sensitive"], "offer_key"])
-    sees = consent.allowed(shop, said["customer_key"], "profiling_sensitive") if guarded else set()
-    redemptions = interactions.redemptions(shop, as_of)
-    redeemed = set(zip(redemptions["customer_key"], redemptions["offer_key"], strict=True))
-    best = {}
-    for key, answer in zip(said["customer_key"], said["answer"], strict=True):
-        reach = {*contactable[key], *OPEN_CHANNELS}
-        for offer, *_ in answer.get("items") or []:
-            running = offer in channels and (not channels[offer] or channels[offer] & reach)
-            if running and (offer not in guarded or key in sees) and (key, offer) not in redeemed:
-                best[key] = offer
-                break
-    names = offers.ids_of(shop, set(best.values()))
-    return {key: names[offer] for key, offer in best.items()}
+    said = said[said["customer_key"].isin(keys)]
+    found = pd.DataFrame(
+        [
+            (key, offer)
+            for key, answer in zip(said["customer_key"], said["answer"], strict=True)
+            for offer, *_ in answer.get("items") or []
+        ],
+        columns=["customer_key", "offer_key"],
+    )
+    best = found[validity.may_be_made(shop, found, as_of=as_of)].drop_duplicates("customer_key")
+    return dict(zip(best["customer_key"], best["offer_key"].map(offers.ids_of(shop, best["offer_key"])), strict=True))
 
 
 def _visits(shop: Shop, churn: pd.DataFrame) -> pd.DataFrame:
     """Last purchase before the moment of each row, and by how many days the usual gap is exceeded.
 
-    From the mirror; of whom something was told since the night, from the ledger itself.
+    Of whom has not allowed it, what they bought of sensitive products is not looked at.
     """
+    guarded = frozenset(catalogue.sensitive(shop)[0])
+    visits = _seen(shop, churn, guarded)
+    if not guarded:
+        return visits
+    sees = list(consent.allowed(shop, churn["customer_key"], "profiling_sensitive"))
+    whole = _seen(shop, churn[churn["customer_key"].isin(sees)], frozenset())
+    return pd.concat([visits[~visits.index.isin(sees)], whole[whole.index.isin(sees)]])
+
+
+def _seen(shop: Shop, churn: pd.DataFrame, guarded: frozenset[int]) -> pd.DataFrame:
+    """From the mirror; of whom something was told since the night, from the ledger itself."""
     night = churn.attrs.get("as_of")
     files = sorted((shop.home / "ledger").glob("month=*/part.parquet"))
-    visits = _mirrored(shop, night, tuple((str(file), file.stat().st_mtime_ns) for file in files))
+    visits = _mirrored(shop, night, tuple((str(file), file.stat().st_mtime_ns) for file in files), guarded)
     told = churn.loc[churn["as_of"] != night, ["customer_key", "as_of"]]
     if told.empty:
         return visits
-    return pd.concat([visits[~visits.index.isin(told["customer_key"])], _told(shop, told)])
+    return pd.concat([visits[~visits.index.isin(told["customer_key"])], _told(shop, told, guarded)])
 
 
-@lru_cache(maxsize=2)
-def _mirrored(shop: Shop, night: datetime | None, files: tuple[tuple[str, int], ...]) -> pd.DataFrame:
+@lru_cache(maxsize=4)
+def _mirrored(
+    shop: Shop, night: datetime | None, files: tuple[tuple[str, int], ...], guarded: frozenset[int]
+) -> pd.DataFrame:
     """Of everybody in these files as of a night; they are read again only when they are new."""
     if night is None or not files:
         return pd.DataFrame({"last_purchase_at": pd.to_datetime([], utc=True), "days_overdue": []})
     listed = ", ".join(literal(file) for file, _ in files)
     with duckdb.connect() as connection:
-        connection.execute("set timezone = 'UTC'")
         connection.execute(f"create view lines as from read_parquet([{listed}])")
         connection.execute(f"create view moments as select distinct customer_key, {micros(night)} as at_us from lines")
-        return connection.execute(_overdue(shop)).df().set_index("customer_key")
+        return _overdue(shop, connection, guarded)
 
 
-def _told(shop: Shop, told: pd.DataFrame) -> pd.DataFrame:
+def _told(shop: Shop, told: pd.DataFrame, guarded: frozenset[int]) -> pd.DataFrame:
     """Of these customers, each as of their own moment."""
     moments = {"customer_key": told["customer_key"], "at_us": told["as_of"].map(micros)}
     with duckdb.connect() as connection:
-        connection.execute("set timezone = 'UTC'")
         connection.register("lines", mirror.lines_of(shop, told["customer_key"].tolist()))
         connection.register("moments", pa.table({name: pa.array(column) for name, column in moments.items()}))
-        return connection.execute(_overdue(shop)).df().set_index("customer_key")
+        return _overdue(shop, connection, guarded)
 
 
-def _overdue(shop: Shop) -> str:
-    """Over `lines` in the mirror's columns, as of `moments` (customer_key, at_us)."""
+def _overdue(shop: Shop, connection: duckdb.DuckDBPyConnection, guarded: frozenset[int]) -> pd.DataFrame:
+    """Over `lines` in the mirror's columns, as of `moments` (customer_key, at_us); the guarded products left out.
+
+    A purchase day is what it is to the models: more was paid on it than given back, or a sale has no known amount.
+    """
     zone = literal(shop.timezone)
-    return f"""
+    connection.execute("set timezone = 'UTC'")
+    connection.register("guarded", pa.table({"product_key": pa.array(sorted(guarded), pa.int64())}))
+    query = f"""
         with days as (
-          select l.customer_key, cast(timezone({zone}, l.sold_at) as date) as day, max(l.sold_at) as last_at,
+          select l.customer_key, cast(timezone({zone}, l.sold_at) as date) as day,
+                 max(l.sold_at) filter (l.kind = 'sale') as last_at,
                  any_value(cast(timezone({zone}, make_timestamptz(m.at_us)) as date)) as today
           from lines l join moments m using (customer_key)
-          where l.kind = 'sale' and epoch_us(l.sold_at) < m.at_us and epoch_us(l.known_at) < m.at_us
+          where epoch_us(l.sold_at) < m.at_us and epoch_us(l.known_at) < m.at_us
             and (l.superseded_at is null or epoch_us(l.superseded_at) >= m.at_us)
-          group by all),
+            and l.product_key not in (select product_key from guarded)
+          group by all
+          having round(10000 * sum(case when l.kind = 'sale' then l.amount else -abs(l.amount) end)) > 0
+              or bool_or(l.kind = 'sale' and l.amount is null)),
         gaps as (select *, day - lag(day) over (partition by customer_key order by day) as gap from days)
         select customer_key, max(last_at) as last_purchase_at,
                case when count(gap) > 0 then greatest(0, any_value(today) - max(day) - median(gap)) end as days_overdue
         from gaps group by customer_key"""
+    return connection.execute(query).df().set_index("customer_key")

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 
-from customers import catalogue, clock, database, money
+from customers import catalogue, clock, database, money, validity
 from customers import offers as catalogue_of_offers
 from customers import scores as ledger_of_scores
 from customers.frames import answers, discreet, named
@@ -147,7 +147,7 @@ def recommendations(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFram
 
 
 def offers(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
-    """A row a customer and offer, the likeliest to be redeemed first."""
+    """A row a customer and offer that may still be made to them, the likeliest to be redeemed first."""
     said = answers(shop, "offers", as_of)
     rows = [
         (key, *item)
@@ -155,9 +155,8 @@ def offers(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
         for item in answer.get("items") or []
     ]
     frame = pd.DataFrame(rows, columns=["customer_key", "offer_key", "score", "expected_gain", "reason"])
+    frame = frame[validity.may_be_made(shop, frame, as_of=as_of)]
     book = catalogue_of_offers.book(shop).offers.set_index("offer_key")
-    frame = frame[frame["offer_key"].isin(book.index)]
-    frame = discreet(shop, frame, frame["offer_key"].isin(book.index[book["sensitive"]]))
     about = book.rename(columns={"ends_at": "expires_at"})[["campaign_id", "expires_at"]]
     frame = frame.merge(about, left_on="offer_key", right_index=True)
     frame["offer_id"] = frame["offer_key"].map(catalogue_of_offers.ids_of(shop, frame["offer_key"].unique()))

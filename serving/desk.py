@@ -25,7 +25,7 @@ from customers.shop import Shop
 from features import store
 from models import bundle
 from models.bundle import Champion
-from serving import details, goods, rfm, writeback
+from serving import details, rfm, stall, writeback
 from serving.problems import Problem
 
 MODELS = ("recommender", "offers", "churn", "timing", "restock", "value")
@@ -95,9 +95,9 @@ class Desk:
         """Write down what a champion said of the customers of a frame, before anybody hears it."""
         writeback.afresh(self.shop, champion, frame, rows)
 
-    def goods(self) -> goods.Goods:
+    def goods(self) -> stall.Stall:
         """What there is to sell and to offer now."""
-        return goods.of(self.shop)
+        return stall.of(self.shop)
 
     def baskets(self, keys: Sequence[int]) -> NDArray[np.float64]:
         """What the usual basket of each of these customers is worth; NaN where unknown."""

@@ -89,7 +89,8 @@ class Standing:
 
     `channels`: those on which each may be contacted. `sensitive`: whether their sensitive purchases may be looked
     at. `basket`: the value of their usual basket, NaN where unknown. `received` and `redeemed`: pairs of rows and
-    campaign ids, and of rows and offer keys: two sources may call different offers alike. `segments`: the rows in each segment that the shop knows.
+    campaign ids, and of rows and offer keys: two sources may call different offers alike. `segments`: the rows in
+    each segment that the shop knows.
     """
 
     channels: Sequence[Collection[str]]

@@ -11,7 +11,7 @@ import pandas as pd
 from customers import consent
 from features import needs as families
 from models.bundle import Champion
-from serving import details, goods, offering, restocking, scorer, spending
+from serving import details, offering, restocking, scorer, spending, stall
 from serving.desk import NOBODY, Desk, Seen
 
 
@@ -126,8 +126,8 @@ def offers(
         baskets = np.concatenate([usual, np.full(len(everybody) - len(keys), np.nan)])
     occasion = offering.Occasion(
         stock,
-        goods.on_the_table(desk.shop, stock),
-        goods.prices(desk.features.folder),
+        stall.on_the_table(desk.shop, stock),
+        stall.prices(desk.features.folder),
         desk.now(),
         desk.shop.currency,
     )

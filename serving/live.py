@@ -43,7 +43,7 @@ def catch_up(desk: Desk, keys: Collection[int] | None = None) -> bool:
     except Exception as error:
         log.error("features lag behind the books: %s", problems.whereabouts(error))
         return False
-    return behind.isdisjoint(behind if keys is None else keys)
+    return not (behind if keys is None else behind & set(keys))
 
 
 def overtaken(desk: Desk, as_of: datetime) -> list[int]:

@@ -20,15 +20,15 @@ from features import appeal
 from models.base import Model
 from serving import eligibility, scorer, words
 from serving.eligibility import Codes, Standing, Table
-from serving.goods import Goods
 from serving.scorer import Floats
+from serving.stall import Stall
 
 
 @dataclass(frozen=True)
 class Occasion:
     """What there is to offer, as it lies on the table, what it went for, and when it is."""
 
-    goods: Goods
+    stall: Stall
     table: Table
     prices: pd.DataFrame
     now: datetime
@@ -121,7 +121,7 @@ def _pairs(occasion: Occasion, figures: pd.DataFrame, cells: pd.DataFrame) -> tu
     wanted = cells[["customer_key", "offer_key"]].take(sure).reset_index(drop=True)
     wanted["as_of"] = moments.take(cells["row"].to_numpy(np.int64)[sure]).reset_index(drop=True)
     asked = figures.assign(as_of=moments)[known].reset_index(drop=True)
-    book = occasion.goods.book
+    book = occasion.stall.book
     return sure, appeal.pairs(asked, wanted, book.covers, book.offers, occasion.prices)
 
 

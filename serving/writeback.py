@@ -17,7 +17,7 @@ from features import needs
 from features.store import Store
 from models.base import Model
 from models.bundle import Champion
-from serving import details, goods, offering, restocking, rfm, scorer, spending
+from serving import details, offering, restocking, rfm, scorer, spending, stall
 from serving.details import Row
 
 #: The view whose rows say who has figures for a model.
@@ -156,8 +156,8 @@ class _Night:
         stock = self._goods.running(self.as_of)
         occasion = offering.Occasion(
             stock,
-            goods.on_the_table(self.shop, stock, before=self.as_of),
-            goods.prices(self.features.folder),
+            stall.on_the_table(self.shop, stock, before=self.as_of),
+            stall.prices(self.features.folder),
             self.as_of,
             self.shop.currency,
         )
@@ -167,7 +167,7 @@ class _Night:
             offered = offering.offer(self.models["offers"], occasion, figures, known)
             yield list(details.of_offers(figures, offered.ranked, self._fallback("offers", figures)))
 
-    def _baskets(self, keys: list[int], stock: goods.Goods) -> scorer.Floats | None:
+    def _baskets(self, keys: list[int], stock: stall.Stall) -> scorer.Floats | None:
         """What their usual baskets are worth, where an offer asks for a least spend."""
         if not stock.book.offers["min_spend"].notna().any():
             return None
@@ -182,8 +182,8 @@ class _Night:
         return consent.allowed(self.shop, frame["customer_key"], "profiling_sensitive")
 
     @cached_property
-    def _goods(self) -> goods.Goods:
-        return goods.of(self.shop)
+    def _goods(self) -> stall.Stall:
+        return stall.of(self.shop)
 
     @cached_property
     def _drift(self) -> tuple[pd.DataFrame, scorer.Drift]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import compress
 from typing import Any
 
-from customers import catalogue, clock, consent, scores
+import pandas as pd
+
+from customers import catalogue, clock, consent, scores, validity
 from customers.scores import Score
 from serving import asked, details, spending
 from serving.desk import Desk
@@ -49,19 +52,19 @@ def _products(here: Desk, score: Score) -> dict[str, Any]:
 
 
 def _offers(here: Desk, score: Score) -> dict[str, Any]:
-    """Those of the kept offers that run still."""
-    now, currency = here.now(), here.shop.currency
-    running = here.goods().running(now).book.offers.set_index("offer_key")
-    hidden = _hidden(here, score.customer_key, frozenset(running.index[running["sensitive"]]))
-    kept = [item for item in score.detail["items"] if item[0] in running.index and item[0] not in hidden][:SHOWN]
+    """Those of the kept offers that may still be made."""
+    currency, book = here.shop.currency, here.goods().book.offers.set_index("offer_key")
+    said = [item for item in score.detail["items"] if item[0] in book.index]
+    found = pd.DataFrame({"customer_key": score.customer_key, "offer_key": [key for key, *_ in said]})
+    kept = list(compress(said, validity.may_be_made(here.shop, found)))[:SHOWN]
     items = [
         {
             "rank": rank,
-            "offer_id": running.at[key, "called"],
+            "offer_id": book.at[key, "called"],
             "score": chance,
             "expected_gain": None if gain is None else spending.text(gain, currency),
             "reason": reason,
-            "expires_at": asked.moment(running.at[key, "ends_at"]),
+            "expires_at": asked.moment(book.at[key, "ends_at"]),
         }
         for rank, (key, chance, gain, reason) in enumerate(kept, start=1)
     ]

@@ -1,13 +1,11 @@
 """The command as a person or a program meets it: one answer on stdout, and an exit code that means something."""
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 Till = Callable[..., Path]
@@ -80,21 +78,3 @@ def test_a_key_is_shown_once(home: Path) -> None:
     assert answer.returncode == 0
     assert len(answer.stdout.strip()) > 30
     assert regulars(home, "keys", "add", "king").returncode == 1
-
-
-def test_whoever_asks_is_shown_everything_and_then_forgotten(first_night: tuple[Path, dict], tmp_path: Path) -> None:
-    home = Path(shutil.copytree(first_night[0], tmp_path / "home"))
-    shown = json.loads(regulars(home, "customer", "export", "c002", "--json").stdout)
-    assert shown["profile"]["given_name"] == "Zoë"
-    assert shown["features"]["recency_days"] >= 0
-    assert regulars(home, "customer", "erase", "c002", "--yes").returncode == 0
-    answer = regulars(home, "customer", "export", "c002")
-    assert answer.returncode == 1
-    assert "no customer has that id" in answer.stderr
-    assert "c002" not in pd.read_csv(exported(home, tmp_path))["customer_id"].tolist()
-
-
-def exported(home: Path, folder: Path) -> Path:
-    path = folder / "scores.csv"
-    assert regulars(home, "export", "scores", "--out", str(path)).returncode == 0
-    return path

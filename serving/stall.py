@@ -1,4 +1,4 @@
-"""Goods: what there is to sell and to offer now, read once, and again only when something of it has changed."""
+"""Stall: what there is to sell and to offer now, read once, and again only when something of it has changed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from serving.eligibility import Table
 
 
 @dataclass(frozen=True, slots=True)
-class Goods:
+class Stall:
     """The book of offers, the products that nobody can have now, and those that not everybody may be shown."""
 
     book: offers.Book
@@ -26,7 +26,7 @@ class Goods:
     #: All of whose products are sensitive; of any other, what is known comes from the products that are not.
     sensitive_categories: frozenset[str]
 
-    def running(self, now: datetime) -> Goods:
+    def running(self, now: datetime) -> Stall:
         """The same, with the offers alone that can be used at this moment."""
         offers_, covers = self.book.offers, self.book.covers
         offers_ = offers_[(offers_["starts_at"] <= now) & (offers_["ends_at"] > now)].reset_index(drop=True)
@@ -35,28 +35,28 @@ class Goods:
         return replace(self, book=offers.Book(offers_, covers), table=table)
 
 
-def of(shop: Shop) -> Goods:
+def of(shop: Shop) -> Stall:
     """What there is now."""
     return _read(shop, offers.edition(shop))
 
 
 @lru_cache(maxsize=4)
-def _read(shop: Shop, _edition: tuple[int, ...]) -> Goods:
+def _read(shop: Shop, _edition: tuple[int, ...]) -> Stall:
     guarded, categories = catalogue.sensitive(shop)
     book, sold_out = offers.book(shop), frozenset(catalogue.sold_out(shop))
     book.offers["called"] = book.offers["offer_key"].map(offers.ids_of(shop, book.offers["offer_key"]))
     table = eligibility.lay_out(book.offers, book.covers, sold_out=sold_out)
-    return Goods(book, table, sold_out, frozenset(guarded), frozenset(categories))
+    return Stall(book, table, sold_out, frozenset(guarded), frozenset(categories))
 
 
-def on_the_table(shop: Shop, goods: Goods, *, before: datetime | None = None) -> Table:
+def on_the_table(shop: Shop, stall: Stall, *, before: datetime | None = None) -> Table:
     """The offers and what holds for each now, or held before a moment.
 
     Who redeemed them is asked only where one has a budget to spend.
     """
-    if not goods.table.offers["budget"].notna().any():
-        return goods.table
-    return eligibility.paid_out(goods.table, interactions.redemptions(shop, before)["offer_key"].value_counts())
+    if not stall.table.offers["budget"].notna().any():
+        return stall.table
+    return eligibility.paid_out(stall.table, interactions.redemptions(shop, before)["offer_key"].value_counts())
 
 
 def prices(features: Path) -> pd.DataFrame:

@@ -1,0 +1,26 @@
+"""The steps of a day, as the command and the clock take them."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from customers import shop as shops
+from pipelines import steps
+from pipelines.failures import NothingToDo
+
+
+def test_whoever_asks_is_shown_everything_and_then_forgotten(first_night: tuple[Path, dict], tmp_path: Path) -> None:
+    shop = shops.open(Path(shutil.copytree(first_night[0], tmp_path / "home")))
+    shown = steps.hand_over(shop, "c002")
+    assert shown["profile"]["given_name"] == "Zoë"
+    assert shown["features"]["recency_days"] >= 0
+    assert steps.erase(shop, "c002")["lines"] == sum(len(order["lines"]) for order in shown["orders"])
+    with pytest.raises(NothingToDo, match="no customer has that id"):
+        steps.hand_over(shop, "c002")
+    for table in ("scores", "recommendations", "restock", "customers"):
+        assert "c002" not in set(steps.table(shop, table)["customer_id"])
+
+
+def test_a_customer_without_offers_has_an_empty_list(first_night: tuple[Path, dict]) -> None:
+    assert steps.offers(shops.open(first_night[0]), ["c001", "nobody"], 5) == {"c001": [], "nobody": []}
