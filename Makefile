@@ -18,8 +18,8 @@ export OPENBLAS_NUM_THREADS := 1
 demo: $(STAMP)  ## Load a real grocer, run a night, serve on port 3000 (SERVE=no: stop before serving)
 	$(BIN)/regulars demo --port $(PORT) $(if $(filter no,$(SERVE)),--no-serve)
 
-test: $(STAMP)  ## The whole suite
-	$(BIN)/pytest
+test: $(STAMP)  ## The whole suite, a file at a time on every core
+	$(BIN)/pytest --numprocesses auto --dist loadfile
 
 lint: $(STAMP)  ## Ruff, types, and the schema's history against the tables
 	$(BIN)/ruff check .

@@ -1,12 +1,13 @@
 """A write that is sent twice gets one answer, and what was sent cannot be read from what is kept."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
 
-from customers import database, receipts
+from customers import database, receipts, vault
 from customers.instants import ONE_MICROSECOND
 from customers.receipts import Receipt
 from customers.shop import Shop
@@ -45,6 +46,30 @@ def test_of_two_at_once_the_first_answer_stands(corner_shop: Shop) -> None:
     assert receipts.finish(corner_shop, "a", 200, '{"inserted": 1}').answer == '{"inserted": 1}'
     assert receipts.finish(corner_shop, "a", 200, '{"inserted": 0}').answer == '{"inserted": 1}'
     assert receipts.begin(corner_shop, "a", ROUTE, SALE) == Receipt(200, '{"inserted": 1}')
+
+
+def test_the_second_of_two_at_once_waits_for_the_first(corner_shop: Shop) -> None:
+    """Another till's request goes on meanwhile."""
+    other = next(key for key in map(str, range(99)) if not _shares_a_lock(corner_shop, "a", key))
+    with ThreadPoolExecutor(2) as tills:
+        with receipts.held(corner_shop, "a"):
+            assert receipts.begin(corner_shop, "a", ROUTE, SALE) is None
+            second = tills.submit(_ask, corner_shop, "a")
+            assert tills.submit(_ask, corner_shop, other).result(timeout=5) is None
+            with pytest.raises(TimeoutError):
+                second.result(timeout=0.2)
+            receipts.finish(corner_shop, "a", 200, '{"inserted": 1}')
+        assert second.result(timeout=5) == Receipt(200, '{"inserted": 1}')
+
+
+def _ask(shop: Shop, key: str) -> Receipt | None:
+    with receipts.held(shop, key):
+        return receipts.begin(shop, key, ROUTE, SALE)
+
+
+def _shares_a_lock(shop: Shop, one: str, other: str) -> bool:
+    first, second = (vault.of(shop).stamp(key.encode())[0] for key in (one, other))
+    return first == second
 
 
 def test_after_two_days_a_key_is_as_good_as_new(corner_shop: Shop, rows: Rows) -> None:

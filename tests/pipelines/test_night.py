@@ -31,8 +31,9 @@ def replayed(shop: Shop) -> pd.DataFrame:
 
 
 def test_every_model_is_told_beside_its_baselines(first_night: NIGHT) -> None:
-    models = first_night[1]["models"]
-    assert set(models) == {"recommender", "churn", "timing"}
+    models = dict(first_night[1]["models"])
+    assert set(models) == {"recommender", "offers", "churn", "timing", "restock", "value"}
+    assert models.pop("offers")["fallback"], "this shop never made an offer: a plain rule stands in"
     assert set(models["churn"]["baselines"]) == {
         "baselines.RecencyChurn", "baselines.RfmLogistic", "baselines.BgNbdChurn",
     }  # fmt: skip
@@ -46,7 +47,7 @@ def test_everyone_with_a_purchase_has_one_score_a_model(first_night: NIGHT) -> N
     shop = shops.open(first_night[0])
     frame = tables.table(shop, "scores")
     assert len(frame) == 220 == frame["customer_id"].nunique()
-    assert first_night[1]["scores_written"] == 3 * 220
+    assert first_night[1]["scores_written"] == 6 * 220
 
 
 def test_churn_and_the_curve_are_one_number(first_night: NIGHT) -> None:
@@ -79,7 +80,7 @@ def test_the_same_night_again_finds_its_models(first_night: NIGHT) -> None:
     told = night.run(shop, tell=silent)
     assert {name: model["version"] for name, model in told["models"].items()} == dict.fromkeys(told["models"], "1")
     pd.testing.assert_frame_equal(tables.table(shop, "scores"), before)
-    assert len(champions.history(shop)) == 3
+    assert len(champions.history(shop)) == 6
 
 
 def test_a_version_leads_to_a_run_that_trains_the_same_again(first_night: NIGHT) -> None:

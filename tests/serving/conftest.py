@@ -298,6 +298,13 @@ def untrained(built: Path, tmp_path: Path) -> Iterator[Counter]:
 
 
 @pytest.fixture
+def unopened(built: Path, tmp_path: Path) -> Iterator[Counter]:
+    """A counter of a shop that has sales, and has not had its first night."""
+    shutil.copytree(built, tmp_path / "home", ignore=shutil.ignore_patterns("champions", "features"))
+    yield from open_counter(tmp_path / "home")
+
+
+@pytest.fixture
 def without_churn(built: Path, tmp_path: Path) -> Iterator[Counter]:
     """A counter of a shop whose churn has no champion yet."""
     shutil.copytree(built, tmp_path / "home", ignore=shutil.ignore_patterns("churn", "churn.json"))

@@ -45,14 +45,14 @@ def reason(said: dict[str, Any] | None = None, *, sold_out: set[int] | None = No
 
 
 def someone(*, channels: tuple[str, ...] = (), sees: bool = False, basket: float = np.nan, received: str | None = None,
-            redeemed: str | None = None, segments: dict[str, list[int]] | None = None) -> Standing:  # fmt: skip
+            redeemed: int | None = None, segments: dict[str, list[int]] | None = None) -> Standing:  # fmt: skip
     """One customer, and what is known of them."""
     return Standing(
         channels=[channels],
         sensitive=np.array([sees]),
         basket=np.array([basket]),
         received=pd.DataFrame([(0, received)] if received else [], columns=["row", "campaign_id"]),
-        redeemed=pd.DataFrame([(0, redeemed)] if redeemed else [], columns=["row", "offer_id"]),
+        redeemed=pd.DataFrame([(0, redeemed)] if redeemed else [], columns=["row", "offer_key"]),
         segments=segments or {},
     )
 
@@ -125,8 +125,15 @@ def test_a_least_spend_of_forty_is_out_of_reach_of_baskets_below_twenty(basket: 
 
 
 def test_an_offer_is_redeemed_once() -> None:
-    assert "redeemed it already" in reason(redeemed="o1")
-    assert reason(redeemed="o2") == ""
+    assert "redeemed it already" in reason(redeemed=1)
+    assert reason(redeemed=2) == ""
+
+
+def test_an_offer_that_another_source_calls_alike_is_another_offer() -> None:
+    two = pd.DataFrame([PLAIN, PLAIN | {"offer_key": 2, "called": "web:o1"}])
+    covers = pd.DataFrame({"offer_key": [1, 2], "product_key": BREAD})
+    verdict = eligibility.judge(eligibility.lay_out(two, covers, sold_out=set()), someone(redeemed=2), now=NOON)
+    assert [REASONS[code] for code in verdict[0]] == ["", "the customer has redeemed it already"]
 
 
 def test_a_question_may_want_one_channel() -> None:
@@ -145,7 +152,7 @@ def test_a_question_may_leave_an_offer_out() -> None:
 
 def test_what_is_not_allowed_is_said_before_what_was_done() -> None:
     """Who redeemed a sensitive offer is not told so, nor is anybody else."""
-    assert "sensitive" in reason({"sensitive": True, "audience": "received"}, redeemed="o1")
+    assert "sensitive" in reason({"sensitive": True, "audience": "received"}, redeemed=1)
 
 
 def test_many_customers_and_offers_at_once() -> None:
@@ -156,7 +163,7 @@ def test_many_customers_and_offers_at_once() -> None:
     covers = pd.DataFrame({"offer_key": [1, 2, 3], "product_key": BREAD})
     table = eligibility.lay_out(pd.DataFrame(listed), covers, sold_out=set())
     met = pd.DataFrame({"row": [0, 1, 2, 2], "campaign_id": ["k1", "k2", "k3", "unheard of"]})
-    nobody = pd.DataFrame({"row": [], "offer_id": []})
+    nobody = pd.DataFrame({"row": [], "offer_key": []})
     standing = Standing([()] * 4, np.zeros(4, bool), np.full(4, np.nan), met, nobody, {})
     verdict = eligibility.judge(table, standing, now=NOON)
     may = verdict == 0

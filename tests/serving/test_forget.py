@@ -81,6 +81,19 @@ def test_neither_a_load_nor_a_sale_nor_a_night_brings_them_back(counter: Any, ni
     assert figures(counter, key)["event_timestamp"].isna().all()
 
 
+def test_of_four_erasures_at_once_under_one_key_one_is_done_and_the_others_hear_of_it(counter: Any) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    headers = counter.key("agent") | {"Idempotency-Key": "erase-c013"}
+    with ThreadPoolExecutor(4) as many:
+        asked = [many.submit(counter.client.post, "/v1/customers/c013/erase", headers=headers) for _ in range(4)]
+        answers = [each.result() for each in asked]
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert len({answer.text for answer in answers}) == 1
+    assert sum("idempotent-replayed" in answer.headers for answer in answers) == 3
+    assert counter.client.post("/v1/customers/c013/erase", headers=headers).text == answers[0].text
+
+
 def test_who_is_unknown_cannot_be_shown_or_forgotten(counter: Any) -> None:
     for what in ("export", "erase"):
         response = counter.ask(f"/v1/customers/canary/{what}", {}, "agent")

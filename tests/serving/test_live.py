@@ -38,12 +38,19 @@ def in_danger(counter: Any, place: int = 0) -> str:
     return items[place]["customer_id"]
 
 
-def sell(counter: Any, name: str, *, order: str = "", sold_at: datetime | None = None, **said: Any) -> Any:
-    """One line over the counter, an hour before the shop's now."""
+def sell(counter: Any, name: str, **said: Any) -> Any:
+    """One line over the counter."""
+    response = counter.ask("/v1/transactions", line(counter, name, **said), "till")
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def line(counter: Any, name: str, *, order: str = "", sold_at: datetime | None = None, **said: Any) -> dict[str, Any]:
+    """What the till says of a line, sold an hour before the shop's now."""
     from customers import clock
 
     when = sold_at or clock.now(counter.shop) - timedelta(hours=1)
-    line = {
+    return {
         "order_id": order or f"till-{uuid4()}",
         "line_id": "1",
         "customer_id": name,
@@ -51,10 +58,7 @@ def sell(counter: Any, name: str, *, order: str = "", sold_at: datetime | None =
         "sold_at": when.isoformat(),
         "quantity": 1,
         "amount": "5.00",
-    }
-    response = counter.ask("/v1/transactions", line | said, "till")
-    assert response.status_code == 200, response.text
-    return response.json()
+    } | said
 
 
 def test_a_sale_lowers_churn_and_moves_the_next_purchase(counter: Any) -> None:
@@ -221,12 +225,105 @@ def test_what_a_killed_server_left_undone_the_next_one_does(counter: Any) -> Non
     name = in_danger(counter)
     before = churn(counter, name)["probability"]
     when = (clock.now(counter.shop) - timedelta(hours=1)).isoformat()
-    line = {"order_id": "left", "customer_id": name, "product_id": "p04", "sold_at": when, "quantity": 1, "amount": "5"}
-    loading.take(counter.shop, "transactions", [line])
+    sale = {"order_id": "left", "customer_id": name, "product_id": "p04", "sold_at": when, "quantity": 1, "amount": "5"}
+    loading.take(counter.shop, "transactions", [sale])
     assert len(freshness.lagging(counter.shop)) == 1
     assert live.catch_up(desk.of(counter.shop))
     assert freshness.lagging(counter.shop) == {}
     assert churn(counter, name)["probability"] < before
+
+
+def test_before_the_first_night_a_sale_waits_for_it_in_silence(unopened: Any, caplog: pytest.LogCaptureFixture) -> None:
+    from customers import freshness
+
+    sold = sell(unopened, "c000")
+    assert (sold["inserted"], sold["refreshed"]) == (1, False)
+    assert len(freshness.lagging(unopened.shop)) == 1
+    assert [record for record in caplog.records if record.name == "regulars.live"] == []
+    assert sell(unopened, "")["refreshed"]  # of nobody nothing has to be known
+
+
+def test_one_whose_figures_fail_keeps_nobody_behind(fresh: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three buy while one of them cannot be seen to; the others are, then and from the next sale on."""
+    from customers import freshness, profiles
+    from serving import desk, live
+
+    names = ["c001", "c002", "c003"]
+    keys = profiles.keys_of(fresh.shop, names)
+    refresh = live.refresh
+
+    def fails_for_one(here: Any, asked: Any) -> datetime:
+        if keys["c001"] in asked:
+            raise ValueError("nobody can work this out")
+        return refresh(here, asked)
+
+    monkeypatch.setattr(live, "refresh", fails_for_one)
+    lines = [line(fresh, name) for name in names]
+    assert not fresh.ask("/v1/transactions", lines).json()["refreshed"]
+    assert list(freshness.lagging(fresh.shop)) == [keys["c001"]]
+    assert sell(fresh, "c002")["refreshed"]
+    assert not sell(fresh, "c001")["refreshed"]
+    monkeypatch.setattr(live, "refresh", refresh)
+    assert live.catch_up(desk.of(fresh.shop))
+    assert freshness.lagging(fresh.shop) == {}
+
+
+def test_those_for_whom_it_fails_go_to_the_end_of_the_queue(fresh: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole turn in which it fails for everybody it tries: then the next turn begins with the others."""
+    from customers import freshness, profiles
+    from serving import live
+
+    names = [f"c{number:03d}" for number in range(live.IN_VAIN)]
+    broken = set(profiles.keys_of(fresh.shop, names).values())
+    refresh = live.refresh
+
+    def fails_for_them(here: Any, asked: Any) -> datetime:
+        if broken & set(asked):
+            raise ValueError("nobody can work this out")
+        return refresh(here, asked)
+
+    monkeypatch.setattr(live, "refresh", fails_for_them)
+    monkeypatch.setattr(live, "AT_ONCE", live.IN_VAIN)
+    freshness.note(fresh.shop, broken)
+    sell(fresh, "c100")
+    assert sell(fresh, "c100")["refreshed"]
+    assert set(freshness.lagging(fresh.shop)) == broken
+
+
+def test_whoever_is_ahead_of_a_night_hears_its_champions_too(fresh: Any, night: Any, make_champion: Any) -> None:
+    """The clock stands: a sale is told a moment after now, and tonight's new champion speaks of now."""
+    from customers import clock, profiles
+    from serving import desk, live
+
+    night(fresh.shop)
+    here, now = desk.of(fresh.shop), clock.now(fresh.shop)
+    assert sell(fresh, "c001")["refreshed"]
+    assert live.overtaken(here, now) == [*profiles.keys_of(fresh.shop, ["c001"]).values()]
+    make_champion(fresh.shop.home, "churn", "2", here.champion("churn").model)
+    night(fresh.shop)
+    assert told_by(fresh, "c001") == "1"
+    assert told_by(fresh, "c002") == "2"
+    assert live.retell(here, now)
+    assert told_by(fresh, "c001") == "2"
+
+
+def told_by(counter: Any, name: str) -> str:
+    """Which version of churn spoke last of a customer."""
+    return counter.read(f"/v1/customers/{name}/scores").json()["scores"]["churn"]["version"]
+
+
+def test_who_bought_what_becomes_sensitive_is_seen_to_at_once(fresh: Any) -> None:
+    """Every paper product but one: what was bought of them is looked at no more, whoever bought it."""
+    from customers import freshness
+
+    before = back(fresh, "c000")["features_as_of"]
+    paper = [{"product_id": f"p{n:02d}", "category": "paper", "sensitive": True} for n in range(3, 36, 4)]
+    assert fresh.ask("/v1/products", paper).json()["refreshed"]
+    assert moment(back(fresh, "c000")["features_as_of"]) > moment(before)
+    assert freshness.lagging(fresh.shop) == {}
+    again = back(fresh, "c000")["features_as_of"]
+    assert fresh.ask("/v1/products", [each | {"stock": 3} for each in paper]).json()["updated"] == len(paper)
+    assert back(fresh, "c000")["features_as_of"] == again
 
 
 def test_many_tills_at_once(counter: Any) -> None:

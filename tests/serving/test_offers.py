@@ -44,6 +44,7 @@ def test_offers_are_made_with_chance_gain_reason_and_end(counter: Any) -> None:
         assert datetime.fromisoformat(item["expires_at"]) > datetime.fromisoformat(result["features_as_of"])
         assert item["reason"].startswith("bought what it is for" if item["source"] == "again" else "it is for")
         assert abs(float(item["expected_gain"])) < 10
+        assert item["currency"] == "USD"
 
 
 def test_every_other_offer_is_named_with_the_reason(counter: Any) -> None:
@@ -54,6 +55,25 @@ def test_every_other_offer_is_named_with_the_reason(counter: Any) -> None:
     assert why["big-basket"] == "its minimum spend is more than twice their usual basket"
     assert result["dropped_count"] == len(why) == 3 * 4 + 2
     assert not set(why) & set(made(result))
+
+
+def test_one_customer_is_told_of_every_offer_however_many(fresh: Any) -> None:
+    """A thousand old offers beside the nineteen; of two customers, each is told of a thousand at most."""
+    old = {"starts_at": "2024-01-01", "ends_at": "2024-02-01", "categories": ["milk"]}
+    sent = fresh.ask("/v1/catalogue/offers", [old | {"offer_id": f"old-{number}"} for number in range(1_000)])
+    assert sent.json()["inserted"] == 1_000
+    result = offers(fresh, "c000")
+    assert result["dropped_count"] == len(dropped(result)) == 1_000 + 3 * 4 + 2
+    both = fresh.ask("/v1/offers", {"customer_ids": ["c000", "c001"]}).json()["results"]
+    assert [len(each["dropped"]) for each in both] == [1_000, 1_000]
+    assert both[0]["dropped_count"] == result["dropped_count"]
+
+
+@pytest.mark.parametrize(("customers", "named"), [(1, None), (2, 1_000), (20, 1_000), (40, 500), (1_000, 20)])
+def test_of_many_each_is_told_of_fewer(customers: int, named: int | None) -> None:
+    from serving import answers
+
+    assert answers.named(customers) == named
 
 
 def test_a_letter_is_for_those_who_received_it(counter: Any) -> None:
@@ -83,6 +103,48 @@ def test_a_redeemed_coupon_is_not_made_again(counter: Any) -> None:
     result = offers(counter, "c003")
     assert first not in made(result)
     assert dropped(result)[first] == "the customer has redeemed it already"
+
+
+def test_a_coupon_redeemed_elsewhere_is_not_the_coupon_of_the_same_name(fresh: Any) -> None:
+    """The web shop calls a coupon of its own as the grocer calls theirs."""
+    milk = {"offer_id": "milk-day", "starts_at": "2025-01-06", "ends_at": "2026-01-06", "categories": ["milk"]}
+    assert fresh.ask("/v1/catalogue/offers?source=web", milk).json()["inserted"] == 1
+    enrolled = {"customer_id": "zoe"}
+    assert fresh.ask("/v1/customers?source=web", enrolled).json()["inserted"] == 1
+    said = {"interaction_id": "r", "customer_id": "zoe", "happened_at": "2025-07-24T10:00:00Z", "channel": "web",
+            "kind": "redeemed", "offer_id": "milk-day"}  # fmt: skip
+    assert fresh.ask("/v1/interactions?source=web", said).json()["inserted"] == 1
+    result = offers(fresh, "zoe")
+    assert dropped(result)["web:milk-day"] == "the customer has redeemed it already"
+    assert "files:milk-day" in made(result) or "milk-day" in made(result)
+
+
+def test_a_replay_sees_no_redemption_that_came_later(fresh: Any) -> None:
+    """A budget of one euro was spent last week; the week before, the offer could still be made."""
+    from datetime import timedelta
+
+    from customers import clock
+    from serving import desk, stall
+
+    small = {"offer_id": "small", "starts_at": "2025-01-06", "ends_at": "2026-01-06", "categories": ["milk"],
+             "value": 1, "value_kind": "amount", "budget": 1}  # fmt: skip
+    assert fresh.ask("/v1/catalogue/offers", small).json()["inserted"] == 1
+    now = clock.now(fresh.shop)
+    said = {"interaction_id": "r", "customer_id": "c003", "happened_at": (now - timedelta(days=7)).isoformat(),
+            "channel": "store", "kind": "redeemed", "offer_id": "small"}  # fmt: skip
+    assert fresh.ask("/v1/interactions", said).json()["inserted"] == 1
+    goods = desk.of(fresh.shop).goods()
+    place = goods.table.ids.index("small")
+    spent = [stall.on_the_table(fresh.shop, goods, before=at).spent[place] for at in (now - timedelta(days=8), None)]
+    assert spent == [False, True]
+
+
+def test_an_offer_may_be_asked_for_on_every_channel_that_it_may_be_made_on(counter: Any) -> None:
+    from customers.offers import CHANNELS
+
+    for channel in CHANNELS:
+        assert offers(counter, "c000", channel=channel)["known"]
+    assert counter.ask("/v1/offers", {"customer_ids": ["c000"], "channel": "pigeon"}).status_code == 422
 
 
 def test_an_offer_that_is_sold_out_or_ended_goes_at_once(fresh: Any) -> None:
@@ -152,6 +214,7 @@ def test_value_is_money_over_the_horizon(counter: Any) -> None:
 def test_what_is_at_risk_is_what_may_be_lost(counter: Any) -> None:
     for entry in counter.read("/v1/at-risk?limit=10").json()["items"]:
         worth = float(only(counter.read(f"/v1/customers/{entry['customer_id']}/value"))["expected"])
+        assert entry["currency"] == "USD"
         assert float(entry["value_at_risk"]) == pytest.approx(worth * entry["churn_probability"], abs=0.005)
 
 
