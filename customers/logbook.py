@@ -141,9 +141,7 @@ class _Desk:
             for name, row in rows.items()
             if name not in before or any(row[fact] != before[name][fact] for fact in FACTS)
         }
-        fresh = (
-            (self.source, name, known_at[name], *row.values()) for name, row in rows.items() if name not in before
-        )
+        fresh = ((self.source, name, known_at[name], *row.values()) for name, row in rows.items() if name not in before)
         names = ["source", "interaction_id", "known_at", *next(iter(rows.values()))]
         database.insert_many(connection, interactions, names, fresh)
         for name in rows.keys() & before.keys():

@@ -109,8 +109,8 @@ class Store:
         with _quiet():
             known = {service.name for service in self.feast.list_feature_services()}
             rows = [self.now(service, [key]) for service in definitions.SERVICES if service in known]
-        own = [row.drop(columns=["customer_key", "event_timestamp"]).iloc[0].to_dict() for row in rows]
-        return {name: value for figures in own for name, value in figures.items()}
+        own = [row.drop(columns=["customer_key", "event_timestamp"]) for row in rows]
+        return {str(name): frame[name].iloc[0] for frame in own for name in frame}
 
     def push(self, view: str, frame: pd.DataFrame) -> None:
         """Put rows of a view (customer_key, event_timestamp and all its columns) into the online store.

@@ -2,18 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
-# Set before numpy, MLflow or BentoML are loaded: nobody is told that we run, and idle threads do not spin on the
-# cores that others need (LightGBM took six times the CPU with OpenMP's default).
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("DO_NOT_TRACK", "true")
-os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
-os.environ.setdefault("FEAST_USAGE", "False")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
+from pipelines import quiet
+
+quiet.down()
 app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -250,6 +243,15 @@ def serve(
 
     with _plainly():
         launch.serve(_shop(), port=port, workers=workers)
+
+
+@app.command()
+def clock() -> None:
+    """Run every night by itself, on Dagster's clock in the shop's time zone, until Ctrl-C."""
+    from pipelines import definitions
+
+    with _plainly():
+        definitions.start(_shop())
 
 
 @app.command()

@@ -15,11 +15,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from customers import validity
+from customers.consent import OPEN_CHANNELS
+
 Flags = NDArray[np.bool_]
 Codes = NDArray[np.int8]
 
-#: Where nobody has to be written to, nobody has to be asked.
-OPEN_CHANNELS = ("store", "web", "device")
 #: A customer who would have to spend so many times their usual basket is not helped by an offer.
 OUT_OF_REACH = 2.0
 
@@ -118,10 +119,7 @@ def lay_out(offers: pd.DataFrame, covers: pd.DataFrame, *, sold_out: Collection[
 
 def paid_out(table: Table, redeemed: pd.Series) -> Table:
     """The same table, with the budgets that are spent; `redeemed` is how often each offer key was, by anybody."""
-    offers = table.offers
-    value = offers["value"].where(offers["value_kind"] == "amount").fillna(0).to_numpy(np.float64)
-    given = offers["offer_key"].map(redeemed).fillna(0).to_numpy(np.float64) * value
-    return replace(table, spent=(given >= offers["budget"]).to_numpy(bool))
+    return replace(table, spent=validity.spent(table.offers, redeemed))
 
 
 def judge(table: Table, standing: Standing, *, now: datetime) -> Codes:

@@ -1,7 +1,7 @@
 """Interactions remember what passed between the shop and a customer, and keep what was said to themselves."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -116,11 +116,40 @@ def test_only_what_was_known_by_then_had_happened(corner_shop: Shop, anna: int, 
     assert campaigns(datetime(2017, 11, 1, 10, tzinfo=UTC)) == []
 
 
+@pytest.mark.parametrize(
+    ("news", "campaigns"),
+    [
+        ({"campaign_id": "c9"}, []),
+        ({"kind": "redeemed"}, []),
+        ({"offer_id": "7"}, []),
+        ({"happened_at": "2017-11-02T10:00Z"}, []),
+        ({"customer_id": "ben"}, []),
+        ({"status": "closed", "owner": "eve", "rating": 5, "text": "thanks"}, ["c1"]),
+    ],
+)
+def test_what_is_another_fact_now_was_not_known_before(
+    corner_shop: Shop, anna: int, news: dict[str, object], campaigns: list[str]
+) -> None:
+    """The night of the first saw that Anna received c1; what she is said to have received since, it did not see."""
+    said = {"interaction_id": "1", "customer_id": "anna", "happened_at": "2017-11-01T10:00Z", "kind": "received",
+            "campaign_id": "c1"}  # fmt: skip
+    loading.take(corner_shop, "interactions", [said])
+    night = datetime(2017, 12, 1, tzinfo=UTC)
+    nights.began(corner_shop, night)
+    assert loading.take(corner_shop, "interactions", [said | news]).updated == 1
+    seen = interactions.happened(corner_shop, ["received", "redeemed"], as_of=night)
+    assert list(seen["campaign_id"]) == campaigns
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    known = interactions.happened(corner_shop, ["received", "redeemed"], as_of=tomorrow)
+    assert list(known["campaign_id"]) == [news.get("campaign_id", "c1")]
+
+
 def test_a_complaint_is_open_until_it_is_answered(corner_shop: Shop, anna: int, hand_in: Load) -> None:
     states = ["open", "", "answered", "closed"]
     lines = "".join(f"{at},anna,2017-11-0{at},email,complaint,{said},,,\n" for at, said in enumerate(states, 1))
     hand_in(corner_shop, "interactions", HEADER + lines + "9,ben,2017-11-01,email,enquiry,open,,,\n")
     assert interactions.open_complaints(corner_shop) == {anna: 2}
+    assert interactions.open_complaints(corner_shop, datetime(2017, 11, 1, 12, tzinfo=UTC)) == {anna: 1}
 
 
 def test_a_redemption_is_of_the_offer_of_its_own_source(corner_shop: Shop, anna: int, hand_in: Load) -> None:

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
@@ -243,6 +244,55 @@ def test_files_of_rejected_rows_lose_theirs(peopled: Shop, hand_in: Load, sell: 
     later = sell(peopled, "x1,anna,bread,never,1,1\n").rejects_file
     assert later is not None
     assert "anna" not in Path(later).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("ending", ["csv", "ndjson", "parquet"])
+def test_the_tables_that_the_night_exported_lose_theirs(peopled: Shop, ending: str) -> None:
+    """However the id was written; the rows of others, and what the file looks like, stay as they were."""
+    folder = peopled.home / "exports"
+    folder.mkdir(exist_ok=True)
+    frame = pd.DataFrame(
+        {
+            "customer_id": ["anna", "ben", "files:anna", "annabel"],
+            "as_of": pd.to_datetime(["2017-12-01T00:00Z"] * 4),
+            "reasons": ["a, b", 'said "no"', "", "two\nlines"],
+        }
+    )
+    written(frame, folder / f"scores.{ending}")
+    written(frame.drop(columns="customer_id"), folder / f"totals.{ending}")
+    (folder / f"scores.{ending}").chmod(0o640)
+    totals = (folder / f"totals.{ending}").read_bytes()
+    privacy.erase(peopled, "anna")
+    expected = written(frame.iloc[[1, 3]], folder / f"expected.{ending}")
+    left = folder / f"scores.{ending}"
+    if ending == "parquet":
+        assert pd.read_parquet(left).equals(pd.read_parquet(expected))
+        assert pq.read_schema(left) == pq.read_schema(expected)
+    else:
+        assert left.read_bytes() == expected.read_bytes()
+    assert left.stat().st_mode & 0o777 == 0o640
+    assert (folder / f"totals.{ending}").read_bytes() == totals
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_an_exported_table_of_theirs_alone_keeps_its_columns(peopled: Shop) -> None:
+    (peopled.home / "exports").mkdir(exist_ok=True)
+    path = peopled.home / "exports" / "scores.csv"
+    path.write_text("customer_id,churn\nanna,0.5\n", encoding="utf-8")
+    (peopled.home / "exports" / "empty.csv").touch()
+    privacy.erase(peopled, "anna")
+    assert path.read_text(encoding="utf-8") == "customer_id,churn\n"
+
+
+def written(frame: pd.DataFrame, path: Path) -> Path:
+    """As the exports are written."""
+    if path.suffix == ".parquet":
+        frame.to_parquet(path, index=False, coerce_timestamps="us")
+    elif path.suffix == ".ndjson":
+        frame.to_json(path, orient="records", lines=True, date_format="iso", force_ascii=False)
+    else:
+        frame.to_csv(path, index=False)
+    return path
 
 
 def test_the_mirror_forgets_at_once_and_stays_so(peopled: Shop) -> None:

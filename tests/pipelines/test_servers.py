@@ -42,9 +42,10 @@ def in_earnest(
         patch.setenv("REGULARS_HOME", str(home))
         shop = grocer(home)
         told = night.run(shop, tell=silent)
-        door = {"Authorization": f"Bearer {access.add(shop, 'admin')}"}
+        key = access.add(shop, "admin")
+        door = {"Authorization": f"Bearer {key}"}
         with TestClient(Regulars.to_asgi(), raise_server_exceptions=False, headers=door) as counter:
-            yield SimpleNamespace(shop=shop, told=told, counter=counter)
+            yield SimpleNamespace(shop=shop, told=told, counter=counter, key=key)
         database.engine(shop).dispose()
 
 
@@ -94,6 +95,7 @@ def test_a_sale_changes_the_next_answer_and_is_done_once(in_earnest: SimpleNames
     counter = in_earnest.counter
     endangered = counter.get("/v1/at-risk?limit=1&band=high").json()["items"][0]["customer_id"]
     before = only(counter.get(f"/v1/customers/{endangered}/churn"))
+    awaited = only(counter.get(f"/v1/customers/{endangered}/next-purchase"))
     line = {"order_id": "till-1", "line_id": "1", "customer_id": endangered, "product_id": "p04",
             "sold_at": "2025-07-24T18:00:00", "quantity": 1, "amount": "5.00"}  # fmt: skip
     answers = [counter.post("/v1/transactions", json=line, headers={"Idempotency-Key": "till-1"}) for _ in range(2)]
@@ -101,27 +103,61 @@ def test_a_sale_changes_the_next_answer_and_is_done_once(in_earnest: SimpleNames
     assert answers[1].headers["Idempotent-Replayed"] == "true"
     after = only(counter.get(f"/v1/customers/{endangered}/churn"))
     assert after["probability"] < before["probability"]
+    assert only(counter.get(f"/v1/customers/{endangered}/next-purchase"))["p"]["28"] > awaited["p"]["28"]
     assert moment(after["features_as_of"]) > moment(before["features_as_of"])
     orders = counter.get(f"/v1/customers/{endangered}").json()["orders"]
     assert sum(order["order_id"] == "till-1" for order in orders) == 1
 
 
-def test_the_front_page_is_shown_the_profile_too(in_earnest: SimpleNamespace) -> None:
+def test_the_profile_has_what_was_recorded(in_earnest: SimpleNamespace) -> None:
     profile = in_earnest.counter.get("/v1/customers/c003").json()
     assert profile["profile"]["email"] == "c3@example.com"
     assert profile["interactions"]
     assert in_earnest.counter.get("/readyz").status_code == 200
 
 
-def test_an_erased_customer_is_gone_from_both(in_earnest: SimpleNamespace) -> None:
+@pytest.mark.parametrize(
+    ("route", "record"),
+    [
+        ("catalogue/offers", {"offer_id": "new", "starts_at": "2025-07-01", "ends_at": "2025-09-01",
+                               "product_ids": ["p01"]}),
+        ("interactions", {"interaction_id": "new", "customer_id": "c004", "happened_at": "2025-07-20T10:00:00",
+                          "channel": "phone", "kind": "complaint", "text": "面包不新鲜"}),
+        ("consents", {"customer_id": "c004", "purpose": "marketing_email", "state": "granted", "at": "2025-07-01"}),
+        ("customers", {"customer_id": "newcomer", "given_name": "李雷", "email": "lei@example.com"}),
+        ("products", {"product_id": "p99", "category": "bread", "price": "1.50"}),
+    ],
+)  # fmt: skip
+def test_a_record_is_kept_once(in_earnest: SimpleNamespace, route: str, record: dict[str, Any]) -> None:
+    answers = [in_earnest.counter.post(f"/v1/{route}", json=record).json() for _ in range(2)]
+    assert [(answer["inserted"], answer["unchanged"]) for answer in answers] == [(1, 0), (0, 1)]
+
+
+def test_the_desk_shows_the_customer(in_earnest: SimpleNamespace) -> None:
+    counter = in_earnest.counter
+    form = {"key": in_earnest.key, "to": "/customers/c003"}
+    signed = counter.post("/sign-in", data=form, headers={"Sec-Fetch-Site": "same-origin"}, follow_redirects=False)
+    assert (signed.status_code, signed.headers["location"]) == (303, "/customers/c003")
+    assert "Slipping away" in counter.get("/").text
+    assert "张伟" in counter.get("/customers/c003").text
+    counter.cookies.clear()
+
+
+def test_an_erased_customer_is_gone_from_both_and_stays_away(
+    in_earnest: SimpleNamespace, small_shop_files: Path
+) -> None:
     counter, shop = in_earnest.counter, in_earnest.shop
     key = next(iter(customer_key(shop, "c010")))
     features = store.open(shop.home / "features", shop.online_store)
     assert features.now("churn_v1", [key])["event_timestamp"].notna().all()
+    assert counter.post("/v1/customers/c010/export").json()["orders"]
     assert counter.post("/v1/customers/c010/erase").status_code == 200
     assert features.now("churn_v1", [key])["event_timestamp"].isna().all()
     assert counter.get("/v1/customers/c010").status_code == 404
     assert only(counter.get("/v1/customers/c010/churn"))["fallback"]
+    for kind in ("customers", "transactions", "interactions", "consents"):
+        steps.ingest(shop, kind, [small_shop_files / f"{kind}.csv"], source="files")
+    assert counter.get("/v1/customers/c010").status_code == 404
 
 
 def customer_key(shop: Shop, name: str) -> list[int]:

@@ -3,9 +3,12 @@
 import json
 from datetime import datetime
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from customers import loading
 
 CATEGORIES = {"bread", "milk", "fruit", "paper"}
 
@@ -175,6 +178,25 @@ def test_the_profile_shows_the_same_offers_once(counter: Any) -> None:
     assert [item["offer_id"] for item in shown["items"]] == made(said[0])
     assert [item["score"] for item in shown["items"]] == [item["score"] for item in said[0]["items"]]
     assert len(kept(counter, "c004", "offers")) == 1
+
+
+def test_the_profile_names_no_offer_that_may_not_be_made_any_more(fresh: Any, tmp_path: Path) -> None:
+    """Whatever came by the file since the night: first a coupon is redeemed, then no letter is allowed any more."""
+
+    def shown() -> list[str]:
+        return made(fresh.read("/v1/customers/c004/scores").json()["scores"]["offers"])
+
+    def hand_in(kind: str, text: str) -> None:
+        (tmp_path / f"{kind}.csv").write_text(text, encoding="utf-8")
+        loading.load(fresh.shop, kind, [tmp_path / f"{kind}.csv"])
+
+    before = shown()
+    coupon = next(name for name in before if name.startswith("summer"))
+    said = "interaction_id,customer_id,happened_at,channel,kind,offer_id\n"
+    hand_in("interactions", f"r,c004,2025-07-24T10:00:00Z,store,redeemed,{coupon}\n".join([said, ""]))
+    assert shown() == [name for name in before if name != coupon]
+    hand_in("consents", "customer_id,purpose,state,at\nc004,marketing_post,revoked,2025-07-20\n")
+    assert shown() == [name for name in before if not name.startswith("summer")] == ["milk-day"]
 
 
 def kept(counter: Any, name: str, model: str) -> list[dict[str, Any]]:

@@ -1,0 +1,139 @@
+"""Whatever a model found in the night, only what may still be made is named: in the exports, and to those at risk."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pandas as pd
+import pytest
+
+from customers import clock, consent, interactions, loading, offers, profiles, scores, tables, validity
+from customers.loading import Loaded
+from customers.shop import Shop
+
+Load = Callable[..., Loaded]
+
+# The last sale was on the 20th: in this shop it is the beginning of the 21st.
+SALE = "1,anna,bread,2017-11-20T10:00Z,1,2\n2,ben,milk,2017-11-20T10:00Z,1,2\n"
+OFFERS = (
+    "offer_id,starts_at,ends_at,channels,value,value_kind,budget,product_ids\n"
+    "loaf,2017-11-01,2018-01-01,email;sms,5,amount,10,bread\n"
+    "cream,2017-11-01,2018-01-01,store,,,,milk\n"
+)
+SAID = "interaction_id,customer_id,happened_at,kind,offer_id\n"
+MAIL = "customer_id,purpose,state,at\n"
+
+
+@pytest.fixture
+def bakery(corner_shop: Shop, sell: Load, hand_in: Load) -> Shop:
+    """A shop whose night of the 21st found two offers each for Anna and Ben, who both may be written to."""
+    corner_shop = replace(corner_shop, clock="last-sale")
+    sell(corner_shop, SALE)
+    hand_in(corner_shop, "offers", OFFERS)
+    yes = "".join(f"{name},marketing_email,granted,2017-11-01\n" for name in ("anna", "ben"))
+    hand_in(corner_shop, "consents", MAIL + yes)
+    speak(corner_shop, clock.now(corner_shop))
+    return corner_shop
+
+
+def speak(shop: Shop, as_of: datetime) -> None:
+    """The night of a moment: both are at risk, and to both the loaf is the likeliest."""
+    keys = profiles.keys_of(shop, ["anna", "ben"]).values()
+    book = offers.book(shop).offers.set_index("offer_id")["offer_key"]
+    items = [[int(book[name]), p, None, ""] for name, p in (("loaf", 0.4), ("cream", 0.2))]
+    for model, detail in (("offers", {"items": items}), ("churn", {"band": "high"})):
+        run = scores.begin(shop, model, 1, as_of)
+        scores.record(shop, run, [(key, 0.5, json.dumps(detail)) for key in keys])
+        scores.finish(shop, run)
+
+
+def found(shop: Shop, as_of: datetime | None = None) -> dict[str, list[str]]:
+    """What is exported for each; the first of it is what the list of those at risk suggests."""
+    table = tables.offers(shop, as_of=as_of)
+    listed = {name: list(rows) for name, rows in table.groupby("customer_id")["offer_id"]}
+    suggested = tables.at_risk(shop, as_of=as_of).set_index("customer_id")["suggested_offer_id"].dropna().to_dict()
+    assert suggested == {name: rows[0] for name, rows in listed.items()}
+    return listed
+
+
+BOTH = ["loaf", "cream"]
+
+
+def test_what_the_night_found_is_named_while_nothing_has_changed(bakery: Shop) -> None:
+    assert found(bakery) == found(bakery, clock.now(bakery)) == {"anna": BOTH, "ben": BOTH}
+
+
+def test_who_says_no_to_the_channel_is_made_the_offer_no_more(bakery: Shop, hand_in: Load) -> None:
+    """Nobody has to allow what is made in the store; and another channel of the offer is as good."""
+    hand_in(bakery, "consents", MAIL + "anna,marketing_email,revoked,2017-11-20\n")
+    assert found(bakery) == found(bakery, clock.now(bakery)) == {"anna": ["cream"], "ben": BOTH}
+    hand_in(bakery, "consents", MAIL + "anna,marketing_sms,granted,2017-11-20\n")
+    assert found(bakery) == {"anna": BOTH, "ben": BOTH}
+
+
+def test_an_offer_redeemed_since_the_night_is_made_no_more(bakery: Shop, hand_in: Load) -> None:
+    hand_in(bakery, "interactions", SAID + "1,anna,2017-11-22T10:00Z,redeemed,cream\n")
+    assert found(bakery) == found(bakery, datetime(2017, 11, 20, 23, tzinfo=UTC)) == {"anna": ["loaf"], "ben": BOTH}
+
+
+def test_an_offer_on_what_is_sold_out_is_made_no_more(bakery: Shop, hand_in: Load) -> None:
+    hand_in(bakery, "products", "product_id,stock\nmilk,0\n")
+    assert found(bakery) == {"anna": ["loaf"], "ben": ["loaf"]}
+    hand_in(bakery, "products", "product_id,stock\nmilk,3\n")
+    assert found(bakery) == {"anna": BOTH, "ben": BOTH}
+
+
+def test_a_budget_of_ten_is_spent_when_two_have_redeemed_five(bakery: Shop, hand_in: Load) -> None:
+    """Also for Ben, who has redeemed nothing: others have had all there was."""
+    hand_in(bakery, "customers", "customer_id\ncora\ndora\n")
+    hand_in(bakery, "interactions", SAID + "1,cora,2017-11-19,redeemed,loaf\n")
+    assert found(bakery) == {"anna": BOTH, "ben": BOTH}
+    hand_in(bakery, "interactions", SAID + "2,dora,2017-11-19,redeemed,loaf\n")
+    assert found(bakery) == {"anna": ["cream"], "ben": ["cream"]}
+
+
+def test_an_offer_that_has_ended_since_is_made_no_more(bakery: Shop, sell: Load) -> None:
+    as_of = clock.now(bakery)
+    sell(bakery, "9,ben,milk,2017-12-31T12:00Z,1,2\n")
+    assert found(bakery) == {}
+    # But of the day of the night itself it is true that they ran, however late it is asked for.
+    assert found(bakery, as_of) == {"anna": BOTH, "ben": BOTH}
+
+
+def test_a_day_gone_by_is_shown_as_it_was_known_then(bakery: Shop, hand_in: Load) -> None:
+    """But for what a customer has not allowed: that is named of no day."""
+    then = clock.now(bakery)
+    speak(bakery, then + timedelta(days=1))
+    hand_in(bakery, "interactions", SAID + "1,anna,2017-11-21T10:00Z,redeemed,cream\n")
+    hand_in(bakery, "products", "product_id,stock\nmilk,0\n")
+    assert found(bakery, then) == {"anna": BOTH, "ben": BOTH}
+    assert found(bakery, then + timedelta(days=1)) == {"anna": ["loaf"], "ben": ["loaf"]}
+    hand_in(bakery, "consents", MAIL + "ben,marketing_email,revoked,2017-11-20\n")
+    assert found(bakery, then) == {"anna": BOTH, "ben": ["cream"]}
+
+
+def test_nothing_found_is_nothing_made(bakery: Shop) -> None:
+    none = pd.DataFrame(columns=["customer_key", "offer_key"])
+    assert validity.may_be_made(bakery, none).tolist() == []
+    unknown = pd.DataFrame({"customer_key": [1], "offer_key": [99]})
+    assert validity.may_be_made(bakery, unknown).tolist() == [False]
+
+
+def test_offers_in_yen_are_not_weighed_against_euros(corner_shop: Shop) -> None:
+    """A least spend of 1,000 yen is no 1,000 euros, and 500 yen off is no 500 euros."""
+    said = {"offer_id": "1", "starts_at": "2017-11-01", "ends_at": "2017-12-01", "product_ids": ["tea"],
+            "min_spend": 1000, "budget": 9000, "value": 500, "value_kind": "amount"}  # fmt: skip
+    in_percent = {"offer_id": "2", "value": 10, "value_kind": "percent", "currency": "JPY"}
+    loading.take(corner_shop, "offers", [said | {"currency": "JPY"}, said | in_percent, said | {"offer_id": "3"}])
+    book = offers.book(corner_shop).offers
+    assert book[["min_spend", "budget", "value"]].fillna(-1).to_numpy().tolist() == [
+        [-1, -1, -1],
+        [-1, -1, 10],
+        [1000, 9000, 500],
+    ]
+
+
+def test_every_channel_is_open_or_asks_for_a_consent() -> None:
+    assert {*consent.CHANNELS, *consent.OPEN_CHANNELS} == set(interactions.CHANNELS)
+    assert not {*consent.CHANNELS} & {*consent.OPEN_CHANNELS}
