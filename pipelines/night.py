@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from customers import freshness
+from customers import freshness, scores
 from customers.shop import Shop
 from models import registry
 from pipelines import versions
@@ -105,8 +105,8 @@ def _make_up(tonight: Evening) -> None:
     if tonight.replay:
         return  # its features are gone in a moment, and those of today are the next night's care
     forget.forget(tonight.shop, tonight.features, at_night=True)
-    if freshness.lagging(tonight.shop):
-        live.catch_up(desk.of(tonight.shop))
+    if freshness.lagging(tonight.shop) or scores.told_after(tonight.shop, tonight.as_of):
+        live.retell(desk.of(tonight.shop), tonight.as_of)
 
 
 def _plans(only: Sequence[str] | None) -> list[Plan]:
