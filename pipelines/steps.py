@@ -71,7 +71,7 @@ def recommend(shop: Shop, customer_ids: Sequence[str], n: int) -> dict[str, list
 
 
 def offers(shop: Shop, customer_ids: Sequence[str], n: int) -> dict[str, list[dict[str, Any]]]:
-    """The last night's offers of each of these customers, likeliest to be redeemed first; empty for one without."""
+    """Of the last night's offers to each of these customers those that may still be made, likeliest first."""
     frame = table(shop, "offers")
     found = {str(name): _records(rows.head(n)) for name, rows in frame.groupby("customer_id", sort=False)}
     return {name: found.get(name, []) for name in customer_ids}

@@ -180,7 +180,7 @@ def test_the_profile_shows_the_same_offers_once(counter: Any) -> None:
     assert len(kept(counter, "c004", "offers")) == 1
 
 
-def test_the_profile_names_no_offer_that_may_not_be_made_any_more(fresh: Any, tmp_path: Path) -> None:
+def test_the_profile_names_no_offer_that_may_not_be_made_any_more(fresh: Any, night: Any, tmp_path: Path) -> None:
     """Whatever came by the file since the night: first a coupon is redeemed, then no letter is allowed any more."""
 
     def shown() -> list[str]:
@@ -190,6 +190,7 @@ def test_the_profile_names_no_offer_that_may_not_be_made_any_more(fresh: Any, tm
         (tmp_path / f"{kind}.csv").write_text(text, encoding="utf-8")
         loading.load(fresh.shop, kind, [tmp_path / f"{kind}.csv"])
 
+    night(fresh.shop)
     before = shown()
     coupon = next(name for name in before if name.startswith("summer"))
     said = "interaction_id,customer_id,happened_at,channel,kind,offer_id\n"
