@@ -8,7 +8,7 @@ import ibis.expr.types as ir
 import numpy as np
 import pandas as pd
 
-from features import engine
+from features import engine, staples
 from features.lines import MONEY
 
 if TYPE_CHECKING:
@@ -65,37 +65,10 @@ def worth(dated: ir.Table, *also: str) -> ir.Table:
 
 
 def columns(seen: ir.Table) -> dict[str, ir.Value]:
-    """What a category is to a customer, over the category-days seen from a moment."""
+    """What a category is to a customer, over the category-days seen from a moment; the rhythm is as a product's."""
     named = {feature.__name__: feature(seen) for feature in FEATURES}
     named |= {f"times_{w}d": (seen.age_days <= w).sum() for w in WINDOWS}
-    return named | {f"weight_{h}d": weight(seen, h) for h in HALF_LIVES}
-
-
-def times(seen: ir.Table) -> ir.Value:
-    """Days on which they bought of it."""
-    return seen.count()
-
-
-def recency_days(seen: ir.Table) -> ir.Value:
-    """Days since they last bought of it, by the shop's calendar."""
-    return seen.age_days.min()
-
-
-def first_days(seen: ir.Table) -> ir.Value:
-    """Days since they first bought of it."""
-    return seen.age_days.max()
-
-
-def gap_mean_days(seen: ir.Table) -> ir.Value:
-    """Mean days between buying of it and buying of it again; NULL if bought once."""
-    return engine.ratio(first_days(seen) - recency_days(seen), times(seen) - 1)
-
-
-def gap_cv(seen: ir.Table) -> ir.Value:
-    """How irregular those gaps are: 0 is a clock, 1 is chance; NULL with fewer than two gaps."""
-    gaps = times(seen) - 1
-    spread = engine.ratio((seen.gap_days.cast("float64") ** 2).sum(), gaps) - gap_mean_days(seen) ** 2
-    return ibis.cases((gaps >= 2, engine.ratio(ibis.greatest(spread, 0.0).sqrt(), gap_mean_days(seen))))
+    return named | {f"weight_{h}d": staples.weight(seen, h) for h in HALF_LIVES}
 
 
 def gap_median_days(seen: ir.Table) -> ir.Value:
@@ -113,11 +86,6 @@ def gap_last_days(seen: ir.Table) -> ir.Value:
     return seen.gap_days.argmax(seen.day)
 
 
-def spend(seen: ir.Table) -> ir.Value:
-    """What they ever paid for it."""
-    return seen.worth.sum() / MONEY
-
-
 def spend_last(seen: ir.Table) -> ir.Value:
     """What they paid for it the last time."""
     return seen.worth.argmax(seen.day) / MONEY
@@ -125,7 +93,7 @@ def spend_last(seen: ir.Table) -> ir.Value:
 
 def pieces_per_day(seen: ir.Table) -> ir.Value:
     """How much of it they take at a time."""
-    return engine.ratio(seen.pieces.sum() / MONEY, times(seen))
+    return engine.ratio(seen.pieces.sum() / MONEY, staples.times(seen))
 
 
 def pieces_last(seen: ir.Table) -> ir.Value:
@@ -133,21 +101,16 @@ def pieces_last(seen: ir.Table) -> ir.Value:
     return seen.pieces.argmax(seen.day) / MONEY
 
 
-def weight(seen: ir.Table, half_life_days: int) -> ir.Value:
-    """Days of purchase, each counted half for every half_life_days it lies back."""
-    return engine.decayed(seen.age_days, half_life_days).sum() / engine.STEPS_OF_A_WEIGHT
-
-
 FEATURES = (
-    times,
-    recency_days,
-    first_days,
-    gap_mean_days,
-    gap_cv,
+    staples.times,
+    staples.recency_days,
+    staples.first_days,
+    staples.gap_mean_days,
+    staples.gap_cv,
     gap_median_days,
     gap_max_days,
     gap_last_days,
-    spend,
+    staples.spend,
     spend_last,
     pieces_per_day,
     pieces_last,
