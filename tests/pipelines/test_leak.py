@@ -35,13 +35,17 @@ def keep(records: Path, to: Path, *, until: datetime | None) -> Path:
         semi = f"semi join sold using ({key})" if until else ""
         con.sql(f"copy (select * from '{records}/{kind}.parquet' {semi}) to '{to}/{kind}.parquet'")
     con.sql(f"copy sold to '{to}/transactions.parquet'")
+    for kind, moment in (("offers", "starts_at"), ("interactions", "happened_at"), ("consents", '"at"')):
+        semi = "" if kind == "offers" else "semi join sold using (customer_id)"
+        then = f"where {moment} < '{until.isoformat()}'" if until else ""
+        con.sql(f"copy (select * from '{records}/{kind}.parquet' {semi} {then}) to '{to}/{kind}.parquet'")
     return to
 
 
 def asked(home: Path, records: Path, *, first: tuple[str, ...] = ()) -> Shop:
     """A shop asked as of that day; `first` names models that have had a night of their own on all days before."""
     shop = shops.init(home, timezone="America/New_York", currency="USD", now="last-sale")
-    for kind in ("customers", "products", "transactions"):
+    for kind in ("customers", "products", "transactions", "offers", "interactions", "consents"):
         steps.ingest(shop, kind, [records / f"{kind}.parquet"], source="files")
     if first:
         night.run(shop, only=first, tell=lambda text: None)
@@ -62,7 +66,7 @@ def flat(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.explode("cdf", ignore_index=True) if "cdf" in frame else frame
 
 
-@pytest.mark.parametrize("table", ["scores", "timing", "recommendations", "at-risk"])
+@pytest.mark.parametrize("table", ["scores", "timing", "recommendations", "offers", "restock", "at-risk"])
 def test_what_came_later_changes_nothing(both: tuple[Shop, Shop], table: str) -> None:
     whole, cut = (flat(steps.table(shop, table)) for shop in both)
     assert whole["customer_id"].tolist() == cut["customer_id"].tolist()
@@ -80,3 +84,4 @@ def test_there_was_enough_to_learn_from(both: tuple[Shop, Shop]) -> None:
     frame = steps.table(both[0], "scores")
     assert len(frame) > 480
     assert not frame["fallback"].any()
+    assert len(steps.table(both[0], "offers")) > 100
