@@ -10,6 +10,7 @@ import ibis
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
 
 from features import engine, lines, needs
@@ -149,6 +150,18 @@ def bought(ledger: Path, *, as_of: datetime, start: datetime, end: datetime) -> 
     sorted_keys = pairs.product_key.collect(order_by="product_key")
     lists = pairs.group_by("customer_key").aggregate(product_keys=sorted_keys)
     return lists.order_by("customer_key").execute()
+
+
+def products(ledger: Path) -> pd.DataFrame:
+    """What the catalogue says: product_key, category, subcategory, department, brand; None where it is silent."""
+    path = Path(ledger) / "products.parquet"
+    words = ("category", "subcategory", "department", "brand")
+    if not path.exists():
+        return pd.DataFrame(
+            {"product_key": pd.Series(dtype="int64"), **{word: pd.Series(dtype=object) for word in words}}
+        )
+    told = pq.read_table(path, columns=["product_key", *words]).to_pandas()
+    return told.sort_values("product_key", ignore_index=True)
 
 
 def _checked(moments: Sequence[datetime], as_of: datetime) -> list[datetime]:

@@ -23,6 +23,7 @@ SHELF = {
     "weights_120d": "Float32",
     "times": "Int64",
     "last_days": "Int64",
+    "first_days": "Int64",
 }
 
 
@@ -87,7 +88,7 @@ FEATURES = (times, recency_days, first_days, gap_mean_days, gap_cv, spend)
 
 def weighed(seen: ir.Table) -> dict[str, ir.Value]:
     """The columns that a shelf is made of."""
-    return {"times": times(seen), "recency_days": recency_days(seen)} | {
+    return {"times": times(seen), "recency_days": recency_days(seen), "first_days": first_days(seen)} | {
         f"weight_{h}d": weight(seen, h) for h in HALF_LIVES
     }
 
@@ -101,7 +102,13 @@ def shelf(pairs: ir.Table) -> ir.Table:
     weights = {f"weights_{h}d": pairs[f"weight_{h}d"].cast("float32") for h in HALF_LIVES}
     return engine.listed(
         pairs,
-        {"product_keys": pairs.product_key, **weights, "times": pairs.times, "last_days": pairs.recency_days},
+        {
+            "product_keys": pairs.product_key,
+            **weights,
+            "times": pairs.times,
+            "last_days": pairs.recency_days,
+            "first_days": pairs.first_days,
+        },
         lately=[pairs.recency_days, -pairs.weight_84d, pairs.product_key],
         heaviest=[-pairs.weight_84d, pairs.product_key],
         longest=LONGEST_SHELF,

@@ -207,6 +207,7 @@ def _world(shop: Shop, calendar: labels.Calendar, past: Past) -> World:
         category_days=snapshot.category_days(ledger, as_of=as_of, timezone=zone, start=watched),
         redemptions=past.redemptions,
         offers=past.book.offers[["offer_key", "campaign_id", "starts_at", "ends_at"]],
+        products=snapshot.products(ledger),
     )
 
 

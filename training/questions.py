@@ -24,11 +24,15 @@ def _none_of(**kinds: str) -> Callable[[], Frame]:
 
 
 _AT = "datetime64[us, UTC]"
+_WORDS = ("category", "subcategory", "department", "brand")
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What labels are cut from: the shop's days, what was bought and when, and which offers were redeemed."""
+    """What labels are cut from: the shop's days, what was bought and when, and which offers were redeemed.
+
+    `products` is what the catalogue says of each product, whenever it said so; None for what it does not say.
+    """
 
     calendar: labels.Calendar
     purchases: Frame
@@ -40,6 +44,7 @@ class World:
     )
     redemptions: Frame = field(default_factory=_none_of(customer_key="int64", offer_key="int64", redeemed_at=_AT))
     offers: Frame = field(default_factory=_none_of(offer_key="int64", campaign_id="object", starts_at=_AT, ends_at=_AT))
+    products: Frame = field(default_factory=_none_of(product_key="int64", **dict.fromkeys(_WORDS, "object")))
 
 
 @dataclass(frozen=True, slots=True)
