@@ -47,6 +47,17 @@ def names_of(shop: Shop, product_keys: Iterable[int]) -> dict[int, str]:
     return found
 
 
+def kinds_of(shop: Shop, product_keys: Iterable[int]) -> dict[int, tuple[str | None, str | None]]:
+    """The subcategory and the category of each product, as far as the catalogue says."""
+    found: dict[int, tuple[str | None, str | None]] = {}
+    columns = (products.c.product_key, products.c.subcategory, products.c.category)
+    with database.reading(shop) as connection:
+        for chunk in database.chunks(sorted({int(key) for key in product_keys}), 5_000):
+            rows = connection.execute(sa.select(*columns).where(products.c.product_key.in_(chunk))).tuples()
+            found.update((key, (fine, broad)) for key, fine, broad in rows)
+    return found
+
+
 def sold_out(shop: Shop) -> set[int]:
     """The products whose stock is counted and gone."""
     with database.reading(shop) as connection:

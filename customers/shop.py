@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from customers import database, money
+from customers import database, money, wishes
+from customers.wishes import Wishes
 
 FOLDERS = ("keys", "ledger", "rejects", "exports", "champions", "features")
 PURPOSES = (
@@ -35,6 +36,7 @@ SETTINGS = (
     "churn_days",
     "value_days",
     "consent_default",
+    "recommendations",
     "key",
     "key_file",
 )
@@ -79,6 +81,7 @@ class Shop:
     churn_days: int | None
     value_days: int
     consent_default: dict[str, str] = field(hash=False)
+    recommendations: Wishes
     key: bytes = field(repr=False)
 
     @property
@@ -99,7 +102,7 @@ def init(
     _make_folders(place)
     _make_key(place / "keys" / "shop.key")
     # The settings come last: a home without them is no shop yet, and init can be run again.
-    text = TOML.format(**{name: json.dumps(value) for name, value in settings.items()})
+    text = TOML.format(**{name: json.dumps(value) for name, value in settings.items()}) + wishes.TOML
     fresh = _shop(place, tomllib.loads(text))
     if fresh.database_url == _default_database(place):
         (place / "shop.db").touch(mode=0o600)
@@ -154,6 +157,7 @@ def _shop(place: Path, written: dict[str, Any]) -> Shop:
         churn_days=_days(settings, "churn_days", None),
         value_days=_days(settings, "value_days", 90) or 90,
         consent_default=_consent(settings.get("consent_default")),
+        recommendations=_wishes(settings.get("recommendations")),
         key=_key(place, settings),
     )
 
@@ -217,6 +221,13 @@ def _consent(value: Any) -> dict[str, str]:
                 f"purposes are {', '.join(PURPOSES)} and states are {', '.join(STATES)}"
             )
     return {**default, **said}
+
+
+def _wishes(value: Any) -> Wishes:
+    try:
+        return wishes.read(value or {})
+    except ValueError as error:
+        raise ShopError(str(error)) from None
 
 
 def _pairs(text: str) -> dict[str, str]:

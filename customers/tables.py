@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 
-from customers import catalogue, clock, database, money, validity
+from customers import catalogue, clock, database, money, reasons, validity
 from customers import offers as catalogue_of_offers
 from customers import scores as ledger_of_scores
 from customers.frames import answers, discreet, named
@@ -73,12 +73,6 @@ CUSTOMERS = {
     "spent": "float64",
     "currency": "object",
 }
-#: Why a product is listed, where its source says it all; `again` entries carry a reason of their own.
-REASONS = {
-    "again": "bought before",
-    "new": "customers with similar baskets buy it",
-    "popular": "sells best in the shop",
-}
 
 
 def table(shop: Shop, name: str, *, as_of: datetime | None = None) -> pd.DataFrame:
@@ -133,13 +127,14 @@ def recommendations(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFram
     """A row a customer, list and rank."""
     said = answers(shop, "recommender", as_of)
     rows = [
-        (key, list_, rank, product, score, source, reason[0] if reason else REASONS.get(source))
+        (key, list_, rank, product, score, source, grounds)
         for key, answer in zip(said["customer_key"], said["answer"], strict=True)
         for list_ in ("any", "again", "new")
-        for rank, (product, score, source, *reason) in enumerate(answer.get(list_) or [], 1)
+        for rank, (product, score, source, *grounds) in enumerate(answer.get(list_) or [], 1)
     ]
-    columns = ["customer_key", "list", "rank", "product_key", "score", "source", "reason"]
+    columns = ["customer_key", "list", "rank", "product_key", "score", "source", "grounds"]
     frame = pd.DataFrame(rows, columns=columns)
+    frame["reason"] = reasons.speak(shop, zip(frame["customer_key"], frame["source"], frame["grounds"], strict=True))
     guarded, _ = catalogue.sensitive(shop)
     frame = _ranked(discreet(shop, frame, frame["product_key"].isin(guarded)), ["customer_key", "list"])
     frame["product_id"] = frame["product_key"].map(catalogue.ids_of(shop, frame["product_key"].unique()))

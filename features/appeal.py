@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from features import engagement, goods
+from features import engagement, goods, sorts
+from features.sorts import Sorts
 
 #: Names of the shelf's lists, and what is made of them for an offer.
 SUMS = {"weights_28d": "affinity_28d", "weights_84d": "affinity_84d", "weights_120d": "affinity_120d", "times": "times"}
@@ -22,6 +23,8 @@ RESPONSE = {
     "redeemed_recency_days": np.nan,
     "redeemed_per_campaign": np.nan,
 }
+#: How much of what they buy of an offer's sorts is of its very products.
+OWN = {"category_own": "category_any", "subcategory_own": "subcategory_any"}
 COLUMNS = (
     *SUMS.values(),
     "last_days",
@@ -38,28 +41,38 @@ COLUMNS = (
     "discount",
     "shelf_size",
     "shelf_weight",
+    "shelf_weight_28d",
+    "visit_days",
+    *sorts.COLUMNS,
+    *OWN,
     *RESPONSE,
 )
 KEYS = ["customer_key", "as_of", "offer_key"]
 #: A table of so many customers and offers is laid out at once; more are taken in turns.
-CELLS = 20_000_000
+CELLS = 5_000_000
 
 
 def pairs(
-    figures: pd.DataFrame, wanted: pd.DataFrame, covers: pd.DataFrame, offers: pd.DataFrame, prices: pd.DataFrame
+    figures: pd.DataFrame,
+    wanted: pd.DataFrame,
+    covers: pd.DataFrame,
+    offers: pd.DataFrame,
+    prices: pd.DataFrame,
+    catalogue: Sorts | None = None,
 ) -> pd.DataFrame:
     """A row for each wanted (customer_key, as_of, offer_key), in their order and index: these keys, then COLUMNS.
 
     figures: rows of service offers_v1 with customer_key and as_of, once each; a wanted pair without one is of a
     customer of whom nothing is known. covers: offer_key, product_key. offers: offer_key, campaign_id, value,
     value_kind. prices: product_key, event_timestamp, price, sold; the latest moment not after as_of counts.
+    catalogue: of what sort each product is; without it nothing is known of an offer's kin.
     """
     rows = _rows(figures, wanted)
     made = {name: np.full(len(wanted), np.nan) for name in COLUMNS}
     for moment, places in wanted.groupby("as_of", sort=True).indices.items():
         wares = goods.of(covers, prices, pd.Timestamp(str(moment)), wanted["offer_key"].to_numpy()[places])
         for some in _turns(rows[places], len(wares.offers)):
-            for name, values in _suited(figures, rows[places[some]], wares, wares.places[some]).items():
+            for name, values in _suited(figures, rows[places[some]], wares, wares.places[some], catalogue).items():
                 made[name][places[some]] = values
     made |= _terms(wanted, offers, made["price"])
     for name, usual in RESPONSE.items():

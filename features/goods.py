@@ -15,6 +15,8 @@ class Goods:
     products: np.ndarray  # covered product keys, rising
     starts: np.ndarray  # of each covered product, where its offers start in `owners`; one more at the end
     owners: np.ndarray  # places of offers, product by product
+    covered: np.ndarray  # the product of each of them
+    sold: np.ndarray  # and its lines sold, of all that were
     breadth: np.ndarray
     popularity: np.ndarray
     price: np.ndarray
@@ -34,17 +36,20 @@ def of(covers: pd.DataFrame, prices: pd.DataFrame, moment: pd.Timestamp, asked: 
     priced, paid, sold = _latest(prices, moment)
     found = find(priced, keys)
     here = found >= 0
-    each, share = paid[found[here]], sold[found[here]] / max(sold.sum(), 1.0)
+    share = np.zeros(len(keys))
+    share[here] = sold[found[here]] / max(sold.sum(), 1.0)
     known = here.copy()
-    known[here] = ~np.isnan(each)
+    known[here] = ~np.isnan(paid[found[here]])
     return Goods(
         offers,
         places,
         products,
         np.append(starts, len(keys)),
         owners,
+        keys,
+        share,
         breadth=np.bincount(owners, minlength=len(offers)).astype("float64"),
-        popularity=np.bincount(owners[here], share, minlength=len(offers)),
+        popularity=np.bincount(owners, share, minlength=len(offers)),
         price=mean(owners[known], paid[found[known]], len(offers)),
         priced=priced,
         paid=paid,

@@ -109,6 +109,16 @@ def allowing(ledger: Path, con: Backend) -> ir.Table:
     return consents.filter(consents.profiling_sensitive.fill_null(False)).select("customer_key")
 
 
+def profiled(lines: ir.Table, ledger: Path, con: Backend) -> ir.Table:
+    """Lines without those of customers who do not allow that anything is learned from them."""
+    path = Path(ledger) / "consents.parquet"
+    if not path.exists():
+        return lines
+    consents = con.read_parquet(str(path))
+    refusing = consents.filter(~consents.profiling.fill_null(True))
+    return lines.filter(lines.customer_key.notin(refusing.customer_key))
+
+
 def interactions(ledger: Path, as_of: datetime, con: Backend) -> ir.Table:
     """What customers and the shop had to do with each other, happened and known before a moment."""
     path = Path(ledger) / "interactions.parquet"

@@ -1,7 +1,12 @@
 """Prices: what a product went for before a moment, and how well it sold; a table beside the families."""
 
+from datetime import datetime
+from pathlib import Path
+
 import ibis
 import ibis.expr.types as ir
+import pandas as pd
+import pyarrow.parquet as pq
 
 from features import engine
 from features.lines import MONEY
@@ -31,3 +36,21 @@ def paid(bought: ir.Table, instants: ir.Table) -> ir.Table:
         price=engine.ratio(so_far.worth.sum(), so_far.pieces.sum()), sold=so_far.sold.sum().cast("float64")
     )
     return grouped.select("product_key", "as_of", "price", "sold")
+
+
+def going(folder: Path, ledger: Path, *, as_of: datetime) -> pd.DataFrame:
+    """What every product goes for at a moment of the snapshot in `folder`: product_key, price, sold (lines before it).
+
+    The price is the mean paid for a piece; where nobody bought any, what the catalogue asks, and NaN where that
+    says nothing either.
+    """
+    wanted = [("event_timestamp", "==", engine.utc(as_of))]
+    paid_ = pd.read_parquet(Path(folder) / "prices" / "part.parquet", columns=["product_key", "price", "sold"],
+                            filters=wanted)  # fmt: skip
+    path = Path(ledger) / "products.parquet"
+    if not path.exists():
+        return paid_.sort_values("product_key", ignore_index=True)
+    asked = pq.read_table(path, columns=["product_key", "price"]).to_pandas().rename(columns={"price": "asked"})
+    both = paid_.merge(asked, on="product_key", how="outer")
+    both = both.assign(price=both["price"].fillna(both["asked"]), sold=both["sold"].fillna(0.0))
+    return both[["product_key", "price", "sold"]].sort_values("product_key", ignore_index=True)

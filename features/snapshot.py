@@ -142,6 +142,21 @@ def category_days(ledger: Path, *, as_of: datetime, timezone: str, start: dateti
     return frame.assign(day=pd.to_datetime(frame["day"], unit="D"))
 
 
+def product_days(
+    ledger: Path, *, as_of: datetime, timezone: str, start: datetime | None = None, end: datetime | None = None
+) -> pd.DataFrame:
+    """Who bought which product on which days, known at as_of, from start until before end, where those are given.
+
+    Columns customer_key, product_key, day (midnight, no zone, as in `purchases`); sorted by all three.
+    """
+    sold = lines.bought(lines.known(ledger, as_of))
+    sold = sold if start is None else sold.filter(sold.sold_at >= engine.utc(start))
+    sold = sold if end is None else sold.filter(sold.sold_at < engine.utc(end))
+    dated = sold.select("customer_key", "product_key", day=engine.day_of(sold.sold_at, timezone)).distinct()
+    frame = dated.order_by("customer_key", "product_key", "day").execute()
+    return frame.assign(day=pd.to_datetime(frame["day"], unit="D"))
+
+
 def bought(ledger: Path, *, as_of: datetime, start: datetime, end: datetime) -> pd.DataFrame:
     """Who bought what from start until before end, known at as_of: customer_key, product_keys (sorted)."""
     known = lines.bought(lines.known(ledger, as_of))

@@ -122,6 +122,10 @@ class Popularity:
         }
         return shelves.table(stock, {name: makers[name]() for name in lists})
 
+    def chances(self, frame: pd.DataFrame, products: Collection[int]) -> Floats:
+        """P(each customer of the frame buys at least one of these products within the window), (n,)."""
+        return shelves.any_of(self.score(frame, lists=("again", "new"), only=products), frame)
+
     def typical(self, n: int = 50) -> tuple[Ints, Floats]:
         """The shop's n best sellers: product keys, and the share of customers who bought each lately."""
         return self.bestsellers.products[:n], self.bestsellers.shares[:n]
@@ -206,6 +210,10 @@ class DecayedFrequency:
         weight = stock.weights(self.half_life)
         picks = own(stock, rules, n, weight, self.bestsellers)
         return picks.through(lambda weight: self.curve(np.log(np.maximum(weight, _FAINT))))
+
+    def chances(self, frame: pd.DataFrame, products: Collection[int]) -> Floats:
+        """P(each customer of the frame buys at least one of these products within the window), (n,)."""
+        return shelves.any_of(self.score(frame, lists=("again", "new"), only=products), frame)
 
     def typical(self, n: int = 50) -> tuple[Ints, Floats]:
         """The shop's n best sellers: product keys, and the share of customers who bought each lately."""

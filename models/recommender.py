@@ -1,37 +1,67 @@
 """The recommender: what a customer will buy again, and what they have never bought but would.
 
-`again` ranks a customer's own products by habit, or by decayed frequency where that has been no worse; `new`
-ranks by taste. Each goes through its own rising curve to the chance of a purchase within the window, so that
-one list can hold both.
+Two stages: few products are found for each customer, their own and those to their taste, and trees rank them by
+all that is known of both. The chance of a purchase within the window lets one list hold both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 
-from models import base, bestsellers, curves, habits, shelves, tastes
-from models.bestsellers import DecayedFrequency, Past
-from models.habits import Habits
-from models.shelves import Flags, Floats, Ints, Picks, Rules, Shelves, Truth
-from models.tastes import Singles, Tastes
+from models import again, base, bestsellers, demand, figures, new, shelves, tastes
+from models.again import Again
+from models.bestsellers import DecayedFrequency
+from models.companions import Companions
+from models.demand import Demand
+from models.figures import Scene
+from models.kinds import Kinds
+from models.new import New
+from models.shelves import Floats, Ints, Picks, Rules, Shelves
+from models.tastes import Tastes
 
 #: How much the popularity of a product may count beside the customer's taste; learning chooses one.
 LEANS = (0.02, 0.05, 0.1, 0.2)
 
 
+@dataclass(frozen=True)
+class Known:
+    """What is known of the shop's products at one moment, whoever asks."""
+
+    half_lives: tuple[int, ...]
+    demand: Demand
+    kinds: Kinds
+    tastes: Tastes
+
+    def scene(self, stock: Shelves) -> Scene:
+        """The shelves of some customers among these products."""
+        return Scene(stock, self.half_lives, self.demand, self.kinds, self.tastes)
+
+    def arrays(self) -> dict[str, Any]:
+        """All there is to keep."""
+        halves = {"half_lives": np.array(self.half_lives)}
+        return {**halves, **self.demand.arrays(), **self.kinds.arrays(), **self.tastes.arrays()}
+
+    @classmethod
+    def of(cls, arrays: dict[str, Any]) -> Self:
+        """The same again, from what `arrays` gave."""
+        halves = tuple(int(days) for days in arrays["half_lives"])
+        return cls(halves, Demand.of_arrays(arrays), Kinds.of_arrays(arrays), Tastes.of_arrays(arrays))
+
+
 class Recommender:
     """Ranks products for customers: what they buy again, what is new to them, and both in one list."""
 
-    def __init__(self, again: Again, new: New) -> None:
+    def __init__(self, known: Known, again: Again, new: New, companions: Companions | None = None) -> None:
+        self.known = known
         self.again = again
         self.new = new
+        self.companions = companions
 
     @classmethod
     def fit(
@@ -46,30 +76,35 @@ class Recommender:
         threads: int = 1,
         enough: int = 50,
         leans: Sequence[float] = LEANS,
+        products: pd.DataFrame | None = None,
+        prices: pd.DataFrame | None = None,
+        together: pd.DataFrame | None = None,
     ) -> Self:
         """Learn from shelves at several moments, and from what was bought in the window after each.
 
-        What serves is settled at the latest moment of known outcome, with products factorised as they stood
-        then; the factors that serve are those of the frame's latest moment. Raises TooLittle where fewer
-        than `enough` customers bought something in that window.
+        What serves is settled at the latest moment of known outcome, with products as they stood then; the products
+        that serve are those of the frame's latest moment. `products` is the catalogue: product_key and the columns of
+        `kinds.SORTS`; with it, `prices` and `together` the model also knows what goes with what (see Companions).
+        Raises TooLittle where fewer than `enough` customers bought something in that window.
         """
         past = bestsellers.past(frame, label, moments=3)
         if not past or past[-1].buyers < enough:
             raise base.TooLittle(f"fewer than {enough} customers bought something in a window that is over")
-        again = _learn_again(frame, label, past, window_days)
-        learn = {
-            "seed": seed,
-            "window_days": window_days,
-            "factors": factors,
-            "iterations": iterations,
-            "threads": threads,
-        }
-        then = tastes.factorise(bestsellers.at(frame, past[-1].moment), **learn)
-        new = _learn_new(then, past[-1], leans)
-        latest = frame["as_of"].max()
-        if latest != past[-1].moment:
-            new = replace(new, tastes=tastes.factorise(bestsellers.at(frame, latest), **learn))
-        return cls(again, new)
+        learn = {"seed": seed, "factors": factors, "iterations": iterations, "threads": threads}
+        kinds = Kinds.read(products)
+
+        def known(moment: Any) -> Known:
+            return _known(bestsellers.at(frame, moment), kinds, window_days, learn)
+
+        lately = past[-1].moment
+        scenes = [(known(then.moment).scene(_stock(then.frame)), then.bought) for then in past]
+        earlier = sum(then.moment <= lately - pd.Timedelta(days=window_days) for then in past)
+        plain = DecayedFrequency.fit(frame, label, window_days=window_days, enough=0)
+        mine = again.learn(scenes, plain, seed=seed, earlier=earlier)
+        popular = bestsellers.sellers(bestsellers.at(frame, lately), window_days=window_days)
+        theirs = new.learn(scenes, popular, leans=leans, seed=seed, earlier=earlier)
+        now = known(frame["as_of"].max())
+        return cls(now, mine, theirs, _companions(now.tastes, products, prices, together))
 
     def score(
         self,
@@ -86,21 +121,28 @@ class Recommender:
         mapping, for each; `only` allows no others. A list is shorter than n where there is not enough.
         """
         shelves.check_lists(lists)
-        stock = shelves.read(frame, {*self.again.columns, *self.new.columns})
         rules = Rules(exclude, only)
+        return pd.concat([self._score(part, rules, n, lists) for part in shelves.turns(frame)], ignore_index=True)
+
+    def chances(self, frame: pd.DataFrame, products: Collection[int]) -> Floats:
+        """P(each customer of the frame buys at least one of these products within the window), (n,)."""
+        return shelves.any_of(self.score(frame, lists=("again", "new"), only=products), frame)
+
+    def _score(self, frame: pd.DataFrame, rules: Rules, n: int, lists: Sequence[str]) -> pd.DataFrame:
+        scene = self.known.scene(_stock(frame))
         made: dict[str, Picks] = {}
         if {"any", "again"} & set(lists):
-            made["again"] = self.again.picks(stock, rules, n)
+            made["again"] = self.again.picks(scene, rules, n)
         if {"any", "new"} & set(lists):
-            made["new"] = self._fresh(stock, rules, n)
+            made["new"] = self._fresh(scene, rules, n)
         if "any" in lists:
             made["any"] = shelves.merge((made["again"], made["new"]), n)
-        return shelves.table(stock, {name: made[name] for name in lists})
+        return shelves.table(scene.stock, {name: made[name] for name in lists})
 
-    def _fresh(self, stock: Shelves, rules: Rules, n: int) -> Picks:
-        liked = self.new.picks(stock, rules, n)
-        missing = n - np.bincount(liked.rows, minlength=len(stock))
-        popular = self.again.plain.bestsellers.fill(stock, rules, missing, taken=liked)
+    def _fresh(self, scene: Scene, rules: Rules, n: int) -> Picks:
+        liked = self.new.picks(scene, rules, n)
+        missing = n - np.bincount(liked.rows, minlength=len(scene.stock))
+        popular = self.again.plain.bestsellers.fill(scene.stock, rules, missing, taken=liked)
         return shelves.follow(liked, popular, n)
 
     def typical(self, n: int = 50) -> tuple[Ints, Floats]:
@@ -109,203 +151,66 @@ class Recommender:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What was settled while learning, for the record."""
+        """What was settled while learning and why, for the record."""
+        tried = {"again": self.again.tried, "new": self.new.tried}
         return {
             **self.again.plain.settings,
-            "again_by": "habits" if self.again.habits else "decayed frequency",
-            "factorised_products": len(self.new.tastes.products),
-            "factors": self.new.tastes.factors.shape[1],
-            "regularisation": round(self.new.tastes.regularisation, 6),
+            "again_by": self.again.by,
+            "new_by": self.new.by,
+            **{f"{name}_tried": _spoken(ways) for name, ways in tried.items()},
+            "factorised_products": len(self.known.tastes.products),
+            "factors": self.known.tastes.factors.shape[1],
+            "regularisation": round(self.known.tastes.regularisation, 6),
             "lean": self.new.lean,
         }
 
     def save(self, folder: Path) -> None:
-        """Write arrays.npz and recommender.json into an existing folder; nothing of any customer."""
-        bestsellers.write_arrays(folder, **self.new.arrays(), **self.again.arrays())
-        base.write_json(folder / "recommender.json", {**self.new.numbers(), **self.again.numbers()})
+        """Write arrays.npz, recommender.json and the trees into an existing folder; nothing of any customer."""
+        pairs = self.companions.arrays() if self.companions else {}
+        bestsellers.write_arrays(
+            folder,
+            **self.known.arrays(),
+            **self.again.save(folder),
+            **self.new.save(folder),
+            **{f"{_COMPANIONS}{name}": array for name, array in pairs.items()},
+        )
+        numbers = {
+            "half_life_days": self.again.plain.half_life,
+            "again_tried": self.again.tried,
+            "new_by": self.new.by,
+            "new_tried": self.new.tried,
+            "lean": self.new.lean,
+        }
+        base.write_json(folder / "recommender.json", numbers)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what `save` wrote."""
         arrays, numbers = bestsellers.read_arrays(folder), base.read_json(folder / "recommender.json")
-        return cls(Again.of(arrays, numbers), New.of(arrays, numbers))
+        pairs = {name.removeprefix(_COMPANIONS): part for name, part in arrays.items() if name.startswith(_COMPANIONS)}
+        companions = Companions.of(pairs) if pairs else None
+        ways = Again.load(folder, arrays, numbers), New.load(folder, arrays, numbers)
+        return cls(Known.of(arrays), *ways, companions)
 
 
-@dataclass(frozen=True)
-class Again:
-    """What customers buy again: by habits, each strength with its chance, or plainly by decayed frequency."""
-
-    plain: DecayedFrequency
-    habits: Habits | None = None
-    curve: curves.Curve | None = None
-
-    @property
-    def columns(self) -> list[str]:
-        """The columns of a shelf that are needed."""
-        ours = habits.columns(self.habits.half_lives) if self.habits else []
-        return [*ours, shelves.weights_name(self.plain.half_life)]
-
-    def picks(self, stock: Shelves, rules: Rules, n: int) -> Picks:
-        """The n products that each customer is likeliest to buy again, with the chance of it."""
-        if self.habits is None or self.curve is None:
-            return self.plain.again(stock, rules, n)
-        worth = self.habits.strength(stock)
-        return bestsellers.own(stock, rules, n, worth, self.plain.bestsellers).through(self.curve)
-
-    def arrays(self) -> dict[str, Any]:
-        """All that was learned, but for the half-life of the plain rule."""
-        if self.habits is None or self.curve is None:
-            return self.plain.arrays()
-        return {
-            **self.plain.arrays(),
-            **{f"habits_{name}": array for name, array in self.habits.arrays().items()},
-            "habits_curve_strengths": self.curve.strengths,
-            "habits_curve_shares": self.curve.shares,
-        }
-
-    def numbers(self) -> dict[str, Any]:
-        """The half-life of the plain rule."""
-        return {"half_life_days": self.plain.half_life}
-
-    @classmethod
-    def of(cls, arrays: dict[str, Any], numbers: dict[str, Any]) -> Self:
-        """The same again, from what `arrays` and `numbers` gave."""
-        plain = DecayedFrequency.of(arrays, numbers["half_life_days"])
-        if "habits_curve_shares" not in arrays:
-            return cls(plain)
-        ours = {name.removeprefix("habits_"): array for name, array in arrays.items()}
-        return cls(plain, Habits.of(ours), curves.Curve(ours["curve_strengths"], ours["curve_shares"]))
+_COMPANIONS = "companions_"
 
 
-#: Fewer products on customers' shelves than this say nothing about habits.
-_ENOUGH_PAIRS = 500
+def _companions(known: Tastes, products: Any, prices: Any, together: Any) -> Companions | None:
+    if products is None or prices is None or together is None:
+        return None
+    return Companions.learn(together, products, prices, (known.products, known.factors))
 
 
-def _learn_again(frame: pd.DataFrame, label: Any, past: Sequence[Past], window_days: int) -> Again:
-    """Habits where, learned from earlier windows, they rank the latest better than decayed frequency does."""
-    plain = DecayedFrequency.fit(frame, label, window_days=window_days, enough=0)
-    days = shelves.half_lives(frame)
-    lessons = [_lesson(frame, then, days, window_days) for then in past]
-    latest, before = lessons[-1], past[-1].moment - pd.Timedelta(days=window_days)
-    earlier = [lesson.example for lesson, then in zip(lessons, past, strict=True) if then.moment <= before]
-    if sum(len(outcome) for _, outcome in earlier) < _ENOUGH_PAIRS or not len(latest.stock.rows):
-        return Again(plain)
-    trial = habits.learn(earlier, days, latest.appeal)
-    lists = [
-        bestsellers.own(latest.stock, Rules(), 10, worth, plain.bestsellers)
-        for worth in (trial.strength(latest.stock), latest.stock.weights(plain.half_life))
-    ]
-    if shelves.ndcg(lists[0], past[-1].bought) <= shelves.ndcg(lists[1], past[-1].bought):
-        return Again(plain)
-    settled = habits.learn([lesson.example for lesson in lessons], days, latest.appeal)
-    curve = curves.learn(settled.strength(latest.stock), latest.example[1])
-    now = _appeal(frame, frame["as_of"].max(), days, window_days)
-    return Again(plain, replace(settled, appeal=now), curve)
+def _known(frame: pd.DataFrame, kinds: Kinds, window_days: int, learn: dict[str, Any]) -> Known:
+    stock, halves = _stock(frame), shelves.half_lives(frame)
+    measured = demand.measure(stock, (halves[0], halves[-1]), window_days=window_days)
+    return Known(halves, measured, kinds, tastes.factorise(frame, window_days=window_days, **learn))
 
 
-@dataclass(frozen=True)
-class _Lesson:
-    stock: Shelves
-    appeal: habits.Appeal
-    example: tuple[Floats, shelves.Flags]
+def _stock(frame: pd.DataFrame) -> Shelves:
+    return shelves.read(frame, figures.columns(shelves.half_lives(frame)))
 
 
-def _lesson(frame: pd.DataFrame, then: Past, half_lives: Sequence[int], window_days: int) -> _Lesson:
-    stock = shelves.read(then.frame, {*habits.columns(half_lives), *map(shelves.weights_name, half_lives)})
-    appeal = _appeal(frame, then.moment, half_lives, window_days)
-    rows, outcome = habits.features(stock, appeal, half_lives), then.bought.holds(stock.rows, stock.products)
-    return _Lesson(stock, appeal, (rows, outcome))
-
-
-def _appeal(frame: pd.DataFrame, moment: Any, half_lives: Sequence[int], window_days: int) -> habits.Appeal:
-    stock = shelves.read(bestsellers.at(frame, moment), habits.columns(half_lives))
-    return habits.appeal(stock, window_days=window_days)
-
-
-@dataclass(frozen=True)
-class New:
-    """What customers never bought but like best: by taste and a lean to what sells well, each with its chance.
-
-    `pull` is what a strength, the customer's activity and everybody share in the log-odds of a purchase: a busy
-    customer tries more. It leaves a customer's order as it is. `half_life` (days) is that of the activity.
-    """
-
-    tastes: Tastes
-    lean: float
-    half_life: int
-    pull: Floats
-    curve: curves.Curve
-
-    @property
-    def columns(self) -> list[str]:
-        """The columns of a shelf that are needed."""
-        return [shelves.weights_name(self.half_life), shelves.weights_name(self.tastes.half_life)]
-
-    def picks(self, stock: Shelves, rules: Rules, n: int) -> Picks:
-        """The n products that each customer is likeliest to buy for the first time, with the chance of it."""
-        liking = self.tastes.fold(stock)
-        found = tastes.discover(self.tastes.products, self._sides, liking, stock, rules, n)
-        odds = _beside(found, stock, self.half_life) @ self.pull[:-1] + self.pull[-1]
-        return replace(found, scores=self.curve(odds))
-
-    @cached_property
-    def _sides(self) -> Singles:
-        return self.tastes.sides(self.lean)
-
-    def arrays(self) -> dict[str, Any]:
-        """All that was learned, but for its single numbers."""
-        return {
-            "factorised": self.tastes.products,
-            "factors": self.tastes.factors,
-            "heat": self.tastes.heat,
-            "new_pull": self.pull,
-            "new_strengths": self.curve.strengths,
-            "new_shares": self.curve.shares,
-        }
-
-    def numbers(self) -> dict[str, Any]:
-        """The single numbers that were learned."""
-        return {
-            "regularisation": self.tastes.regularisation,
-            "taste_half_life_days": self.tastes.half_life,
-            "activity_half_life_days": self.half_life,
-            "lean": self.lean,
-        }
-
-    @classmethod
-    def of(cls, arrays: dict[str, Any], numbers: dict[str, Any]) -> Self:
-        """The same again, from what `arrays` and `numbers` gave."""
-        kept = (arrays["factorised"], arrays["factors"], arrays["heat"])
-        known = Tastes(*kept, numbers["regularisation"], numbers["taste_half_life_days"])
-        curve = curves.Curve(arrays["new_strengths"], arrays["new_shares"])
-        return cls(known, numbers["lean"], numbers["activity_half_life_days"], arrays["new_pull"], curve)
-
-
-def _learn_new(known: Tastes, then: Past, leans: Sequence[float], depth: int = 100) -> New:
-    """The lean with the best `new` lists of ten, and how often their first hundred places came true."""
-    short = shelves.half_lives(then.frame)[0]
-    stock = shelves.read(then.frame, {shelves.weights_name(short), shelves.weights_name(known.half_life)})
-    fresh = then.bought.only(~_owned(stock, then.bought))
-    liking = known.fold(stock)
-    lists = {lean: tastes.discover(known.products, known.sides(lean), liking, stock, Rules(), depth) for lean in leans}
-    lean = max(leans, key=lambda lean: shelves.ndcg(lists[lean], fresh))
-    found = lists[lean]
-    if not len(found.rows):
-        raise base.TooLittle("there is nothing that a customer has not bought yet, so nothing new to recommend")
-    beside, came = _beside(found, stock, short), fresh.holds(found.rows, found.products)
-    pull = _rising(habits.logistic(beside, came))
-    return New(known, lean, short, pull, curves.learn(beside @ pull[:-1] + pull[-1], came))
-
-
-def _beside(found: Picks, stock: Shelves, half_life: int) -> Floats:
-    return np.column_stack([found.scores, habits.activity(stock, half_life)[found.rows]])
-
-
-def _rising(pull: Floats) -> Floats:
-    # Chances must fall in the order of the strengths, even where the sample says that they hardly do.
-    return np.array([max(pull[0], 1e-3), *pull[1:]])
-
-
-def _owned(stock: Shelves, bought: Truth) -> Flags:
-    everyone = np.ones(len(stock), bool)
-    return Truth(everyone, stock.rows, stock.products).holds(bought.rows, bought.products)
+def _spoken(ways: dict[str, float]) -> str:
+    return ", ".join(f"{way} {ndcg:.4f}" for way, ndcg in ways.items())

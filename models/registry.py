@@ -125,6 +125,25 @@ def record(
 
 
 @_door
+def note(
+    uri: str,
+    name: str,
+    *,
+    params: Mapping[str, Any] | None = None,
+    metrics: Metrics | None = None,
+    artifacts: Mapping[str, Any] | None = None,
+) -> str:
+    """Keep figures that belong to no version, such as those of a backtest, as a run of their own; its id."""
+    client = _client(uri)
+    run = client.create_run(_experiment(uri), run_name=name)
+    with _ended(client, run.info.run_id):
+        _log(client, run.info.run_id, params or {}, metrics or {}, {})
+        for file, content in (artifacts or {}).items():
+            _log_artifact(client, run.info.run_id, file, content)
+    return str(run.info.run_id)
+
+
+@_door
 def versions(uri: str, name: str) -> list[str]:
     """All versions of a model, oldest first."""
     return sorted((str(found.version) for found in _all(uri, name)), key=int)

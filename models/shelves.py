@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -123,6 +123,12 @@ def find(products: Ints, wanted: Ints) -> tuple[Ints, Flags]:
     return places, products[places] == wanted
 
 
+def turns(frame: pd.DataFrame, customers: int = 2_000) -> Iterator[pd.DataFrame]:
+    """The frame, so many customers at a time: what is worked out of a shelf is ten times as large as the shelf."""
+    for start in range(0, max(len(frame), 1), customers):
+        yield frame.iloc[start : start + customers]
+
+
 def truth(label: Sequence[Any] | NDArray[Any] | pd.Series) -> Truth:
     """Read a label: per row the products bought in the window, empty for none, None for not known."""
     column = pd.Series(list(label), dtype=object)
@@ -149,6 +155,12 @@ class Picks:
     def through(self, curve: Callable[[Floats], Floats]) -> Picks:
         """The same picks, with their strengths turned into chances."""
         return replace(self, scores=curve(self.scores))
+
+
+def none() -> Picks:
+    """No picks at all."""
+    nothing = np.empty(0, np.int64)
+    return Picks(nothing, nothing, np.empty(0), np.empty(0, np.int8), nothing)
 
 
 def best(rows: Ints, worth: Sequence[NDArray[Any]], n: int) -> tuple[Ints, Ints]:
@@ -272,6 +284,12 @@ def table(shelves: Shelves, lists: Mapping[str, Picks]) -> pd.DataFrame:
             "source": np.array(SOURCES, dtype=object)[column("sources")],
         }
     )
+
+
+def any_of(ranked: pd.DataFrame, frame: pd.DataFrame) -> Floats:
+    """P(each customer of the frame buys at least one of their ranked products), as if purchases were independent."""
+    misses = np.log1p(-ranked["score"].clip(upper=1 - 1e-9)).groupby(ranked["customer_key"]).sum()
+    return np.asarray(-np.expm1(misses.reindex(frame["customer_key"], fill_value=0.0)), np.float64)
 
 
 def check_lists(lists: Sequence[str]) -> None:

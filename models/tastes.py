@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,10 @@ from models import base, shelves
 from models.shelves import NEW, Floats, Ints, Picks, Rules, Shelves
 
 Singles = NDArray[np.float32]
+#: So many pairs of factors are laid beside each other at once.
+_PAIRS = 200_000
+#: More customers than this do not change what products have in common.
+_ENOUGH_CUSTOMERS = 30_000
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,32 @@ class Tastes:
         bend = self._never + (mine.T * (confidence - 1.0)) @ mine
         return np.asarray(np.linalg.solve(bend, confidence @ mine), np.float64)
 
+    def strength(self, liking: Singles, rows: Ints, products: Ints) -> Floats:
+        """How strongly each of these customers likes a product, a pair each; 0 for one that is not known."""
+        places, known = shelves.find(self.products, products)
+        strengths = np.zeros(len(rows))
+        for some in np.array_split(np.flatnonzero(known), len(rows) // _PAIRS + 1):
+            strengths[some] = np.einsum("ij,ij->i", liking[rows[some]], self.factors[places[some]])
+        return strengths
+
     def sides(self, lean: float) -> Singles:
         """The products' side of a strength, (products, f + 1): factors, and heat times the lean."""
         return np.column_stack([self.factors, np.float32(lean) * self.heat])
+
+    def arrays(self) -> dict[str, Any]:
+        """All there is to keep."""
+        return {
+            "factorised": self.products,
+            "factors": self.factors,
+            "heat": self.heat,
+            "tastes": np.array([self.regularisation, self.half_life]),
+        }
+
+    @classmethod
+    def of_arrays(cls, arrays: dict[str, Any]) -> Self:
+        """The tastes again, from what `arrays` gave."""
+        regularisation, half_life = arrays["tastes"]
+        return cls(arrays["factorised"], arrays["factors"], arrays["heat"], float(regularisation), int(half_life))
 
     @cached_property
     def _never(self) -> Floats:

@@ -22,7 +22,7 @@ FILE = "model.txt"
 class Rows:
     """What trees learn from: a row of features each, its outcome, what it starts from and how much it counts."""
 
-    design: Floats
+    design: NDArray[Any]
     outcome: Floats
     start: Floats | None = None
     weight: Floats | None = None
@@ -49,15 +49,15 @@ class Trees:
         """How many trees to trust: where a judge stopped the growing, the number that it liked best."""
         return self.booster.best_iteration if self.booster.best_iteration > 0 else self.booster.num_trees()
 
-    def score(self, design: Floats) -> Floats:
+    def score(self, design: NDArray[Any]) -> Floats:
         """The answer on the scale of the outcome: a chance for binary trees, an amount for Tweedie's."""
         return self._ask(design)
 
-    def added(self, design: Floats) -> Floats:
+    def added(self, design: NDArray[Any]) -> Floats:
         """What the trees add up to before it becomes a chance or an amount: log odds, or a logarithm."""
         return self._ask(design, raw_score=True)
 
-    def contributions(self, design: Floats) -> Floats:
+    def contributions(self, design: NDArray[Any]) -> Floats:
         """How much each feature added to each row, and in the last column what all rows share (TreeSHAP)."""
         return self._ask(design, pred_contrib=True)
 
@@ -70,7 +70,7 @@ class Trees:
         """Read back what `save` wrote."""
         return cls(lightgbm.Booster(model_str=(folder / name).read_text(encoding="utf-8")))
 
-    def _ask(self, design: Floats, **how: bool) -> Floats:
+    def _ask(self, design: NDArray[Any], **how: bool) -> Floats:
         width = self.booster.num_feature()
         if not len(design):
             return np.empty((0, width + 1) if how.get("pred_contrib") else 0)

@@ -129,6 +129,23 @@ def models(as_json: AsJson = False) -> None:
 
 
 @app.command()
+def backtest(
+    name: Annotated[str, typer.Argument(help="recommender or offers.")] = "recommender",
+    cutoffs: Annotated[int, typer.Option(help="How many earlier moments to ask at.")] = 3,
+    every: Annotated[int | None, typer.Option(help="Days between them; default: what is judged at each.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the table and its picture.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What would have been said at earlier moments, by the model and by every rival, and what came of it."""
+    from pipelines import backtest as backtests
+    from pipelines import report
+
+    with _plainly():
+        told = backtests.run(_shop(), name, cutoffs=cutoffs, every=every, out=out, tell=_tell)
+        _say(told, as_json, report.of_backtest(told))
+
+
+@app.command()
 def score(as_of: AsOf = None, as_json: AsJson = False) -> None:
     """Score everyone with the champions as they are; nothing is trained."""
     from pipelines import night

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from customers import clock, consent, interactions, mirror, nights, offers
 from customers.shop import Shop, ShopError
-from features import appeal, engagement, needs, snapshot, store
+from features import appeal, engagement, needs, prices, snapshot, store, together
 from pipelines.failures import NothingToDo, WrongUsage
 from training import labels, plans
 from training.plans import Plan, World
@@ -135,6 +135,22 @@ def evening(shop: Shop, as_of: str | None, seconds: dict[str, float], tell: Tell
 
 
 @contextmanager
+def rehearsal(shop: Shop, moment: datetime, plan: Plan) -> Iterator[Evening]:
+    """The shop as it was known at a moment, with what a plan of lists or offers learns from; nothing is left behind.
+
+    Unlike a night it does not say that it looked: no sale is late because somebody tried models out.
+    """
+    with _alone(shop):
+        mirror.refresh(shop)
+        _somebody_bought(shop, moment)
+        folder = shop.home / "replays" / f"{plan.name}-{moment:%Y%m%dT%H%M%S}"
+        try:
+            yield _prepare(shop, moment, folder, replay=True, only=plan)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
 def timed(seconds: dict[str, float], step: str, tell: Tell) -> Iterator[None]:
     """Say that a step begins, and note how long it took."""
     tell(f"{step} ...")
@@ -163,15 +179,19 @@ def _look(shop: Shop, moment: datetime) -> None:
     mirror is read for good: what arrives in between is late.
     """
     mirror.refresh(shop)
-    if snapshot.purchases(shop.home / "ledger", as_of=moment, timezone=shop.timezone).empty:
-        raise NothingToDo(
-            f"no customer had bought anything before {moment.isoformat()}; run: regulars load transactions FILE"
-        )
+    _somebody_bought(shop, moment)
     nights.began(shop, moment)
     mirror.refresh(shop)
 
 
-def _prepare(shop: Shop, as_of: datetime, folder: Path, *, replay: bool) -> Evening:
+def _somebody_bought(shop: Shop, moment: datetime) -> None:
+    if snapshot.purchases(shop.home / "ledger", as_of=moment, timezone=shop.timezone).empty:
+        raise NothingToDo(
+            f"no customer had bought anything before {moment.isoformat()}; run: regulars load transactions FILE"
+        )
+
+
+def _prepare(shop: Shop, as_of: datetime, folder: Path, *, replay: bool, only: Plan | None = None) -> Evening:
     ledger, zone = shop.home / "ledger", shop.timezone
     first = snapshot.first_day(ledger, as_of, zone)
     assert first is not None, "a night looks only where somebody bought something"
@@ -181,14 +201,21 @@ def _prepare(shop: Shop, as_of: datetime, folder: Path, *, replay: bool) -> Even
     lists = plans.plan("recommender").window(world)
     shelves = [calendar.back(n * lists) for n in (3, 2, 1) if n * lists < calendar.history_days]
     windows = [plan.window(world) for plan in plans.PLANS if not plan.spread]
+    moments = [as_of] if only else labels.moments(calendar, windows)
+    mailings = None if only and only.expand != "offers" else past.mailings
     # Importing Feast takes as long as computing the features: DuckDB works while Python imports.
     with ThreadPoolExecutor(1) as aside:
         opening = aside.submit(store.open, folder, None if replay else shop.online_store)
         snapshot.write(
-            ledger, folder, as_of=as_of, moments=labels.moments(calendar, windows), timezone=zone,
-            shelf_moments=[*shelves, as_of], receipts=past.mailings,
+            ledger, folder, as_of=as_of, moments=moments, timezone=zone,
+            shelf_moments=[*shelves, as_of], receipts=mailings,
         )  # fmt: skip
-        world = replace(world, baskets=_baskets(ledger, calendar, shelves, lists))
+        world = replace(
+            world, baskets=_baskets(ledger, calendar, shelves, lists),
+            prices=prices.going(folder, ledger, as_of=as_of),
+            together=together.pairs(ledger, as_of=as_of, timezone=zone),
+        )  # fmt: skip
+        together.keep(world.together, folder)
     features = opening.result()
     features.apply()
     sales = snapshot.digest(ledger, as_of=as_of)

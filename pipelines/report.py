@@ -22,6 +22,34 @@ FIGURES = {
 }
 
 
+#: The columns of a backtest on a terminal: figure and its heading.
+HEADINGS = {
+    "recall_10": "recall@10",
+    "ndcg_10": "ndcg@10",
+    "new_hit_rate_10": "new hit@10",
+    "trip_recall_10": "trip recall@10",
+    "distinct_lists": "distinct",
+    "coverage": "coverage",
+    "map": "map",
+    "auc": "auc",
+}
+
+
+def of_backtest(told: Mapping[str, Any]) -> str:
+    """A backtest in words: every method with 95 % intervals, then the model's lead over each, then its segments."""
+    table = pd.DataFrame(told["table"])
+    everyone = table[table["segment"] == "all"]
+    shown = [name for name in HEADINGS if (everyone["figure"] == name).any()]
+    head = f"{told['name']} as of {', '.join(told['cutoffs'])} ({told['seconds']:.0f} s)"
+    values = _methods(everyone, shown, ("value", "low", "high"))
+    ahead = _methods(everyone.dropna(subset=["ahead"]), shown, ("ahead", "ahead_low", "ahead_high"))
+    mine = table[(table["method"] == told["model"]) & (table["segment"] != "all")]
+    segments = _methods(mine.assign(method=mine["segment"]), shown, ("value", "low", "high"))
+    files = "\n".join(f"  {path}" for path in told["files"])
+    parts = [head, values, f"{told['model']} is ahead of each by", ahead, f"{told['model']} by segment", segments]
+    return "\n\n".join([*parts, *told["notes"], files])
+
+
 def of_night(told: Mapping[str, Any]) -> str:
     """The night in words: who was scored, and every model beside its baselines on days that neither had seen."""
     head = f"As of {told['as_of']}: {told['customers']:,} customers, {told['scores_written']:,} scores written"
@@ -126,6 +154,20 @@ def _of_offers(name: str, items: Sequence[Mapping[str, Any]]) -> str:
         (str(item["rank"]), item["offer_id"], f"{item['score']:.3f}", f"{item['expires_at']:%Y-%m-%d}", item["reason"])
         for item in items
     ))  # fmt: skip
+
+
+def _methods(table: pd.DataFrame, shown: Sequence[str], of: tuple[str, str, str]) -> str:
+    cells = {(row["method"], row["figure"]): _between(*(row[name] for name in of)) for row in table.to_dict("records")}
+    present = [name for name in shown if any(figure == name for _, figure in cells)]
+    return _columns(("", *(HEADINGS[name] for name in present)), (
+        (method, *(cells.get((method, name), "-") for name in present)) for method in table["method"].unique()
+    ))  # fmt: skip
+
+
+def _between(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None or pd.isna(value):
+        return "-"
+    return f"{value:.4f}" if low is None or pd.isna(low) else f"{value:.4f} ({low:.4f} to {high:.4f})"
 
 
 def _columns(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from customers import catalogue, loading, mirror, nights, profiles, scores, tables, transactions
+from customers import catalogue, loading, mirror, nights, profiles, reasons, scores, tables, transactions
 from customers.shop import Shop
 from models import bundle
 from pipelines.failures import NothingToDo, WrongUsage
@@ -144,10 +144,11 @@ def _listed(shop: Shop, score: scores.Score | None, n: int) -> list[dict[str, An
     ranked = list(islice(details.listed(score.detail, "any"), n)) if score else []
     keys = [product for _, product, *_ in ranked]
     ids, names = catalogue.ids_of(shop, keys), catalogue.names_of(shop, keys)
+    said = reasons.speak(shop, [(score.customer_key, source, grounds) for *_, source, grounds in ranked]) if score else []
     return [
-        {"rank": rank, "product_id": ids[product], "name": names.get(product) or "", "score": score, "source": source,
+        {"rank": rank, "product_id": ids[product], "name": names.get(product) or "", "score": chance, "source": source,
          "reason": reason}
-        for rank, product, score, source, reason in ranked
+        for (rank, product, chance, source, _), reason in zip(ranked, said, strict=True)
     ]  # fmt: skip
 
 

@@ -104,10 +104,16 @@ def recommendations(desk: Desk, question: RecommendationQuestion) -> Recommendat
     asked = look_up(desk, question.customer_ids)
     champion = desk.champion("recommender")
     said = fresh.lists(desk, champion, asked.keys)
-    listed = items.products(desk, items.chosen(champion, question, said, desk))
+    chosen = items.chosen(champion, question, said, desk)
+    listed, short = items.products(desk, chosen.listed), items.missing(chosen)
     keys = said.shelf["customer_key"].tolist()
     results = [
-        RecommendationResult(**asked.common(said.shelf, said.fallback, place), items=listed.get(keys[row], []))
+        RecommendationResult(
+            **asked.common(said.shelf, said.fallback, place),
+            items=listed.get(keys[row], []),
+            short=short.get(keys[row]),
+            notes=chosen.notes,
+        )
         for place, row in enumerate(asked.rows)
     ]
     return RecommendationAnswer(**envelope(desk, "recommendations", said.shelf, [champion], results))

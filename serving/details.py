@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from serving import restocking, scorer, words
+from serving import restocking, scorer
 from serving.spending import Worth
 
 Row = tuple[int, float | None, str]
@@ -57,24 +57,24 @@ def of_timing(frame: pd.DataFrame, back: scorer.Return) -> Iterator[Row]:
 def of_lists(shelf: pd.DataFrame, ranked: pd.DataFrame, fallback: scorer.Flags) -> Iterator[Row]:
     """A row a customer: best score, and a list each of "any", "again" and "new", and "fallback".
 
-    An entry of a list is [product_key, score, source, reason], best first; the reason is left out where the
-    source says it all, and `listed` puts it back.
+    An entry of a list is [product_key, score, source, *grounds], best first; `customers.reasons` says what the
+    grounds mean, and puts them into words.
     """
     flags = dict(zip(shelf["customer_key"].tolist(), fallback.tolist(), strict=True))
-    columns = ("customer_key", "list", "product_key", "score", "source", "reason")
+    columns = ("customer_key", "list", "product_key", "score", "source", "grounds")
     entries = zip(*(ranked[name].tolist() for name in columns), strict=True)
     for key, mine in groupby(entries, key=itemgetter(0)):
         detail: dict[str, Any] = {name: [] for name in scorer.LISTS} | {"fallback": flags[key]}
-        for _, name, *entry in mine:
-            detail[name].append(entry if entry[2] == "again" else entry[:3])
+        for _, name, product, score, source, grounds in mine:
+            detail[name].append([product, score, source, *grounds])
         best = max((entry[1] for name in scorer.LISTS for entry in detail[name]), default=0.0)
         yield key, best, _dumps(detail)
 
 
-def listed(detail: Mapping[str, Any], name: str) -> Iterator[tuple[int, int, float, str, str]]:
-    """One kept list again: rank, product_key, score, source, reason."""
-    for rank, (product_key, score, source, *reason) in enumerate(detail[name], start=1):
-        yield rank, product_key, score, source, reason[0] if reason else words.why_product(source)
+def listed(detail: Mapping[str, Any], name: str) -> Iterator[tuple[int, int, float, str, list[Any]]]:
+    """One kept list again: rank, product_key, score, source, grounds."""
+    for rank, (product_key, score, source, *grounds) in enumerate(detail[name], start=1):
+        yield rank, product_key, score, source, grounds
 
 
 def chances(back: scorer.Return, row: int) -> dict[int, float | None]:

@@ -11,17 +11,18 @@ import pandas as pd
 from customers import consent
 from features import needs as families
 from models.bundle import Champion
-from serving import details, offering, restocking, scorer, spending, stall
+from serving import details, offering, restocking, rules, scorer, spending, stall
 from serving.desk import NOBODY, Desk, Seen
 
 
 @dataclass(frozen=True)
 class Lists:
-    """The ranked products of some customers, from which shelves, and whose are what holds for all."""
+    """The ranked products of some customers, from which shelves, whose are what holds for all, and by which rules."""
 
     shelf: pd.DataFrame
     ranked: pd.DataFrame
     fallback: scorer.Flags
+    order: rules.Order
     hidden: frozenset[int]
     sees: set[int]
 
@@ -81,9 +82,10 @@ def lists(desk: Desk, champion: Champion, keys: Sequence[int], seen: Seen | None
     hidden, sees = desk.goods().sensitive, set[int]()
     if hidden:
         sees = consent.allowed(desk.shop, keys, "profiling_sensitive")
-    ranked = scorer.lists(champion.model, shelf, hidden=hidden, sees=sees)
+    order = rules.order(desk.shop, desk.now())
+    ranked = scorer.lists(champion.model, shelf, order, hidden=hidden, sees=sees)
     desk.keep(champion, shelf[known], details.of_lists(shelf, ranked, fallback))
-    return Lists(shelf, ranked, fallback, hidden, sees)
+    return Lists(shelf, ranked, fallback, order, hidden, sees)
 
 
 def worth(

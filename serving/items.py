@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from customers import catalogue, clock
+from customers.wishes import READERS, Wishes
 from models.bundle import Champion
-from serving import details, scorer, spending
+from serving import because, details, rules, scorer, shortage, spending
 from serving.asked import moment
 from serving.desk import Desk
 from serving.fresh import Lists
 from serving.offering import Offered
-from serving.schemas import Days, Offer, Product, RecommendationQuestion, RunningOut
+from serving.schemas import Days, Offer, Product, RecommendationQuestion, RunningOut, Short
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The products listed, of whom there are too few and why, and what of the question could not be followed."""
+
+    listed: pd.DataFrame
+    short: Mapping[int, shortage.Shortage]
+    notes: list[str]
 
 
 def waits(desk: Desk, frame: pd.DataFrame, back: scorer.Return) -> list[dict[str, Any]]:
@@ -33,24 +45,40 @@ def waits(desk: Desk, frame: pd.DataFrame, back: scorer.Return) -> list[dict[str
     ]
 
 
-def chosen(champion: Champion, question: RecommendationQuestion, said: Lists, desk: Desk) -> pd.DataFrame:
-    """The list asked for; where products are ruled out, made again without them, lest it run short."""
-    shelf, whole = said.shelf, said.ranked
-    if question.exclude_product_ids or question.categories:
-        exclude = set(catalogue.keys_of(desk.shop, question.exclude_product_ids).values())
-        only = desk.in_categories(question.categories) if question.categories else None
-        whole = scorer.lists(
-            champion.model, shelf, n=question.n, exclude=exclude, only=only, hidden=said.hidden, sees=said.sees
-        )
+def chosen(champion: Champion, question: RecommendationQuestion, said: Lists, desk: Desk) -> Chosen:
+    """The list asked for, under the shop's rules and those of the question."""
+    wishes = {name: getattr(question, name) for name in READERS}
+    order = rules.order(desk.shop, said.order.now, desk.shop.recommendations.beside(wishes))
     # Who has no purchases has nothing to buy again: they get what sells in the shop, whatever was asked.
-    strangers = shelf.loc[~scorer.has_figures(shelf), "customer_key"]
-    wanted = np.where(whole["customer_key"].isin(strangers), "any", question.list)
-    return whole[(whole["list"] == wanted) & (whole["rank"] <= question.n)]
+    wanted = np.where(scorer.has_figures(said.shelf), question.list, "any")
+    whole = said.ranked
+    if order.wishes != said.order.wishes:
+        whole = _again(champion, said, order, wanted, question.n)
+    kind = pd.Series(wanted, said.shelf["customer_key"]).reindex(whole["customer_key"]).to_numpy()
+    listed = whole[(whole["list"].to_numpy() == kind) & (whole["rank"].to_numpy() <= question.n)]
+    shelf = said.shelf.assign(wanted=wanted)
+    short = shortage.why(order, shelf, listed, question.n, hidden=said.hidden, sees=said.sees)
+    return Chosen(listed, short, shortage.notes(order, Wishes().beside(wishes)))
+
+
+def _again(champion: Champion, said: Lists, order: rules.Order, wanted: NDArray[Any], n: int) -> pd.DataFrame:
+    """The lists made again: where something is ruled out, others must be found."""
+    made = [
+        scorer.lists(champion.model, shelf, order, names=[str(name)], n=n, hidden=said.hidden, sees=said.sees)
+        for name, shelf in said.shelf.groupby(wanted, sort=False)
+    ]
+    return pd.concat(made, ignore_index=True)
+
+
+def missing(chosen: Chosen) -> dict[int, Short]:
+    """By customer key, of those with fewer products than asked for."""
+    return {key: Short(missing=few.missing, rules=few.rules, reason=few.reason) for key, few in chosen.short.items()}
 
 
 def products(desk: Desk, ranked: pd.DataFrame) -> dict[int, list[Product]]:
     """Ranked products by customer key."""
     names = catalogue.ids_of(desk.shop, [int(key) for key in ranked["product_key"].unique()])
+    ranked = ranked.assign(reason=because.said(desk.shop, ranked))
     found: dict[int, list[Product]] = {}
     columns = ("customer_key", "rank", "product_key", "score", "source", "reason")
     for customer, rank, product, score, source, reason in _rows(ranked, *columns):

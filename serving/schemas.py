@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from customers import offers
+from customers import offers, wishes
 
 if TYPE_CHECKING:
     Channel = str
@@ -18,6 +18,7 @@ else:
     Channel = Literal[offers.CHANNELS]
 
 ListName = Literal["any", "again", "new"]
+How = Literal["similar", "together", "upsell"]
 Within = Literal["7", "14", "28", "90"]
 Band = Literal["low", "medium", "high", "lapsed"]
 
@@ -28,6 +29,26 @@ CustomerIds = Annotated[list[Id], Field(min_length=1, max_length=1000, descripti
 ProductIds = Annotated[list[Id], Field(max_length=1000, description="Products not to name.")]
 OfferIds = Annotated[list[Id], Field(max_length=1000, description="Offers not to make.")]
 Categories = Annotated[list[Id], Field(max_length=100, description="Only these categories; empty for all.")]
+LeftOut = Annotated[list[Id], Field(max_length=100, description="None of these, beside what the shop leaves out.")]
+# Of the shop's own rules these take the place; left out or null, the shop's hold.
+InStockOnly = Annotated[bool | None, Field(description="Nothing whose stock is counted and gone.")]
+LeastMargin = Annotated[
+    float | None,
+    Field(ge=-10, le=1, allow_inf_nan=False, description="(price - cost) / price at least; unknown ones may stay."),
+]
+Boosts = Annotated[
+    dict[Id, Annotated[float, Field(ge=0, le=wishes.MOST_BOOST, allow_inf_nan=False)]] | None,
+    Field(max_length=100, description="A product's label, and the factor on its score."),
+]
+Pins = Annotated[list[Id] | None, Field(max_length=100, description="Labels of products that come first.")]
+MostOfOne = Annotated[int | None, Field(ge=1, description="So many of one category at most.")]
+Share = Annotated[
+    float | None,
+    Field(ge=0, le=wishes.MOST_EXPLORE, allow_inf_nan=False, description="So many of the places to explore."),
+]
+Seed = Annotated[
+    int | None, Field(ge=0, lt=2**63, description="Draws what is explored; the same again draws the same.")
+]
 #: Lists are kept 50 deep.
 Depth = Annotated[int, Field(ge=1, le=50, description="How many products at most.")]
 OfferDepth = Annotated[int, Field(ge=1, le=50, description="How many offers at most.")]
@@ -73,6 +94,15 @@ class RecommendationQuestion(QuestionOfNow):
     n: Depth = 10
     exclude_product_ids: ProductIds = []
     categories: Categories = []
+    exclude_categories: LeftOut = []
+    exclude_departments: LeftOut = []
+    in_stock_only: InStockOnly = None
+    min_margin: LeastMargin = None
+    boost: Boosts = None
+    pin: Pins = None
+    max_per_category: MostOfOne = None
+    explore: Share = None
+    seed: Seed = None
 
 
 class OffersQuestion(QuestionOfNow):
@@ -87,6 +117,39 @@ class RestockQuestion(CustomersQuestion):
     """Which categories run out within how many days."""
 
     within_days: WithinDays = 14
+
+
+class SimilarQuestion(Question):
+    """What goes with these products, stands in for them, or is dearer of their kind."""
+
+    product_ids: Annotated[list[Id], Field(max_length=100, description="1 to 100 products; or none, for a customer's "
+                                           "own, those they buy most.")] = []  # fmt: skip
+    n: Depth = 10
+    how: How = Field(default="similar", description='"together" goes with it, "upsell" is dearer of its kind.')
+    customer_id: Id | None = Field(default=None, description="For whom it is: without one, and without their "
+                                   "consent, nothing sensitive is shown.")  # fmt: skip
+
+    @model_validator(mode="after")
+    def _of_something(self) -> SimilarQuestion:
+        if not self.product_ids and self.customer_id is None:
+            raise ValueError("name product_ids, or a customer_id for whose own products it is")
+        return self
+
+
+class AudienceQuestion(Question):
+    """Who is likeliest to buy any of these products, of these categories, or to redeem this offer."""
+
+    product_ids: Annotated[list[Id], Field(max_length=1000, description="Any of these products.")] = []
+    categories: Annotated[list[Id], Field(max_length=100, description="Any product of these categories.")] = []
+    offer_id: Id | None = Field(default=None, description="This offer, among those to whom it may be made.")
+    n: Annotated[int, Field(ge=1, le=5000, description="How many customers at most.")] = 1000
+    channel: Channel | None = Field(default=None, description="Only who may be contacted on this channel.")
+
+    @model_validator(mode="after")
+    def _of_one_thing(self) -> AudienceQuestion:
+        if sum(map(bool, (self.product_ids, self.categories, self.offer_id))) != 1:
+            raise ValueError("give exactly one of product_ids, categories and offer_id")
+        return self
 
 
 class ModelFacts(BaseModel):
@@ -122,15 +185,25 @@ class Product(BaseModel):
     rank: int
     product_id: str
     score: float
-    source: Literal["again", "new", "popular"]
+    source: str = Field(description="again, new or popular; explore or pinned where a rule of the shop put it there.")
     reason: str
     expires_at: datetime | None = None
+
+
+class Short(BaseModel):
+    """Why a list holds fewer products than were asked for."""
+
+    missing: int
+    rules: list[str] = Field(description="The rules that have left products out; none where there are no more.")
+    reason: str
 
 
 class RecommendationResult(Result):
     """The products, best first."""
 
     items: list[Product]
+    short: Short | None = Field(description="Where there are fewer than asked for: which rules left too few.")
+    notes: list[str] = Field(description="What of the question means nothing in this shop.")
 
 
 class RecommendationAnswer(Answer):
@@ -245,3 +318,48 @@ class RestockAnswer(Answer):
     """What runs out, a result a customer, in the order asked."""
 
     results: list[RestockResult]
+
+
+class SimilarResult(BaseModel):
+    """The companions of one product."""
+
+    product_id: str
+    known: bool = Field(description="Whether the shop knows this product.")
+    fallback: bool = Field(description="Whether this is what sells in the shop, nothing being known of it.")
+    items: list[Product] = Field(description="Best first; a score compares within this list only.")
+    reason: str | None = Field(description="Where nothing was found: why.")
+
+
+class SimilarAnswer(Answer):
+    """What goes with products, a result a product, in the order asked."""
+
+    results: list[SimilarResult]
+    notes: list[str] = Field(description="What could not be followed.")
+
+
+class AudienceResult(Result):
+    """One customer of the audience."""
+
+    rank: int
+    score: float = Field(description="P(they buy any of it within the window), or P(they redeem the offer).")
+    reason: str
+
+
+class LeftOut(BaseModel):
+    """Customers who are not asked about, and the first reason why."""
+
+    reason: str
+    customers: int
+
+
+class AudienceAnswer(Answer):
+    """Who is likeliest to buy, likeliest first."""
+
+    results: list[AudienceResult]
+    eligible: int = Field(description="How many customers it was chosen from.")
+    expected_buyers: float = Field(description="How many of the audience are expected to buy: the sum of the scores.")
+    expected_lift: float | None = Field(description="How many times as many as of a random audience of this size.")
+    window_days: int | None = Field(description="Within how many days; null for an offer: while it runs.")
+    left_out: list[LeftOut] = Field(description="Who is not in it, and why.")
+    notes: list[str] = Field(description="What of the question means nothing in this shop.")
+    reason: str | None = Field(description="Where nobody is in it: why.")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from models import timing
 from models.base import Model
-from serving import rfm, words
+from serving import because, ranking, rfm, rules, words
 from serving.schemas import Band
 
 Floats = NDArray[np.float64]
@@ -116,26 +116,20 @@ def returning(model: Model, frame: pd.DataFrame, drift: Drift | None = None) -> 
 def lists(
     model: Any,
     shelf: pd.DataFrame,
+    order: rules.Order,
     *,
     names: Sequence[str] = LISTS,
     n: int = DEEP,
-    exclude: Collection[int] = (),
-    only: Collection[int] | None = None,
     hidden: Collection[int] = (),
     sees: Collection[int] = (),
 ) -> pd.DataFrame:
-    """Ranked products: customer_key, list, rank (from 1), product_key, score, source, reason.
+    """Ranked products under the shop's rules: customer_key, list, rank (from 1), product_key, score, source, grounds.
 
-    `hidden` products are listed only for the customers in `sees`.
+    `hidden` products are listed, and named in reasons, only for the customers in `sees`.
     """
-    wish = {"n": n, "lists": tuple(names), "only": only}
-    if hidden:
-        may = shelf["customer_key"].isin(list(sees))
-        parts = ((shelf[may], exclude), (shelf[~may], {*exclude, *hidden}))
-        ranked = pd.concat([model.score(part, exclude=out, **wish) for part, out in parts if len(part)])
-    else:
-        ranked = model.score(shelf, exclude=exclude, **wish)
-    return ranked.assign(reason=_product_reasons(ranked, shelf))
+    ranked = ranking.ranked(model, shelf, order, names=names, n=n, hidden=hidden, sees=sees)
+    companions = getattr(model, "companions", None)
+    return ranked.assign(grounds=because.grounds(ranked, shelf, companions, hidden=hidden, sees=sees))
 
 
 def or_typical(model: Model, frame: pd.DataFrame, typical: Floats) -> tuple[Floats, Flags]:
@@ -185,23 +179,3 @@ def _reasons(model: Any, frame: pd.DataFrame, sure: Flags) -> list[list[str]]:
         for row, said in zip(rows.tolist(), words.why_drifting(explained, columns), strict=True):
             reasons[row] = said
     return reasons
-
-
-def _product_reasons(ranked: pd.DataFrame, shelf: pd.DataFrame) -> list[str]:
-    """Why each product is listed, with the customer's own count of purchase days and days since the last."""
-    again = ranked["source"].to_numpy() == "again"
-    wanted = ranked.loc[again, ["customer_key", "product_key"]]
-    found = wanted.merge(_bought(shelf), on=list(wanted), how="left", validate="many_to_one")
-    reasons = ranked["source"].map(words.why_product).to_numpy(object)
-    told = zip(found["times"].tolist(), found["last_days"].tolist(), strict=True)
-    reasons[again] = [words.why_product("again", times, last_days) for times, last_days in told]
-    return list(reasons)
-
-
-def _bought(shelf: pd.DataFrame) -> pd.DataFrame:
-    """The shelf laid flat: customer_key, product_key, times, last_days."""
-    full = shelf[shelf["product_keys"].notna()]
-    columns = {"product_key": "product_keys", "times": "times", "last_days": "last_days"}
-    flat = {name: np.concatenate([*full[column], np.empty(0, np.int64)]) for name, column in columns.items()}
-    sizes = full["product_keys"].map(len).to_numpy(np.int64)
-    return pd.DataFrame({"customer_key": np.repeat(full["customer_key"].to_numpy(), sizes), **flat})

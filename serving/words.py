@@ -11,7 +11,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from customers.tables import REASONS
+from customers import money
+from customers.reasons import REASONS, ago as _ago, often as _times, own
 
 #: One customer's figures by feature name; NaN for what is not known.
 Figure = Callable[[str], float]
@@ -26,12 +27,33 @@ OFFERS = {
 }
 
 
-@lru_cache(maxsize=100_000)
-def why_product(source: str, times: float = math.nan, last_days: float = math.nan) -> str:
+def why_product(source: str, times: float = math.nan, last_days: float = math.nan, first_days: float = math.nan) -> str:
     """Why a product is on a customer's list; `times` is days on which they bought it."""
-    if source == "again" and times >= 1:
-        return f"bought {_times(times)}, {'last ' if times > 1 else ''}{_ago(last_days)}"
-    return REASONS["new" if source == "new" else "popular"]
+    return own(times, last_days, first_days) if source == "again" else REASONS[source]
+
+
+def why_together(together: int, followed: int, own: bool) -> str:
+    """Why a product goes with another: how many customers bought both at once, or it first thing after."""
+    if not own:
+        return "goes with what sells best of its kind"
+    at_once = f"{_customers(together)} bought both at once" if together else None
+    after = f"{_customers(followed)} bought it for the first time on the next visit" if followed else None
+    return ", ".join(filter(None, (at_once, after)))
+
+
+def why_instead(how: str, kind: str | None, price: float, other_price: float, currency: str) -> str:
+    """Why a product may be taken instead of another: it is of one kind, and what it and the other go for."""
+    said = (
+        f"{'dearer, and ' if how == 'upsell' else ''}of the same kind: {kind}" if kind else "bought by like customers"
+    )
+    if not (price > 0 and other_price > 0):
+        return said
+    instead, of = (f"{amount:.{money.EXPONENTS[currency]}f}" for amount in (price, other_price))
+    return f"{said}; {instead} instead of {of} {currency}"
+
+
+def _customers(count: int) -> str:
+    return f"{count} customer" if count == 1 else f"{count} customers"
 
 
 @lru_cache(maxsize=100_000)
@@ -159,16 +181,6 @@ def _share(share: float, of_what: str) -> str | None:
 
 def _days(number: float) -> str:
     return f"{_number(number)} day" if _number(number) == "1" else f"{_number(number)} days"
-
-
-def _times(number: float) -> str:
-    return {1: "once", 2: "twice"}.get(round(number), f"{round(number)} times")
-
-
-def _ago(days: float) -> str:
-    if not math.isfinite(days):
-        return "some time ago"
-    return {0: "today", 1: "yesterday"}.get(round(days), f"{round(days)} days ago")
 
 
 def _number(number: float) -> str:

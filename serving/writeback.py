@@ -17,7 +17,7 @@ from features import needs
 from features.store import Store
 from models.base import Model
 from models.bundle import Champion
-from serving import details, offering, restocking, rfm, scorer, spending, stall
+from serving import details, offering, restocking, rfm, rules, scorer, spending, stall
 from serving.details import Row
 
 #: The view whose rows say who has figures for a model.
@@ -139,10 +139,10 @@ class _Night:
         yield list(details.of_value(frame, scorer.flagged(worth, "value" in self.stand_ins)))
 
     def _lists(self) -> Iterator[list[Row]]:
-        hidden = self._goods.sensitive
+        hidden, order = self._goods.sensitive, rules.order(self.shop, self.as_of)
         for shelf in self._portions("recommender", _CHUNK):
             sees = self._sees(shelf) if hidden else set()
-            ranked = scorer.lists(self.models["recommender"], shelf, hidden=hidden, sees=sees)
+            ranked = scorer.lists(self.models["recommender"], shelf, order, hidden=hidden, sees=sees)
             yield list(details.of_lists(shelf, ranked, self._fallback("recommender", shelf)))
 
     def _needs(self) -> Iterator[list[Row]]:

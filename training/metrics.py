@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
+
+from training import lists
 
 Floats = NDArray[np.float64]
 
@@ -158,65 +159,22 @@ def decile_error(spent: Floats, expected: Floats, bins: int = 10) -> float:
     return float(np.mean(gaps)) if gaps else float("nan")
 
 
-# Rankings --------------------------------------------------------------------------------------------------
-
-
-def ranking(ranked: pd.DataFrame, truth: pd.DataFrame, *, at: Sequence[int] = (10, 20)) -> dict[str, float]:
-    """How well ranked lists foretell baskets: means over customers who bought something in the window.
-
-    ranked: customer_key, rank (from 1), product_key; one list a customer. truth: customer_key, product_key, one
-    row a product bought. Recall@k is hits over all bought; NDCG@k has the ideal capped at k hits; hit_rate@k is
-    the share of customers with at least one hit.
-    """
-    truth = truth[["customer_key", "product_key"]].drop_duplicates()
-    bought = truth.groupby("customer_key").size()
-    hits = ranked.merge(truth, on=["customer_key", "product_key"])
-    metrics: dict[str, float] = {}
-    for k in at:
-        top = hits[hits["rank"] <= k]
-        found = top.groupby("customer_key").size().reindex(bought.index, fill_value=0)
-        gain = (1 / np.log2(top["rank"] + 1)).groupby(top["customer_key"]).sum().reindex(bought.index, fill_value=0)
-        ideal = np.cumsum(1 / np.log2(np.arange(2, k + 2)))[np.minimum(bought.to_numpy(), k) - 1]
-        metrics[f"recall_{k}"] = float((found / bought).mean())
-        metrics[f"ndcg_{k}"] = float((gain / ideal).mean())
-        metrics[f"hit_rate_{k}"] = float((found > 0).mean())
-    return metrics
+# Offers ----------------------------------------------------------------------------------------------------
 
 
 def groups(group: NDArray[np.int64], redeemed: Floats, p: Floats, *, at: int = 10) -> dict[str, float]:
     """How well offers are ranked within groups (a household and a campaign): means over groups with a redemption.
 
-    MAP is the mean average precision, NDCG@k has the ideal capped at k; offers of one probability keep the
-    frame's order. AUC and AP are over all pairs, wherever they stand.
+    AUC and AP are over all pairs, wherever they stand.
     """
-    order = np.lexsort((-p, group))
-    taken, starts = redeemed[order], np.flatnonzero(np.r_[True, np.diff(group[order]) != 0])
-    sizes = np.diff(np.r_[starts, len(order)])
-    place = np.arange(len(order)) - np.repeat(starts, sizes) + 1
-    total = np.add.reduceat(taken, starts) if len(order) else np.empty(0)
-    hits = np.cumsum(taken)
-    before = np.repeat(hits[starts] - taken[starts], sizes) if len(order) else hits
-    judged = total > 0
-    if not judged.any():
+    judged = lists.each_group(group, redeemed, p, at=at)
+    if judged.empty:
         return dict.fromkeys(("map", f"ndcg_{at}", "auc", "ap"), float("nan")) | {"groups": 0.0}
-    precision = np.add.reduceat(taken * (hits - before) / place, starts)[judged] / total[judged]
-    gain = np.add.reduceat(taken * (place <= at) / np.log2(place + 1), starts)[judged]
-    ideal = np.cumsum(1 / np.log2(np.arange(2, at + 2)))[np.minimum(total[judged], at).astype(int) - 1]
-    return {
-        "map": float(np.mean(precision)),
-        f"ndcg_{at}": float(np.mean(gain / ideal)),
+    return {str(name): float(mean) for name, mean in judged.mean().items()} | {
         "auc": float(roc_auc_score(redeemed, p)) if redeemed.min() < 1 else float("nan"),
         "ap": float(average_precision_score(redeemed, p)),
-        "groups": float(judged.sum()),
+        "groups": float(len(judged)),
     }
-
-
-def variety(ranked: pd.DataFrame, *, at: int = 10) -> dict[str, float]:
-    """Whether customers are told apart: products shown to anybody, and the share of lists that are nobody else's."""
-    top = ranked[ranked["rank"] <= at].sort_values(["customer_key", "rank"])
-    lists = top.groupby("customer_key")["product_key"].agg(tuple)
-    distinct = float((~lists.duplicated(keep=False)).mean()) if len(lists) else float("nan")
-    return {"products_shown": float(top["product_key"].nunique()), "distinct_lists": distinct}
 
 
 def better(metric: str) -> Callable[[float, float], bool]:

@@ -7,7 +7,7 @@ from datetime import date
 import numpy as np
 import pandas as pd
 
-from training import labels, metrics
+from training import labels, lists, metrics
 from training.questions import Frame, Incomparable, Plan, World
 
 __all__ = ["PLANS", "TIE", "Incomparable", "Plan", "World", "plan"]
@@ -62,8 +62,8 @@ def _judge_lists(world: World, rows: Frame, truth: pd.Series, ranked: Frame) -> 
     unknown = bought.merge(before, how="left", indicator=True)
     unknown = unknown.loc[unknown["_merge"] == "left_only", ["customer_key", "product_key"]]
     merged, new = (ranked[ranked["list"] == name] for name in ("any", "new"))
-    fresh = {f"new_{name}": value for name, value in metrics.ranking(new, unknown, at=(10,)).items()}
-    return metrics.ranking(merged, bought) | metrics.variety(merged) | fresh
+    fresh = {f"new_{name}": value for name, value in lists.ranking(new, unknown, at=(10,)).items()}
+    return lists.ranking(merged, bought) | lists.variety(merged) | fresh
 
 
 def _buyers(world: World, rows: Frame, truth: pd.Series) -> np.ndarray:
@@ -175,6 +175,7 @@ PLANS: tuple[Plan, ...] = (
         baselines=("bestsellers.Popularity", "bestsellers.DecayedFrequency"),
         decisive="ndcg_10", window=_month, label=_baskets, take=_buyers, judge=_judge_lists,
         settings=lambda world: {"window_days": _month(world)},
+        told=lambda world: {"products": world.products, "prices": world.prices, "together": world.together},
     ),
     Plan(
         "offers", question="Will this customer redeem this offer if they get it?",

@@ -25,13 +25,16 @@ def _none_of(**kinds: str) -> Callable[[], Frame]:
 
 _AT = "datetime64[us, UTC]"
 _WORDS = ("category", "subcategory", "department", "brand")
+_PAIRS = dict.fromkeys(("product_key", "other_key", "together", "visits", "followed"), "int64")
+_PAIRS |= dict.fromkeys(("lift", "strength"), "float64")
 
 
 @dataclass(frozen=True, slots=True)
 class World:
     """What labels are cut from: the shop's days, what was bought and when, and which offers were redeemed.
 
-    `products` is what the catalogue says of each product, whenever it said so; None for what it does not say.
+    `products` is what the catalogue says of each product, whenever it said so; None for what it does not say,
+    `prices` what each goes for, and `together` what is bought beside and after what (see features.together).
     """
 
     calendar: labels.Calendar
@@ -45,6 +48,8 @@ class World:
     redemptions: Frame = field(default_factory=_none_of(customer_key="int64", offer_key="int64", redeemed_at=_AT))
     offers: Frame = field(default_factory=_none_of(offer_key="int64", campaign_id="object", starts_at=_AT, ends_at=_AT))
     products: Frame = field(default_factory=_none_of(product_key="int64", **dict.fromkeys(_WORDS, "object")))
+    prices: Frame = field(default_factory=_none_of(product_key="int64", price="float64", sold="float64"))
+    together: Frame = field(default_factory=_none_of(**_PAIRS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +58,10 @@ class Plan:
 
     `window` gives the days of its holdout; `label` cuts the outcomes known before a day; `take` says which rows
     count when it is judged; `judge` compares answers with outcomes, and `decisive` is the figure that
-    promotes. The last baseline is the one that a shop with too little history is served. `expand` says what a
-    customer's row becomes before training: rows of one category each ("needs") or of one offer each ("offers").
-    The rows of a `spread` plan lie at many moments, and all those from the holdout's start on are judged.
+    promotes. The last baseline is the one that a shop with too little history is served. `told` is what the learner,
+    and no baseline, hears of the shop besides its rows. `expand` says what a customer's row becomes before training:
+    rows of one category each ("needs") or of one offer each ("offers"). The rows of a `spread` plan lie at many
+    moments, and all those from the holdout's start on are judged.
     """
 
     name: str
@@ -69,5 +75,6 @@ class Plan:
     take: Callable[[World, Frame, Any], np.ndarray]
     judge: Callable[[World, Frame, Any, Any], dict[str, float]]
     settings: Callable[[World], dict[str, Any]] = field(default=lambda world: {})
+    told: Callable[[World], dict[str, Frame]] = field(default=lambda world: {})
     expand: Literal["needs", "offers"] | None = None
     spread: bool = False

@@ -89,6 +89,22 @@ def train(
     return Trained(plan, model, best.learner, best, contestants, holdout, stands_in, why, counts)
 
 
+def refit(plan: Plan, world: World, frame: pd.DataFrame, *, learner: str | None = None, seed: int = 0) -> Model:
+    """One learner (the plan's own, if none is named) on all that is known, as a night's last step fits what it serves.
+
+    Raises TooLittle where the learner does.
+    """
+    rows, label = _rows_before(plan, world, frame, world.calendar.as_of)
+    return _fit(plan, world, learner or plan.learner, rows, label, seed)
+
+
+def rehearse(
+    plan: Plan, world: World, frame: pd.DataFrame, holdout: datetime, *, learner: str | None = None, seed: int = 0
+) -> Model:
+    """One learner of a spread plan on what was known before a holdout that may lie anywhere."""
+    return _fit(plan, world, learner or plan.learner, *_trial(plan, world, frame, holdout), seed)
+
+
 def examine(plan: Plan, world: World, frame: pd.DataFrame, model: Model) -> dict[str, float]:
     """A fitted model's figures on this run's holdout: how a champion is compared with its challenger.
 
@@ -157,7 +173,8 @@ def _simplest(plan: Plan, world: World, frame: pd.DataFrame, seed: int, why: str
 
 def _fit(plan: Plan, world: World, learner: str, rows: pd.DataFrame, label: Any, seed: int) -> Model:
     room, name = bundle.LEARNERS[learner].split(":")
-    fitted: Model = getattr(import_module(room), name).fit(rows, label, seed=seed, **plan.settings(world))
+    told = plan.told(world) if learner == plan.learner else {}
+    fitted: Model = getattr(import_module(room), name).fit(rows, label, seed=seed, **plan.settings(world), **told)
     return fitted
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
@@ -18,7 +18,10 @@ from serving.schemas import (
     ChurnAnswer,
     Depth,
     Id,
+    InStockOnly,
+    LeastMargin,
     ListName,
+    MostOfOne,
     NextPurchaseAnswer,
     OfferDepth,
     OffersAnswer,
@@ -27,6 +30,8 @@ from serving.schemas import (
     RecommendationQuestion,
     RestockAnswer,
     RestockQuestion,
+    Seed,
+    Share,
     ValueAnswer,
     WithinDays,
 )
@@ -44,10 +49,24 @@ def recommendations(
     customer_id: CustomerId,
     list: Annotated[ListName, Query()] = "any",
     n: Annotated[Depth, Query()] = 10,
-    categories: Annotated[Iterable[Id], Query(max_length=100)] = (),
+    categories: Annotated[Sequence[Id], Query(max_length=100)] = (),
+    exclude_product_ids: Annotated[Sequence[Id], Query(max_length=1000)] = (),
+    exclude_categories: Annotated[Sequence[Id], Query(max_length=100)] = (),
+    exclude_departments: Annotated[Sequence[Id], Query(max_length=100)] = (),
+    in_stock_only: Annotated[InStockOnly, Query()] = None,
+    min_margin: Annotated[LeastMargin, Query()] = None,
+    pin: Annotated[Sequence[Id] | None, Query(max_length=100)] = None,
+    max_per_category: Annotated[MostOfOne, Query()] = None,
+    explore: Annotated[Share, Query()] = None,
+    seed: Annotated[Seed, Query()] = None,
 ) -> RecommendationAnswer:
     """Which products this customer is likeliest to buy next."""
-    question = RecommendationQuestion(customer_ids=[customer_id], list=list, n=n, categories=[*categories])
+    question = RecommendationQuestion(
+        customer_ids=[customer_id], list=list, n=n, categories=[*categories],
+        exclude_product_ids=[*exclude_product_ids], exclude_categories=[*exclude_categories],
+        exclude_departments=[*exclude_departments], in_stock_only=in_stock_only, min_margin=min_margin,
+        pin=None if pin is None else [*pin], max_per_category=max_per_category, explore=explore, seed=seed,
+    )  # fmt: skip
     return answers.recommendations(desk.here(), question)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from customers import catalogue, clock, consent, scores, validity
+from customers import catalogue, clock, consent, reasons, scores, validity
 from customers.scores import Score
 from serving import asked, details, spending
 from serving.desk import Desk
@@ -44,9 +44,10 @@ def _products(here: Desk, score: Score) -> dict[str, Any]:
     hidden = _hidden(here, score.customer_key, here.goods().sensitive)
     entries = [entry for entry in details.listed(score.detail, "any") if entry[1] not in hidden][:SHOWN]
     names = catalogue.ids_of(here.shop, [product for _, product, *_ in entries])
+    said = reasons.speak(here.shop, [(score.customer_key, source, grounds) for *_, source, grounds in entries])
     items = [
         {"rank": rank, "product_id": names[product], "score": chance, "source": source, "reason": reason}
-        for rank, (_, product, chance, source, reason) in enumerate(entries, start=1)
+        for rank, ((_, product, chance, source, _), reason) in enumerate(zip(entries, said, strict=True), start=1)
     ]
     return {"items": items, "fallback": score.detail["fallback"]}
 

@@ -46,6 +46,7 @@ def shelf(sales: pd.DataFrame, moment: int) -> pd.DataFrame:
     bought = before.groupby(["customer", "product"]).agg(
         times=("age", "size"),
         last_days=("age", "min"),
+        first_days=("age", "max"),
         **{f"weights_{days}d": (f"weights_{days}d", "sum") for days in (28, 56, 84, 120)},
     )
     lists = bought.reset_index("product").groupby("customer").agg(list)
@@ -157,7 +158,7 @@ def stranger(products: list[int]) -> pd.DataFrame:
     row = {f"weights_{days}d": np.full(len(products), 0.5 ** (7 / days)) for days in (28, 56, 84, 120)}
     ones, week = np.ones(len(products), np.int64), np.full(len(products), 7)
     keys = {"customer_key": 5, "as_of": OPENING, "product_keys": np.array(products, np.int64)}
-    return pd.DataFrame([{**keys, **row, "times": ones, "last_days": week}])
+    return pd.DataFrame([{**keys, **row, "times": ones, "last_days": week, "first_days": week}])
 
 
 @pytest.mark.parametrize("kind", range(KINDS))
@@ -219,7 +220,7 @@ def test_what_is_saved_and_loaded_gives_the_same_answer_and_names_no_customer(mo
             assert len(arrays[name]) != CUSTOMERS, name
 
 
-def test_with_one_known_window_there_is_no_judging_habits_so_decayed_frequency_serves(sales, now):
+def test_with_one_known_window_there_is_no_judging_trees_so_decayed_frequency_serves(sales, now):
     frame = pd.concat([shelf(sales, moment) for moment in MOMENTS[-2:]], ignore_index=True)
     model = Recommender.fit(frame, window(sales, MOMENTS[-2]) + [None] * CUSTOMERS)
     assert model.settings["again_by"] == "decayed frequency"

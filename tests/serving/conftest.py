@@ -320,6 +320,12 @@ def private(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 @pytest.fixture(scope="session")
+def counter_of() -> Any:
+    """Opens the counter of a home: for counter in counter_of(home)."""
+    return open_counter
+
+
+@pytest.fixture(scope="session")
 def night() -> Any:
     """Scores everybody in a shop: night(shop) -> customers, scores."""
     return run_night

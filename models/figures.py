@@ -1,0 +1,153 @@
+"""Figures: what is known of a customer and a product beforehand, a column each, for those who rank products."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models import kinds, shelves
+from models.demand import Demand
+from models.kinds import Held, Kinds
+from models.shelves import Floats, Ints, Picks, Shelves
+from models.tastes import Tastes
+
+Table = dict[str, Floats]
+Design = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The shop at one moment, as the shelves of some customers are looked at: their stock, the products, the tastes."""
+
+    stock: Shelves
+    half_lives: tuple[int, ...]
+    demand: Demand
+    kinds: Kinds
+    tastes: Tastes
+
+    @cached_property
+    def liking(self) -> NDArray[np.float32]:
+        """Each customer's taste."""
+        return self.tastes.fold(self.stock)
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """The shortest and the longest half-life."""
+        return self.half_lives[0], self.half_lives[-1]
+
+    @cached_property
+    def customers(self) -> Table:
+        """What each customer is like, a row each."""
+        return _customers(self.stock, self.ends)
+
+    def standing(self, products: Ints, sort: str) -> Floats:
+        """The share that each product has of what lately sold of its sort; NaN where the sort is unknown."""
+        sold, codes = self.demand.products, self.kinds.of(self.demand.products, sort)
+        sales = np.bincount(codes + 1, self._popular(sold), minlength=int(self.kinds.codes.max(initial=-1)) + 2)
+        mine = self.kinds.of(products, sort)
+        return np.where(mine < 0, np.nan, self._popular(products) / np.maximum(sales[mine + 1], 1e-12))
+
+    def _popular(self, products: Ints) -> Floats:
+        return np.exp(self.demand.of(products)["popular"])
+
+    def held(self, sort: str) -> Held:
+        """What each shelf holds of each sort."""
+        return kinds.held(self.stock, self.kinds.of(self.stock.products, sort), self.ends)
+
+
+def columns(half_lives: tuple[int, ...]) -> list[str]:
+    """The columns of a shelf that figures are made from."""
+    return ["times", "last_days", "first_days", *map(shelves.weights_name, half_lives)]
+
+
+def own(scene: Scene, entries: Ints) -> Design:
+    """Figures of some entries of the shelves: (entries, OWN)."""
+    stock = scene.stock
+    rows, products = stock.rows[entries], stock.products[entries]
+    times, last, first = (stock.columns[name][entries] for name in ("times", "last_days", "first_days"))
+    demand = scene.demand.of(products)
+    gap = np.where(times > 1, (first - last) / np.maximum(times - 1, 1), np.nan)
+    expected = (np.nan_to_num(gap) * (times - 1) + demand["gap_days"]) / np.maximum(times, 1)
+    weights = {f"weight_{days}d": np.log(stock.weights(days)[entries] + 1e-3) for days in scene.half_lives}
+    short, long = scene.ends
+    table = {
+        **weights,
+        "momentum": weights[f"weight_{short}d"] - weights[f"weight_{long}d"],
+        "times": times,
+        "last_days": last,
+        "first_days": first,
+        "gap_days": gap,
+        "overdue": last / np.maximum(expected, 1.0),
+        "times_a_day": times / np.maximum(scene.customers["days"][rows], 1),
+        "liking": scene.tastes.strength(scene.liking, rows, products),
+        **{f"product_{name}": values for name, values in demand.items()},
+        **{name: values[rows] for name, values in scene.customers.items()},
+    }
+    for sort in ("subcategory", "category"):
+        mine = scene.held(sort).of(rows, scene.kinds.of(products, sort))
+        weight = stock.weights(long)[entries]
+        table |= {
+            f"{sort}_others": np.log(np.maximum(mine["long"] - weight, 0) + 1e-2),
+            f"{sort}_lately": np.log(mine["lately"] + 1e-2),
+            f"{sort}_share": weight / (mine["long"] + 1e-9),
+            f"{sort}_last_days": mine["last_days"],
+            f"{sort}_products": mine["products"],
+        }
+    return _design(table)
+
+
+def fresh(scene: Scene, found: Picks) -> Design:
+    """Figures of products that customers never bought, with the strengths at which they were found: (picks, FRESH)."""
+    rows, products = found.rows, found.products
+    best = np.full(len(scene.stock), -np.inf)
+    np.maximum.at(best, rows, found.scores)
+    table = {
+        "strength": found.scores,
+        "behind": found.scores - best[rows],
+        "place": found.ranks.astype(np.float64),
+        "liking": scene.tastes.strength(scene.liking, rows, products),
+        **{f"product_{name}": values for name, values in scene.demand.of(products).items()},
+        **{name: values[rows] for name, values in scene.customers.items()},
+    }
+    for sort in kinds.SORTS:
+        mine = scene.held(sort).of(rows, scene.kinds.of(products, sort))
+        table |= {
+            f"{sort}_standing": scene.standing(products, sort),
+            f"{sort}_lately": np.log(mine["lately"] + 1e-2),
+            f"{sort}_long": np.log(mine["long"] + 1e-2),
+            f"{sort}_last_days": mine["last_days"],
+            f"{sort}_products": mine["products"],
+        }
+    return _design(table)
+
+
+def _customers(stock: Shelves, half_lives: tuple[int, int]) -> Table:
+    everybody, rows = len(stock), stock.rows
+    last, first, times = (stock.columns[name] for name in ("last_days", "first_days", "times"))
+    short, long = (np.bincount(rows, stock.weights(days), everybody) for days in half_lives)
+    size = np.bincount(rows, minlength=everybody).astype(np.float64)
+    recency, tenure = np.full(everybody, np.inf), np.zeros(everybody)
+    np.minimum.at(recency, rows, last)
+    np.maximum.at(tenure, rows, first)
+    longest = int(last.max(initial=0)) + 1
+    days = np.bincount(np.unique(rows * longest + last.astype(np.int64)) // longest, minlength=everybody)
+    return {
+        "activity": np.log(short + 0.1),
+        "activity_trend": np.log((short + 0.1) / (long + 0.1)),
+        "shelf": size,
+        "recency_days": recency,
+        "tenure_days": tenure,
+        "repeat_share": np.bincount(rows, times > 1, everybody) / np.maximum(size, 1),
+        "tried": np.log(np.bincount(rows, first <= half_lives[0], everybody) + 1.0),
+        "days": days.astype(np.float64),
+    }
+
+
+def _design(table: Table) -> Design:
+    wide = np.empty((len(next(iter(table.values()))), len(table)), np.float32)
+    for place, values in enumerate(table.values()):
+        wide[:, place] = values
+    return wide

@@ -1,0 +1,307 @@
+"""Rivals: what the literature would recommend to the same customers; the recommender is measured against them.
+
+None of them is served. Each takes everybody's purchase days before a moment and says what every product is worth
+to a customer; what is worth nothing is ranked by how well it sells, so that no list is short.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol, Self
+
+import numpy as np
+import pandas as pd
+import scipy.sparse
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Sparse = scipy.sparse.csr_matrix
+
+LISTS = ("any", "again", "new")
+#: Customers whose worths stand in memory at once: 128 of them, of 20,000 products, take 20 MB.
+AT_ONCE = 128
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Who bought what how many days before a moment: a purchase day an entry, of customers in rising order.
+
+    `rows` and `columns` say which customer and product (places in the rising keys), `ages` how many days ago
+    (1 for the day before the moment).
+    """
+
+    customers: Ints
+    products: Ints
+    rows: Ints
+    columns: Ints
+    ages: Ints
+
+    @classmethod
+    def of(cls, days: pd.DataFrame, moment: pd.Timestamp) -> Self:
+        """From customer_key, product_key and day (midnight, no zone), all before the day of the moment."""
+        ages = (moment - days["day"]).dt.days.to_numpy(np.int64)
+        customers, rows = np.unique(days["customer_key"].to_numpy(np.int64), return_inverse=True)
+        products, columns = np.unique(days["product_key"].to_numpy(np.int64), return_inverse=True)
+        order = np.lexsort((columns, ages, rows))
+        return cls(customers, products, rows[order], columns[order], ages[order])
+
+    def matrix(self, weights: Floats | None = None) -> Sparse:
+        """Customers by products: purchase days, or the sum of these weights of theirs."""
+        cells = np.ones(len(self.rows)) if weights is None else weights
+        shape = (len(self.customers), len(self.products))
+        made = scipy.sparse.csr_matrix((cells, (self.rows, self.columns)), shape=shape)
+        made.sum_duplicates()
+        return made
+
+    @cached_property
+    def owned(self) -> Sparse:
+        """Customers by products: whether they ever bought it."""
+        made = self.matrix()
+        made.data = np.ones_like(made.data)
+        return made
+
+    @cached_property
+    def trips(self) -> Ints:
+        """The number of each entry's purchase day among those of its customer, 0 for the last one."""
+        fresh = (np.diff(self.rows, prepend=-1) != 0) | (np.diff(self.ages, prepend=-1) != 0)
+        count = np.cumsum(fresh) - 1
+        first = np.searchsorted(self.rows, np.arange(len(self.customers)))
+        return np.asarray(count - count[first][self.rows], np.int64)
+
+    @cached_property
+    def trip_counts(self) -> Ints:
+        """How many purchase days each customer has."""
+        return np.maximum.reduceat(self.trips, np.searchsorted(self.rows, np.arange(len(self.customers)))) + 1
+
+    def popularity(self, days: int | None = None) -> Floats:
+        """On how many days of customers each product was bought, ever or in the last `days`."""
+        lately = slice(None) if days is None else self.ages <= days
+        return np.bincount(self.columns[lately], minlength=len(self.products)).astype(np.float64)
+
+
+class Rival(Protocol):
+    """A method of the literature, fitted; its settings are keyword-only arguments of its `fit`."""
+
+    @classmethod
+    def fit(cls, histories: Histories, **settings: Any) -> Self:
+        """Learn from everybody's purchases."""
+        ...
+
+    def worth(self, rows: Ints) -> Floats:
+        """What every product is worth to these customers: (rows, products), higher is better."""
+        ...
+
+
+def ranked(
+    rival: Rival,
+    histories: Histories,
+    customers: Ints,
+    *,
+    n: int,
+    window_days: int = 28,
+    lists: Sequence[str] = LISTS,
+) -> pd.DataFrame:
+    """Lists of n for these customers: customer_key, list, rank (from 1), product_key, source (always "rival")."""
+    selling = histories.popularity(window_days) + 1e-3 * histories.popularity() / max(len(histories.customers), 1)
+    places = np.searchsorted(histories.customers, customers)
+    parts = [
+        _ranked(rival.worth(rows), histories.owned[rows].toarray() > 0, selling, rows, n, lists)
+        for rows in (places[start : start + AT_ONCE] for start in range(0, len(places), AT_ONCE))
+    ]
+    frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["row", "list", "rank", "column"])
+    return pd.DataFrame(
+        {
+            "customer_key": histories.customers[frame["row"].to_numpy(np.int64)],
+            "list": frame["list"],
+            "rank": frame["rank"].to_numpy(np.int64),
+            "product_key": histories.products[frame["column"].to_numpy(np.int64)],
+            "source": "rival",
+        }
+    )
+
+
+def _ranked(
+    worth: Floats, owned: NDArray[np.bool_], selling: Floats, rows: Ints, n: int, lists: Sequence[str]
+) -> pd.DataFrame:
+    # A worth of nothing leaves the order to what sells; a real worth is never overtaken by it.
+    spread = np.maximum(np.abs(worth).max(axis=1, keepdims=True), 1e-12)
+    total = worth / spread + 1e-9 * selling / max(float(selling.max()), 1.0)
+    barred = {"again": ~owned, "new": owned}
+    return pd.concat(
+        [
+            _top(np.where(barred[name], -np.inf, total) if name in barred else total, rows, n).assign(list=name)
+            for name in lists
+        ]
+    )
+
+
+def _top(total: Floats, rows: Ints, n: int) -> pd.DataFrame:
+    n = min(n, total.shape[1])
+    near = np.argpartition(-total, n - 1, axis=1)[:, :n]
+    order = np.lexsort((near, -np.take_along_axis(total, near, axis=1)), axis=1)
+    best = np.take_along_axis(near, order, axis=1)
+    kept = np.isfinite(np.take_along_axis(total, best, axis=1))
+    ranks = np.broadcast_to(np.arange(1, n + 1), best.shape)
+    return pd.DataFrame({"row": np.repeat(rows, kept.sum(axis=1)), "rank": ranks[kept], "column": best[kept]})
+
+
+@dataclass(frozen=True)
+class Everybody:
+    """What sells best, ever or lately, to everybody alike."""
+
+    selling: Floats
+
+    @classmethod
+    def fit(cls, histories: Histories, *, days: int | None = None) -> Self:
+        """Count purchase days."""
+        return cls(histories.popularity(days))
+
+    def worth(self, rows: Ints) -> Floats:
+        """The same for everybody."""
+        return np.tile(self.selling, (len(rows), 1))
+
+
+@dataclass(frozen=True)
+class Frequency:
+    """What each customer bought on most days; with a half-life (days), older ones count less."""
+
+    bought: Sparse
+
+    @classmethod
+    def fit(cls, histories: Histories, *, half_life: float | None = None) -> Self:
+        """Count purchase days."""
+        return cls(histories.matrix(None if half_life is None else 0.5 ** (histories.ages / half_life)))
+
+    def worth(self, rows: Ints) -> Floats:
+        """Their own counts."""
+        return np.asarray(self.bought[rows].toarray())
+
+
+@dataclass(frozen=True)
+class TifuKnn:
+    """Frequencies that fade within and between groups of baskets, and those of the nearest customers.
+
+    Hu et al., "Modeling personalized item frequency information for next-basket recommendation", SIGIR 2020.
+    """
+
+    vectors: Sparse
+    neighbours: int
+    alpha: float
+
+    @classmethod
+    def fit(
+        cls, histories: Histories, *, neighbours: int = 300, within: float = 0.9, between: float = 0.7,
+        alpha: float = 0.7, groups: int = 7,
+    ) -> Self:  # fmt: skip
+        """A vector a customer: `groups` groups of their baskets, which fade `within` and `between` themselves."""
+        count = histories.trip_counts[histories.rows]
+        used = np.minimum(groups, count)
+        # Counted from the latest: the group of a basket, its place in the group, and how large the group is.
+        group = histories.trips * used // count
+        first, after = -(-group * count // used), -(-(group + 1) * count // used)
+        fading = within ** (histories.trips - first) * between**group
+        return cls(histories.matrix(fading / ((after - first) * used)), neighbours, alpha)
+
+    def worth(self, rows: Ints) -> Floats:
+        """Their own vector beside the mean of their neighbours'."""
+        mine = self.vectors[rows]
+        near = _nearest(mine, self.vectors, rows, self.neighbours)
+        return np.asarray(self.alpha * mine.toarray() + (1 - self.alpha) * (near @ self.vectors).toarray())
+
+
+def _nearest(mine: Sparse, everyone: Sparse, rows: Ints, neighbours: int) -> Sparse:
+    """An equal share of each of the nearest customers (Euclidean), nobody being their own neighbour."""
+    products = (mine @ everyone.T).toarray()
+    lengths = np.asarray(everyone.multiply(everyone).sum(axis=1)).ravel()
+    away = lengths[None, :] - 2 * products
+    away[np.arange(len(rows)), rows] = np.inf
+    k = max(1, min(neighbours, everyone.shape[0] - 1))
+    near = np.argpartition(away, k - 1, axis=1)[:, :k]
+    cells = (np.full(near.size, 1 / k), (np.repeat(np.arange(len(rows)), k), near.ravel()))
+    return scipy.sparse.csr_matrix(cells, shape=(len(rows), everyone.shape[0]))
+
+
+@dataclass(frozen=True)
+class UpCf:
+    """User-wise popularity over the last baskets, carried to customers who bought alike by asymmetric cosine.
+
+    Faggioli, Polato and Aiolli, "Recency aware collaborative filtering for next basket recommendation", UMAP 2020.
+    """
+
+    popularity: Sparse
+    bought: Sparse
+    asymmetry: float
+    locality: float
+
+    @classmethod
+    def fit(cls, histories: Histories, *, recency: int = 25, asymmetry: float = 0.75, locality: float = 10.0) -> Self:
+        """The share of each customer's last `recency` baskets that held a product."""
+        lately = histories.trips < recency
+        each = 1 / np.minimum(histories.trip_counts, recency)[histories.rows]
+        return cls(histories.matrix(np.where(lately, each, 0.0)), histories.owned, asymmetry, locality)
+
+    def worth(self, rows: Ints) -> Floats:
+        """Everybody's shares, as much of each as they are like the customer."""
+        sizes = np.maximum(np.asarray(self.bought.sum(axis=1)).ravel(), 1.0)
+        common = (self.bought[rows] @ self.bought.T).toarray()
+        alike = common / (sizes[rows, None] ** self.asymmetry * sizes[None, :] ** (1 - self.asymmetry))
+        return np.asarray((alike**self.locality) @ self.popularity)
+
+
+@dataclass(frozen=True)
+class Als:
+    """Implicit alternating least squares, as usually set (Hu, Koren and Volinsky, ICDM 2008)."""
+
+    customers: NDArray[np.float32]
+    products: NDArray[np.float32]
+
+    @classmethod
+    def fit(cls, histories: Histories, *, factors: int = 64, confidence: float = 1.0, iterations: int = 15) -> Self:
+        """Factorise purchase days with the library `implicit`."""
+        from implicit.cpu.als import AlternatingLeastSquares
+
+        model = AlternatingLeastSquares(
+            factors=factors, alpha=confidence, iterations=iterations, num_threads=1, random_state=0
+        )
+        model.fit(histories.matrix().astype(np.float32), show_progress=False)
+        return cls(np.asarray(model.user_factors), np.asarray(model.item_factors))
+
+    def worth(self, rows: Ints) -> Floats:
+        """The inner products."""
+        return np.asarray(self.customers[rows] @ self.products.T, np.float64)
+
+
+@dataclass(frozen=True)
+class ItemKnn:
+    """Products like those that the customer bought, by who else bought both; the library `implicit`'s own."""
+
+    bought: Sparse
+    alike: Sparse
+
+    @classmethod
+    def fit(cls, histories: Histories, *, likeness: str = "cosine", neighbours: int = 20) -> Self:
+        """The nearest products of each, by cosine or BM25 of who bought them how often."""
+        from implicit.nearest_neighbours import BM25Recommender, CosineRecommender
+
+        bought = histories.matrix().astype(np.float32)
+        kind = {"cosine": CosineRecommender, "bm25": BM25Recommender}[likeness]
+        model = kind(K=neighbours, num_threads=1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the library warns of a matrix that it made itself
+            model.fit(bought, show_progress=False)
+        return cls(bought, scipy.sparse.csr_matrix(model.similarity))
+
+    def worth(self, rows: Ints) -> Floats:
+        """The likenesses of everything they bought, added up."""
+        return np.asarray((self.bought[rows] @ self.alike).toarray(), np.float64)
+
+
+def settings_of(grid: dict[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    """Every combination of the values of a grid."""
+    names = list(grid)
+    for place in np.ndindex(*(len(grid[name]) for name in names)):
+        yield {name: grid[name][at] for name, at in zip(names, place, strict=True)}

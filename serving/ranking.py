@@ -1,0 +1,159 @@
+"""Ranking: the products that a model ranks for each customer, under the shop's rules.
+
+Each list is asked for as deep as its rules need, and again deeper for those whose list has come out too short.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from serving import exploring, rules
+from serving.exploring import WITHIN
+from serving.rules import PINNED, Order
+
+Ints = NDArray[np.int64]
+#: How much deeper a list is asked for where much of it is thrown away again.
+DEEPER = 4
+#: So many pinned products that the model has never heard of are put before everybody at most: a list is no longer.
+MOST_UNHEARD = 50
+
+
+def ranked(
+    model: Any,
+    shelf: pd.DataFrame,
+    order: Order,
+    *,
+    names: Sequence[str],
+    n: int,
+    hidden: Collection[int] = (),
+    sees: Collection[int] = (),
+) -> pd.DataFrame:
+    """The lists of every customer of the shelf: customer_key, list, rank (from 1), product_key, score, source.
+
+    `hidden` products are listed only for the customers in `sees`. Customers and lists stand in the order asked.
+    """
+    asking = _Asking(model, shelf, order, tuple(names), np.array(sorted(hidden), np.int64), frozenset(sees))
+    return _mixed(asking, shelf, n) if order.mixes else asking.ask(shelf, n)
+
+
+@dataclass(frozen=True)
+class _Asking:
+    model: Any
+    shelf: pd.DataFrame
+    order: Order
+    names: tuple[str, ...]
+    hidden: Ints
+    sees: frozenset[int]
+
+    def ask(self, shelf: pd.DataFrame, n: int, *, but: Ints | None = None, among: Ints | None = None) -> pd.DataFrame:
+        """What the model ranks of the products that each customer may have; of these, or of all but these."""
+        own = rules.barred(shelf, self.order)
+        out = self.order.out if but is None else np.union1d(self.order.out, but)
+        parts = [(shelf, out)]
+        if len(self.hidden):
+            may = shelf["customer_key"].isin(self.sees).to_numpy()
+            parts = [(shelf[may], out), (shelf[~may], np.union1d(out, self.hidden))]
+        found = [self._score(part, n, left_out, among, own) for part, left_out in parts if len(part)]
+        return pd.concat(found, ignore_index=True) if len(found) > 1 else found[0]
+
+    def _score(
+        self, shelf: pd.DataFrame, n: int, out: Ints, among: Ints | None, own: Mapping[int, Ints]
+    ) -> pd.DataFrame:
+        """A model leaves out products for everybody or for each; where it must do both, it is told what is left."""
+        exclude: Any = out
+        if own:
+            exclude = own
+            if len(out) or among is not None:
+                among = np.setdiff1d(self.order.goods.keys if among is None else among, out, assume_unique=True)
+        found: pd.DataFrame = self.model.score(shelf, n=n, lists=self.names, exclude=exclude, only=among)
+        return found
+
+
+def _mixed(asking: _Asking, shelf: pd.DataFrame, n: int) -> pd.DataFrame:
+    wishes = asking.order.wishes
+    depth = n * (1 + exploring.POOL) if wishes.explore else n * (1 + 2 * bool(wishes.max_per_category))
+    done: list[pd.DataFrame] = []
+    while True:
+        found, full = _pool(asking, shelf, depth)
+        listed = _capped(asking.order, found)
+        short = _short(listed, shelf, asking.names, full, n) if wishes.max_per_category else set[int]()
+        done.append(listed[~listed["customer_key"].isin(short)])
+        if not short:
+            break
+        shelf, depth = shelf[shelf["customer_key"].isin(short)], depth * DEEPER
+    whole = pd.concat(done, ignore_index=True) if len(done) > 1 else done[0]
+    made = exploring.explored(whole, wishes.explore, exploring.seeds(asking.shelf, wishes.seed), n)
+    turn = pd.Series(np.arange(len(asking.shelf)), asking.shelf["customer_key"])
+    lists = pd.Series(np.arange(len(asking.names)), list(asking.names))
+    at = np.lexsort((made["rank"], made["list"].map(lists), made["customer_key"].map(turn)))
+    return made.iloc[at].reset_index(drop=True)[[*WITHIN, "rank", "product_key", "score", "source"]]
+
+
+def _pool(asking: _Asking, shelf: pd.DataFrame, depth: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Everything that may be listed, best first in each list; and how much of it came of the plain products.
+
+    What is boosted or pinned is asked for by itself: it may stand far below what the model would list.
+    """
+    order = asking.order
+    groups = [(factor, np.setdiff1d(keys, order.pinned)) for factor, keys in order.boosted]
+    special = np.concatenate([order.pinned, *(keys for _, keys in groups)])
+    plain = asking.ask(shelf, depth, but=np.unique(special) if len(special) else None)
+    parts = [plain.assign(weight=plain["score"], pinned=False)]
+    for factor, keys in groups:
+        if len(keys):
+            more = asking.ask(shelf, depth, among=keys)
+            parts.append(more.assign(weight=more["score"] * factor, score=(more["score"] * factor).clip(upper=1.0)))
+    if len(order.pinned):
+        first = asking.ask(shelf, min(depth, len(order.pinned)), among=order.pinned)
+        parts.append(_boosted_pins(first, order).assign(pinned=True))
+        parts.append(_unscored(asking, shelf, first))
+    found = pd.concat([part for part in parts if len(part)], ignore_index=True) if len(parts) > 1 else parts[0]
+    found["pinned"] = found["pinned"].eq(True)
+    best = np.lexsort((found["rank"], -found["weight"], ~found["pinned"]))
+    full = plain.groupby(WITHIN, sort=False).size()
+    return found.iloc[best], full[full >= depth].reset_index()[WITHIN]
+
+
+def _boosted_pins(first: pd.DataFrame, order: Order) -> pd.DataFrame:
+    factor = pd.Series(1.0, first.index)
+    for times, keys in order.boosted:
+        factor[first["product_key"].isin(keys)] = times
+    weight = first["score"] * factor
+    return first.assign(weight=weight, score=weight.clip(upper=1.0))
+
+
+def _unscored(asking: _Asking, shelf: pd.DataFrame, first: pd.DataFrame) -> pd.DataFrame:
+    """Pinned products of which the model says nothing, as of one that nobody has bought yet: last of the pins."""
+    order, lists = asking.order, [name for name in asking.names if name != "again"]
+    wanted = np.setdiff1d(order.pinned, order.out)
+    known = np.unique(np.concatenate([first["product_key"].unique(), *shelf["product_keys"].dropna()]))
+    unheard = np.setdiff1d(wanted, known.astype(np.int64))[:MOST_UNHEARD]
+    each = pd.MultiIndex.from_product([shelf["customer_key"], lists, unheard], names=[*WITHIN, "product_key"])
+    made = each.to_frame(index=False)
+    unseen = np.isin(made["product_key"], asking.hidden) & ~made["customer_key"].isin(asking.sees).to_numpy()
+    return made[~unseen].assign(rank=0, score=0.0, weight=0.0, source=PINNED, pinned=True)
+
+
+def _capped(order: Order, found: pd.DataFrame) -> pd.DataFrame:
+    """At most so many of a category in each list, from the top."""
+    most = order.wishes.max_per_category
+    if most is None:
+        return found
+    category = order.goods.categories[order.goods.places(found["product_key"].to_numpy(np.int64))]
+    nth = found.assign(category=category).groupby([*WITHIN, "category"], sort=False).cumcount().to_numpy()
+    return found[(nth < most) | (category < 0)]
+
+
+def _short(listed: pd.DataFrame, shelf: pd.DataFrame, names: Sequence[str], full: pd.DataFrame, n: int) -> set[int]:
+    """Those with a list of fewer than n of which the model has more to say."""
+    if full.empty:
+        return set()
+    sizes = listed.groupby(WITHIN, sort=False).size().rename("size").reset_index()
+    counted = full.merge(sizes, on=WITHIN, how="left").fillna({"size": 0})
+    return set(counted.loc[counted["size"] < n, "customer_key"].tolist())

@@ -1,0 +1,74 @@
+"""Intervals: how far a figure would move if the shop had happened to have other customers like these.
+
+The bootstrap (Efron 1979) over customers: whoever was looked at at several moments is drawn with all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+Floats = NDArray[np.float64]
+
+DRAWS = 1_000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """How often each customer comes up in each draw: customers rising, counts (draws, customers)."""
+
+    customers: NDArray[np.int64]
+    counts: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, customers: NDArray[np.int64], *, draws: int = DRAWS, seed: int = 0) -> Draws:
+        """Draw as many customers as there are, with replacement, `draws` times; the same for the same seed."""
+        known = np.unique(customers)
+        share = np.full(len(known), 1 / max(len(known), 1))
+        counts = np.random.default_rng(seed).multinomial(len(known), share, size=draws) if len(known) else []
+        return cls(known, np.asarray(counts, np.int32).reshape(draws, len(known)))
+
+    def means(self, values: pd.DataFrame) -> Floats:
+        """The mean of every column in every draw, (draws, columns); NaN are no observations.
+
+        values: one row an observation, its index the customer_key.
+        """
+        cells = values.to_numpy(np.float64)
+        seen = np.isfinite(cells)
+        place = np.searchsorted(self.customers, values.index.to_numpy(np.int64))
+        sums, counts = (np.zeros((len(self.customers), cells.shape[1])) for _ in range(2))
+        np.add.at(sums, place, np.where(seen, cells, 0.0))
+        np.add.at(counts, place, seen.astype(np.float64))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray((self.counts @ sums) / (self.counts @ counts))
+
+    def aucs(self, customers: NDArray[np.int64], happened: Floats, p: Floats) -> Floats:
+        """The area under the ROC curve over all pairs in every draw, (draws,); equal p count one half."""
+        place = np.searchsorted(self.customers, customers)
+        groups = (rankdata(p, method="dense") - 1).astype(np.int64)
+        order = np.argsort(groups, kind="stable")
+        starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
+        place, came = place[order], happened[order]
+        return np.array([_auc(drawn[place], came, starts) for drawn in self.counts])
+
+
+def _auc(weight: NDArray[np.int32], came: Floats, starts: NDArray[np.intp]) -> float:
+    """Weighted AUC; entries by rising p, those of equal p beginning at `starts`."""
+    yes = np.add.reduceat(weight * came, starts)
+    no = np.add.reduceat(weight * (1 - came), starts)
+    pairs = yes.sum() * no.sum()
+    return float(yes @ (np.cumsum(no) - no / 2) / pairs) if pairs else float("nan")
+
+
+def bounds(drawn: Floats, level: float = LEVEL) -> tuple[Floats, Floats]:
+    """The interval that holds this share of the draws, for each column."""
+    tail = (1 - level) / 2
+    if not len(drawn):
+        return np.full(drawn.shape[1:], np.nan), np.full(drawn.shape[1:], np.nan)
+    low, high = np.nanquantile(drawn, [tail, 1 - tail], axis=0) if np.isfinite(drawn).any() else (np.nan, np.nan)
+    return np.broadcast_to(low, drawn.shape[1:]), np.broadcast_to(high, drawn.shape[1:])
