@@ -13,7 +13,7 @@ export DAGSTER_DISABLE_TELEMETRY := yes
 export OMP_WAIT_POLICY := PASSIVE
 export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: demo test lint check bench torture lock clean
+.PHONY: demo test lint check bench goals torture lock clean
 
 demo: $(STAMP)  ## Load a real grocer, run a night, serve on port 3000 (SERVE=no: stop before serving)
 	$(BIN)/regulars demo --port $(PORT) $(if $(filter no,$(SERVE)),--no-serve)
@@ -31,6 +31,9 @@ check: lint test  ## The one gate
 
 bench: $(STAMP)  ## Paired ratios against named references
 	$(BIN)/python tests/bench.py
+
+goals: $(STAMP)  ## What recommendations and offers must reach on a real grocer, beside named rivals measured in the same run
+	$(BIN)/python tests/goals.py
 
 torture: $(STAMP)  ## Every act of a shop killed twenty times, at random moments, and done again
 	KILLS=20 $(BIN)/pytest tests/pipelines/test_kill.py

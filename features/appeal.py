@@ -100,62 +100,96 @@ def _turns(rows: np.ndarray, offers: int) -> Iterator[np.ndarray]:
 
 @dataclass(frozen=True, slots=True)
 class _Shelves:
-    """The shelves of some customers, product after product: whose each is, and its numbers."""
+    """The shelves of so many customers, product after product: whose each is, and its numbers."""
 
+    people: int
     owners: np.ndarray
     products: np.ndarray
     numbers: dict[str, np.ndarray]
 
     @classmethod
-    def read(cls, figures: pd.DataFrame, rows: np.ndarray) -> "_Shelves":
+    def of(cls, figures: pd.DataFrame, people: np.ndarray) -> "_Shelves":
+        """Of the rows of figures; the unknown, if any, stand first as row -1 and have nothing."""
+        unknown = int((people < 0).any())
+        rows = people[unknown:]
         lists = figures["product_keys"].to_numpy()[rows]
         filled = np.array([isinstance(each, np.ndarray | list) for each in lists], dtype=bool)
         lengths = [len(each) for each in lists[filled]]
         numbers = {name: _flat(figures[name].to_numpy()[rows][filled]) for name in (*SUMS, "last_days")}
-        products = _flat(lists[filled], "int64")
-        return cls(np.repeat(np.flatnonzero(filled), lengths), products, numbers)
+        owners = np.repeat(np.flatnonzero(filled) + unknown, lengths)
+        return cls(len(people), owners, _flat(lists[filled], "int64"), numbers)
 
 
-def _suited(figures: pd.DataFrame, rows: np.ndarray, wares: goods.Goods, offers: np.ndarray) -> dict[str, np.ndarray]:
-    """What the customers of some pairs bought of the products of their offers."""
+def _suited(
+    figures: pd.DataFrame, rows: np.ndarray, wares: goods.Goods, offers: np.ndarray, catalogue: Sorts | None
+) -> dict[str, np.ndarray]:
+    """What the customers of some pairs bought of the products of their offers, and of others of their sorts."""
     people, person = np.unique(rows, return_inverse=True)
-    unknown = people < 0
-    shelves = _Shelves.read(figures.iloc[:0] if unknown.all() else figures, people[~unknown])
-    owners = shelves.owners + int(unknown.any())  # the unknown, if any, come first, as nobody's -1 does
-    cells = np.full(len(people) * len(wares.offers), -1, dtype="int32")
-    cells[person * len(wares.offers) + offers] = np.arange(len(rows), dtype="int32")
-    first = cells[person * len(wares.offers) + offers]  # a pair asked twice is worked out once
+    shelves = _Shelves.of(figures, people)
+    own = _bought(shelves, wares, person, offers)
+    mine = _habits(shelves, wares, len(people))
+    made = own | {name: values[person] for name, values in mine.items()}
+    price = np.where(np.isnan(own["price"]), wares.price[offers], own["price"])
+    made |= {"price": price, "price_ratio": over(price, made.pop("usual_price"))}
+    made |= _kin(shelves, wares, person, offers, catalogue, own["affinity_84d"])
+    return made | {
+        "products_share": over(own["products_bought"], wares.breadth[offers]),
+        "affinity_share": over(own["affinity_84d"], made["shelf_weight"]),
+        "breadth": wares.breadth[offers],
+        "popularity": wares.popularity[offers],
+    }
 
+
+def _bought(shelves: _Shelves, wares: goods.Goods, person: np.ndarray, offers: np.ndarray) -> dict[str, np.ndarray]:
+    """What each pair's customer bought of the very products of its offer, and what they paid for those."""
+    count = len(person)
+    cells = np.full(shelves.people * len(wares.offers), -1, dtype="int32")
+    cells[person * len(wares.offers) + offers] = np.arange(count, dtype="int32")
+    first = cells[person * len(wares.offers) + offers]  # a pair asked twice is worked out once
+    hit, entries = _hits(shelves, wares, cells)
+    made = {to: np.bincount(hit, shelves.numbers[name][entries], minlength=count) for name, to in SUMS.items()}
+    made["last_days"] = _least(hit, shelves.numbers["last_days"][entries], count)
+    made["products_bought"] = np.bincount(hit, minlength=count).astype("float64")
+    paid, weights = _paid(wares, shelves.products)[entries], shelves.numbers["weights_84d"][entries]
+    made["price"] = _priced(hit, paid, weights, count)
+    return {name: values[first] for name, values in made.items()}
+
+
+def _hits(shelves: _Shelves, wares: goods.Goods, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each product on a shelf that an offer asked about covers: the place of the pair, and of the product."""
     found = goods.find(wares.products, shelves.products)
     mine = np.flatnonzero(found >= 0)
     counts = wares.starts[found[mine] + 1] - wares.starts[found[mine]]
     entries = np.repeat(mine, counts)
     within = np.arange(len(entries)) - np.repeat(np.cumsum(counts) - counts, counts)
-    hit = cells[owners[entries] * len(wares.offers) + wares.owners[wares.starts[found[entries]] + within]]
-    entries, hit = entries[hit >= 0], hit[hit >= 0]
+    offers = wares.owners[wares.starts[found[entries]] + within]
+    hit = cells[shelves.owners[entries] * len(wares.offers) + offers]
+    return hit[hit >= 0], entries[hit >= 0]
 
-    paid = _paid(wares, shelves.products)
-    made = {to: np.bincount(hit, shelves.numbers[name][entries], minlength=len(rows)) for name, to in SUMS.items()}
-    made["last_days"] = _least(hit, shelves.numbers["last_days"][entries], len(rows))
-    made["products_bought"] = np.bincount(hit, minlength=len(rows)).astype("float64")
+
+def _habits(shelves: _Shelves, wares: goods.Goods, people: int) -> dict[str, np.ndarray]:
+    """What each customer buys whatever the offer: how much, how lately and at which prices."""
     weights = shelves.numbers["weights_84d"]
-    own = _priced(hit, paid[entries], weights[entries], len(rows))
-    usual = _priced(owners, paid, weights, len(people))[person]
-    sizes = np.bincount(owners, minlength=len(people)).astype("float64")[person]
-    total = np.bincount(owners, weights, minlength=len(people))[person]
-
-    made = {name: values[first] for name, values in made.items()}
-    price = np.where(np.isnan(own[first]), wares.price[offers], own[first])
-    return made | {
-        "products_share": over(made["products_bought"], wares.breadth[offers]),
-        "affinity_share": over(made["affinity_84d"], total),
-        "breadth": wares.breadth[offers],
-        "popularity": wares.popularity[offers],
-        "price": price,
-        "price_ratio": over(price, usual),
-        "shelf_size": sizes,
-        "shelf_weight": total,
+    return {
+        "usual_price": _priced(shelves.owners, _paid(wares, shelves.products), weights, people),
+        "shelf_size": np.bincount(shelves.owners, minlength=people).astype("float64"),
+        "shelf_weight": np.bincount(shelves.owners, weights, minlength=people),
+        "shelf_weight_28d": np.bincount(shelves.owners, shelves.numbers["weights_28d"], minlength=people),
+        "visit_days": _least(shelves.owners, shelves.numbers["last_days"], people),
     }
+
+
+def _kin(
+    shelves: _Shelves, wares: goods.Goods, person: np.ndarray, offers: np.ndarray, catalogue: Sorts | None,
+    own: np.ndarray,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """What they buy of the sorts that the offer is for, and how much of that is of its own products."""
+    if catalogue is None:
+        return {}
+    weights, last_days = (shelves.numbers[name] for name in ("weights_84d", "last_days"))
+    held = sorts.Held(shelves.people, shelves.owners, shelves.products, weights, last_days)
+    made = sorts.liking(catalogue, held, wares, person, offers)
+    return made | {name: over(own, made[whole]) for name, whole in OWN.items()}
 
 
 def _terms(wanted: pd.DataFrame, offers: pd.DataFrame, price: np.ndarray) -> dict[str, np.ndarray]:

@@ -69,8 +69,7 @@ def liking(sorts: Sorts, held: Held, wares: goods.Goods, person: np.ndarray, off
         for how, meant in zip(WEIGHED, (counted.sign(), _shares(counted), _shares(bought)), strict=True):
             made[f"{sort}_{how}"] = (liked @ meant.T).toarray()[person, offer]
         if sort == "subcategory":
-            last = _lately(held, mine, width)
-            made[f"{sort}_last_days"] = _of_most(last, counted, person, offer)
+            made[f"{sort}_last_days"] = _last_days(held, mine, counted, person, offer)
     return made
 
 
@@ -91,22 +90,15 @@ def _shares(table: sparse.csr_matrix) -> sparse.csr_matrix:
     return sparse.diags(np.divide(1.0, total, out=np.zeros(len(total)), where=total > 0)) @ table
 
 
-def _lately(held: Held, codes: np.ndarray, width: int) -> sparse.csr_matrix:
-    """Days since each person last bought of each code, plus one: what is not there was never bought."""
-    known = np.flatnonzero(codes >= 0)
-    order = known[np.lexsort((held.last_days[known], codes[known], held.owners[known]))]
-    rows, columns = held.owners[order], codes[order]
-    first = np.r_[True, (np.diff(rows) != 0) | (np.diff(columns) != 0)][: len(order)]
-    return _table(rows[first], columns[first], held.last_days[order][first] + 1.0, (held.people, width))
-
-
-def _of_most(
-    last: sparse.csr_matrix, counted: sparse.csr_matrix, person: np.ndarray, offer: np.ndarray
+def _last_days(
+    held: Held, mine: np.ndarray, counted: sparse.csr_matrix, person: np.ndarray, offer: np.ndarray
 ) -> np.ndarray:
-    """The days of the code that most of each offer's products have; NaN for never, or for an offer of no code."""
-    if not counted.shape[1]:
-        return np.full(len(person), np.nan)
-    most = np.asarray(counted.argmax(axis=1)).ravel()
-    days = last[:, most].toarray()[person, offer]
-    named = np.diff(counted.indptr)[offer] > 0
-    return np.where(named & (days > 0), days - 1.0, np.nan)
+    """Days since each person bought of the code that most of the offer's products have; NaN for never or no code."""
+    most = np.asarray(counted.argmax(axis=1)).ravel() if counted.shape[1] else np.zeros(counted.shape[0], "int64")
+    asked, place = np.unique(most, return_inverse=True)
+    found = goods.find(asked, mine)
+    here = (found >= 0) & (mine >= 0)
+    least = np.full((held.people, len(asked)), np.inf)
+    np.minimum.at(least, (held.owners[here], found[here]), held.last_days[here])
+    days = least[person, place[offer]]
+    return np.where((np.diff(counted.indptr)[offer] > 0) & np.isfinite(days), days, np.nan)

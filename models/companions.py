@@ -101,6 +101,12 @@ class Companions:
         found = [ask(int(place), np.union1d(out, place), n) for place in places[known]]
         return pd.concat([_nothing(), *found], ignore_index=True)
 
+    def best_sold(self, product_keys: Ints, n: int) -> Ints:
+        """The n of these products that sell best."""
+        places, known = self._places(product_keys)
+        places = places[known]
+        return self.likeness.products[places[np.argsort(-self.likeness.sold[places], kind="stable")[:n]]]
+
     def prices_of(self, product_keys: Ints) -> Floats:
         """What each of these products goes for; NaN where nobody knows."""
         places, known = self._places(product_keys)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,43 +20,69 @@ Design = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Scene:
-    """The shop at one moment, as the shelves of some customers are looked at: their stock, the products, the tastes."""
+class Known:
+    """What is known of the shop's products at one moment, whoever asks."""
 
-    stock: Shelves
     half_lives: tuple[int, ...]
     demand: Demand
     kinds: Kinds
     tastes: Tastes
 
-    @cached_property
-    def liking(self) -> NDArray[np.float32]:
-        """Each customer's taste."""
-        return self.tastes.fold(self.stock)
+    def scene(self, stock: Shelves) -> Scene:
+        """The shelves of some customers among these products."""
+        return Scene(stock, self)
+
+    def arrays(self) -> dict[str, Any]:
+        """All there is to keep."""
+        halves = {"half_lives": np.array(self.half_lives)}
+        return {**halves, **self.demand.arrays(), **self.kinds.arrays(), **self.tastes.arrays()}
+
+    @classmethod
+    def of(cls, arrays: dict[str, Any]) -> Self:
+        """The same again, from what `arrays` gave."""
+        halves = tuple(int(days) for days in arrays["half_lives"])
+        return cls(halves, Demand.of_arrays(arrays), Kinds.of_arrays(arrays), Tastes.of_arrays(arrays))
 
     @property
     def ends(self) -> tuple[int, int]:
         """The shortest and the longest half-life."""
         return self.half_lives[0], self.half_lives[-1]
 
+    def standing(self, products: Ints, sort: str) -> Floats:
+        """The share that each product has of what lately sold of its sort; NaN where the sort is unknown."""
+        mine = self.kinds.of(products, sort)
+        popular = np.exp(self.demand.of(products)["popular"])
+        return np.where(mine < 0, np.nan, popular / np.maximum(self._sales[sort][mine + 1], 1e-12))
+
+    @cached_property
+    def _sales(self) -> dict[str, Floats]:
+        """How much of each sort lately sold; that of unknown sort first."""
+        popular = np.exp(self.demand.of(self.demand.products)["popular"])
+        size = int(self.kinds.codes.max(initial=-1)) + 2
+        codes = {sort: self.kinds.of(self.demand.products, sort) + 1 for sort in kinds.SORTS}
+        return {sort: np.asarray(np.bincount(code, popular, size), np.float64) for sort, code in codes.items()}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The shelves of some customers, looked at among the products as they are known at one moment."""
+
+    stock: Shelves
+    known: Known
+
+    @cached_property
+    def liking(self) -> NDArray[np.float32]:
+        """Each customer's taste."""
+        return self.known.tastes.fold(self.stock)
+
     @cached_property
     def customers(self) -> Table:
         """What each customer is like, a row each."""
-        return _customers(self.stock, self.ends)
-
-    def standing(self, products: Ints, sort: str) -> Floats:
-        """The share that each product has of what lately sold of its sort; NaN where the sort is unknown."""
-        sold, codes = self.demand.products, self.kinds.of(self.demand.products, sort)
-        sales = np.bincount(codes + 1, self._popular(sold), minlength=int(self.kinds.codes.max(initial=-1)) + 2)
-        mine = self.kinds.of(products, sort)
-        return np.where(mine < 0, np.nan, self._popular(products) / np.maximum(sales[mine + 1], 1e-12))
-
-    def _popular(self, products: Ints) -> Floats:
-        return np.exp(self.demand.of(products)["popular"])
+        return _customers(self.stock, self.known.ends)
 
     def held(self, sort: str) -> Held:
         """What each shelf holds of each sort."""
-        return kinds.held(self.stock, self.kinds.of(self.stock.products, sort), self.ends)
+        return kinds.held(self.stock, self.known.kinds.of(self.stock.products, sort), self.known.ends)
 
 
 def columns(half_lives: tuple[int, ...]) -> list[str]:
@@ -68,11 +95,11 @@ def own(scene: Scene, entries: Ints) -> Design:
     stock = scene.stock
     rows, products = stock.rows[entries], stock.products[entries]
     times, last, first = (stock.columns[name][entries] for name in ("times", "last_days", "first_days"))
-    demand = scene.demand.of(products)
+    demand = scene.known.demand.of(products)
     gap = np.where(times > 1, (first - last) / np.maximum(times - 1, 1), np.nan)
     expected = (np.nan_to_num(gap) * (times - 1) + demand["gap_days"]) / np.maximum(times, 1)
-    weights = {f"weight_{days}d": np.log(stock.weights(days)[entries] + 1e-3) for days in scene.half_lives}
-    short, long = scene.ends
+    weights = {f"weight_{days}d": np.log(stock.weights(days)[entries] + 1e-3) for days in scene.known.half_lives}
+    short, long = scene.known.ends
     table = {
         **weights,
         "momentum": weights[f"weight_{short}d"] - weights[f"weight_{long}d"],
@@ -82,12 +109,12 @@ def own(scene: Scene, entries: Ints) -> Design:
         "gap_days": gap,
         "overdue": last / np.maximum(expected, 1.0),
         "times_a_day": times / np.maximum(scene.customers["days"][rows], 1),
-        "liking": scene.tastes.strength(scene.liking, rows, products),
+        "liking": scene.known.tastes.strength(scene.liking, rows, products),
         **{f"product_{name}": values for name, values in demand.items()},
         **{name: values[rows] for name, values in scene.customers.items()},
     }
     for sort in ("subcategory", "category"):
-        mine = scene.held(sort).of(rows, scene.kinds.of(products, sort))
+        mine = scene.held(sort).of(rows, scene.known.kinds.of(products, sort))
         weight = stock.weights(long)[entries]
         table |= {
             f"{sort}_others": np.log(np.maximum(mine["long"] - weight, 0) + 1e-2),
@@ -108,14 +135,14 @@ def fresh(scene: Scene, found: Picks) -> Design:
         "strength": found.scores,
         "behind": found.scores - best[rows],
         "place": found.ranks.astype(np.float64),
-        "liking": scene.tastes.strength(scene.liking, rows, products),
-        **{f"product_{name}": values for name, values in scene.demand.of(products).items()},
+        "liking": scene.known.tastes.strength(scene.liking, rows, products),
+        **{f"product_{name}": values for name, values in scene.known.demand.of(products).items()},
         **{name: values[rows] for name, values in scene.customers.items()},
     }
     for sort in kinds.SORTS:
-        mine = scene.held(sort).of(rows, scene.kinds.of(products, sort))
+        mine = scene.held(sort).of(rows, scene.known.kinds.of(products, sort))
         table |= {
-            f"{sort}_standing": scene.standing(products, sort),
+            f"{sort}_standing": scene.known.standing(products, sort),
             f"{sort}_lately": np.log(mine["lately"] + 1e-2),
             f"{sort}_long": np.log(mine["long"] + 1e-2),
             f"{sort}_last_days": mine["last_days"],

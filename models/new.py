@@ -95,7 +95,8 @@ def _lesson(scene: Scene, bought: Truth, lean: float) -> Lesson:
 
 def _found(scene: Scene, lean: float, rules: Rules, n: int) -> Picks:
     """What suits each customer's taste best and is not on their shelf; scores are strengths, not yet chances."""
-    return tastes.discover(scene.tastes.products, scene.tastes.sides(lean), scene.liking, scene.stock, rules, n)
+    known = scene.known.tastes
+    return tastes.discover(known.products, known.sides(lean), scene.liking, scene.stock, rules, n)
 
 
 def _ranked(found: Picks, worth: np.ndarray, n: int) -> Picks:

@@ -7,19 +7,17 @@ all that is known of both. The chance of a purchase within the window lets one l
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 
-from models import again, base, bestsellers, demand, figures, new, shelves, tastes
+from models import again, base, bestsellers, demand, figures, new, newcomers, shelves, tastes
 from models.again import Again
 from models.bestsellers import DecayedFrequency
 from models.companions import Companions
-from models.demand import Demand
-from models.figures import Scene
+from models.figures import Known, Scene
 from models.kinds import Kinds
 from models.new import New
 from models.shelves import Floats, Ints, Picks, Rules, Shelves
@@ -27,31 +25,6 @@ from models.tastes import Tastes
 
 #: How much the popularity of a product may count beside the customer's taste; learning chooses one.
 LEANS = (0.02, 0.05, 0.1, 0.2)
-
-
-@dataclass(frozen=True)
-class Known:
-    """What is known of the shop's products at one moment, whoever asks."""
-
-    half_lives: tuple[int, ...]
-    demand: Demand
-    kinds: Kinds
-    tastes: Tastes
-
-    def scene(self, stock: Shelves) -> Scene:
-        """The shelves of some customers among these products."""
-        return Scene(stock, self.half_lives, self.demand, self.kinds, self.tastes)
-
-    def arrays(self) -> dict[str, Any]:
-        """All there is to keep."""
-        halves = {"half_lives": np.array(self.half_lives)}
-        return {**halves, **self.demand.arrays(), **self.kinds.arrays(), **self.tastes.arrays()}
-
-    @classmethod
-    def of(cls, arrays: dict[str, Any]) -> Self:
-        """The same again, from what `arrays` gave."""
-        halves = tuple(int(days) for days in arrays["half_lives"])
-        return cls(halves, Demand.of_arrays(arrays), Kinds.of_arrays(arrays), Tastes.of_arrays(arrays))
 
 
 class Recommender:
@@ -205,7 +178,8 @@ def _companions(known: Tastes, products: Any, prices: Any, together: Any) -> Com
 def _known(frame: pd.DataFrame, kinds: Kinds, window_days: int, learn: dict[str, Any]) -> Known:
     stock, halves = _stock(frame), shelves.half_lives(frame)
     measured = demand.measure(stock, (halves[0], halves[-1]), window_days=window_days)
-    return Known(halves, measured, kinds, tastes.factorise(frame, window_days=window_days, **learn))
+    known = tastes.factorise(frame, window_days=window_days, **learn)
+    return Known(halves, measured, kinds, newcomers.welcome(known, stock, kinds, window_days=window_days))
 
 
 def _stock(frame: pd.DataFrame) -> Shelves:

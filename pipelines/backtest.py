@@ -39,6 +39,8 @@ NAMES = {
 }
 #: How deep lists are asked for: the figures look at 10 and 20 places.
 DEPTH = 20
+#: What the model's own candidates would come to in the best order there is.
+CEILING = "best order of the model's candidates"
 #: Columns of an offer's appeal that rank by themselves, each followed by what breaks its ties.
 PLAIN = {"affinity": ("affinity_84d", "popularity"), "popularity": ("popularity", "popularity")}
 
@@ -137,9 +139,12 @@ def _cutoffs(shop: Shop, count: int, every: int, *, ahead: int, behind: int) -> 
 
 def recommender(
     shop: Shop, *, cutoffs: int = 3, every: int | None = None, terms: Terms | None = None, tell: Tell,
-    moments: list[datetime] | None = None,
+    moments: list[datetime] | None = None, ceiling: int = 0,
 ) -> Backtest:  # fmt: skip
-    """Lists of products for the window after each cutoff, and for the next trip in it."""
+    """Lists of products for the window after each cutoff, and for the next trip in it.
+
+    With a `ceiling`, the model's lists of that depth stand in the table a second time, in the best order there is.
+    """
     plan, terms = plans.plan("recommender"), terms or Terms()
     days = plans.LIST_DAYS
     chosen = moments or _cutoffs(shop, cutoffs, every or days, ahead=days, behind=3 * days)
@@ -149,11 +154,13 @@ def recommender(
     asked: list[Exam] = []
     for moment in chosen:
         tell(f"{plan.name} as of {moment.date()} ...")
-        exam, answers = _answers(shop, plan, moment, days, terms, settings)
+        exam, answers = _answers(shop, plan, moment, days, terms, settings, max(ceiling, DEPTH))
         asked.append(exam)
-        for method, shown in answers.items():
-            looks.setdefault(method, []).append(exams.look(exam, shown))
-            wholes.setdefault(method, []).append(exams.spread(exam, shown))
+        for method, lists in answers.items():
+            looks.setdefault(method, []).append(exams.look(exam, lists))
+            wholes.setdefault(method, []).append(exams.spread(exam, lists))
+        if ceiling:
+            looks.setdefault(CEILING, []).append(exams.ceiling(exam, answers[plan.learner]))
     model = plan.learner
     table = backtest.table(
         {method: pd.concat(parts) for method, parts in looks.items()},
@@ -173,7 +180,13 @@ def recommender(
 
 
 def _answers(
-    shop: Shop, plan: Plan, moment: datetime, days: int, terms: Terms, settings: Mapping[str, dict[str, Any]]
+    shop: Shop,
+    plan: Plan,
+    moment: datetime,
+    days: int,
+    terms: Terms,
+    settings: Mapping[str, dict[str, Any]],
+    depth: int,
 ) -> tuple[Exam, dict[str, pd.DataFrame]]:
     """One cutoff: the exam, and everybody's lists for the customers who are judged; the model's first."""
     with rehearsal(shop, moment, plan) as evening:
@@ -186,17 +199,19 @@ def _answers(
         answers = {}
         for learner in (plan.learner, *plan.baselines):
             model = _fitted(plan, evening, frame, learner)
-            answers[NAMES.get(learner, learner)] = shown(model, judged, exam, DEPTH)
+            answers[NAMES.get(learner, learner)] = _shown(
+                model, judged, exam, depth if learner == plan.learner else DEPTH
+            )
     for entrant in ENTRANTS:
         rival = entrant.kind.fit(exam.histories, **settings[entrant.name])
         answers[entrant.name] = rivals.ranked(rival, exam.histories, exam.customers, n=DEPTH, window_days=days)
     return exam, answers
 
 
-def shown(model: Any, judged: pd.DataFrame, exam: Exam, n: int) -> pd.DataFrame:
+def _shown(model: Any, judged: pd.DataFrame, exam: Exam, n: int) -> pd.DataFrame:
     """A model's three lists for the judged customers, of the exam's catalogue."""
-    lists_made: pd.DataFrame = model.score(judged, n=n, only=exam.catalogue.tolist())
-    return lists_made
+    lists: pd.DataFrame = model.score(judged, n=n, only=exam.catalogue.tolist())
+    return lists
 
 
 def _fitted(plan: Plan, evening: Evening, frame: pd.DataFrame, learner: str) -> Model:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from customers import clock, consent, interactions, mirror, nights, offers
 from customers.shop import Shop, ShopError
-from features import appeal, engagement, needs, prices, snapshot, store, together
+from features import appeal, engagement, needs, prices, snapshot, sorts, store, together
 from pipelines.failures import NothingToDo, WrongUsage
 from training import labels, plans
 from training.plans import Plan, World
@@ -110,7 +110,8 @@ class Evening:
             return needs.pairs(figures)
         if plan.expand == "offers":
             prices = pd.read_parquet(self.features.folder / "prices" / "part.parquet")
-            return appeal.pairs(figures, self.past.wanted, self.past.book.covers, self.past.book.offers, prices)
+            book, catalogue = self.past.book, sorts.Sorts.read(self.world.products)
+            return appeal.pairs(figures, self.past.wanted, book.covers, book.offers, prices, catalogue)
         return figures
 
 

@@ -13,7 +13,7 @@ from customers.shop import Shop
 
 #: The figures that a person compares first, in this order.
 FIGURES = {
-    "recommender": ("ndcg_10", "recall_10", "new_hit_rate_10", "distinct_lists"),
+    "recommender": ("ndcg_10", "recall_10", "new_hit_rate_10", "distinct_lists", "coverage"),
     "churn": ("auc", "ap", "log_loss", "ece"),
     "timing": ("crps", "c_index", "nll", "coverage_80"),
     "offers": ("ndcg_10", "map", "auc"),

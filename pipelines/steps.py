@@ -144,7 +144,8 @@ def _listed(shop: Shop, score: scores.Score | None, n: int) -> list[dict[str, An
     ranked = list(islice(details.listed(score.detail, "any"), n)) if score else []
     keys = [product for _, product, *_ in ranked]
     ids, names = catalogue.ids_of(shop, keys), catalogue.names_of(shop, keys)
-    said = reasons.speak(shop, [(score.customer_key, source, grounds) for *_, source, grounds in ranked]) if score else []
+    key = score.customer_key if score else 0
+    said = reasons.speak(shop, [(key, source, grounds) for *_, source, grounds in ranked])
     return [
         {"rank": rank, "product_id": ids[product], "name": names.get(product) or "", "score": chance, "source": source,
          "reason": reason}

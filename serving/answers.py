@@ -21,15 +21,13 @@ from serving.schemas import (
     OffersAnswer,
     OffersQuestion,
     OffersResult,
-    RecommendationAnswer,
-    RecommendationQuestion,
-    RecommendationResult,
     RestockAnswer,
     RestockQuestion,
     RestockResult,
     ValueAnswer,
     ValueResult,
 )
+from serving.wanted import RecommendationAnswer, RecommendationQuestion, RecommendationResult
 
 #: So many dropped offers are named in an answer about several customers, shared among them; each is told of some.
 DROPPED, DROPPED_LEAST, DROPPED_MOST = 20_000, 20, 1_000

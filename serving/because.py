@@ -35,7 +35,7 @@ def grounds(
     What was bought before: [times, last_days, first_days]. What is new: [product_key, last_days] of what goes with it
     best on the customer's own shelf, `hidden` products left out but for the customers in `sees`.
     """
-    own = _own(shelf)
+    own = flat(shelf)
     found: list[list[int]] = [[] for _ in range(len(ranked))]
     source = ranked["source"].to_numpy()
     place = pd.Index(shelf["customer_key"]).get_indexer(pd.Index(ranked["customer_key"]))
@@ -43,8 +43,7 @@ def grounds(
     again = np.flatnonzero(source == "again")
     _note(found, again, _held(own, place[again], products[again]), own, FIGURES)
     if companions is not None:
-        told = own[~own["product_key"].isin(list(hidden)) | own["customer_key"].isin(list(sees))] if hidden else own
-        told = told.reset_index(drop=True)
+        told = flat(shelf, hidden=hidden, sees=sees) if hidden else own
         new = np.flatnonzero(source == "new")
         best = companions.because(place[new], products[new], told["row"].to_numpy(), told["product_key"].to_numpy())
         _note(found, new, best, told, ("product_key", "last_days"))
@@ -57,18 +56,25 @@ def said(shop: Shop, ranked: pd.DataFrame) -> list[str]:
     return reasons.speak(shop, zip(*(ranked[name].tolist() for name in columns), strict=True))
 
 
-def _own(shelf: pd.DataFrame) -> pd.DataFrame:
-    """The shelves laid flat: row, customer_key, product_key and the figures, NaN where a shelf has none."""
+def flat(shelf: pd.DataFrame, *, hidden: Collection[int] = (), sees: Collection[int] = ()) -> pd.DataFrame:
+    """The shelves laid flat: row, customer_key, product_key and the figures, NaN where a shelf has none.
+
+    Without `hidden` products, but for the customers in `sees`.
+    """
     lists = shelf["product_keys"].to_numpy()
     held = np.flatnonzero(shelf["product_keys"].notna().to_numpy())
     sizes = np.array([len(lists[row]) for row in held], np.int64)
     rows = np.repeat(held, sizes)
-    flat: dict[str, Any] = {"row": rows, "customer_key": shelf["customer_key"].to_numpy(np.int64)[rows]}
-    flat["product_key"] = _flat(lists[held]).astype(np.int64)
+    columns: dict[str, Any] = {"row": rows, "customer_key": shelf["customer_key"].to_numpy(np.int64)[rows]}
+    columns["product_key"] = _flat(lists[held]).astype(np.int64)
     for name in FIGURES:
         told = name in shelf and all(each is not None for each in shelf[name].to_numpy()[held])
-        flat[name] = _flat(shelf[name].to_numpy()[held]) if told else np.full(len(rows), np.nan)
-    return pd.DataFrame(flat)
+        columns[name] = _flat(shelf[name].to_numpy()[held]) if told else np.full(len(rows), np.nan)
+    own = pd.DataFrame(columns)
+    if not hidden:
+        return own
+    seen = ~own["product_key"].isin(list(hidden)) | own["customer_key"].isin(list(sees))
+    return own[seen].reset_index(drop=True)
 
 
 def _flat(lists: NDArray[Any]) -> Floats:

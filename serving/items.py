@@ -19,7 +19,8 @@ from serving.asked import moment
 from serving.desk import Desk
 from serving.fresh import Lists
 from serving.offering import Offered
-from serving.schemas import Days, Offer, Product, RecommendationQuestion, RunningOut, Short
+from serving.schemas import Days, Offer, Product, RunningOut
+from serving.wanted import RecommendationQuestion, Short
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,8 @@ ROUTES = (
     Route("POST", "/v1/next-purchase", _DESKS),
     Route("POST", "/v1/value", _DESKS),
     Route("POST", "/v1/restock", _DESKS),
+    Route("POST", "/v1/similar", ROLES),
+    Route("POST", "/v1/audience", _DESKS),
     Route("GET", "/v1/customers/{customer_id}/recommendations", ROLES),
     Route("GET", "/v1/customers/{customer_id}/offers", ROLES),
     Route("GET", "/v1/customers/{customer_id}/churn", _DESKS),

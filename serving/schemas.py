@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from customers import offers, wishes
+from customers import offers
 
 if TYPE_CHECKING:
     Channel = str
@@ -29,26 +29,6 @@ CustomerIds = Annotated[list[Id], Field(min_length=1, max_length=1000, descripti
 ProductIds = Annotated[list[Id], Field(max_length=1000, description="Products not to name.")]
 OfferIds = Annotated[list[Id], Field(max_length=1000, description="Offers not to make.")]
 Categories = Annotated[list[Id], Field(max_length=100, description="Only these categories; empty for all.")]
-LeftOut = Annotated[list[Id], Field(max_length=100, description="None of these, beside what the shop leaves out.")]
-# Of the shop's own rules these take the place; left out or null, the shop's hold.
-InStockOnly = Annotated[bool | None, Field(description="Nothing whose stock is counted and gone.")]
-LeastMargin = Annotated[
-    float | None,
-    Field(ge=-10, le=1, allow_inf_nan=False, description="(price - cost) / price at least; unknown ones may stay."),
-]
-Boosts = Annotated[
-    dict[Id, Annotated[float, Field(ge=0, le=wishes.MOST_BOOST, allow_inf_nan=False)]] | None,
-    Field(max_length=100, description="A product's label, and the factor on its score."),
-]
-Pins = Annotated[list[Id] | None, Field(max_length=100, description="Labels of products that come first.")]
-MostOfOne = Annotated[int | None, Field(ge=1, description="So many of one category at most.")]
-Share = Annotated[
-    float | None,
-    Field(ge=0, le=wishes.MOST_EXPLORE, allow_inf_nan=False, description="So many of the places to explore."),
-]
-Seed = Annotated[
-    int | None, Field(ge=0, lt=2**63, description="Draws what is explored; the same again draws the same.")
-]
 #: Lists are kept 50 deep.
 Depth = Annotated[int, Field(ge=1, le=50, description="How many products at most.")]
 OfferDepth = Annotated[int, Field(ge=1, le=50, description="How many offers at most.")]
@@ -85,24 +65,6 @@ class QuestionOfNow(CustomersQuestion):
     def _now_only(cls, at: datetime | None) -> None:
         if at is not None:
             raise ValueError("answers are for now: leave it out; to replay a day run: regulars run --as-of")
-
-
-class RecommendationQuestion(QuestionOfNow):
-    """Which products next, from which list, and which never."""
-
-    list: ListName = Field(default="any", description='"again" was bought before, "new" never; "any" is both.')
-    n: Depth = 10
-    exclude_product_ids: ProductIds = []
-    categories: Categories = []
-    exclude_categories: LeftOut = []
-    exclude_departments: LeftOut = []
-    in_stock_only: InStockOnly = None
-    min_margin: LeastMargin = None
-    boost: Boosts = None
-    pin: Pins = None
-    max_per_category: MostOfOne = None
-    explore: Share = None
-    seed: Seed = None
 
 
 class OffersQuestion(QuestionOfNow):
@@ -188,28 +150,6 @@ class Product(BaseModel):
     source: str = Field(description="again, new or popular; explore or pinned where a rule of the shop put it there.")
     reason: str
     expires_at: datetime | None = None
-
-
-class Short(BaseModel):
-    """Why a list holds fewer products than were asked for."""
-
-    missing: int
-    rules: list[str] = Field(description="The rules that have left products out; none where there are no more.")
-    reason: str
-
-
-class RecommendationResult(Result):
-    """The products, best first."""
-
-    items: list[Product]
-    short: Short | None = Field(description="Where there are fewer than asked for: which rules left too few.")
-    notes: list[str] = Field(description="What of the question means nothing in this shop.")
-
-
-class RecommendationAnswer(Answer):
-    """Which products next, a result a customer, in the order asked."""
-
-    results: list[RecommendationResult]
 
 
 class ChurnResult(Result):
@@ -345,7 +285,7 @@ class AudienceResult(Result):
     reason: str
 
 
-class LeftOut(BaseModel):
+class PassedOver(BaseModel):
     """Customers who are not asked about, and the first reason why."""
 
     reason: str
@@ -360,6 +300,6 @@ class AudienceAnswer(Answer):
     expected_buyers: float = Field(description="How many of the audience are expected to buy: the sum of the scores.")
     expected_lift: float | None = Field(description="How many times as many as of a random audience of this size.")
     window_days: int | None = Field(description="Within how many days; null for an offer: while it runs.")
-    left_out: list[LeftOut] = Field(description="Who is not in it, and why.")
+    left_out: list[PassedOver] = Field(description="Who is not in it, and why.")
     notes: list[str] = Field(description="What of the question means nothing in this shop.")
     reason: str | None = Field(description="Where nobody is in it: why.")

@@ -14,22 +14,25 @@ from typing import Any, TypeVar, cast
 
 import bentoml
 
-from serving import answers, desk, forget, live, problems
+from serving import answers, audience, desk, forget, live, problems, similar
 from serving.api import openapi
 from serving.api.rooms import refused, rooms
 from serving.door import Door
 from serving.schemas import (
+    AudienceAnswer,
+    AudienceQuestion,
     ChurnAnswer,
     CustomersQuestion,
     NextPurchaseAnswer,
     OffersAnswer,
     OffersQuestion,
-    RecommendationAnswer,
-    RecommendationQuestion,
     RestockAnswer,
     RestockQuestion,
+    SimilarAnswer,
+    SimilarQuestion,
     ValueAnswer,
 )
+from serving.wanted import RecommendationAnswer, RecommendationQuestion
 
 Answered = TypeVar("Answered")
 
@@ -83,6 +86,16 @@ class Regulars:
     def restock(self, question: RestockQuestion, /) -> RestockAnswer:
         """Which categories each customer will need again within so many days."""
         return _answer(lambda: answers.restock(desk.here(), question))
+
+    @bentoml.api(route="/v1/similar")
+    def similar(self, question: SimilarQuestion, /) -> SimilarAnswer:
+        """What goes with each product, stands in for it, or is dearer of its kind."""
+        return _answer(lambda: similar.answer(desk.here(), question))
+
+    @bentoml.api(route="/v1/audience")
+    def audience(self, question: AudienceQuestion, /) -> AudienceAnswer:
+        """Which customers are likeliest to buy these products, of these categories, or to redeem this offer."""
+        return _answer(lambda: audience.answer(desk.here(), question))
 
 
 def _answer(ask: Callable[[], Answered]) -> Answered:

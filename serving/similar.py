@@ -50,13 +50,13 @@ def answer(desk: Desk, question: SimilarQuestion) -> SimilarAnswer:
     found = _found(desk, [known[name] for name in asked if name in known], question, visitor)
     popular = _popular(desk, champion, question.n, visitor)
     results = [_result(name, known.get(name), found, popular, question.how) for name in asked]
-    told = pd.DataFrame({"as_of": pd.to_datetime([champion.facts.get("as_of")], utc=True)})
+    told = pd.DataFrame({"as_of": pd.to_datetime(pd.Series([champion.facts.get("as_of")]), utc=True)})
     notes = [] if results else [NEITHER]
     return SimilarAnswer(**envelope(desk, "similar", told, [champion], results), notes=notes)
 
 
 def _visitor(desk: Desk, champion: Champion, customer_id: str | None) -> Visitor:
-    """Who asks; of somebody who does not allow it nothing is looked at, and what is sensitive is shown to nobody else."""
+    """Who asks; of who does not allow it nothing is looked at, and what is sensitive they are not shown."""
     order, hidden = rules.order(desk.shop, desk.now()), np.array(sorted(desk.goods().sensitive), np.int64)
     key = profiles.keys_of(desk.shop, [customer_id]).get(customer_id) if customer_id is not None else None
     if key is None or not consent.allowed(desk.shop, [key], "profiling"):

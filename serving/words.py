@@ -12,7 +12,9 @@ from functools import lru_cache
 import numpy as np
 
 from customers import money
-from customers.reasons import REASONS, ago as _ago, often as _times, own
+from customers.reasons import REASONS, own
+from customers.reasons import ago as _ago
+from customers.reasons import often as _times
 
 #: One customer's figures by feature name; NaN for what is not known.
 Figure = Callable[[str], float]

@@ -141,6 +141,22 @@ def look(asked: Exam, shown: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(novelty_10=unheard.reindex(asked.customers))[list(FIGURES)]
 
 
+def ceiling(asked: Exam, shown: pd.DataFrame) -> pd.DataFrame:
+    """The figures of `look` if whatever stands on a customer's lists, however deep, stood in the best order there is.
+
+    What no list of theirs holds cannot be reached by ranking; figures of a single list's order are left NaN.
+    """
+    mine = shown[shown["customer_key"].isin(asked.customers)]
+    _, never = lists.split(asked.month, asked.owned)
+    parts = {
+        "": lists.best_possible(mine, asked.month),
+        "trip_": lists.best_possible(mine, asked.trip),
+        "new_": lists.best_possible(mine, never, at=(10,)),
+    }
+    frame = pd.concat([part.add_prefix(name) for name, part in parts.items()], axis=1)
+    return frame.reindex(index=asked.customers, columns=list(FIGURES))
+
+
 def spread(asked: Exam, shown: pd.DataFrame) -> dict[str, float]:
     """What the lists of ten of all judged customers together show, and where it comes from."""
     merged = shown[(shown["list"] == "any") & shown["customer_key"].isin(asked.customers)]

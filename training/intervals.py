@@ -68,7 +68,8 @@ def _auc(weight: NDArray[np.int32], came: Floats, starts: NDArray[np.intp]) -> f
 def bounds(drawn: Floats, level: float = LEVEL) -> tuple[Floats, Floats]:
     """The interval that holds this share of the draws, for each column."""
     tail = (1 - level) / 2
-    if not len(drawn):
-        return np.full(drawn.shape[1:], np.nan), np.full(drawn.shape[1:], np.nan)
-    low, high = np.nanquantile(drawn, [tail, 1 - tail], axis=0) if np.isfinite(drawn).any() else (np.nan, np.nan)
-    return np.broadcast_to(low, drawn.shape[1:]), np.broadcast_to(high, drawn.shape[1:])
+    low, high = np.full((2, drawn.shape[1]), np.nan)
+    known = np.isfinite(drawn).any(axis=0)
+    if known.any():
+        low[known], high[known] = np.nanquantile(drawn[:, known], [tail, 1 - tail], axis=0)
+    return low, high

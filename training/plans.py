@@ -63,7 +63,7 @@ def _judge_lists(world: World, rows: Frame, truth: pd.Series, ranked: Frame) -> 
     unknown = unknown.loc[unknown["_merge"] == "left_only", ["customer_key", "product_key"]]
     merged, new = (ranked[ranked["list"] == name] for name in ("any", "new"))
     fresh = {f"new_{name}": value for name, value in lists.ranking(new, unknown, at=(10,)).items()}
-    return lists.ranking(merged, bought) | lists.variety(merged) | fresh
+    return lists.ranking(merged, bought) | lists.variety(merged, catalogue=before["product_key"].nunique()) | fresh
 
 
 def _buyers(world: World, rows: Frame, truth: pd.Series) -> np.ndarray:
@@ -176,6 +176,7 @@ PLANS: tuple[Plan, ...] = (
         decisive="ndcg_10", window=_month, label=_baskets, take=_buyers, judge=_judge_lists,
         settings=lambda world: {"window_days": _month(world)},
         told=lambda world: {"products": world.products, "prices": world.prices, "together": world.together},
+        floor={"distinct_lists": 0.8, "products_shown": 0.2},
     ),
     Plan(
         "offers", question="Will this customer redeem this offer if they get it?",

@@ -16,7 +16,7 @@ from customers.shop import Shop, ShopError
 from models import bundle, registry
 from models.base import Model, Unfit
 from training.plans import PLANS, Incomparable, Plan, World
-from training.train import examine, not_worse
+from training.train import examine, not_worse, too_alike
 
 ROLLED_BACK = "rolled back"
 
@@ -61,9 +61,11 @@ def decide(plan: Plan, world: World, facts: Mapping[str, Any], frame: pd.DataFra
     figures = (
         f"{plan.decisive} {mine[plan.decisive]:.4f} against {theirs[plan.decisive]:.4f} of version {rival.version}"
     )
-    if not_worse(plan, mine, theirs):
-        return Verdict(True, f"{figures}; {why}")
-    return Verdict(False, f"the champion stays: {figures}")
+    if not not_worse(plan, mine, theirs):
+        return Verdict(False, f"the champion stays: {figures}")
+    if alike := too_alike(plan, mine, theirs):
+        return Verdict(False, f"the champion stays: lists are too much the same for everyone, {alike}")
+    return Verdict(True, f"{figures}; {why}")
 
 
 def promote(

@@ -124,6 +124,15 @@ def not_worse(plan: Plan, mine: dict[str, float], other: dict[str, float]) -> bo
     return not better(plan.decisive)(b, a) or abs(a - b) <= TIE * abs(b)
 
 
+def too_alike(plan: Plan, mine: dict[str, float], other: dict[str, float]) -> str:
+    """Which figure of the plan's floor is too far below another's, in words; empty where none is."""
+    for figure, share in plan.floor.items():
+        a, b = mine.get(figure, math.nan), other.get(figure, math.nan)
+        if a < share * b:
+            return f"{figure} {a:.4f} is less than {share:g} of {b:.4f}"
+    return ""
+
+
 def _trials(
     plan: Plan, world: World, trial: tuple[pd.DataFrame, Any], exam: tuple[pd.DataFrame, Any], seed: int,
     tell: Callable[[str], None],
@@ -146,9 +155,11 @@ def _trials(
 
 
 def _choose(plan: Plan, contestants: list[Contestant], refused: str) -> tuple[Contestant, str]:
-    """The learner where it is not worse than every baseline, else the best baseline."""
+    """The learner where it is not worse than every baseline, else the best baseline; of those above the floor."""
     ahead = better(plan.decisive)
     figure = f"{plan.decisive} {{:.4f}} against {{:.4f}} of {{}}"
+    contestants, below = _above_floor(plan, contestants)
+    refused = below or refused
     rivals = [c for c in contestants if c.learner != plan.learner]
     learners = [c for c in contestants if c.learner == plan.learner]
     best = rivals[0] if rivals else learners[0]
@@ -161,6 +172,14 @@ def _choose(plan: Plan, contestants: list[Contestant], refused: str) -> tuple[Co
     if not_worse(plan, mine.metrics, best.metrics):
         return mine, text
     return best, f"the baseline {best.learner} is served: {plan.learner} has {text}"
+
+
+def _above_floor(plan: Plan, contestants: list[Contestant]) -> tuple[list[Contestant], str]:
+    """Who tells customers apart nearly as well as the last baseline does; and why the learner is not among them."""
+    level = next((c.metrics for c in contestants if c.learner == plan.baselines[-1]), {})
+    reasons = {c.learner: too_alike(plan, c.metrics, level) for c in contestants}
+    why = reasons.get(plan.learner, "")
+    return [c for c in contestants if not reasons[c.learner]], f"{plan.learner}: {why}" if why else ""
 
 
 def _simplest(plan: Plan, world: World, frame: pd.DataFrame, seed: int, why: str) -> Trained:

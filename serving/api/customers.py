@@ -18,22 +18,24 @@ from serving.schemas import (
     ChurnAnswer,
     Depth,
     Id,
-    InStockOnly,
-    LeastMargin,
     ListName,
-    MostOfOne,
     NextPurchaseAnswer,
     OfferDepth,
     OffersAnswer,
     OffersQuestion,
-    RecommendationAnswer,
-    RecommendationQuestion,
     RestockAnswer,
     RestockQuestion,
-    Seed,
-    Share,
     ValueAnswer,
     WithinDays,
+)
+from serving.wanted import (
+    InStockOnly,
+    LeastMargin,
+    MostOfOne,
+    RecommendationAnswer,
+    RecommendationQuestion,
+    Seed,
+    Share,
 )
 
 router = APIRouter(prefix="/v1/customers/{customer_id}", tags=["customers"])

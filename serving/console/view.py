@@ -28,12 +28,12 @@ from serving.schemas import (
     NextPurchaseResult,
     OffersQuestion,
     OffersResult,
-    RecommendationQuestion,
     RestockQuestion,
     RestockResult,
     RunningOut,
     ValueResult,
 )
+from serving.wanted import RecommendationQuestion
 
 Result = TypeVar("Result")
 

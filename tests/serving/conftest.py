@@ -210,7 +210,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with features as of its now and six champions of version 1; copy it before changing it."""
     from customers import clock
     from customers import shop as shops
-    from features import snapshot
+    from features import snapshot, together
     from serving import desk
 
     folder = tmp_path_factory.mktemp("shop")
@@ -222,6 +222,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shop.home / "ledger", shop.home / "features", as_of=now, moments=moments, timezone=shop.timezone,
         receipts=receipts(shop),
     )  # fmt: skip
+    pairs = together.pairs(shop.home / "ledger", as_of=now, timezone=shop.timezone)
+    together.keep(pairs, shop.home / "features")
     features = desk.of(shop).features
     features.apply()
     features.materialise(now)

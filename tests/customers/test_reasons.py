@@ -1,0 +1,53 @@
+"""Reasons are told in words of figures that can be looked up, and name nothing that the customer keeps private."""
+
+import pytest
+
+from customers import catalogue, loading, profiles, reasons
+
+
+@pytest.mark.parametrize(
+    ("times", "last", "first", "said"),
+    [
+        (9, 14, 14 + 8 * 12, "bought 9 times, usually every 12 days, last 14 days ago"),
+        (3, 0, 2, "bought 3 times, usually every day, last today"),
+        (3, 1, 6, "bought 3 times, usually every 2 days, last yesterday"),  # (6 - 1) / 2 = 2.5
+        (2, 1, 30, "bought twice, last yesterday"),
+        (1, 30, 30, "bought once, 30 days ago"),
+        (9, 14, float("nan"), "bought 9 times, last 14 days ago"),
+        (0, 0, 0, "bought before"),
+    ],
+)
+def test_what_was_bought_before_is_told_with_its_rhythm(times: float, last: float, first: float, said: str) -> None:
+    assert reasons.own(times, last, first) == said
+
+
+@pytest.fixture
+def with_film(corner_shop, tmp_path):
+    (tmp_path / "products.csv").write_text("product_id,name,sensitive\nphone,iFon 3,false\npill,Pill,true\n")
+    (tmp_path / "customers.csv").write_text("customer_id\nann\nben\n")
+    (tmp_path / "consents.csv").write_text("customer_id,purpose,state,at\nben,profiling_sensitive,granted,2024-01-01\n")
+    for kind in ("products", "customers", "consents"):
+        loading.load(corner_shop, kind, [tmp_path / f"{kind}.csv"])
+    return corner_shop
+
+
+def test_what_is_new_is_told_by_what_it_goes_with(with_film) -> None:
+    phone = catalogue.keys_of(with_film, ["phone"])["phone"]
+    assert reasons.speak(with_film, [(1, "new", [phone, 3]), (1, "new", []), (1, "popular", [])]) == [
+        "often bought with iFon 3, which they bought 3 days ago",
+        "customers with similar baskets buy it",
+        "sells best in the shop",
+    ]
+
+
+def test_a_sensitive_product_is_named_only_to_who_allows_it(with_film) -> None:
+    pill = catalogue.keys_of(with_film, ["pill"])["pill"]
+    people = profiles.keys_of(with_film, ["ann", "ben"])
+    assert reasons.speak(with_film, [(people["ann"], "new", [pill, 1]), (people["ben"], "new", [pill, 1])]) == [
+        "customers with similar baskets buy it",
+        "often bought with Pill, which they bought yesterday",
+    ]
+
+
+def test_a_reason_kept_in_words_is_told_as_it_was(with_film) -> None:
+    assert reasons.speak(with_film, [(1, "again", ["bought 3 times, last today"])]) == ["bought 3 times, last today"]

@@ -1,0 +1,40 @@
+"""A shop of coffee and tea: what has just arrived is taken for what is usual of its kind."""
+
+import numpy as np
+import pandas as pd
+
+from models import newcomers, shelves
+from models.kinds import Kinds
+from models.tastes import Tastes
+
+COFFEE, MOCHA, TEA, NEW_COFFEE, NEW_TEA, ODDITY = 1, 2, 3, 7, 8, 9
+CATALOGUE = pd.DataFrame({
+    "product_key": [COFFEE, MOCHA, TEA, NEW_COFFEE, NEW_TEA, ODDITY],
+    "category": ["drinks", "drinks", "drinks", "drinks", "drinks", None],
+    "subcategory": ["coffee", "coffee", "tea", "coffee", "herbal", None],
+    "department": None,
+    "brand": None,
+})  # fmt: skip
+
+
+def shop() -> tuple[Tastes, shelves.Shelves]:
+    """Three products that everybody knows, as three customers have bought them for months."""
+    lists = {"product_keys": [COFFEE, MOCHA, TEA], "first_days": [200, 200, 200], "weights_84d": [1.0, 1.0, 1.0]}
+    frame = pd.DataFrame([{"customer_key": key, **lists} for key in (1, 2, 3)])
+    factors = np.array([[1.0, 0.0], [3.0, 0.0], [0.0, 6.0]], np.float32)
+    known = Tastes(np.array([COFFEE, MOCHA, TEA]), factors, np.array([0.5, -0.5, 0.1], np.float32), 1.0, 84)
+    return known, shelves.read(frame, ["first_days", "weights_84d"])
+
+
+def test_a_newcomer_has_the_mean_factors_of_its_subcategory_else_of_its_category_and_the_coldest_heat():
+    known, stock = shop()
+    welcomed = newcomers.welcome(known, stock, Kinds.read(CATALOGUE), window_days=28)
+    assert welcomed.products.tolist() == [COFFEE, MOCHA, TEA, NEW_COFFEE, NEW_TEA]
+    np.testing.assert_allclose(welcomed.factors[3], [(1 + 3) / 2, 0])
+    np.testing.assert_allclose(welcomed.factors[4], [(1 + 3 + 0) / 3, 6 / 3])
+    assert welcomed.heat[3:].tolist() == [-0.5, -0.5]
+
+
+def test_without_a_catalogue_nobody_is_welcomed():
+    known, stock = shop()
+    assert newcomers.welcome(known, stock, Kinds.read(None), window_days=28) is known

@@ -1,0 +1,124 @@
+"""A product's page: what stands in for it, what goes with it, what is dearer; and never what is sensitive."""
+
+from typing import Any
+
+import pytest
+
+from serving import desk
+
+
+def ask(counter: Any, *product_ids: str, **more: Any) -> dict[str, Any]:
+    response = counter.ask("/v1/similar", {"product_ids": list(product_ids), **more})
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def products(result: dict[str, Any]) -> list[str]:
+    return [item["product_id"] for item in result["items"]]
+
+
+def test_every_answer_is_in_its_envelope(counter: Any) -> None:
+    answer = ask(counter, "p00", "p01", how="together", n=3)
+    assert answer.keys() == {
+        "request_id", "as_of", "models", "took_ms", "attribution_token", "results", "notes"
+    }  # fmt: skip
+    assert [result["product_id"] for result in answer["results"]] == ["p00", "p01"]
+    for result in answer["results"]:
+        assert result["known"]
+        assert [item["rank"] for item in result["items"]] == list(range(1, len(result["items"]) + 1))
+        assert result["product_id"] not in products(result)
+
+
+def test_what_goes_together_was_bought_together_by_so_many_customers(counter: Any) -> None:
+    (result,) = ask(counter, "p00", how="together")["results"]
+    assert not result["fallback"]
+    assert result["items"]
+    assert {item["source"] for item in result["items"]} == {"together"}
+    assert all("bought both at once" in item["reason"] or "next visit" in item["reason"] for item in result["items"])
+
+
+def test_what_stands_in_is_of_the_same_kind(counter: Any) -> None:
+    (result,) = ask(counter, "p00", n=5)["results"]
+    assert len(result["items"]) == 5
+    assert all(int(name[1:]) % 4 == 0 for name in products(result))
+    assert all(item["reason"].startswith("of the same kind: bread") for item in result["items"])
+
+
+def test_upsell_is_dearer_and_says_by_how_much(counter: Any) -> None:
+    # A product's price is 2 plus the rest of its number by 7; p00, p07 and so on cost 2.
+    (result,) = ask(counter, "p28", how="upsell", n=50)["results"]
+    prices = [2 + int(name[1:]) % 7 for name in products(result)]
+    assert prices
+    assert all(2 * 1.1 <= price <= 2 * 2.5 for price in prices)
+    assert result["items"][0]["reason"].endswith(f"{prices[0]}.00 instead of 2.00 USD")
+
+
+def test_where_nothing_is_dearer_the_answer_says_so(counter: Any) -> None:
+    (result,) = ask(counter, "p20", how="upsell")["results"]  # it costs 8, and nothing costs more
+    assert (result["items"], result["fallback"]) == ([], False)
+    assert result["reason"] == "nothing dearer of its kind is sold here, or its price is not known"
+
+
+def test_an_unknown_product_gets_what_sells_in_the_shop(counter: Any) -> None:
+    (result,) = ask(counter, "no-such-thing", n=4)["results"]
+    assert (result["known"], result["fallback"]) == (False, True)
+    assert result["reason"] == "the shop does not know this product"
+    assert {item["source"] for item in result["items"]} == {"popular"}
+    assert len(result["items"]) == 4
+
+
+def test_a_new_product_is_judged_by_its_kind(fresh: Any) -> None:
+    from customers import mirror
+    from features import together
+
+    assert fresh.ask("/v1/products", {"product_id": "novelty", "category": "bread"}).status_code == 200
+    mirror.refresh(fresh.shop)
+    place = together.kept(desk.of(fresh.shop).features.folder)
+    place.touch()  # as the next night does
+    (stands_in,) = ask(fresh, "novelty", n=3)["results"]
+    assert all(int(name[1:]) % 4 == 0 for name in products(stands_in))
+    (beside,) = ask(fresh, "novelty", n=3, how="together")["results"]
+    assert {item["reason"] for item in beside["items"]} == {"goes with what sells best of its kind"}
+
+
+def test_a_customer_is_asked_for_by_their_own_products(counter: Any) -> None:
+    answer = ask(counter, customer_id="c000", how="upsell")
+    again = counter.ask("/v1/recommendations", {"customer_ids": ["c000"], "list": "again", "n": 50}).json()
+    mine = {item["product_id"] for item in again["results"][0]["items"]}
+    assert {result["product_id"] for result in answer["results"]} == mine
+
+
+def test_a_customer_who_has_bought_nothing_is_told_to_name_products(counter: Any) -> None:
+    answer = ask(counter, customer_id="quiet")
+    assert answer["results"] == []
+    assert "name products" in answer["notes"][0]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [{}, {"product_ids": []}, {"product_ids": ["p00"], "n": 0}, {"product_ids": ["p00"], "n": 10_000},
+     {"product_ids": ["p00"], "how": "cheaper"}, {"product_ids": [""]}, {"product_ids": ["p00"] * 101}],
+)  # fmt: skip
+def test_questions_that_cannot_be_answered_are_refused(counter: Any, question: dict[str, Any]) -> None:
+    assert counter.ask("/v1/similar", question).status_code == 422
+
+
+def test_what_is_sensitive_is_shown_only_to_who_allows_it(fresh: Any) -> None:
+    beside = products(ask(fresh, "p00", how="together", n=50)["results"][0])
+    guarded = beside[0]
+    number = int(guarded[1:])
+    marked = {"product_id": guarded, "category": ("bread", "milk", "fruit", "paper")[number % 4], "sensitive": True}
+    assert fresh.ask("/v1/products", marked).status_code == 200
+    consent = {"customer_id": "c001", "purpose": "profiling_sensitive", "state": "granted", "at": "2025-07-01"}
+    assert fresh.ask("/v1/consents", consent).status_code == 200
+    for how in ("together", "similar", "upsell"):
+        for who in ({}, {"customer_id": "c000"}):
+            for result in ask(fresh, "p00", "p04", "p08", "nothing", how=how, n=50, **who)["results"]:
+                assert guarded not in products(result)
+    assert guarded in products(ask(fresh, "p00", how="together", n=50, customer_id="c001")["results"][0])
+
+
+def test_without_any_night_there_is_nobody_to_answer(unopened: Any) -> None:
+    response = unopened.ask("/v1/similar", {"product_ids": ["p00"]})
+    assert response.status_code == 503
+    assert "regulars run" in response.json()["detail"]
