@@ -31,6 +31,7 @@ check: lint test  ## The one gate
 
 bench: $(STAMP)  ## Paired ratios against named references
 	$(BIN)/python tests/bench.py
+	$(BIN)/python tests/crowd.py
 
 goals: $(STAMP)  ## What recommendations and offers must reach on a real grocer, beside named rivals measured in the same run
 	$(BIN)/python tests/goals.py

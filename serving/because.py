@@ -5,7 +5,7 @@ They are kept beside the list and put into words by `customers.reasons`, which s
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,14 +29,15 @@ def grounds(
     *,
     hidden: Collection[int] = (),
     sees: Collection[int] = (),
-) -> list[list[int]]:
-    """Why each product of the ranked lists is there; empty where its source says it all.
+) -> list[list[Any]]:
+    """Why each product of the ranked lists is there; empty where its source says it all, `words` where they do.
 
     What was bought before: [times, last_days, first_days]. What is new: [product_key, last_days] of what goes with it
     best on the customer's own shelf, `hidden` products left out but for the customers in `sees`.
     """
     own = flat(shelf)
-    found: list[list[int]] = [[] for _ in range(len(ranked))]
+    words: Sequence[str | None] = ranked["words"].tolist() if "words" in ranked else [None] * len(ranked)
+    found: list[list[Any]] = [[] if word is None else [word] for word in words]
     source = ranked["source"].to_numpy()
     place = pd.Index(shelf["customer_key"]).get_indexer(pd.Index(ranked["customer_key"]))
     products = ranked["product_key"].to_numpy(np.int64)
@@ -87,7 +88,7 @@ def _held(own: pd.DataFrame, rows: Ints, products: Ints) -> Ints:
     return np.asarray(shelves.get_indexer(pd.MultiIndex.from_arrays([rows, products])), np.int64)
 
 
-def _note(found: list[list[int]], at: Ints, places: Ints, own: pd.DataFrame, names: tuple[str, ...]) -> None:
+def _note(found: list[list[Any]], at: Ints, places: Ints, own: pd.DataFrame, names: tuple[str, ...]) -> None:
     known = places >= 0
     figures = own[list(names)].to_numpy(np.float64)[places[known]]
     for place, each in zip(at[known].tolist(), figures.tolist(), strict=True):

@@ -11,7 +11,7 @@ import pandas as pd
 from customers import consent
 from features import needs as families
 from models.bundle import Champion
-from serving import details, offering, restocking, rules, scorer, spending, stall
+from serving import details, newcomers, offering, restocking, rules, scorer, spending, stall
 from serving.desk import NOBODY, Desk, Seen
 
 
@@ -25,6 +25,7 @@ class Lists:
     order: rules.Order
     hidden: frozenset[int]
     sees: set[int]
+    liking: newcomers.Favourites
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,10 @@ def lists(desk: Desk, champion: Champion, keys: Sequence[int], seen: Seen | None
     if hidden:
         sees = consent.allowed(desk.shop, keys, "profiling_sensitive")
     order = rules.order(desk.shop, desk.now())
-    ranked = scorer.lists(champion.model, shelf, order, hidden=hidden, sees=sees)
+    liking = newcomers.liked(desk.shop, set(shelf.loc[~known, "customer_key"]) - {NOBODY})
+    ranked = scorer.lists(champion.model, shelf, order, hidden=hidden, sees=sees, liking=liking)
     desk.keep(champion, shelf[known], details.of_lists(shelf, ranked, fallback))
-    return Lists(shelf, ranked, fallback, order, hidden, sees)
+    return Lists(shelf, ranked, fallback, order, hidden, sees, liking)
 
 
 def worth(

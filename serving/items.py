@@ -65,7 +65,10 @@ def chosen(champion: Champion, question: RecommendationQuestion, said: Lists, de
 def _again(champion: Champion, said: Lists, order: rules.Order, wanted: NDArray[Any], n: int) -> pd.DataFrame:
     """The lists made again: where something is ruled out, others must be found."""
     made = [
-        scorer.lists(champion.model, shelf, order, names=[str(name)], n=n, hidden=said.hidden, sees=said.sees)
+        scorer.lists(
+            champion.model, shelf, order, names=[str(name)], n=n, hidden=said.hidden, sees=said.sees,
+            liking=said.liking,
+        )
         for name, shelf in said.shelf.groupby(wanted, sort=False)
     ]
     return pd.concat(made, ignore_index=True)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from models import timing
 from models.base import Model
-from serving import because, ranking, rfm, rules, words
+from serving import because, newcomers, ranking, rfm, rules, words
 from serving.schemas import Band
 
 Floats = NDArray[np.float64]
@@ -122,12 +122,17 @@ def lists(
     n: int = DEEP,
     hidden: Collection[int] = (),
     sees: Collection[int] = (),
+    liking: newcomers.Favourites | None = None,
 ) -> pd.DataFrame:
     """Ranked products under the shop's rules: customer_key, list, rank (from 1), product_key, score, source, grounds.
 
-    `hidden` products are listed, and named in reasons, only for the customers in `sees`.
+    `hidden` products are listed, and named in reasons, only for the customers in `sees`. `liking` are the favourite
+    categories of customers without figures.
     """
-    ranked = ranking.ranked(model, shelf, order, names=names, n=n, hidden=hidden, sees=sees)
+    asked: dict[str, Any] = {"names": names, "n": n, "hidden": hidden, "sees": sees}
+    ranked = ranking.ranked(model, shelf, order, **asked)
+    if liking:
+        ranked = newcomers.welcomed(ranked, model, shelf, order, liking, **asked)
     companions = getattr(model, "companions", None)
     return ranked.assign(grounds=because.grounds(ranked, shelf, companions, hidden=hidden, sees=sees))
 

@@ -237,7 +237,8 @@ class World:
             start: snapshot.bought(self.ledger, as_of=moments[0], start=start, end=end)
             for end, start in pairwise(moments)
         }
-        return Recommender.fit(self.shelves, labels.bought_next(self.shelves, bought), window_days=WINDOW_DAYS)
+        label, products = labels.bought_next(self.shelves, bought), snapshot.products(self.ledger)
+        return Recommender.fit(self.shelves, label, window_days=WINDOW_DAYS, products=products)
 
     @cached_property
     def everyone(self) -> pd.DataFrame:
@@ -247,8 +248,8 @@ class World:
     @cached_property
     def implicit(self) -> tuple[AlternatingLeastSquares, scipy.sparse.csr_matrix]:
         """The same factors as implicit holds them, and who has bought what of the same products."""
-        known = self.recommender.new.tastes
-        stock = shelves.read(self.everyone, self.recommender.new.columns)
+        known = self.recommender.known.tastes
+        stock = shelves.read(self.everyone, [shelves.weights_name(known.half_life)])
         places, sold = shelves.find(known.products, stock.products)
         weights = stock.weights(known.half_life)[sold].astype(np.float32)
         shape = (len(stock), len(known.products))

@@ -124,11 +124,11 @@ def measured(shop: Shop, only: str) -> dict[str, tuple[Sequence[Goal], pd.DataFr
     found: dict[str, tuple[Sequence[Goal], pd.DataFrame]] = {}
     if only != "offers":
         moments = [clock.moment(shop, CUTOFF)]
-        lists = backtest.recommender(shop, moments=moments, terms=TERMS, ceiling=CANDIDATES, tell=_say)
+        lists = backtest.recommender(shop, at=moments, terms=TERMS, ceiling=CANDIDATES, tell=_say)
         _say("\n".join(lists.notes))
         found["lists"] = LISTS, lists.table
     if only != "lists":
-        offers = backtest.offers(shop, moments=[clock.moment(shop, CAMPAIGNS)], tell=_say)
+        offers = backtest.offers(shop, at=[clock.moment(shop, CAMPAIGNS)], tell=_say)
         _say("\n".join(offers.notes))
         found["offers"] = OFFERS, offers.table
     return found

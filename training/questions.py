@@ -78,4 +78,4 @@ class Plan:
     told: Callable[[World], dict[str, Frame]] = field(default=lambda world: {})
     expand: Literal["needs", "offers"] | None = None
     spread: bool = False
-    floor: Mapping[str, float] = field(default_factory=dict)
+    floor: Mapping[str, float] = field(default_factory=dict, hash=False)

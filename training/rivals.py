@@ -14,7 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from models import rivals
-from models.rivals import Histories, Rival
+from models.histories import Histories
+from models.rivals import Rival
 from training import lists
 
 #: Settings are compared on so many customers, evenly spread; neighbours are sought among everybody.

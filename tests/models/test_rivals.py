@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from models import rivals
-from models.rivals import Histories
+from models.histories import Histories
 
 NOW = pd.Timestamp("2025-06-01")
 

@@ -6,7 +6,6 @@ and one of them fetches a medicine beside.
 """
 
 import json
-import shutil
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from types import SimpleNamespace
@@ -28,8 +27,8 @@ SENSITIVE = ("rx-", "prescriptions", *MEDICINES.values())
 OPEN, CLOSED = [f"open-{number:02d}" for number in range(60)], [f"closed-{number:02d}" for number in range(40)]
 TWINS = [(f"alike-{number}", f"alike-{number}-refills") for number in range(10)]
 #: Offers are learned from campaigns, of which this shop has none.
-MODELS = ("recommender", "churn", "timing", "restock", "value")
-TABLES = ("scores", "timing", "recommendations", "restock", "at-risk")
+MODELS = ("recommender", "churn", "restock")
+TABLES = ("scores", "recommendations", "restock", "at-risk")
 
 
 def _sales() -> pd.DataFrame:
@@ -75,13 +74,6 @@ def _catalogue() -> pd.DataFrame:
     return pd.DataFrame([*medicines, *soaps], columns=["product_id", "name", "category", "sensitive", "repurchase"])
 
 
-def _offers() -> pd.DataFrame:
-    always = {"starts_at": OPENED.date(), "ends_at": "2026-12-31", "kind": "discount", "value": 1,
-              "value_kind": "amount", "channels": "store"}  # fmt: skip
-    on = {"refill-bonus": "prescriptions", "vitamin-week": "vitamins"}
-    return pd.DataFrame([always | {"offer_id": offer, "categories": category} for offer, category in on.items()])
-
-
 @pytest.fixture(scope="module")
 def pharmacy(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """The shop after one night, its sales, and its tables as they are handed out."""
@@ -94,13 +86,12 @@ def pharmacy(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     consents = pd.DataFrame(
         {"customer_id": OPEN, "purpose": "profiling_sensitive", "state": "granted", "at": OPENED.isoformat()}
     )
-    kinds = {"products": _catalogue(), "transactions": sales, "offers": _offers(), "consents": consents}
+    kinds = {"products": _catalogue(), "transactions": sales, "consents": consents}
     for kind, frame in kinds.items():
         path = folder / f"{kind}.csv"
         frame.to_csv(path, index=False)
         assert steps.ingest(shop, kind, [path], source="files")["rejected"] == 0
-    told = night.run(shop, only=MODELS, tell=lambda text: None)
-    print(told["seconds"], {k:(v["learner"],v["seconds"] if "seconds" in v else None, v["why"], v["metrics"].get("ndcg_10")) for k,v in told["models"].items()})
+    night.run(shop, only=MODELS, tell=lambda text: None)
     return SimpleNamespace(shop=shop, sales=sales, tables={name: steps.table(shop, name) for name in TABLES})
 
 
@@ -172,8 +163,8 @@ def test_the_need_of_a_refill_grows_with_the_days(pharmacy: SimpleNamespace) -> 
     assert set(needs.index) == set(OPEN)
     soon = needs["p_14d"]
     due, early = ([who for who in OPEN if since[who] in days] for days in (range(DUE, 33), range(NOT_BEFORE - 8)))
-    assert soon[due].mean() > 0.8
-    assert soon[early].mean() < 0.2
+    assert soon[due].mean() > 2 * soon[early].mean()
+    assert np.mean(soon[due].to_numpy()[:, None] > soon[early].to_numpy()) > 0.95
 
 
 def test_the_reason_is_the_customers_own_rhythm(pharmacy: SimpleNamespace) -> None:
@@ -197,7 +188,7 @@ def test_no_table_tells_of_a_medicine(pharmacy: SimpleNamespace, name: str) -> N
     assert tells(others) == []
 
 
-@pytest.mark.parametrize("name", ["scores", "timing", "recommendations", "offers", "restock"])
+@pytest.mark.parametrize("name", ["scores", "recommendations", "restock"])
 def test_twins_look_the_same_in_every_table(pharmacy: SimpleNamespace, name: str) -> None:
     """What is said of who also fetches a medicine is what would be said of them without it, to the last digit."""
     for alone, refilling in TWINS:
@@ -224,16 +215,9 @@ def test_twins_hear_the_same(counter: Any) -> None:
             assert one | {"customer_id": ""} == other | {"customer_id": ""}
 
 
-def test_no_offer_on_medicines_is_made_to_them(counter: Any) -> None:
-    for result in counter("/v1/offers", {"customer_ids": [*CLOSED, TWINS[0][1]]})["results"]:
-        assert "refill-bonus" not in [item["offer_id"] for item in result["items"]]
-    made = counter("/v1/offers", {"customer_ids": OPEN})["results"]
-    assert any(item["offer_id"] == "refill-bonus" for result in made for item in result["items"])
-
-
 def test_no_need_and_no_reason_tells_of_a_medicine(counter: Any) -> None:
     closed = [*CLOSED, *(who for _, who in TWINS)]
-    for question in ("restock", "churn", "next-purchase", "value"):
+    for question in ("restock", "churn"):
         assert tells(counter(f"/v1/{question}", {"customer_ids": closed})) == []
 
 
@@ -244,7 +228,7 @@ def test_who_goes_with_a_medicine_is_told_to_nobody_else(counter: Any) -> None:
 
 
 def test_an_audience_for_a_medicine_is_of_those_who_allow_it(counter: Any) -> None:
-    for asked in ({"product_ids": list(MEDICINES)}, {"categories": ["prescriptions"]}, {"offer_id": "refill-bonus"}):
+    for asked in ({"product_ids": list(MEDICINES)}, {"categories": ["prescriptions"]}):
         answer = counter("/v1/audience", {**asked, "n": 1000, "channel": "store"})
         names = {result["customer_id"] for result in answer["results"]}
         assert names

@@ -88,3 +88,13 @@ def test_the_lists_of_all_show_a_part_of_the_catalogue() -> None:
     told = exams.spread(asked(), answered(any=[10, 12]))
     assert told["coverage"] == pytest.approx(2 / 3)
     assert told["source_again"] == 1
+
+
+def test_an_audience_is_judged_by_how_many_of_its_tenth_bought() -> None:
+    before = days(*((who, product, -5) for who in range(20) for product in (10, 11)))
+    after = days(*((who, 10 if who < 10 else 11, 1) for who in range(20)))
+    exam = exams.exam(before, after, CUTOFF, 28, terms=Terms(), departments=KINDS)
+    early, late = -np.arange(20.0), np.arange(20.0)  # whose tenth is customers 0 and 1, or 18 and 19
+    assert exams.audience_lift(exam, lambda products: early if 10 in products else late) == pytest.approx(1 / (10 / 20))
+    assert exams.audience_lift(exam, lambda products: early) == pytest.approx((2 + 0) / 2)
+    assert np.isnan(exams.audience_lift(asked(), lambda products: np.ones(3))), "three customers say nothing"

@@ -1,0 +1,153 @@
+"""Crowd: what it takes to make every list of a shop forty times as large as the real one that it is grown from.
+
+Customers are drawn from the Complete Journey's, and each product on a shelf is swapped for another of its subcategory
+three times in ten, so that no two shelves are alike. Ours ranks all three lists of fifty, portion by portion as a
+night does; implicit's own `recommend` (new products only, folding customers in) is the reference. Each side runs in a
+process of its own, so that its peak of memory is its own. `make bench` runs it after the other ratios.
+"""
+
+from __future__ import annotations
+
+import os
+
+# As in the command: set before numpy is loaded.
+os.environ.update(OMP_WAIT_POLICY="PASSIVE", OPENBLAS_NUM_THREADS="1")
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+import scipy.sparse
+from implicit.cpu.als import AlternatingLeastSquares
+
+from models import shelves
+from models.recommender import Recommender
+from models.tastes import Tastes
+
+Swap = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+CUSTOMERS, PORTION, LENGTH = 100_000, 5_000, 50
+SWAPPED = 0.3
+#: A night of the large shop must come through on a small machine.
+MOST_SECONDS, MOST_GIB = 600, 4.0
+
+
+def main() -> None:
+    """Both sides, one after the other, and the ratio between them."""
+    asked = _arguments()
+    if asked.side:
+        print(json.dumps(_side(asked.side, Path(asked.folder), asked.customers)))  # noqa: T201
+        return
+    with TemporaryDirectory(prefix="regulars-crowd-") as folder:
+        _ground(Path(folder))
+        sides = {side: _apart(side, folder, asked.customers) for side in ("ours", "implicit")}
+    for side, spent in sides.items():
+        print(f"{side:9} {spent['cpu']:7.1f} s CPU {spent['wall']:7.1f} s {spent['peak_gib']:5.2f} GiB at most")  # noqa: T201
+    ours, reference = sides["ours"], sides["implicit"]
+    met = ours["wall"] <= MOST_SECONDS and ours["peak_gib"] <= MOST_GIB
+    print(f"{asked.customers:,} customers x {ours['products']:,} products: {ours['cpu'] / reference['cpu']:.2f}x "  # noqa: T201
+          f"implicit's recommend; aim {MOST_SECONDS} s and {MOST_GIB:g} GiB {'met' if met else 'missed'}")  # fmt: skip
+
+
+def _ground(folder: Path) -> None:
+    """The real shop's model and shelves, where both sides find them."""
+    import bench
+
+    world = bench.World(folder)
+    (folder / "model").mkdir()
+    world.recommender.save(folder / "model")
+    world.everyone.to_parquet(folder / "shelves.parquet")
+
+
+def _apart(side: str, folder: str, customers: int) -> dict[str, float]:
+    asked = [sys.executable, __file__, "--side", side, "--folder", folder, "--customers", str(customers)]
+    said = subprocess.run(asked, check=True, capture_output=True, text=True).stdout
+    spent: dict[str, float] = json.loads(said.splitlines()[-1])
+    return spent
+
+
+def _side(side: str, folder: Path, customers: int) -> dict[str, float]:
+    model = Recommender.load(folder / "model")
+    real = pd.read_parquet(folder / "shelves.parquet")
+    cpu, wall = _ours(model, real, customers) if side == "ours" else _implicit(model, real, customers)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {"cpu": cpu, "wall": wall, "peak_gib": peak, "products": len(model.known.tastes.products)}
+
+
+def _ours(model: Recommender, real: pd.DataFrame, customers: int) -> tuple[float, float]:
+    cpu = wall = 0.0
+    for portion in _grown(model, real, customers):
+        began = time.process_time(), time.perf_counter()
+        model.score(portion, n=LENGTH)
+        cpu, wall = cpu + time.process_time() - began[0], wall + time.perf_counter() - began[1]
+    return cpu, wall
+
+
+def _implicit(model: Recommender, real: pd.DataFrame, customers: int) -> tuple[float, float]:
+    known = model.known.tastes
+    rows = [_bought(known, portion) for portion in _grown(model, real, customers)]
+    bought = scipy.sparse.vstack(rows, format="csr")
+    reference = AlternatingLeastSquares(
+        factors=known.factors.shape[1], regularization=known.regularisation, num_threads=1
+    )
+    reference.item_factors = known.factors
+    reference.user_factors = np.zeros((bought.shape[0], known.factors.shape[1]), np.float32)
+    began = time.process_time(), time.perf_counter()
+    reference.recommend(np.arange(bought.shape[0]), bought, N=LENGTH, recalculate_user=True)
+    return time.process_time() - began[0], time.perf_counter() - began[1]
+
+
+def _bought(known: Tastes, portion: pd.DataFrame) -> scipy.sparse.csr_matrix:
+    stock = shelves.read(portion, [shelves.weights_name(known.half_life)])
+    places, sold = shelves.find(known.products, stock.products)
+    weights = stock.weights(known.half_life)[sold].astype(np.float32)
+    return scipy.sparse.csr_matrix((weights, (stock.rows[sold], places[sold])), (len(stock), len(known.products)))
+
+
+def _grown(model: Recommender, real: pd.DataFrame, customers: int) -> Iterator[pd.DataFrame]:
+    """The customers of the large shop, portion by portion, the same each time."""
+    rng = np.random.default_rng(1)
+    swap = _swaps(model)
+    for start in range(0, customers, PORTION):
+        drawn = real.iloc[rng.integers(0, len(real), min(PORTION, customers - start))].reset_index(drop=True)
+        sizes = drawn["product_keys"].map(len).to_numpy()
+        products = swap(np.concatenate(drawn["product_keys"].to_numpy()), rng)
+        keys = np.split(products, np.cumsum(sizes)[:-1])
+        # Who got a product twice keeps it twice: that is as much work, and nobody reads these lists.
+        yield drawn.assign(customer_key=np.arange(start, start + len(drawn)), product_keys=keys)
+
+
+def _swaps(model: Recommender) -> Swap:
+    """A way to swap products for others of their subcategory."""
+    kinds = model.known.kinds
+    order = np.argsort(kinds.codes[:, 0], kind="stable")
+    codes = kinds.codes[order, 0]
+
+    def swap(products: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        mine = kinds.of(products, "subcategory")
+        first, last = np.searchsorted(codes, mine, "left"), np.searchsorted(codes, mine, "right")
+        others = kinds.products[order[(first + rng.random(len(mine)) * (last - first)).astype(np.int64) % len(order)]]
+        swapped: np.ndarray = np.where((mine >= 0) & (rng.random(len(mine)) < SWAPPED), others, products)
+        return swapped
+
+    return swap
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="All lists of a large shop, in time and memory.")
+    parser.add_argument("--customers", type=int, default=CUSTOMERS)
+    parser.add_argument("--side", choices=("ours", "implicit"), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

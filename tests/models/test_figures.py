@@ -1,0 +1,116 @@
+"""Two customers and four products: every figure is worked out by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from models import demand, figures, shelves
+from models.figures import Known
+from models.kinds import Kinds
+from models.tastes import Tastes
+
+MILK, SKIMMED, SOAP, HONEY = 1, 2, 3, 4
+HALF_LIVES = (28, 120)
+CATALOGUE = pd.DataFrame({
+    "product_key": [MILK, SKIMMED, SOAP],
+    "category": ["dairy", "dairy", "care"],
+    "subcategory": ["milk", "milk", "soap"],
+    "department": ["food", "food", "drugs"],
+    "brand": [None, "acme", "acme"],
+})  # fmt: skip
+#: Ann bought milk on three days, 40, 20 and 6 days ago, and soap 30 days ago; Bob skimmed milk yesterday.
+ANN = {"product_keys": [MILK, SOAP], "times": [3, 1], "last_days": [6, 30], "first_days": [40, 30]}
+BOB = {"product_keys": [SKIMMED], "times": [1], "last_days": [1], "first_days": [1]}
+DAYS = {MILK: (40, 20, 6), SOAP: (30,), SKIMMED: (1,)}
+
+
+def weight(product: int, half_life: int) -> float:
+    return sum(0.5 ** (days / half_life) for days in DAYS[product])
+
+
+@pytest.fixture
+def stock() -> shelves.Shelves:
+    rows = []
+    for key, lists in enumerate((ANN, BOB), start=1):
+        weights = {
+            f"weights_{days}d": [weight(product, days) for product in lists["product_keys"]] for days in HALF_LIVES
+        }
+        rows.append({"customer_key": key, **lists, **weights})
+    return shelves.read(pd.DataFrame(rows), figures.columns(HALF_LIVES))
+
+
+@pytest.fixture
+def known(stock) -> Known:
+    factors = np.array([[1.0], [0.8], [0.1]], np.float32)
+    tastes = Tastes(np.array([MILK, SKIMMED, SOAP]), factors, np.zeros(3, np.float32), 1.0, 120)
+    return Known(HALF_LIVES, demand.measure(stock, HALF_LIVES, window_days=28), Kinds.read(CATALOGUE), tastes)
+
+
+def test_demand_counts_owners_late_buyers_and_gaps(stock):
+    measured = demand.measure(stock, HALF_LIVES, window_days=28, doubt=1e-12).of(np.array([MILK, SOAP]))
+    np.testing.assert_allclose(np.exp(measured["popular"]), [(1 + 1) / (2 + 1), (0 + 1) / (2 + 1)])
+    np.testing.assert_allclose(np.exp(measured["popular_week"]), [(1 + 1) / (2 + 1), (0 + 1) / (2 + 1)])
+    np.testing.assert_allclose(np.exp(measured["often"]), [(3 + 1) / (1 + 1), (1 + 1) / (1 + 1)])
+    np.testing.assert_allclose(np.exp(measured["repeated"][0]), 1 / 1)
+    short, long = (weight(MILK, days) for days in HALF_LIVES)
+    np.testing.assert_allclose(np.exp(measured["trend"][0]), (short + 0.5) / (long + 0.5))
+    assert measured["gap_days"][0] == (40 - 6) / 2
+
+
+def test_few_owners_are_drawn_to_what_is_usual(stock):
+    usual = (2 + 0.5) / (3 + 1)  # milk and skimmed milk were bought within 28 days, by their only owners
+    lately = demand.measure(stock, HALF_LIVES, window_days=28, doubt=5.0).of(np.array([MILK, SOAP, HONEY]))["lately"]
+    np.testing.assert_allclose(np.exp(lately), [(1 + 5 * usual) / (1 + 5), (0 + 5 * usual) / (1 + 5), usual])
+
+
+def test_kinds_are_numbered_within_their_category_and_unknown_ones_are_nobodys():
+    told = pd.DataFrame({"product_key": [5, 6, 7], "category": ["dairy", "care", ""], "subcategory": ["other"] * 3})
+    kinds = Kinds.read(told.assign(department=None, brand=None))
+    fine = kinds.of(np.array([5, 6, HONEY]), "subcategory")
+    assert fine[0] != fine[1]
+    assert fine[2] == -1
+    assert (kinds.of(np.array([5, 7, HONEY]), "category") >= 0).tolist() == [True, False, False]
+    assert kinds.of(np.array([5]), "brand").tolist() == [-1]
+
+
+def test_a_shelf_holds_of_a_sort_what_all_its_products_add_up_to(stock, known):
+    scene = known.scene(stock)
+    rows, products = np.array([0, 0, 1, 1, 0]), np.array([MILK, SKIMMED, MILK, SOAP, HONEY])
+    mine = scene.held("subcategory").of(rows, known.kinds.of(products, "subcategory"))
+    np.testing.assert_allclose(mine["long"][:4], [weight(MILK, 120), weight(MILK, 120), weight(SKIMMED, 120), 0.0])
+    np.testing.assert_array_equal(mine["last_days"], [6, 6, 1, np.nan, np.nan])
+    np.testing.assert_array_equal(mine["products"], [1, 1, 1, 0, np.nan])
+
+
+def test_the_standing_of_a_product_is_its_share_of_what_sold_of_its_sort(known):
+    # Milk and skimmed milk have one late buyer each: (1 + 1) / (2 + 1) against as much.
+    np.testing.assert_allclose(known.standing(np.array([MILK, SOAP]), "subcategory"), [0.5, 1.0])
+    assert np.isnan(known.standing(np.array([HONEY]), "subcategory")).all()
+
+
+def test_figures_of_owned_and_of_new_products_are_rows_of_numbers_in_the_order_asked(stock, known):
+    scene = known.scene(stock)
+    own = figures.own(scene, np.array([0, 2]))
+    both = figures.own(scene, np.array([2, 0]))
+    np.testing.assert_array_equal(own, both[::-1])
+    found = shelves.Picks(np.array([1]), np.array([MILK]), np.array([0.4]), np.zeros(1, np.int8), np.zeros(1, np.int64))
+    fresh = figures.fresh(scene, found)
+    assert fresh.shape[0] == 1
+    assert np.float32(0.4) in fresh
+
+
+def test_what_others_do_not_know_of_a_customer_does_not_change_their_figures(stock, known):
+    alone = shelves.read(
+        pd.DataFrame([{"customer_key": 2, **BOB, **{f"weights_{d}d": [weight(SKIMMED, d)] for d in HALF_LIVES}}]),
+        figures.columns(HALF_LIVES),
+    )
+    np.testing.assert_array_equal(
+        figures.own(known.scene(alone), np.array([0])), figures.own(known.scene(stock), np.array([2]))
+    )
+
+
+def test_what_is_kept_as_arrays_is_the_same_again(known, stock):
+    again = Known.of(known.arrays())
+    np.testing.assert_array_equal(
+        figures.own(again.scene(stock), np.arange(3)), figures.own(known.scene(stock), np.arange(3))
+    )

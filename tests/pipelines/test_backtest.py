@@ -1,0 +1,132 @@
+"""A backtest over a small grocer: everybody on the same days, nothing of what came later, and nothing left behind."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from customers import clock, nights
+from customers import shop as shops
+from customers.shop import Shop
+from models import registry
+from pipelines import backtest, earlier, earlier_lists, report, steps
+from pipelines.evening import rehearsal
+from pipelines.failures import NothingToDo, WrongUsage
+from training import plans, promote
+from training.exams import Terms
+from training.train import refit
+
+Till = Callable[..., Path]
+PLAN = plans.plan("recommender")
+
+
+def silent(text: str) -> None:
+    """Nobody watches in a test."""
+
+
+@pytest.fixture(scope="module")
+def shop(grocer: Callable[[Path], Shop], tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """The small grocer before any night."""
+    return grocer(tmp_path_factory.mktemp("backtest") / "home")
+
+
+@pytest.fixture(scope="module")
+def told(shop: Shop) -> dict[str, Any]:
+    return backtest.run(shop, "recommender", cutoffs=2, tell=silent)
+
+
+def test_the_model_and_every_rival_are_told_with_intervals(told: dict[str, Any]) -> None:
+    table = pd.DataFrame(told["table"])
+    everyone = table[(table["segment"] == "all") & (table["figure"] == "recall_10")].set_index("method")
+    assert everyone.index[0] == "recommender.Recommender"
+    assert {"decayed frequency", "TIFU-KNN", "UP-CF", "implicit ALS", "item-kNN BM25"} <= set(everyone.index)
+    assert (everyone["low"] <= everyone["value"]).all()
+    assert (everyone["value"] <= everyone["high"]).all()
+    assert everyone["observations"].nunique() == 1, "all of them on the same customers"
+    assert {"coverage", "distinct_lists", "novelty_10", "audience_lift_10"} <= set(table["figure"])
+
+
+def test_favourites_are_found_better_than_bestsellers(told: dict[str, Any]) -> None:
+    table = pd.DataFrame(told["table"])
+    rows = table[(table["segment"] == "all") & (table["figure"] == "recall_10")].set_index("method")
+    assert rows.loc["popularity, lately", "ahead_low"] > 0
+    assert rows.loc["decayed frequency", "value"] > rows.loc["popularity, ever", "value"]
+
+
+def test_it_is_written_drawn_and_kept_in_mlflow(shop: Shop, told: dict[str, Any]) -> None:
+    folder = shop.home / "exports" / "backtest-recommender"
+    assert len(pd.read_csv(folder / "recommender.csv")) == len(told["table"])
+    assert json.loads((folder / "recommender.json").read_text())["cutoffs"] == told["cutoffs"]
+    pytest.importorskip("matplotlib", reason="pictures are drawn with matplotlib")
+    assert (folder / "recommender.png").read_bytes().startswith(b"\x89PNG")
+    run = registry._client(promote.address(shop)).get_run(told["run"])
+    assert run.data.params["model"] == "recommender.Recommender"
+    assert run.data.metrics["decayed_frequency.recall_10"] > 0
+
+
+def test_the_home_is_left_as_it_was(shop: Shop, told: dict[str, Any]) -> None:
+    assert nights.last_looked(shop) is None, "a sale that comes tomorrow is not late"
+    assert list((shop.home / "replays").glob("*")) == []
+    assert list((shop.home / "features").glob("*/part.parquet")) == []
+    assert promote.overview(shop) == [], "no champion moved"
+
+
+def test_it_can_be_read_on_a_terminal(told: dict[str, Any]) -> None:
+    text = report.of_backtest(told)
+    assert "recall@10" in text
+    assert "TIFU-KNN" in text
+    assert "often" in text
+
+
+def test_what_is_sold_after_a_cutoff_changes_no_list(
+    grocer: Callable[[Path], Shop], tmp_path: Path, till: Till
+) -> None:
+    shop = grocer(tmp_path / "home")
+    now = clock.now(shop)
+    [cutoff] = earlier.moments(shop, 1, 28, ahead=28, behind=84)
+
+    def lists() -> pd.DataFrame:
+        with rehearsal(shop, cutoff, PLAN) as evening:
+            frame = evening.frame(PLAN)
+            ours = frame[frame["as_of"] == evening.as_of].reset_index(drop=True)
+            listed: pd.DataFrame = refit(PLAN, evening.world, frame).score(ours, n=10)  # type: ignore[call-arg]
+            return listed
+
+    before, exam = lists(), earlier_lists.examine(shop, cutoff, 28, Terms())
+    sold = (cutoff + (now - cutoff) / 2).isoformat()
+    steps.ingest(shop, "transactions", [till(("late", 0, "c001", "p00", sold, 1, 2, 0))], source="files")
+    pd.testing.assert_frame_equal(lists(), before)
+    assert len(earlier_lists.examine(shop, cutoff, 28, Terms()).month) >= len(exam.month)
+
+
+def test_offers_of_a_shop_with_few_redemptions_say_what_is_missing(shop: Shop) -> None:
+    with pytest.raises(NothingToDo, match="cannot learn"):
+        backtest.run(shop, "offers", cutoffs=1, tell=silent)
+
+
+def test_an_unknown_question_is_wrong_usage(shop: Shop) -> None:
+    with pytest.raises(WrongUsage, match="recommender, offers"):
+        backtest.run(shop, "weather", tell=silent)
+    with pytest.raises(WrongUsage, match="at least one"):
+        backtest.run(shop, "recommender", cutoffs=0, tell=silent)
+
+
+def test_a_shop_without_sales_or_with_few_days_is_told_what_to_do(tmp_path: Path, till: Till) -> None:
+    shop = shops.init(tmp_path / "home", timezone="UTC", currency="EUR", now="last-sale")
+    with pytest.raises(NothingToDo, match="regulars load transactions"):
+        backtest.run(shop, "recommender", tell=silent)
+    lines = [(f"o{day}", 0, "only", "p1", f"2025-01-{day:02d}T10:00:00", 1, 5, 0) for day in (2, 9)]
+    steps.ingest(shop, "transactions", [till(*lines)], source="files")
+    with pytest.raises(NothingToDo, match="a backtest needs 112"):
+        backtest.run(shop, "recommender", tell=silent)
+
+
+def test_cutoffs_leave_days_to_learn_from_and_to_judge_on(shop: Shop) -> None:
+    now = clock.now(shop)
+    moments = earlier.moments(shop, 9, 28, ahead=28, behind=84)
+    assert [round((now - moment).total_seconds() / 86_400) for moment in moments] == [112, 84, 56, 28]
+    assert all(moment.astimezone(UTC) < datetime.now(UTC) for moment in moments)
