@@ -8,14 +8,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 
 import numpy as np
+import pandas as pd
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from customers import database, offers
-from customers.schema import products
+from customers.instants import micros
+from customers.schema import products, transactions
 from customers.shop import Shop
 
 Ints = NDArray[np.int64]
@@ -24,6 +27,8 @@ Flags = NDArray[np.bool_]
 
 #: A product is called by these labels if this attribute of it says so: a list, or words between semicolons.
 LABELS = "labels"
+#: So many keys are asked for in one statement.
+MANY = 5_000
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,23 @@ def waits(shop: Shop) -> Waits:
 
 def _edition(shop: Shop) -> int:
     return offers.edition(shop)[1]
+
+
+def owned(shop: Shop, customer_keys: Iterable[int], product_keys: Iterable[int], before: datetime) -> pd.DataFrame:
+    """Which of these customers ever bought which of these products before a moment: customer_key, product_key."""
+    lines, wanted = transactions.c, [int(key) for key in product_keys]
+    query = sa.select(lines.customer_key, lines.product_key).distinct()
+    query = query.where(lines.kind == "sale", lines.quantity > 0, lines.sold_at < micros(before))
+    with database.reading(shop) as connection:
+        rows = [
+            row
+            for customers in database.chunks([int(key) for key in customer_keys], MANY)
+            for products_ in database.chunks(wanted, MANY)
+            for row in connection.execute(
+                query.where(lines.customer_key.in_(customers), lines.product_key.in_(products_))
+            ).tuples()
+        ]
+    return pd.DataFrame(rows, columns=["customer_key", "product_key"]).astype("int64")
 
 
 @lru_cache(maxsize=4)

@@ -64,6 +64,22 @@ def sold_out(shop: Shop) -> set[int]:
         return set(connection.execute(sa.select(products.c.product_key).where(products.c.stock <= 0)).scalars())
 
 
+def unsold(shop: Shop) -> set[int]:
+    """Products known by name alone, from an offer for them: the catalogue has none of them, and nobody bought any."""
+    named = sa.select(products.c.product_key).where(products.c.stub)
+    with database.reading(shop) as connection:
+        stubs = set(connection.execute(named).scalars())
+        bought = sa.select(lines.c.product_key).where(lines.c.product_key.in_(named)).distinct()
+        return stubs - set(connection.execute(bought).scalars()) if stubs else set()
+
+
+def sorted_out(shop: Shop) -> list[tuple[int, str | None, str | None, str | None]]:
+    """The product key, category, subcategory and brand of every product."""
+    said = sa.select(*(products.c[name] for name in ("product_key", "category", "subcategory", "brand")))
+    with database.reading(shop) as connection:
+        return [tuple(row) for row in connection.execute(said).tuples()]
+
+
 def sensitive(shop: Shop) -> tuple[set[int], set[str]]:
     """The sensitive products, and the categories that hold no others."""
     marked = sa.select(products.c.product_key).where(products.c.sensitive)

@@ -35,6 +35,8 @@ SETTINGS = (
     "now",
     "churn_days",
     "value_days",
+    "contact_cap",
+    "contact_days",
     "consent_default",
     "recommendations",
     "key",
@@ -51,6 +53,8 @@ now = {now}  # "real", "last-sale" (the start of the day after the last sale), o
 # online_store = "redis://..."                # default: SQLite in this folder
 # churn_days = 56                             # default: from the gaps between purchases
 # value_days = 90
+# contact_cap = 4                             # so often somebody is written to, called or sent post at most
+# contact_days = 28                           # in so many days; default: 28, and no cap
 # key_file = "keys/shop.key"                  # keep a copy elsewhere: without it no name can be read
 
 # [consent_default]                           # what holds for a customer who has said nothing
@@ -80,6 +84,8 @@ class Shop:
     online_store: str | None = field(repr=False)
     churn_days: int | None
     value_days: int
+    contact_cap: int | None
+    contact_days: int
     consent_default: dict[str, str] = field(hash=False)
     recommendations: Wishes
     key: bytes = field(repr=False)
@@ -156,6 +162,8 @@ def _shop(place: Path, written: dict[str, Any]) -> Shop:
         online_store=settings.get("online_store") or None,
         churn_days=_days(settings, "churn_days", None),
         value_days=_days(settings, "value_days", 90) or 90,
+        contact_cap=_whole(settings, "contact_cap", "times", None),
+        contact_days=_days(settings, "contact_days", 28) or 28,
         consent_default=_consent(settings.get("consent_default")),
         recommendations=_wishes(settings.get("recommendations")),
         key=_key(place, settings),
@@ -203,11 +211,15 @@ def _clock(value: Any, timezone: str) -> str:
 
 
 def _days(settings: dict[str, Any], name: str, default: int | None) -> int | None:
+    return _whole(settings, name, "days", default)
+
+
+def _whole(settings: dict[str, Any], name: str, of_what: str, default: int | None) -> int | None:
     value = settings.get(name)
     if value in (None, ""):
         return default
     if not str(value).isdecimal() or int(value) < 1:
-        raise ShopError(f"{name} must be a whole number of days, at least 1; it is {value!r}")
+        raise ShopError(f"{name} must be a whole number of {of_what}, at least 1; it is {value!r}")
     return int(value)
 
 

@@ -53,7 +53,9 @@ class Held:
     last_days: np.ndarray
 
 
-def liking(sorts: Sorts, held: Held, wares: goods.Goods, person: np.ndarray, offer: np.ndarray) -> dict[str, np.ndarray]:
+def liking(
+    sorts: Sorts, held: Held, wares: goods.Goods, person: np.ndarray, offer: np.ndarray
+) -> dict[str, np.ndarray]:
     """COLUMNS for pairs of a person and an offer's place: weights of 84 days, summed over products of the sort.
 
     `*_any` is what they buy of all sorts that the offer is for, `*_mix` and `*_sold` the mean over its products and

@@ -120,17 +120,19 @@ class Companions:
         Shelf entries are given as pairs of their row and product, each pair once.
         """
         places, known = self._places(products)
-        starts, sizes = self._before.spans(np.where(known, places, 0))
-        sizes = np.where(known, sizes, 0)
-        asked = np.repeat(np.arange(len(rows)), sizes)
-        entries = np.repeat(starts, sizes) + shelves.places(asked)
         mine, found = self._places(shelf_products)
-        kept, width = np.flatnonzero(found), len(self.likeness.products)
-        owned = pd.Index(shelf_rows[kept] * width + mine[kept])
-        hits = owned.get_indexer(pd.Index(rows[asked] * width + self._before.sources[entries]))
-        best = np.full(len(rows), -1)
-        first = np.flatnonzero(hits >= 0)[::-1]  # written last to first: the strongest, which comes first, stays
-        best[asked[first]] = kept[hits[first]]
+        picks, entries = np.flatnonzero(known), np.flatnonzero(found)
+        picks, entries = (
+            each[np.argsort(of[each], kind="stable")] for each, of in ((picks, rows), (entries, shelf_rows))
+        )
+        best, at = np.full(len(rows), -1), np.full(len(self.likeness.products), -1)
+        asked, firsts = np.unique(rows[picks], return_index=True)
+        starts, ends = (np.searchsorted(shelf_rows[entries], asked, side=side) for side in ("left", "right"))
+        for start, end, first, last in zip(starts, ends, firsts, [*firsts[1:], len(picks)][: len(firsts)], strict=True):
+            own, theirs = entries[start:end], picks[first:last]
+            at[mine[own]] = own  # one scratch for all: a table of everybody and everything would not fit
+            best[theirs] = self._before.first(places[theirs], at)
+            at[mine[own]] = -1
         return best
 
     def _similar(self, place: int, out: Ints, n: int) -> pd.DataFrame:
@@ -210,7 +212,7 @@ class Companions:
 
 
 #: What sells to everybody goes with everything: its strongest companions are enough.
-_MOST_BEFORE = 100
+_MOST_BEFORE = 60
 
 
 @dataclass(frozen=True)
@@ -218,9 +220,15 @@ class _Before:
     bounds: Ints
     sources: Ints
 
-    def spans(self, places: Ints) -> tuple[Ints, Ints]:
-        """Where the pairs of each product start, and how many there are."""
-        return self.bounds[places], self.bounds[places + 1] - self.bounds[places]
+    def first(self, places: Ints, at: Ints) -> Ints:
+        """For each product what `at` says of the strongest of its pairs of which it says anything; -1 for none."""
+        sizes = self.bounds[places + 1] - self.bounds[places]
+        asked = np.repeat(np.arange(len(places)), sizes)
+        hits = at[self.sources[np.repeat(self.bounds[places], sizes) + shelves.places(asked)]]
+        told = np.flatnonzero(hits >= 0)[::-1]  # written last to first: the strongest, which comes first, stays
+        best = np.full(len(places), -1)
+        best[asked[told]] = hits[told]
+        return best
 
 
 def _nothing() -> pd.DataFrame:

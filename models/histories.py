@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-Sparse = scipy.sparse.csr_matrix
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Histories:
         order = np.lexsort((columns, ages, rows))
         return cls(customers, products, rows[order], columns[order], ages[order])
 
-    def matrix(self, weights: Floats | None = None) -> Sparse:
+    def matrix(self, weights: Floats | None = None) -> scipy.sparse.csr_matrix:
         """Customers by products: purchase days, or the sum of these weights of theirs."""
         cells = np.ones(len(self.rows)) if weights is None else weights
         shape = (len(self.customers), len(self.products))
@@ -48,7 +47,7 @@ class Histories:
         return made
 
     @cached_property
-    def owned(self) -> Sparse:
+    def owned(self) -> scipy.sparse.csr_matrix:
         """Customers by products: whether they ever bought it."""
         made = self.matrix()
         made.data = np.ones_like(made.data)

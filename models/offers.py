@@ -16,6 +16,8 @@ from models.base import Floats, TooLittle, feature_columns, matrix, read_json, r
 
 FILE = "model.json"
 AFFINITY, RATE, POPULARITY = "affinity_84d", "response_rate", "popularity"
+#: What columns begin with that speak of whatever is of the same sort as the offer's products.
+SORTS = ("category", "subcategory", "line")
 #: More of these never makes a redemption less likely, more of those never makes it likelier. With a thousand
 #: redemptions to learn from, what everybody knows beforehand is worth more than further trees.
 RISING = (
@@ -23,7 +25,7 @@ RISING = (
     *("affinity_share", "affinity_lead", "times", "products_bought", "products_share", "popularity", "discount"),
     *("response_rate", "redeemed_rate", "campaigns_redeemed", "redeemed_total", "redeemed_90d"),
     *("redeemed_per_campaign", "shelf_weight_28d"),
-    *(f"{sort}_{how}" for sort in ("category", "subcategory", "line") for how in ("any", "mix", "sold")),
+    *(f"{sort}_{how}" for sort in SORTS for how in ("any", "mix", "sold")),
 )
 FALLING = ("affinity_rank", "last_days", "subcategory_last_days", "visit_days", "redeemed_recency_days")
 #: Chosen on Complete Journey's campaigns before those that are reported (May to October 2017). More leaves, slower
@@ -40,7 +42,7 @@ GROWTH: dict[str, Any] = {
 }
 TREES = 50
 #: Groves that are averaged, and how many offers passed over each of them sees beside all the redeemed ones.
-GROVES, PASSED_OVER = 8, 40_000
+GROVES, PASSED_OVER = 10, 40_000
 FEWEST, FEWEST_TO_CALIBRATE = 50, 30
 #: What an offer of products that somebody never bought is worth to them, in days of purchase.
 STRANGE = 1e-3
@@ -117,8 +119,10 @@ class Offers:
             how = trees.settings(
                 GROWTH | {"monotone_constraints": _sense(columns)} | growth, objective="binary", seed=number
             )
-            lesson = trees.Rows(matrix(frame.iloc[rows], columns), taken[rows], weight=weight)
-            groves.append(trees.grow(lesson, how, TREES))
+            design = matrix(frame.iloc[rows], columns)
+            if number % 2:
+                design[:, _kin(columns)] = np.nan
+            groves.append(trees.grow(trees.Rows(design, taken[rows], weight=weight), how, TREES))
         return cls(columns, tuple(groves), len(redeemed) / (len(redeemed) + len(passed)))
 
     def score(self, frame: pd.DataFrame) -> Floats:
@@ -166,6 +170,15 @@ def _sample(redeemed: NDArray[np.intp], passed: NDArray[np.intp], seed: int) -> 
 
 def _sense(columns: list[str]) -> list[int]:
     return [1 if name in RISING else -1 if name in FALLING else 0 for name in columns]
+
+
+def _kin(columns: list[str]) -> list[int]:
+    """Where the columns are that speak of other products than the offer's own.
+
+    Every other grove does not see them: what is bought of a sort tells most of offers on products never bought, and
+    must not drown what is known of the products themselves.
+    """
+    return [place for place, name in enumerate(columns) if name.startswith(SORTS)]
 
 
 def _file(number: int) -> str:

@@ -7,7 +7,7 @@ to a customer; what is worth nothing is ranked by how well it sells, so that no 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -16,7 +16,7 @@ import pandas as pd
 import scipy.sparse
 from numpy.typing import NDArray
 
-from models.histories import Floats, Histories, Ints, Sparse
+from models.histories import Floats, Histories, Ints
 
 LISTS = ("any", "again", "new")
 #: Customers whose worths stand in memory at once: 128 of them, of 20,000 products, take 20 MB.
@@ -24,12 +24,7 @@ AT_ONCE = 128
 
 
 class Rival(Protocol):
-    """A method of the literature, fitted; its settings are keyword-only arguments of its `fit`."""
-
-    @classmethod
-    def fit(cls, histories: Histories, **settings: Any) -> Self:
-        """Learn from everybody's purchases."""
-        ...
+    """A method of the literature, fitted to histories; its settings are keyword-only arguments of its `fit`."""
 
     def worth(self, rows: Ints) -> Floats:
         """What every product is worth to these customers: (rows, products), higher is better."""
@@ -109,7 +104,7 @@ class Everybody:
 class Frequency:
     """What each customer bought on most days; with a half-life (days), older ones count less."""
 
-    bought: Sparse
+    bought: scipy.sparse.csr_matrix
 
     @classmethod
     def fit(cls, histories: Histories, *, half_life: float | None = None) -> Self:
@@ -128,7 +123,7 @@ class TifuKnn:
     Hu et al., "Modeling personalized item frequency information for next-basket recommendation", SIGIR 2020.
     """
 
-    vectors: Sparse
+    vectors: scipy.sparse.csr_matrix
     neighbours: int
     alpha: float
 
@@ -153,7 +148,9 @@ class TifuKnn:
         return np.asarray(self.alpha * mine.toarray() + (1 - self.alpha) * (near @ self.vectors).toarray())
 
 
-def _nearest(mine: Sparse, everyone: Sparse, rows: Ints, neighbours: int) -> Sparse:
+def _nearest(
+    mine: scipy.sparse.csr_matrix, everyone: scipy.sparse.csr_matrix, rows: Ints, neighbours: int
+) -> scipy.sparse.csr_matrix:
     """An equal share of each of the nearest customers (Euclidean), nobody being their own neighbour."""
     products = (mine @ everyone.T).toarray()
     lengths = np.asarray(everyone.multiply(everyone).sum(axis=1)).ravel()
@@ -172,8 +169,8 @@ class UpCf:
     Faggioli, Polato and Aiolli, "Recency aware collaborative filtering for next basket recommendation", UMAP 2020.
     """
 
-    popularity: Sparse
-    bought: Sparse
+    popularity: scipy.sparse.csr_matrix
+    bought: scipy.sparse.csr_matrix
     asymmetry: float
     locality: float
 
@@ -219,8 +216,8 @@ class Als:
 class ItemKnn:
     """Products like those that the customer bought, by who else bought both; the library `implicit`'s own."""
 
-    bought: Sparse
-    alike: Sparse
+    bought: scipy.sparse.csr_matrix
+    alike: scipy.sparse.csr_matrix
 
     @classmethod
     def fit(cls, histories: Histories, *, likeness: str = "cosine", neighbours: int = 20) -> Self:
@@ -240,7 +237,7 @@ class ItemKnn:
         return np.asarray((self.bought[rows] @ self.alike).toarray(), np.float64)
 
 
-def settings_of(grid: dict[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+def settings_of(grid: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
     """Every combination of the values of a grid."""
     names = list(grid)
     for place in np.ndindex(*(len(grid[name]) for name in names)):

@@ -111,7 +111,7 @@ def _answers(
         for learner in (plan.learner, *plan.baselines):
             answers |= _model(plan, evening, frame, learner, exam, judged, ceiling)
     for entrant in ENTRANTS:
-        rival = entrant.kind.fit(exam.histories, **settings[entrant.name])
+        rival = entrant.fit(exam.histories, **settings[entrant.name])
         shown = rivals.ranked(rival, exam.histories, exam.customers, n=DEPTH, window_days=days)
         answers[entrant.name] = Answer(exams.look(exam, shown), exams.spread(exam, shown))
     return exam, answers

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -29,7 +29,8 @@ def backtest(table: pd.DataFrame, path: Path, *, title: str) -> Path | None:
     figure = Figure(figsize=(4 * max(len(drawn), 1), 4.5), layout="constrained")
     figure.suptitle(title)
     methods = list(everyone["method"].drop_duplicates())[::-1]
-    for axes, name in zip(_panels(figure, len(drawn)), drawn, strict=True):
+    panels: Any = figure.subplots(1, max(len(drawn), 1), sharey=True, squeeze=False)[0]
+    for axes, name in zip(panels, drawn, strict=False):
         rows = everyone[everyone["figure"] == name].set_index("method").reindex(methods)
         places = range(len(methods))
         axes.errorbar(
@@ -40,8 +41,3 @@ def backtest(table: pd.DataFrame, path: Path, *, title: str) -> Path | None:
         axes.grid(axis="x", alpha=0.3)
     figure.savefig(path, dpi=120)
     return path
-
-
-def _panels(figure: object, count: int) -> Sequence[object]:
-    panels = figure.subplots(1, max(count, 1), sharey=True, squeeze=False)[0]  # type: ignore[attr-defined]
-    return list(panels)[:count]

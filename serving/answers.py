@@ -102,7 +102,7 @@ def recommendations(desk: Desk, question: RecommendationQuestion) -> Recommendat
     asked = look_up(desk, question.customer_ids)
     champion = desk.champion("recommender")
     said = fresh.lists(desk, champion, asked.keys)
-    chosen = items.chosen(champion, question, said, desk)
+    chosen = items.chosen(champion, question, said, desk, nobody=len(asked.keys) in asked.rows)
     listed, short = items.products(desk, chosen.listed), items.missing(chosen)
     keys = said.shelf["customer_key"].tolist()
     results = [
@@ -136,6 +136,7 @@ def offers(desk: Desk, question: OffersQuestion) -> OffersAnswer:
             items=made.get(row, []),
             dropped=[Dropped(**each) for each in kept_back[row][0]],
             dropped_count=kept_back[row][1],
+            nothing=offering.why_nothing(said.offered, verdict, row),
         )
         for place, row in enumerate(asked.rows)
     ]

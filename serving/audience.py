@@ -10,7 +10,7 @@ from serving import buyers, redeemers, scorer
 from serving.asked import envelope
 from serving.crowd import Floats
 from serving.desk import Desk
-from serving.schemas import AudienceAnswer, AudienceQuestion, AudienceResult, PassedOver
+from serving.inquiries import AudienceAnswer, AudienceQuestion, AudienceResult, PassedOver
 
 NOBODY_LEFT = "nobody may be asked about; see left_out"
 NO_FIGURES = "no night has computed figures of anybody yet; run: regulars run"

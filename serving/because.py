@@ -5,7 +5,7 @@ They are kept beside the list and put into words by `customers.reasons`, which s
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,11 @@ from models.companions import Companions
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-#: What is read of a shelf; a shelf that was computed before one of them was thought of does not have it.
+#: What is noted of each product, and what is read of a shelf; an old shelf may lack some.
+COLUMNS = ("because", "days", "since")
 FIGURES = ("times", "last_days", "first_days")
+#: What was bought longer ago is no reason to buy what goes with it.
+LATELY = 90
 
 
 def grounds(
@@ -29,32 +32,45 @@ def grounds(
     *,
     hidden: Collection[int] = (),
     sees: Collection[int] = (),
-) -> list[list[Any]]:
-    """Why each product of the ranked lists is there; empty where its source says it all, `words` where they do.
+) -> pd.DataFrame:
+    """Ranked lists with why each product is there: columns `because`, `days` and `since`, -1 for nothing.
 
-    What was bought before: [times, last_days, first_days]. What is new: [product_key, last_days] of what goes with it
-    best on the customer's own shelf, `hidden` products left out but for the customers in `sees`.
+    Of what was bought before: on how many days, and how long ago the last and the first of them are. Of what is new:
+    the product_key and days of what goes with it best among what they bought lately, `hidden` products left out but
+    for the customers in `sees`.
     """
-    own = flat(shelf)
-    words: Sequence[str | None] = ranked["words"].tolist() if "words" in ranked else [None] * len(ranked)
-    found: list[list[Any]] = [[] if word is None else [word] for word in words]
-    source = ranked["source"].to_numpy()
+    own, source = flat(shelf), ranked["source"].to_numpy()
+    why = np.full((len(ranked), len(COLUMNS)), -1, np.int64)
     place = pd.Index(shelf["customer_key"]).get_indexer(pd.Index(ranked["customer_key"]))
     products = ranked["product_key"].to_numpy(np.int64)
-    again = np.flatnonzero(source == "again")
-    _note(found, again, _held(own, place[again], products[again]), own, FIGURES)
+    again, new = np.flatnonzero(source == "again"), np.flatnonzero(source == "new")
+    _note(why, again, _held(own, place[again], products[again]), own, FIGURES)
     if companions is not None:
         told = flat(shelf, hidden=hidden, sees=sees) if hidden else own
-        new = np.flatnonzero(source == "new")
-        best = companions.because(place[new], products[new], told["row"].to_numpy(), told["product_key"].to_numpy())
-        _note(found, new, best, told, ("product_key", "last_days"))
-    return found
+        told = told[told["last_days"] <= LATELY]
+        best = companions.because(
+            place[new], products[new], *(told[name].to_numpy() for name in ("row", "product_key"))
+        )
+        _note(why, new, best, told, ("product_key", "last_days"))
+    return ranked.assign(**dict(zip(COLUMNS, why.T, strict=True)))
+
+
+def kept(ranked: pd.DataFrame) -> Iterator[list[Any]]:
+    """What is kept of each product's grounds: as many numbers as there are, or the `words` of a list that has some."""
+    words = ranked["words"].tolist() if "words" in ranked else [None] * len(ranked)
+    for said, first, days, since in zip(words, *(ranked[name].tolist() for name in COLUMNS), strict=True):
+        if said is not None:
+            yield [said]
+        elif first < 0:
+            yield []
+        else:
+            yield [first, days] if since < 0 else [first, days, since]
 
 
 def said(shop: Shop, ranked: pd.DataFrame) -> list[str]:
     """The reasons of ranked products in words."""
-    columns = ("customer_key", "source", "grounds")
-    return reasons.speak(shop, zip(*(ranked[name].tolist() for name in columns), strict=True))
+    told = zip(ranked["customer_key"].tolist(), ranked["source"].tolist(), kept(ranked), strict=True)
+    return reasons.speak(shop, told)
 
 
 def flat(shelf: pd.DataFrame, *, hidden: Collection[int] = (), sees: Collection[int] = ()) -> pd.DataFrame:
@@ -84,12 +100,13 @@ def _flat(lists: NDArray[Any]) -> Floats:
 
 def _held(own: pd.DataFrame, rows: Ints, products: Ints) -> Ints:
     """Where each row's product stands among the shelves, -1 for nowhere."""
-    shelves = pd.MultiIndex.from_arrays([own["row"], own["product_key"]])
-    return np.asarray(shelves.get_indexer(pd.MultiIndex.from_arrays([rows, products])), np.int64)
+    width = 1 + max(own["product_key"].max() if len(own) else 0, products.max(initial=0))
+    shelves = pd.Index(own["row"].to_numpy() * width + own["product_key"].to_numpy())
+    return np.asarray(shelves.get_indexer(pd.Index(rows * width + products)), np.int64)
 
 
-def _note(found: list[list[Any]], at: Ints, places: Ints, own: pd.DataFrame, names: tuple[str, ...]) -> None:
+def _note(why: Ints, at: Ints, places: Ints, own: pd.DataFrame, names: Sequence[str]) -> None:
     known = places >= 0
-    figures = own[list(names)].to_numpy(np.float64)[places[known]]
-    for place, each in zip(at[known].tolist(), figures.tolist(), strict=True):
-        found[place] = [int(figure) for figure in each if figure == figure]
+    for column, name in enumerate(names):
+        figures = own[name].to_numpy(np.float64)[places[known]]
+        why[at[known], column] = np.where(np.isnan(figures), -1, figures).astype(np.int64)

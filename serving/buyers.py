@@ -15,8 +15,8 @@ from models.bundle import Champion
 from serving import because, company, crowd, fresh, rules
 from serving.crowd import Crowd, Floats, Found, Ints
 from serving.desk import Desk
+from serving.inquiries import AudienceQuestion
 from serving.rules import Order
-from serving.schemas import AudienceQuestion
 
 #: Of a whole category, so many best sellers are looked at when a reason is sought for who has bought none of it.
 TELLING = 20

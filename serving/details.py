@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from serving import restocking, scorer
+from serving import because, restocking, scorer
 from serving.spending import Worth
 
 Row = tuple[int, float | None, str]
@@ -61,8 +61,8 @@ def of_lists(shelf: pd.DataFrame, ranked: pd.DataFrame, fallback: scorer.Flags) 
     grounds mean, and puts them into words.
     """
     flags = dict(zip(shelf["customer_key"].tolist(), fallback.tolist(), strict=True))
-    columns = ("customer_key", "list", "product_key", "score", "source", "grounds")
-    entries = zip(*(ranked[name].tolist() for name in columns), strict=True)
+    columns = ("customer_key", "list", "product_key", "score", "source")
+    entries = zip(*(ranked[name].tolist() for name in columns), because.kept(ranked), strict=True)
     for key, mine in groupby(entries, key=itemgetter(0)):
         detail: dict[str, Any] = {name: [] for name in scorer.LISTS} | {"fallback": flags[key]}
         for _, name, product, score, source, grounds in mine:

@@ -39,11 +39,12 @@ REASONS = (
     "the customer is not in its segment",
     "its minimum spend is more than twice their usual basket",
     "the customer has redeemed it already",
+    "the customer has been contacted as often as the shop allows",
     "it is not made on this channel",
     "the customer has not allowed this channel",
     "it was left out of the question",
 )
-_NOT_ON_CHANNEL, _CHANNEL_NOT_ALLOWED, _LEFT_OUT = range(13, 16)
+_CONTACTED, _NOT_ON_CHANNEL, _CHANNEL_NOT_ALLOWED, _LEFT_OUT = range(13, 17)
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ class Standing:
     `channels`: those on which each may be contacted. `sensitive`: whether their sensitive purchases may be looked
     at. `basket`: the value of their usual basket, NaN where unknown. `received` and `redeemed`: pairs of rows and
     campaign ids, and of rows and offer keys: two sources may call different offers alike. `segments`: the rows in
-    each segment that the shop knows.
+    each segment that the shop knows. `contacted`: who was written to, called or sent post so often already that the
+    shop leaves them alone for now; what they come and see for themselves may still be shown.
     """
 
     channels: Sequence[Collection[str]]
@@ -100,6 +102,7 @@ class Standing:
     received: pd.DataFrame
     redeemed: pd.DataFrame
     segments: Mapping[str, Collection[int]]
+    contacted: Flags | None = None
 
     def __len__(self) -> int:
         return len(self.channels)
@@ -141,6 +144,8 @@ def wished(
         refused = np.array([channel not in (*OPEN_CHANNELS, *mine) for mine in standing.channels], bool)
         narrowed[(narrowed == 0) & elsewhere] = _NOT_ON_CHANNEL
         narrowed[(narrowed == 0) & refused[:, None]] = _CHANNEL_NOT_ALLOWED
+        if channel not in OPEN_CHANNELS:
+            narrowed[(narrowed == 0) & _another_contact(table, standing)] = _CONTACTED
     left_out = table.offers["called"].isin(list(exclude)).to_numpy(bool)
     narrowed[(narrowed == 0) & left_out] = _LEFT_OUT
     return narrowed
@@ -164,6 +169,7 @@ def _rules(now: datetime) -> tuple[Rule, ...]:
         _outside_segment,
         _out_of_reach,
         _redeemed,
+        _too_often,
     )
 
 
@@ -203,6 +209,24 @@ def _out_of_reach(table: Table, standing: Standing) -> Flags:
 
 def _redeemed(table: Table, standing: Standing) -> Flags:
     return _crossed(standing.redeemed, pd.Index(table.offers["offer_key"]), len(standing))
+
+
+def _too_often(table: Table, standing: Standing) -> Flags:
+    """Offers that need one more contact than the shop allows; those made in the shop or on its site need none."""
+    names, made_on = table.made_on
+    open_ = np.array([name in OPEN_CHANNELS for name in names], bool)
+    calling = made_on.any(axis=1) & ~(made_on & open_).any(axis=1)
+    return _another_contact(table, standing) & calling
+
+
+def _another_contact(table: Table, standing: Standing) -> Flags:
+    """Cells of customers who are to be left alone, but for offers whose campaign has reached them already."""
+    if standing.contacted is None or not standing.contacted.any():
+        return np.zeros((len(standing), len(table.offers)), bool)
+    campaigns, column = table.campaigns
+    got = _crossed(standing.received, campaigns, len(standing))
+    reached = np.where(column >= 0, got[:, column] if len(campaigns) else False, False)
+    return np.asarray(standing.contacted[:, None] & ~reached)
 
 
 def _crossed(pairs: pd.DataFrame, names: pd.Index, rows: int) -> Flags:

@@ -11,7 +11,7 @@ import pandas as pd
 from customers import consent
 from features import needs as families
 from models.bundle import Champion
-from serving import details, newcomers, offering, restocking, rules, scorer, spending, stall
+from serving import details, newcomers, offering, related, restocking, rules, scorer, spending, stall
 from serving.desk import NOBODY, Desk, Seen
 
 
@@ -134,6 +134,8 @@ def offers(
         stall.prices(desk.features.folder),
         desk.now(),
         desk.shop.currency,
+        desk.shop,
+        related.companions(desk.features.folder),
     )
     known = offering.standing(desk.shop, everybody, baskets)
     offered = offering.offer(champion.model, occasion, frame, known)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +16,7 @@ from customers.wishes import READERS, Wishes
 from models.bundle import Champion
 from serving import because, details, rules, scorer, shortage, spending
 from serving.asked import moment
-from serving.desk import Desk
+from serving.desk import NOBODY, Desk
 from serving.fresh import Lists
 from serving.offering import Offered
 from serving.schemas import Days, Offer, Product, RunningOut
@@ -46,8 +46,12 @@ def waits(desk: Desk, frame: pd.DataFrame, back: scorer.Return) -> list[dict[str
     ]
 
 
-def chosen(champion: Champion, question: RecommendationQuestion, said: Lists, desk: Desk) -> Chosen:
-    """The list asked for, under the shop's rules and those of the question."""
+def chosen(
+    champion: Champion, question: RecommendationQuestion, said: Lists, desk: Desk, *, nobody: bool = True
+) -> Chosen:
+    """The list asked for, under the shop's rules and those of the question; for nobody too, if somebody is nobody."""
+    if not nobody:
+        said = replace(said, shelf=said.shelf[said.shelf["customer_key"] != NOBODY])
     wishes = {name: getattr(question, name) for name in READERS}
     order = rules.order(desk.shop, said.order.now, desk.shop.recommendations.beside(wishes))
     # Who has no purchases has nothing to buy again: they get what sells in the shop, whatever was asked.
@@ -63,14 +67,15 @@ def chosen(champion: Champion, question: RecommendationQuestion, said: Lists, de
 
 
 def _again(champion: Champion, said: Lists, order: rules.Order, wanted: NDArray[Any], n: int) -> pd.DataFrame:
-    """The lists made again: where something is ruled out, others must be found."""
-    made = [
-        scorer.lists(
-            champion.model, shelf, order, names=[str(name)], n=n, hidden=said.hidden, sees=said.sees,
-            liking=said.liking,
-        )
-        for name, shelf in said.shelf.groupby(wanted, sort=False)
-    ]
+    """The lists made again under other rules: out of those just made, where they do no more than add to theirs."""
+    asked: dict[str, Any] = {"n": n, "hidden": said.hidden, "sees": said.sees, "liking": said.liking}
+    adds = not said.order.mixes and bool(np.isin(said.order.out, order.out).all())
+    known = scorer.has_figures(said.shelf)
+    made = []
+    for name, seen in sorted({*zip(wanted.tolist(), known.tolist(), strict=True)}):
+        shelf = said.shelf[(wanted == name) & (known == seen)]
+        before = said.ranked[said.ranked["customer_key"].isin(shelf["customer_key"])] if adds and seen else None
+        made.append(scorer.lists(champion.model, shelf, order, names=[name], known=before, **asked))
     return pd.concat(made, ignore_index=True)
 
 
@@ -109,9 +114,9 @@ def offers(desk: Desk, ranked: pd.DataFrame, offered: Offered) -> dict[int, list
     """Ranked offers by the customers' rows."""
     listed = offered.table.offers.take(ranked["column"].to_numpy(np.int64))
     named = _rows(listed.astype({"campaign_id": object}), "called", "campaign_id", "ends_at")
-    columns = ("row", "rank", "p", "expected_gain", "source", "reason")
+    columns = ("row", "rank", "p", "expected_gain", "gain_basis", "source", "reason")
     found: dict[int, list[Offer]] = {}
-    for (row, rank, p, gain, source, reason), (offer_id, campaign, ends_at) in zip(
+    for (row, rank, p, gain, basis, source, reason), (offer_id, campaign, ends_at) in zip(
         _rows(ranked, *columns), named, strict=True
     ):
         made = Offer(
@@ -120,6 +125,7 @@ def offers(desk: Desk, ranked: pd.DataFrame, offered: Offered) -> dict[int, list
             campaign_id=campaign,
             score=p,
             expected_gain=None if np.isnan(gain) else spending.text(gain, desk.shop.currency),
+            gain_basis=basis,
             currency=desk.shop.currency,
             source=source,
             reason=reason,

@@ -41,10 +41,9 @@ def welcomed(
     ranked = ranked.assign(words=None)
     if not liking or order.wishes.categories:
         return ranked
-    first = [
-        ranking.ranked(model, shelf[shelf["customer_key"].isin(keys)], narrowed, names=names, n=n, hidden=hidden, sees=sees)
-        for narrowed, keys in _alike(order, liking)
-    ]  # fmt: skip
+    asked: dict[str, Any] = {"names": names, "n": n, "hidden": hidden, "sees": sees}
+    groups = [(narrowed, shelf[shelf["customer_key"].isin(keys)]) for narrowed, keys in _alike(order, liking)]
+    first = [ranking.ranked(model, group, narrowed, **asked) for narrowed, group in groups]
     mine = pd.concat([ranked.head(0), *first])
     if mine.empty:
         return ranked

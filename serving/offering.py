@@ -8,31 +8,36 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from customers import consent, interactions, mirror, money
+from customers import catalogue, clock, consent, interactions, mirror, money
 from customers.shop import Shop
 from features import appeal
 from models.base import Model
-from serving import eligibility, scorer, words
-from serving.eligibility import Codes, Standing, Table
+from serving import eligibility, related, scorer, words
+from serving.eligibility import Codes, Flags, Standing, Table
 from serving.scorer import Floats
 from serving.stall import Stall
 
 
 @dataclass(frozen=True)
 class Occasion:
-    """What there is to offer, as it lies on the table, what it went for, and when it is."""
+    """What there is to offer, as it lies on the table, what it went for, and when it is.
+
+    `companions` are products that go with each other, as `related.companions` gives them; None for none.
+    """
 
     stall: Stall
     table: Table
     prices: pd.DataFrame
     now: datetime
     currency: str
+    shop: Shop | None = None
+    companions: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,8 @@ class Offered:
     """What is offered to the customers of a frame: the table, the verdict on every cell of it, and the ranking.
 
     `ranked` has a row an offer that may be made, each customer's likeliest first: row, column, customer_key,
-    offer_key, p, expected_gain (NaN where unknown), source, reason.
+    offer_key, p, expected_gain (NaN where unknown), gain_basis (what the gain counts, None likewise), source, reason.
+    The source is again, new, popular, or related for what goes with something just bought for the first time.
     """
 
     table: Table
@@ -72,7 +78,19 @@ def standing(
         received=met.loc[met["kind"].isin(["received", "sent"]), ["row", "campaign_id"]].dropna(),
         redeemed=used[["row", "offer_key"]],
         segments={},
+        contacted=_contacted(shop, met, len(keys), before or clock.now(shop)),
     )
+
+
+def _contacted(shop: Shop, met: pd.DataFrame, customers: int, now: datetime) -> Flags:
+    """Who was contacted as often as the shop allows: a campaign on a day counts once, sent or received."""
+    if shop.contact_cap is None:
+        return np.zeros(customers, bool)
+    since = now - timedelta(days=shop.contact_days)
+    lately = met[met["kind"].isin(["received", "sent"]) & (met["happened_at"] >= since) & (met["happened_at"] < now)]
+    contacts = lately.assign(day=lately["happened_at"].dt.tz_convert(shop.timezone).dt.date)
+    contacts = contacts[["row", "day", "campaign_id"]].drop_duplicates()
+    return np.asarray(np.bincount(contacts["row"].to_numpy(np.int64), minlength=customers) >= shop.contact_cap)
 
 
 def offer(model: Model, occasion: Occasion, figures: pd.DataFrame, known: Standing) -> Offered:
@@ -92,23 +110,54 @@ def offer(model: Model, occasion: Occasion, figures: pd.DataFrame, known: Standi
 def _worth(
     model: Model, occasion: Occasion, figures: pd.DataFrame, cells: pd.DataFrame, listed: pd.DataFrame
 ) -> pd.DataFrame:
-    """p, expected_gain, source and reason of every offer that may be made."""
+    """p, expected_gain, gain_basis, source and reason of every offer that may be made."""
     received = listed["audience"] == "received"
     p = np.full(len(cells), float(np.asarray(model.typical(), np.float64).ravel()[0]))
-    gain, source = np.full(len(cells), np.nan), np.full(len(cells), "popular", object)
+    gain, basis = np.full(len(cells), np.nan), np.full(len(cells), None, object)
+    source = np.full(len(cells), "popular", object)
     reason = np.where(received, words.OFFERS["received"], words.OFFERS["popular"]).astype(object)
     sure, pairs = _pairs(occasion, figures, cells)
     if len(sure):
         said = np.round(np.clip(np.asarray(model.score(pairs), np.float64).ravel(), 0.0, 1.0), scorer.DIGITS)
         sound = np.isfinite(said)
         rows, pairs, said = sure[sound], pairs[sound], said[sound]
-        bought = list(zip(pairs["times"].tolist(), pairs["last_days"].tolist(), strict=True))
+        times, last_days = (pairs[name].to_numpy(np.float64) for name in ("times", "last_days"))
+        goes = _related(occasion, figures, cells.take(rows), times)
         p[rows] = said
-        gain[rows] = said * _margin(pairs["price"].to_numpy(np.float64), listed.take(rows))
-        source[rows] = ["again" if times > 0 else "new" for times, _ in bought]
-        reason[rows] = [words.why_offer(times, last_days) for times, last_days in bought]
+        left, basis[rows] = _earned(pairs["price"].to_numpy(np.float64), listed.take(rows), occasion.stall.margins)
+        gain[rows] = said * left
+        source[rows] = np.select([times > 0, goes["because"].notna()], ["again", "related"], "new")
+        reason[rows] = _reasons(occasion, times, last_days, goes)
     gain = np.round(gain, money.EXPONENTS[occasion.currency])
-    return pd.DataFrame({"p": p, "expected_gain": gain, "source": source, "reason": reason})
+    return pd.DataFrame({"p": p, "expected_gain": gain, "gain_basis": basis, "source": source, "reason": reason})
+
+
+def _related(occasion: Occasion, figures: pd.DataFrame, cells: pd.DataFrame, times: Floats) -> pd.DataFrame:
+    """What each cell's offer goes with, of what its customer has just bought: because, days; NaN for nothing.
+
+    Of an offer on products that they buy anyway their own purchases say more.
+    """
+    empty = pd.DataFrame({name: np.full(len(cells), np.nan) for name in ("because", "days")})
+    if occasion.companions is None or not len(occasion.companions):
+        return empty
+    covers = occasion.stall.book.covers
+    covers = covers[covers["offer_key"].isin(cells["offer_key"].unique())]
+    goes = related.offers(figures, covers, occasion.companions)
+    found = cells[["row", "offer_key"]].merge(goes, on=["row", "offer_key"], how="left")[list(empty)].astype("float64")
+    found.loc[times > 0] = np.nan
+    return found
+
+
+def _reasons(occasion: Occasion, times: Floats, last_days: Floats, goes: pd.DataFrame) -> list[str]:
+    """Why each offer is made, in words."""
+    said = [words.why_offer(*each) for each in zip(times.tolist(), last_days.tolist(), strict=True)]
+    company = goes["because"].notna().to_numpy(bool)
+    if occasion.shop is not None and company.any():
+        names = catalogue.names_of(occasion.shop, goes.loc[company, "because"].astype("int64").unique())
+        told = zip(goes["because"].tolist(), goes["days"].tolist(), strict=True)
+        said = [words.goes_with(names[int(key)], days) if key == key else why
+                for why, (key, days) in zip(said, told, strict=True)]  # fmt: skip
+    return said
 
 
 def _pairs(occasion: Occasion, figures: pd.DataFrame, cells: pd.DataFrame) -> tuple[NDArray[np.int64], pd.DataFrame]:
@@ -122,7 +171,7 @@ def _pairs(occasion: Occasion, figures: pd.DataFrame, cells: pd.DataFrame) -> tu
     wanted["as_of"] = moments.take(cells["row"].to_numpy(np.int64)[sure]).reset_index(drop=True)
     asked = figures.assign(as_of=moments)[known].reset_index(drop=True)
     book = occasion.stall.book
-    return sure, appeal.pairs(asked, wanted, book.covers, book.offers, occasion.prices)
+    return sure, appeal.pairs(asked, wanted, book.covers, book.offers, occasion.prices, occasion.stall.sorts)
 
 
 def _priced(moments: pd.Series, prices: pd.DataFrame) -> pd.Series:
@@ -131,11 +180,25 @@ def _priced(moments: pd.Series, prices: pd.DataFrame) -> pd.Series:
     return moments if pd.isna(told) else moments.mask(moments > told, told)
 
 
-def _margin(price: Floats, listed: pd.DataFrame) -> Floats:
-    """What a product brings that is bought with the offer: its price less what the offer gives away."""
+#: Of so many offers one may go to what goes with a new purchase.
+ROOM_FOR_RELATED = 3
+#: What a gain counts, by whether the cost of the products and what the offer gives away are known.
+BASIS = {
+    (True, True): "price less cost and what the offer gives away",
+    (True, False): "price less cost; what the offer gives away is not known and not taken off",
+    (False, True): "price less what the offer gives away; the cost is not known and not taken off",
+    (False, False): "price; neither the cost nor what the offer gives away is known, and neither is taken off",
+}
+
+
+def _earned(price: Floats, listed: pd.DataFrame, margins: pd.Series) -> tuple[Floats, NDArray[np.object_]]:
+    """What is left of the price of a product bought with the offer, and what was taken off; NaN and None if unknown."""
     value, kind = listed["value"].to_numpy(np.float64), listed["value_kind"].to_numpy(object)
     off = np.select([kind == "amount", kind == "percent"], [value, price * value / 100], np.nan)
-    return np.asarray(price - off, np.float64)
+    margin = listed["offer_key"].map(margins).to_numpy(np.float64)
+    left = price * np.where(np.isnan(margin), 1.0, margin) - np.where(np.isnan(off), 0.0, off)
+    counted = zip((~np.isnan(margin)).tolist(), (~np.isnan(off)).tolist(), np.isnan(left).tolist(), strict=True)
+    return left, np.array([None if lost else BASIS[cost, given] for cost, given, lost in counted], object)
 
 
 def wished(offered: Offered, *, channel: str | None = None, exclude: Collection[str] = ()) -> Codes:
@@ -144,11 +207,17 @@ def wished(offered: Offered, *, channel: str | None = None, exclude: Collection[
 
 
 def ranked(offered: Offered, verdict: Codes, n: int) -> pd.DataFrame:
-    """The n best of what this verdict leaves to each customer, with `rank` from 1."""
+    """The n likeliest of what this verdict leaves to each customer, with `rank` from 1.
+
+    Where n leaves room for it and none of them goes with what was just bought, the likeliest that does comes last.
+    """
     cells = offered.ranked[["row", "column"]].to_numpy(np.int64)
     kept = offered.ranked[verdict[cells[:, 0], cells[:, 1]] == 0]
-    kept = kept.assign(rank=kept.groupby("row").cumcount() + 1)
-    return kept[kept["rank"] <= n]
+    place = kept.groupby("row").cumcount() + 1
+    first = kept["source"].eq("related") & ~kept["source"].eq("related").groupby(kept["row"]).cumsum().gt(1)
+    late = first & (place > n) if n >= ROOM_FOR_RELATED else first & False
+    given_up = (place == n) & kept["row"].isin(kept.loc[late, "row"])
+    return kept.assign(rank=place.where(~late, n))[(place <= n) & ~given_up | late]
 
 
 def dropped(offered: Offered, verdict: Codes, row: int, most: int | None) -> tuple[list[dict[str, str]], int]:
@@ -162,3 +231,16 @@ def dropped(offered: Offered, verdict: Codes, row: int, most: int | None) -> tup
     order = out[np.lexsort((-offered.table.ends[out], -codes[out]))][:most]
     said = zip(order.tolist(), codes[order].tolist(), strict=True)
     return [{"offer_id": ids[column], "reason": eligibility.REASONS[code]} for column, code in said], len(out)
+
+
+def why_nothing(offered: Offered, verdict: Codes, row: int) -> str | None:
+    """Why no offer is left for one customer, with how many fall to each reason; None where there is one."""
+    codes = verdict[row]
+    if not len(codes):
+        return words.NO_OFFERS
+    if (codes == 0).any():
+        return None
+    reasons, counts = np.unique(codes, return_counts=True)
+    order = np.lexsort((reasons, -counts))
+    told = (f"{eligibility.REASONS[reasons[place]]} ({counts[place]})" for place in order.tolist())
+    return f"none of the {len(codes)} offers may be made: {'; '.join(told)}"

@@ -33,13 +33,18 @@ def ranked(
     n: int,
     hidden: Collection[int] = (),
     sees: Collection[int] = (),
+    known: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """The lists of every customer of the shelf: customer_key, list, rank (from 1), product_key, score, source.
 
     `hidden` products are listed only for the customers in `sees`. Customers and lists stand in the order asked.
+    `known` are lists that the model has just made of the same shelf under fewer rules, at least as deep as asked
+    for: only where they do not reach is it asked again.
     """
     asking = _Asking(model, shelf, order, tuple(names), np.array(sorted(hidden), np.int64), frozenset(sees))
-    return _mixed(asking, shelf, n) if order.mixes else asking.ask(shelf, n)
+    if known is None and not order.mixes:
+        return asking.ask(shelf, n)
+    return _mixed(asking, shelf, n, known)
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,18 @@ class _Asking:
         found = [self._score(part, n, left_out, among, own) for part, left_out in parts if len(part)]
         return pd.concat(found, ignore_index=True) if len(found) > 1 else found[0]
 
+    def plain(self, shelf: pd.DataFrame, depth: int, special: Ints) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """What the model ranks beside these products, and the lists that may go on."""
+        found = self.ask(shelf, depth, but=special if len(special) else None)
+        return found, _full(found, depth)
+
+    def left(self, known: pd.DataFrame, special: Ints) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """What the rules and these products leave of known lists, and the lists that may go on."""
+        mine = known[known["list"].isin(self.names)]
+        out = np.union1d(self.order.out, special)
+        columns = [*WITHIN, "rank", "product_key", "score", "source"]
+        return mine.loc[~mine["product_key"].isin(out), columns], _full(mine, int(known["rank"].max()))
+
     def _score(
         self, shelf: pd.DataFrame, n: int, out: Ints, among: Ints | None, own: Mapping[int, Ints]
     ) -> pd.DataFrame:
@@ -75,19 +92,25 @@ class _Asking:
         return found
 
 
-def _mixed(asking: _Asking, shelf: pd.DataFrame, n: int) -> pd.DataFrame:
-    wishes = asking.order.wishes
-    depth = n * (1 + exploring.POOL) if wishes.explore else n * (1 + 2 * bool(wishes.max_per_category))
-    done: list[pd.DataFrame] = []
+def _full(plain: pd.DataFrame, depth: int) -> pd.DataFrame:
+    """The lists that are as long as was asked for, below whose end there may be more: customer_key, list."""
+    sizes = plain.groupby(WITHIN, sort=False).size()
+    return sizes[sizes >= depth].reset_index()[WITHIN]
+
+
+def _mixed(asking: _Asking, shelf: pd.DataFrame, n: int, known: pd.DataFrame | None) -> pd.DataFrame:
+    depth, done = _depth(asking.order, n), list[pd.DataFrame]()
     while True:
-        found, full = _pool(asking, shelf, depth)
+        found, full = _pool(asking, shelf, depth, known)
         listed = _capped(asking.order, found)
-        short = _short(listed, shelf, asking.names, full, n) if wishes.max_per_category else set[int]()
+        short = _short(listed, shelf, asking.names, full, n)
         done.append(listed[~listed["customer_key"].isin(short)])
         if not short:
             break
-        shelf, depth = shelf[shelf["customer_key"].isin(short)], depth * DEEPER
+        shelf, known = shelf[shelf["customer_key"].isin(short)], None
+        depth *= DEEPER if asking.order.wishes.max_per_category else 1
     whole = pd.concat(done, ignore_index=True) if len(done) > 1 else done[0]
+    wishes = asking.order.wishes
     made = exploring.explored(whole, wishes.explore, exploring.seeds(asking.shelf, wishes.seed), n)
     turn = pd.Series(np.arange(len(asking.shelf)), asking.shelf["customer_key"])
     lists = pd.Series(np.arange(len(asking.names)), list(asking.names))
@@ -95,15 +118,24 @@ def _mixed(asking: _Asking, shelf: pd.DataFrame, n: int) -> pd.DataFrame:
     return made.iloc[at].reset_index(drop=True)[[*WITHIN, "rank", "product_key", "score", "source"]]
 
 
-def _pool(asking: _Asking, shelf: pd.DataFrame, depth: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Everything that may be listed, best first in each list; and how much of it came of the plain products.
+def _depth(order: Order, n: int) -> int:
+    """How deep a list is asked for, so that for nearly all of them it is enough."""
+    if order.wishes.explore:
+        return n * (1 + exploring.POOL)
+    return n * DEEPER if order.wishes.max_per_category else n
+
+
+def _pool(
+    asking: _Asking, shelf: pd.DataFrame, depth: int, known: pd.DataFrame | None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Everything that may be listed, best first in each list; and the lists of which the model has more to say.
 
     What is boosted or pinned is asked for by itself: it may stand far below what the model would list.
     """
     order = asking.order
     groups = [(factor, np.setdiff1d(keys, order.pinned)) for factor, keys in order.boosted]
-    special = np.concatenate([order.pinned, *(keys for _, keys in groups)])
-    plain = asking.ask(shelf, depth, but=np.unique(special) if len(special) else None)
+    special = np.unique(np.concatenate([order.pinned, *(keys for _, keys in groups)]))
+    plain, full = asking.plain(shelf, depth, special) if known is None else asking.left(known, special)
     parts = [plain.assign(weight=plain["score"], pinned=False)]
     for factor, keys in groups:
         if len(keys):
@@ -116,8 +148,7 @@ def _pool(asking: _Asking, shelf: pd.DataFrame, depth: int) -> tuple[pd.DataFram
     found = pd.concat([part for part in parts if len(part)], ignore_index=True) if len(parts) > 1 else parts[0]
     found["pinned"] = found["pinned"].eq(True)
     best = np.lexsort((found["rank"], -found["weight"], ~found["pinned"]))
-    full = plain.groupby(WITHIN, sort=False).size()
-    return found.iloc[best], full[full >= depth].reset_index()[WITHIN]
+    return found.iloc[best], full
 
 
 def _boosted_pins(first: pd.DataFrame, order: Order) -> pd.DataFrame:

@@ -31,7 +31,9 @@ def found(desk: Desk, offer_id: str, n: int, channel: str | None) -> Found:
         return none
     parts = [gathered.keys[start : start + PORTION] for start in range(0, len(gathered.keys), PORTION)]
     asked = [_asked(desk, champion, *campaign, part.tolist(), channel) for part in parts]
-    ranked = pd.concat([pd.DataFrame(columns=["customer_key", "p", "reason"]), *(made for made, _ in asked)])
+    if not asked:
+        return replace(none, left_out=gathered.left_out, reason=None)
+    ranked = pd.concat([made for made, _ in asked])
     ranked = ranked.sort_values(["p", "customer_key"], ascending=[False, True])
     why = dict(zip(ranked["customer_key"].tolist()[:n], ranked["reason"].tolist()[:n], strict=True))
     left_out = gathered.left_out | counted([reason for _, reasons in asked for reason in reasons])

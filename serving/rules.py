@@ -26,6 +26,7 @@ from customers import assortment, catalogue
 from customers.assortment import Assortment, Waits
 from customers.shop import Shop
 from customers.wishes import Wishes
+from features.staples import LONGEST_SHELF
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -138,8 +139,16 @@ def barred(shelf: pd.DataFrame, order: Order) -> dict[int, Ints]:
     place = np.searchsorted(order.waits.keys, own["product_key"]).clip(max=len(order.waits.keys) - 1)
     days = np.where(order.waits.keys[place] == own["product_key"], order.waits.days[place], 0.0)
     since = own["last_days"].to_numpy(np.float64) + _elapsed(shelf["as_of"], order)[own["row"].to_numpy()]
-    out = own.loc[since < days, ["customer_key", "product_key"]]
+    out = pd.concat([own.loc[since < days, ["customer_key", "product_key"]], _fallen_off(shelf, order)])
     return {int(key): mine.to_numpy(np.int64) for key, mine in out.groupby("customer_key")["product_key"]}
+
+
+def _fallen_off(shelf: pd.DataFrame, order: Order) -> pd.DataFrame:
+    """What is never bought again and was bought so long ago that it is not on a full shelf any more."""
+    full = shelf["product_keys"].map(lambda keys: np.size(keys) >= LONGEST_SHELF).to_numpy(bool)
+    never = order.waits.keys[np.isinf(order.waits.days)]
+    owners = shelf.loc[full, "customer_key"] if len(never) else ()
+    return assortment.owned(order.shop, owners, never, order.now)
 
 
 def bought(shelf: pd.DataFrame, columns: Sequence[str] = ()) -> pd.DataFrame:

@@ -18,7 +18,6 @@ else:
     Channel = Literal[offers.CHANNELS]
 
 ListName = Literal["any", "again", "new"]
-How = Literal["similar", "together", "upsell"]
 Within = Literal["7", "14", "28", "90"]
 Band = Literal["low", "medium", "high", "lapsed"]
 
@@ -79,39 +78,6 @@ class RestockQuestion(CustomersQuestion):
     """Which categories run out within how many days."""
 
     within_days: WithinDays = 14
-
-
-class SimilarQuestion(Question):
-    """What goes with these products, stands in for them, or is dearer of their kind."""
-
-    product_ids: Annotated[list[Id], Field(max_length=100, description="1 to 100 products; or none, for a customer's "
-                                           "own, those they buy most.")] = []  # fmt: skip
-    n: Depth = 10
-    how: How = Field(default="similar", description='"together" goes with it, "upsell" is dearer of its kind.')
-    customer_id: Id | None = Field(default=None, description="For whom it is: without one, and without their "
-                                   "consent, nothing sensitive is shown.")  # fmt: skip
-
-    @model_validator(mode="after")
-    def _of_something(self) -> SimilarQuestion:
-        if not self.product_ids and self.customer_id is None:
-            raise ValueError("name product_ids, or a customer_id for whose own products it is")
-        return self
-
-
-class AudienceQuestion(Question):
-    """Who is likeliest to buy any of these products, of these categories, or to redeem this offer."""
-
-    product_ids: Annotated[list[Id], Field(max_length=1000, description="Any of these products.")] = []
-    categories: Annotated[list[Id], Field(max_length=100, description="Any product of these categories.")] = []
-    offer_id: Id | None = Field(default=None, description="This offer, among those to whom it may be made.")
-    n: Annotated[int, Field(ge=1, le=5000, description="How many customers at most.")] = 1000
-    channel: Channel | None = Field(default=None, description="Only who may be contacted on this channel.")
-
-    @model_validator(mode="after")
-    def _of_one_thing(self) -> AudienceQuestion:
-        if sum(map(bool, (self.product_ids, self.categories, self.offer_id))) != 1:
-            raise ValueError("give exactly one of product_ids, categories and offer_id")
-        return self
 
 
 class ModelFacts(BaseModel):
@@ -196,9 +162,10 @@ class Offer(BaseModel):
     offer_id: str
     campaign_id: str | None
     score: float = Field(description="P(this customer redeems it).")
-    expected_gain: str | None = Field(description="What it is expected to bring.")
+    expected_gain: str | None = Field(description="What it is expected to bring: score x what is left of the price.")
+    gain_basis: str | None = Field(description="What was taken off the price; null where no price is known.")
     currency: str
-    source: Literal["again", "new", "popular"]
+    source: Literal["again", "new", "related", "popular"]
     reason: str
     expires_at: datetime
 
@@ -218,6 +185,7 @@ class OffersResult(Result):
                                    "asked for; where several are, the first 1,000 of each, and fewer (at least 20) "
                                    "where that would be more than 20,000 in all.")  # fmt: skip
     dropped_count: int = Field(description="How many offers were dropped in all.")
+    nothing: str | None = Field(description="Where no offer may be made: why, and how many fall to each reason.")
 
 
 class OffersAnswer(Answer):
@@ -258,48 +226,3 @@ class RestockAnswer(Answer):
     """What runs out, a result a customer, in the order asked."""
 
     results: list[RestockResult]
-
-
-class SimilarResult(BaseModel):
-    """The companions of one product."""
-
-    product_id: str
-    known: bool = Field(description="Whether the shop knows this product.")
-    fallback: bool = Field(description="Whether this is what sells in the shop, nothing being known of it.")
-    items: list[Product] = Field(description="Best first; a score compares within this list only.")
-    reason: str | None = Field(description="Where nothing was found: why.")
-
-
-class SimilarAnswer(Answer):
-    """What goes with products, a result a product, in the order asked."""
-
-    results: list[SimilarResult]
-    notes: list[str] = Field(description="What could not be followed.")
-
-
-class AudienceResult(Result):
-    """One customer of the audience."""
-
-    rank: int
-    score: float = Field(description="P(they buy any of it within the window), or P(they redeem the offer).")
-    reason: str
-
-
-class PassedOver(BaseModel):
-    """Customers who are not asked about, and the first reason why."""
-
-    reason: str
-    customers: int
-
-
-class AudienceAnswer(Answer):
-    """Who is likeliest to buy, likeliest first."""
-
-    results: list[AudienceResult]
-    eligible: int = Field(description="How many customers it was chosen from.")
-    expected_buyers: float = Field(description="How many of the audience are expected to buy: the sum of the scores.")
-    expected_lift: float | None = Field(description="How many times as many as of a random audience of this size.")
-    window_days: int | None = Field(description="Within how many days; null for an offer: while it runs.")
-    left_out: list[PassedOver] = Field(description="Who is not in it, and why.")
-    notes: list[str] = Field(description="What of the question means nothing in this shop.")
-    reason: str | None = Field(description="Where nobody is in it: why.")

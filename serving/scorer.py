@@ -123,18 +123,19 @@ def lists(
     hidden: Collection[int] = (),
     sees: Collection[int] = (),
     liking: newcomers.Favourites | None = None,
+    known: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """Ranked products under the shop's rules: customer_key, list, rank (from 1), product_key, score, source, grounds.
+    """Ranked products under the shop's rules: customer_key, list, rank (from 1), product_key, score, source, why.
 
-    `hidden` products are listed, and named in reasons, only for the customers in `sees`. `liking` are the favourite
-    categories of customers without figures.
+    Why is what `because` says. `hidden` products are listed, and named in reasons, only for the customers in `sees`.
+    `liking` are the favourite categories of customers without figures. `known` is for `ranking.ranked`.
     """
     asked: dict[str, Any] = {"names": names, "n": n, "hidden": hidden, "sees": sees}
-    ranked = ranking.ranked(model, shelf, order, **asked)
+    ranked = ranking.ranked(model, shelf, order, known=known, **asked)
     if liking:
         ranked = newcomers.welcomed(ranked, model, shelf, order, liking, **asked)
     companions = getattr(model, "companions", None)
-    return ranked.assign(grounds=because.grounds(ranked, shelf, companions, hidden=hidden, sees=sees))
+    return because.grounds(ranked, shelf, companions, hidden=hidden, sees=sees)
 
 
 def or_typical(model: Model, frame: pd.DataFrame, typical: Floats) -> tuple[Floats, Flags]:

@@ -18,9 +18,8 @@ from serving import answers, audience, desk, forget, live, problems, similar
 from serving.api import openapi
 from serving.api.rooms import refused, rooms
 from serving.door import Door
+from serving.inquiries import AudienceAnswer, AudienceQuestion, SimilarAnswer, SimilarQuestion
 from serving.schemas import (
-    AudienceAnswer,
-    AudienceQuestion,
     ChurnAnswer,
     CustomersQuestion,
     NextPurchaseAnswer,
@@ -28,8 +27,6 @@ from serving.schemas import (
     OffersQuestion,
     RestockAnswer,
     RestockQuestion,
-    SimilarAnswer,
-    SimilarQuestion,
     ValueAnswer,
 )
 from serving.wanted import RecommendationAnswer, RecommendationQuestion

@@ -15,7 +15,8 @@ from models.companions import Companions
 from serving import company, rules, scorer, words
 from serving.asked import envelope
 from serving.desk import Desk
-from serving.schemas import Product, SimilarAnswer, SimilarQuestion, SimilarResult
+from serving.inquiries import SimilarAnswer, SimilarQuestion, SimilarResult
+from serving.schemas import Product
 
 Ints = NDArray[np.int64]
 

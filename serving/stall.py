@@ -7,10 +7,12 @@ from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from customers import catalogue, interactions, offers
+from customers import assortment, catalogue, interactions, offers
 from customers.shop import Shop
+from features.sorts import Sorts
 from serving import eligibility
 from serving.eligibility import Table
 
@@ -25,6 +27,10 @@ class Stall:
     sensitive: frozenset[int]
     #: All of whose products are sensitive; of any other, what is known comes from the products that are not.
     sensitive_categories: frozenset[str]
+    #: Of what sort each product is.
+    sorts: Sorts
+    #: What is earned on the products of each offer key, as a share of their price, where their cost is known.
+    margins: pd.Series
 
     def running(self, now: datetime) -> Stall:
         """The same, with the offers alone that can be used at this moment."""
@@ -43,10 +49,20 @@ def of(shop: Shop) -> Stall:
 @lru_cache(maxsize=4)
 def _read(shop: Shop, _edition: tuple[int, ...]) -> Stall:
     guarded, categories = catalogue.sensitive(shop)
-    book, sold_out = offers.book(shop), frozenset(catalogue.sold_out(shop))
+    whole, sold_out = offers.book(shop), frozenset(catalogue.sold_out(shop))
+    covers = whole.covers[~whole.covers["product_key"].isin(catalogue.unsold(shop))].reset_index(drop=True)
+    book = offers.Book(whole.offers, covers)
     book.offers["called"] = book.offers["offer_key"].map(offers.ids_of(shop, book.offers["offer_key"]))
     table = eligibility.lay_out(book.offers, book.covers, sold_out=sold_out)
-    return Stall(book, table, sold_out, frozenset(guarded), frozenset(categories))
+    words = pd.DataFrame(catalogue.sorted_out(shop), columns=["product_key", "category", "subcategory", "brand"])
+    sorts, margins = Sorts.read(words), _margins(shop, covers)
+    return Stall(book, table, sold_out, frozenset(guarded), frozenset(categories), sorts, margins)
+
+
+def _margins(shop: Shop, covers: pd.DataFrame) -> pd.Series:
+    ware = assortment.of(shop)
+    margin = ware.margin[ware.places(covers["product_key"].to_numpy(np.int64))] if len(ware.keys) else np.nan
+    return covers.assign(margin=margin).dropna().groupby("offer_key")["margin"].mean()
 
 
 def on_the_table(shop: Shop, stall: Stall, *, before: datetime | None = None) -> Table:

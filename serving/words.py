@@ -27,6 +27,7 @@ OFFERS = {
     "received": "they received its campaign",
     "popular": "it is made to everybody",
 }
+NO_OFFERS = "the shop has no offers; load some: regulars load offers FILE"
 
 
 def why_product(source: str, times: float = math.nan, last_days: float = math.nan, first_days: float = math.nan) -> str:
@@ -62,6 +63,11 @@ def _customers(count: int) -> str:
 def why_offer(times: float, last_days: float) -> str:
     """Why an offer is made; `times` is days on which they bought what it is for."""
     return f"bought what it is for {_times(times)}, last {_ago(last_days)}" if times >= 1 else OFFERS["new"]
+
+
+def goes_with(name: str, days: float) -> str:
+    """Why an offer is made that goes with what they have just bought for the first time."""
+    return f"goes with {name}, bought {_ago(days)}"
 
 
 def why_drifting(explained: Sequence[Sequence[str]], columns: Mapping[str, np.ndarray]) -> list[list[str]]:

@@ -17,7 +17,7 @@ from features import needs
 from features.store import Store
 from models.base import Model
 from models.bundle import Champion
-from serving import details, offering, restocking, rfm, rules, scorer, spending, stall
+from serving import details, offering, related, restocking, rfm, rules, scorer, spending, stall
 from serving.details import Row
 
 #: The view whose rows say who has figures for a model.
@@ -160,6 +160,8 @@ class _Night:
             stall.prices(self.features.folder),
             self.as_of,
             self.shop.currency,
+            self.shop,
+            related.companions(self.features.folder),
         )
         for figures in self._portions("offers", _OFFERED):
             keys = figures["customer_key"].tolist()

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from training import lists
+from training.exams import ACTIVITY
 from training.intervals import Draws, bounds
 
 Floats = NDArray[np.float64]
@@ -28,7 +29,8 @@ def table(looks: Mapping[str, pd.DataFrame], segments: pd.Series, *, model: str)
     same customers, drawn together; it is NaN for the model itself.
     """
     groups = {EVERYONE: np.ones(len(segments), bool)}
-    groups |= {str(name): (segments == name).to_numpy() for name in pd.unique(segments)}
+    known = [*ACTIVITY, *(name for name in pd.unique(segments) if name not in ACTIVITY)]
+    groups |= {str(name): (segments == name).to_numpy() for name in known}
     parts = [
         _means({method: frame[inside] for method, frame in looks.items()}, name, model)
         for name, inside in groups.items()
@@ -41,7 +43,7 @@ def _means(looks: Mapping[str, pd.DataFrame], segment: str, model: str) -> pd.Da
     draws = Draws.of(looks[model].index.to_numpy(np.int64))
     drawn = {method: draws.means(frame) for method, frame in looks.items()}
     rows = [
-        _rows(method, segment, list(frame), frame.mean().to_numpy(np.float64), drawn[method],
+        _rows(method, segment, [str(name) for name in frame], frame.mean().to_numpy(np.float64), drawn[method],
               looks[model].mean().to_numpy(np.float64), drawn[model], frame.notna().sum().to_numpy())
         for method, frame in looks.items()
     ]  # fmt: skip

@@ -29,9 +29,10 @@ class Draws:
     def of(cls, customers: NDArray[np.int64], *, draws: int = DRAWS, seed: int = 0) -> Draws:
         """Draw as many customers as there are, with replacement, `draws` times; the same for the same seed."""
         known = np.unique(customers)
-        share = np.full(len(known), 1 / max(len(known), 1))
-        counts = np.random.default_rng(seed).multinomial(len(known), share, size=draws) if len(known) else []
-        return cls(known, np.asarray(counts, np.int32).reshape(draws, len(known)))
+        if not len(known):
+            return cls(known, np.zeros((draws, 0), np.int32))
+        counts = np.random.default_rng(seed).multinomial(len(known), np.full(len(known), 1 / len(known)), size=draws)
+        return cls(known, counts.astype(np.int32))
 
     def means(self, values: pd.DataFrame) -> Floats:
         """The mean of every column in every draw, (draws, columns); NaN are no observations.

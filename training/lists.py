@@ -25,13 +25,13 @@ def each(ranked: pd.DataFrame, truth: pd.DataFrame, *, at: Sequence[int] = (10, 
     """
     truth = truth[PAIR].drop_duplicates()
     bought = truth.groupby("customer_key").size()
-    customers = np.asarray(bought.index, np.int64)
+    customers, sizes = np.asarray(bought.index, np.int64), np.asarray(bought, np.int64)
     hits = ranked[[*PAIR, "rank"]].merge(truth, on=PAIR).sort_values(["customer_key", "rank"])
     columns: dict[str, Floats] = {}
     for k in at:
         top = hits[hits["rank"] <= k]
         place = np.searchsorted(customers, top["customer_key"].to_numpy(np.int64))
-        columns |= _figures(place, top["rank"].to_numpy(np.int64), bought.to_numpy(np.int64), k)
+        columns |= _figures(place, top["rank"].to_numpy(np.int64), sizes, k)
     return pd.DataFrame(columns, index=pd.Index(customers, name="customer_key"))
 
 

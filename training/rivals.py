@@ -5,7 +5,7 @@ Settings are chosen once, on a window before the first one that is reported, by 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ class Entrant:
     """A rival's name in tables, its method, and the settings among which it may choose."""
 
     name: str
-    kind: type[Rival]
+    fit: Callable[..., Rival]
     tries: tuple[dict[str, Any], ...] = ({},)
 
 
@@ -44,13 +44,13 @@ _TIFU = (
 )
 #: Popularity of late and decayed frequency are baselines of every night: those that are served are measured.
 ENTRANTS = (
-    Entrant("popularity, ever", rivals.Everybody),
-    Entrant("personal frequency", rivals.Frequency),
-    Entrant("TIFU-KNN", rivals.TifuKnn, _TIFU),
-    Entrant("UP-CF", rivals.UpCf, _each(recency=(5, 25, 100), asymmetry=(0.75,), locality=(5.0, 10.0))),
-    Entrant("implicit ALS", rivals.Als),
-    Entrant("item-kNN cosine", rivals.ItemKnn, ({"likeness": "cosine"},)),
-    Entrant("item-kNN BM25", rivals.ItemKnn, ({"likeness": "bm25"},)),
+    Entrant("popularity, ever", rivals.Everybody.fit),
+    Entrant("personal frequency", rivals.Frequency.fit),
+    Entrant("TIFU-KNN", rivals.TifuKnn.fit, _TIFU),
+    Entrant("UP-CF", rivals.UpCf.fit, _each(recency=(5, 25, 100), asymmetry=(0.75,), locality=(5.0, 10.0))),
+    Entrant("implicit ALS", rivals.Als.fit),
+    Entrant("item-kNN cosine", rivals.ItemKnn.fit, ({"likeness": "cosine"},)),
+    Entrant("item-kNN BM25", rivals.ItemKnn.fit, ({"likeness": "bm25"},)),
 )
 
 
@@ -66,4 +66,4 @@ def choose(entrant: Entrant, histories: Histories, customers: NDArray[np.int64],
 
 def _tries(entrant: Entrant, histories: Histories, customers: NDArray[np.int64]) -> Iterator[pd.DataFrame]:
     for settings in entrant.tries:
-        yield rivals.ranked(entrant.kind.fit(histories, **settings), histories, customers, n=10, lists=("any",))
+        yield rivals.ranked(entrant.fit(histories, **settings), histories, customers, n=10, lists=("any",))

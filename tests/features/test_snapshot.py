@@ -164,6 +164,19 @@ def test_purchases_are_days_of_the_shop_with_what_was_paid(shop, paper) -> None:
     assert found.to_dict("records") == [{"customer_key": 1, "day": pd.Timestamp("2026-05-01"), "spend": 9.5}]
 
 
+def test_product_days_are_days_of_the_shop_between_two_moments(shop, paper) -> None:
+    evenings = [paper.at(f"2026-05-{day:02} 22:00", "America/New_York") for day in (1, 2, 3)]
+    lines_ = [paper.line(1, at, product_key=product) for at in evenings for product in (7, 5)]
+    lines_ += [paper.line(1, evenings[1], product_key=7), paper.line(1, evenings[1], product_key=9, kind="return")]
+    found = snapshot.product_days(
+        shop(lines_), as_of=paper.at("2026-06-01 00:00"), timezone="America/New_York", start=evenings[1],
+        end=evenings[2],
+    )  # fmt: skip
+    assert found.to_dict("records") == [
+        {"customer_key": 1, "product_key": product, "day": pd.Timestamp("2026-05-02")} for product in (5, 7)
+    ]
+
+
 def test_families_never_share_a_column_name() -> None:
     names = [name for family in moments.FAMILIES.values() for name in family.columns(lines.SEEN)]
     names += [*engagement.names(), *needs.LISTS, *staples.SHELF]

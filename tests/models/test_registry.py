@@ -64,6 +64,15 @@ def test_what_was_recorded_can_be_read_back(uri, recorded):
     }
 
 
+def test_figures_of_no_version_are_kept_as_a_run_of_their_own(uri, tmp_path):
+    (tmp_path / "table.csv").write_text("method\n")
+    files = {"table.csv": tmp_path / "table.csv"}
+    run_id = registry.note(uri, "backtest", params={"cutoffs": 3}, metrics={"ours.recall_10": 0.5}, artifacts=files)
+    run = registry._client(uri).get_run(run_id)
+    assert (run.data.params, run.data.metrics) == ({"cutoffs": "3"}, {"ours.recall_10": 0.5})
+    assert registry.versions(uri, "backtest") == []
+
+
 def test_everything_lies_inside_the_home_and_nothing_beside_it(uri, home, recorded, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     _, run_id = registry.record(

@@ -1,5 +1,7 @@
 """Rivals of the literature on a shop small enough to work them out by hand."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -66,14 +68,14 @@ def test_lists_hold_what_their_name_says_and_are_filled_with_what_sells() -> Non
 
 
 @pytest.mark.parametrize("rival", [rivals.Als, rivals.ItemKnn])
-def test_who_bought_alike_is_recommended_alike(rival: type[rivals.Rival]) -> None:
+def test_who_bought_alike_is_recommended_alike(rival: type[rivals.Als | rivals.ItemKnn]) -> None:
     taste = [
         (who, product, 1 + (who + product) % 9)
         for who in range(40)
         for product in range(5 * (who % 2), 5 * (who % 2) + 5)
     ]
     known = histories(*(row for row in taste if row[:2] != (0, 2)))
-    settings = {"factors": 4} if rival is rivals.Als else {}
+    settings: Any = {"factors": 4} if rival is rivals.Als else {}
     shown = rivals.ranked(rival.fit(known, **settings), known, np.array([0]), n=1)
     assert shown.loc[shown["list"] == "new", "product_key"].tolist() == [2]
 

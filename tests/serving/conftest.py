@@ -151,7 +151,7 @@ def _publish(shop, features, now: datetime) -> None:
 def _offers_model(shop, features, calendar) -> Any:
     """What letters came to: who received a coupon and redeemed it."""
     from customers import interactions, offers
-    from features import appeal
+    from features import appeal, snapshot, sorts
     from models.offers import Offers
     from training import labels
 
@@ -163,7 +163,8 @@ def _offers_model(shop, features, calendar) -> Any:
         left_on="as_of", right_on="starts_at",
     )  # fmt: skip
     prices = pd.read_parquet(features.folder / "prices" / "part.parquet")
-    pairs = appeal.pairs(figures, wanted, book.covers, book.offers, prices)
+    catalogue = sorts.Sorts.read(snapshot.products(shop.home / "ledger"))
+    pairs = appeal.pairs(figures, wanted, book.covers, book.offers, prices, catalogue)
     redeemed = labels.redeemed(pairs, interactions.redemptions(shop), book.offers, calendar=calendar)
     return Offers.fit(pairs, redeemed)
 

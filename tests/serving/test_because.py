@@ -28,27 +28,37 @@ def companions() -> Companions:
     return Companions.learn(together, products, pd.DataFrame({"product_key": [], "price": [], "sold": []}))
 
 
+def grounds(*asked, **more) -> list[list[int]]:
+    return list(because.kept(because.grounds(*asked, **more)))
+
+
 def listed(*rows: tuple[int, int, str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["customer_key", "product_key", "source"])
 
 
 def test_what_they_bought_stands_with_its_figures() -> None:
     ranked = listed((7, PHONE, "again"), (8, FILM, "again"), (9, FILM, "popular"))
-    assert because.grounds(ranked, shelf(), None) == [[9, 14, 110], [1, 30, 30], []]
+    assert grounds(ranked, shelf(), None) == [[9, 14, 110], [1, 30, 30], []]
 
 
 def test_what_is_new_stands_with_its_strongest_companion_on_their_own_shelf() -> None:
     ranked = listed((7, CASE, "new"), (8, CASE, "new"), (9, CASE, "new"))
-    assert because.grounds(ranked, shelf(), companions()) == [[PILL, 3], [], []]
+    assert grounds(ranked, shelf(), companions()) == [[PILL, 3], [], []]
 
 
 def test_a_hidden_companion_is_passed_over_for_the_next() -> None:
     ranked = listed((7, CASE, "new"))
-    assert because.grounds(ranked, shelf(), companions(), hidden={PILL}) == [[PHONE, 14]]
-    assert because.grounds(ranked, shelf(), companions(), hidden={PILL}, sees={7}) == [[PILL, 3]]
+    assert grounds(ranked, shelf(), companions(), hidden={PILL}) == [[PHONE, 14]]
+    assert grounds(ranked, shelf(), companions(), hidden={PILL}, sees={7}) == [[PILL, 3]]
 
 
 def test_a_shelf_of_before_the_first_days_were_kept_says_less() -> None:
-    assert because.grounds(listed((7, PHONE, "again")), shelf().drop(columns="first_days"), None) == [[9, 14]]
+    assert grounds(listed((7, PHONE, "again")), shelf().drop(columns="first_days"), None) == [[9, 14]]
     unknown = shelf(first_days=[None, None, None])
-    assert because.grounds(listed((7, PHONE, "again")), unknown, None) == [[9, 14]]
+    assert grounds(listed((7, PHONE, "again")), unknown, None) == [[9, 14]]
+
+
+def test_what_was_bought_with_it_long_ago_is_no_reason_now() -> None:
+    ages = [np.array([91, 90]), np.array([30]), None]
+    assert grounds(listed((7, CASE, "new")), shelf(last_days=ages), companions(), hidden={PILL}) == [[]]
+    assert grounds(listed((7, CASE, "new")), shelf(last_days=ages), companions()) == [[PILL, 90]]

@@ -183,6 +183,8 @@ SENT = {
     "/v1/catalogue/offers": {"offer_id": "door", "starts_at": "2025-01-01", "ends_at": "2025-01-02",
                              "categories": ["milk"]},
 }  # fmt: skip
+#: Questions about something else than customers.
+ASKED = {"/v1/similar": {"product_ids": ["p01"]}, "/v1/audience": {"product_ids": ["p01"]}}
 
 
 def test_every_route_asks_for_a_role_that_may(fresh: Any) -> None:
@@ -196,7 +198,7 @@ def test_every_route_asks_for_a_role_that_may(fresh: Any) -> None:
             # Whoever is erased cannot be asked about again.
             path = route.path.replace("{customer_id}", str(role) if route.path.endswith("/erase") else "c000")
             sent = fresh.key(role) if role else {}
-            body = {"json": SENT.get(route.path, {"customer_ids": ["c000"]})} if route.method == "POST" else {}
+            body = {"json": (SENT | ASKED).get(route.path, {"customer_ids": ["c000"]})} if route.method == "POST" else {}
             status = fresh.client.request(route.method, path, headers=sent, **body).status_code
             expected = 200 if route.open or role in route.roles else 403 if role else 401
             assert status == expected, (route.method, path, role)
@@ -217,7 +219,7 @@ def test_the_till_sells_recommends_and_makes_offers(counter: Any) -> None:
     asked = {
         f"/v1/{about}{what}" for about in ("", "customers/{customer_id}/") for what in ("recommendations", "offers")
     }
-    assert may == {"/v1/transactions", *asked}
+    assert may == {"/v1/transactions", "/v1/similar", *asked}
 
 
 def test_an_analyst_changes_nothing() -> None:

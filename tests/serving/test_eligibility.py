@@ -45,7 +45,8 @@ def reason(said: dict[str, Any] | None = None, *, sold_out: set[int] | None = No
 
 
 def someone(*, channels: tuple[str, ...] = (), sees: bool = False, basket: float = np.nan, received: str | None = None,
-            redeemed: int | None = None, segments: dict[str, list[int]] | None = None) -> Standing:  # fmt: skip
+            redeemed: int | None = None, segments: dict[str, list[int]] | None = None,
+            contacted: bool = False) -> Standing:  # fmt: skip
     """One customer, and what is known of them."""
     return Standing(
         channels=[channels],
@@ -54,6 +55,7 @@ def someone(*, channels: tuple[str, ...] = (), sees: bool = False, basket: float
         received=pd.DataFrame([(0, received)] if received else [], columns=["row", "campaign_id"]),
         redeemed=pd.DataFrame([(0, redeemed)] if redeemed else [], columns=["row", "offer_key"]),
         segments=segments or {},
+        contacted=np.array([contacted]),
     )
 
 
@@ -176,3 +178,36 @@ def test_no_offers_and_no_customers() -> None:
     covers = pd.DataFrame({"offer_key": [], "product_key": []})
     table = eligibility.lay_out(none, covers, sold_out=set())
     assert eligibility.judge(table, someone(), now=NOON).shape == (1, 0)
+
+
+LEFT_ALONE = "the customer has been contacted as often as the shop allows"
+
+
+@pytest.mark.parametrize(
+    ("made_on", "received", "why"),
+    [
+        (["post"], None, LEFT_ALONE),
+        (["post", "email"], None, LEFT_ALONE),
+        (["post", "store"], None, ""),
+        ([], None, ""),
+        (["post"], "k1", ""),
+    ],
+)
+def test_who_was_contacted_often_is_left_alone(made_on: list[str], received: str | None, why: str) -> None:
+    """What they see in the shop, or hold in their hands already, is no further contact."""
+    known = {"channels": ("post",), "received": received, "contacted": True}
+    assert reason({"channels": made_on}, **known) == why
+
+
+def test_an_offer_without_channels_is_not_sent_to_who_is_left_alone() -> None:
+    known = {"channels": ("email",), "contacted": True}
+    assert reason(wish={"channel": "email"}, **known) == LEFT_ALONE
+    assert reason(wish={"channel": "store"}, **known) == ""
+    assert reason(wish={"channel": "email"}, channels=("email",)) == ""
+
+
+def test_two_offers_on_the_same_products_may_both_be_made() -> None:
+    two = pd.DataFrame([PLAIN, PLAIN | {"offer_key": 2, "offer_id": "o2", "called": "o2"}])
+    covers = pd.DataFrame({"offer_key": [1, 1, 2], "product_key": [BREAD, MILK, MILK]})
+    table = eligibility.lay_out(two, covers, sold_out=set())
+    assert (eligibility.judge(table, someone(), now=NOON) == 0).tolist() == [[True, True]]

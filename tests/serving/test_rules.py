@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -170,6 +171,30 @@ def test_the_days_go_on_while_the_figures_stand_still(ruled: Any) -> None:
     never = {key for key, mine in today.items() if key in later}
     assert 0 < sum(map(len, later.values())) < sum(map(len, today.values()))
     assert never == set(later)
+
+
+def test_what_was_bought_before_a_full_shelf_is_not_forgotten(ruled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of who has bought more products than a shelf holds the oldest are not on it; the sales still tell of them."""
+    from customers import catalogue, clock, profiles
+    from serving import desk, rules
+
+    here, who = desk.of(ruled.shop), EVERYBODY[:20]
+    keys = profiles.keys_of(ruled.shop, who)
+    shelf = here.figures(here.champion("recommender"), [keys[name] for name in who])
+    never = set(catalogue.keys_of(ruled.shop, sorted(NEVER)).values())
+    order = rules.order(ruled.shop, clock.now(ruled.shop))
+    whole = {key: set(mine.tolist()) & never for key, mine in rules.barred(shelf, order).items()}
+    assert any(whole.values())
+    for name in ("product_keys", "last_days"):
+        kept = [[not never & {key} for key in keys] for keys in shelf["product_keys"][:-1]]
+        shelf[f"short_{name}"] = [
+            *(np.array(all_)[keep] for all_, keep in zip(shelf[name][:-1], kept, strict=True)),
+            None,
+        ]
+    short = shelf.assign(product_keys=shelf["short_product_keys"], last_days=shelf["short_last_days"])
+    assert not any(set(mine.tolist()) & never for mine in rules.barred(short, order).values())
+    monkeypatch.setattr(rules, "LONGEST_SHELF", 1)
+    assert {key: set(mine.tolist()) & never for key, mine in rules.barred(short, order).items()} == whole
 
 
 def test_a_product_once_bought_leaves_every_list_with_the_sale(ruled: Any) -> None:

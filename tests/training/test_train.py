@@ -94,3 +94,28 @@ def test_models_of_different_horizons_are_not_compared() -> None:
     other = World(CALENDAR, known.purchases, {}, 35)
     with pytest.raises(Incomparable, match="28 days, this night of 35"):
         train.examine(plans.plan("churn"), other, frame, trained.model)
+
+
+def contestant(learner: str, ndcg: float, distinct: float) -> train.Contestant:
+    figures = {"ndcg_10": ndcg, "distinct_lists": distinct, "products_shown": 100 * distinct}
+    return train.Contestant(learner, None, figures, 0.0)  # type: ignore[arg-type]
+
+
+def test_the_same_list_for_everyone_is_not_served_however_good_it_is() -> None:
+    plan = plans.plan("recommender")
+    popular, frequent = contestant(plan.baselines[0], 0.9, 0.0), contestant(plan.baselines[1], 0.3, 1.0)
+    best, why = train._choose(plan, [popular, frequent, contestant(plan.learner, 0.8, 0.1)], "")
+    assert best is frequent
+    assert "distinct_lists 0.1000 is less than 0.8 of 1.0000" in why
+    best, _ = train._choose(plan, [popular, frequent, contestant(plan.learner, 0.4, 0.9)], "")
+    assert best.learner == plan.learner
+
+
+def test_a_challenger_that_tells_customers_apart_less_than_the_champion_did_is_named() -> None:
+    plan = plans.plan("recommender")
+    champion = {"distinct_lists": 0.9, "products_shown": 900.0}
+    assert train.too_alike(plan, {"distinct_lists": 0.8 * 0.9, "products_shown": 180.0}, champion) == ""
+    assert train.too_alike(plan, {"distinct_lists": 0.9, "products_shown": 100.0}, champion).startswith(
+        "products_shown"
+    )
+    assert train.too_alike(plans.plan("churn"), {}, {}) == "", "only plans with a floor are held to one"

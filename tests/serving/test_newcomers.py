@@ -1,0 +1,67 @@
+"""Somebody new: their favourites come first, then what sells, and the first basket changes it all."""
+
+from typing import Any
+
+import pytest
+
+
+def shown(counter: Any, name: str, **more: Any) -> dict[str, Any]:
+    response = counter.ask("/v1/recommendations", {"customer_ids": [name], **more})
+    assert response.status_code == 200, response.text
+    (result,) = response.json()["results"]
+    return result
+
+
+def meet(counter: Any, name: str, **more: Any) -> None:
+    assert counter.ask("/v1/customers", {"customer_id": name, "stage": "prospect", **more}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"preferences": {"favourite_categories": ["Milk", "diamonds"], "channel": "email"}},
+        {"preferences": {"categories": "milk"}},
+        {"favourite_category": "milk"},
+    ],
+)
+def test_favourites_come_first_and_then_what_sells(fresh: Any, said: dict[str, Any]) -> None:
+    meet(fresh, "novice", **said)
+    result = shown(fresh, "novice", n=20)
+    assert (result["known"], result["fallback"]) == (True, True)
+    milk, others = result["items"][:10], result["items"][10:]
+    assert all(int(item["product_id"][1:]) % 4 == 1 for item in milk)
+    assert {item["reason"] for item in milk} == {"sells best in milk, which they like"}
+    assert not any(int(item["product_id"][1:]) % 4 == 1 for item in others)
+    assert {item["reason"] for item in others} == {"sells best in the shop"}
+    assert [item["rank"] for item in result["items"]] == list(range(1, 21))
+
+
+def test_who_has_said_nothing_gets_what_sells(fresh: Any) -> None:
+    meet(fresh, "novice", preferences={"channel": "email"})
+    meet(fresh, "dreamer", preferences={"categories": ["diamonds"]})
+    mine, theirs = (shown(fresh, name)["items"] for name in ("novice", "dreamer"))
+    assert mine == theirs == shown(fresh, "stranger")["items"]
+
+
+def test_a_question_for_other_categories_is_answered_as_asked(fresh: Any) -> None:
+    meet(fresh, "novice", preferences={"categories": ["milk"]})
+    items = shown(fresh, "novice", categories=["bread"])["items"]
+    assert all(int(item["product_id"][1:]) % 4 == 0 for item in items)
+
+
+def test_of_who_does_not_allow_it_favourites_are_not_looked_at(fresh: Any) -> None:
+    meet(fresh, "novice", preferences={"categories": ["milk"]})
+    said = {"customer_id": "novice", "purpose": "profiling", "state": "denied", "at": "2025-07-01"}
+    assert fresh.ask("/v1/consents", said).status_code == 200
+    assert shown(fresh, "novice")["items"] == shown(fresh, "stranger")["items"]
+
+
+def test_after_the_first_basket_their_own_products_speak(fresh: Any) -> None:
+    meet(fresh, "novice", preferences={"categories": ["milk"]})
+    sale = {"order_id": "first", "customer_id": "novice", "product_id": "p03", "sold_at": "2025-07-24T10:00:00-04:00",
+            "quantity": 1, "amount": "5.00"}  # fmt: skip
+    assert fresh.ask("/v1/transactions", sale).status_code == 200
+    result = shown(fresh, "novice")
+    assert not result["fallback"]
+    assert result["items"][0]["product_id"] == "p03"
+    assert result["items"][0]["reason"].startswith("bought once")
