@@ -73,7 +73,7 @@ def unsold(shop: Shop) -> set[int]:
         return stubs - set(connection.execute(bought).scalars()) if stubs else set()
 
 
-def sorted_out(shop: Shop) -> list[tuple[int, str | None, str | None, str | None]]:
+def words(shop: Shop) -> list[tuple[int, str | None, str | None, str | None]]:
     """The product key, category, subcategory and brand of every product."""
     said = sa.select(*(products.c[name] for name in ("product_key", "category", "subcategory", "brand")))
     with database.reading(shop) as connection:

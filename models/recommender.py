@@ -52,12 +52,14 @@ class Recommender:
         products: pd.DataFrame | None = None,
         prices: pd.DataFrame | None = None,
         together: pd.DataFrame | None = None,
+        deals: pd.DataFrame | None = None,
     ) -> Self:
         """Learn from shelves at several moments, and from what was bought in the window after each.
 
         What serves is settled at the latest moment of known outcome, with products as they stood then; the products
         that serve are those of the frame's latest moment. `products` is the catalogue: product_key and the columns of
         `kinds.SORTS`; with it, `prices` and `together` the model also knows what goes with what (see Companions).
+        `deals` is what products went for at each of the frame's moments: product_key, as_of, price, cut, cut_lately.
         Raises TooLittle where fewer than `enough` customers bought something in that window.
         """
         past = bestsellers.past(frame, label, moments=3)
@@ -67,7 +69,8 @@ class Recommender:
         kinds = Kinds.read(products)
 
         def known(moment: Any) -> Known:
-            return _known(bestsellers.at(frame, moment), kinds, window_days, learn)
+            then = None if deals is None else bestsellers.at(deals, moment)
+            return _known(bestsellers.at(frame, moment), kinds, then, window_days, learn)
 
         lately = past[-1].moment
         scenes = [(known(then.moment).scene(_stock(then.frame)), then.bought) for then in past]
@@ -98,8 +101,17 @@ class Recommender:
         return pd.concat([self._score(part, rules, n, lists) for part in shelves.turns(frame)], ignore_index=True)
 
     def chances(self, frame: pd.DataFrame, products: Collection[int]) -> Floats:
-        """P(each customer of the frame buys at least one of these products within the window), (n,)."""
-        return shelves.any_of(self.score(frame, lists=("again", "new"), only=products), frame)
+        """P(each customer of the frame buys at least one of these products within the window), (n,).
+
+        Far down a long list a taste promises too much, and over a whole category that adds up: nothing new is taken
+        for likelier than it is for customers in general, where it sells at all.
+        """
+        ranked = self.score(frame, lists=("again", "new"), only=products)
+        usual = self.again.plain.bestsellers.shares_of(ranked["product_key"].to_numpy(np.int64))
+        capped = (ranked["source"] != "again").to_numpy() & (usual > 0)
+        return shelves.any_of(
+            ranked.assign(score=ranked["score"].where(~capped, ranked["score"].clip(upper=usual))), frame
+        )
 
     def _score(self, frame: pd.DataFrame, rules: Rules, n: int, lists: Sequence[str]) -> pd.DataFrame:
         scene = self.known.scene(_stock(frame))
@@ -175,9 +187,11 @@ def _companions(known: Tastes, products: Any, prices: Any, together: Any) -> Com
     return Companions.learn(together, products, prices, (known.products, known.factors))
 
 
-def _known(frame: pd.DataFrame, kinds: Kinds, window_days: int, learn: dict[str, Any]) -> Known:
+def _known(
+    frame: pd.DataFrame, kinds: Kinds, deals: pd.DataFrame | None, window_days: int, learn: dict[str, Any]
+) -> Known:
     stock, halves = _stock(frame), shelves.half_lives(frame)
-    measured = demand.measure(stock, (halves[0], halves[-1]), window_days=window_days)
+    measured = demand.measure(stock, (halves[0], halves[-1]), window_days=window_days, deals=deals)
     known = tastes.factorise(frame, window_days=window_days, **learn)
     return Known(halves, measured, kinds, newcomers.welcome(known, stock, kinds, window_days=window_days))
 

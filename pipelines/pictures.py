@@ -9,8 +9,8 @@ import pandas as pd
 
 #: The figures that are drawn, of whichever question was asked, with the words under them.
 DRAWN = {
-    "recall_10": "Recall@10, next weeks",
-    "ndcg_10": "NDCG@10, next weeks",
+    "recall_10": "Recall@10",
+    "ndcg_10": "NDCG@10",
     "new_hit_rate_10": "a hit on the list of new products",
     "trip_recall_10": "Recall@10, next trip",
     "map": "MAP",

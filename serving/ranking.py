@@ -77,7 +77,7 @@ class _Asking:
         mine = known[known["list"].isin(self.names)]
         out = np.union1d(self.order.out, special)
         columns = [*WITHIN, "rank", "product_key", "score", "source"]
-        return mine.loc[~mine["product_key"].isin(out), columns], _full(mine, int(known["rank"].max()))
+        return mine.loc[~mine["product_key"].isin(out), columns], _full(mine, known["rank"].max())
 
     def _score(
         self, shelf: pd.DataFrame, n: int, out: Ints, among: Ints | None, own: Mapping[int, Ints]
@@ -92,7 +92,7 @@ class _Asking:
         return found
 
 
-def _full(plain: pd.DataFrame, depth: int) -> pd.DataFrame:
+def _full(plain: pd.DataFrame, depth: float) -> pd.DataFrame:
     """The lists that are as long as was asked for, below whose end there may be more: customer_key, list."""
     sizes = plain.groupby(WITHIN, sort=False).size()
     return sizes[sizes >= depth].reset_index()[WITHIN]
@@ -145,8 +145,9 @@ def _pool(
         first = asking.ask(shelf, min(depth, len(order.pinned)), among=order.pinned)
         parts.append(_boosted_pins(first, order).assign(pinned=True))
         parts.append(_unscored(asking, shelf, first))
-    found = pd.concat([part for part in parts if len(part)], ignore_index=True) if len(parts) > 1 else parts[0]
-    found["pinned"] = found["pinned"].eq(True)
+    filled = [part for part in parts if len(part)]
+    found = pd.concat(filled, ignore_index=True) if len(filled) > 1 else (filled or parts)[0]
+    found = found.assign(pinned=found["pinned"].eq(True) if "pinned" in found else False)
     best = np.lexsort((found["rank"], -found["weight"], ~found["pinned"]))
     return found.iloc[best], full
 

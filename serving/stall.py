@@ -54,7 +54,7 @@ def _read(shop: Shop, _edition: tuple[int, ...]) -> Stall:
     book = offers.Book(whole.offers, covers)
     book.offers["called"] = book.offers["offer_key"].map(offers.ids_of(shop, book.offers["offer_key"]))
     table = eligibility.lay_out(book.offers, book.covers, sold_out=sold_out)
-    words = pd.DataFrame(catalogue.sorted_out(shop), columns=["product_key", "category", "subcategory", "brand"])
+    words = pd.DataFrame(catalogue.words(shop), columns=["product_key", "category", "subcategory", "brand"])
     sorts, margins = Sorts.read(words), _margins(shop, covers)
     return Stall(book, table, sold_out, frozenset(guarded), frozenset(categories), sorts, margins)
 

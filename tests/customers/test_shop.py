@@ -104,3 +104,15 @@ def test_the_day_after_the_last_sale_begins_in_the_shops_zone(tmp_path: Path, se
     pinned = shop.init(tmp_path / "s", timezone="America/New_York", currency="USD", now="last-sale")
     sell(pinned, "1,anna,bread,2018-01-01T04:01:20Z,1,2.50\n")  # type: ignore[operator]
     assert clock.now(pinned) == datetime(2018, 1, 1, 5, tzinfo=UTC)
+
+
+def test_contacts_are_not_capped_unless_the_shop_says_so(
+    corner_shop: shop.Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (corner_shop.contact_cap, corner_shop.contact_days) == (None, 28)
+    monkeypatch.setenv("REGULARS_CONTACT_CAP", "4")
+    monkeypatch.setenv("REGULARS_CONTACT_DAYS", "14")
+    assert (shop.open(corner_shop.home).contact_cap, shop.open(corner_shop.home).contact_days) == (4, 14)
+    monkeypatch.setenv("REGULARS_CONTACT_CAP", "often")
+    with pytest.raises(ShopError, match="contact_cap must be a whole number of times, at least 1"):
+        shop.open(corner_shop.home)

@@ -138,3 +138,13 @@ def test_trees_stop_growing_where_a_judge_says_so() -> None:
     assert grown.contributions(design).shape == (800, 4)
     np.testing.assert_allclose(grown.contributions(design).sum(axis=1), grown.added(design))
     np.testing.assert_allclose(expit(grown.added(design)), grown.score(design))
+
+
+def test_every_other_grove_looks_at_the_products_alone() -> None:
+    """What is bought of the same sort is told to half of the groves: the others must do without."""
+    frame, taken, _ = shop()
+    model = offers.Offers.fit(frame.assign(category_any=frame["affinity_84d"]), taken)
+    assert offers._kin(model.columns) == [model.columns.index("category_any")]
+    place = model.columns.index("category_any")
+    seen = [grove.booster.feature_importance()[place] > 0 for grove in model.groves]
+    assert seen == [True, False] * (offers.GROVES // 2)

@@ -234,3 +234,21 @@ def test_too_few_buyers_in_the_known_window_are_too_little(past, sales):
     few = frame.groupby("as_of").head(20)
     with pytest.raises(base.TooLittle):
         Recommender.fit(few, [label[place] for place in few.index])
+
+
+def test_an_audience_is_far_better_than_chance_and_its_chances_come_true(sales, model, now):
+    """Who will buy any product of one kind: the tenth of the customers who are likeliest to, against everybody."""
+    mine = list(range(100, 100 + EACH))
+    bought = np.array([bool(np.isin(products, mine).any()) for products in window(sales, MOMENTS[-1])])
+    chances = model.chances(now, mine)
+    best = np.argsort(-chances, kind="stable")[: CUSTOMERS // 10]
+    assert bought[best].mean() > 2 * bought.mean()
+    assert chances.mean() == pytest.approx(bought.mean(), abs=0.1)
+    assert (chances <= 1).all()
+
+
+def test_a_product_that_is_new_to_a_customer_is_no_likelier_than_for_customers_in_general(model, now):
+    best_seller = model.typical(1)
+    chances = model.chances(now, best_seller[0])
+    strangers = np.array([best_seller[0][0] not in products for products in now.product_keys])
+    assert (chances[strangers] <= best_seller[1][0] + 1e-9).all()

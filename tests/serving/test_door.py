@@ -198,7 +198,8 @@ def test_every_route_asks_for_a_role_that_may(fresh: Any) -> None:
             # Whoever is erased cannot be asked about again.
             path = route.path.replace("{customer_id}", str(role) if route.path.endswith("/erase") else "c000")
             sent = fresh.key(role) if role else {}
-            body = {"json": (SENT | ASKED).get(route.path, {"customer_ids": ["c000"]})} if route.method == "POST" else {}
+            question = (SENT | ASKED).get(route.path, {"customer_ids": ["c000"]})
+            body = {"json": question} if route.method == "POST" else {}
             status = fresh.client.request(route.method, path, headers=sent, **body).status_code
             expected = 200 if route.open or role in route.roles else 403 if role else 401
             assert status == expected, (route.method, path, role)

@@ -68,6 +68,16 @@ def ruled(built: Path, counter_of: Any, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture
+def shut(built: Path, counter_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A counter of a shop whose settings leave nothing that may be listed."""
+    shutil.copytree(built, tmp_path / "home")
+    monkeypatch.setenv("REGULARS_RECOMMENDATIONS", '{ exclude_departments = ["food", "home"] }')
+    for counter in counter_of(tmp_path / "home"):
+        restock(counter.shop, tmp_path)
+        yield counter
+
+
+@pytest.fixture
 def settled(built: Path, counter_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A counter of a shop that wishes something itself."""
     shutil.copytree(built, tmp_path / "home")
@@ -385,3 +395,13 @@ def test_asking_with_rules_of_ones_own_leaves_what_is_kept_as_it_was(settled: An
     ask(settled, ["c000"], exclude_categories=["bread"], pin=["season"])
     shown = settled.read("/v1/customers/c000/scores").json()["scores"]["recommender"]["items"]
     assert [item["product_id"] for item in shown] == products(before)[:10]
+
+
+@pytest.mark.parametrize("name", ["any", "again", "new"])
+def test_a_shop_that_leaves_out_all_it_sells_answers_with_the_reason(shut: Any, night: Any, name: str) -> None:
+    night(shut.shop)
+    wish = {"explore": 0.5, "max_per_category": 1, "pin": ["season", "launch"], "boost": {"organic": 2}}
+    for wishes in ({}, wish, {"exclude_categories": ["milk"]}):
+        for result in ask(shut, ["c000", "stranger"], list=name, **wishes):
+            assert result["items"] == []
+            assert "exclude_departments" in result["short"]["rules"]
