@@ -18,7 +18,7 @@ from models.shelves import AGAIN, Flags, Floats, Ints, Picks, Rules, Truth
 PLAIN, RANKER = "decayed frequency", "ranker"
 #: So many products of a shelf, those bought most and latest, are ranked with care: on Complete Journey the figures
 #: of longer lists differ in the fourth digit.
-DEEP = 120
+DEEP = 100
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models import base
+
 if TYPE_CHECKING:
     from models.base import Model
 
@@ -109,10 +111,13 @@ def verify(folder: Path) -> Manifest:
 
 
 def open_model(folder: Path) -> tuple[Manifest, Any]:
-    """Verify a bundle, then load its model."""
+    """Verify a bundle, then load its model. Raises BadBundle for one that another version of the code has saved."""
     manifest = verify(folder)
     room, learner = LEARNERS[manifest.learner].split(":")
-    return manifest, getattr(import_module(room), learner).load(folder)
+    try:
+        return manifest, getattr(import_module(room), learner).load(folder)
+    except (KeyError, base.Unfit) as reason:
+        raise BadBundle(f"{manifest.learner} was saved by another version of regulars; run: regulars run") from reason
 
 
 def _read_manifest(folder: Path) -> Manifest:

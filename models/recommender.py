@@ -27,6 +27,10 @@ from models.tastes import Tastes
 LEANS = (0.02, 0.05, 0.1, 0.2)
 
 
+#: Counted up whenever the figures or what is kept of them change: trees would read the wrong columns.
+SHAPE = 2
+
+
 class Recommender:
     """Ranks products for customers: what they buy again, what is new to them, and both in one list."""
 
@@ -160,6 +164,7 @@ class Recommender:
             **{f"{_COMPANIONS}{name}": array for name, array in pairs.items()},
         )
         numbers = {
+            "shape": SHAPE,
             "half_life_days": self.again.plain.half_life,
             "again_tried": self.again.tried,
             "new_by": self.new.by,
@@ -172,6 +177,8 @@ class Recommender:
     def load(cls, folder: Path) -> Self:
         """Read what `save` wrote."""
         arrays, numbers = bestsellers.read_arrays(folder), base.read_json(folder / "recommender.json")
+        if numbers.get("shape") != SHAPE:
+            raise base.Unfit("this recommender was saved by another version of regulars; run: regulars run")
         pairs = {name.removeprefix(_COMPANIONS): part for name, part in arrays.items() if name.startswith(_COMPANIONS)}
         companions = Companions.of(pairs) if pairs else None
         ways = Again.load(folder, arrays, numbers), New.load(folder, arrays, numbers)
