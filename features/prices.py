@@ -1,7 +1,6 @@
-"""Prices: what a product went for before a moment, how well it sold, and what of its price was given away."""
+"""Prices: what a product went for before a moment, and how well it sold; a table beside the families."""
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import ibis
@@ -9,11 +8,8 @@ import ibis.expr.types as ir
 import pandas as pd
 import pyarrow.parquet as pq
 
-from features import engine, lines
+from features import engine
 from features.lines import MONEY
-
-#: A deal runs for a week or two; what was given away longer ago says nothing of today's.
-LATELY_DAYS = 14
 
 
 def paid(bought: ir.Table, instants: ir.Table) -> ir.Table:
@@ -58,41 +54,3 @@ def going(folder: Path, ledger: Path, *, as_of: datetime) -> pd.DataFrame:
     both = paid_.merge(asked, on="product_key", how="outer")
     both = both.assign(price=both["price"].fillna(both["asked"]), sold=both["sold"].fillna(0.0))
     return both[["product_key", "price", "sold"]].sort_values("product_key", ignore_index=True)
-
-
-def deals(ledger: Path, moments: Sequence[datetime], *, as_of: datetime) -> pd.DataFrame:
-    """A row for a product and a moment with a sale before it: product_key, as_of, price, cut, cut_lately.
-
-    Known at `as_of`, sold before each moment. `price` is the mean paid for a piece; `cut` the share of the full
-    price that was given away, `cut_lately` the same in the last LATELY_DAYS (NaN where none was sold).
-    """
-    con = engine.connect()
-    try:
-        sold = _paid_and_saved(lines.bought(lines.known(ledger, as_of, con)))
-        parts = [_deal(sold, engine.utc(moment)) for moment in moments]
-        frame = ibis.union(*parts).order_by("as_of", "product_key").execute() if parts else pd.DataFrame()
-    finally:
-        con.disconnect()
-    return frame
-
-
-def _paid_and_saved(bought: ir.Table) -> ir.Table:
-    """What was paid and saved, as whole numbers, which add up alike in any order."""
-    return bought.filter(bought.amount.notnull()).select(
-        "product_key",
-        "sold_at",
-        paid=engine.whole(bought.amount, MONEY),
-        saved=engine.whole(bought.discount.fill_null(0.0), MONEY),
-        pieces=engine.whole(bought.quantity, MONEY),
-    )
-
-
-def _deal(sold: ir.Table, moment: datetime) -> ir.Table:
-    seen = sold.filter(sold.sold_at < lines.instant(moment))
-    late = seen.sold_at >= lines.instant(moment - timedelta(days=LATELY_DAYS))
-    return seen.group_by("product_key").aggregate(
-        as_of=lines.instant(moment),
-        price=engine.ratio(seen.paid.sum(), seen.pieces.sum()),
-        cut=engine.ratio(seen.saved.sum(), seen.paid.sum() + seen.saved.sum()),
-        cut_lately=engine.ratio(seen.saved.sum(where=late), seen.paid.sum(where=late) + seen.saved.sum(where=late)),
-    )

@@ -9,9 +9,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from models import figures, ranker, shelves
+from models import curves, figures, ranker, shelves
 from models.bestsellers import DecayedFrequency
-from models.figures import Scene
+from models.figures import Scene, Sheet
 from models.ranker import Lesson, Ranker
 from models.shelves import AGAIN, Flags, Floats, Ints, Picks, Rules, Truth
 
@@ -19,6 +19,9 @@ PLAIN, RANKER = "decayed frequency", "ranker"
 #: So many products of a shelf, those bought most and latest, are ranked with care: on Complete Journey the figures
 #: of longer lists differ in the fourth digit.
 DEEP = 100
+#: How much a ranker leans on the plain rule: months differ, and trees know only the last few. On Complete Journey's
+#: earlier windows it costs nothing next to the months learned from, and gains where half a year lies between.
+LEAN = 0.3
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Again:
         if self.ranker is None:
             return self.plain.again(scene.stock, rules, n)
         entries = _near(scene, self.plain.half_life, max(DEEP, n), rules.allow_pairs(scene.stock))
-        worth = self.ranker.strength(figures.own(scene, entries))
+        worth = _worth(self.ranker, figures.own(scene, entries), scene, entries, self.plain.half_life)
         return _ranked(scene, entries, worth, n).through(self.ranker.curve)
 
     def save(self, folder: Path) -> dict[str, Any]:
@@ -55,19 +58,25 @@ class Again:
 
 def learn(scenes: Sequence[tuple[Scene, Truth]], plain: DecayedFrequency, *, seed: int, earlier: int) -> Again:
     """Grow a ranker where one that learned from the `earlier` scenes ranks the latest better than the plain rule."""
-    lessons = [_lesson(scene, bought, plain.half_life) for scene, bought in scenes]
     scene, bought = scenes[-1]
-    trial = ranker.learn(lessons[:earlier], seed=seed) if earlier else None
     tried = {PLAIN: shelves.ndcg(plain.again(scene.stock, Rules(), 10), bought)}
+    lessons = [_lesson(*each, plain.half_life) for each in scenes] if earlier else []
+    sense = lessons[-1].figures.sense if lessons else []
+    trial = ranker.learn(lessons[:earlier], seed=seed, sense=sense) if earlier else None
     if trial is None:
         return Again(plain, None, tried)
-    everything = np.ones(len(scene.stock.rows), bool)
-    entries = _near(scene, plain.half_life, DEEP, everything)
-    tried[RANKER] = shelves.ndcg(_ranked(scene, entries, trial.strength(lessons[-1].figures), 10), bought)
+    latest = lessons[-1]
+    entries = _near(scene, plain.half_life, DEEP, np.ones(len(scene.stock.rows), bool))
+    worth = _worth(trial, latest.figures, scene, entries, plain.half_life)
+    tried[RANKER] = shelves.ndcg(_ranked(scene, entries, worth, 10), bought)
     if tried[RANKER] <= tried[PLAIN]:
         return Again(plain, None, tried)
-    curve = trial.judged_by(lessons[-1]).curve
-    return Again(plain, ranker.learn(lessons, seed=seed, curve=curve), tried)
+    curve = curves.learn(worth, latest.came)
+    return Again(plain, ranker.learn(lessons, seed=seed, sense=sense, curve=curve), tried)
+
+
+def _worth(grown: Ranker, sheet: Sheet, scene: Scene, entries: Ints, half_life: int) -> Floats:
+    return grown.strength(sheet) + LEAN * np.log(scene.stock.weights(half_life)[entries] + 1e-3)
 
 
 def _lesson(scene: Scene, bought: Truth, half_life: int) -> Lesson:

@@ -6,26 +6,22 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from models import shelves
 from models.shelves import Floats, Ints, Shelves
 
-#: What a product goes for: the price of a piece, the share given away of late, and how much more that is than usual.
-DEALS = ("price", "cut_lately", "cut_more")
-NAMES = ("popular", "popular_week", "lately", "repeated", "often", "fresh", "trend", "trend_week", "gap_days", *DEALS)
+NAMES = ("popular", "popular_week", "lately", "repeated", "often", "fresh", "trend", "trend_week", "gap_days")
 
 
 @dataclass(frozen=True)
 class Demand:
     """One row a product, products rising, a column for each of NAMES; `usual` is for any other product.
 
-    Logarithms, but for gap_days and DEALS: the share of customers who bought it within the window (`popular`) and
+    Logarithms, but for gap_days: the share of customers who bought it within the window (`popular`) and
     within a week of it, the share of its owners who did (`lately`), who came back for it (`repeated`), purchase days
     an owner (`often`), of its late buyers those who had never bought it before (`fresh`), decayed purchases of late
-    against long ones (`trend`), the last week against the window; the days between an owner's purchases; and DEALS,
-    NaN where nothing is known of prices.
+    against long ones (`trend`), the last week against the window; and the days between an owner's purchases.
     """
 
     products: Ints
@@ -49,18 +45,8 @@ class Demand:
         return cls(arrays["demand_products"], arrays["demand_values"], arrays["demand_usual"])
 
 
-def measure(
-    stock: Shelves,
-    half_lives: tuple[int, int],
-    *,
-    window_days: int,
-    deals: pd.DataFrame | None = None,
-    doubt: float = 5.0,
-) -> Demand:
-    """Measure every product on the shelves; shares of few owners are drawn to the usual one, as by `doubt` more.
-
-    `deals` has product_key, price, cut and cut_lately, once a product.
-    """
+def measure(stock: Shelves, half_lives: tuple[int, int], *, window_days: int, doubt: float = 5.0) -> Demand:
+    """Measure every product on the shelves; shares of few owners are drawn to the usual one, as by `doubt` more."""
     products, place = np.unique(stock.products, return_inverse=True)
     last, times, everybody = stock.columns["last_days"], stock.columns["times"], len(stock)
 
@@ -83,7 +69,6 @@ def measure(
         np.log((short + 0.5) / (long + 0.5)),
         np.log((week + 0.5) / (window + 1.0)),
         gap,
-        *_deals(products, deals),
     ]
     nothing = -np.log(everybody + 1.0)
     usual = [
@@ -96,17 +81,8 @@ def measure(
         0.0,
         np.log(0.5),
         usual_gap,
-        *[np.nan] * len(DEALS),
     ]
     return Demand(products, np.column_stack(columns), np.array(usual))
-
-
-def _deals(products: Ints, deals: pd.DataFrame | None) -> list[Floats]:
-    if deals is None:
-        return [np.full(len(products), np.nan) for _ in DEALS]
-    told = deals.set_index("product_key").reindex(products)
-    price, cut, lately = (told[name].to_numpy(np.float64) for name in ("price", "cut", "cut_lately"))
-    return [price, lately, lately - cut]
 
 
 def _drawn(part: Floats, of: Floats, doubt: float) -> tuple[Floats, float]:

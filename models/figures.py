@@ -16,7 +16,32 @@ from models.shelves import Floats, Ints, Picks, Shelves
 from models.tastes import Tastes
 
 Table = dict[str, Floats]
-Design = NDArray[np.float32]
+
+#: Of a customer's own product: more of these never makes another purchase less likely, more of those never likelier.
+#: What everybody knows beforehand holds also in the weeks before Christmas, of which last month's trees know nothing.
+RISING = ("weight_", "times", "times_a_day", "product_popular", "product_lately", "product_repeated")
+FALLING = ("last_days",)
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Figures of pairs, a row each: `values` is (pairs, names)."""
+
+    names: tuple[str, ...]
+    values: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, table: Table) -> Self:
+        """Columns side by side."""
+        values = np.empty((len(next(iter(table.values()))), len(table)), np.float32)
+        for place, column in enumerate(table.values()):
+            values[:, place] = column
+        return cls(tuple(table), values)
+
+    @property
+    def sense(self) -> list[int]:
+        """Per column 1 where more is never worse for a customer's own product, -1 where it is never better."""
+        return [1 if _is(name, RISING) else -1 if _is(name, FALLING) else 0 for name in self.names]
 
 
 @dataclass(frozen=True)
@@ -90,7 +115,7 @@ def columns(half_lives: tuple[int, ...]) -> list[str]:
     return ["times", "last_days", "first_days", *map(shelves.weights_name, half_lives)]
 
 
-def own(scene: Scene, entries: Ints) -> Design:
+def own(scene: Scene, entries: Ints) -> Sheet:
     """Figures of some entries of the shelves: (entries, OWN)."""
     stock = scene.stock
     rows, products = stock.rows[entries], stock.products[entries]
@@ -123,10 +148,10 @@ def own(scene: Scene, entries: Ints) -> Design:
             f"{sort}_last_days": mine["last_days"],
             f"{sort}_products": mine["products"],
         }
-    return _design(table)
+    return Sheet.of(table)
 
 
-def fresh(scene: Scene, found: Picks) -> Design:
+def fresh(scene: Scene, found: Picks) -> Sheet:
     """Figures of products that customers never bought, with the strengths at which they were found: (picks, FRESH)."""
     rows, products = found.rows, found.products
     best = np.full(len(scene.stock), -np.inf)
@@ -148,7 +173,7 @@ def fresh(scene: Scene, found: Picks) -> Design:
             f"{sort}_last_days": mine["last_days"],
             f"{sort}_products": mine["products"],
         }
-    return _design(table)
+    return Sheet.of(table)
 
 
 def _customers(stock: Shelves, half_lives: tuple[int, int]) -> Table:
@@ -173,8 +198,5 @@ def _customers(stock: Shelves, half_lives: tuple[int, int]) -> Table:
     }
 
 
-def _design(table: Table) -> Design:
-    wide = np.empty((len(next(iter(table.values()))), len(table)), np.float32)
-    for place, values in enumerate(table.values()):
-        wide[:, place] = values
-    return wide
+def _is(name: str, known: tuple[str, ...]) -> bool:
+    return name in known or any(each.endswith("_") and name.startswith(each) for each in known)

@@ -81,10 +81,11 @@ def learn(
     trial = ranker.learn(lessons[:earlier], seed=seed) if earlier else None
     if trial is None:
         return simple
-    tried[RANKER] = shelves.ndcg(_ranked(found, trial.strength(lessons[-1].figures), 10), bought)
+    worth = trial.strength(lessons[-1].figures)
+    tried[RANKER] = shelves.ndcg(_ranked(found, worth, 10), bought)
     if tried[RANKER] <= tried[simple.by]:
         return simple
-    grown = ranker.learn(lessons, seed=seed, curve=trial.judged_by(lessons[-1]).curve)
+    grown = ranker.learn(lessons, seed=seed, curve=curves.learn(worth, lessons[-1].came))
     return replace(simple, by=RANKER, ranker=grown)
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from models import curves, trees
-from models.figures import Design
+from models.figures import Sheet
 from models.shelves import Flags, Floats
 
 #: Chosen on Complete Journey's windows that end before 2017-12-04; up to 400 slower trees, of 31 leaves, three groves
@@ -35,24 +35,20 @@ FEWEST = 200
 class Lesson:
     """Figures of some pairs at one moment, and which of them came true in the window after it."""
 
-    figures: Design
+    figures: Sheet
     came: Flags
 
 
 @dataclass(frozen=True)
 class Ranker:
-    """Trees, and the curve from what they add up to, to the chance of a purchase."""
+    """Trees, and the curve from the strength of what they say to the chance of a purchase."""
 
     trees: trees.Trees
     curve: curves.Curve
 
-    def strength(self, figures: Design) -> Floats:
+    def strength(self, figures: Sheet) -> Floats:
         """What the trees add up to, a pair each: the higher, the likelier."""
-        return self.trees.added(figures)
-
-    def judged_by(self, lesson: Lesson) -> Self:
-        """The same trees, with the chances that a lesson they never saw bears out."""
-        return replace(self, curve=curves.learn(self.strength(lesson.figures), lesson.came))
+        return self.trees.added(figures.values)
 
     def save(self, folder: Path, name: str) -> dict[str, Any]:
         """Write the trees; the curve is given back as arrays, for whoever keeps arrays."""
@@ -68,17 +64,24 @@ class Ranker:
         return cls(trees.Trees.load(folder, f"{name}.txt"), curve)
 
 
-def learn(lessons: Sequence[Lesson], *, seed: int, curve: curves.Curve | None = None, **growth: Any) -> Ranker | None:
-    """Grow trees from lessons; None where too little came true. Without a curve the chances are the trees' own."""
+def learn(
+    lessons: Sequence[Lesson], *, seed: int, sense: Sequence[int] = (), curve: curves.Curve | None = None
+) -> Ranker | None:
+    """Grow trees from lessons; None where too little came true. Without a curve the chances are the trees' own.
+
+    `sense` says per figure whether more of it may only raise (1) or only lower (-1) the answer.
+    """
     came = np.concatenate([lesson.came for lesson in lessons])
     if min(came.sum(), (~came).sum()) < FEWEST:
         return None
     rows, weight = _sample(came, seed)
-    figures = np.concatenate([lesson.figures for lesson in lessons])[rows]
-    smallest = int(np.clip(len(rows) // 1_000, 20, 200))
-    how = trees.settings(GROWTH | {"min_data_in_leaf": smallest} | growth, objective="binary", seed=seed)
-    grown = trees.grow(trees.Rows(figures, came[rows].astype(np.float64), weight=weight), how, TREES)
-    return Ranker(grown, curve or _plain())
+    values = np.concatenate([lesson.figures.values for lesson in lessons])[rows]
+    growth = GROWTH | {"min_data_in_leaf": int(np.clip(len(rows) // 1_000, 20, 200))}
+    how = trees.settings(
+        growth | ({"monotone_constraints": list(sense)} if sense else {}), objective="binary", seed=seed
+    )
+    lesson = trees.Rows(values, came[rows].astype(np.float64), weight=weight, names=lessons[0].figures.names)
+    return Ranker(trees.grow(lesson, how, TREES), curve or _plain())
 
 
 def _sample(came: Flags, seed: int) -> tuple[Any, Floats]:

@@ -28,7 +28,7 @@ LEANS = (0.02, 0.05, 0.1, 0.2)
 
 
 #: Counted up whenever the figures or what is kept of them change: trees would read the wrong columns.
-SHAPE = 2
+SHAPE = 3
 
 
 class Recommender:
@@ -56,14 +56,12 @@ class Recommender:
         products: pd.DataFrame | None = None,
         prices: pd.DataFrame | None = None,
         together: pd.DataFrame | None = None,
-        deals: pd.DataFrame | None = None,
     ) -> Self:
         """Learn from shelves at several moments, and from what was bought in the window after each.
 
         What serves is settled at the latest moment of known outcome, with products as they stood then; the products
         that serve are those of the frame's latest moment. `products` is the catalogue: product_key and the columns of
         `kinds.SORTS`; with it, `prices` and `together` the model also knows what goes with what (see Companions).
-        `deals` is what products went for at each of the frame's moments: product_key, as_of, price, cut, cut_lately.
         Raises TooLittle where fewer than `enough` customers bought something in that window.
         """
         past = bestsellers.past(frame, label, moments=3)
@@ -73,8 +71,7 @@ class Recommender:
         kinds = Kinds.read(products)
 
         def known(moment: Any) -> Known:
-            then = None if deals is None else bestsellers.at(deals, moment)
-            return _known(bestsellers.at(frame, moment), kinds, then, window_days, learn)
+            return _known(bestsellers.at(frame, moment), kinds, window_days, learn)
 
         lately = past[-1].moment
         scenes = [(known(then.moment).scene(_stock(then.frame)), then.bought) for then in past]
@@ -194,11 +191,9 @@ def _companions(known: Tastes, products: Any, prices: Any, together: Any) -> Com
     return Companions.learn(together, products, prices, (known.products, known.factors))
 
 
-def _known(
-    frame: pd.DataFrame, kinds: Kinds, deals: pd.DataFrame | None, window_days: int, learn: dict[str, Any]
-) -> Known:
+def _known(frame: pd.DataFrame, kinds: Kinds, window_days: int, learn: dict[str, Any]) -> Known:
     stock, halves = _stock(frame), shelves.half_lives(frame)
-    measured = demand.measure(stock, (halves[0], halves[-1]), window_days=window_days, deals=deals)
+    measured = demand.measure(stock, (halves[0], halves[-1]), window_days=window_days)
     known = tastes.factorise(frame, window_days=window_days, **learn)
     return Known(halves, measured, kinds, newcomers.welcome(known, stock, kinds, window_days=window_days))
 

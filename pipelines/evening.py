@@ -214,7 +214,6 @@ def _prepare(shop: Shop, as_of: datetime, folder: Path, *, replay: bool, only: P
         world = replace(
             world, baskets=_baskets(ledger, calendar, shelves, lists),
             prices=prices.going(folder, ledger, as_of=as_of),
-            deals=prices.deals(ledger, [*shelves, as_of], as_of=as_of),
             together=together.pairs(ledger, as_of=as_of, timezone=zone),
         )  # fmt: skip
         together.keep(world.together, folder)

@@ -175,7 +175,7 @@ PLANS: tuple[Plan, ...] = (
         baselines=("bestsellers.Popularity", "bestsellers.DecayedFrequency"),
         decisive="ndcg_10", window=_month, label=_baskets, take=_buyers, judge=_judge_lists,
         settings=lambda world: {"window_days": _month(world)},
-        told=lambda world: {name: getattr(world, name) for name in ("products", "prices", "together", "deals")},
+        told=lambda world: {name: getattr(world, name) for name in ("products", "prices", "together")},
         floor={"distinct_lists": 0.8, "products_shown": 0.2},
     ),
     Plan(

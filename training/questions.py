@@ -25,7 +25,6 @@ def _none_of(**kinds: str) -> Callable[[], Frame]:
 
 _AT = "datetime64[us, UTC]"
 _WORDS = ("category", "subcategory", "department", "brand")
-_DEALS = dict.fromkeys(("price", "cut", "cut_lately"), "float64")
 _PAIRS = dict.fromkeys(("product_key", "other_key", "together", "visits", "followed"), "int64")
 _PAIRS |= dict.fromkeys(("lift", "strength"), "float64")
 
@@ -35,8 +34,7 @@ class World:
     """What labels are cut from: the shop's days, what was bought and when, and which offers were redeemed.
 
     `products` is what the catalogue says of each product, whenever it said so; None for what it does not say.
-    `prices` is what each goes for, `deals` what it went for at each moment of `baskets` and now, and `together` what is
-    bought beside and after what (see features.together).
+    `prices` is what each goes for, and `together` what is bought beside and after what (see features.together).
     """
 
     calendar: labels.Calendar
@@ -52,7 +50,6 @@ class World:
     products: Frame = field(default_factory=_none_of(product_key="int64", **dict.fromkeys(_WORDS, "object")))
     prices: Frame = field(default_factory=_none_of(product_key="int64", price="float64", sold="float64"))
     together: Frame = field(default_factory=_none_of(**_PAIRS))
-    deals: Frame = field(default_factory=_none_of(product_key="int64", as_of=_AT, **_DEALS))
 
 
 @dataclass(frozen=True, slots=True)

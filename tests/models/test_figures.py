@@ -90,11 +90,11 @@ def test_the_standing_of_a_product_is_its_share_of_what_sold_of_its_sort(known):
 
 def test_figures_of_owned_and_of_new_products_are_rows_of_numbers_in_the_order_asked(stock, known):
     scene = known.scene(stock)
-    own = figures.own(scene, np.array([0, 2]))
-    both = figures.own(scene, np.array([2, 0]))
+    own = figures.own(scene, np.array([0, 2])).values
+    both = figures.own(scene, np.array([2, 0])).values
     np.testing.assert_array_equal(own, both[::-1])
     found = shelves.Picks(np.array([1]), np.array([MILK]), np.array([0.4]), np.zeros(1, np.int8), np.zeros(1, np.int64))
-    fresh = figures.fresh(scene, found)
+    fresh = figures.fresh(scene, found).values
     assert fresh.shape[0] == 1
     assert np.float32(0.4) in fresh
 
@@ -105,12 +105,12 @@ def test_what_others_do_not_know_of_a_customer_does_not_change_their_figures(sto
         figures.columns(HALF_LIVES),
     )
     np.testing.assert_array_equal(
-        figures.own(known.scene(alone), np.array([0])), figures.own(known.scene(stock), np.array([2]))
+        figures.own(known.scene(alone), np.array([0])).values, figures.own(known.scene(stock), np.array([2])).values
     )
 
 
 def test_what_is_kept_as_arrays_is_the_same_again(known, stock):
     again = Known.of(known.arrays())
     np.testing.assert_array_equal(
-        figures.own(again.scene(stock), np.arange(3)), figures.own(known.scene(stock), np.arange(3))
+        figures.own(again.scene(stock), np.arange(3)).values, figures.own(known.scene(stock), np.arange(3)).values
     )
