@@ -10,41 +10,27 @@ from features import engagement, goods, sorts
 from features.sorts import Sorts
 
 #: Names of the shelf's lists, and what is made of them for an offer.
-SUMS = {"weights_28d": "affinity_28d", "weights_84d": "affinity_84d", "weights_120d": "affinity_120d", "times": "times"}
+SUMS = {"weights_84d": "affinity_84d", "weights_120d": "affinity_120d", "times": "times"}
 #: What is known of the customer whatever the offer, and what holds for one who was never sent any. How lately or how
 #: often they were sent something is left out: a model learns from the moment at which an offer reaches somebody, and is
 #: asked later, when that very offer counts already.
 RESPONSE = {
     "response_rate": engagement.USUAL_RESPONSE,
     "redeemed_rate": engagement.USUAL_REDEEMED,
-    "campaigns_redeemed": 0.0,
-    "redeemed_total": 0.0,
-    "redeemed_90d": 0.0,
-    "redeemed_recency_days": np.nan,
-    "redeemed_per_campaign": np.nan,
 }
-#: How much of what they buy of an offer's sorts is of its very products.
-OWN = {"category_own": "category_any", "subcategory_own": "subcategory_any"}
 COLUMNS = (
     *SUMS.values(),
     "last_days",
-    "products_bought",
     "products_share",
     "affinity_share",
-    "affinity_rank",
     "affinity_lead",
     "rivals",
-    "breadth",
     "popularity",
     "price",
-    "price_ratio",
     "discount",
-    "shelf_size",
     "shelf_weight",
     "shelf_weight_28d",
-    "visit_days",
     *sorts.COLUMNS,
-    *OWN,
     *RESPONSE,
 )
 KEYS = ["customer_key", "as_of", "offer_key"]
@@ -115,7 +101,7 @@ class _Shelves:
         lists = figures["product_keys"].to_numpy()[rows]
         filled = np.array([isinstance(each, np.ndarray | list) for each in lists], dtype=bool)
         lengths = [len(each) for each in lists[filled]]
-        numbers = {name: _flat(figures[name].to_numpy()[rows][filled]) for name in (*SUMS, "last_days")}
+        numbers = {name: _flat(figures[name].to_numpy()[rows][filled]) for name in (*SUMS, "weights_28d", "last_days")}
         owners = np.repeat(np.flatnonzero(filled) + unknown, lengths)
         return cls(len(people), owners, _flat(lists[filled], "int64"), numbers)
 
@@ -127,15 +113,15 @@ def _suited(
     people, person = np.unique(rows, return_inverse=True)
     shelves = _Shelves.of(figures, people)
     own = _bought(shelves, wares, person, offers)
-    mine = _habits(shelves, wares, len(people))
+    mine = _habits(shelves, len(people))
     made = own | {name: values[person] for name, values in mine.items()}
-    price = np.where(np.isnan(own["price"]), wares.price[offers], own["price"])
-    made |= {"price": price, "price_ratio": over(price, made.pop("usual_price"))}
-    made |= _kin(shelves, wares, person, offers, catalogue, own["affinity_84d"])
+    if catalogue is not None:
+        held = sorts.Held(shelves.people, shelves.owners, shelves.products, shelves.numbers["weights_84d"])
+        made |= sorts.liking(catalogue, held, wares, person, offers)
     return made | {
-        "products_share": over(own["products_bought"], wares.breadth[offers]),
+        "price": np.where(np.isnan(own["price"]), wares.price[offers], own["price"]),
+        "products_share": over(made.pop("bought"), wares.breadth[offers]),
         "affinity_share": over(own["affinity_84d"], made["shelf_weight"]),
-        "breadth": wares.breadth[offers],
         "popularity": wares.popularity[offers],
     }
 
@@ -149,7 +135,7 @@ def _bought(shelves: _Shelves, wares: goods.Goods, person: np.ndarray, offers: n
     hit, entries = _hits(shelves, wares, cells)
     made = {to: np.bincount(hit, shelves.numbers[name][entries], minlength=count) for name, to in SUMS.items()}
     made["last_days"] = _least(hit, shelves.numbers["last_days"][entries], count)
-    made["products_bought"] = np.bincount(hit, minlength=count).astype("float64")
+    made["bought"] = np.bincount(hit, minlength=count).astype("float64")
     paid, weights = _paid(wares, shelves.products)[entries], shelves.numbers["weights_84d"][entries]
     made["price"] = _priced(hit, paid, weights, count)
     return {name: values[first] for name, values in made.items()}
@@ -167,29 +153,10 @@ def _hits(shelves: _Shelves, wares: goods.Goods, cells: np.ndarray) -> tuple[np.
     return hit[hit >= 0], entries[hit >= 0]
 
 
-def _habits(shelves: _Shelves, wares: goods.Goods, people: int) -> dict[str, np.ndarray]:
-    """What each customer buys whatever the offer: how much, how lately and at which prices."""
-    weights = shelves.numbers["weights_84d"]
-    return {
-        "usual_price": _priced(shelves.owners, _paid(wares, shelves.products), weights, people),
-        "shelf_size": np.bincount(shelves.owners, minlength=people).astype("float64"),
-        "shelf_weight": np.bincount(shelves.owners, weights, minlength=people),
-        "shelf_weight_28d": np.bincount(shelves.owners, shelves.numbers["weights_28d"], minlength=people),
-        "visit_days": _least(shelves.owners, shelves.numbers["last_days"], people),
-    }
-
-
-def _kin(
-    shelves: _Shelves, wares: goods.Goods, person: np.ndarray, offers: np.ndarray, catalogue: Sorts | None,
-    own: np.ndarray,
-) -> dict[str, np.ndarray]:  # fmt: skip
-    """What they buy of the sorts that the offer is for, and how much of that is of its own products."""
-    if catalogue is None:
-        return {}
-    weights, last_days = (shelves.numbers[name] for name in ("weights_84d", "last_days"))
-    held = sorts.Held(shelves.people, shelves.owners, shelves.products, weights, last_days)
-    made = sorts.liking(catalogue, held, wares, person, offers)
-    return made | {name: over(own, made[whole]) for name, whole in OWN.items()}
+def _habits(shelves: _Shelves, people: int) -> dict[str, np.ndarray]:
+    """How much each customer buys whatever the offer."""
+    weights = {"shelf_weight": "weights_84d", "shelf_weight_28d": "weights_28d"}
+    return {to: np.bincount(shelves.owners, shelves.numbers[name], minlength=people) for to, name in weights.items()}
 
 
 def _terms(wanted: pd.DataFrame, offers: pd.DataFrame, price: np.ndarray) -> dict[str, np.ndarray]:
@@ -209,7 +176,6 @@ def _rivals(frame: pd.DataFrame, campaigns: pd.Series) -> dict[str, np.ndarray]:
     """How an offer stands among the others of its campaign: at the door several campaigns are asked about at once."""
     together = frame.groupby([frame["customer_key"], frame["as_of"], campaigns], sort=False)["affinity_84d"]
     return {
-        "affinity_rank": together.rank(method="min", ascending=False).to_numpy("float64"),
         "affinity_lead": over(frame["affinity_84d"].to_numpy(), together.transform("max").to_numpy()),
         "rivals": together.transform("size").to_numpy("float64"),
     }

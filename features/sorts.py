@@ -11,9 +11,7 @@ from features import goods
 
 #: From the coarsest to the finest; a subcategory is one only within its category, a line is one of a brand.
 SORTS = ("category", "subcategory", "line")
-#: How the sorts of an offer's products are weighed: each as one, by its share of products, and by its share of sales.
-WEIGHED = ("any", "mix", "sold")
-COLUMNS = (*(f"{sort}_{how}" for sort in SORTS for how in WEIGHED), "subcategory_last_days")
+COLUMNS = tuple(f"{sort}_sold" for sort in SORTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,44 +32,40 @@ class Sorts:
         codes = np.column_stack([category, subcategory, line]).astype("int32")
         return cls(told["product_key"].to_numpy("int64"), codes)
 
-    def of(self, products: np.ndarray, sort: str) -> np.ndarray:
-        """The code of each product, -1 for unknown."""
-        if not len(self.products):
-            return np.full(len(products), -1)
+    def of(self, products: np.ndarray) -> dict[str, np.ndarray]:
+        """The code of each product in each of SORTS, -1 for unknown."""
         places = goods.find(self.products, products)
-        return np.where(places < 0, -1, self.codes[places, SORTS.index(sort)])
+        known = places >= 0
+        codes = np.full((len(SORTS), len(products)), -1, dtype="int32")
+        codes[:, known] = self.codes[places[known]].T
+        return dict(zip(SORTS, codes, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Products on the shelves of so many people: whose each is, how much it weighs and when it was last bought."""
+    """Products on the shelves of so many people: whose each is, and how much it weighs."""
 
     people: int
     owners: np.ndarray
     products: np.ndarray
     weights: np.ndarray
-    last_days: np.ndarray
 
 
 def liking(
     sorts: Sorts, held: Held, wares: goods.Goods, person: np.ndarray, offer: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """COLUMNS for pairs of a person and an offer's place: weights of 84 days, summed over products of the sort.
+    """COLUMNS for pairs of a person and an offer's place.
 
-    `*_any` is what they buy of all sorts that the offer is for, `*_mix` and `*_sold` the mean over its products and
-    over its sales; `subcategory_last_days` the days since they bought of the subcategory most of it is for.
+    What they buy of the sorts that the offer is for, by the share that each has in its sales: weights of 84 days,
+    summed over products of the sort.
     """
-    made = {}
+    made, held_codes, wares_codes = {}, sorts.of(held.products), sorts.of(wares.covered)
     for sort in SORTS:
-        mine, theirs = sorts.of(held.products, sort), sorts.of(wares.covered, sort)
+        mine, theirs = held_codes[sort], wares_codes[sort]
         width = int(max(mine.max(initial=-1), theirs.max(initial=-1))) + 1
         liked = _table(held.owners, mine, held.weights, (held.people, width))
-        counted = _table(wares.owners, theirs, np.ones(len(theirs)), (len(wares.offers), width))
-        bought = _table(wares.owners, theirs, wares.sold, counted.shape)
-        for how, meant in zip(WEIGHED, (counted.sign(), _shares(counted), _shares(bought)), strict=True):
-            made[f"{sort}_{how}"] = (liked @ meant.T).toarray()[person, offer]
-        if sort == "subcategory":
-            made[f"{sort}_last_days"] = _last_days(held, mine, counted, person, offer)
+        shares = _shares(_table(wares.owners, theirs, wares.sold, (len(wares.offers), width)))
+        made[f"{sort}_sold"] = (liked @ shares.T).toarray()[person, offer]
     return made
 
 
@@ -90,17 +84,3 @@ def _shares(table: sparse.csr_matrix) -> sparse.csr_matrix:
     """Each row as shares of its sum."""
     total = np.asarray(table.sum(axis=1)).ravel()
     return sparse.diags(np.divide(1.0, total, out=np.zeros(len(total)), where=total > 0)) @ table
-
-
-def _last_days(
-    held: Held, mine: np.ndarray, counted: sparse.csr_matrix, person: np.ndarray, offer: np.ndarray
-) -> np.ndarray:
-    """Days since each person bought of the code that most of the offer's products have; NaN for never or no code."""
-    most = np.asarray(counted.argmax(axis=1)).ravel() if counted.shape[1] else np.zeros(counted.shape[0], "int64")
-    asked, place = np.unique(most, return_inverse=True)
-    found = goods.find(asked, mine)
-    here = (found >= 0) & (mine >= 0)
-    least = np.full((held.people, len(asked)), np.inf)
-    np.minimum.at(least, (held.owners[here], found[here]), held.last_days[here])
-    days = least[person, place[offer]]
-    return np.where((np.diff(counted.indptr)[offer] > 0) & np.isfinite(days), days, np.nan)

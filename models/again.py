@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from models import curves, figures, ranker, shelves
-from models.bestsellers import DecayedFrequency
+from models.bestsellers import Bestsellers, DecayedFrequency
 from models.figures import Scene, Sheet
 from models.ranker import Lesson, Ranker
 from models.shelves import AGAIN, Flags, Floats, Ints, Picks, Rules, Truth
@@ -56,10 +56,16 @@ class Again:
         return cls(plain, Ranker.load(folder, "again_trees", arrays), numbers["again_tried"])
 
 
-def learn(scenes: Sequence[tuple[Scene, Truth]], plain: DecayedFrequency, *, seed: int, earlier: int) -> Again:
-    """Grow a ranker where one that learned from the `earlier` scenes ranks the latest better than the plain rule."""
+def learn(
+    scenes: Sequence[tuple[Scene, Truth]], plain: DecayedFrequency, popular: Bestsellers, *, seed: int, earlier: int
+) -> Again:
+    """Grow a ranker where one that learned from the `earlier` scenes ranks the latest better than the plain rule.
+
+    `popular` is what sold best before the latest scene; the plain rule breaks ties by it.
+    """
     scene, bought = scenes[-1]
-    tried = {PLAIN: shelves.ndcg(plain.again(scene.stock, Rules(), 10), bought)}
+    then = DecayedFrequency(popular, plain.half_life, plain.curve)
+    tried = {PLAIN: shelves.ndcg(then.again(scene.stock, Rules(), 10), bought)}
     lessons = [_lesson(*each, plain.half_life) for each in scenes] if earlier else []
     sense = lessons[-1].figures.sense if lessons else []
     trial = ranker.learn(lessons[:earlier], seed=seed, sense=sense) if earlier else None

@@ -177,7 +177,9 @@ class DecayedFrequency:
             return cls(bestsellers, days, poisson(days, window_days))
         bought = known[0].bought
         stock = shelves.read(known[0].frame, map(shelves.weights_name, shelves.half_lives(frame)))
-        days = half_life or best_half_life(stock, bought, bestsellers)
+        # Ties are broken by what sold best then, not by what sold best in the window that is foretold.
+        then = sellers(at(frame, known[0].moment), window_days=window_days)
+        days = half_life or best_half_life(stock, bought, then)
         return cls(bestsellers, days, repeat_curve(stock, bought, days, window_days))
 
     def score(

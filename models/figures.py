@@ -83,7 +83,7 @@ class Known:
     def _sales(self) -> dict[str, Floats]:
         """How much of each sort lately sold; that of unknown sort first."""
         popular = np.exp(self.demand.of(self.demand.products)["popular"])
-        size = int(self.kinds.codes.max(initial=-1)) + 2
+        size = self.kinds.sorts + 1
         codes = {sort: self.kinds.of(self.demand.products, sort) + 1 for sort in kinds.SORTS}
         return {sort: np.asarray(np.bincount(code, popular, size), np.float64) for sort, code in codes.items()}
 
@@ -107,7 +107,8 @@ class Scene:
 
     def held(self, sort: str) -> Held:
         """What each shelf holds of each sort."""
-        return kinds.held(self.stock, self.known.kinds.of(self.stock.products, sort), self.known.ends)
+        told = self.known.kinds
+        return kinds.held(self.stock, told.of(self.stock.products, sort), self.known.ends, told.sorts)
 
 
 def columns(half_lives: tuple[int, ...]) -> list[str]:

@@ -39,6 +39,11 @@ class Kinds:
         codes[known] = self.codes[places[known], SORTS.index(sort)]
         return codes
 
+    @property
+    def sorts(self) -> int:
+        """How many codes there may be of any sort, also of what nobody has bought yet."""
+        return int(self.codes.max(initial=-1)) + 1
+
     def arrays(self) -> dict[str, Any]:
         """All there is to keep."""
         return {"kinds_products": self.products, "kinds_codes": self.codes}
@@ -76,12 +81,13 @@ class Held:
         return given
 
 
-def held(stock: Shelves, codes: Ints, half_lives: tuple[int, int]) -> Held:
+def held(stock: Shelves, codes: Ints, half_lives: tuple[int, int], sorts: int) -> Held:
     """Per customer and sort: decayed purchases, lately and for long, days since the last, and how many products.
 
-    `codes` is the sort of every entry; `half_lives` (days) are those of `lately` and `long`.
+    `codes` is the sort of every entry, of so many `sorts` that there are; `half_lives` (days) are those of `lately`
+    and `long`.
     """
-    width = int(codes.max(initial=-1)) + 2
+    width = sorts + 1
     keys, place = np.unique(stock.rows * width + codes + 1, return_inverse=True)
     last = np.full(len(keys), np.inf)
     np.minimum.at(last, place, stock.columns["last_days"])

@@ -65,9 +65,8 @@ def learn(
     `popular` is what sold best before the latest scene.
     """
     scene, bought = scenes[-1][0], _firsts(*scenes[-1])
-    lists = {lean: _found(scene, lean, Rules(), DEEP) for lean in leans}
-    lean = max(leans, key=lambda lean: shelves.ndcg(lists[lean], bought))
-    found = lists[lean]
+    lean = _best_lean(*scenes[max(earlier, 1) - 1], leans)
+    found = _found(scene, lean, Rules(), DEEP)
     if not len(found.rows):
         raise TooLittle("there is nothing that a customer has not bought yet, so nothing new to recommend")
     everybody = np.full(len(scene.stock), 10)
@@ -87,6 +86,12 @@ def learn(
         return simple
     grown = ranker.learn(lessons, seed=seed, curve=curves.learn(worth, lessons[-1].came))
     return replace(simple, by=RANKER, ranker=grown)
+
+
+def _best_lean(scene: Scene, bought: Truth, leans: Sequence[float]) -> float:
+    """The lean with the best lists of ten, at a scene before the one that is judged where there is one."""
+    firsts = _firsts(scene, bought)
+    return max(leans, key=lambda lean: shelves.ndcg(_found(scene, lean, Rules(), 10), firsts))
 
 
 def _lesson(scene: Scene, bought: Truth, lean: float) -> Lesson:

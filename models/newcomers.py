@@ -17,10 +17,10 @@ MOST = 1_000
 def welcome(known: Tastes, stock: Shelves, kinds: Kinds, *, window_days: int) -> Tastes:
     """The tastes with the newcomers among them, each with the mean factors of its subcategory, else of its category.
 
-    New is what first sold within the window, to two customers at least, and what never sold but came into the
-    catalogue after all that did: product keys rise. Their heat is that of the coldest product, for nobody knows better.
+    New is what first sold within the window, to two customers at least; of what never sold nobody can say at a past
+    moment whether it was there yet. Their heat is that of the coldest product, for nobody knows better.
     """
-    young = _young(known, stock, kinds, window_days)
+    young = _young(known, stock, window_days)
     factors, found = _usual(known, kinds, young)
     young, factors = young[found][-MOST:], factors[found][-MOST:]
     if not len(young):
@@ -36,13 +36,11 @@ def welcome(known: Tastes, stock: Shelves, kinds: Kinds, *, window_days: int) ->
     )
 
 
-def _young(known: Tastes, stock: Shelves, kinds: Kinds, window_days: int) -> Ints:
+def _young(known: Tastes, stock: Shelves, window_days: int) -> Ints:
     sold, place = np.unique(stock.products, return_inverse=True)
     opened = np.zeros(len(sold))
     np.maximum.at(opened, place, stock.columns["first_days"])
-    never = kinds.products[kinds.products > sold.max(initial=-1)]
-    young = np.concatenate([sold[(opened <= window_days) & (np.bincount(place) > 1)], never])
-    return np.setdiff1d(young, known.products)
+    return np.setdiff1d(sold[(opened <= window_days) & (np.bincount(place) > 1)], known.products)
 
 
 def _usual(known: Tastes, kinds: Kinds, young: Ints) -> tuple[Singles, Flags]:

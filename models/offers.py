@@ -12,27 +12,35 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from models import baselines, trees
-from models.base import Floats, TooLittle, feature_columns, matrix, read_json, require, write_json
+from models.base import Floats, TooLittle, matrix, read_json, require, write_json
 
 FILE = "model.json"
 AFFINITY, RATE, POPULARITY = "affinity_84d", "response_rate", "popularity"
-#: What columns begin with that speak of whatever is of the same sort as the offer's products.
-SORTS = ("category", "subcategory", "line")
-#: More of these never makes a redemption less likely, more of those never makes it likelier. With a thousand
-#: redemptions to learn from, what everybody knows beforehand is worth more than further trees.
-RISING = (
-    *(f"affinity_{days}d" for days in (28, 84, 120)),
-    *("affinity_share", "affinity_lead", "times", "products_bought", "products_share", "popularity", "discount"),
-    *("response_rate", "redeemed_rate", "campaigns_redeemed", "redeemed_total", "redeemed_90d"),
-    *("redeemed_per_campaign", "shelf_weight_28d"),
-    *(f"{sort}_{how}" for sort in SORTS for how in ("any", "mix", "sold")),
-)
-FALLING = ("affinity_rank", "last_days", "subcategory_last_days", "visit_days", "redeemed_recency_days")
-#: Chosen on Complete Journey's campaigns before those that are reported (May to October 2017). More leaves, slower
-#: trees, an order learned within each list (LambdaRank) or the chance of a purchase learned first gave no more there.
+#: What the trees look at: more of a 1 never makes a redemption less likely, more of a -1 never makes it likelier. With
+#: a thousand redemptions to learn from, what everybody knows beforehand is worth more than further columns or leaves.
+SENSE = {
+    "affinity_84d": 1,
+    "affinity_120d": 1,
+    "affinity_share": 1,
+    "affinity_lead": 1,
+    "times": 1,
+    "last_days": -1,
+    "products_share": 1,
+    "popularity": 1,
+    "price": 0,
+    "discount": 1,
+    "response_rate": 1,
+    "redeemed_rate": 1,
+    "category_sold": 1,
+    "subcategory_sold": 1,
+    "line_sold": 1,
+    "shelf_weight_28d": 1,
+    "rivals": 0,
+}
+#: Chosen on Complete Journey's campaigns before those that are reported (May to October 2017).
 GROWTH: dict[str, Any] = {
-    "num_leaves": 7,
-    "learning_rate": 0.05,
+    "num_leaves": 5,
+    "learning_rate": 0.08,
     "min_data_in_leaf": 20,
     "lambda_l2": 5.0,
     "feature_fraction_bynode": 0.3,
@@ -40,9 +48,9 @@ GROWTH: dict[str, Any] = {
     "bagging_freq": 1,
     "max_bin": 127,
 }
-TREES = 50
+TREES = 60
 #: Groves that are averaged, and how many offers passed over each of them sees beside all the redeemed ones.
-GROVES, PASSED_OVER = 10, 40_000
+GROVES, PASSED_OVER = 5, 40_000
 FEWEST, FEWEST_TO_CALIBRATE = 50, 30
 #: What an offer of products that somebody never bought is worth to them, in days of purchase.
 STRANGE = 1e-3
@@ -112,16 +120,15 @@ class Offers:
                 f"{len(redeemed)} offers were redeemed and {len(passed)} passed over; {FEWEST} of each are needed: "
                 "load received and redeemed interactions of more campaigns"
             )
-        columns = [name for name in feature_columns(frame) if name != "offer_key"]
+        columns = [name for name in SENSE if name in frame]
         groves = []
         for number in range(seed * GROVES, (seed + 1) * GROVES):
             rows, weight = _sample(redeemed, passed, number)
             how = trees.settings(
-                GROWTH | {"monotone_constraints": _sense(columns)} | growth, objective="binary", seed=number
-            )
+                GROWTH | {"monotone_constraints": [SENSE[name] for name in columns]} | growth,
+                objective="binary", seed=number,
+            )  # fmt: skip
             design = matrix(frame.iloc[rows], columns)
-            if number % 2:
-                design[:, _kin(columns)] = np.nan
             groves.append(trees.grow(trees.Rows(design, taken[rows], weight=weight), how, TREES))
         return cls(columns, tuple(groves), len(redeemed) / (len(redeemed) + len(passed)))
 
@@ -166,19 +173,6 @@ def _sample(redeemed: NDArray[np.intp], passed: NDArray[np.intp], seed: int) -> 
     weight = np.concatenate([np.ones(len(redeemed)), np.full(len(some), len(passed) / len(some))])
     order = np.argsort(rows)
     return rows[order], weight[order]
-
-
-def _sense(columns: list[str]) -> list[int]:
-    return [1 if name in RISING else -1 if name in FALLING else 0 for name in columns]
-
-
-def _kin(columns: list[str]) -> list[int]:
-    """Where the columns are that speak of other products than the offer's own.
-
-    Every other grove does not see them: what is bought of a sort tells most of offers on products never bought, and
-    must not drown what is known of the products themselves.
-    """
-    return [place for place, name in enumerate(columns) if name.startswith(SORTS)]
 
 
 def _file(number: int) -> str:

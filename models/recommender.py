@@ -77,8 +77,8 @@ class Recommender:
         scenes = [(known(then.moment).scene(_stock(then.frame)), then.bought) for then in past]
         earlier = sum(then.moment <= lately - pd.Timedelta(days=window_days) for then in past)
         plain = DecayedFrequency.fit(frame, label, window_days=window_days, enough=0)
-        mine = again.learn(scenes, plain, seed=seed, earlier=earlier)
         popular = bestsellers.sellers(bestsellers.at(frame, lately), window_days=window_days)
+        mine = again.learn(scenes, plain, popular, seed=seed, earlier=earlier)
         theirs = new.learn(scenes, popular, leans=leans, seed=seed, earlier=earlier)
         now = known(frame["as_of"].max())
         return cls(now, mine, theirs, _companions(now.tastes, products, prices, together))

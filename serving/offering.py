@@ -150,7 +150,9 @@ def _related(occasion: Occasion, figures: pd.DataFrame, cells: pd.DataFrame, tim
 
 def _reasons(occasion: Occasion, times: Floats, last_days: Floats, goes: pd.DataFrame) -> list[str]:
     """Why each offer is made, in words."""
-    said = [words.why_offer(*each) for each in zip(times.tolist(), last_days.tolist(), strict=True)]
+    own, said = np.flatnonzero(times >= 1), [words.OFFERS["new"]] * len(times)
+    for place, often, last in zip(own.tolist(), times[own].tolist(), last_days[own].tolist(), strict=True):
+        said[place] = words.why_offer(often, last)
     company = goes["because"].notna().to_numpy(bool)
     if occasion.shop is not None and company.any():
         names = catalogue.names_of(occasion.shop, goes.loc[company, "because"].astype("int64").unique())

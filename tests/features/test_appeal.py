@@ -41,11 +41,7 @@ def figures() -> pd.DataFrame:
         "last_days": [5, 2, 40],
     }
     row = {name: [np.array(values)] for name, values in shelf.items()}
-    response = {
-        "response_rate": 0.3, "redeemed_rate": 0.4, "campaigns_redeemed": 1, "redeemed_total": 2, "redeemed_90d": 2,
-        "redeemed_recency_days": 9, "redeemed_per_campaign": 2,
-    }  # fmt: skip
-    return pd.DataFrame({"customer_key": [7], "as_of": [AS_OF], **row, **{k: [float(v)] for k, v in response.items()}})
+    return pd.DataFrame({"customer_key": [7], "as_of": [AS_OF], **row, "response_rate": [0.3], "redeemed_rate": [0.4]})
 
 
 def asked(*pairs: tuple[int, int], as_of: pd.Timestamp = AS_OF) -> pd.DataFrame:
@@ -57,17 +53,14 @@ def test_an_offer_on_what_they_buy(figures) -> None:
     dairy, baker, cellar = appeal.pairs(
         figures, asked((7, DAIRY), (7, BAKER), (7, CELLAR)), COVERS, OFFERS, PRICES
     ).itertuples()
-    assert (dairy.affinity_28d, dairy.affinity_84d, dairy.affinity_120d) == (3 + 0.5, 4 + 1, 5 + 2)
-    assert (dairy.times, dairy.last_days, dairy.products_bought, dairy.products_share) == (6 + 2, 5, 2, 1)
+    assert (dairy.affinity_84d, dairy.affinity_120d) == (4 + 1, 5 + 2)
+    assert (dairy.times, dairy.last_days, dairy.products_share, cellar.products_share) == (6 + 2, 5, 2 / 2, 1 / 2)
     assert dairy.affinity_share == pytest.approx(5 / 7)
-    assert [row.affinity_rank for row in (dairy, baker, cellar)] == [1, 3, 2]
     assert [row.affinity_lead for row in (dairy, baker, cellar)] == pytest.approx([1, 2 / 5, 4 / 5])
-    assert (dairy.rivals, dairy.breadth, dairy.shelf_size, dairy.shelf_weight) == (3, 2, 3, 7)
+    assert (dairy.rivals, dairy.shelf_weight, dairy.shelf_weight_28d) == (3, 4 + 2 + 1, 3 + 1 + 0.5)
     assert dairy.popularity == pytest.approx((60 + 20) / 100)
     price = (4 * 1.0 + 1 * 4.0) / 5
-    usual = (4 * 1.0 + 2 * 2.0 + 1 * 4.0) / 7
     assert dairy.price == pytest.approx(price)
-    assert dairy.price_ratio == pytest.approx(price / usual)
     assert dairy.discount == pytest.approx(0.5 / price)
     assert (baker.discount, np.isnan(cellar.discount)) == (0.2, True)
     assert (dairy.response_rate, dairy.redeemed_rate) == (0.3, 0.4)
@@ -79,7 +72,7 @@ def test_an_offer_stands_among_those_of_its_own_campaign(figures) -> None:
         figures, asked((7, DAIRY), (7, BAKER), (7, CELLAR)), COVERS, apart, PRICES
     ).itertuples()
     assert [row.rivals for row in (dairy, baker, cellar)] == [2, 2, 1]
-    assert [row.affinity_rank for row in (dairy, baker, cellar)] == [1, 2, 1]
+    assert [row.affinity_lead for row in (dairy, baker, cellar)] == pytest.approx([1, 2 / 5, 1])
 
 
 def test_a_number_that_was_added_since_the_last_night_is_the_usual_one(figures) -> None:
@@ -94,15 +87,14 @@ def test_a_product_never_bought_has_the_shops_price(figures) -> None:
     (cheese,) = appeal.pairs(
         figures, asked((7, DAIRY)), COVERS[COVERS.product_key == CHEESE], OFFERS, PRICES
     ).itertuples()
-    assert (cheese.price, cheese.affinity_84d, cheese.products_bought) == (4, 0, 0)
+    assert (cheese.price, cheese.affinity_84d, cheese.products_share) == (4, 0, 0)
     assert np.isnan(cheese.last_days)
-    assert cheese.price_ratio == 4 / 1
 
 
 def test_of_somebody_unknown_nothing_is_assumed(figures) -> None:
     known, unknown = appeal.pairs(figures, asked((7, DAIRY), (8, DAIRY)), COVERS, OFFERS, PRICES).itertuples()
     assert known.affinity_84d == 5
-    assert (unknown.affinity_84d, unknown.times, unknown.shelf_size, unknown.response_rate) == (0, 0, 0, 0.1)
+    assert (unknown.affinity_84d, unknown.times, unknown.shelf_weight, unknown.response_rate) == (0, 0, 0, 0.1)
     assert unknown.price == pytest.approx((1 + 4) / 2)
 
 
@@ -136,7 +128,7 @@ def test_many_customers_in_turns_are_as_all_at_once(figures, monkeypatch) -> Non
 
 def test_an_offer_for_nothing_and_no_question_at_all(figures) -> None:
     nothing = appeal.pairs(figures, asked((7, DAIRY)), COVERS.head(0), OFFERS, PRICES.head(0)).iloc[0]
-    assert (nothing.affinity_84d, nothing.breadth, nothing.popularity) == (0, 0, 0)
+    assert (nothing.affinity_84d, nothing.times, nothing.popularity) == (0, 0, 0)
     assert np.isnan(nothing.price)
     assert appeal.pairs(figures, asked((7, DAIRY)).head(0), COVERS, OFFERS, PRICES).empty
 

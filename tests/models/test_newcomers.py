@@ -18,9 +18,11 @@ CATALOGUE = pd.DataFrame({
 
 
 def shop() -> tuple[Tastes, shelves.Shelves]:
-    """Three products that everybody knows, as three customers have bought them for months."""
-    lists = {"product_keys": [COFFEE, MOCHA, TEA], "first_days": [200, 200, 200], "weights_84d": [1.0, 1.0, 1.0]}
-    frame = pd.DataFrame([{"customer_key": key, **lists} for key in (1, 2, 3)])
+    """Three customers have bought three products for months; two have just tried what is new, one an oddity."""
+    products = [COFFEE, MOCHA, TEA, NEW_COFFEE, NEW_TEA]
+    lists = {"product_keys": products, "first_days": [200, 200, 200, 9, 9], "weights_84d": [1.0] * 5}
+    old = {"product_keys": [COFFEE, MOCHA, ODDITY], "first_days": [200, 200, 3], "weights_84d": [1.0] * 3}
+    frame = pd.DataFrame([{"customer_key": 1, **lists}, {"customer_key": 2, **lists}, {"customer_key": 3, **old}])
     factors = np.array([[1.0, 0.0], [3.0, 0.0], [0.0, 6.0]], np.float32)
     known = Tastes(np.array([COFFEE, MOCHA, TEA]), factors, np.array([0.5, -0.5, 0.1], np.float32), 1.0, 84)
     return known, shelves.read(frame, ["first_days", "weights_84d"])
@@ -33,6 +35,13 @@ def test_a_newcomer_has_the_mean_factors_of_its_subcategory_else_of_its_category
     np.testing.assert_allclose(welcomed.factors[3], [(1 + 3) / 2, 0])
     np.testing.assert_allclose(welcomed.factors[4], [(1 + 3 + 0) / 3, 6 / 3])
     assert welcomed.heat[3:].tolist() == [-0.5, -0.5]
+
+
+def test_what_never_sold_is_not_known_at_a_past_moment_and_one_buyer_makes_no_newcomer():
+    known, stock = shop()
+    later = pd.concat([CATALOGUE, CATALOGUE.head(1).assign(product_key=99)], ignore_index=True)
+    welcomed = newcomers.welcome(known, stock, Kinds.read(later), window_days=28)
+    assert not {99, ODDITY} & set(welcomed.products.tolist())
 
 
 def test_without_a_catalogue_nobody_is_welcomed():

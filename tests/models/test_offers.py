@@ -51,7 +51,7 @@ def test_more_affinity_never_makes_an_offer_less_welcome() -> None:
     model = offers.Offers.fit(frame, taken)
     rows = frame.head(1).loc[[0] * 50].assign(affinity_84d=np.linspace(0, 40, 50))
     assert (np.diff(model.score(rows)) >= 0).all()
-    assert offers._sense(["affinity_84d", "last_days", "price"]) == [1, -1, 0]
+    assert [offers.SENSE[name] for name in ("affinity_84d", "last_days", "price")] == [1, -1, 0]
 
 
 def test_the_key_of_an_offer_is_no_reason() -> None:
@@ -140,11 +140,9 @@ def test_trees_stop_growing_where_a_judge_says_so() -> None:
     np.testing.assert_allclose(expit(grown.added(design)), grown.score(design))
 
 
-def test_every_other_grove_looks_at_the_products_alone() -> None:
-    """What is bought of the same sort is told to half of the groves: the others must do without."""
+def test_what_the_trees_were_not_told_to_look_at_changes_nothing() -> None:
     frame, taken, _ = shop()
-    model = offers.Offers.fit(frame.assign(category_any=frame["affinity_84d"]), taken)
-    assert offers._kin(model.columns) == [model.columns.index("category_any")]
-    place = model.columns.index("category_any")
-    seen = [grove.booster.feature_importance()[place] > 0 for grove in model.groves]
-    assert seen == [True, False] * (offers.GROVES // 2)
+    plain = offers.Offers.fit(frame, taken)
+    told = offers.Offers.fit(frame.assign(weather=taken), taken)
+    assert told.columns == plain.columns
+    np.testing.assert_array_equal(told.score(frame), plain.score(frame))

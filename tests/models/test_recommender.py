@@ -1,5 +1,6 @@
 """A shop with four kinds of customers, each kind with its own dozen products: what is right is known."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 from implicit.cpu.als import AlternatingLeastSquares
 from scipy.sparse import csr_matrix
 
-from models import base, shelves, tastes
+from models import base, figures, new, ranker, recommender, shelves, tastes
+from models.again import Again
 from models.bestsellers import DecayedFrequency
 from models.recommender import Recommender
 
@@ -198,6 +200,45 @@ def test_a_customer_alone_gets_the_same_answer_as_among_all(model, now, answer):
         alone = model.score(now.iloc[place : place + 1])
         among = answer[answer.customer_key == now.customer_key.iloc[place]].reset_index(drop=True)
         pd.testing.assert_frame_equal(alone, among, rtol=0, atol=2e-6)
+
+
+@pytest.fixture(scope="module")
+def grown(past, model) -> Recommender:
+    """The same shop, ranked by trees whether they won or not; its catalogue knows each product's kind."""
+    frame, label = past
+    sold = pd.Series(np.unique(np.concatenate([*frame.product_keys.dropna()])).astype(np.int64))
+    kinds = pd.DataFrame({"product_key": sold, "category": (sold // 100).astype(str), "subcategory": sold.astype(str)})
+    known = Recommender.fit(*past, products=kinds.assign(department=None, brand=None)).known
+    stock = shelves.read(frame, figures.columns((28, 56, 84, 120)))
+    scene, bought = known.scene(stock), shelves.truth(label)
+    entries = np.arange(len(stock.rows))
+    own = ranker.Lesson(figures.own(scene, entries), bought.holds(stock.rows, stock.products))
+    found = new._found(scene, 0.1, shelves.Rules(), 150)
+    fresh = ranker.Lesson(figures.fresh(scene, found), bought.holds(found.rows, found.products))
+    mine = Again(model.again.plain, ranker.learn([own], seed=0, sense=own.figures.sense), {})
+    theirs = replace(model.new, by=new.RANKER, ranker=ranker.learn([fresh], seed=0))
+    assert mine.ranker is not None
+    assert theirs.ranker is not None
+    return Recommender(known, mine, theirs)
+
+
+@pytest.mark.parametrize("company", [1, 2, 7])
+def test_trees_too_give_a_customer_the_same_answer_in_any_company(company, grown, now):
+    few = [grown.score(now.iloc[place : place + company]) for place in range(0, 84, company)]
+    among = grown.score(now.head(84))
+    pd.testing.assert_frame_equal(pd.concat(few, ignore_index=True), among, rtol=0, atol=2e-6)
+
+
+def test_trees_are_saved_and_loaded(grown, now, tmp_path: Path):
+    grown.save(tmp_path)
+    pd.testing.assert_frame_equal(Recommender.load(tmp_path).score(now), grown.score(now))
+
+
+def test_a_model_of_another_shape_is_refused_with_what_to_do(model, tmp_path: Path, monkeypatch):
+    model.save(tmp_path)
+    monkeypatch.setattr(recommender, "SHAPE", recommender.SHAPE + 1)
+    with pytest.raises(base.Unfit, match="regulars run"):
+        Recommender.load(tmp_path)
 
 
 def test_everything_the_shop_sells_is_in_a_list_that_is_long_enough(model, now):
