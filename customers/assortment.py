@@ -29,6 +29,8 @@ Flags = NDArray[np.bool_]
 LABELS = "labels"
 #: So many keys are asked for in one statement.
 MANY = 5_000
+#: The number of no category, and of no department.
+NO_CATEGORY = -1
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,11 @@ class Assortment:
     def places(self, wanted: Ints) -> Ints:
         """The row of each product; every product that was ever sold or named has one."""
         return np.searchsorted(self.keys, wanted)
+
+    def within(self, categories: Iterable[str]) -> Ints:
+        """The keys, rising, of the products of these categories."""
+        numbers = [self.category_names.get(_word(name), NO_CATEGORY) for name in categories]
+        return self.keys[np.isin(self.categories, [number for number in numbers if number != NO_CATEGORY])]
 
     def called(self, names: Iterable[str]) -> Ints:
         """The keys, rising, of the products that carry any of these labels."""
@@ -129,9 +136,13 @@ def _read(shop: Shop, _edition: int) -> Assortment:
 
 def _numbered(words: Iterable[str | None]) -> tuple[Ints, dict[str, int]]:
     """Equal words, whatever their capitals, get an equal number; none gets -1."""
-    said = [(word or "").strip().casefold() for word in words]
+    said = [_word(word) for word in words]
     names = {word: number for number, word in enumerate(sorted({*said} - {""}))}
-    return np.array([names.get(word, -1) for word in said], np.int64), names
+    return np.array([names.get(word, NO_CATEGORY) for word in said], np.int64), names
+
+
+def _word(said: str | None) -> str:
+    return (said or "").strip().casefold()
 
 
 def _margin(price: Floats, cost: Floats) -> Floats:

@@ -17,12 +17,14 @@ REASONS = {
     "popular": "sells best in the shop",
     "explore": "something else, to learn what they like",
     "pinned": "the shop puts it first",
+    "related": "it is for something that they have not bought yet",
 }
 #: Two visits have one gap between them, which is not yet what is usual.
 USUAL_FROM = 3
 
 #: What is kept beside a product: of one bought before the days on which it was, and how long ago the last and the
-#: first of them are; of a new one the key of what they have bought that it goes with, and how long ago that was.
+#: first of them are; of a new one, or of an offer on one (related), the key of what they have bought that it goes
+#: with, and how long ago that was.
 Grounds = Sequence[Any]
 
 
@@ -40,8 +42,13 @@ def speak(shop: Shop, listed: Iterable[tuple[int, str, Grounds]]) -> list[str]:
     return [_reason(key, source, grounds, names, guarded, sees) for key, source, grounds in told]
 
 
+def of_offers(shop: Shop, made: Iterable[tuple[int, str | Grounds]]) -> list[str]:
+    """The reason of each offer made, given as customer key and what is kept of it: words, or what it goes with."""
+    return speak(shop, [(key, "related", [kept] if isinstance(kept, str) else kept) for key, kept in made])
+
+
 def _names_another(source: str, grounds: Grounds) -> bool:
-    return source == "new" and len(grounds) > 1
+    return source in BESIDE and len(grounds) > 1
 
 
 def _reason(
@@ -50,7 +57,7 @@ def _reason(
     if grounds and isinstance(grounds[0], str):  # kept in words by an earlier version
         return grounds[0]
     if _names_another(source, grounds) and (grounds[0] not in guarded or key in sees) and grounds[0] in names:
-        return beside(names[grounds[0]], grounds[1])
+        return BESIDE[source](names[grounds[0]], grounds[1])
     return own(*grounds) if source == "again" and grounds else REASONS.get(source, REASONS["popular"])
 
 
@@ -68,6 +75,15 @@ def own(times: float, last_days: float, first_days: float = math.nan) -> str:
 def beside(name: str, last_days: float) -> str:
     """'often bought with SOFT DRINKS, which they bought 3 days ago'."""
     return f"often bought with {name}, which they bought {ago(last_days)}"
+
+
+def goes_with(name: str, last_days: float) -> str:
+    """'goes with SOFT DRINKS, bought 3 days ago'."""
+    return f"goes with {name}, bought {ago(last_days)}"
+
+
+#: What is said where a reason names another product.
+BESIDE = {"new": beside, "related": goes_with}
 
 
 def days(number: float) -> str:

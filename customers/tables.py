@@ -151,6 +151,7 @@ def offers(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
     ]
     frame = pd.DataFrame(rows, columns=["customer_key", "offer_key", "score", "expected_gain", "reason"])
     frame = frame[validity.may_be_made(shop, frame, as_of=as_of)]
+    frame["reason"] = reasons.of_offers(shop, zip(frame["customer_key"], frame["reason"], strict=True))
     book = catalogue_of_offers.book(shop).offers.set_index("offer_key")
     about = book.rename(columns={"ends_at": "expires_at"})[["campaign_id", "expires_at"]]
     frame = frame.merge(about, left_on="offer_key", right_index=True)

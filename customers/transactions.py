@@ -4,7 +4,7 @@
 the time it was known, so that a replay of an old day sees what was known that day.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 import numpy as np
@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from customers import database, freshness, nights
 from customers.instants import maybe
 from customers.kinds import Counts
-from customers.schema import transactions, transactions_history
+from customers.schema import ledger_months, transactions, transactions_history
 from customers.shop import Shop
 
 SLICE = 20_000
@@ -83,6 +83,25 @@ def mark(connection: sa.Connection, months: set[str]) -> None:
     """Note in the writer's own transaction which months of the mirror are no longer true."""
     if months:
         connection.execute(MARK, [{"month": month} for month in sorted(months)])
+
+
+def months(shop: Shop) -> dict[str, int]:
+    """The UTC months of the ledger, each with a number that rises whenever one of its lines changes."""
+    marks = sa.select(ledger_months.c.month, ledger_months.c.changed_no).where(ledger_months.c.month.like("____-__"))
+    with database.reading(shop) as connection:
+        return dict(connection.execute(marks).tuples().all())
+
+
+def sold_in(shop: Shop, product_keys: Iterable[int], month: str) -> set[int]:
+    """Those of these products of which there is a line in a UTC month."""
+    begins, after = month_bounds(month)
+    lines = transactions.c
+    query = sa.select(lines.product_key).distinct().where(lines.sold_at >= begins, lines.sold_at < after)
+    found: set[int] = set()
+    with database.reading(shop) as connection:
+        for chunk in database.chunks(sorted(product_keys), 5_000):
+            found.update(connection.execute(query.where(lines.product_key.in_(chunk))).scalars())
+    return found
 
 
 def month_bounds(month: str) -> tuple[int, int]:

@@ -45,6 +45,8 @@ INTERACTIONS = ibis.schema(
 )
 KEYS = ibis.schema({"customer_key": "int64"})
 PRODUCTS = ibis.schema({"product_key": "int64", "department": "string", "category": "string", "brand": "string"})
+#: What models read of a product beside: no family does.
+DESCRIBED = ibis.schema({**PRODUCTS, "subcategory": "string", "price": "float64"})
 
 _MONEYS = ("sales", "returned", "saved", "pieces", "spend", "squares")
 _COUNTS = ("lines", "bought_lines", "unpriced", "baskets", "new_products")
@@ -141,12 +143,12 @@ def ledger_lines(ledger: Path, con: Backend) -> ir.Table:
     return con.read_parquet(months, hive_partitioning=False).select(*LEDGER.names)
 
 
-def words(ledger: Path, con: Backend) -> ir.Table:
-    """Products with the words for their department, category and brand."""
+def words(ledger: Path, con: Backend, schema: ibis.Schema = PRODUCTS) -> ir.Table:
+    """Products with the words for their department, category and brand; and for more, where the schema names it."""
     path = Path(ledger) / "products.parquet"
     if not path.exists():
-        return con.create_table(ibis.util.gen_name("products"), schema=PRODUCTS, temp=True)
-    return con.read_parquet(str(path)).select(*PRODUCTS.names)
+        return con.create_table(ibis.util.gen_name("products"), schema=schema, temp=True)
+    return con.read_parquet(str(path)).select(*schema.names)
 
 
 def catalogue(products: ir.Table) -> ir.Table:

@@ -90,7 +90,7 @@ def digest(ledger: Path, *, as_of: datetime) -> str:
     try:
         seen = [
             lines.known(ledger, as_of, con).drop("known_at", "superseded_at"),
-            lines.words(ledger, con),
+            lines.words(ledger, con, lines.DESCRIBED),
             lines.interactions(ledger, as_of, con).drop("known_at", "status"),
         ]
         sums = [

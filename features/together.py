@@ -11,8 +11,10 @@ from ibis.backends.duckdb import Backend
 
 from features import engine, lines
 
-#: A product bought on fewer days than this says nothing about its company; nor do two that met less often.
-LEAST_DAYS, LEAST_TIMES, LEAST_FOLLOWED = 5, 3, 2
+#: A product bought on fewer days than this says nothing about its company.
+LEAST_DAYS = 5
+#: Fewer customers than this, beside or after, would recognise themselves: of them nothing is counted.
+LEAST_CUSTOMERS = 3
 #: Others kept of each product: a page shows ten, and a shop's rules may strike out most of them.
 MOST_OTHERS = 60
 #: A basket of more is a household's whole month, in which everything stands beside everything.
@@ -33,26 +35,25 @@ def pairs(
     as_of: datetime,
     timezone: str,
     least_days: int = LEAST_DAYS,
-    least_times: int = LEAST_TIMES,
-    least_followed: int = LEAST_FOLLOWED,
+    least_customers: int = LEAST_CUSTOMERS,
     most_others: int = MOST_OTHERS,
 ) -> pd.DataFrame:
     """Products with what is bought beside and after them, the strongest first, at most `most_others` each.
 
     A row for a product and another, as known before `as_of`: `together` counts the customers who bought both on
     one visit (a day), `visits` such visits, `followed` the customers who bought the other for the first time on
-    the visit after one with the product, within NEXT_DAYS. Of fewer than least_times or least_followed customers
-    nothing is said: they would recognise themselves. `lift` is how many times as many visits they share as
-    chance would have it; `strength` is the customers times that surprise, doubted a little. Lines of sensitive
-    products are seen of those customers alone who allow it.
+    the visit after one with the product, within NEXT_DAYS. Fewer than least_customers count as none, in each of the
+    two: they would recognise themselves. `lift` is how many times as many visits they share as chance would have it;
+    `strength` is the customers times that surprise, doubted a little. Lines of sensitive products are seen of those
+    customers alone who allow it.
     """
     con = engine.connect()
     try:
         bought = lines.bought(lines.profiled(lines.known(ledger, as_of, con), ledger, con))
         days = _put(con, "days", _product_days(bought, timezone))
         kept = _put(con, "kept", _numbered(days, least_days))
-        met = _put(con, "met", _beside(kept, least_times))
-        went = _put(con, "went", _following(kept, least_followed))
+        met = _put(con, "met", _beside(kept, least_customers))
+        went = _put(con, "went", _following(kept, least_customers))
         frame = _strongest(_measured(_both(met, went), kept), most_others).execute()
     finally:
         con.disconnect()
@@ -106,14 +107,14 @@ def _beside(kept: ir.Table, least: int) -> ir.Table:
     return counted.filter(counted.together >= least)
 
 
-def _following(kept: ir.Table, least_followed: int) -> ir.Table:
+def _following(kept: ir.Table, least: int) -> ir.Table:
     """How many customers went from one product to another that they had never bought, on their next visit."""
     new = kept.filter(kept.first == kept.day)
     soon = (kept.visit + 1 == new.visit) & (new.day - kept.day <= NEXT_DAYS)
     went = kept.join(new, [kept.customer_key == new.customer_key, soon, kept.product_key != new.product_key])
     went = went.select(product_key=kept.product_key, other_key=new.product_key)
     counted = went.group_by("product_key", "other_key").aggregate(followed=went.count())
-    return counted.filter(counted.followed >= least_followed)
+    return counted.filter(counted.followed >= least)
 
 
 def _both(beside: ir.Table, following: ir.Table) -> ir.Table:

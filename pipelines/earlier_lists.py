@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from customers import clock
+from customers import clock, consent
 from customers.shop import Shop
 from features import snapshot
 from models import rivals
@@ -31,7 +31,7 @@ DEPTH = 20
 CEILING = "best order of the model's candidates"
 SEGMENTS = (
     "segments are groups of activity known before each cutoff: quiet for a whole window, else by thirds of their "
-    "trips in the last three windows"
+    f"trips in the last three windows; {backtest.UNTOLD}"
 )
 
 Settings = Mapping[str, dict[str, Any]]
@@ -87,12 +87,19 @@ def examine(shop: Shop, moment: datetime, days: int, terms: Terms, *, allowed: p
 def _tuned(shop: Shop, first: datetime, days: int, terms: Terms, tell: Tell) -> Settings:
     """Every rival's settings, chosen on the window before the first cutoff that is reported."""
     tell(f"settings of the rivals, on the {days} days before {first.date()} ...")
-    calendar = labels.Calendar(first.date(), first, shop.timezone)
-    earlier = examine(shop, calendar.day_start(days), days, terms)
+    earlier = _earlier(shop, first, days, terms)
     if not len(earlier.customers):
         return {entrant.name: entrant.tries[0] for entrant in ENTRANTS}
     known = (earlier.histories, earlier.customers, earlier.month)
     return {entrant.name: choose(entrant, *known) for entrant in ENTRANTS}
+
+
+def _earlier(shop: Shop, first: datetime, days: int, terms: Terms) -> Exam:
+    """The exam before the first one, of whoever allows profiling."""
+    calendar = labels.Calendar(first.date(), first, shop.timezone)
+    customers = snapshot.purchases(shop.home / "ledger", as_of=first, timezone=shop.timezone)["customer_key"]
+    allowed = customers[customers.isin(consent.allowed(shop, customers.unique(), "profiling"))]
+    return examine(shop, calendar.day_start(days), days, terms, allowed=allowed)
 
 
 def _answers(

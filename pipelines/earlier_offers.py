@@ -19,7 +19,9 @@ from training.train import rehearse
 
 #: Columns of an offer's appeal that rank by themselves, each followed by what breaks its ties.
 PLAIN = {"affinity": ("affinity_84d", "popularity"), "popularity": ("popularity", "popularity")}
-SEGMENTS = "segments are thirds of what customers had bought lately, known when the campaign went out"
+SEGMENTS = (
+    f"segments are thirds of what customers had bought lately, known when the campaign went out; {backtest.UNTOLD}"
+)
 
 
 def offers(

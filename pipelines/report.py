@@ -45,8 +45,9 @@ def of_backtest(told: Mapping[str, Any]) -> str:
     ahead = _methods(everyone.dropna(subset=["ahead"]), shown, ("ahead", "ahead_low", "ahead_high"))
     mine = table[(table["method"] == told["model"]) & (table["segment"] != "all")]
     segments = _methods(mine.assign(method=mine["segment"]), shown, ("value", "low", "high"))
+    by_segment = [f"{told['model']} by segment", segments] if len(mine) else []
     files = "\n".join(f"  {path}" for path in told["files"])
-    parts = [head, values, f"{told['model']} is ahead of each by", ahead, f"{told['model']} by segment", segments]
+    parts = [head, values, f"{told['model']} is ahead of each by", ahead, *by_segment]
     return "\n\n".join([*parts, *told["notes"], files])
 
 

@@ -8,11 +8,13 @@ import pandas as pd
 from customers import profiles
 from serving import buyers, redeemers, scorer
 from serving.asked import envelope
-from serving.crowd import Floats
+from serving.crowd import Floats, Found
 from serving.desk import Desk
 from serving.inquiries import AudienceAnswer, AudienceQuestion, AudienceResult, PassedOver
 
 NOBODY_LEFT = "nobody may be asked about; see left_out"
+NO_MORE_LEFT = "no others may be asked about; see left_out"
+NO_MORE = "the shop has figures of no others"
 NO_FIGURES = "no night has computed figures of anybody yet; run: regulars run"
 
 
@@ -40,8 +42,17 @@ def answer(desk: Desk, question: AudienceQuestion) -> AudienceAnswer:
         window_days=found.window_days,
         left_out=[PassedOver(reason=reason, customers=count) for reason, count in found.left_out.items()],
         notes=found.notes,
-        reason=None if results else found.reason or (NOBODY_LEFT if found.left_out else NO_FIGURES),
+        reason=_why_fewer(found, len(results), question.n),
     )
+
+
+def _why_fewer(found: Found, given: int, n: int) -> str | None:
+    """Why fewer than n are in it, or nobody is; None where it is full."""
+    if given == n:
+        return None
+    if given == 0:
+        return found.reason or (NOBODY_LEFT if found.left_out else NO_FIGURES)
+    return f"{given} of {n}; {NO_MORE_LEFT if found.left_out else NO_MORE}"
 
 
 def expected_lift(chances: Floats, n: int) -> float | None:

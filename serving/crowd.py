@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from customers import consent, profiles
 from customers.consent import OPEN_CHANNELS
+from features.staples import SHELF
 from models.bundle import Champion
+from serving import rules
 from serving.asked import moment
 from serving.desk import Desk
 
@@ -81,17 +83,42 @@ def _among(keys: Ints, wanted: Collection[int]) -> Ints:
 
 
 def shelves(desk: Desk, crowd: Crowd, keys: Ints | None = None) -> Iterator[pd.DataFrame]:
-    """What they have bought, as a recommender reads it, in portions; of these of them alone, if keys are given."""
+    """What they have bought, as a recommender reads it, in portions; of these of them alone, if keys are given.
+
+    The night may have seen sensitive purchases of who has withdrawn that consent since, or of products marked since:
+    they are cut out.
+    """
     wanted = crowd.keys if keys is None else keys
     path = desk.features.folder / "shelf" / "part.parquet"
     if not len(wanted) or crowd.as_of is None:
         return
     when = ds.field("event_timestamp") == pd.Timestamp(crowd.as_of).as_unit("us")
     columns = [name for name in pq.read_schema(path).names if name != "created"]
+    hidden = desk.goods().sensitive
+    sees = consent.allowed(desk.shop, wanted.tolist(), "profiling_sensitive") if hidden else set[int]()
     for batch in ds.dataset(path).to_batches(columns=columns, filter=when, batch_size=PORTION):
         mine = batch.filter(pc.is_in(batch["customer_key"], pa.array(wanted)))
         if mine.num_rows:
-            yield mine.to_pandas().rename(columns={"event_timestamp": "as_of"})
+            yield _cut(mine.to_pandas().rename(columns={"event_timestamp": "as_of"}), hidden, sees)
+
+
+def _cut(shelf: pd.DataFrame, hidden: Collection[int], sees: Collection[int]) -> pd.DataFrame:
+    """The shelves without these products, but for the customers in `sees`."""
+    if not hidden:
+        return shelf
+    own = rules.bought(shelf)
+    guarded = own["product_key"].isin(list(hidden)) & ~own["customer_key"].isin(list(sees))
+    rows = own.loc[guarded, "row"].unique()
+    if not len(rows):
+        return shelf
+    stays = [mine.to_numpy() for _, mine in (~guarded)[own["row"].isin(rows)].groupby(own["row"])]
+    shelf = shelf.copy()
+    for name in (name for name in SHELF if name in shelf):
+        lists = shelf[name].to_numpy(copy=True)
+        for row, kept in zip(np.sort(rows), stays, strict=True):
+            lists[row] = None if lists[row] is None else lists[row][kept]
+        shelf[name] = lists
+    return shelf
 
 
 def counted(reasons_: Collection[str]) -> dict[str, int]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from threading import Lock
 
@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from customers import clock, instants
+from customers import assortment, clock, instants
 from customers import shop as shops
 from customers.shop import Shop
 from features import store
@@ -112,13 +112,8 @@ class Desk:
         return None if pd.isna(at) else pd.Timestamp(at).to_pydatetime()
 
     def in_categories(self, categories: Sequence[str]) -> list[int]:
-        """Products of these categories, whatever their capitals, as of the mirror's last refresh."""
-        path = self.shop.home / "ledger" / "products.parquet"
-        if not path.exists():
-            return []
-        products = _products(path, path.stat().st_mtime_ns)
-        wanted = {category.casefold() for category in categories}
-        return products.loc[products["category"].isin(wanted), "product_key"].tolist()
+        """Products of these categories, whatever their capitals."""
+        return assortment.of(self.shop).within(categories).tolist()
 
     def now(self) -> datetime:
         """The shop's own now."""
@@ -161,12 +156,6 @@ def here() -> Desk:
 def of(shop: Shop) -> Desk:
     """The desk of a shop, opened at most once a process: Feast and the champions take a while."""
     return _opened(shop.home)
-
-
-@lru_cache(maxsize=4)
-def _products(path: Path, _changed: int) -> pd.DataFrame:
-    products = pd.read_parquet(path, columns=["product_key", "category"])
-    return products.assign(category=products["category"].fillna("").str.casefold())
 
 
 @cache

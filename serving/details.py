@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from serving import because, restocking, scorer
+from serving import because, offering, restocking, scorer
 from serving.spending import Worth
 
 Row = tuple[int, float | None, str]
@@ -58,16 +58,16 @@ def of_lists(shelf: pd.DataFrame, ranked: pd.DataFrame, fallback: scorer.Flags) 
     """A row a customer: best score, and a list each of "any", "again" and "new", and "fallback".
 
     An entry of a list is [product_key, score, source, *grounds], best first; `customers.reasons` says what the
-    grounds mean, and puts them into words.
+    grounds mean, and puts them into words. Who gets nothing has empty lists and no score, in place of older ones.
     """
-    flags = dict(zip(shelf["customer_key"].tolist(), fallback.tolist(), strict=True))
     columns = ("customer_key", "list", "product_key", "score", "source")
     entries = zip(*(ranked[name].tolist() for name in columns), because.kept(ranked), strict=True)
-    for key, mine in groupby(entries, key=itemgetter(0)):
-        detail: dict[str, Any] = {name: [] for name in scorer.LISTS} | {"fallback": flags[key]}
-        for _, name, product, score, source, grounds in mine:
+    listed = {key: list(mine) for key, mine in groupby(entries, key=itemgetter(0))}
+    for key, stands_in in zip(shelf["customer_key"].tolist(), fallback.tolist(), strict=True):
+        detail: dict[str, Any] = {name: [] for name in scorer.LISTS} | {"fallback": stands_in}
+        for _, name, product, score, source, grounds in listed.get(key, ()):
             detail[name].append([product, score, source, *grounds])
-        best = max((entry[1] for name in scorer.LISTS for entry in detail[name]), default=0.0)
+        best = max((entry[1] for name in scorer.LISTS for entry in detail[name]), default=None)
         yield key, best, _dumps(detail)
 
 
@@ -116,10 +116,12 @@ def of_offers(frame: pd.DataFrame, ranked: pd.DataFrame, fallback: scorer.Flags)
     """A row a customer: the chance of the best offer, None without any, and {"items", "fallback"}.
 
     An item is [offer_key, chance, expected gain or null, reason], best first; `ranked` has a row each in that order.
+    A reason is words, or [product_key, days] for `customers.reasons` to put into words.
     """
-    columns = ("customer_key", "offer_key", "p", "expected_gain", "reason")
+    columns = ("customer_key", "offer_key", "p", "expected_gain")
     listed: dict[int, list[list[Any]]] = {}
-    for key, offer, p, gain, reason in zip(*(ranked[name].tolist() for name in columns), strict=True):
+    kept = offering.reasons_kept(ranked)
+    for key, offer, p, gain, reason in zip(*(ranked[name].tolist() for name in columns), kept, strict=True):
         listed.setdefault(key, []).append([offer, p, None if gain != gain else gain, reason])
     for key, stands_in in zip(frame["customer_key"].tolist(), fallback.tolist(), strict=True):
         items = listed.get(key, [])[: scorer.DEEP]

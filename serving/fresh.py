@@ -134,7 +134,6 @@ def offers(
         stall.prices(desk.features.folder),
         desk.now(),
         desk.shop.currency,
-        desk.shop,
         related.companions(desk.features.folder),
     )
     known = offering.standing(desk.shop, everybody, baskets)

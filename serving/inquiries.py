@@ -12,7 +12,10 @@ How = Literal["similar", "together", "upsell"]
 
 
 class SimilarQuestion(Question):
-    """What goes with these products, stands in for them, or is dearer of their kind."""
+    """What goes with these products, stands in for them, or is dearer of their kind.
+
+    Of the shop's rules only those hold that leave products out: exclusions, stock, least margin, and repurchase.
+    """
 
     product_ids: list[Id] = Field(
         default=[], max_length=100, description="1 to 100 products; or none, for a customer's own, those they buy most."
@@ -52,13 +55,14 @@ class SimilarResult(BaseModel):
     known: bool = Field(description="Whether the shop knows this product.")
     fallback: bool = Field(description="Whether this is what sells in the shop, nothing being known of it.")
     items: list[Product] = Field(description="Best first; a score compares within this list only.")
-    reason: str | None = Field(description="Where nothing was found: why.")
+    reason: str | None = Field(description="Where fewer than n were found: why.")
 
 
 class SimilarAnswer(Answer):
     """What goes with products, a result a product, in the order asked."""
 
     results: list[SimilarResult]
+    customer_known: bool | None = Field(description="Whether the shop knows this customer; null where none is named.")
     notes: list[str] = Field(description="What could not be followed.")
 
 
@@ -87,4 +91,4 @@ class AudienceAnswer(Answer):
     window_days: int | None = Field(description="Within how many days; null for an offer: while it runs.")
     left_out: list[PassedOver] = Field(description="Who is not in it, and why.")
     notes: list[str] = Field(description="What of the question means nothing in this shop.")
-    reason: str | None = Field(description="Where nobody is in it: why.")
+    reason: str | None = Field(description="Where fewer than n are in it, or nobody: why.")

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from customers import catalogue, clock
+from customers import catalogue, clock, reasons
 from customers.wishes import READERS, Wishes
 from models.bundle import Champion
-from serving import because, details, rules, scorer, shortage, spending
+from serving import because, details, offering, rules, scorer, shortage, spending
 from serving.asked import moment
 from serving.desk import NOBODY, Desk
 from serving.fresh import Lists
@@ -114,10 +114,11 @@ def offers(desk: Desk, ranked: pd.DataFrame, offered: Offered) -> dict[int, list
     """Ranked offers by the customers' rows."""
     listed = offered.table.offers.take(ranked["column"].to_numpy(np.int64))
     named = _rows(listed.astype({"campaign_id": object}), "called", "campaign_id", "ends_at")
-    columns = ("row", "rank", "p", "expected_gain", "gain_basis", "source", "reason")
+    why = reasons.of_offers(desk.shop, zip(ranked["customer_key"].tolist(), offering.reasons_kept(ranked), strict=True))
+    columns = ("row", "rank", "p", "expected_gain", "gain_basis", "source")
     found: dict[int, list[Offer]] = {}
-    for (row, rank, p, gain, basis, source, reason), (offer_id, campaign, ends_at) in zip(
-        _rows(ranked, *columns), named, strict=True
+    for (row, rank, p, gain, basis, source), reason, (offer_id, campaign, ends_at) in zip(
+        _rows(ranked, *columns), why, named, strict=True
     ):
         made = Offer(
             rank=rank,

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from customers import catalogue, favourites
 from customers.shop import Shop
@@ -69,6 +70,11 @@ def _alike(order: rules.Order, liking: Favourites) -> list[tuple[rules.Order, li
     ]
 
 
-def _words(shop: Shop, mine: pd.DataFrame) -> list[str]:
+def _words(shop: Shop, mine: pd.DataFrame) -> NDArray[np.object_]:
+    """Of what sells best in a favourite category; what the shop put there has a reason of its own."""
     kinds = catalogue.kinds_of(shop, mine["product_key"].unique())
-    return [f"sells best in {kinds[key][1]}, which they like" for key in mine["product_key"].tolist()]
+    listed = zip(mine["product_key"].tolist(), mine["source"].tolist(), strict=True)
+    said = [
+        f"sells best in {kinds[key][1]}, which they like" if source == "popular" else None for key, source in listed
+    ]
+    return np.array(said, object)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from customers import catalogue, clock, consent, interactions, mirror, money
+from customers import clock, consent, interactions, mirror, money
 from customers.shop import Shop
 from features import appeal
 from models.base import Model
@@ -36,7 +36,6 @@ class Occasion:
     prices: pd.DataFrame
     now: datetime
     currency: str
-    shop: Shop | None = None
     companions: pd.DataFrame | None = None
 
 
@@ -45,8 +44,9 @@ class Offered:
     """What is offered to the customers of a frame: the table, the verdict on every cell of it, and the ranking.
 
     `ranked` has a row an offer that may be made, each customer's likeliest first: row, column, customer_key,
-    offer_key, p, expected_gain (NaN where unknown), gain_basis (what the gain counts, None likewise), source, reason.
-    The source is again, new, popular, or related for what goes with something just bought for the first time.
+    offer_key, p, expected_gain (NaN where unknown), gain_basis (what the gain counts, None likewise), source, reason,
+    because, days. The source is again, new, popular, or related for what goes with something just bought for the
+    first time: with the product `because`, bought `days` ago (NaN elsewhere), which `reasons_kept` keeps for its words.
     """
 
     table: Table
@@ -101,65 +101,64 @@ def offer(model: Model, occasion: Occasion, figures: pd.DataFrame, known: Standi
     listed = table.offers.take(columns).reset_index(drop=True)
     customers = figures["customer_key"].to_numpy(np.int64)[rows]
     cells = pd.DataFrame({"row": rows, "column": columns, "customer_key": customers, "offer_key": listed["offer_key"]})
-    worth = _worth(model, occasion, figures, cells, listed)
+    worth = _worth(model, occasion, figures, cells, listed, known.sensitive)
     order = np.lexsort((listed["offer_key"], table.ends[columns], -worth["p"], rows))
     ranked = pd.concat([cells, worth], axis=1).take(order).reset_index(drop=True)
     return Offered(table, known, verdict, ranked)
 
 
 def _worth(
-    model: Model, occasion: Occasion, figures: pd.DataFrame, cells: pd.DataFrame, listed: pd.DataFrame
+    model: Model, occasion: Occasion, figures: pd.DataFrame, cells: pd.DataFrame, listed: pd.DataFrame, sees: Flags
 ) -> pd.DataFrame:
-    """p, expected_gain, gain_basis, source and reason of every offer that may be made."""
+    """p, expected_gain, gain_basis, source, reason, because and days of every offer that may be made."""
     received = listed["audience"] == "received"
     p = np.full(len(cells), float(np.asarray(model.typical(), np.float64).ravel()[0]))
     gain, basis = np.full(len(cells), np.nan), np.full(len(cells), None, object)
     source = np.full(len(cells), "popular", object)
     reason = np.where(received, words.OFFERS["received"], words.OFFERS["popular"]).astype(object)
+    goes = np.full((len(cells), 2), np.nan)
     sure, pairs = _pairs(occasion, figures, cells)
     if len(sure):
         said = np.round(np.clip(np.asarray(model.score(pairs), np.float64).ravel(), 0.0, 1.0), scorer.DIGITS)
         sound = np.isfinite(said)
         rows, pairs, said = sure[sound], pairs[sound], said[sound]
         times, last_days = (pairs[name].to_numpy(np.float64) for name in ("times", "last_days"))
-        goes = _related(occasion, figures, cells.take(rows), times)
+        goes[rows] = _related(occasion, figures, cells.take(rows), times, sees)
         p[rows] = said
         left, basis[rows] = _earned(pairs["price"].to_numpy(np.float64), listed.take(rows), occasion.stall.margins)
         gain[rows] = said * left
-        source[rows] = np.select([times > 0, goes["because"].notna()], ["again", "related"], "new")
-        reason[rows] = _reasons(occasion, times, last_days, goes)
+        source[rows] = np.select([times > 0, ~np.isnan(goes[rows, 0])], ["again", "related"], "new")
+        reason[rows] = [words.why_offer(*each) for each in zip(times.tolist(), last_days.tolist(), strict=True)]
     gain = np.round(gain, money.EXPONENTS[occasion.currency])
-    return pd.DataFrame({"p": p, "expected_gain": gain, "gain_basis": basis, "source": source, "reason": reason})
+    told = {"p": p, "expected_gain": gain, "gain_basis": basis, "source": source, "reason": reason}
+    return pd.DataFrame(told | {"because": goes[:, 0], "days": goes[:, 1]})
 
 
-def _related(occasion: Occasion, figures: pd.DataFrame, cells: pd.DataFrame, times: Floats) -> pd.DataFrame:
+def _related(
+    occasion: Occasion, figures: pd.DataFrame, cells: pd.DataFrame, times: Floats, sees: Flags
+) -> NDArray[np.float64]:
     """What each cell's offer goes with, of what its customer has just bought: because, days; NaN for nothing.
 
-    Of an offer on products that they buy anyway their own purchases say more.
+    Of an offer on products that they buy anyway their own purchases say more. What is sensitive is no reason but in
+    the rows that `sees` says.
     """
-    empty = pd.DataFrame({name: np.full(len(cells), np.nan) for name in ("because", "days")})
     if occasion.companions is None or not len(occasion.companions):
-        return empty
+        return np.full((len(cells), 2), np.nan)
     covers = occasion.stall.book.covers
     covers = covers[covers["offer_key"].isin(cells["offer_key"].unique())]
-    goes = related.offers(figures, covers, occasion.companions)
-    found = cells[["row", "offer_key"]].merge(goes, on=["row", "offer_key"], how="left")[list(empty)].astype("float64")
-    found.loc[times > 0] = np.nan
-    return found
+    goes = related.offers(figures, covers, occasion.companions, hidden=occasion.stall.sensitive, sees=sees)
+    found = cells[["row", "offer_key"]].merge(goes, on=["row", "offer_key"], how="left")
+    told = found[["because", "days"]].to_numpy(np.float64)
+    return np.where(times[:, None] > 0, np.nan, told)
 
 
-def _reasons(occasion: Occasion, times: Floats, last_days: Floats, goes: pd.DataFrame) -> list[str]:
-    """Why each offer is made, in words."""
-    own, said = np.flatnonzero(times >= 1), [words.OFFERS["new"]] * len(times)
-    for place, often, last in zip(own.tolist(), times[own].tolist(), last_days[own].tolist(), strict=True):
-        said[place] = words.why_offer(often, last)
-    company = goes["because"].notna().to_numpy(bool)
-    if occasion.shop is not None and company.any():
-        names = catalogue.names_of(occasion.shop, goes.loc[company, "because"].astype("int64").unique())
-        told = zip(goes["because"].tolist(), goes["days"].tolist(), strict=True)
-        said = [words.goes_with(names[int(key)], days) if key == key else why
-                for why, (key, days) in zip(said, told, strict=True)]  # fmt: skip
-    return said
+def reasons_kept(ranked: pd.DataFrame) -> list[str | list[int]]:
+    """What is kept of why each offer is made: words, or the product that it goes with and how long ago that was bought.
+
+    A product is named by `reasons.of_offers` when it is read: it may become sensitive, and a consent may go.
+    """
+    told = zip(ranked["reason"].tolist(), ranked["because"].tolist(), ranked["days"].tolist(), strict=True)
+    return [why if key != key else [int(key), int(days)] for why, key, days in told]
 
 
 def _pairs(occasion: Occasion, figures: pd.DataFrame, cells: pd.DataFrame) -> tuple[NDArray[np.int64], pd.DataFrame]:

@@ -22,6 +22,7 @@ Ints = NDArray[np.int64]
 DEEPER = 4
 #: So many pinned products that the model has never heard of are put before everybody at most: a list is no longer.
 MOST_UNHEARD = 50
+OWNED, LISTED = ["customer_key", "product_key"], [*WITHIN, "product_key"]
 
 
 def ranked(
@@ -161,15 +162,31 @@ def _boosted_pins(first: pd.DataFrame, order: Order) -> pd.DataFrame:
 
 
 def _unscored(asking: _Asking, shelf: pd.DataFrame, first: pd.DataFrame) -> pd.DataFrame:
-    """Pinned products of which the model says nothing, as of one that nobody has bought yet: last of the pins."""
-    order, lists = asking.order, [name for name in asking.names if name != "again"]
-    wanted = np.setdiff1d(order.pinned, order.out)
-    known = np.unique(np.concatenate([first["product_key"].unique(), *shelf["product_keys"].dropna()]))
-    unheard = np.setdiff1d(wanted, known.astype(np.int64))[:MOST_UNHEARD]
-    each = pd.MultiIndex.from_product([shelf["customer_key"], lists, unheard], names=[*WITHIN, "product_key"])
-    made = each.to_frame(index=False)
-    unseen = np.isin(made["product_key"], asking.hidden) & ~made["customer_key"].isin(asking.sees).to_numpy()
-    return made[~unseen].assign(rank=0, score=0.0, weight=0.0, source=PINNED, pinned=True)
+    """Pinned products of which the model says nothing in a list, as of one that nobody has bought: last of the pins.
+
+    Each list is looked at by itself: what is put into it does not depend on who else is asked for.
+    """
+    lists = [name for name in asking.names if name != "again"]
+    wanted = np.setdiff1d(asking.order.pinned, asking.order.out)
+    had = _had(asking, shelf).merge(pd.DataFrame({"list": lists}), "cross")
+    known = pd.concat([first[first["list"].isin(lists)], had])
+    known = known.loc[known["product_key"].isin(wanted), LISTED].drop_duplicates()
+    # The first so many that a list lacks are among the first so many and as many as any list has.
+    most = MOST_UNHEARD + int(known.groupby(WITHIN).size().max() if len(known) else 0)
+    each = pd.MultiIndex.from_product([shelf["customer_key"], lists, wanted[:most]], names=LISTED)
+    made = each.difference(pd.MultiIndex.from_frame(known), sort=False).to_frame(index=False)
+    made = made[made.groupby(WITHIN, sort=False).cumcount() < MOST_UNHEARD]
+    return made.assign(rank=0, score=0.0, weight=0.0, source=PINNED, pinned=True)
+
+
+def _had(asking: _Asking, shelf: pd.DataFrame) -> pd.DataFrame:
+    """What each customer has bought, and what they may not have: customer_key, product_key."""
+    barred = rules.barred(shelf, asking.order)
+    out = [(key, product) for key, mine in barred.items() for product in mine.tolist()]
+    unseen = shelf.loc[~shelf["customer_key"].isin(asking.sees), ["customer_key"]]
+    hidden = pd.DataFrame({"product_key": np.intersect1d(asking.hidden, asking.order.pinned)})
+    parts = (rules.bought(shelf), pd.DataFrame(out, columns=OWNED), unseen.merge(hidden, "cross"))
+    return pd.concat([part[OWNED].astype("int64") for part in parts])
 
 
 def _capped(order: Order, found: pd.DataFrame) -> pd.DataFrame:

@@ -6,11 +6,13 @@ campaigns of August to October 2017, of 3,052 such offers none was redeemed, whe
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from features import together
 
@@ -42,13 +44,20 @@ def _read(path: Path, _changed: int) -> pd.DataFrame:
     return pairs.groupby("product_key", sort=False).head(COMPANIONS).drop(columns="strength").reset_index(drop=True)
 
 
-def offers(figures: pd.DataFrame, covers: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
+def offers(
+    figures: pd.DataFrame, covers: pd.DataFrame, pairs: pd.DataFrame, *, hidden: Collection[int] = (),
+    sees: NDArray[np.bool_] | None = None,
+) -> pd.DataFrame:  # fmt: skip
     """For each row of figures (shelves) the offers that go with a new purchase: row, offer_key, lift, because, days.
 
     `because` is the product bought `days` ago, once and never before; of several, the one with the highest lift.
+    It is none of the `hidden` products, but in the rows that `sees` says; without it in none.
     """
     pairs = pairs[pairs["other_key"].isin(covers["product_key"].unique())]
     new = _new(figures, pairs["product_key"].unique())
+    if hidden:
+        shown = np.zeros(len(figures), bool) if sees is None else sees
+        new = new[~new["because"].isin(list(hidden)) | shown[new["row"].to_numpy(np.int64)]]
     if new.empty or pairs.empty:
         return _NONE
     found = new.merge(pairs, left_on="because", right_on="product_key").drop(columns="product_key")

@@ -86,7 +86,10 @@ class Regulars:
 
     @bentoml.api(route="/v1/similar")
     def similar(self, question: SimilarQuestion, /) -> SimilarAnswer:
-        """What goes with each product, stands in for it, or is dearer of its kind."""
+        """What goes with each product, stands in for it, or is dearer of its kind.
+
+        Of the shop's rules those hold that leave products out: exclusions, stock, least margin, and repurchase.
+        """
         return _answer(lambda: similar.answer(desk.here(), question))
 
     @bentoml.api(route="/v1/audience")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from customers import assortment, catalogue, interactions, offers
+from customers import assortment, catalogue, interactions, offers, transactions
 from customers.shop import Shop
 from features.sorts import Sorts
 from serving import eligibility
@@ -43,14 +43,36 @@ class Stall:
 
 def of(shop: Shop) -> Stall:
     """What there is now."""
-    return _read(shop, offers.edition(shop))
+    edition = offers.edition(shop)
+    return _read(shop, edition, _unsold(shop, edition))
+
+
+def _unsold(shop: Shop, edition: tuple[int, int]) -> frozenset[int]:
+    """Products on offer that nobody has bought yet: of sales since, only the months that they fell in are read."""
+    named, before = _never_sold(shop, edition)
+    if not named:
+        return named
+    changed = [month for month in transactions.months(shop).items() if month not in before]
+    return named.difference(*(_sold(shop, named, *month) for month in changed))
 
 
 @lru_cache(maxsize=4)
-def _read(shop: Shop, _edition: tuple[int, ...]) -> Stall:
+def _never_sold(shop: Shop, _edition: tuple[int, int]) -> tuple[frozenset[int], frozenset[tuple[str, int]]]:
+    """What of an edition was unsold when it was first looked at, and how the months stood then."""
+    months = transactions.months(shop)  # before the sales: one that comes between is read once more
+    return frozenset(catalogue.unsold(shop) & set(offers.book(shop).covers["product_key"])), frozenset(months.items())
+
+
+@lru_cache(maxsize=64)
+def _sold(shop: Shop, named: frozenset[int], month: str, _changed: int) -> frozenset[int]:
+    return frozenset(transactions.sold_in(shop, named, month))
+
+
+@lru_cache(maxsize=4)
+def _read(shop: Shop, _edition: tuple[int, int], unsold: frozenset[int]) -> Stall:
     guarded, categories = catalogue.sensitive(shop)
     whole, sold_out = offers.book(shop), frozenset(catalogue.sold_out(shop))
-    covers = whole.covers[~whole.covers["product_key"].isin(catalogue.unsold(shop))].reset_index(drop=True)
+    covers = whole.covers[~whole.covers["product_key"].isin(unsold)].reset_index(drop=True)
     book = offers.Book(whole.offers, covers)
     book.offers["called"] = book.offers["offer_key"].map(offers.ids_of(shop, book.offers["offer_key"]))
     table = eligibility.lay_out(book.offers, book.covers, sold_out=sold_out)

@@ -23,7 +23,7 @@ Sentence = Callable[[Figure], str | None]
 MOST_REASONS = 3
 #: Why an offer is made where no purchases of the customer's own speak for it.
 OFFERS = {
-    "new": "it is for something that they have not bought yet",
+    "new": REASONS["related"],
     "received": "they received its campaign",
     "popular": "it is made to everybody",
 }
@@ -63,11 +63,6 @@ def _customers(count: int) -> str:
 def why_offer(times: float, last_days: float) -> str:
     """Why an offer is made; `times` is days on which they bought what it is for."""
     return f"bought what it is for {_times(times)}, last {_ago(last_days)}" if times >= 1 else OFFERS["new"]
-
-
-def goes_with(name: str, days: float) -> str:
-    """Why an offer is made that goes with what they have just bought for the first time."""
-    return f"goes with {name}, bought {_ago(days)}"
 
 
 def why_drifting(explained: Sequence[Sequence[str]], columns: Mapping[str, np.ndarray]) -> list[list[str]]:

@@ -160,7 +160,6 @@ class _Night:
             stall.prices(self.features.folder),
             self.as_of,
             self.shop.currency,
-            self.shop,
             related.companions(self.features.folder),
         )
         for figures in self._portions("offers", _OFFERED):

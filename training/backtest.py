@@ -19,24 +19,36 @@ COLUMNS = [
     "method", "segment", "figure", "value", "low", "high", "ahead", "ahead_low", "ahead_high", "observations",
 ]  # fmt: skip
 EVERYONE = "all"
+#: A mean over fewer customers of a segment says little of the model, and much of each of them.
+LEAST_CUSTOMERS = 30
+UNTOLD = f"figures of a segment that fewer than {LEAST_CUSTOMERS} customers have are left out"
 
 
-def table(looks: Mapping[str, pd.DataFrame], segments: pd.Series, *, model: str) -> pd.DataFrame:
+def table(
+    looks: Mapping[str, pd.DataFrame], segments: pd.Series, *, model: str, least: int = LEAST_CUSTOMERS
+) -> pd.DataFrame:
     """A row a method, segment and figure: its mean with a 95 % interval, and how far the model is ahead of it.
 
     looks: for each method the same observations in the same order, a row each, the index being customer_key; NaN is
     no observation. segments: what each observation belongs to, in that order. `ahead` is model minus method on the
-    same customers, drawn together; it is NaN for the model itself.
+    same customers, drawn together; it is NaN for the model itself. Of a segment only figures that at least `least`
+    customers have are told.
     """
     groups = {EVERYONE: np.ones(len(segments), bool)}
     known = [*ACTIVITY, *(name for name in pd.unique(segments) if name not in ACTIVITY)]
     groups |= {str(name): (segments == name).to_numpy() for name in known}
+    told = {name: _told(looks[model][inside], least if name != EVERYONE else 0) for name, inside in groups.items()}
     parts = [
-        _means({method: frame[inside] for method, frame in looks.items()}, name, model)
+        _means({method: frame.loc[inside, told[name]] for method, frame in looks.items()}, name, model)
         for name, inside in groups.items()
-        if inside.any()
+        if told[name] and inside.any()
     ]
     return pd.concat(parts, ignore_index=True)[COLUMNS]
+
+
+def _told(look: pd.DataFrame, least: int) -> list[str]:
+    """The figures that at least so many customers have."""
+    return [str(name) for name, figures in look.items() if figures.dropna().index.nunique() >= least]
 
 
 def _means(looks: Mapping[str, pd.DataFrame], segment: str, model: str) -> pd.DataFrame:
@@ -87,6 +99,7 @@ def offers(
     segments: NDArray[np.object_],
     *,
     model: str,
+    least: int = LEAST_CUSTOMERS,
 ) -> pd.DataFrame:
     """The same table for offers: MAP and NDCG@10 over groups (a household and a campaign) with a redemption, AUC.
 
@@ -96,7 +109,7 @@ def offers(
     looks = {method: lists.each_group(group, redeemed, p) for method, p in chances.items()}
     judged = first.loc[looks[model].index]
     looks = {method: frame.set_axis(judged["customer"].to_numpy(np.int64)) for method, frame in looks.items()}
-    ranked = table(looks, judged["segment"].reset_index(drop=True), model=model)
+    ranked = table(looks, judged["segment"].reset_index(drop=True), model=model, least=least)
     return pd.concat([ranked, _aucs(customers, redeemed, chances, model)], ignore_index=True)
 
 

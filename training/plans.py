@@ -7,6 +7,7 @@ from datetime import date
 import numpy as np
 import pandas as pd
 
+from models.shelves import SOURCES
 from training import labels, lists, metrics
 from training.questions import Frame, Incomparable, Plan, World
 
@@ -63,7 +64,9 @@ def _judge_lists(world: World, rows: Frame, truth: pd.Series, ranked: Frame) -> 
     unknown = unknown.loc[unknown["_merge"] == "left_only", ["customer_key", "product_key"]]
     merged, new = (ranked[ranked["list"] == name] for name in ("any", "new"))
     fresh = {f"new_{name}": value for name, value in lists.ranking(new, unknown, at=(10,)).items()}
-    return lists.ranking(merged, bought) | lists.variety(merged, catalogue=before["product_key"].nunique()) | fresh
+    shares = {f"source_{name}": 0.0 for name in SOURCES} | lists.sources(merged)
+    shown = lists.variety(merged, catalogue=before["product_key"].nunique()) | shares
+    return lists.ranking(merged, bought) | shown | fresh
 
 
 def _buyers(world: World, rows: Frame, truth: pd.Series) -> np.ndarray:

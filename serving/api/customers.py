@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Depends, Path, Query, Request
 
 from customers import profiles
 from serving import answers, desk, roles, visits
@@ -38,7 +38,16 @@ from serving.wanted import (
     Share,
 )
 
-router = APIRouter(prefix="/v1/customers/{customer_id}", tags=["customers"])
+
+def only_known(request: Request) -> None:
+    """Refuse parameters that nobody reads, without their names: a misspelt one would be ignored for ever."""
+    known = [field.alias for field in request.scope["route"].dependant.query_params]
+    if not request.query_params.keys() <= set(known):
+        said = f"only these are known here: {', '.join(known)}" if known else "there are none here"
+        raise Problem(422, errors=[{"parameter": "", "detail": said}])
+
+
+router = APIRouter(prefix="/v1/customers/{customer_id}", tags=["customers"], dependencies=[Depends(only_known)])
 
 #: Parts of a contact in the words of those who spoke.
 SPOKEN = {"text", "private", "attributes"}
@@ -62,7 +71,7 @@ def recommendations(
     explore: Annotated[Share, Query()] = None,
     seed: Annotated[Seed, Query()] = None,
 ) -> RecommendationAnswer:
-    """Which products this customer is likeliest to buy next."""
+    """Which products this customer is likeliest to buy next; with boosts: POST /v1/recommendations."""
     question = RecommendationQuestion(
         customer_ids=[customer_id], list=list, n=n, categories=[*categories],
         exclude_product_ids=[*exclude_product_ids], exclude_categories=[*exclude_categories],

@@ -58,6 +58,7 @@ def _offers(here: Desk, score: Score) -> dict[str, Any]:
     said = [item for item in score.detail["items"] if item[0] in book.index]
     found = pd.DataFrame({"customer_key": score.customer_key, "offer_key": [key for key, *_ in said]})
     kept = list(compress(said, validity.may_be_made(here.shop, found)))[:SHOWN]
+    why = reasons.of_offers(here.shop, [(score.customer_key, reason) for *_, reason in kept])
     items = [
         {
             "rank": rank,
@@ -67,7 +68,7 @@ def _offers(here: Desk, score: Score) -> dict[str, Any]:
             "reason": reason,
             "expires_at": asked.moment(book.at[key, "ends_at"]),
         }
-        for rank, (key, chance, gain, reason) in enumerate(kept, start=1)
+        for rank, ((key, chance, gain, _), reason) in enumerate(zip(kept, why, strict=True), start=1)
     ]
     return {"items": items, "fallback": score.detail["fallback"]}
 

@@ -75,3 +75,11 @@ def test_a_change_of_the_catalogue_is_noticed(stock: Any) -> None:
 def test_a_shop_without_products_has_an_assortment_of_nothing(corner_shop: Shop) -> None:
     goods = assortment.of(corner_shop)
     assert len(goods.keys) == len(goods.called(["season"])) == 0
+
+
+def test_products_of_a_category_are_found_whatever_its_capitals_and_blanks(stock: Any) -> None:
+    shop = stock(
+        {"product_id": "rye", "category": "Bread "}, {"product_id": "bun", "category": "bread"}, {"product_id": "gift"}
+    )
+    assert assortment.of(shop).within([" BREAD"]).tolist() == sorted(key(shop, name) for name in ("rye", "bun"))
+    assert assortment.of(shop).within(["", "tea"]).tolist() == []

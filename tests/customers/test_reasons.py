@@ -51,3 +51,14 @@ def test_a_sensitive_product_is_named_only_to_who_allows_it(with_film) -> None:
 
 def test_a_reason_kept_in_words_is_told_as_it_was(with_film) -> None:
     assert reasons.speak(with_film, [(1, "again", ["bought 3 times, last today"])]) == ["bought 3 times, last today"]
+
+
+def test_an_offer_names_what_it_goes_with_only_to_who_allows_it(with_film) -> None:
+    pill, phone = (catalogue.keys_of(with_film, [name])[name] for name in ("pill", "phone"))
+    people = profiles.keys_of(with_film, ["ann", "ben"])
+    made = [(people[name], [product, 3]) for name in ("ann", "ben") for product in (pill, phone)]
+    assert reasons.of_offers(with_film, [*made, (people["ann"], "it is made to everybody")]) == [
+        "it is for something that they have not bought yet", "goes with iFon 3, bought 3 days ago",
+        "goes with Pill, bought 3 days ago", "goes with iFon 3, bought 3 days ago",
+        "it is made to everybody",  # kept in words
+    ]  # fmt: skip

@@ -136,6 +136,17 @@ def test_nothing_sensitive_is_listed_to_whom_has_not_allowed_it(scored: Scored) 
     ]
 
 
+def test_an_offer_names_no_sensitive_purchase_to_whom_has_not_allowed_it(scored: Scored) -> None:
+    pills = catalogue.keys_of(scored.shop, ["pills"])["pills"]
+    items = [[scored.offers["cream"], 0.4, None, [pills, 2]]]
+    scored.say("offers", dict.fromkeys(scored.keys, (0.4, {"items": items, "fallback": False})))
+    told = tables.offers(scored.shop, as_of=AS_OF)
+    assert told[["customer_id", "reason"]].values.tolist() == [
+        ["anna", "it is for something that they have not bought yet"],
+        ["ben", "goes with Pills, bought 2 days ago"],
+    ]
+
+
 def test_what_runs_out_is_expected_by_the_end_of_its_day(scored: Scored) -> None:
     needs = tables.table(scored.shop, "restock", as_of=AS_OF)
     health = needs[needs["category"] == "health"].iloc[0]

@@ -132,6 +132,19 @@ def test_nothing_loaded_yet_gives_empty_files_of_the_right_shape(tmp_path, paper
     assert snapshot.first_day(tmp_path / "ledger", as_of, "UTC") is None
 
 
+def test_a_corrected_word_of_the_catalogue_makes_another_digest(shop, paper) -> None:
+    milk = {"product_key": 1, "department": "dairy", "category": "milk", "subcategory": "whole", "brand": "own"}
+    lines_, as_of = [paper.line(1, paper.at("2026-05-01 10:00"))], paper.at("2026-06-01 00:00")
+
+    def digest(**corrected: str) -> str:
+        return snapshot.digest(shop(lines_, products=[milk | corrected]), as_of=as_of)
+
+    before = digest()
+    for word in ("department", "category", "subcategory", "brand"):
+        assert digest(**{word: "corrected"}) != before, word
+    assert digest() == before
+
+
 def test_a_moment_after_the_runs_own_is_refused(tmp_path, paper) -> None:
     as_of = paper.at("2026-06-01 00:00")
     for wanted in ([], [paper.at("2026-06-02 00:00")]):

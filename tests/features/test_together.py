@@ -43,21 +43,33 @@ def test_what_a_single_household_always_buys_together_is_nobody_elses_news(shop_
 
 
 def test_after_the_phone_comes_the_case_and_not_the_other_way_round(shop_of) -> None:
-    visits = [(customer, day, bought) for customer in (1, 2) for day, bought in ((1, [PHONE]), (9, [CASE]))]
+    visits = [(customer, day, bought) for customer in (1, 2, 3) for day, bought in ((1, [PHONE]), (9, [CASE]))]
     pairs = shop_of(*visits)
     assert list(pairs.index) == [(PHONE, CASE)]
-    assert pairs.loc[(PHONE, CASE), ["together", "followed", "lift"]].tolist() == [0, 2, 0]
-    # 2 of 4 visits each: by chance 1 visit would be shared, and 1 more is doubted.
-    assert pairs.loc[(PHONE, CASE), "strength"] == pytest.approx(2 * 2 / (2 * 2 / 4 + 1))
+    assert pairs.loc[(PHONE, CASE), ["together", "followed", "lift"]].tolist() == [0, 3, 0]
+    # 3 of 6 visits each: by chance 1.5 visits would be shared, and 1 more is doubted.
+    assert pairs.loc[(PHONE, CASE), "strength"] == pytest.approx(3 * 3 / (3 * 3 / 6 + 1))
+
+
+def test_two_customers_who_went_the_same_way_are_counted_as_none(shop_of) -> None:
+    """Two would recognise themselves, and each other: alone, or behind three who bought both at once."""
+    followed = [(customer, day, bought) for customer in (1, 2) for day, bought in ((1, [PHONE]), (9, [CASE]))]
+    assert shop_of(*followed).empty
+    beside = [(customer, 1, [PHONE, CASE]) for customer in (3, 4, 5)]
+    pairs = shop_of(*followed, *beside)
+    assert pairs.loc[(PHONE, CASE), ["together", "visits", "followed"]].tolist() == [3, 3, 0]
+    # 5 of 7 visits each, 3 of them shared; the two who came back for a case do not count.
+    assert pairs.loc[(PHONE, CASE), "strength"] == pytest.approx(3 * 3 / (5 * 5 / 7 + 1))
 
 
 def test_what_was_bought_before_the_phone_does_not_follow_it(shop_of) -> None:
-    visits = [(customer, day, [product]) for customer in (1, 2) for day, product in ((1, MILK), (4, PHONE), (9, MILK))]
-    assert (PHONE, MILK) not in shop_of(*visits).index
+    went = ((1, MILK), (4, PHONE), (9, MILK))
+    pairs = shop_of(*[(customer, day, [product]) for customer in (1, 2, 3) for day, product in went])
+    assert list(pairs.index) == [(MILK, PHONE)]
 
 
 def test_weeks_later_it_is_no_longer_because_of_the_phone(shop_of) -> None:
-    visits = [(customer, day, [product]) for customer in (1, 2) for day, product in ((0, PHONE), (29, CASE))]
+    visits = [(customer, day, [product]) for customer in (1, 2, 3) for day, product in ((0, PHONE), (29, CASE))]
     assert shop_of(*visits).empty
 
 

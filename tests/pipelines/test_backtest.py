@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from customers import clock, nights
+from customers import clock, nights, profiles
 from customers import shop as shops
 from customers.shop import Shop
 from models import registry
@@ -81,6 +81,7 @@ def test_it_can_be_read_on_a_terminal(told: dict[str, Any]) -> None:
     assert "recall@10" in text
     assert "TIFU-KNN" in text
     assert "often" in text
+    assert "fewer than 30 customers" in text
 
 
 def test_what_is_sold_after_a_cutoff_changes_no_list(shop: Shop, tmp_path: Path, till: Till) -> None:
@@ -100,6 +101,22 @@ def test_what_is_sold_after_a_cutoff_changes_no_list(shop: Shop, tmp_path: Path,
     steps.ingest(shop, "transactions", [till(("late", 0, "c001", "p00", sold, 1, 2, 0))], source="files")
     pd.testing.assert_frame_equal(lists(), before)
     assert len(earlier_lists.examine(shop, cutoff, 28, Terms()).month) >= len(exam.month)
+
+
+def test_rivals_choose_their_settings_without_whoever_refuses_profiling(shop: Shop, tmp_path: Path) -> None:
+    shop = shops.open(shutil.copytree(shop.home, tmp_path / "home"))
+    [cutoff] = earlier.moments(shop, 1, 28, ahead=28, behind=84)
+
+    def learned_from() -> set[int]:
+        exam = earlier_lists._earlier(shop, cutoff, 28, Terms())
+        return {*exam.customers.tolist(), *exam.histories.customers.tolist()}
+
+    everyone, refusing = learned_from(), profiles.keys_of(shop, ["c001", "c002"])
+    assert everyone >= set(refusing.values())
+    said = pd.DataFrame({"customer_id": list(refusing), "purpose": "profiling", "state": "denied"})
+    said.assign(at="2025-01-01T10:00:00").to_csv(tmp_path / "consents.csv", index=False)
+    steps.ingest(shop, "consents", [tmp_path / "consents.csv"], source="files")
+    assert learned_from() == everyone - set(refusing.values())
 
 
 def test_offers_of_a_shop_with_few_redemptions_say_what_is_missing(shop: Shop) -> None:

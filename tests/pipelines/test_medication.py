@@ -139,6 +139,15 @@ def tells(answer: object, *, but: tuple[str, ...] = ()) -> list[str]:
 # Who allows it is reminded in time -----------------------------------------------------------------------
 
 
+def test_it_is_the_trees_that_rank_here_what_is_bought_again(pharmacy: SimpleNamespace) -> None:
+    from models.bundle import Champions
+
+    champion = Champions(pharmacy.shop.home / "champions").get("recommender")
+    assert champion is not None
+    assert champion.learner == "recommender.Recommender"
+    assert champion.facts["settings"]["again_by"] == "ranker"
+
+
 def test_a_refill_that_is_due_stands_at_the_top_of_again(pharmacy: SimpleNamespace) -> None:
     since, mine = ago(pharmacy), medicine_of(pharmacy)
     again = pharmacy.tables["recommendations"].query("list == 'again'")

@@ -41,6 +41,8 @@ def test_every_model_is_told_beside_its_baselines(first_night: NIGHT) -> None:
         assert told["promoted"]
         assert not told["fallback"]
         assert set(told["metrics"]) == set(next(iter(told["baselines"].values())))
+    shares = [models["recommender"]["metrics"][f"source_{name}"] for name in ("again", "new", "popular")]
+    assert sum(shares) == pytest.approx(1)
 
 
 def test_everyone_with_a_purchase_has_one_score_a_model(first_night: NIGHT) -> None:

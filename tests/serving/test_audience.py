@@ -44,6 +44,36 @@ def test_an_audience_is_better_than_chance_and_everybody_is_not(counter: Any) ->
     assert ask(counter, product_ids=["p00"], n=EVERYBODY)["expected_lift"] == 1
 
 
+def test_where_fewer_are_eligible_than_asked_for_it_is_said(counter: Any) -> None:
+    assert ask(counter, product_ids=["p00"], n=EVERYBODY)["reason"] is None
+    assert (
+        ask(counter, product_ids=["p00"], n=EVERYBODY + 50)["reason"] == "150 of 200; the shop has figures of no others"
+    )
+    letter = ask(counter, offer_id="summer-bread", n=EVERYBODY)
+    assert letter["reason"] == "100 of 150; no others may be asked about; see left_out"
+
+
+def test_what_is_sensitive_since_the_night_says_nothing_of_who_has_not_allowed_it(fresh: Any) -> None:
+    """The night knew of all breads; of the shelves that the model reads they are gone, and nothing else is."""
+    from customers import catalogue
+    from serving import crowd, desk
+
+    here = desk.of(fresh.shop)
+    gathered = crowd.gather(here, None)
+    (before,) = crowd.shelves(here, gathered)
+    breads = [f"p{number:02d}" for number in range(0, 40, 4)]
+    assert fresh.ask("/v1/products", [{"product_id": name, "sensitive": True} for name in breads]).status_code == 200
+    consent = {"customer_id": "c000", "purpose": "profiling_sensitive", "state": "granted", "at": "2025-07-01"}
+    assert fresh.ask("/v1/consents", consent).status_code == 200
+    (after,) = crowd.shelves(here, gathered)
+    hidden = set(catalogue.keys_of(fresh.shop, breads).values())
+    assert set(before["product_keys"].iloc[0]) & hidden == set(after["product_keys"].iloc[0]) & hidden
+    for was, now in zip(before.iloc[1:].to_dict("records"), after.iloc[1:].to_dict("records"), strict=True):
+        stays = [place for place, product in enumerate(was["product_keys"]) if product not in hidden]
+        for name in ("product_keys", "times", "last_days", "weights_28d"):
+            assert now[name].tolist() == was[name][stays].tolist()
+
+
 def test_expected_lift_is_the_mean_of_the_first_over_the_mean_of_all() -> None:
     chances = np.array([0.1, 0.6, 0.2, 0.3])
     assert audience.expected_lift(chances, 2) == pytest.approx(((0.6 + 0.3) / 2) / (1.2 / 4))

@@ -98,6 +98,12 @@ def test_a_wrong_parameter_is_named(counter: Any, query: str) -> None:
     assert problem["errors"][0]["parameter"] == query.split("=")[0]
 
 
+@pytest.mark.parametrize("path", ["recommendations?boost=season", "churn?n=3", "offers?chanel=store", "?verbose=1"])
+def test_a_parameter_that_nobody_reads_is_refused(counter: Any, path: str) -> None:
+    problem = assert_problem(counter.read(f"/v1/customers/c000{'' if path[0] == '?' else '/'}{path}"), 422)
+    assert "known here" in str(problem["errors"]) or "none here" in str(problem["errors"])
+
+
 def test_a_control_character_is_nobodys_id(counter: Any) -> None:
     assert_problem(counter.read(f"/v1/customers/{CANARY}%07/churn"), 422)
 

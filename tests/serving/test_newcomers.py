@@ -36,6 +36,15 @@ def test_favourites_come_first_and_then_what_sells(fresh: Any, said: dict[str, A
     assert [item["rank"] for item in result["items"]] == list(range(1, 21))
 
 
+def test_what_the_shop_puts_first_or_tries_out_keeps_its_own_reason(fresh: Any) -> None:
+    loved = {"product_id": "novelty", "category": "milk", "labels": "launch"}
+    assert fresh.ask("/v1/products", loved).status_code == 200
+    meet(fresh, "novice", preferences={"categories": ["milk"]})
+    pinned, *rest = shown(fresh, "novice", n=5, pin=["launch"])["items"]
+    assert (pinned["product_id"], pinned["reason"]) == ("novelty", "the shop puts it first")
+    assert {item["reason"] for item in rest} == {"sells best in milk, which they like"}
+
+
 def test_who_has_said_nothing_gets_what_sells(fresh: Any) -> None:
     meet(fresh, "novice", preferences={"channel": "email"})
     meet(fresh, "dreamer", preferences={"categories": ["diamonds"]})

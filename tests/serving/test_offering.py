@@ -84,6 +84,37 @@ def test_an_offer_may_be_made_because_of_what_was_just_bought(fresh: Any) -> Non
     assert any(item["source"] == "related" for now in whole for item in now["items"])
 
 
+def test_what_was_bought_and_is_sensitive_since_is_named_no_more(fresh: Any, night: Any) -> None:
+    """All but milk becomes sensitive: of what milk goes with, door, profile and export tell only who allows it."""
+    from customers import tables
+    from features import together
+
+    names = [f"c{number:03d}" for number in range(100)]
+    others = [number for number in range(40) if number % 4 != 1]
+    pairs = [(other + 1, milk + 1, 6.0, 1.0) for other in others for milk in range(1, 40, 4)]
+    told = pd.DataFrame(pairs, columns=["product_key", "other_key", "lift", "strength"])
+    together.keep(told, fresh.shop.home / "features")
+    night(fresh.shop)
+    someone = next(result["customer_id"] for result in offers(fresh, *names, n=50)
+                   if items(result)["milk-day"]["source"] == "related")  # fmt: skip
+
+    def named() -> list[bool]:
+        table = tables.offers(fresh.shop)
+        mine = (table["customer_id"] == someone) & (table["offer_id"] == "milk-day")
+        kept = fresh.read(f"/v1/customers/{someone}/scores").json()["scores"]["offers"]
+        said = (items(offers(fresh, someone, n=50)[0])["milk-day"], items(kept)["milk-day"],
+                table[mine].to_dict("records")[0])  # fmt: skip
+        return [offer["reason"].startswith("goes with p") for offer in said]
+
+    assert named() == [True] * 3
+    sensitive = [{"product_id": f"p{number:02d}", "sensitive": True} for number in others]
+    assert fresh.ask("/v1/products", sensitive).status_code == 200
+    assert named() == [False] * 3
+    consent = {"customer_id": someone, "purpose": "profiling_sensitive", "state": "granted", "at": "2025-07-01"}
+    assert fresh.ask("/v1/consents", consent).status_code == 200
+    assert named() == [True] * 3
+
+
 # Who is left alone ----------------------------------------------------------------------------------------
 
 
@@ -129,6 +160,21 @@ def test_an_offer_for_products_that_nobody_sells_is_not_made(fresh: Any) -> None
     (result,) = offers(fresh, "c000", n=50)
     assert dropped(result)["odd"] == "nothing that it is for is sold here"
     assert "half" in items(result)
+
+
+def test_an_offer_is_made_from_the_first_sale_on(fresh: Any) -> None:
+    odd = [
+        ALWAYS | {"offer_id": name, "product_ids": [product]}
+        for name, product in (("odd", "unicorn"), ("rare", "yeti"))
+    ]
+    assert fresh.ask("/v1/catalogue/offers", odd).json()["inserted"] == 2
+    assert {"odd", "rare"} <= set(dropped(offers(fresh, "c000", n=50)[0]))
+    sale = {"order_id": "first", "customer_id": "c001", "product_id": "unicorn", "sold_at": "2025-07-24T10:00:00-04:00",
+            "quantity": 1, "amount": "5.00"}  # fmt: skip
+    assert fresh.ask("/v1/transactions", sale).status_code == 200
+    (result,) = offers(fresh, "c000", n=50)
+    assert "odd" in items(result)
+    assert dropped(result)["rare"] == "nothing that it is for is sold here"
 
 
 def test_an_offer_that_ended_yesterday_or_is_for_nothing(fresh: Any) -> None:

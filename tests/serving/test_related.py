@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from customers import reasons
 from features import together
-from serving import related, words
+from serving import related
 
 PHONE, CASE, FILM, MILK = 1, 2, 3, 4
 CASES, FILMS = 10, 20
@@ -40,6 +41,16 @@ def test_of_several_reasons_the_one_with_the_highest_lift_is_told() -> None:
     assert (found.offer_key, found.because, found.lift) == (FILMS, MILK, 9.0)
 
 
+def test_what_is_sensitive_is_no_reason_but_for_who_allows_it() -> None:
+    """Ann and Bob have both bought milk; without it the phone speaks for the film."""
+    both = ([PHONE, MILK], [1, 1], [3, 2])
+    found = related.offers(
+        shelf(ann=both, bob=both), COVERS.tail(1), PAIRS, hidden={MILK}, sees=np.array([True, False])
+    )
+    assert found["because"].tolist() == [MILK, PHONE]
+    assert related.offers(shelf(ann=both), COVERS.tail(1), PAIRS, hidden={MILK, PHONE}).empty
+
+
 def test_nobody_and_nothing_go_with_each_other() -> None:
     nobody = pd.DataFrame({"product_keys": [None], "times": [None], "last_days": [None]})
     assert related.offers(nobody, COVERS, PAIRS).empty
@@ -54,4 +65,4 @@ def test_only_strong_pairs_of_the_last_night_are_told(tmp_path: Path) -> None:
 
 
 def test_the_reason_names_what_was_bought() -> None:
-    assert words.goes_with("Phone X", 3) == "goes with Phone X, bought 3 days ago"
+    assert reasons.goes_with("Phone X", 3) == "goes with Phone X, bought 3 days ago"

@@ -4,12 +4,16 @@ import shutil
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
 import numpy as np
 import pandas as pd
 import pytest
+
+from customers.assortment import Waits
+from serving import ranking
 
 #: The small shop's p00 to p39, every fourth of them bread, milk, fruit or paper.
 PRODUCTS = [f"p{number:02d}" for number in range(40)]
@@ -262,6 +266,25 @@ def test_a_novelty_that_nobody_has_bought_can_be_put_first(ruled: Any) -> None:
         assert len(result["items"]) == 10
     for result in ask(ruled, EVERYBODY[:5], list="again", pin=["launch"]):
         assert "novelty" not in products(result)
+
+
+def test_what_is_put_first_for_one_does_not_depend_on_who_is_asked_beside_them(ruled: Any) -> None:
+    """Each alone gets what they get among all; the novelty for everybody, what is bought once for who has not."""
+    wish = {"pin": ["launch", "season", "organic"], "list": "new", "n": 12}
+    together = [products(result) for result in ask(ruled, EVERYBODY[:12], **wish)]
+    assert together == [products(ask(ruled, [name], **wish)[0]) for name in EVERYBODY[:12]]
+    assert all("novelty" in listed for listed in together)
+
+
+def test_a_pin_of_which_the_model_speaks_to_others_alone_is_put_first_too() -> None:
+    """The model speaks of 7 to Ann alone, and Cem has bought it: only Ben is given it without a score."""
+    shelf = pd.DataFrame({"customer_key": [1, 2, 3], "product_keys": [np.array([5]), np.array([5]), np.array([7])]})
+    first = pd.DataFrame({"customer_key": [1], "list": ["new"], "product_key": [7]})
+    order = SimpleNamespace(
+        pinned=np.array([7]), out=np.empty(0, np.int64), waits=Waits(np.empty(0, np.int64), np.empty(0))
+    )
+    asking = ranking._Asking(None, shelf, order, ("again", "new"), np.empty(0, np.int64), frozenset())  # type: ignore[arg-type]
+    assert ranking._unscored(asking, shelf, first)["customer_key"].tolist() == [2]
 
 
 # How lists are mixed --------------------------------------------------------------------------------------

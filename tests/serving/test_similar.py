@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from serving import desk
+from serving import desk, similar
 
 
 def ask(counter: Any, *product_ids: str, **more: Any) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def products(result: dict[str, Any]) -> list[str]:
 def test_every_answer_is_in_its_envelope(counter: Any) -> None:
     answer = ask(counter, "p00", "p01", how="together", n=3)
     assert answer.keys() == {
-        "request_id", "as_of", "models", "took_ms", "attribution_token", "results", "notes"
+        "request_id", "as_of", "models", "took_ms", "attribution_token", "results", "customer_known", "notes"
     }  # fmt: skip
     assert [result["product_id"] for result in answer["results"]] == ["p00", "p01"]
     for result in answer["results"]:
@@ -90,8 +90,40 @@ def test_a_customer_is_asked_for_by_their_own_products(counter: Any) -> None:
 
 def test_a_customer_who_has_bought_nothing_is_told_to_name_products(counter: Any) -> None:
     answer = ask(counter, customer_id="quiet")
-    assert answer["results"] == []
-    assert "name products" in answer["notes"][0]
+    assert (answer["results"], answer["customer_known"]) == ([], True)
+    assert answer["notes"] == ["they have bought nothing that may be looked at; " + similar.INSTEAD]
+
+
+def test_a_stranger_is_told_apart_from_who_keeps_to_themselves(private: Any) -> None:
+    stranger, reserved = ask(private, customer_id="stranger"), ask(private, customer_id="c000")
+    assert (stranger["results"], stranger["customer_known"]) == ([], False)
+    assert (reserved["results"], reserved["customer_known"]) == ([], True)
+    assert stranger["notes"] == [f"{similar.STRANGER}; {similar.INSTEAD}"]
+    assert reserved["notes"] == [f"{similar.NOT_PROFILED}; {similar.INSTEAD}"]
+    assert ask(private, "p00")["customer_known"] is None
+    assert ask(private, "p00", customer_id="stranger")["notes"] == [similar.STRANGER]
+
+
+def test_where_there_are_fewer_than_asked_for_it_is_said_why(fresh: Any) -> None:
+    """There are ten breads: nine beside each; and where one of them is never shown, eight."""
+    (whole,) = ask(fresh, "p00", n=20)["results"]
+    assert len(whole["items"]) == 9
+    assert whole["reason"] == "9 of 20; its kind has no more"
+    assert ask(fresh, "p00", n=9)["results"][0]["reason"] is None
+    assert fresh.ask("/v1/products", {"product_id": "p04", "category": "bread", "sensitive": True}).status_code == 200
+    (less,) = ask(fresh, "p00", n=9)["results"]
+    assert less["reason"] == f"8 of 9; {similar.LEFT_OUT}"
+
+
+def test_before_companions_are_known_the_best_sellers_stand_in_without_the_product_itself(fresh: Any) -> None:
+    from features import together
+
+    together.kept(desk.of(fresh.shop).features.folder).unlink()
+    (stranger,) = ask(fresh, "no-such-thing", n=3)["results"]
+    best = products(stranger)
+    (result,) = ask(fresh, best[0], n=2)["results"]
+    assert (products(result), result["fallback"], result["reason"]) == (best[1:], True, similar.NOT_YET)
+    assert [item["rank"] for item in result["items"]] == [1, 2]
 
 
 @pytest.mark.parametrize(

@@ -27,12 +27,21 @@ def test_the_lead_is_drawn_with_the_same_customers() -> None:
 
 def test_segments_are_told_beside_everyone() -> None:
     told = backtest.table(
-        looks([1, 1, 0, np.nan], [0, 0, 0, 0]), pd.Series(["often", "often", "quiet", "quiet"]), model="ours"
+        looks([1, 1, 0, np.nan], [0, 0, 0, 0]), pd.Series(["often", "often", "quiet", "quiet"]), model="ours", least=1
     )
     assert rows(told).loc["ours", "value"] == pytest.approx(2 / 3)
     assert rows(told).loc["ours", "observations"] == 3
     assert rows(told, "often").loc["ours", "value"] == 1
     assert rows(told, "quiet").loc["ours", "value"] == 0
+
+
+def test_a_segment_of_few_customers_is_not_told() -> None:
+    customers = pd.Index([*range(30), *range(100, 129), *range(100, 129)])  # 29 of them twice
+    frame = pd.DataFrame({"hit": 1.0, "new": [np.nan, *[1.0] * 87]}, customers)
+    told = backtest.table({"ours": frame}, pd.Series(["often"] * 30 + ["quiet"] * 58), model="ours")
+    assert set(told["segment"]) == {"all", "often"}
+    assert set(told.loc[told["segment"] == "often", "figure"]) == {"hit"}, "29 of them bought something new"
+    assert set(told.loc[told["segment"] == "all", "figure"]) == {"hit", "new"}
 
 
 def test_a_customer_seen_twice_is_drawn_with_both() -> None:
@@ -46,7 +55,7 @@ def test_offers_are_judged_by_household_and_campaign_and_over_all_pairs() -> Non
     redeemed = np.array([1.0, 0.0, 0.0, 1.0, 0.0])
     chances = {"ours": np.array([0.9, 0.1, 0.2, 0.8, 0.3]), "rival": np.array([0.1, 0.5, 0.4, 0.3, 0.9])}
     segments = np.array(["often"] * 3 + ["seldom"] * 2, dtype=object)
-    told = backtest.offers(customers, customers, redeemed, chances, segments, model="ours")
+    told = backtest.offers(customers, customers, redeemed, chances, segments, model="ours", least=1)
     everyone = told[told["segment"] == "all"].set_index(["method", "figure"])["value"]
     assert everyone["ours", "map"] == 1
     assert everyone["rival", "map"] == pytest.approx((1 / 3 + 1 / 2) / 2)

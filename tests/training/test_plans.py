@@ -15,6 +15,15 @@ EMPTY = pd.DataFrame({"customer_key": np.empty(0, np.int64), "day": pd.to_dateti
 WORLD = World(CALENDAR, EMPTY, {}, 28)
 
 
+def test_a_night_reports_where_the_places_of_lists_come_from() -> None:
+    rows = pd.DataFrame({"customer_key": [1], "product_keys": [[10, 11]]})
+    places = [("any", 1, 10, "again"), ("any", 2, 11, "again"), ("any", 3, 12, "new"), ("new", 1, 12, "popular")]
+    ranked = pd.DataFrame(places, columns=["list", "rank", "product_key", "source"]).assign(customer_key=1)
+    told = by("recommender").judge(WORLD, rows, pd.Series([[10, 12]]), ranked)
+    shares = {name: share for name, share in told.items() if name.startswith("source_")}
+    assert shares == {"source_again": pytest.approx(2 / 3), "source_new": pytest.approx(1 / 3), "source_popular": 0}
+
+
 def mailings(households: int, *, seed: int = 5) -> tuple[World, pd.DataFrame]:
     """A campaign of 20 offers to everybody every four weeks; what somebody has affinity to is redeemed in a week."""
     chance = np.random.default_rng(seed)
