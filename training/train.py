@@ -176,7 +176,7 @@ def _choose(plan: Plan, contestants: list[Contestant], refused: str) -> tuple[Co
 
 def _above_floor(plan: Plan, contestants: list[Contestant]) -> tuple[list[Contestant], str]:
     """Who tells customers apart nearly as well as the last baseline does; and why the learner is not among them."""
-    level = next((c.metrics for c in contestants if c.learner == plan.baselines[-1]), {})
+    level = next((c.metrics for c in contestants if c.learner in plan.baselines[-1:]), {})
     reasons = {c.learner: too_alike(plan, c.metrics, level) for c in contestants}
     why = reasons.get(plan.learner, "")
     return [c for c in contestants if not reasons[c.learner]], f"{plan.learner}: {why}" if why else ""

@@ -21,7 +21,7 @@ HOUSEHOLDS = 500
 
 
 def keep(records: Path, to: Path, *, until: datetime | None) -> Path:
-    """The records of some households; until a moment, only what had been sold, and to whom, by then."""
+    """The records of some households; until a moment, only what had been sold or offered, and to whom, by then."""
     to.mkdir()
     con = duckdb.connect()
     con.sql("set timezone = 'UTC'")
@@ -31,8 +31,10 @@ def keep(records: Path, to: Path, *, until: datetime | None) -> Path:
     con.sql(
         f"create table sold as select * from '{records}/transactions.parquet' semi join few using (customer_id) {when}"
     )
-    for kind, key in (("products", "product_id"), ("customers", "customer_id")):
-        semi = f"semi join sold using ({key})" if until else ""
+    con.sql(f"""create table ware as select product_id from sold union select unnest(product_ids)
+                from '{records}/offers.parquet' {f"where starts_at < '{until.isoformat()}'" if until else ""}""")
+    for kind, key, known in (("products", "product_id", "ware"), ("customers", "customer_id", "sold")):
+        semi = f"semi join {known} using ({key})" if until else ""
         con.sql(f"copy (select * from '{records}/{kind}.parquet' {semi}) to '{to}/{kind}.parquet'")
     con.sql(f"copy sold to '{to}/transactions.parquet'")
     for kind, moment in (("offers", "starts_at"), ("interactions", "happened_at"), ("consents", '"at"')):
