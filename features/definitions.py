@@ -8,9 +8,9 @@ from features import engagement, needs, rhythm, spend, staples, taste
 
 SERVICES = {
     "recommender_v1": (staples,),
-    "churn_v1": (rhythm, spend, taste),
-    "timing_v1": (rhythm, spend, taste),
-    "value_v1": (rhythm, spend, taste),
+    "churn_v1": (rhythm, spend, taste, engagement),
+    "timing_v1": (rhythm, spend, taste, engagement),
+    "value_v1": (rhythm, spend, taste, engagement),
     "offers_v1": (staples, engagement),
     "restock_v1": (needs, rhythm),
 }

@@ -137,7 +137,7 @@ def evening(shop: Shop, as_of: str | None, seconds: dict[str, float], tell: Tell
 
 @contextmanager
 def rehearsal(shop: Shop, moment: datetime, plan: Plan) -> Iterator[Evening]:
-    """The shop as it was known at a moment, with what a plan of lists or offers learns from; nothing is left behind.
+    """The shop as it was known at a moment, with what one plan learns from; nothing is left behind.
 
     Unlike a night it does not say that it looked: no sale is late because somebody tried models out.
     """
@@ -201,8 +201,11 @@ def _prepare(shop: Shop, as_of: datetime, folder: Path, *, replay: bool, only: P
     world = _world(shop, calendar, past)
     lists = plans.plan("recommender").window(world)
     shelves = [calendar.back(n * lists) for n in (3, 2, 1) if n * lists < calendar.history_days]
+    shelves = [] if only and only.service not in VIEWS else shelves
     windows = [plan.window(world) for plan in plans.PLANS if not plan.spread]
-    moments = [as_of] if only else labels.moments(calendar, windows)
+    # Lists and offers have moments of their own; whoever asks for them alone needs no others.
+    alone = only is not None and only.name in ("recommender", "offers")
+    moments = [as_of] if alone else labels.moments(calendar, windows)
     mailings = None if only and only.expand != "offers" else past.mailings
     # Importing Feast takes as long as computing the features: DuckDB works while Python imports.
     with ThreadPoolExecutor(1) as aside:

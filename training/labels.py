@@ -19,6 +19,8 @@ Days = NDArray[np.int64]
 
 #: Enough days for any shop's history, so that (customer, day) fits one sortable integer.
 _DAY_SPAN = 100_000
+#: Whole weeks, so that a year ago was the same weekday.
+YEAR_DAYS = 364
 #: The share of an offer's days after which who has not redeemed it counts as having passed it over.
 WATCHED = 0.1
 
@@ -58,8 +60,10 @@ class Calendar:
         return (self.known_until - self.day_of(moment)).days
 
 
-def moments(calendar: Calendar, windows: Sequence[int], *, most: int = 14, gap_days: int = 7) -> list[datetime]:
+def moments(calendar: Calendar, windows: Sequence[int], *, most: int = 18, gap_days: int = 7) -> list[datetime]:
     """Moments to learn from, oldest first: the run's own, one at the start of each holdout window, and a spread.
+
+    A year ago is among them where the history reaches so far: what the season did then is told by it.
 
     The spread covers the whole history after a warm-up of a quarter of it (at most 90 days) up to `gap_days`
     before the run. Its step is no multiple of 7, so that the days ahead do not always begin on one weekday.
@@ -69,7 +73,8 @@ def moments(calendar: Calendar, windows: Sequence[int], *, most: int = 14, gap_d
     step = max(1, -(-(longest - gap_days) // most))
     step += step % 7 == 0
     spread = range(gap_days, longest + 1, step)
-    wanted = {0, *(days for window in windows for days in (window, 2 * window, 3 * window) if days <= longest), *spread}
+    holdouts = {days for window in windows for days in (window, 2 * window, 3 * window)}
+    wanted = {0, *spread, *(days for days in (*holdouts, YEAR_DAYS) if days <= longest)}
     return [calendar.back(days) for days in sorted(wanted, reverse=True)]
 
 
