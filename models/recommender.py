@@ -27,6 +27,8 @@ from models.tastes import Tastes
 LEANS = (0.02, 0.05, 0.1, 0.2)
 
 
+#: The fewest customers of a window from whose baskets anything is learned.
+ENOUGH = 50
 #: Counted up whenever the figures or what is kept of them change: trees would read the wrong columns.
 SHAPE = 3
 
@@ -51,7 +53,7 @@ class Recommender:
         factors: int = 48,
         iterations: int = 8,
         threads: int = 1,
-        enough: int = 50,
+        enough: int = ENOUGH,
         leans: Sequence[float] = LEANS,
         products: pd.DataFrame | None = None,
         prices: pd.DataFrame | None = None,

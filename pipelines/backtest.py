@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +17,24 @@ import pandas as pd
 
 from customers.shop import Shop
 from models import registry
-from pipelines import pictures
+from pipelines import page, pictures
 from pipelines.earlier import Backtest
+from pipelines.earlier_answers import answers
 from pipelines.earlier_lists import recommender
 from pipelines.earlier_offers import offers
 from pipelines.evening import Tell
 from pipelines.failures import WrongUsage
 from training import backtest, promote
 
-KINDS = {"recommender": recommender, "offers": offers}
+KINDS: dict[str, Callable[..., Backtest]] = {"recommender": recommender, "offers": offers} | {
+    name: partial(answers, name=name) for name in ("churn", "timing", "restock", "value")
+}
 
 
 def run(
     shop: Shop, name: str, *, cutoffs: int = 3, every: int | None = None, out: Path | None = None, tell: Tell
 ) -> dict[str, Any]:
-    """Backtest `recommender` or `offers`; write the table and its picture to a folder, and all of it to MLflow."""
+    """Backtest one question; write the table, its pictures and a page of both to a folder, and all of it to MLflow."""
     if name not in KINDS:
         raise WrongUsage(f"there is no backtest of {name}; there are {', '.join(KINDS)}")
     began = time.perf_counter()
@@ -44,15 +49,19 @@ def run(
 
 
 def publish(found: Backtest, folder: Path) -> list[Path]:
-    """Write the table as CSV and JSON, and a picture where one can be drawn; the paths."""
+    """Write the table as CSV and JSON, pictures where they can be drawn, and a page that shows it all; the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     table, told = folder / f"{found.name}.csv", folder / f"{found.name}.json"
     found.table.to_csv(table, index=False)
     about = {"cutoffs": found.cutoffs, "settings": found.settings, "notes": found.notes}
     told.write_text(json.dumps(about | {"table": records(found.table)}, indent=1), encoding="utf-8")
     title = f"{found.name} as of {', '.join(found.cutoffs)}"
-    picture = pictures.backtest(found.table, folder / f"{found.name}.png", title=title)
-    return [table, told, *([picture] if picture else [])]
+    drawn = [
+        pictures.backtest(found.table, folder / f"{found.name}.png", title=title),
+        pictures.curves(found.curves, folder / f"{found.name}-curves.png", name=found.name, title=title),
+    ]
+    shown = [path for path in drawn if path]
+    return [table, told, *shown, page.write(found, shown, folder / f"{found.name}.html", title=title)]
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -130,10 +130,10 @@ def models(as_json: AsJson = False) -> None:
 
 @app.command()
 def backtest(
-    name: Annotated[str, typer.Argument(help="recommender or offers.")] = "recommender",
+    name: Annotated[str, typer.Argument(help="recommender, offers, churn, timing, restock or value.")] = "recommender",
     cutoffs: Annotated[int, typer.Option(help="How many earlier moments to ask at.")] = 3,
     every: Annotated[int | None, typer.Option(help="Days between them; default: what is judged at each.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the table and its picture.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the table, its pictures and its page.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """What would have been said at earlier moments, by the model and by every rival, and what came of it."""
@@ -143,6 +143,17 @@ def backtest(
     with _plainly():
         told = backtests.run(_shop(), name, cutoffs=cutoffs, every=every, out=out, tell=_tell)
         _say(told, as_json, report.of_backtest(told))
+
+
+@app.command()
+def sufficiency(as_json: AsJson = False) -> None:
+    """Whether the shop knows enough for each model, and what is served where it does not."""
+    from pipelines import report
+    from pipelines import sufficiency as counts
+
+    with _plainly():
+        told = counts.of(_shop())
+        _say({"needs": told, "enough": all(need["enough"] for need in told)}, as_json, report.of_sufficiency(told))
 
 
 @app.command()

@@ -14,11 +14,22 @@ from features import snapshot
 from pipelines.failures import NothingToDo, WrongUsage
 from training import labels
 
+#: What a night as of the cutoff would have served: the model, or the baseline that it lost to.
+SERVED = "served"
 #: How the baselines of the night are called beside the rivals.
 NAMES = {
     "bestsellers.Popularity": "popularity, lately",
     "bestsellers.DecayedFrequency": "decayed frequency",
     "offers.AffinityRate": "affinity x rate",
+    "baselines.RecencyChurn": "recency",
+    "baselines.RfmLogistic": "RFM, logistic",
+    "baselines.BgNbdChurn": "BG/NBD",
+    "baselines.KaplanMeierTiming": "Kaplan-Meier cells",
+    "baselines.BgNbdTiming": "BG/NBD",
+    "stocks.PairRhythm": "BG/NBD",
+    "stocks.OwnRate": "own rate",
+    "spending.RateValue": "rate so far",
+    "spending.BgNbdGammaGamma": "BG/NBD, Gamma-Gamma",
 }
 
 
@@ -26,7 +37,8 @@ NAMES = {
 class Backtest:
     """What a backtest found: the long table (training.backtest.COLUMNS), and what it was made of.
 
-    `model` is the method that the others are compared with; `settings` are those that each rival chose.
+    `model` is the method that the others are compared with; `settings` are those that each rival chose. `curves` are
+    for pictures: "reliability" and "gains" (training.curves), each with the method it is of.
     """
 
     name: str
@@ -35,6 +47,7 @@ class Backtest:
     table: pd.DataFrame
     settings: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    curves: dict[str, pd.DataFrame] = field(default_factory=dict)
 
 
 def moments(shop: Shop, count: int, every: int, *, ahead: int, behind: int) -> list[datetime]:

@@ -7,7 +7,7 @@ import hashlib
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -136,19 +136,29 @@ def evening(shop: Shop, as_of: str | None, seconds: dict[str, float], tell: Tell
 
 
 @contextmanager
-def rehearsal(shop: Shop, moment: datetime, plan: Plan) -> Iterator[Evening]:
+def rehearsal(shop: Shop, moment: datetime, plan: Plan, *, at: Sequence[datetime] | None = None) -> Iterator[Evening]:
     """The shop as it was known at a moment, with what one plan learns from; nothing is left behind.
 
-    Unlike a night it does not say that it looked: no sale is late because somebody tried models out.
+    Customers are looked at at the moments `at`, without it at those that the plan itself would learn from. Unlike
+    a night it does not say that it looked: no sale is late because somebody tried models out.
     """
     with _alone(shop):
         mirror.refresh(shop)
         _somebody_bought(shop, moment)
         folder = shop.home / "replays" / f"{plan.name}-{moment:%Y%m%dT%H%M%S}"
         try:
-            yield _prepare(shop, moment, folder, replay=True, only=plan)
+            yield _prepare(shop, moment, folder, replay=True, only=plan, at=at)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def outlook(shop: Shop, moment: datetime) -> tuple[World, Past]:
+    """What labels are cut from as of a moment, without any features: what may be counted before a night is run."""
+    first = snapshot.first_day(shop.home / "ledger", moment, shop.timezone)
+    assert first is not None, "whoever asks has seen that somebody bought something"
+    calendar = labels.Calendar(first, moment, shop.timezone)
+    past = _past(shop, calendar)
+    return _world(shop, calendar, past), past
 
 
 @contextmanager
@@ -192,20 +202,25 @@ def _somebody_bought(shop: Shop, moment: datetime) -> None:
         )
 
 
-def _prepare(shop: Shop, as_of: datetime, folder: Path, *, replay: bool, only: Plan | None = None) -> Evening:
+def _prepare(
+    shop: Shop,
+    as_of: datetime,
+    folder: Path,
+    *,
+    replay: bool,
+    only: Plan | None = None,
+    at: Sequence[datetime] | None = None,
+) -> Evening:
     ledger, zone = shop.home / "ledger", shop.timezone
-    first = snapshot.first_day(ledger, as_of, zone)
-    assert first is not None, "a night looks only where somebody bought something"
-    calendar = labels.Calendar(first, as_of, zone)
-    past = _past(shop, calendar)
-    world = _world(shop, calendar, past)
+    world, past = outlook(shop, as_of)
+    calendar = world.calendar
     lists = plans.plan("recommender").window(world)
     shelves = [calendar.back(n * lists) for n in (3, 2, 1) if n * lists < calendar.history_days]
     shelves = [] if only and only.service not in VIEWS else shelves
     windows = [plan.window(world) for plan in plans.PLANS if not plan.spread]
     # Lists and offers have moments of their own; whoever asks for them alone needs no others.
     alone = only is not None and only.name in ("recommender", "offers")
-    moments = [as_of] if alone else labels.moments(calendar, windows)
+    moments = list(at) if at else [as_of] if alone else labels.moments(calendar, windows)
     mailings = None if only and only.expand != "offers" else past.mailings
     # Importing Feast takes as long as computing the features: DuckDB works while Python imports.
     with ThreadPoolExecutor(1) as aside:
@@ -234,7 +249,7 @@ def _world(shop: Shop, calendar: labels.Calendar, past: Past) -> World:
         snapshot.purchases(ledger, as_of=as_of, timezone=zone),
         {},
         _churn_days(shop, calendar),
-        value_days=max(1, min(shop.value_days, calendar.history_days // 4)),
+        value_days=shop.value_days,
         category_days=snapshot.category_days(ledger, as_of=as_of, timezone=zone, start=watched),
         redemptions=past.redemptions,
         offers=past.book.offers[["offer_key", "campaign_id", "starts_at", "ends_at"]],

@@ -1,7 +1,8 @@
-"""Pictures: a backtest at a glance, each method a dot with its interval."""
+"""Pictures: a backtest at a glance: each method a dot with its interval, and whether what was said was seen."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,31 @@ DRAWN = {
     "new_hit_rate_10": "a hit on the list of new products",
     "trip_recall_10": "Recall@10, next trip",
     "map": "MAP",
-    "auc": "AUC over all pairs",
+    "auc": "AUC",
+    "log_loss": "log loss",
+    "ece": "calibration error",
+    "crps": "CRPS, days",
+    "c_index": "concordance",
+    "ngini": "normalised Gini",
+    "mae": "mean absolute error",
+    "decile_error": "decile error",
+}
+#: What is said and what is seen, by question.
+AXES = {
+    "churn": ("said: P(no purchase within the horizon)", "seen: share that stayed away"),
+    "timing": ("said: P(purchase within four weeks)", "seen: share that came"),
+    "restock": ("said: P(needed within two weeks)", "seen: share that bought again"),
+    "value": ("said: expected to be spent", "seen: spent"),
 }
 
 
 def backtest(table: pd.DataFrame, path: Path, *, title: str) -> Path | None:
     """Draw the figures of everybody, a panel each, to a PNG; None where matplotlib is not installed."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
+    if (figure := _blank()) is None:
         return None
     everyone = table[table["segment"] == "all"]
     drawn = [name for name in DRAWN if (everyone["figure"] == name).any()]
-    figure = Figure(figsize=(4 * max(len(drawn), 1), 4.5), layout="constrained")
+    figure.set_size_inches(4 * max(len(drawn), 1), 4.5)
     figure.suptitle(title)
     methods = list(everyone["method"].drop_duplicates())[::-1]
     panels: Any = figure.subplots(1, max(len(drawn), 1), sharey=True, squeeze=False)[0]
@@ -41,3 +54,39 @@ def backtest(table: pd.DataFrame, path: Path, *, title: str) -> Path | None:
         axes.grid(axis="x", alpha=0.3)
     figure.savefig(path, dpi=120)
     return path
+
+
+def curves(shown: Mapping[str, pd.DataFrame], path: Path, *, name: str, title: str) -> Path | None:
+    """Draw reliability (the straight line is perfect) and gains of every method; None where matplotlib is missing.
+
+    shown: "reliability" with said, seen, customers and "gains" with share, held, each with the method.
+    """
+    if not shown or (figure := _blank()) is None:
+        return None
+    figure.set_size_inches(12, 5.5)
+    figure.suptitle(title)
+    left, right = figure.subplots(1, 2)
+    said, gained = shown["reliability"], shown["gains"]
+    edge = float(max(said["said"].max(), said["seen"].max()))
+    left.plot([0, edge], [0, edge], color="black", linewidth=0.8)
+    right.plot([0, 1], [0, 1], color="black", linewidth=0.8)
+    for method in said["method"].drop_duplicates():
+        bold: dict[str, Any] = {"linewidth": 2.5} if method == "served" else {"linewidth": 1, "alpha": 0.7}
+        left.plot("said", "seen", data=said[said["method"] == method], marker="o", markersize=3, label=method, **bold)
+        right.plot("share", "held", data=gained[gained["method"] == method], label=method, **bold)
+    for axes, words in ((left, AXES[name]), (right, ("first so many of the list", "share of all that came"))):
+        axes.set_xlabel(words[0])
+        axes.set_ylabel(words[1])
+        axes.grid(alpha=0.3)
+    left.legend()
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def _blank() -> Any:
+    """A figure to draw on; None where matplotlib is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return None
+    return Figure(layout="constrained")

@@ -32,7 +32,22 @@ HEADINGS = {
     "coverage": "coverage",
     "map": "map",
     "auc": "auc",
+    "ap": "ap",
+    "brier": "brier",
+    "log_loss": "log loss",
+    "ece": "ece",
+    "crps": "crps",
+    "c_index": "c",
+    "nll": "nll",
+    "coverage_80": "in 80 %",
+    "ngini": "norm. gini",
+    "mae": "mae",
+    "decile_error": "decile error",
+    "bias": "bias",
 }
+
+#: What is measured but says little about this question.
+LEFT_OUT = {"churn": ("bias",), "restock": ("bias", "brier")}
 
 
 def of_backtest(told: Mapping[str, Any]) -> str:
@@ -40,6 +55,7 @@ def of_backtest(told: Mapping[str, Any]) -> str:
     table = pd.DataFrame(told["table"])
     everyone = table[table["segment"] == "all"]
     shown = [name for name in HEADINGS if (everyone["figure"] == name).any()]
+    shown = [name for name in shown if name not in LEFT_OUT.get(told["name"], ())]
     head = f"{told['name']} as of {', '.join(told['cutoffs'])} ({told['seconds']:.0f} s)"
     values = _methods(everyone, shown, ("value", "low", "high"))
     ahead = _methods(everyone.dropna(subset=["ahead"]), shown, ("ahead", "ahead_low", "ahead_high"))
@@ -49,6 +65,14 @@ def of_backtest(told: Mapping[str, Any]) -> str:
     files = "\n".join(f"  {path}" for path in told["files"])
     parts = [head, values, f"{told['model']} is ahead of each by", ahead, *by_segment]
     return "\n\n".join([*parts, *told["notes"], files])
+
+
+def of_sufficiency(told: Sequence[Mapping[str, Any]]) -> str:
+    """What each model needs, a line each, and what stands in for it where there is too little."""
+    return _columns(("", "needed", "known", "", ""), (
+        (need["model"], need["needed"], f"{need['found']:,}", "" if need["enough"] else f"{need['instead']} instead",
+         need["what"]) for need in told
+    ))  # fmt: skip
 
 
 def of_night(told: Mapping[str, Any]) -> str:

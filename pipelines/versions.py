@@ -171,16 +171,29 @@ def _record(evening: Evening, plan: Plan, trained: Trained, facts: dict[str, Any
         "settings",
     )
     params = {name: facts[name] for name in kept} | {f"rows_{name}": count for name, count in trained.rows.items()}
-    figures = {f"{learner.split('.')[1]}.{name}": value
-               for learner, row in facts["baselines"].items() for name, value in row.items()}  # fmt: skip
-    figures = {name: value for name, value in (facts["metrics"] | figures).items() if value is not None}
+    figures = {facts["holdout"]: _side_by_side(facts["metrics"], facts["baselines"])} if trained.holdout else {}
+    if trained.judged:
+        others = [each for each in trained.contestants if each is not trained.judged]
+        for cutoff, mine in trained.judged.earlier.items():
+            theirs = {each.learner: _plain(each.earlier[cutoff]) for each in others}
+            figures[cutoff.isoformat()] = _side_by_side(_plain(mine), theirs)
     version, _ = registry.record(
         promote.address(evening.shop), plan.name, folder / "served", params=params,
-        metrics={facts["holdout"]: figures} if figures else {},
+        metrics=figures,
         tags={"learner": trained.learner, "fingerprint": facts["fingerprint"], "service": plan.service},
         artifacts=artifacts,
     )  # fmt: skip
     return version
+
+
+def _side_by_side(
+    mine: Mapping[str, float | None], others: Mapping[str, Mapping[str, float | None]]
+) -> dict[str, float]:
+    """One cutoff's figures as a run holds them: the served learner's under their names, the others' under theirs."""
+    theirs = {
+        f"{learner.split('.')[1]}.{name}": value for learner, row in others.items() for name, value in row.items()
+    }
+    return {name: value for name, value in {**mine, **theirs}.items() if value is not None}
 
 
 def _facts(evening: Evening, plan: Plan, trained: Trained) -> dict[str, Any]:

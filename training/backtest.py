@@ -78,6 +78,23 @@ def _rows(
     )  # fmt: skip
 
 
+def figures(
+    found: Mapping[str, pd.Series], drawn: Mapping[str, pd.DataFrame], observations: int, *, segment: str, model: str
+) -> pd.DataFrame:
+    """Rows for figures that are no means over customers: as found, and as they came out in every draw of customers.
+
+    found: for each method its figures by name; drawn: the same figures as columns, a row a draw, drawn together.
+    """
+    names = [str(name) for name in found[model].index]
+    count = np.full(len(names), observations)
+    told = {method: (found[method][names].to_numpy(np.float64), drawn[method][names].to_numpy(np.float64))
+            for method in found}  # fmt: skip
+    rows = [_rows(method, segment, names, *each, *told[model], count) for method, each in told.items()]
+    made = pd.concat(rows, ignore_index=True)
+    made.loc[made["method"] == model, ["ahead", "ahead_low", "ahead_high"]] = np.nan
+    return made
+
+
 def whole(figures: Mapping[str, Mapping[str, float]], observations: int) -> pd.DataFrame:
     """Rows for figures that a single customer does not have, such as coverage; without intervals."""
     rows = [

@@ -5,6 +5,7 @@ The bootstrap (Efron 1979) over customers: whoever was looked at at several mome
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +48,17 @@ class Draws:
         np.add.at(counts, place, seen.astype(np.float64))
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray((self.counts @ sums) / (self.counts @ counts))
+
+    def measured(
+        self, customers: NDArray[np.int64], measure: Callable[[NDArray[np.int64]], Mapping[str, float]]
+    ) -> pd.DataFrame:
+        """Figures that are no means, such as a calibration error: a row a draw, a column a figure.
+
+        customers: whose each observation is; measure: the figures over some observations, given as their places.
+        """
+        place = np.searchsorted(self.customers, customers)
+        rows = np.arange(len(customers))
+        return pd.DataFrame([dict(measure(np.repeat(rows, drawn[place]))) for drawn in self.counts])
 
     def aucs(self, customers: NDArray[np.int64], happened: Floats, p: Floats) -> Floats:
         """The area under the ROC curve over all pairs in every draw, (draws,); equal p count one half."""

@@ -129,6 +129,17 @@ def spent_next(
 
     purchases: customer_key, day, spend; one row a purchase day.
     """
+    so_far = spent_so_far(rows, purchases, days=days, calendar=calendar, until=until)
+    return np.where(so_far["days"] >= days, so_far["spent"], np.nan)
+
+
+def spent_so_far(
+    rows: pd.DataFrame, purchases: pd.DataFrame, *, days: int, calendar: Calendar, until: date | None = None
+) -> pd.DataFrame:
+    """What the customer spends in the `days` days from as_of, or in those of them that are over: spent, and days.
+
+    Who has bought nothing so far has spent 0; days is 0 where none of them is over.
+    """
     known = np.unique(purchases["customer_key"].to_numpy(np.int64))
     bought = _place(
         np.searchsorted(known, purchases["customer_key"].to_numpy(np.int64)), _day_numbers(purchases["day"])
@@ -136,11 +147,12 @@ def spent_next(
     order = np.argsort(bought, kind="stable")
     piled = np.concatenate([[0.0], np.cumsum(purchases["spend"].to_numpy(np.float64)[order])])
     asked = local_days(rows["as_of"], calendar.timezone)
+    over = np.clip(_day_number(until or calendar.known_until) - asked, 0, days)
     start = _place(np.searchsorted(known, rows["customer_key"].to_numpy(np.int64)), asked)
-    spent = piled[np.searchsorted(bought[order], start + days)] - piled[np.searchsorted(bought[order], start)]
-    complete = asked + days <= _day_number(until or calendar.known_until)
+    spent = piled[np.searchsorted(bought[order], start + over)] - piled[np.searchsorted(bought[order], start)]
     here = np.isin(rows["customer_key"], known)
-    return np.where(complete, np.where(here, np.round(spent, 6), 0.0), np.nan)
+    columns = {"spent": np.where(here, np.round(spent, 6), 0.0), "days": over.astype(np.float64)}
+    return pd.DataFrame(columns, index=rows.index)
 
 
 def needed_next(

@@ -13,10 +13,10 @@ from training.questions import Frame, Incomparable, Plan, World
 
 __all__ = ["PLANS", "TIE", "Incomparable", "Plan", "World", "plan"]
 
+#: A single window may be an odd one; two are judged where learning is cheap enough.
+TWICE = 2
 #: How far ahead lists of products are judged; a month is what a campaign is planned for.
 LIST_DAYS = 28
-#: How long waiting times are watched when they are judged, where the history is long enough.
-WAIT_DAYS = 90
 #: How far back campaigns are judged: new ones start every few weeks and run for five or more.
 OFFER_DAYS = 63
 #: Fewer lists with a redemption than this say nothing about which of two models is better.
@@ -34,7 +34,7 @@ def _month(world: World) -> int:
 
 
 def _wait(world: World) -> int:
-    return max(1, min(WAIT_DAYS, world.calendar.history_days // 4))
+    return max(1, min(world.wait_days, world.calendar.history_days // 4))
 
 
 def _curve_days(world: World) -> int:
@@ -156,19 +156,24 @@ def _judge_needs(world: World, rows: Frame, needed: Frame, chances: np.ndarray) 
 
 
 def _value_days(world: World) -> int:
-    return max(1, min(world.value_days, world.calendar.history_days // 4))
+    """A third of the history at most: the same days must lie before the horizon that is judged, and before that."""
+    return max(1, min(world.value_days, world.calendar.history_days // 3))
 
 
-def _spent(world: World, rows: Frame, until: date) -> np.ndarray:
-    return labels.spent_next(rows, world.purchases, days=_value_days(world), calendar=world.calendar, until=until)
+def _spent(world: World, rows: Frame, until: date) -> Frame:
+    return labels.spent_so_far(rows, world.purchases, days=_value_days(world), calendar=world.calendar, until=until)
+
+
+def _spent_to_the_end(world: World, rows: Frame, spent: Frame) -> np.ndarray:
+    return spent["days"].to_numpy() >= _value_days(world)
 
 
 def _known(world: World, rows: Frame, outcome: np.ndarray) -> np.ndarray:
     return np.isfinite(outcome)
 
 
-def _judge_money(world: World, rows: Frame, spent: np.ndarray, expected: np.ndarray) -> dict[str, float]:
-    return metrics.money(spent, expected)
+def _judge_money(world: World, rows: Frame, spent: Frame, expected: np.ndarray) -> dict[str, float]:
+    return metrics.money(spent["spent"].to_numpy(np.float64), expected)
 
 
 PLANS: tuple[Plan, ...] = (
@@ -191,26 +196,26 @@ PLANS: tuple[Plan, ...] = (
         "churn", question="Will this customer buy nothing within the churn horizon?",
         service="churn_v1", learner="churn.Churn",
         baselines=("baselines.RecencyChurn", "baselines.RfmLogistic", "baselines.BgNbdChurn"),
-        decisive="log_loss", window=lambda world: world.churn_days, label=_quiet, take=_active_and_known,
+        cutoffs=TWICE, decisive="log_loss", window=lambda world: world.churn_days, label=_quiet, take=_active_and_known,
         judge=_judge_probability, settings=lambda world: {"horizon_days": world.churn_days},
     ),
     Plan(
         "timing", question="In how many days will this customer buy again?",
         service="timing_v1", learner="timing.Timing",
         baselines=("baselines.KaplanMeierTiming", "baselines.BgNbdTiming"),
-        decisive="crps", window=_wait, label=_waits, take=_active_and_watched, judge=_judge_curves,
+        cutoffs=TWICE, decisive="crps", window=_wait, label=_waits, take=_active_and_watched, judge=_judge_curves,
         settings=lambda world: {"days": _curve_days(world)},
     ),
     Plan(
         "restock", question="Will this customer buy from this category again within one, two or four weeks?",
         service="restock_v1", learner="restock.Restock", baselines=("stocks.PairRhythm", "stocks.OwnRate"),
-        decisive="log_loss", window=_month, label=_needed, take=_regular_needs, judge=_judge_needs,
+        cutoffs=TWICE, decisive="log_loss", window=_month, label=_needed, take=_regular_needs, judge=_judge_needs,
         expand="needs",
     ),
     Plan(
         "value", question="How much will this customer spend over the value horizon?",
         service="value_v1", learner="value.Value", baselines=("spending.RateValue", "spending.BgNbdGammaGamma"),
-        decisive="ngini", window=_value_days, label=_spent, take=_known, judge=_judge_money,
+        cutoffs=TWICE, decisive="ngini", window=_value_days, label=_spent, take=_spent_to_the_end, judge=_judge_money,
         settings=lambda world: {"horizon_days": _value_days(world)},
     ),
 )  # fmt: skip

@@ -33,6 +33,8 @@ _PAIRS |= dict.fromkeys(("lift", "strength"), "float64")
 class World:
     """What labels are cut from: the shop's days, what was bought and when, and which offers were redeemed.
 
+    `churn_days` and `value_days` are horizons; `wait_days` is how long waiting times are watched when they are judged.
+
     `products` is what the catalogue says of each product, whenever it said so; None for what it does not say.
     `prices` is what each goes for, and `together` what is bought beside and after what (see features.together).
     """
@@ -42,6 +44,7 @@ class World:
     baskets: Mapping[Any, Frame]
     churn_days: int
     value_days: int = 90
+    wait_days: int = 90
     category_days: Frame = field(
         default_factory=_none_of(customer_key="int64", category="object", day="datetime64[us]")
     )
@@ -61,7 +64,8 @@ class Plan:
     promotes. The last baseline is the one that a shop with too little history is served. `told` is what the learner,
     and no baseline, hears of the shop besides its rows. `expand` says what a customer's row becomes before training:
     rows of one category each ("needs") or of one offer each ("offers"). The rows of a `spread` plan lie at many
-    moments, and all those from the holdout's start on are judged.
+    moments, and all those from the holdout's start on are judged. At so many `cutoffs`, a window apart, learner and
+    baselines are compared before one of them is served.
     """
 
     name: str
@@ -78,4 +82,5 @@ class Plan:
     told: Callable[[World], dict[str, Frame]] = field(default=lambda world: {})
     expand: Literal["needs", "offers"] | None = None
     spread: bool = False
+    cutoffs: int = 1
     floor: Mapping[str, float] = field(default_factory=dict, hash=False)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from importlib import import_module
 from typing import Any
@@ -23,12 +23,21 @@ JUDGES = 30
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """A learner after its trial: fitted on what was known before the holdout, judged on the holdout."""
+    """A learner after its trial: fitted on what was known before the holdout, judged on the holdout.
+
+    `earlier` are its figures at earlier cutoffs, fitted and judged anew for each.
+    """
 
     learner: str
     model: Model
     metrics: dict[str, float]
     seconds: float
+    earlier: Mapping[datetime, dict[str, float]] = field(default_factory=dict)
+
+    def decisive(self, plan: Plan) -> float:
+        """The figure that decides, its mean over all cutoffs."""
+        figures = [each[plan.decisive] for each in (self.metrics, *self.earlier.values())]
+        return sum(figures) / len(figures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +76,9 @@ def train(
 ) -> Trained:
     """Fit a plan's learner and baselines before the last window, judge them on it, and refit the best on everything.
 
-    frame: one row per customer and moment (customer_key, as_of, features), features known before as_of.
+    A plan of several cutoffs has them judged at earlier ones too, where the history is long enough for everybody: the
+    best over all of them is served. frame: one row per customer and moment (customer_key, as_of, features), features
+    known before as_of.
     Where too little is known to learn or to judge, the answer is the plan's simplest baseline, flagged `fallback`.
     """
     holdout = world.calendar.back(plan.window(world))
@@ -78,10 +89,11 @@ def train(
     contestants, refused = _trials(plan, world, trial, exam, seed, tell)
     if not contestants:
         return _simplest(plan, world, frame, seed, refused)
-    best, why = _choose(plan, contestants, refused)
-    tell(f"{plan.name}: {best.learner} learns from all days")
     counts = {"trial": len(trial[0]), "holdout": len(exam[0])}
     del trial, exam  # rows of needs are many: three copies of them would not fit beside each other
+    contestants = _tried_before(plan, world, frame, contestants, seed, tell)
+    best, why = _choose(plan, contestants, refused)
+    tell(f"{plan.name}: {best.learner} learns from all days")
     rows, label = _rows_before(plan, world, frame, world.calendar.as_of)
     model = _fit(plan, world, best.learner, rows, label, seed)
     counts["served"] = len(rows)
@@ -120,8 +132,7 @@ def examine(plan: Plan, world: World, frame: pd.DataFrame, model: Model) -> dict
 
 def not_worse(plan: Plan, mine: dict[str, float], other: dict[str, float]) -> bool:
     """Is the decisive figure as good as the other's, a tie counting as good?"""
-    a, b = mine[plan.decisive], other[plan.decisive]
-    return not better(plan.decisive)(b, a) or abs(a - b) <= TIE * abs(b)
+    return _as_good(plan, mine[plan.decisive], other[plan.decisive])
 
 
 def too_alike(plan: Plan, mine: dict[str, float], other: dict[str, float]) -> str:
@@ -139,7 +150,7 @@ def _trials(
 ) -> tuple[list[Contestant], str]:  # fmt: skip
     contestants, refused = [], ""
     for learner in (*plan.baselines, plan.learner):
-        tell(f"{plan.name}: {learner} before the last window")
+        tell(f"{plan.name}: {learner} before {exam[0]['as_of'].max():%Y-%m-%d}")
         began = time.perf_counter()
         try:
             model = _fit(plan, world, learner, *trial, seed)
@@ -154,24 +165,45 @@ def _trials(
     return contestants, refused
 
 
+def _tried_before(
+    plan: Plan, world: World, frame: pd.DataFrame, contestants: list[Contestant], seed: int,
+    tell: Callable[[str], None],
+) -> list[Contestant]:  # fmt: skip
+    """The same with their figures at earlier cutoffs; one before which not all of them could learn is left out."""
+    for back in range(2, plan.cutoffs + 1):
+        cutoff = world.calendar.back(back * plan.window(world))
+        trial, exam = (cut(plan, world, frame, cutoff) for cut in (_trial, _exam))
+        if len(trial[0]) == 0 or len(exam[0]) < JUDGES:
+            break
+        found = {each.learner: each.metrics for each in _trials(plan, world, trial, exam, seed, tell)[0]}
+        if not all(each.learner in found for each in contestants):
+            break
+        contestants = [replace(each, earlier={**each.earlier, cutoff: found[each.learner]}) for each in contestants]
+    return contestants
+
+
 def _choose(plan: Plan, contestants: list[Contestant], refused: str) -> tuple[Contestant, str]:
     """The learner where it is not worse than every baseline, else the best baseline; of those above the floor."""
     ahead = better(plan.decisive)
-    figure = f"{plan.decisive} {{:.4f}} against {{:.4f}} of {{}}"
     contestants, below = _above_floor(plan, contestants)
     refused = below or refused
     rivals = [c for c in contestants if c.learner != plan.learner]
     learners = [c for c in contestants if c.learner == plan.learner]
     best = rivals[0] if rivals else learners[0]
     for rival in rivals[1:]:
-        best = rival if ahead(rival.metrics[plan.decisive], best.metrics[plan.decisive]) else best
+        best = rival if ahead(rival.decisive(plan), best.decisive(plan)) else best
     if not learners:
         return best, f"{best.learner} is served; {refused}"
     mine = learners[0]
-    text = figure.format(mine.metrics[plan.decisive], best.metrics[plan.decisive], best.learner)
-    if not_worse(plan, mine.metrics, best.metrics):
+    text = f"{plan.decisive} {mine.decisive(plan):.4f} against {best.decisive(plan):.4f} of {best.learner}"
+    text += f", the mean of {1 + len(mine.earlier)} cutoffs" if mine.earlier else ""
+    if _as_good(plan, mine.decisive(plan), best.decisive(plan)):
         return mine, text
     return best, f"the baseline {best.learner} is served: {plan.learner} has {text}"
+
+
+def _as_good(plan: Plan, a: float, b: float) -> bool:
+    return not better(plan.decisive)(b, a) or abs(a - b) <= TIE * abs(b)
 
 
 def _above_floor(plan: Plan, contestants: list[Contestant]) -> tuple[list[Contestant], str]:

@@ -70,3 +70,14 @@ def test_figures_of_all_lists_together_have_no_interval() -> None:
     told = backtest.whole({"ours": {"coverage": 0.5}}, 10)
     assert told[["method", "figure", "value"]].to_numpy().tolist() == [["ours", "coverage", 0.5]]
     assert told["low"].isna().all()
+
+
+def test_figures_that_are_no_means_have_intervals_and_a_lead_drawn_together() -> None:
+    found = {"model": pd.Series({"ece": 0.02}), "rule": pd.Series({"ece": 0.05})}
+    drawn = {"model": pd.DataFrame({"ece": np.linspace(0.01, 0.03, 201)})}
+    drawn["rule"] = drawn["model"] + 0.03
+    rows = backtest.figures(found, drawn, 40, segment="all", model="model").set_index("method")
+    assert rows.loc["model", "low"] == pytest.approx(0.0105)
+    assert np.isnan(rows.loc["model", "ahead"])
+    assert [rows.loc["rule", name] for name in ("ahead", "ahead_low", "ahead_high")] == pytest.approx([-0.03] * 3)
+    assert rows["observations"].tolist() == [40, 40]

@@ -56,3 +56,10 @@ def test_an_area_is_that_of_the_customers_drawn() -> None:
     twice = np.concatenate([np.flatnonzero(customers == who) for who in (1, 1, 3)])
     expected = [roc_auc_score(happened, p), roc_auc_score(happened[twice], p[twice])]
     assert draws.aucs(customers, happened, p) == pytest.approx(expected)
+
+
+def test_a_figure_that_is_no_mean_is_measured_anew_in_every_draw() -> None:
+    draws = Draws(np.array([1, 2]), np.array([[2, 0], [0, 1]], np.int32))
+    spent = np.array([10.0, 2.0, 4.0])
+    drawn = draws.measured(np.array([2, 1, 1]), lambda places: {"median": float(np.median(spent[places]))})
+    assert drawn["median"].tolist() == [np.median([2.0, 2.0, 4.0, 4.0]), 10.0]

@@ -122,9 +122,9 @@ def test_what_was_bought_twice_or_long_ago_is_not_judged() -> None:
     assert by("restock").take(WORLD, rows, label).tolist() == [False, True, False, False]
 
 
-def test_value_is_judged_over_its_horizon_or_a_quarter_of_the_history() -> None:
+def test_value_is_judged_over_its_horizon_or_a_third_of_the_history() -> None:
     assert by("value").window(WORLD) == 90
-    assert by("value").settings(replace(WORLD, value_days=365)) == {"horizon_days": 366 // 4}
+    assert by("value").settings(replace(WORLD, value_days=365)) == {"horizon_days": 366 // 3}
 
 
 def test_a_shop_of_twelve_is_worth_what_its_rhythm_says() -> None:

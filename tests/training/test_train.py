@@ -65,6 +65,34 @@ def test_a_baseline_that_is_ahead_is_served_and_the_learner_shown_beside_it() ->
     assert trained.baselines[plan.learner] == behind
 
 
+def test_the_best_over_all_cutoffs_is_served_and_not_the_best_of_the_last() -> None:
+    plan, before = plans.plan("churn"), CALENDAR.back(56)
+
+    def tried(learner: str, last: float, earlier: float) -> train.Contestant:
+        past = {before: {"log_loss": earlier}}
+        return train.Contestant(learner, None, {"log_loss": last}, 0.0, past)  # type: ignore[arg-type]
+
+    steady, lucky = tried("baselines.BgNbdChurn", 0.30, 0.30), tried(plan.learner, 0.28, 0.34)
+    best, why = train._choose(plan, [steady, lucky], "")
+    assert best is steady
+    assert "log_loss 0.3100 against 0.3000" in why
+    assert "the mean of 2 cutoffs" in why
+
+
+def test_an_earlier_cutoff_counts_where_everybody_could_learn_before_it() -> None:
+    plan = plans.plan("churn")
+    trained = train.train(plan, *world(600))
+    assert {tuple(each.earlier) for each in trained.contestants} == {(CALENDAR.back(56),)}
+    young = labels.Calendar(date(2024, 1, 1), datetime(2024, 3, 1, tzinfo=UTC), "UTC")
+    known, frame = world(600)
+    short = World(young, known.purchases[known.purchases["day"] < "2024-03-01"], {}, 28)
+    frame = frame[frame["as_of"] <= young.as_of]
+    now = _figures(known.purchases, young.as_of)
+    then = _figures(known.purchases, young.back(28))
+    trained = train.train(plan, short, pd.concat([frame, then, now], ignore_index=True))
+    assert all(not each.earlier for each in trained.contestants)
+
+
 def test_a_tie_goes_to_the_learner() -> None:
     plan = plans.plan("churn")
     assert train.not_worse(plan, {"log_loss": 0.3010}, {"log_loss": 0.3000})
