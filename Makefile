@@ -33,7 +33,7 @@ bench: $(STAMP)  ## Paired ratios against named references
 	$(BIN)/python tests/bench.py
 	$(BIN)/python tests/crowd.py
 
-goals: $(STAMP)  ## What recommendations and offers must reach on a real grocer, beside named rivals measured in the same run
+goals: $(STAMP)  ## What every model must reach on two real shops, beside named rivals measured in the same run
 	$(BIN)/python tests/goals.py
 
 torture: $(STAMP)  ## Every act of a shop killed twenty times, at random moments, and done again

@@ -1,0 +1,62 @@
+"""Two real shops to try things on: a grocer's year of households, and a gift wholesaler that nobody tuned for.
+
+The grocer is the Complete Journey; the wholesaler is Online Retail II, which stands where REGULARS_ONLINE_RETAIL says.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+
+from customers import shop as shops
+from customers.shop import Shop
+from customers.sources import complete_journey
+from pipelines import demo, steps
+
+RETAIL = "REGULARS_ONLINE_RETAIL"
+
+Tell = Callable[[str], None]
+
+
+def grocer(folder: Path, tell: Tell) -> Shop:
+    """A home with a year of a real grocer's records, and no night yet."""
+    shop = shops.init(folder / "grocer", timezone=complete_journey.TIMEZONE, currency="USD", now="last-sale")
+    complete_journey.write(folder / "records")
+    for kind in demo.KINDS:
+        tell(f"{kind} ...")
+        steps.ingest(shop, kind, [folder / "records" / f"{kind}.parquet"], source="files")
+    return shop
+
+
+def wholesaler(folder: Path, tell: Tell) -> Shop | None:
+    """A home with two years of a real wholesaler's invoices; None where its file is not."""
+    place = os.environ.get(RETAIL)
+    if not place or not Path(place).exists():
+        tell(f"the gift wholesaler is left out: set {RETAIL} to the path of online_retail_ii.parquet")
+        return None
+    shop = shops.init(folder / "wholesaler", timezone="Europe/London", currency="GBP", now="last-sale")
+    for kind, path in _records(Path(place), folder).items():
+        steps.ingest(shop, kind, [path], source="files")
+    return shop
+
+
+def _records(place: Path, folder: Path) -> dict[str, Path]:
+    """Its lines as records to load; postage, fees and manual lines are no products."""
+    paths = {kind: folder / f"{kind}-retail.parquet" for kind in ("products", "transactions")}
+    with duckdb.connect() as con:
+        con.execute(f"create view lines as select * from '{place}' where not is_adjust")
+        con.execute(
+            f"""copy (select stock_code as product_id, any_value(description) as name from lines group by all
+                order by 1) to '{paths["products"]}'"""
+        )
+        con.execute(
+            f"""copy (select invoice as order_id, (row_number() over (partition by invoice order by stock_code,
+                        quantity, price, dup_rank))::varchar as line_id, customer_id::varchar as customer_id,
+                        stock_code as product_id, strftime(ts, '%Y-%m-%dT%H:%M:%S') as sold_at, quantity,
+                        round(amount, 2) as amount from lines order by ts, invoice)
+                to '{paths["transactions"]}'"""
+        )
+    return paths
