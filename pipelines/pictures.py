@@ -83,6 +83,31 @@ def curves(shown: Mapping[str, pd.DataFrame], path: Path, *, name: str, title: s
     return path
 
 
+def qini(drawn: Mapping[str, pd.DataFrame], path: Path, *, title: str) -> Path | None:
+    """Draw what contacting the most persuadable first would gain, a panel an outcome; None without matplotlib.
+
+    drawn: for each panel's title, learner, share, gain, low, high; the band is of the learner that comes first.
+    """
+    if not drawn or (figure := _blank()) is None:
+        return None
+    figure.set_size_inches(6 * len(drawn), 5)
+    figure.suptitle(title)
+    panels: Any = figure.subplots(1, len(drawn), squeeze=False)[0]
+    for axes, (words, curves) in zip(panels, drawn.items(), strict=True):
+        for nth, (learner, curve) in enumerate(curves.groupby("learner", sort=False)):
+            axes.plot("share", "gain", data=curve, label=learner, linewidth=2.5 if nth == 0 else 1)
+            if nth == 0:
+                axes.fill_between(curve["share"], curve["low"], curve["high"], alpha=0.2)
+                axes.plot([0, 1], [0, curve["gain"].iloc[-1]], color="black", linewidth=0.8, label="by lot")
+        axes.set_title(words)
+        axes.set_xlabel("first so many of the customers contacted")
+        axes.set_ylabel("gained, a customer of the shop")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(path, dpi=120)
+    return path
+
+
 def _blank() -> Any:
     """A figure to draw on; None where matplotlib is not installed."""
     try:

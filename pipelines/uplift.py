@@ -1,0 +1,206 @@
+"""Uplift: whom the shop's campaigns brought back, and whether that is known well enough to go by.
+
+Every campaign that reached some customers and left others out is a trial, though seldom a fair one: who was reached
+was chosen. So customers are compared with customers like them, the same comparison is made of the days before, and
+the answer is `not enough evidence` wherever the figures could be chance or choice.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from customers import clock, mirror
+from customers.persuasion import Finding
+from customers.shop import Shop
+from features import snapshot
+from models import registry
+from models.base import TooLittle
+from models.trial import Trial
+from models.unseen import Reach, Tried, tried
+from models.uplift import Uplift
+from pipelines import mailings, persuaded, pictures
+from pipelines.evening import Evening, Tell, outlook, rehearsal
+from pipelines.failures import NothingToDo
+from pipelines.mailings import DAYS, Mailings
+from training import labels, plans, promote, uplift
+from training.plans import World
+from training.uplift import Judged, Verdict
+
+#: What contact may raise, and how it is called: a purchase within DAYS, and what is spent in them.
+OUTCOMES = {"return": f"bought within {DAYS} days", "spend": f"spent within {DAYS} days"}
+#: The days before a mailing are asked about with fewer folds: they only need to show that nothing happened.
+PLACEBO_FOLDS = 3
+PARTS = ("value", "low", "high")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One outcome: its trial, what was held of each row, what was found, and what it amounts to."""
+
+    trial: Trial
+    seen: Tried
+    found: Judged
+    placebo: Judged | None
+    verdict: Verdict
+
+
+def run(shop: Shop, *, out: Path | None = None, tell: Tell, seed: int = 0) -> dict[str, Any]:
+    """Look back on the shop's mailings; keep the finding, its table and its picture, and all of it in MLflow."""
+    began, now = time.perf_counter(), clock.now(shop)
+    mirror.refresh(shop)
+    if snapshot.first_day(shop.home / "ledger", now, shop.timezone) is None:
+        raise NothingToDo("nothing has been sold yet; run: regulars load transactions FILE")
+    world, _ = outlook(shop, now)
+    sent = mailings.find(shop, world)
+    moments = sorted({*sent.days, *(mailings.before(day, world.calendar) for day in sent.days)})
+    tell(f"customers before {len(sent.days)} mailings ...")
+    with rehearsal(shop, now, plans.plan("churn"), at=moments) as evening:
+        frame = evening.frame(plans.plan("churn"))
+        asked = _asked(evening, frame, sent, seed, tell)
+    finding, model = _concluded(now, asked, seed)
+    told = _told(shop, finding, asked, sent, world)
+    files = _publish(told, asked, out or shop.home / "exports" / "uplift")
+    note = _note(shop, told, files)
+    persuaded.keep(shop, finding, model)
+    return told | {
+        "files": [str(path) for path in files],
+        "run": note,
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+def _asked(evening: Evening, frame: pd.DataFrame, sent: Mailings, seed: int, tell: Tell) -> dict[str, Asked]:
+    """Every outcome that varies at all, asked about after the mailings and before them."""
+    calendar = evening.world.calendar
+    rows = frame[frame["as_of"].isin(sent.days)].reset_index(drop=True)
+    outcomes = _outcomes(evening.world, rows)
+    contacted = sent.contacted(rows, calendar)
+    reach: Reach | None = None
+    asked: dict[str, Asked] = {}
+    for name, outcome in outcomes.items():
+        tell(f"who {OUTCOMES[name]} because of them ...")
+        trial = Trial.of(rows, pd.DataFrame({"contacted": contacted, "outcome": outcome}))
+        reach = reach or Reach.of(trial, seed=seed)
+        seen = tried(trial, reach, seed=seed)
+        asked[name] = _judged(trial, seen, None, seed)
+    earlier = _earlier(evening, frame, rows[next(iter(asked.values())).seen.kept], sent, seed) if asked else {}
+    return {name: _judged(one.trial, one.seen, earlier.get(name), seed, one.found) for name, one in asked.items()}
+
+
+def _judged(trial: Trial, seen: Tried, placebo: Judged | None, seed: int, found: Judged | None = None) -> Asked:
+    found = found or uplift.judged(trial, seen, seed=seed)
+    return Asked(trial, seen, found, placebo, uplift.verdict(found, placebo))
+
+
+def _outcomes(world: World, rows: pd.DataFrame) -> dict[str, np.ndarray]:
+    """What became of each row; a shop without prices has no spend."""
+    quiet = labels.gone_quiet(rows, world.purchases, days=DAYS, calendar=world.calendar)
+    spent = labels.spent_next(rows, world.purchases, days=DAYS, calendar=world.calendar)
+    found = {"return": 1 - quiet, "spend": uplift.winsorised(np.nan_to_num(spent))}
+    return {name: outcome for name, outcome in found.items() if np.ptp(outcome) > 0}
+
+
+def _earlier(evening: Evening, frame: pd.DataFrame, kept: pd.DataFrame, sent: Mailings, seed: int) -> dict[str, Judged]:
+    """The same question of the same customers before they were contacted, when nothing else reached them either."""
+    calendar = evening.world.calendar
+    then = {day: mailings.before(day, calendar) for day in sent.days}
+    alone = kept[~sent.otherwise(kept, calendar, -DAYS, 0)]
+    told = pd.DataFrame({
+        "customer_key": alone["customer_key"], "as_of": alone["as_of"].map(then).astype(frame["as_of"].dtype),
+        "contacted": sent.contacted(alone, calendar),
+    })  # fmt: skip
+    rows = frame.merge(told, on=["customer_key", "as_of"])
+    contacted = rows.pop("contacted").to_numpy(bool)
+    try:
+        return _before(rows, contacted, _outcomes(evening.world, rows), seed)
+    except TooLittle:
+        return {}
+
+
+def _before(rows: pd.DataFrame, contacted: np.ndarray, outcomes: dict[str, np.ndarray], seed: int) -> dict[str, Judged]:
+    found: dict[str, Judged] = {}
+    reach: Reach | None = None
+    for name, outcome in outcomes.items():
+        trial = Trial.of(rows, pd.DataFrame({"contacted": contacted, "outcome": outcome}))
+        reach = reach or Reach.of(trial, seed=seed, folds=PLACEBO_FOLDS)
+        found[name] = uplift.judged(trial, tried(trial, reach, seed=seed), seed=seed)
+    return found
+
+
+def _concluded(now: datetime, asked: dict[str, Asked], seed: int) -> tuple[Finding, Uplift | None]:
+    """The first outcome that is known to be raised speaks for the shop: a return, for its value comes with it."""
+    held = next((name for name, one in asked.items() if one.verdict.holds), None)
+    if held is None:
+        why = "; ".join(f"{name}: {', '.join(one.verdict.why)}" for name, one in asked.items())
+        return Finding(now.isoformat(), uplift.TOO_LITTLE, why or "nobody bought anything", None, DAYS, None), None
+    one = asked[held]
+    model = Uplift.of(one.trial, one.seen, seed=seed)
+    return Finding(now.isoformat(), uplift.EVIDENCE, one.verdict.why[0], held, DAYS, None), model
+
+
+def _told(shop: Shop, finding: Finding, asked: dict[str, Asked], sent: Mailings, world: World) -> dict[str, Any]:
+    about = {
+        name: {
+            "verdict": one.verdict.verdict, "why": one.verdict.why,
+            "unit": "chance" if name == "return" else shop.currency,
+            "contacted": one.found.contacted, "others": one.found.others,
+            "figures": _figures(one.found), "placebo": _figures(one.placebo) if one.placebo else None,
+        }
+        for name, one in asked.items()
+    }  # fmt: skip
+    return {
+        "as_of": finding.as_of, "verdict": finding.verdict, "why": finding.why, "outcome": finding.outcome,
+        "days": DAYS, "mailings": [str(world.calendar.day_of(day)) for day in sent.days], "left_out": sent.left_out,
+        "outcomes": about,
+    }  # fmt: skip
+
+
+def _figures(found: Judged) -> dict[str, dict[str, float | None]]:
+    return {
+        name: {
+            part: None if np.isnan(each) else float(each)
+            for part, each in zip(("value", "low", "high"), value, strict=True)
+        }
+        for name, value in found.figures.items()
+    }
+
+
+def _publish(told: dict[str, Any], asked: dict[str, Asked], folder: Path) -> list[Path]:
+    """The table as CSV, all of it as JSON, and the Qini curves where they can be drawn; the paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table, whole = folder / "uplift.csv", folder / "uplift.json"
+    rows = [
+        {"outcome": name, "asked": when, "figure": figure, **value}
+        for name, about in told["outcomes"].items()
+        for when, figures in (("after", about["figures"]), ("before", about["placebo"] or {}))
+        for figure, value in figures.items()
+    ]
+    pd.DataFrame(rows, columns=["outcome", "asked", "figure", "value", "low", "high"]).to_csv(table, index=False)
+    whole.write_text(json.dumps(told, indent=1), encoding="utf-8")
+    drawn = {OUTCOMES[name]: one.found.curves for name, one in asked.items()}
+    picture = pictures.qini(drawn, folder / "uplift.png", title=f"whom contact brings back: {told['verdict']}")
+    return [table, whole, *([picture] if picture else [])]
+
+
+def _note(shop: Shop, told: dict[str, Any], files: list[Path]) -> str:
+    metrics = {
+        f"{name}.{when}.{figure}.{part}".removesuffix(".value"): each
+        for name, about in told["outcomes"].items()
+        for when, figures in (("after", about["figures"]), ("before", about["placebo"] or {}))
+        for figure, value in figures.items()
+        for part, each in value.items()
+        if each is not None
+    }
+    settings = {"verdict": told["verdict"], "outcome": told["outcome"], "mailings": ", ".join(told["mailings"])}
+    return registry.note(
+        promote.address(shop), "uplift", metrics=metrics, params=settings,
+        artifacts={path.name: path for path in files},
+    )  # fmt: skip
