@@ -153,6 +153,20 @@ def sufficiency(as_json: AsJson = False) -> None:
 
 
 @app.command()
+def uplift(
+    out: Annotated[Path | None, typer.Option(help="Folder for the table and its picture.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Whom the shop's campaigns brought back, and whether that is known well enough to order lists by it."""
+    from pipelines import report
+    from pipelines import uplift as trials
+
+    with _plainly():
+        told = trials.run(_shop(), out=out, tell=_tell)
+        _say(told, as_json, report.of_uplift(told))
+
+
+@app.command()
 def score(as_of: AsOf = None, as_json: AsJson = False) -> None:
     """Score everyone with the champions as they are; nothing is trained."""
     from pipelines import night

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -14,6 +14,7 @@ from customers import clock
 from customers.shop import Shop
 from features import snapshot
 from models.base import TooLittle
+from models.plain import Plain
 from pipelines.earlier import NAMES, SERVED, Backtest, moments
 from pipelines.evening import Evening, Tell, rehearsal
 from pipelines.failures import NothingToDo
@@ -26,6 +27,12 @@ from training.train import refit, train
 DRAWS = 200
 #: How far ahead a return is looked at in pictures, where the curve goes so far.
 LOOK_DAYS = 28
+#: Questions that a plain LightGBM can be asked, and its outcome in their labels.
+PLAIN: Mapping[str, Callable[[Any], np.ndarray]] = {
+    "churn": np.asarray,
+    "value": np.asarray,
+    "restock": lambda label: label[f"within_{plans.RESTOCK_DAYS[1]}"].to_numpy(np.float64),
+}
 
 
 @dataclass(frozen=True)
@@ -126,7 +133,18 @@ def _said(
             raise NothingToDo(
                 f"as of {evening.as_of.date()} {learner} cannot learn: {reason}; try fewer cutoffs"
             ) from None
+    if plan.name in PLAIN:
+        said["plain LightGBM"] = _plainly(plan, evening, frame, judged)
     return said, f"{night.learner} is served ({night.why})"
+
+
+def _plainly(plan: Plan, evening: Evening, frame: pd.DataFrame, judged: pd.DataFrame) -> np.ndarray:
+    """What people would try first, taught by the same rows."""
+    label = plan.label(evening.world, frame, evening.world.calendar.known_until)
+    active = plan.take(evening.world, frame, label)
+    rows, outcome = frame[active], PLAIN[plan.name](label)[active]
+    said = Plain.fit(rows, outcome, amounts=plan.name == "value").score(judged)
+    return said if plan.name != "restock" else np.column_stack([said, said, said])
 
 
 def _table(plan: Plan, dates: list[str], sittings: list[Sitting]) -> pd.DataFrame:

@@ -22,7 +22,7 @@ DAYS = 28
 #: A campaign goes out within a week; who is reached later is reached by something else.
 SENDING_DAYS = 7
 #: The mailings that say most: more of them would take longer and say little more.
-MOST = 8
+MOST = 10
 #: A mailing to fewer than this, or one that left out fewer, says too little for a comparison of its own.
 LEAST = 30
 

@@ -10,7 +10,7 @@ import pandas as pd
 from customers import freshness, scores
 from customers.shop import Shop
 from models import registry
-from pipelines import versions
+from pipelines import persuaded, versions
 from pipelines.evening import Evening, Tell, evening, timed
 from pipelines.failures import NothingToDo, WrongUsage
 from serving import desk, forget, live, writeback
@@ -96,6 +96,8 @@ def _tell_everyone(
             tonight.as_of,
             stand_ins=[name for name, version in speakers.items() if version.facts["fallback"]],
         )
+        if not tonight.replay:
+            persuaded.tell(tonight.shop, tonight.features, tonight.as_of)
     _make_up(tonight)
     return told
 

@@ -50,6 +50,18 @@ HEADINGS = {
 LEFT_OUT = {"churn": ("bias",), "restock": ("bias", "brier")}
 
 
+#: The figures of uplift on a terminal, with their words.
+UPLIFT = {
+    "plain_difference": "contacted less others, as they are",
+    "average": "what contact adds",
+    "x.first": "to the third foretold to gain most",
+    "x.rest": "to the others",
+    "x.qini": "Qini coefficient",
+    "telling": "contact foretold, AUC",
+    "outside": "share with nobody alike",
+}
+
+
 def of_backtest(told: Mapping[str, Any]) -> str:
     """A backtest in words: every method with 95 % intervals, then the model's lead over each, then its segments."""
     table = pd.DataFrame(told["table"])
@@ -73,6 +85,20 @@ def of_sufficiency(told: Sequence[Mapping[str, Any]]) -> str:
         (need["model"], need["needed"], f"{need['found']:,}", "" if need["enough"] else f"{need['instead']} instead",
          need["what"]) for need in told
     ))  # fmt: skip
+
+
+def of_uplift(told: Mapping[str, Any]) -> str:
+    """Whether contact brings customers back: the verdict, then every outcome after the mailings and before them."""
+    parts = [f"{told['verdict']}: {told['why']}", f"{len(told['mailings'])} mailings: {', '.join(told['mailings'])}"]
+    for name, about in told["outcomes"].items():
+        rows = [(words, about["figures"], about["placebo"] or {}, figure) for figure, words in UPLIFT.items()]
+        table = _columns((f"{name} ({about['unit']})", "after contact", "in the days before"), (
+            (words, _with_interval(after.get(figure)), _with_interval(before.get(figure)))
+            for words, after, before, figure in rows
+        ))  # fmt: skip
+        counted = f"{about['contacted']:,} contacted and {about['others']:,} others, compared with customers like them"
+        parts += [f"{name}: {about['verdict']}\n{counted}\n{table}"]
+    return "\n\n".join([*parts, "\n".join(f"  {path}" for path in told["files"])])
 
 
 def of_night(told: Mapping[str, Any]) -> str:
@@ -162,6 +188,14 @@ def _money(value: float | None) -> str:
 
 def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
+
+
+def _with_interval(value: Mapping[str, float | None] | None) -> str:
+    """A figure in three digits, with its interval where it has one."""
+    if value is None or value["value"] is None:
+        return "-"
+    whole, low, high = value["value"], value["low"], value["high"]
+    return f"{whole:.3g}" if low is None or high is None else f"{whole:.3g} [{low:.3g}, {high:.3g}]"
 
 
 def _of_list(name: str, items: Sequence[Mapping[str, Any]]) -> str:

@@ -139,11 +139,20 @@ def _concluded(now: datetime, asked: dict[str, Asked], seed: int) -> tuple[Findi
     """The first outcome that is known to be raised speaks for the shop: a return, for its value comes with it."""
     held = next((name for name, one in asked.items() if one.verdict.holds), None)
     if held is None:
-        why = "; ".join(f"{name}: {', '.join(one.verdict.why)}" for name, one in asked.items())
-        return Finding(now.isoformat(), uplift.TOO_LITTLE, why or "nobody bought anything", None, DAYS, None), None
+        return Finding(now.isoformat(), uplift.TOO_LITTLE, _doubts(asked), None, DAYS, None), None
     one = asked[held]
     model = Uplift.of(one.trial, one.seen, seed=seed)
     return Finding(now.isoformat(), uplift.EVIDENCE, one.verdict.why[0], held, DAYS, None), model
+
+
+def _doubts(asked: dict[str, Asked]) -> str:
+    """Every doubt once, with the outcomes that it is about."""
+    about: dict[str, list[str]] = {}
+    for name, one in asked.items():
+        for doubt in one.verdict.why:
+            about.setdefault(doubt, []).append(name)
+    told = "; ".join(f"{' and '.join(names)}: {doubt}" for doubt, names in about.items())
+    return told or "nobody bought anything in the days after the mailings, or everybody did"
 
 
 def _told(shop: Shop, finding: Finding, asked: dict[str, Asked], sent: Mailings, world: World) -> dict[str, Any]:
