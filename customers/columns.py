@@ -1,12 +1,16 @@
 """Columns: what the database holds in rows, in the shape in which everything computes."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
 import sqlalchemy as sa
 
 from customers import consent, database, money
+from customers.instants import micros
+from customers.interactions import ANSWERED_AT
 from customers.schema import customers, interactions, products, transactions, transactions_history
 from customers.shop import Shop
 
@@ -48,6 +52,7 @@ INTERACTIONS = pa.schema(
         ("status", pa.string()),
         ("campaign_id", pa.string()),
         ("offer_id", pa.string()),
+        ("answered_at", INSTANT),
     ]
 )
 CONSENTS = pa.schema([("customer_key", pa.int64()), *((purpose, pa.bool_()) for purpose in consent.PROFILING)])
@@ -112,11 +117,23 @@ def reached(connection: sa.Connection, shop: Shop) -> Iterator[pa.RecordBatch]:
 
 def contacts_with(connection: sa.Connection, chosen: sa.ColumnElement[bool]) -> Iterator[pa.RecordBatch]:
     """The interactions that are chosen, without anything said in them."""
-    named = [interactions.c[name] for name in INTERACTIONS.names]
+    # Since when it is answered is an attribute of the interaction.
+    answer = sa.case((interactions.c.attributes.contains(ANSWERED_AT), interactions.c.attributes)).label(ANSWERED_AT)
+    named = [answer if name == ANSWERED_AT else interactions.c[name] for name in INTERACTIONS.names]
     order = [interactions.c[name] for name in ("happened_at", "customer_key", "source", "interaction_id")]
     for fetched in _columns(connection, sa.select(*named).where(chosen).order_by(*order)):
+        fetched[-1] = tuple(map(_answered_at, fetched[-1]))
         arrays = [_array(column, field, 1.0) for column, field in zip(fetched, INTERACTIONS, strict=True)]
         yield pa.record_batch(arrays, schema=INTERACTIONS)
+
+
+def _answered_at(attributes: str | None) -> int | None:
+    """Since when an interaction is answered, in microseconds; None where that is not said in ISO 8601."""
+    try:
+        at = datetime.fromisoformat(json.loads(attributes)[ANSWERED_AT]) if attributes else None
+    except (ValueError, KeyError, TypeError):
+        return None
+    return None if at is None else micros(at if at.tzinfo else at.replace(tzinfo=UTC))
 
 
 def consents(connection: sa.Connection, shop: Shop) -> Iterator[pa.RecordBatch]:

@@ -33,6 +33,10 @@ KINDS = (
     "unsubscribed",
 )
 STATUSES = ("open", "answered", "closed")
+#: Nobody waits for an answer any more.
+ANSWERED = ("answered", "closed")
+#: The attribute that says since when, as ISO 8601: the shop may load it; else it is when the shop was told.
+ANSWERED_AT = "answered_at"
 PURPOSE = "interaction"
 MIRROR_MARK = "interactions"
 UNANSWERED = (interactions.c.kind == "complaint") & (
@@ -54,13 +58,19 @@ TOLD = (
 HAPPENED = ("customer_key", "kind", "happened_at", "campaign_id", "offer_id", "channel")
 
 
-def happened(shop: Shop, kinds: Collection[str], *, as_of: datetime | None = None) -> pd.DataFrame:
-    """The interactions of these kinds that were known before a moment, or all: customer, kind, time and what about."""
+def happened(
+    shop: Shop, kinds: Collection[str], *, as_of: datetime | None = None, keys: Collection[int] | None = None
+) -> pd.DataFrame:
+    """The interactions of these kinds that were known before a moment, or all: customer, kind, time and what about.
+
+    With `keys`, of these customers alone.
+    """
     query = sa.select(*(interactions.c[name] for name in HAPPENED)).where(interactions.c.kind.in_(list(kinds)))
     query = _before(query, as_of).order_by(interactions.c.happened_at, interactions.c.customer_key)
+    queries = _of(query, keys)
     with database.reading(shop) as connection:
-        frame = pd.DataFrame(connection.execute(query).tuples().all(), columns=list(HAPPENED))
-    return _timed(frame, "happened_at")
+        rows = [row for each in queries for row in connection.execute(each).tuples()]
+    return _timed(pd.DataFrame(rows, columns=list(HAPPENED)), "happened_at")
 
 
 def redemptions(shop: Shop, as_of: datetime | None = None, *, keys: Collection[int] | None = None) -> pd.DataFrame:
@@ -73,7 +83,7 @@ def redemptions(shop: Shop, as_of: datetime | None = None, *, keys: Collection[i
     query = sa.select(said.source, said.interaction_id, said.customer_key, said.offer_id, said.happened_at).where(
         said.kind == "redeemed", said.offer_id.is_not(None)
     )
-    queries = [query] if keys is None else [query.where(said.customer_key.in_(c)) for c in database.chunks(keys, 5_000)]
+    queries = _of(query, keys)
     offered = sa.select(offers.c.offer_id, offers.c.source, offers.c.offer_key)
     with database.reading(shop) as connection:
         redeemed = pd.DataFrame(
@@ -140,6 +150,13 @@ def _before(query: sa.Select, as_of: datetime | None) -> sa.Select:
     if as_of is None:
         return query
     return query.where(interactions.c.known_at < micros(as_of), interactions.c.happened_at < micros(as_of))
+
+
+def _of(query: sa.Select, keys: Collection[int] | None) -> list[sa.Select]:
+    """The query for everybody, or for these customers, so many at a time."""
+    if keys is None:
+        return [query]
+    return [query.where(interactions.c.customer_key.in_(some)) for some in database.chunks(keys, 5_000)]
 
 
 def _timed(frame: pd.DataFrame, name: str) -> pd.DataFrame:

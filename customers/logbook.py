@@ -9,8 +9,8 @@ import sqlalchemy as sa
 
 from customers import checks, clock, database, enrolment, freshness, nights, transactions, vault
 from customers.checks import Check
-from customers.instants import micros
-from customers.interactions import CHANNELS, KINDS, MIRROR_MARK, PURPOSE, STATUSES
+from customers.instants import from_micros, micros
+from customers.interactions import ANSWERED, ANSWERED_AT, CHANNELS, KINDS, MIRROR_MARK, PURPOSE, STATUSES
 from customers.kinds import Counts, Kind, Writer
 from customers.orders import AHEAD
 from customers.schema import interactions, person_keys
@@ -134,10 +134,14 @@ class _Desk:
         if not changed:
             return
         wrapped = self._wrapped(connection, {now["customer_key"] for now in changed.values() if now["said"]})
-        rows = {name: self._row(now, wrapped) for name, now in changed.items()}
         arrived, looked = micros(clock.arrival(self.shop)), nights.last_looked_micros(connection)
+        heard = {
+            name: arrived if looked and now["happened_at"] < looked else now["happened_at"]
+            for name, now in changed.items()
+        }
+        rows = {name: self._row(self._dated(now, heard[name]), wrapped) for name, now in changed.items()}
         known_at = {
-            name: arrived if looked and row["happened_at"] < looked else row["happened_at"]
+            name: heard[name]
             for name, row in rows.items()
             if name not in before or any(row[fact] != before[name][fact] for fact in FACTS)
         }
@@ -149,6 +153,15 @@ class _Desk:
             again = {"known_at": known_at[name]} if name in known_at else {}
             connection.execute(interactions.update().where(this_one).values(rows[name] | again))
         transactions.mark(connection, {MIRROR_MARK})
+
+    def _dated(self, now: dict[str, Any], heard: int) -> dict[str, Any]:
+        """The same with since when it is answered: an earlier moment must still see who was waiting then."""
+        said, answered = now["attributes"], now["status"] in ANSWERED
+        if ANSWERED_AT in self.extra or answered == (ANSWERED_AT in said):
+            return now
+        if answered:
+            return {**now, "attributes": {**said, ANSWERED_AT: from_micros(heard).isoformat()}}
+        return {**now, "attributes": {name: value for name, value in said.items() if name != ANSWERED_AT}}
 
     def _row(self, now: dict[str, Any], wrapped: dict[int, bytes]) -> dict[str, Any]:
         key, said, extra = now["customer_key"], now["said"], now["attributes"]

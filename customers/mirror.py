@@ -96,11 +96,13 @@ def _path(shop: Shop, name: str) -> Path:
 
 
 def _stands(shop: Shop, name: str) -> bool:
-    """Whether the file is there and, where it depends on the shop's settings, was made under today's."""
+    """Whether the file is there, of today's columns and, where it depends on the shop's settings, under today's."""
     path = _path(shop, name)
-    if name != enrolment.MIRROR_MARK or not path.exists():
+    if name not in TABLES or not path.exists():
         return path.exists()
-    return dict(pq.read_schema(path).metadata or {}).get(DEFAULT) == _default(shop)
+    written = pq.read_schema(path)
+    current = name != enrolment.MIRROR_MARK or dict(written.metadata or {}).get(DEFAULT) == _default(shop)
+    return current and written.names == TABLES[name][0].names
 
 
 def _rewrite(shop: Shop, name: str) -> None:

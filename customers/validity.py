@@ -1,7 +1,7 @@
 """Validity: of the offers that were found for customers, those that may still be made to them.
 
 A model spoke in the night; since then an offer may have ended, been redeemed, sold out or paid out, and a customer
-may have said no. Whoever shows what a model found asks here first.
+may have said no or been contacted often enough. Whoever shows what a model found asks here first.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from customers import catalogue, clock, consent, interactions, offers, scores
+from customers import catalogue, clock, consent, contacts, interactions, offers, scores
 from customers.shop import Shop
 
 # A night is good for a day and may come late; what was said longer ago is a day gone by.
@@ -37,6 +37,7 @@ def may_be_made(shop: Shop, found: pd.DataFrame, *, as_of: datetime | None = Non
     open_ = found["offer_key"].isin(book.index) & ~pairs.isin(pd.MultiIndex.from_frame(used[list(pairs.names)]))
     listed = found[open_]
     may = _discreet(shop, listed, book) & _reached(shop, listed, book)
+    may &= ~_one_too_many(shop, listed, book, at, before=as_of if past else None)
     return may.reindex(found.index, fill_value=False).astype(bool)
 
 
@@ -83,6 +84,25 @@ def _reached(shop: Shop, listed: pd.DataFrame, book: pd.DataFrame) -> pd.Series:
     made = listed["offer_key"].map({key: _bits(on) for key, on in book["channels"].items()})
     met = mine.to_numpy(np.int64) & made.to_numpy(np.int64)
     return pd.Series((met != 0) | (made.to_numpy(np.int64) == 0), listed.index, dtype=bool)
+
+
+def _one_too_many(
+    shop: Shop, listed: pd.DataFrame, book: pd.DataFrame, at: datetime, *, before: datetime | None
+) -> pd.Series:
+    """Where the offer asks for one more contact than the shop allows.
+
+    What is made in the shop or on its site asks for none, nor does a campaign that has reached the customer already.
+    """
+    open_ = _bits(consent.OPEN_CHANNELS)
+    calling = [key for key, on in book["channels"].items() if len(on) and not _bits(on) & open_]
+    calls = listed["offer_key"].isin(calling)
+    if shop.contact_cap is None or not calls.any():
+        return pd.Series(False, listed.index)
+    met = contacts.of(shop, listed.loc[calls, "customer_key"].unique().tolist(), before=before)
+    tired = listed["customer_key"].isin(list(contacts.enough(shop, met, at)))
+    about = pd.MultiIndex.from_arrays([listed["customer_key"], listed["offer_key"].map(book["campaign_id"])])
+    reached = about.isin(pd.MultiIndex.from_frame(met[["customer_key", "campaign_id"]].dropna()))
+    return calls & tired & ~reached
 
 
 def _bits(channels: Iterable[str]) -> int:

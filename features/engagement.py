@@ -16,6 +16,9 @@ WINDOWS = (28, 90)
 REACHING = ("received", "sent")
 #: What a customer does of their own accord.
 ACTIONS = ("opened", "clicked", "viewed", "visited", "redeemed")
+#: What a customer waits for an answer to, and when they do not any more.
+ASKING = ("enquiry", "complaint")
+ANSWERED = ("answered", "closed")
 #: A customer of whom little is known does about as others do: answers one campaign in ten, and uses three offers of
 #: ten campaigns. That is worth five campaigns of their own.
 USUAL_RESPONSE, USUAL_REDEEMED, USUAL_CAMPAIGNS = 0.1, 0.3, 5
@@ -25,8 +28,11 @@ SEEN = ibis.table(
         "customer_key": "int64",
         "as_of": "timestamp('UTC')",
         "age_days": "int64",
+        "channel": "string",
         "kind": "string",
+        "status": "string",
         "campaign_id": "string",
+        "answered_at": "timestamp('UTC')",
     },
     name="interactions_seen",
 )
@@ -100,6 +106,62 @@ def complaints_90d(seen: ir.Table) -> ir.Value:
     return within(seen, 90, "complaint")
 
 
+def complaint_recency_days(seen: ir.Table) -> ir.Value:
+    """Days since they last complained; NULL if they never did."""
+    return recency_days(seen, "complaint")
+
+
+def enquiries_90d(seen: ir.Table) -> ir.Value:
+    """How often they asked something within the last 90 days."""
+    return within(seen, 90, "enquiry")
+
+
+def enquiry_recency_days(seen: ir.Table) -> ir.Value:
+    """Days since they last asked something; NULL if they never did."""
+    return recency_days(seen, "enquiry")
+
+
+def unanswered_total(seen: ir.Table) -> ir.Value:
+    """Enquiries and complaints that had no answer yet at the moment."""
+    return waiting(seen, seen.as_of).sum()
+
+
+def unanswered_days(seen: ir.Table) -> ir.Value:
+    """For how long they have been waiting for the oldest of these answers; NULL if they wait for none."""
+    return seen.age_days.max(where=waiting(seen, seen.as_of))
+
+
+def waiting(seen: ir.Table, moment: ir.TimestampValue) -> ir.BooleanValue:
+    """Whether an interaction waits for an answer at a moment; an answer that came later had not come yet."""
+    answered = (seen.answered_at < moment).fill_null(seen.status.isin(ANSWERED).fill_null(False))
+    return seen.kind.isin(ASKING).fill_null(False) & ~answered
+
+
+def viewed_7d(seen: ir.Table) -> ir.Value:
+    """How often they looked at something within the last week."""
+    return within(seen, 7, "viewed")
+
+
+def device_28d(seen: ir.Table) -> ir.Value:
+    """How often they used a device of theirs within the last 28 days."""
+    return (on_device(seen) & (seen.age_days <= 28)).sum()
+
+
+def device_28d_before(seen: ir.Table) -> ir.Value:
+    """The same, of the 28 days before."""
+    return (on_device(seen) & (seen.age_days > 28) & (seen.age_days <= 56)).sum()
+
+
+def device_recency_days(seen: ir.Table) -> ir.Value:
+    """Days since a device of theirs was last used; NULL if none ever was."""
+    return seen.age_days.min(where=on_device(seen))
+
+
+def on_device(seen: ir.Table) -> ir.BooleanValue:
+    """What reached the shop from a device that they have at home."""
+    return (seen.channel == "device").fill_null(False)
+
+
 def unsubscribed_total(seen: ir.Table) -> ir.Value:
     """How often they asked to be left alone."""
     return total(seen, "unsubscribed")
@@ -118,6 +180,15 @@ FEATURES = (
     redeemed_per_campaign,
     complaints_total,
     complaints_90d,
+    complaint_recency_days,
+    enquiries_90d,
+    enquiry_recency_days,
+    unanswered_total,
+    unanswered_days,
+    viewed_7d,
+    device_28d,
+    device_28d_before,
+    device_recency_days,
     unsubscribed_total,
     contact_recency_days,
 )

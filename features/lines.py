@@ -41,6 +41,7 @@ INTERACTIONS = ibis.schema(
         "status": "string",
         "campaign_id": "string",
         "offer_id": "string",
+        "answered_at": "timestamp('UTC')",
     }
 )
 KEYS = ibis.schema({"customer_key": "int64"})
@@ -126,7 +127,9 @@ def interactions(ledger: Path, as_of: datetime, con: Backend) -> ir.Table:
     path = Path(ledger) / "interactions.parquet"
     if not path.exists():
         return con.create_table(ibis.util.gen_name("interactions"), schema=INTERACTIONS, temp=True)
-    return happened(con.read_parquet(str(path)).select(*INTERACTIONS.names), instant(as_of))
+    mirrored = con.read_parquet(str(path))
+    absent = {name: ibis.null(kind) for name, kind in INTERACTIONS.items() if name not in mirrored.columns}
+    return happened(mirrored.mutate(**absent).select(*INTERACTIONS.names), instant(as_of))
 
 
 def happened(interactions: ir.Table, cut: ir.TimestampValue) -> ir.Table:

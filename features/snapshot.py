@@ -7,13 +7,14 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import ibis
+import ibis.expr.types as ir
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
 
-from features import engine, lines, needs
+from features import engagement, engine, lines, needs
 from features import moments as recipes
 
 
@@ -91,7 +92,7 @@ def digest(ledger: Path, *, as_of: datetime) -> str:
         seen = [
             lines.known(ledger, as_of, con).drop("known_at", "superseded_at"),
             lines.words(ledger, con, lines.DESCRIBED),
-            lines.interactions(ledger, as_of, con).drop("known_at", "status"),
+            _as_answered(lines.interactions(ledger, as_of, con), as_of),
         ]
         sums = [
             con.raw_sql(f"select count(*), sum(hash(t)::hugeint) from ({con.compile(t)}) t").fetchall() for t in seen
@@ -99,6 +100,12 @@ def digest(ledger: Path, *, as_of: datetime) -> str:
         return hashlib.sha256(repr(sums).encode()).hexdigest()[:16]
     finally:
         con.disconnect()
+
+
+def _as_answered(met: ir.Table, as_of: datetime) -> ir.Table:
+    """Interactions with who waits for an answer at a moment; when it came later is not known yet."""
+    waiting = engagement.waiting(met, lines.instant(as_of))
+    return met.mutate(waiting=waiting).drop("known_at", "status", "answered_at")
 
 
 def first_day(ledger: Path, as_of: datetime, timezone: str) -> date | None:

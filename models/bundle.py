@@ -33,11 +33,13 @@ _ROOMS = {
     "bestsellers": ("Popularity", "DecayedFrequency"),
     "churn": ("Churn",),
     "timing": ("Timing",),
+    "hazard": ("Hazard",),
     "offers": ("Offers", "AffinityRate"),
     "restock": ("Restock",),
     "stocks": ("OwnRate", "PairRhythm"),
     "value": ("Value",),
     "spending": ("BgNbdGammaGamma", "RateValue"),
+    "uplift": ("Uplift",),
     "baselines": ("RecencyChurn", "RfmLogistic", "BgNbdChurn", "BgNbdTiming", "KaplanMeierTiming"),
 }
 LEARNERS = {f"{room}.{name}": f"models.{room}:{name}" for room, names in _ROOMS.items() for name in names}

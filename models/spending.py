@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import minimize
 from scipy.special import gammaln, psi
 
-from models import btyd
+from models import btyd, level
 from models.base import Floats, TooLittle, read_json, require, write_json
 
 FILE = "model.json"
@@ -20,6 +20,8 @@ COUNT, TOTAL, TENURE = "purchase_days", "spend_total", "tenure_days"
 #: A rate over fewer days than this would take a first basket for a habit.
 SHORTEST_DAYS = 28
 FEWEST = 30
+#: What was spent over the whole horizon (NaN = not known yet); or spent, and the days over which, as columns.
+Outcome = pd.DataFrame | pd.Series | Floats
 # Centres and widths of the normal priors on log p, log(q - 1) and log(gamma / typical spend): a handful of customers.
 PRIOR_CENTRE = np.log([4.0, 3.0, 1.0])
 PRIOR_WIDTH = np.array([1.0, 1.0, 1.0])
@@ -62,40 +64,42 @@ class GammaGamma:
 
 @dataclass(frozen=True)
 class BgNbdGammaGamma:
-    """Buy till you die, times what a visit is worth. Needs no outcomes."""
+    """Buy till you die, times what a visit is worth, times what the season made of it a year ago. Needs no outcomes."""
 
     rhythm: btyd.BgNbd
     worth: GammaGamma
     horizon_days: int
     mean: float
+    season: float = 1.0
 
     @classmethod
-    def fit(cls, frame: pd.DataFrame, label: pd.Series[Any] | Floats, *, seed: int = 0, horizon_days: int = 90) -> Self:
-        """Fit the latest moment's customers; outcomes, if there are any, give what is typical."""
+    def fit(cls, frame: pd.DataFrame, label: Outcome, *, seed: int = 0, horizon_days: int = 90) -> Self:
+        """Fit the latest moment's customers; outcomes, if there are any, give what is typical, and the season."""
         now = btyd.latest(frame)
-        rhythm, worth = btyd.BgNbd.fit_frame(now), GammaGamma.fit(*spends(now))
-        spent = np.asarray(label, dtype=np.float64)
+        rhythm, worth = fitted(now)
+        spent = whole(label, horizon_days)
         known = spent[np.isfinite(spent)]
         mean = float(np.mean(known if len(known) else expected(rhythm, worth, now, horizon_days)))
-        return cls(rhythm, worth, horizon_days, mean)
+        return cls(rhythm, worth, horizon_days, mean, season(frame, spent, horizon_days))
 
     def score(self, frame: pd.DataFrame) -> Floats:
         """What each row's customer is expected to spend over the horizon."""
-        return expected(self.rhythm, self.worth, frame, self.horizon_days)
+        return self.season * expected(self.rhythm, self.worth, frame, self.horizon_days)
 
     def typical(self) -> float:
         """What customers spend over the horizon on average."""
         return self.mean
 
     def save(self, folder: Path) -> None:
-        """Write the seven parameters."""
+        """Write the parameters."""
         write_json(folder / FILE, asdict(self))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read them back."""
         saved = read_json(folder / FILE)
-        return cls(btyd.BgNbd(**saved["rhythm"]), GammaGamma(**saved["worth"]), saved["horizon_days"], saved["mean"])
+        rhythm, worth = btyd.BgNbd(**saved["rhythm"]), GammaGamma(**saved["worth"])
+        return cls(rhythm, worth, saved["horizon_days"], saved["mean"], saved["season"])
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ class RateValue:
     mean: float
 
     @classmethod
-    def fit(cls, frame: pd.DataFrame, label: pd.Series[Any] | Floats, *, seed: int = 0, horizon_days: int = 90) -> Self:
+    def fit(cls, frame: pd.DataFrame, label: Outcome, *, seed: int = 0, horizon_days: int = 90) -> Self:
         """There is nothing to learn but what is typical."""
         return cls(horizon_days, float(np.mean(known_spends(frame, label, horizon_days)[1])))
 
@@ -131,9 +135,28 @@ class RateValue:
         return cls(**read_json(folder / FILE))
 
 
-def known_spends(frame: pd.DataFrame, label: pd.Series[Any] | Floats, horizon_days: int) -> tuple[pd.DataFrame, Floats]:
+def outcomes(label: Outcome, horizon_days: int) -> tuple[Floats, Floats]:
+    """What each row's customer spent, and over how many days: a frame's spent and days, or the whole horizon's.
+
+    Of an array, NaN = not known yet, and no day of it is.
+    """
+    if isinstance(label, pd.DataFrame):
+        require(label, ["spent", "days"])
+        spent, days = (label[name].to_numpy(np.float64, na_value=np.nan) for name in ("spent", "days"))
+        return np.where(days > 0, spent, np.nan), np.nan_to_num(days)
+    known = np.asarray(label, dtype=np.float64)
+    return known, np.where(np.isfinite(known), float(horizon_days), 0.0)
+
+
+def whole(label: Outcome, horizon_days: int) -> Floats:
+    """What was spent over the whole horizon; NaN where it is not over."""
+    spent, days = outcomes(label, horizon_days)
+    return np.where(days >= horizon_days, spent, np.nan)
+
+
+def known_spends(frame: pd.DataFrame, label: Outcome, horizon_days: int) -> tuple[pd.DataFrame, Floats]:
     """The rows whose outcome is known, with it. Raises TooLittle with fewer than 30 who spent anything."""
-    spent = np.asarray(label, dtype=np.float64)
+    spent = whole(label, horizon_days)
     rows = np.isfinite(spent)
     buyers = int((spent[rows] > 0).sum())
     if buyers < FEWEST:
@@ -142,6 +165,16 @@ def known_spends(frame: pd.DataFrame, label: pd.Series[Any] | Floats, horizon_da
             "load a longer history or choose a smaller value_days"
         )
     return frame[rows], spent[rows]
+
+
+def fitted(now: pd.DataFrame) -> tuple[btyd.BgNbd, GammaGamma]:
+    """The rhythm of one moment's customers, and what their purchases are worth."""
+    return btyd.BgNbd.fit_frame(now), GammaGamma.fit(*spends(now))
+
+
+def season(frame: pd.DataFrame, spent: Floats, horizon_days: int) -> float:
+    """What came a year ago over what rhythm and worth then expected; 1 where nobody can say."""
+    return level.season(frame, spent, horizon_days, lambda then: expected(*fitted(then), then, horizon_days))
 
 
 def spends(frame: pd.DataFrame) -> tuple[Floats, Floats]:

@@ -161,9 +161,9 @@ def uplift(
     from pipelines import report
     from pipelines import uplift as trials
 
-    with _plainly():
-        told = trials.run(_shop(), out=out, tell=_tell)
-        _say(told, as_json, report.of_uplift(told))
+    with terminal.plainly():
+        told = trials.run(terminal.shop(), out=out, tell=terminal.tell)
+        terminal.say(told, as_json, report.of_uplift(told))
 
 
 @app.command()

@@ -25,7 +25,7 @@ def write(found: Backtest, pictures: Sequence[Path], path: Path, *, title: str) 
     tables = "".join(_segment(found, name) for name in segments)
     notes = "".join(f"<li>{escape(note)}</li>" for note in found.notes)
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
-    ahead = f"In brackets, how far {escape(found.model)} is ahead. All intervals are 95 %, over customers."
+    ahead = f"In brackets, {escape(found.model)} minus the other. All intervals are 95 %, over customers."
     path.write_text(f"{head}<h1>{escape(title)}</h1><p>{ahead}</p>{shown}{tables}<ul>{notes}</ul>\n", encoding="utf-8")
     return path
 

@@ -24,12 +24,12 @@ DRAWN = {
     "mae": "mean absolute error",
     "decile_error": "decile error",
 }
-#: What is said and what is seen, by question.
+#: What is said, what is seen, and of what a list's first hold a share, by question.
 AXES = {
-    "churn": ("said: P(no purchase within the horizon)", "seen: share that stayed away"),
-    "timing": ("said: P(purchase within four weeks)", "seen: share that came"),
-    "restock": ("said: P(needed within two weeks)", "seen: share that bought again"),
-    "value": ("said: expected to be spent", "seen: spent"),
+    "churn": ("said: P(no purchase within the horizon)", "seen: share that stayed away", "of all who stayed away"),
+    "timing": ("said: P(purchase within four weeks)", "seen: share that came", "of all who came"),
+    "restock": ("said: P(needed within two weeks)", "seen: share that bought again", "of all needs that came up"),
+    "value": ("said: expected to be spent", "seen: spent", "of all that was spent"),
 }
 
 
@@ -74,9 +74,10 @@ def curves(shown: Mapping[str, pd.DataFrame], path: Path, *, name: str, title: s
         bold: dict[str, Any] = {"linewidth": 2.5} if method == "served" else {"linewidth": 1, "alpha": 0.7}
         left.plot("said", "seen", data=said[said["method"] == method], marker="o", markersize=3, label=method, **bold)
         right.plot("share", "held", data=gained[gained["method"] == method], label=method, **bold)
-    for axes, words in ((left, AXES[name]), (right, ("first so many of the list", "share of all that came"))):
-        axes.set_xlabel(words[0])
-        axes.set_ylabel(words[1])
+    below, beside, held = AXES[name]
+    left.set(xlabel=below, ylabel=beside)
+    right.set(xlabel="so large a share of the list", ylabel=f"so large a share {held}")
+    for axes in (left, right):
         axes.grid(alpha=0.3)
     left.legend()
     figure.savefig(path, dpi=120)

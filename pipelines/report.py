@@ -63,7 +63,7 @@ UPLIFT = {
 
 
 def of_backtest(told: Mapping[str, Any]) -> str:
-    """A backtest in words: every method with 95 % intervals, then the model's lead over each, then its segments."""
+    """A backtest in words: every method with 95 % intervals, then the model's minus theirs, then its segments."""
     table = pd.DataFrame(told["table"])
     everyone = table[table["segment"] == "all"]
     shown = [name for name in HEADINGS if (everyone["figure"] == name).any()]
@@ -75,7 +75,7 @@ def of_backtest(told: Mapping[str, Any]) -> str:
     segments = _methods(mine.assign(method=mine["segment"]), shown, ("value", "low", "high"))
     by_segment = [f"{told['model']} by segment", segments] if len(mine) else []
     files = "\n".join(f"  {path}" for path in told["files"])
-    parts = [head, values, f"{told['model']} is ahead of each by", ahead, *by_segment]
+    parts = [head, values, f"{told['model']} minus each of the others", ahead, *by_segment]
     return "\n\n".join([*parts, *told["notes"], files])
 
 

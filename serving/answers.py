@@ -44,7 +44,7 @@ def churn(desk: Desk, customer_ids: Sequence[str]) -> ChurnAnswer:
             probability=float(drift.probability[row]),
             horizon_days=drift.horizon_days,
             band=drift.band[row],
-            reasons=drift.reasons[row],
+            reasons=[sentence for sentence, _ in drift.reasons[row]],
         )
         for place, row in enumerate(asked.rows)
     ]

@@ -32,6 +32,8 @@ MODELS = ("recommender", "offers", "churn", "timing", "restock", "value")
 #: A service that knows what baskets are worth; and one that knows whoever bought or was written to.
 SPENDING = "churn_v1"
 EVERYBODY = "offers_v1"
+#: And one that knows how often they bought of each category.
+NEEDS = "restock_v1"
 #: Figures that were read already, by their columns.
 Seen = dict[tuple[str, ...], pd.DataFrame]
 #: Stands for everybody the shop does not know: a key that nobody has.
@@ -104,6 +106,11 @@ class Desk:
         with self.turn:
             frame = self.features.now(SPENDING, keys)
         return frame["basket_value_mean"].to_numpy(np.float64)
+
+    def needs(self, keys: Sequence[int]) -> pd.DataFrame:
+        """What each of these customers buys of each category, as lists (see features.needs), a row a key."""
+        with self.turn:
+            return self.features.now(NEEDS, keys)
 
     def seen_until(self, keys: Sequence[int]) -> datetime | None:
         """The newest moment that the online features of any of these customers speak of."""

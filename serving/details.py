@@ -23,7 +23,10 @@ Row = tuple[int, float | None, str]
 
 
 def of_churn(frame: pd.DataFrame, drift: scorer.Drift) -> Iterator[Row]:
-    """A row a customer: probability, and {"horizon_days", "band", "reasons", "rfm", "fallback"}."""
+    """A row a customer: probability, and {"horizon_days", "band", "reasons", "weights", "rfm", "fallback"}.
+
+    A weight is what its reason adds to the log odds of no purchase: below 0 it speaks for coming back.
+    """
     columns = zip(
         frame["customer_key"].tolist(), drift.probability.tolist(), drift.band, drift.reasons, drift.rfm,
         drift.fallback.tolist(), strict=True,
@@ -32,7 +35,8 @@ def of_churn(frame: pd.DataFrame, drift: scorer.Drift) -> Iterator[Row]:
         detail = {
             "horizon_days": drift.horizon_days,
             "band": band,
-            "reasons": reasons,
+            "reasons": [sentence for sentence, _ in reasons],
+            "weights": [round(weight, 2) for _, weight in reasons],
             "rfm": digits,
             "fallback": fallback,
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from customers import consent
 from features import needs as families
 from models.bundle import Champion
 from serving import details, newcomers, offering, related, restocking, rules, scorer, spending, stall
+from serving import dropped as left_behind
 from serving.desk import NOBODY, Desk, Seen
 
 
@@ -56,7 +57,12 @@ def drift(
 ) -> tuple[scorer.Drift, pd.DataFrame]:
     """How likely each is to stay away, and from which figures."""
     frame = desk.figures(champion, keys, seen)
-    said = scorer.churn(champion.model, frame, desk.lines())
+
+    def dropped(places: Sequence[int]) -> Mapping[int, Sequence[tuple[str, float]]]:
+        found = left_behind.categories(desk.needs([keys[at] for at in places]), desk.goods().sensitive_categories)
+        return {places[at]: names for at, names in found.items()}
+
+    said = scorer.churn(champion.model, frame, desk.lines(), dropped=dropped)
     sure = frame[~said.fallback]
     said = scorer.flagged(said, stands_in(champion))
     desk.keep(champion, sure, details.of_churn(frame, said))

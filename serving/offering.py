@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from customers import clock, consent, interactions, mirror, money
+from customers import clock, consent, contacts, interactions, money
 from customers.shop import Shop
 from features import appeal
 from models.base import Model
@@ -65,32 +65,20 @@ def standing(
     written_to = consent.channels(shop, keys)
     sees = consent.allowed(shop, keys, "profiling_sensitive")
     place = pd.Series(range(len(keys)), index=list(keys))
-    met = mirror.interactions_of(shop, keys).to_pandas()
-    if before is not None:
-        met = met[(met["happened_at"] < before) & (met["known_at"] < before)]
+    met = contacts.of(shop, keys, before=before)
     met = met.assign(row=met["customer_key"].map(place))
+    tired = contacts.enough(shop, met, before or clock.now(shop))
     used = interactions.redemptions(shop, before, keys=keys)
     used = used.assign(row=used["customer_key"].map(place))
     return Standing(
         channels=[written_to.get(key, []) for key in keys],
         sensitive=np.array([key in sees for key in keys], bool),
         basket=np.full(len(keys), np.nan) if baskets is None else baskets,
-        received=met.loc[met["kind"].isin(["received", "sent"]), ["row", "campaign_id"]].dropna(),
+        received=met[["row", "campaign_id"]].dropna(),
         redeemed=used[["row", "offer_key"]],
         segments={},
-        contacted=_contacted(shop, met, len(keys), before or clock.now(shop)),
+        contacted=np.array([key in tired for key in keys], bool),
     )
-
-
-def _contacted(shop: Shop, met: pd.DataFrame, customers: int, now: datetime) -> Flags:
-    """Who was contacted as often as the shop allows: a campaign on a day counts once, sent or received."""
-    if shop.contact_cap is None:
-        return np.zeros(customers, bool)
-    since = now - timedelta(days=shop.contact_days)
-    lately = met[met["kind"].isin(["received", "sent"]) & (met["happened_at"] >= since) & (met["happened_at"] < now)]
-    contacts = lately.assign(day=lately["happened_at"].dt.tz_convert(shop.timezone).dt.date)
-    contacts = contacts[["row", "day", "campaign_id"]].drop_duplicates()
-    return np.asarray(np.bincount(contacts["row"].to_numpy(np.int64), minlength=customers) >= shop.contact_cap)
 
 
 def offer(model: Model, occasion: Occasion, figures: pd.DataFrame, known: Standing) -> Offered:

@@ -6,7 +6,7 @@ has no figures of theirs yet), then features. Who has none gets what holds for c
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, cast
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from models import timing
 from models.base import Model
-from serving import because, newcomers, ranking, rfm, rules, words
+from serving import because, newcomers, ranking, rfm, rules, why
 from serving.schemas import Band
 
 Floats = NDArray[np.float64]
@@ -52,7 +52,8 @@ class Drift:
     probability: Floats
     horizon_days: int
     band: list[Band]
-    reasons: list[list[str]]
+    #: Each with what it adds to the log odds of the probability.
+    reasons: list[list[why.Reason]]
     rfm: list[str | None]
     fallback: Flags
 
@@ -83,15 +84,20 @@ def has_figures(frame: pd.DataFrame) -> Flags:
     return frame["as_of"].notna().to_numpy(dtype=bool)
 
 
-def churn(model: Model, frame: pd.DataFrame, lines: rfm.Lines | None = None) -> Drift:
-    """P(no purchase within the horizon), its band, and why, for every row of the frame."""
+def churn(
+    model: Model, frame: pd.DataFrame, lines: rfm.Lines | None = None, *, dropped: why.Dropped | None = None
+) -> Drift:
+    """P(no purchase within the horizon), its band, and why, for every row of the frame.
+
+    `dropped` tells what customers of the frame no longer buy, for their reasons.
+    """
     probability, fallback = or_typical(model, frame, np.atleast_1d(np.asarray(model.typical(), np.float64)))
     probability = _rounded(probability[:, 0])
     return Drift(
         probability=probability,
         horizon_days=horizon_of(model),
         band=_bands(probability, _silent_days(frame), horizon_of(model)),
-        reasons=_reasons(model, frame, ~fallback),
+        reasons=_reasons(model, frame, probability, np.flatnonzero(~fallback), dropped),
         rfm=rfm.digits(frame, lines) if lines else [None] * len(frame),
         fallback=fallback,
     )
@@ -174,14 +180,37 @@ def _bands(probability: Floats, silent_days: Floats, horizon_days: int) -> list[
 _USUAL = ["recency_days", "purchase_days_28d", "tenure_days"]
 
 
-def _reasons(model: Any, frame: pd.DataFrame, sure: Flags) -> list[list[str]]:
-    reasons: list[list[str]] = [[] for _ in range(len(frame))]
-    rows = np.flatnonzero(sure)
-    if len(rows):
-        known = frame.iloc[rows].reset_index(drop=True)
-        explained = model.explain(known) if hasattr(model, "explain") else [_USUAL] * len(known)
-        numbers = known.select_dtypes("number")
-        columns = dict(zip(map(str, numbers), numbers.to_numpy(np.float64).T, strict=True))
-        for row, said in zip(rows.tolist(), words.why_drifting(explained, columns), strict=True):
+def _reasons(
+    model: Any, frame: pd.DataFrame, probability: Floats, sure: NDArray[np.int64], dropped: why.Dropped | None
+) -> list[list[why.Reason]]:
+    """Why, of the rows that are sure of their answer; no reason for any other."""
+    reasons: list[list[why.Reason]] = [[] for _ in range(len(frame))]
+    known = frame.iloc[sure].reset_index(drop=True)
+    if len(known):
+        weights = _weights(model, known, probability[sure])
+        found = why.reasons(weights, known, horizon_days=horizon_of(model), dropped=_placed(dropped, sure))
+        for row, said in zip(sure.tolist(), found, strict=True):
             reasons[row] = said
     return reasons
+
+
+def _weights(model: Any, known: pd.DataFrame, probability: Floats) -> pd.DataFrame:
+    """What each feature adds to the log odds; of a rule that cannot tell, only which way the answer went."""
+    if hasattr(model, "contributions"):
+        return cast(pd.DataFrame, model.contributions(known))
+    named = model.explain(known) if hasattr(model, "explain") else [_USUAL] * len(known)
+    return why.from_names(named, np.where(probability < model.typical(), -1.0, 1.0))
+
+
+def _placed(dropped: why.Dropped | None, sure: NDArray[np.int64]) -> why.Dropped | None:
+    """The same, asked for places among the sure rows."""
+    if dropped is None:
+        return None
+
+    def of(places: Sequence[int]) -> Mapping[int, Sequence[tuple[str, float]]]:
+        found = dropped(sure[list(places)].tolist())
+        return {
+            place: found[row] for place, row in zip(places, sure[list(places)].tolist(), strict=True) if row in found
+        }
+
+    return of

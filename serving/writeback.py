@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,8 @@ from features import needs
 from features.store import Store
 from models.base import Model
 from models.bundle import Champion
-from serving import details, offering, related, restocking, rfm, rules, scorer, spending, stall
+from serving import details, offering, related, restocking, rfm, rules, scorer, spending, stall, why
+from serving import dropped as left_behind
 from serving.details import Row
 
 #: The view whose rows say who has figures for a model.
@@ -192,7 +193,17 @@ class _Night:
         frame = self._figures("churn", self._entities("churn"))
         lines = rfm.draw(frame, self.as_of)
         rfm.keep(self.shop.home, lines)
-        return frame, scorer.churn(self.models["churn"], frame, lines)
+        return frame, scorer.churn(self.models["churn"], frame, lines, dropped=self._dropped(frame))
+
+    def _dropped(self, frame: pd.DataFrame) -> why.Dropped:
+        entities = frame[["customer_key"]].assign(event_timestamp=self.as_of)
+
+        def dropped(places: Sequence[int]) -> Mapping[int, Sequence[tuple[str, float]]]:
+            needed = self._figures("restock", entities.iloc[list(places)].reset_index(drop=True))
+            found = left_behind.categories(needed, self._goods.sensitive_categories)
+            return {places[at]: names for at, names in found.items()}
+
+        return dropped
 
     def _portions(self, name: str, size: int) -> Iterator[pd.DataFrame]:
         entities = self._entities(name)

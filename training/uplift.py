@@ -25,8 +25,8 @@ EVIDENCE, TOO_LITTLE = "evidence", "not enough evidence"
 LEARNER = "x"
 #: The share of customers who are called the most persuadable.
 FIRST = 1 / 3
-#: With more rows than this share outside the overlap, or contact foretold this well, there is little to compare.
-MOST_OUTSIDE, MOST_TELLING = 0.5, 0.9
+#: Where contact is foretold this well, also among customers who can be compared, there is little to compare.
+MOST_TELLING = 0.9
 #: Outcomes above this quantile count as much as it: a few huge baskets would decide the mean.
 WINSOR = 0.995
 #: Points of the Qini curve.
@@ -71,11 +71,13 @@ def judged(trial: Trial, tried: Tried, *, draws: int = DRAWS, seed: int = 0) -> 
     kept = tried.kept
     drawn = Draws.of(trial.customers[kept], draws=draws, seed=seed)
     weights = _weights(drawn, trial.customers[kept])
-    gain, chance, reached = tried.gain[kept], tried.chance, trial.contacted
+    gain, reached = tried.gain[kept], trial.contacted
     figures: dict[str, tuple[float, float, float]] = {"average": _mean(gain, weights)}
     figures["plain_difference"] = _difference(trial.outcome[kept], reached[kept], weights)
-    figures["telling"] = (within_auc(trial, chance), np.nan, np.nan)
-    figures["outside"] = (float(1 - kept.mean()), np.nan, np.nan)
+    telling = {"telling": np.ones(len(kept), dtype=bool), "telling_kept": kept}
+    alone = {name: within_auc(trial, tried.chance, rows) for name, rows in telling.items()}
+    alone["outside"] = float(1 - kept.mean())
+    figures |= {name: (value, np.nan, np.nan) for name, value in alone.items()}
     parts = []
     for learner, effect in tried.effects.items():
         order = _order(effect[kept], trial.mailing[kept])
@@ -95,11 +97,11 @@ def verdict(found: Judged, placebo: Judged | None, *, learner: str = LEARNER) ->
     return Verdict(EVIDENCE, [_said(found, learner)])
 
 
-def within_auc(trial: Trial, chance: Floats) -> float:
+def within_auc(trial: Trial, chance: Floats, rows: NDArray[np.bool_]) -> float:
     """How well contact could be foretold within a mailing: 0.5 is a lottery, 1 a rule; mean weighted by pairs."""
     areas, pairs = [], []
-    for mailing in np.unique(trial.mailing):
-        here = trial.mailing == mailing
+    for mailing in np.unique(trial.mailing[rows]):
+        here = (trial.mailing == mailing) & rows
         reached = trial.contacted[here]
         yes, no = int(reached.sum()), int((~reached).sum())
         if yes and no:
@@ -111,12 +113,12 @@ def within_auc(trial: Trial, chance: Floats) -> float:
 
 def _unlike(found: Judged) -> list[str]:
     """Doubts about whether those who were contacted have anybody to be compared with."""
-    outside, telling = found.figures["outside"][0], found.figures["telling"][0]
-    if outside <= MOST_OUTSIDE and telling <= MOST_TELLING:
+    telling = found.figures["telling_kept"][0]
+    if telling <= MOST_TELLING:
         return []
     return [
-        f"who was contacted could be told beforehand (AUC {telling:.2f}), and {outside:.0%} have nobody to be compared "
-        "with: leave some of each kind out of the next campaign, drawn by lot"
+        f"who was contacted could be told beforehand (AUC {telling:.2f}): leave some of each kind out of the next "
+        "campaign, drawn by lot"
     ]
 
 

@@ -176,3 +176,29 @@ def test_the_mirror_shows_that_something_was_said_and_never_what(corner_shop: Sh
         [{"interaction_id": "1", "customer_id": "anna", "happened_at": row["happened_at"], "status": "closed"}],
     )
     assert mirror.refresh(corner_shop) == ["interactions"]
+
+
+def test_since_when_somebody_has_an_answer_is_kept(corner_shop: Shop, anna: int, hand_in: Load) -> None:
+    asked = "1,anna,2017-11-01T10:00Z,web,enquiry,open,,,Is there rye bread?\n"
+    hand_in(corner_shop, "interactions", HEADER + asked)
+    nights.began(corner_shop, datetime(2017, 11, 5, tzinfo=UTC))
+    before = datetime.now(UTC)
+    for status, dated in (("answered", True), ("closed", True), ("open", False)):
+        assert told(hand_in(corner_shop, "interactions", HEADER + asked.replace("open", status))) == (0, 1, 0, 0)
+        assert told(hand_in(corner_shop, "interactions", HEADER + asked.replace("open", status))) == (0, 0, 1, 0)
+        (answered_at,) = mirror.interactions_of(corner_shop, [anna])["answered_at"].to_pylist()
+        assert (answered_at is not None and answered_at >= before) is dated
+
+
+def test_an_answer_that_the_first_night_finds_was_given_at_once(corner_shop: Shop, anna: int, hand_in: Load) -> None:
+    hand_in(corner_shop, "interactions", HEADER + "1,anna,2017-11-01T10:00Z,web,enquiry,closed,,,\n")
+    (answered_at,) = mirror.interactions_of(corner_shop, [anna])["answered_at"].to_pylist()
+    assert answered_at == datetime(2017, 11, 1, 10, tzinfo=UTC)
+
+
+def test_the_shop_may_say_itself_when_it_answered(corner_shop: Shop, anna: int, hand_in: Load) -> None:
+    header = "interaction_id,customer_id,happened_at,kind,status,answered_at\n"
+    dated = "1,anna,2017-11-01T10:00Z,enquiry,answered,2017-11-03T08:00:00+01:00\n"
+    hand_in(corner_shop, "interactions", header + dated + "2,anna,2017-11-02T10:00Z,enquiry,,no\n")
+    found = mirror.interactions_of(corner_shop, [anna])["answered_at"].to_pylist()
+    assert found == [datetime(2017, 11, 3, 7, tzinfo=UTC), None]

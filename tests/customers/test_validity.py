@@ -101,6 +101,38 @@ def test_an_offer_that_has_ended_since_is_made_no_more(bakery: Shop, sell: Load)
     assert found(bakery, as_of) == {"anna": BOTH, "ben": BOTH}
 
 
+WROTE = "interaction_id,customer_id,happened_at,channel,kind,campaign_id\n"
+
+
+def test_who_was_written_to_often_enough_since_the_night_is_written_to_no_more(bakery: Shop, hand_in: Load) -> None:
+    """What is made in the store needs no letter; and two loads of one letter are one contact."""
+    modest = replace(bakery, contact_cap=2, contact_days=14)
+    letters = "1,anna,2017-11-19T09:00Z,email,sent,xmas\n2,anna,2017-11-19T17:00Z,email,received,xmas\n"
+    hand_in(bakery, "interactions", WROTE + letters)
+    assert found(modest) == {"anna": BOTH, "ben": BOTH}
+    hand_in(bakery, "interactions", WROTE + "3,anna,2017-11-20T09:00Z,sms,sent,\n")
+    assert found(modest) == {"anna": ["cream"], "ben": BOTH}
+    assert found(bakery) == {"anna": BOTH, "ben": BOTH}, "a shop without a cap counts nothing"
+    assert found(replace(modest, contact_days=1)) == {"anna": BOTH, "ben": BOTH}, "the first was two days ago"
+
+
+def test_a_campaign_that_has_reached_somebody_is_no_further_contact(bakery: Shop, hand_in: Load) -> None:
+    hand_in(bakery, "offers", OFFERS.replace("offer_id", "offer_id,campaign_id").replace("loaf,", "loaf,bread-week,")
+            .replace("cream,", "cream,,"))  # fmt: skip
+    hand_in(bakery, "interactions", WROTE + "1,anna,2017-11-20T09:00Z,email,sent,bread-week\n"
+            "2,ben,2017-11-20T09:00Z,email,sent,other\n")  # fmt: skip
+    assert found(replace(bakery, contact_cap=1)) == {"anna": BOTH, "ben": ["cream"]}
+
+
+def test_of_a_day_gone_by_only_the_letters_of_before_count(bakery: Shop, hand_in: Load) -> None:
+    then = clock.now(bakery)
+    speak(bakery, then + timedelta(days=1))
+    hand_in(bakery, "interactions", WROTE + "1,anna,2017-11-21T09:00Z,email,sent,\n")
+    modest = replace(bakery, contact_cap=1)
+    assert found(modest, then) == {"anna": BOTH, "ben": BOTH}
+    assert found(modest, then + timedelta(days=1)) == {"anna": ["cream"], "ben": BOTH}
+
+
 def test_a_day_gone_by_is_shown_as_it_was_known_then(bakery: Shop, hand_in: Load) -> None:
     """But for what a customer has not allowed: that is named of no day."""
     then = clock.now(bakery)

@@ -51,6 +51,7 @@ CONTACT = pa.schema(
         ("status", pa.string()),
         ("campaign_id", pa.string()),
         ("offer_id", pa.string()),
+        ("answered_at", INSTANT),
     ]
 )
 CONSENT = pa.schema([("customer_key", pa.int64()), ("profiling", pa.bool_()), ("profiling_sensitive", pa.bool_())])
@@ -90,7 +91,7 @@ def contact(
     """Something between the shop and a customer; known as it happened, unless it says otherwise."""
     ordinary = {
         "customer_key": customer, "happened_at": happened_at, "known_at": happened_at, "channel": "post",
-        "kind": kind, "status": None, "campaign_id": campaign, "offer_id": None,
+        "kind": kind, "status": None, "campaign_id": campaign, "offer_id": None, "answered_at": None,
     }  # fmt: skip
     return ordinary | more
 
@@ -145,6 +146,8 @@ def bazaar(*, customers: int = 40, days: int = 120, seed: int = 3) -> dict[str, 
             happened_at = opened + timedelta(seconds=int(rng.integers(days * 86_400)))
             kind = str(rng.choice(["received", "redeemed", "opened", "complaint"]))
             contacts.append(contact(customer, happened_at, kind, f"campaign {number % 3}"))
+            answered = {"status": "answered", "answered_at": happened_at + timedelta(days=20)} if number % 2 else {}
+            contacts.append(contact(customer, happened_at, "enquiry", channel="device", **answered))
     consents = [
         {"customer_key": customer, "profiling": True, "profiling_sensitive": customer % 3 == 0}
         for customer in range(customers)
@@ -231,7 +234,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     con.execute(
         f"""copy (select household_id::bigint customer_key, day at time zone '{REAL_ZONE}' happened_at,
         happened_at known_at, channel, kind, null::varchar status, campaign_id::varchar campaign_id,
-        offer_id::varchar offer_id from (
+        offer_id::varchar offer_id, null::timestamptz answered_at from (
           select *, start_date::timestamp as day, 'post' channel, 'received' kind, null offer_id
           from read_parquet(getvariable('folder') || '/campaigns.parquet') sent
           join read_parquet(getvariable('folder') || '/campaign_descriptions.parquet') campaigns using (campaign_id)

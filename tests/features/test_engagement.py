@@ -63,6 +63,59 @@ def test_what_was_heard_of_late_changes_no_old_replay(shop, paper, tmp_path) -> 
     assert rows(ledger, tmp_path / "new", at("2026-07-01 00:00")).opened_total.item() == 1
 
 
+@pytest.fixture
+def asked(shop, paper):
+    """One who asked, complained, looked around and uses a device of the shop's."""
+    at = paper.at
+    answered = {"status": "answered", "answered_at": at("2026-06-25 09:00")}
+    contacts = [
+        paper.contact(1, at("2026-05-01 09:00"), "enquiry", status="open"),
+        paper.contact(1, at("2026-06-11 09:00"), "enquiry", **answered),
+        paper.contact(1, at("2026-06-21 09:00"), "complaint"),
+        paper.contact(1, at("2026-06-22 09:00"), "enquiry", status="closed"),
+        *(paper.contact(1, at(f"2026-06-{day} 20:00"), "viewed", channel="web") for day in (20, 27, 29)),
+        *(paper.contact(1, at(f"2026-{on} 07:00"), "visited", channel="device") for on in ("05-20", "05-21", "06-28")),
+    ]
+    return shop([paper.line(1, at("2026-02-01 10:00"))], interactions=contacts)
+
+
+def test_who_waits_for_an_answer_and_for_how_long(asked, paper, tmp_path) -> None:
+    row = rows(asked, tmp_path, paper.at("2026-07-01 00:00")).loc[1]
+    assert (row.enquiries_90d, row.enquiry_recency_days, row.complaint_recency_days) == (3, 9, 10)
+    assert (row.unanswered_total, row.unanswered_days) == (2, 30 + 31)  # that of 1 May, and the complaint
+    assert (row.viewed_7d, row.viewed_28d) == (2, 3)
+    assert (row.device_28d, row.device_28d_before, row.device_recency_days) == (1, 2, 3)
+
+
+def test_what_happens_at_a_moment_or_later_is_not_known_at_it(asked, paper, tmp_path) -> None:
+    moments = [paper.at(f"2026-{at}") for at in ("05-01 09:00", "06-21 09:00", "06-25 09:00", "06-28 07:00")]
+    snapshot.write(asked, tmp_path, as_of=paper.at("2026-07-01 00:00"), moments=moments, timezone="UTC")
+    found = pd.read_parquet(tmp_path / "engagement" / "part.parquet").set_index("event_timestamp")
+    assert moments[0] not in found.index  # only then the first of all was asked
+    assert found.unanswered_total.loc[moments[1:]].tolist() == [2, 3, 2]  # the answer of 25 June at 9 counts after it
+    assert found.device_28d.loc[moments[3]] == 0
+
+
+def test_an_answer_changes_what_was_known_from_then_on(shop, paper) -> None:
+    line, at = paper.line(1, paper.at("2026-02-01 10:00")), paper.at
+    told = [
+        shop([line], name, interactions=[paper.contact(1, at("2026-06-11 09:00"), "enquiry", **said)])
+        for name, said in (("before", {}), ("after", {"status": "answered", "answered_at": at("2026-06-25 09:00")}))
+    ]
+    for moment, same in (("2026-06-20 00:00", True), ("2026-06-26 00:00", False)):
+        before, after = (snapshot.digest(ledger, as_of=at(moment)) for ledger in told)
+        assert (before == after) is same
+
+
+def test_a_copy_from_before_answers_were_dated_is_read(shop, paper, tmp_path) -> None:
+    ledger = shop([paper.line(1, paper.at("2026-02-01 10:00"))], interactions=[
+        paper.contact(1, paper.at("2026-05-01 09:00"), "enquiry", status=status) for status in ("open", "closed")
+    ])  # fmt: skip
+    older = pd.read_parquet(ledger / "interactions.parquet").drop(columns="answered_at")
+    older.to_parquet(ledger / "interactions.parquet")
+    assert rows(ledger, tmp_path, paper.at("2026-07-01 00:00")).unanswered_total.item() == 1
+
+
 def test_moments_of_receipts_are_for_those_who_received(sent, paper, tmp_path) -> None:
     early, now = paper.at("2026-06-10 00:00"), paper.at("2026-07-01 00:00")
     receipts = pd.DataFrame({"customer_key": [ANSWERS, ANSWERS, SILENT], "event_timestamp": [early, early, now]})

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models import baselines, btyd, timing
-from models.base import TooLittle
+from models import baselines, btyd, timing, timing_network, timing_training, waits
+from models.base import TooLittle, matrix
 
 FIRST = pd.Timestamp("2025-01-06")  # a Monday
 DAYS = 45
@@ -160,42 +160,82 @@ def test_customers_are_awaited_on_their_own_weekdays() -> None:
 def test_numpy_answers_what_torch_has_learned() -> None:
     import torch
 
-    rows, waits, _ = renewals()
-    rows, waits = rows.head(50), waits.head(50)
+    rows, label, _ = renewals()
+    rows, label = rows.head(50), label.head(50)
     columns = [name for name in rows.columns if name not in ("customer_key", "as_of")]
-    scales = timing._scales(timing.matrix(rows, columns))
-    given = timing._given(rows, columns, scales, timing._rhythms(rows, DAYS))
-    watched, bought = baselines.durations(waits, DAYS)
-    lesson = timing.Lesson(given, watched.astype(np.int64), bought, timing._moments(rows))
-    growth = timing.Growth(dropout=0.0)
+    scales = timing_network.scales_of(matrix(rows, columns))
+    lesson = timing._lesson(rows, columns, scales, waits.Waits.of(rows, label, DAYS), DAYS, seed=0)
+    growth = timing_training.Growth(dropout=0.0)
     chance = torch.Generator().manual_seed(1)
-    parts = timing._newborn(given.features.shape[1], DAYS, growth, chance)
-    learned = timing._surprise(parts, timing._tensors(lesson, DAYS), DAYS, growth, chance).item()
-    weights = {name: part.detach().numpy() for name, part in parts.items()}
-    alone = {name: part if name in ("week", "pull") else part[None] for name, part in weights.items()}
-    assert timing._loss(alone, lesson, DAYS) == pytest.approx(learned, rel=1e-5)
+    parts = timing_training.newborn(lesson.given.features.shape[1], DAYS, growth, chance)
+    rows_told = timing_training.tensors(lesson, DAYS)
+    learned = timing_training.surprise(parts, rows_told, DAYS, growth, chance).item()
+    alone = timing_network.alone({name: part.detach().numpy() for name, part in parts.items()})
+    assert timing_network.loss(alone, lesson, DAYS) == pytest.approx(learned, rel=1e-5)
+
+
+def test_several_networks_together_answer_the_mean_of_their_log_odds() -> None:
+    chance = np.random.default_rng(0)
+    given = timing_network.Given(
+        chance.normal(size=(4, 3)).astype(np.float32),
+        chance.normal(size=(4, 5)).astype(np.float32),
+        np.array([0, 2, 4, 6]),
+        chance.normal(size=(4, 7)).astype(np.float32),
+    )
+    bends = len(timing_network.basis(5)) + 1
+    sizes = {"layer0": (3, 8), "shift0": (8,), "layer1": (8, bends), "shift1": (bends,), "week": (7,), "pull": (1,)}
+    grown = [{name: chance.normal(size=size).astype(np.float32) for name, size in sizes.items()} for _ in range(3)]
+    each = [timing_network.log_odds(timing_network.alone(weights), given, 5) for weights in grown]
+    assert timing_network.log_odds(timing_network.together(grown), given, 5) == pytest.approx(
+        np.mean(each, axis=0), abs=1e-4
+    )
 
 
 def test_the_log_likelihood_counts_the_days_waited_and_the_day_of_the_purchase() -> None:
     """With no weights at all, one customer bought on day 2 and one had waited 3 days when watching ended."""
     features = np.zeros((2, 1), np.float32)
     daily = np.log(np.array([[0.1, 0.2, 0.3, 0.4]] * 2) / (1 - np.array([[0.1, 0.2, 0.3, 0.4]] * 2))).astype(np.float32)
-    given = timing.Given(features, daily, np.zeros(2, np.int64), np.zeros((2, 7), np.float32))
-    moments = np.zeros(2, "datetime64[us]")
-    lesson = timing.Lesson(given, np.array([2, 3]), np.array([True, False]), moments)
-    nothing = {"layer0": np.zeros((1, 1, len(timing._basis(4)) + 1)), "week": np.zeros(7), "pull": np.zeros(1)}
+    given = timing_network.Given(features, daily, np.zeros(2, np.int64), np.zeros((2, 7), np.float32))
+    watch = waits.Waits(np.array([2, 3]), np.array([True, False]), np.zeros(2, "datetime64[us]"))
+    nothing = {"layer0": np.zeros((1, 1, len(timing_network.basis(4)) + 1)), "week": np.zeros(7), "pull": np.zeros(1)}
     nothing["shift0"] = nothing["layer0"][:, 0]
     expected = -(np.log(0.9 * 0.2) + np.log(0.9 * 0.8 * 0.7)) / 2
-    assert timing._loss(nothing, lesson, 4) == pytest.approx(expected, rel=1e-6)
+    assert timing_network.loss(nothing, timing_network.Lesson(given, watch), 4) == pytest.approx(expected, rel=1e-6)
 
 
 def test_what_was_known_at_an_earlier_day_has_no_later_purchases() -> None:
     moments = np.array(["2025-03-01", "2025-03-01", "2025-03-08", "2025-03-12"], "datetime64[us]")
-    empty = timing.Given(*(np.zeros((4, 1)) for _ in range(4)))
-    lesson = timing.Lesson(empty, np.array([4, 15, 6, 2]), np.array([True, True, False, True]), moments)
-    then = lesson.until(np.datetime64("2025-03-11"))
-    assert then.watched.tolist() == [4, 10, 3]
-    assert then.bought.tolist() == [True, False, False]
+    watch = waits.Waits(np.array([4, 15, 6, 2]), np.array([True, True, False, True]), moments)
+    then = watch.until(np.datetime64("2025-03-11"))
+    assert then.watched.tolist() == [4, 10, 3, 0]
+    assert then.bought.tolist() == [True, False, False, False]
+    assert then.begun.tolist() == [True, True, True, False]
+
+
+def test_the_moments_to_judge_by_were_watched_for_four_weeks() -> None:
+    """Watching went on to 20 April: 28 days before it is 23 March."""
+    moments = np.array(["2025-03-01", "2025-03-20", "2025-03-24", "2025-04-10"], "datetime64[us]")
+    watch = waits.Waits(np.array([50, 3, 4, 10]), np.array([False, True, True, False]), moments)
+    assert watch.split(90) == np.datetime64("2025-03-20")
+    assert watch.where([2, 3]).split(90) is None
+
+
+def test_the_answer_is_the_mean_of_the_networks_and_the_hazards() -> None:
+    _, _, now = renewals()
+    both = (taught()._bent(now) + taught().hazard.score(now)) / 2
+    assert taught().score(now) == pytest.approx(both)
+
+
+def test_a_gpu_learns_what_the_cpu_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU here")
+    rows, label, now = renewals()
+    growth = {"days": DAYS, "most_passes": 2, **SMALL}
+    fast = timing.Timing.fit(rows, label, **growth).score(now)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert np.abs(timing.Timing.fit(rows, label, **growth).score(now) - fast).max() < 1e-4
 
 
 def test_the_curve_is_tilted_until_it_says_what_churn_says() -> None:
@@ -249,7 +289,7 @@ def test_the_saved_model_gives_the_same_curves(learner: Any, tmp_path: Path) -> 
     again = learner.load(tmp_path)
     assert (again.score(now) == model.score(now)).all()
     assert (again.typical() == model.typical()).all()
-    assert {path.suffix for path in tmp_path.iterdir()} <= {".json", ".safetensors", ".npz"}
+    assert {path.suffix for path in tmp_path.iterdir()} <= {".json", ".safetensors", ".npz", ".txt"}
 
 
 @pytest.mark.parametrize("learner", [timing.Timing, baselines.BgNbdTiming, baselines.KaplanMeierTiming])

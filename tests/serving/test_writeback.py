@@ -115,7 +115,7 @@ def test_the_night_writes_what_the_door_says(fresh: Any, night: Any) -> None:
         == result(fresh.ask("/v1/churn", {"customer_ids": ["c000"]}).json())["probability"]
     )
     kept = {name: json.loads(before[name][0]["detail"]) for name in names}
-    assert kept["churn"].keys() == {"horizon_days", "band", "reasons", "rfm", "fallback"}
+    assert kept["churn"].keys() == {"horizon_days", "band", "reasons", "weights", "rfm", "fallback"}
     assert len(kept["churn"]["rfm"]) == 3
     assert kept["timing"].keys() == {"p", "days", "cdf", "fallback"}
     assert kept["timing"]["cdf"] == sorted(kept["timing"]["cdf"])

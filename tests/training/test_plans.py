@@ -158,7 +158,7 @@ def test_a_world_without_campaigns_or_categories_knows_of_no_outcome() -> None:
     rows = pd.DataFrame({"customer_key": [1], "as_of": [CALENDAR.back(100)], "offer_key": [1], "category": ["TEA"]})
     assert np.isnan(by("offers").label(WORLD, rows, CALENDAR.known_until)).all()
     assert by("restock").label(WORLD, rows, CALENDAR.known_until).to_numpy().tolist() == [[0.0, 0.0, 0.0]]
-    assert by("value").label(WORLD, rows, CALENDAR.known_until).tolist() == [0.0]
+    assert by("value").label(WORLD, rows, CALENDAR.known_until).to_numpy().tolist() == [[0.0, 90.0]]
 
 
 def test_every_question_names_learners_of_the_house() -> None:

@@ -1,0 +1,91 @@
+"""Trial: whom the shop's mailings reached, and what became of everybody, reached or not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from models.base import Floats, TooLittle, feature_columns, matrix
+
+#: So many of either kind, with somebody to compare them with, before anything is said.
+FEWEST = 100
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Who was contacted and what became of everybody: a row a customer and mailing.
+
+    `design` (rows, features) as known before the mailing; `contacted` and `outcome` (rows,); `mailing` numbers the
+    mailings by their days, from 0. An outcome of zeros and ones is a chance, any other an amount.
+    """
+
+    columns: list[str]
+    design: Floats
+    contacted: NDArray[np.bool_]
+    outcome: Floats
+    customers: NDArray[np.int64]
+    mailing: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame, label: pd.DataFrame) -> Self:
+        """From rows of customer_key, as_of (the mailing's day) and features, and of contacted and outcome.
+
+        Raises TooLittle where everybody was contacted, or nobody, or too few of either.
+        """
+        contacted = label["contacted"].to_numpy(dtype=bool)
+        enough(int(contacted.sum()), int((~contacted).sum()))
+        columns, mailing = feature_columns(frame), pd.factorize(frame["as_of"], sort=True)[0]
+        outcome = label["outcome"].to_numpy(np.float64)
+        customers = frame["customer_key"].to_numpy(np.int64)
+        return cls(columns, matrix(frame, columns), contacted, outcome, customers, mailing.astype(np.int64))
+
+    @cached_property
+    def share(self) -> Floats:
+        """The share of everybody whom the row's mailing reached."""
+        reached = np.bincount(self.mailing, self.contacted) / np.maximum(np.bincount(self.mailing), 1)
+        return np.asarray(reached[self.mailing], np.float64)
+
+    @cached_property
+    def situation(self) -> Floats:
+        """Features, and which mailing it was: a season moves outcomes, and some mailings reach many more."""
+        return np.column_stack([self.design, self.share, self.mailing])
+
+    @cached_property
+    def plain(self) -> Floats:
+        """The same as a straight line takes it: logarithms, of mean 0 and spread 1, and each mailing on its own."""
+        logs = np.sign(self.design) * np.log1p(np.abs(self.design))
+        known = np.isfinite(logs)
+        count = np.maximum(known.sum(axis=0), 1)
+        apart = np.where(known, logs - np.where(known, logs, 0.0).sum(axis=0) / count, 0.0)
+        spread = np.sqrt((apart**2).sum(axis=0) / count)
+        each = np.eye(int(self.mailing.max()) + 1)[self.mailing]
+        return np.column_stack([apart / np.where(spread > 0, spread, 1.0), odds(self.share), each])
+
+    @property
+    def objective(self) -> str:
+        """What trees make of the outcome."""
+        return "binary" if np.isin(self.outcome, (0.0, 1.0)).all() else "regression"
+
+
+def enough(contacted: int, others: int) -> None:
+    """Raise TooLittle unless there are FEWEST of those who were contacted and of those who were not."""
+    if not contacted:
+        raise TooLittle("nobody was contacted; load interactions of kind sent or received with their campaign_id")
+    if not others:
+        raise TooLittle("everybody was contacted: leave some out of the next campaign, drawn by lot, to compare with")
+    if min(contacted, others) < FEWEST:
+        raise TooLittle(
+            f"{contacted} were contacted and {others} were not; at least {FEWEST} of either are needed: "
+            "load more campaigns, or leave more customers out of the next one"
+        )
+
+
+def odds(chance: Floats) -> Floats:
+    """Log odds of a chance; of one that is sure, those of a very sure one."""
+    chance = np.clip(chance, 1e-6, 1 - 1e-6)
+    return np.asarray(np.log(chance / (1 - chance)))
