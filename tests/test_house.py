@@ -16,7 +16,7 @@ DOORS = {
     "implicit": ["models/tastes.py", "models/rivals.py"],
     "lightgbm": ["models/trees.py"],
     "torch": ["models/timing_training.py"],
-    "mlflow": ["models/registry.py"],
+    "mlflow": ["models/registry.py", "models/runs.py", "models/tracking.py"],
     "bentoml": ["serving/service.py"],
     "matplotlib": ["pipelines/pictures.py"],
     "dagster": ["pipelines/definitions.py"],

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models import bundle, registry
+from models import bundle, registry, tracking
 from models.bestsellers import Bestsellers, Popularity
 
 FIGURES = {
@@ -68,7 +68,7 @@ def test_figures_of_no_version_are_kept_as_a_run_of_their_own(uri, tmp_path):
     (tmp_path / "table.csv").write_text("method\n")
     files = {"table.csv": tmp_path / "table.csv"}
     run_id = registry.note(uri, "backtest", params={"cutoffs": 3}, metrics={"ours.recall_10": 0.5}, artifacts=files)
-    run = registry._client(uri).get_run(run_id)
+    run = tracking.client(uri).get_run(run_id)
     assert (run.data.params, run.data.metrics) == ({"cutoffs": "3"}, {"ours.recall_10": 0.5})
     assert registry.versions(uri, "backtest") == []
 
@@ -192,7 +192,7 @@ def test_a_moved_home_is_its_own(folder, tmp_path):
         assert (lying / "artifacts" / "judged" / "manifest.json").exists()
         assert registry.download(moved, "recommender", version, tmp_path / version).exists()
     assert not old.exists()
-    assert len(registry._client(moved).search_experiments()) == 3  # MLflow's own, the old place's and the new one's
+    assert len(tracking.client(moved).search_experiments()) == 3  # MLflow's own, the old place's and the new one's
 
 
 def test_a_copied_home_and_its_original_stay_apart(folder, tmp_path):
@@ -232,7 +232,7 @@ def test_a_server_that_is_away_is_said_to_be_down_soon_and_without_its_password(
         said = f"http://{place} does not answer.*MLFLOW_TRACKING_URI"
         started = time.monotonic()
         for ask in every_question(f"http://shop:pa55word@{place}/mlflow?token=pa55word", folder, tmp_path):
-            with pytest.raises(registry.RegistryDown, match=said) as told:
+            with pytest.raises(tracking.RegistryDown, match=said) as told:
                 ask()
             assert "pa55word" not in "".join(traceback.format_exception(told.value))
     assert time.monotonic() - started < 9 * 4
@@ -243,7 +243,7 @@ def test_a_database_that_cannot_be_read_is_said_to_be_down_and_left_alone(folder
     (tmp_path / "mlflow.db").write_bytes(b"garbage" * 1000)
     started = time.monotonic()
     for ask in every_question(f"sqlite:///{tmp_path}/mlflow.db", folder, tmp_path):
-        with pytest.raises(registry.RegistryDown, match=r"mlflow\.db does not answer"):
+        with pytest.raises(tracking.RegistryDown, match=r"mlflow\.db does not answer"):
             ask()
     assert time.monotonic() - started < 9 * 2
     assert (tmp_path / "mlflow.db").read_bytes() == b"garbage" * 1000
@@ -253,14 +253,14 @@ def test_a_database_that_is_damaged_while_it_is_open_is_said_to_be_down(folder, 
     one_version(tmp_path, folder)
     (tmp_path / "mlflow" / "mlflow.db").write_bytes(b"garbage" * 1000)
     for ask in every_question(address(tmp_path), folder, tmp_path):
-        with pytest.raises(registry.RegistryDown):
+        with pytest.raises(tracking.RegistryDown):
             ask()
 
 
 @pytest.mark.parametrize("uri", ["http://[shop", "postgresql://shop:pa55word@127.0.0.1:1/x", "nowhere", "file:///tmp"])
 def test_an_address_that_leads_to_no_registry_is_said_to_be_down(uri, folder, tmp_path, capfd):
     for ask in every_question(uri, folder, tmp_path):
-        with pytest.raises(registry.RegistryDown) as told:
+        with pytest.raises(tracking.RegistryDown) as told:
             ask()
         assert "pa55word" not in "".join(traceback.format_exception(told.value))
     assert "pa55word" not in "".join(capfd.readouterr())
@@ -298,6 +298,6 @@ def test_telemetry_is_off_before_mlflow_is_first_used(monkeypatch):
     for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
         monkeypatch.setenv(name, "unset")
         monkeypatch.delenv(name)
-    registry._client.cache_clear()
+    tracking.client.cache_clear()
     assert registry.versions("sqlite:///:memory:", "recommender") == []
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == os.environ["DO_NOT_TRACK"] == "true"

@@ -13,7 +13,7 @@ import pytest
 from customers import clock, nights, profiles
 from customers import shop as shops
 from customers.shop import Shop
-from models import registry
+from models import tracking
 from pipelines import backtest, earlier, earlier_lists, report, steps
 from pipelines.evening import rehearsal
 from pipelines.failures import NothingToDo, WrongUsage
@@ -64,7 +64,7 @@ def test_it_is_written_drawn_and_kept_in_mlflow(shop: Shop, told: dict[str, Any]
     assert json.loads((folder / "recommender.json").read_text())["cutoffs"] == told["cutoffs"]
     pytest.importorskip("matplotlib", reason="pictures are drawn with matplotlib")
     assert (folder / "recommender.png").read_bytes().startswith(b"\x89PNG")
-    run = registry._client(promote.address(shop)).get_run(told["run"])
+    run = tracking.client(promote.address(shop)).get_run(told["run"])
     assert run.data.params["model"] == "recommender.Recommender"
     assert run.data.metrics["decayed_frequency.recall_10"] > 0
 

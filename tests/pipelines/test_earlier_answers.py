@@ -12,7 +12,7 @@ import pytest
 from customers import clock, profiles
 from customers import shop as shops
 from customers.shop import Shop
-from models import registry
+from models import tracking
 from pipelines import backtest, earlier, earlier_answers, report, steps
 from training import plans, promote
 
@@ -66,7 +66,7 @@ def test_it_is_written_drawn_shown_as_a_page_and_kept_in_mlflow(shop: Shop, told
     assert "BG/NBD" in page
     assert "log loss" in page
     assert "log loss" in report.of_backtest(told)
-    run = registry._client(promote.address(shop)).get_run(told["run"])
+    run = tracking.client(promote.address(shop)).get_run(told["run"])
     assert run.data.metrics["served.auc"] > 0
     pytest.importorskip("matplotlib", reason="pictures are drawn with matplotlib")
     assert (folder / "churn-curves.png").read_bytes().startswith(b"\x89PNG")
