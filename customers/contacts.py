@@ -24,6 +24,6 @@ def enough(shop: Shop, met: pd.DataFrame, now: datetime) -> set[int]:
         return set()
     since = now - timedelta(days=shop.contact_days)
     lately = met[(met["happened_at"] >= since) & (met["happened_at"] < now)]
-    times = lately.assign(day=lately["happened_at"].dt.tz_convert(shop.timezone).dt.date)
-    times = times.drop_duplicates(["customer_key", "day", "campaign_id"])["customer_key"].value_counts()
+    days = lately.assign(day=lately["happened_at"].dt.tz_convert(shop.timezone).dt.date)
+    times = days.drop_duplicates(["customer_key", "day", "campaign_id"])["customer_key"].value_counts()
     return set(times.index[times >= shop.contact_cap].tolist())

@@ -1,6 +1,7 @@
 """Frames: what the models said, with customers by their ids and under promised columns."""
 
 import json
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -10,12 +11,20 @@ from customers import consent, profiles, scores
 from customers.shop import Shop
 
 
-def answers(shop: Shop, model: str, as_of: datetime | None = None, *, live: bool = False) -> pd.DataFrame:
+def answers(
+    shop: Shop,
+    model: str,
+    as_of: datetime | None = None,
+    *,
+    live: bool = False,
+    keys: Collection[int] | None = None,
+) -> pd.DataFrame:
     """The newest finished run of a model, or that of a moment, with each detail read, column `answer`.
 
-    `live` lays over it what was told of single customers since; the moment of each row is in `as_of`.
+    `live` lays over it what was told of single customers since; the moment of each row is in `as_of`. `keys` are the
+    customers whose answers are wanted, where not everybody's are; of many, those of others may stand among them.
     """
-    frame = scores.newest_of_each(shop, model) if live else scores.current(shop, model, as_of)
+    frame = scores.newest_of_each(shop, model, keys=keys) if live else scores.current(shop, model, as_of, keys=keys)
     if not live:
         frame["as_of"] = pd.Series(frame.attrs.get("as_of"), frame.index, "datetime64[us, UTC]")
     frame["answer"] = [json.loads(detail) for detail in frame.pop("detail")]

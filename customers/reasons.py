@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import compress
 from typing import Any
 
 from customers import catalogue, consent
@@ -84,6 +85,19 @@ def goes_with(name: str, last_days: float) -> str:
 
 #: What is said where a reason names another product.
 BESIDE = {"new": beside, "related": goes_with}
+
+
+def left_behind(category: str, last_days: float) -> str:
+    """'no longer buys dairy, last bought 61 days ago': of a category that they used to buy often."""
+    return f"no longer buys {category}, last bought {days(last_days)} ago"
+
+
+def discreet(told: Mapping[str, Any], guarded: Collection[str]) -> dict[str, Any]:
+    """What was kept of churn, without a reason that names a category of which nobody may be told by now."""
+    reasons = list(told.get("reasons") or [])
+    whole = [not any(f"no longer buys {name}, " in reason for name in guarded) for reason in reasons]
+    aligned = {name: list(told[name]) for name in ("reasons", "weights") if told.get(name)}
+    return {**told, **{name: list(compress(each, whole)) for name, each in aligned.items()}}
 
 
 def days(number: float) -> str:

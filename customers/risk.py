@@ -8,7 +8,7 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 
-from customers import catalogue, clock, consent, interactions, mirror, money, offers, validity
+from customers import catalogue, clock, consent, interactions, mirror, money, offers, persuasion, reasons, validity
 from customers.frames import answers, named
 from customers.instants import micros
 from customers.shop import Shop, ShopError
@@ -20,6 +20,7 @@ AT_RISK = {
     "churn_probability": "float64",
     "churn_band": "object",
     "value_at_risk": "float64",
+    "saved_value": "float64",
     "last_purchase_at": "datetime64[us, UTC]",
     "expected_next_purchase_at": "datetime64[us, UTC]",
     "days_overdue": "float64",
@@ -31,6 +32,8 @@ AT_RISK = {
 
 # Whoever is in one of these bands may still be kept; the lapsed have left, the low ones have not.
 BANDS = ("high", "medium")
+#: What a list may begin with most of: the column, and what it is called where a list is asked for.
+ORDERS = {"probability": "churn_probability", "value_at_risk": "value_at_risk", "saved_value": "saved_value"}
 
 
 def at_risk(
@@ -41,49 +44,76 @@ def at_risk(
     min_value: float | None = None,
     segment: str | None = None,
     bands: Sequence[str] = BANDS,
+    order: str = "probability",
     live: bool = False,
 ) -> pd.DataFrame:
-    """The customers who are drifting away, the likeliest first; `n` of them, or all.
+    """The customers who are drifting away, the likeliest first, or in another of ORDERS; `n` of them, or all.
 
     `min_value` leaves out whom less than that is at risk with. `live` looks at what was told since the last
     night too, and at sales that the mirror does not have yet.
     """
+    listed = ranked(shop, as_of=as_of, segment=segment, order=order, live=live)
+    listed = listed[listed["churn_band"].isin(list(bands))]
+    if min_value is not None:
+        listed = listed[listed["value_at_risk"] >= min_value]
+    return told(shop, listed[:n], as_of=as_of, live=live)
+
+
+def ranked(
+    shop: Shop,
+    *,
+    as_of: datetime | None = None,
+    segment: str | None = None,
+    order: str = "probability",
+    live: bool = False,
+) -> pd.DataFrame:
+    """Everybody in the order of a list, with no more than what orders it: see `told` for the rest.
+
+    Columns customer_key, as_of, churn_probability, churn_band, value_at_risk, saved_value. Who has no number to be
+    ordered by comes last, likeliest to leave first.
+    """
     if segment is not None:
         raise ShopError(f"there is no segment {segment!r}; the shop has none yet, so ask without one")
+    if order not in ORDERS:
+        raise ShopError(f"a list cannot be ordered by {order!r}; take one of {', '.join(ORDERS)}")
     churn = answers(shop, "churn", as_of, live=live)
-    churn["churn_band"] = [answer.get("band") for answer in churn["answer"]]
-    churn = churn[churn["churn_band"].isin(list(bands))]
-    churn["value_at_risk"] = _value_at_risk(shop, churn, as_of, live)
-    if min_value is not None:
-        churn = churn[churn["value_at_risk"] >= min_value]
-    churn = churn.sort_values(["value", "customer_key"], ascending=[False, True], kind="stable")[:n]
-    keys = churn["customer_key"]
-    visits = _visits(shop, churn)
-    frame = pd.DataFrame(
-        {
-            **churn[["customer_key", "as_of", "churn_band", "value_at_risk"]],
-            "churn_probability": churn["value"],
-            "last_purchase_at": keys.map(visits["last_purchase_at"]),
-            "expected_next_purchase_at": keys.map(_awaited(shop, as_of, live)),
-            "days_overdue": keys.map(visits["days_overdue"]),
-            "open_complaints": keys.map(interactions.open_complaints(shop, as_of)).fillna(0),
-            "reasons": [answer.get("reasons", []) for answer in churn["answer"]],
-            "suggested_offer_id": keys.map(_suggested(shop, keys, as_of, live)),
-            "contactable": keys.map(consent.channels(shop, keys)),
-        }
+    listed = churn[["customer_key", "as_of"]].assign(
+        churn_probability=churn["value"], churn_band=[answer.get("band") for answer in churn["answer"]]
+    )
+    value = answers(shop, "value", as_of, live=live).set_index("customer_key")["value"]
+    expected = listed["customer_key"].map(value).astype("float64")
+    exponent = money.EXPONENTS[shop.currency]
+    listed["value_at_risk"] = (expected * listed["churn_probability"]).round(exponent)
+    saved = persuasion.saved_value(shop, listed["customer_key"], expected, as_of=as_of, live=live)
+    listed["saved_value"] = saved.round(exponent)
+    by = list(dict.fromkeys([ORDERS[order], "churn_probability"]))
+    listed = listed.sort_values([*by, "customer_key"], ascending=[*[False] * len(by), True], kind="stable")
+    listed.attrs = churn.attrs
+    return listed.reset_index(drop=True)
+
+
+def told(shop: Shop, listed: pd.DataFrame, *, as_of: datetime | None = None, live: bool = False) -> pd.DataFrame:
+    """Everything that a list shows of these rows of `ranked`, in their order, as AT_RISK."""
+    keys = listed["customer_key"]
+    visits = _visits(shop, listed)
+    said = answers(shop, "churn", as_of, live=live, keys=keys).set_index("customer_key")["answer"]
+    guarded = catalogue.sensitive(shop)[1]
+    why = said.map(lambda answer: reasons.discreet(answer, guarded).get("reasons", []))
+    frame = listed.assign(
+        last_purchase_at=keys.map(visits["last_purchase_at"]),
+        expected_next_purchase_at=keys.map(_awaited(shop, keys, as_of, live)),
+        days_overdue=keys.map(visits["days_overdue"]),
+        open_complaints=keys.map(interactions.open_complaints(shop, as_of)).fillna(0),
+        reasons=keys.map(why),
+        suggested_offer_id=keys.map(_suggested(shop, keys, as_of, live)),
+        contactable=keys.map(consent.channels(shop, keys)),
     )
     return named(shop, frame, AT_RISK)
 
 
-def _value_at_risk(shop: Shop, churn: pd.DataFrame, as_of: datetime | None, live: bool) -> pd.Series:
-    """What each is expected to spend, times the chance that they do not come: to the smallest coin."""
-    value = answers(shop, "value", as_of, live=live).set_index("customer_key")["value"]
-    return (churn["customer_key"].map(value) * churn["value"]).round(money.EXPONENTS[shop.currency])
-
-
-def _awaited(shop: Shop, as_of: datetime | None, live: bool) -> dict[int, datetime]:
+def _awaited(shop: Shop, keys: pd.Series, as_of: datetime | None, live: bool) -> dict[int, datetime]:
     """By when each customer is as likely as not to have come again, in the words of the timing run."""
-    timing = answers(shop, "timing", as_of, live=live)
+    timing = answers(shop, "timing", as_of, live=live, keys=keys)
     now = as_of or clock.now(shop)
     expected: dict[tuple[datetime, int], datetime] = {}
     awaited = {}
@@ -99,7 +129,7 @@ def _awaited(shop: Shop, as_of: datetime | None, live: bool) -> dict[int, dateti
 
 def _suggested(shop: Shop, keys: pd.Series, as_of: datetime | None, live: bool) -> dict[int, str]:
     """The best of the offers that a model found for each customer which may still be made to them."""
-    said = answers(shop, "offers", as_of, live=live)
+    said = answers(shop, "offers", as_of, live=live, keys=keys)
     said = said[said["customer_key"].isin(keys)]
     found = pd.DataFrame(
         [

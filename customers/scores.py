@@ -5,7 +5,7 @@ whichever version said it. Nothing is kept about, nor shown of, a customer who d
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +19,8 @@ from customers.schema import customers, nights, score_runs, scores
 from customers.shop import Shop, ShopError
 
 SLICE = 20_000
+#: Of no more customers than this, only their own scores are read.
+FEW = 1_000
 _upsert = """insert into scores (run_id, customer_key, value, detail, told_at) values ({marks})
              on conflict (run_id, customer_key) do update
              set value = excluded.value, detail = excluded.detail, told_at = excluded.told_at"""
@@ -133,26 +135,29 @@ def last_told(shop: Shop) -> datetime | None:
         return maybe(connection.execute(query.order_by(score_runs.c.finished_at.desc()).limit(1)).scalar())
 
 
-def current(shop: Shop, model: str, as_of: datetime | None = None) -> pd.DataFrame:
+def current(
+    shop: Shop, model: str, as_of: datetime | None = None, *, keys: Collection[int] | None = None
+) -> pd.DataFrame:
     """The newest finished run: customer_key int64, value float64, detail JSON text, by rising key.
 
-    Its model's version and moment are in `attrs`; without a finished run the frame is empty.
+    Its model's version and moment are in `attrs`; without a finished run the frame is empty. With `keys`, of these
+    customers alone.
     """
     run = newest(shop, model, as_of)
     query = sa.select(scores.c.customer_key, scores.c.value, scores.c.detail)
-    query = query.where(scores.c.run_id == (run.run_id if run else None)).order_by(scores.c.customer_key)
+    query = query.where(scores.c.run_id == (run.run_id if run else None), _whose(keys))
     with database.reading(shop) as connection:
-        rows = connection.execute(query).tuples().all()
+        rows = connection.execute(query.order_by(scores.c.customer_key)).tuples().all()
     return _shown(shop, pd.DataFrame(rows, columns=["customer_key", "value", "detail"]), run)
 
 
-def newest_of_each(shop: Shop, model: str) -> pd.DataFrame:
+def newest_of_each(shop: Shop, model: str, *, keys: Collection[int] | None = None) -> pd.DataFrame:
     """As `current`, with what was told of single customers since that run, and `as_of`, the moment of each row.
 
     Of a night that is still writing nothing is shown.
     """
     run = newest(shop, model)
-    rows = _told_since(shop, run) if run else []
+    rows = _told_since(shop, run, keys) if run else []
     frame = pd.DataFrame(rows, columns=["customer_key", "value", "detail", "as_of", "told_at"])
     frame = frame.sort_values(["as_of", "told_at"], kind="stable").drop_duplicates("customer_key", keep="last")
     frame = frame.drop(columns="told_at").sort_values("customer_key")
@@ -160,7 +165,14 @@ def newest_of_each(shop: Shop, model: str) -> pd.DataFrame:
     return _shown(shop, frame, run)
 
 
-def _told_since(shop: Shop, run: Run) -> Sequence[tuple]:
+def _whose(keys: Collection[int] | None) -> sa.ColumnElement[bool]:
+    """Scores of these customers; of everybody, where they are not said or so many that nearly all are read anyway."""
+    if keys is None or len(keys) > FEW:
+        return sa.true()
+    return scores.c.customer_key.in_([int(key) for key in keys])
+
+
+def _told_since(shop: Shop, run: Run, keys: Collection[int] | None) -> Sequence[tuple]:
     began = sa.select(nights.c.as_of, sa.func.min(nights.c.began_at).label("began_at")).group_by(nights.c.as_of)
     night = began.subquery()
     columns = score_runs.c
@@ -169,7 +181,7 @@ def _told_since(shop: Shop, run: Run) -> Sequence[tuple]:
         sa.select(scores.c.customer_key, scores.c.value, scores.c.detail, columns.as_of, scores.c.told_at)
         .join(scores, scores.c.run_id == columns.run_id)
         .outerjoin(night, night.c.as_of == columns.as_of)
-        .where(columns.model == run.model, columns.as_of >= micros(run.as_of))
+        .where(columns.model == run.model, columns.as_of >= micros(run.as_of), _whose(keys))
         .where(columns.finished_at.is_not(None) | (columns.as_of == micros(run.as_of)) | ~by_a_night)
     )
     with database.reading(shop) as connection:

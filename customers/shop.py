@@ -5,14 +5,17 @@ import json
 import os
 import secrets
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
-from customers import database, money, wishes
+from customers import database, money, retention, wishes
+from customers.retention import Retention
 from customers.wishes import Wishes
 
+Read = TypeVar("Read")
 FOLDERS = ("keys", "ledger", "rejects", "exports", "champions", "features")
 PURPOSES = (
     "marketing_email",
@@ -39,6 +42,7 @@ SETTINGS = (
     "contact_days",
     "consent_default",
     "recommendations",
+    "retention",
     "key",
     "key_file",
 )
@@ -88,6 +92,7 @@ class Shop:
     contact_days: int
     consent_default: dict[str, str] = field(hash=False)
     recommendations: Wishes
+    retention: Retention
     key: bytes = field(repr=False)
 
     @property
@@ -108,7 +113,7 @@ def init(
     _make_folders(place)
     _make_key(place / "keys" / "shop.key")
     # The settings come last: a home without them is no shop yet, and init can be run again.
-    text = TOML.format(**{name: json.dumps(value) for name, value in settings.items()}) + wishes.TOML
+    text = TOML.format(**{name: json.dumps(value) for name, value in settings.items()}) + retention.TOML + wishes.TOML
     fresh = _shop(place, tomllib.loads(text))
     if fresh.database_url == _default_database(place):
         (place / "shop.db").touch(mode=0o600)
@@ -165,7 +170,8 @@ def _shop(place: Path, written: dict[str, Any]) -> Shop:
         contact_cap=_whole(settings, "contact_cap", "times", None),
         contact_days=_days(settings, "contact_days", 28) or 28,
         consent_default=_consent(settings.get("consent_default")),
-        recommendations=_wishes(settings.get("recommendations")),
+        recommendations=_table(wishes.read, settings.get("recommendations")),
+        retention=_table(retention.read, settings.get("retention")),
         key=_key(place, settings),
     )
 
@@ -235,9 +241,9 @@ def _consent(value: Any) -> dict[str, str]:
     return {**default, **said}
 
 
-def _wishes(value: Any) -> Wishes:
+def _table(read: Callable[[Any], Read], value: Any) -> Read:
     try:
-        return wishes.read(value or {})
+        return read(value or {})
     except ValueError as error:
         raise ShopError(str(error)) from None
 

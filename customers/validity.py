@@ -25,20 +25,26 @@ def may_be_made(shop: Shop, found: pd.DataFrame, *, as_of: datetime | None = Non
     Of a day gone by it is judged as that day could: by what was known before, and not by today's stock. What a
     customer has not allowed is never named, whatever the day.
     """
-    past = _is_past(shop, as_of)
-    now = clock.now(shop)
-    at = now if as_of is None else as_of if past else max(now, as_of)
+    at, before = standpoint(shop, as_of)
     book = offers.book(shop, at=at).offers.set_index("offer_key")
-    if not past:
+    if before is None:
         book = book.drop(index=book.index.intersection(list(_sold_out(shop, offers.edition(shop)))))
-    used = _redeemed(shop, found, book, as_of if past else None)
+    used = _redeemed(shop, found, book, before)
     book = book[~spent(book.reset_index(), used["offer_key"].value_counts())]
     pairs = pd.MultiIndex.from_frame(found[["customer_key", "offer_key"]])
     open_ = found["offer_key"].isin(book.index) & ~pairs.isin(pd.MultiIndex.from_frame(used[list(pairs.names)]))
     listed = found[open_]
     may = _discreet(shop, listed, book) & _reached(shop, listed, book)
-    may &= ~_one_too_many(shop, listed, book, at, before=as_of if past else None)
+    may &= ~_one_too_many(shop, listed, book, at, before=before)
     return may.reindex(found.index, fill_value=False).astype(bool)
+
+
+def standpoint(shop: Shop, as_of: datetime | None) -> tuple[datetime, datetime | None]:
+    """When what was said as of a moment is judged, and before when it had to be known; None for all that is known."""
+    now = clock.now(shop)
+    if as_of is not None and _is_past(shop, as_of):
+        return as_of, as_of
+    return (now if as_of is None else max(now, as_of)), None
 
 
 def spent(listed: pd.DataFrame, redeemed: pd.Series) -> NDArray[np.bool_]:
@@ -48,10 +54,8 @@ def spent(listed: pd.DataFrame, redeemed: pd.Series) -> NDArray[np.bool_]:
     return np.asarray(given >= listed["budget"].to_numpy(np.float64))
 
 
-def _is_past(shop: Shop, as_of: datetime | None) -> bool:
+def _is_past(shop: Shop, as_of: datetime) -> bool:
     """Whether another night has looked since, or should have."""
-    if as_of is None:
-        return False
     run = scores.newest(shop, "offers")
     return (run is not None and run.as_of > as_of) or as_of < clock.now(shop) - PAST
 

@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
 
 EPOCH = datetime(1970, 1, 1).date()
+#: Rows that lie together in a file: whoever asks for one moment reads little of any other.
+TOGETHER = 4_096
 STEPS_OF_A_WEIGHT = 2.0**44  # a sum of a few hundred weights stays below 2**53, where doubles add exactly
 
 
@@ -195,7 +197,7 @@ def _part(rows: ir.ArrayValue, name: str) -> ir.ArrayValue:
 def save(con: Backend, query: str, path: Path) -> int:
     """Write a Parquet file beside its name, to be moved into place when all of a snapshot is ready; its rows."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    con.con.execute(f"copy ({query}) to '{quoted(path)}' (format parquet)")
+    con.con.execute(f"copy ({query}) to '{quoted(path)}' (format parquet, row_group_size {TOGETHER})")
     return int(pq.read_metadata(path).num_rows)
 
 

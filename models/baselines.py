@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -22,18 +22,31 @@ LIMIT = 1e-6
 RARE, SILENT = "purchase_days", "recency_days"
 
 
+#: What became of each row: 1 = no purchase within the horizon, 0 = one or more, NaN = not known yet; or a frame with
+#: that as `quiet` beside what else is known.
+Fate = pd.Series | pd.DataFrame | Floats
+
+
+def fate(label: Fate) -> Floats:
+    """What became of each row as 1, 0 or NaN."""
+    if isinstance(label, pd.DataFrame):
+        require(label, ["quiet"])
+        return label["quiet"].to_numpy(dtype=np.float64, na_value=np.nan)
+    return np.asarray(label, dtype=np.float64)
+
+
 def active(frame: pd.DataFrame, horizon_days: int) -> NDArray[np.bool_]:
     """Which rows had a purchase in the last two horizons: whose silence is news."""
     require(frame, [SILENT])
     return frame[SILENT].to_numpy(dtype=np.float64, na_value=np.nan) <= 2 * horizon_days
 
 
-def known_quiet(frame: pd.DataFrame, label: pd.Series[Any] | Floats, horizon_days: int) -> tuple[pd.DataFrame, Floats]:
+def known_quiet(frame: pd.DataFrame, label: Fate, horizon_days: int) -> tuple[pd.DataFrame, Floats]:
     """The active rows whose outcome is known, with it: 1 = no purchase within the horizon, 0 = at least one.
 
     Raises TooLittle with fewer than 30 of either.
     """
-    quiet = np.asarray(label, dtype=np.float64)
+    quiet = fate(label)
     rows = active(frame, horizon_days) & np.isfinite(quiet)
     fewest = int(min(quiet[rows].sum(), (1 - quiet[rows]).sum()))
     if fewest < FEWEST:
@@ -70,7 +83,7 @@ class RecencyChurn:
     horizon_days: int
 
     @classmethod
-    def fit(cls, frame: pd.DataFrame, label: pd.Series[Any] | Floats, *, seed: int = 0, horizon_days: int = 28) -> Self:
+    def fit(cls, frame: pd.DataFrame, label: Fate, *, seed: int = 0, horizon_days: int = 28) -> Self:
         """Isotonic regression of the outcome on recency, over active customers."""
         rows, quiet = known_quiet(frame, label, horizon_days)
         days, where, counts = np.unique(
@@ -126,7 +139,7 @@ class RfmLogistic:
     )
 
     @classmethod
-    def fit(cls, frame: pd.DataFrame, label: pd.Series[Any] | Floats, *, seed: int = 0, horizon_days: int = 28) -> Self:
+    def fit(cls, frame: pd.DataFrame, label: Fate, *, seed: int = 0, horizon_days: int = 28) -> Self:
         """Learn the weights over active customers whose outcome is known."""
         rows, quiet = known_quiet(frame, label, horizon_days)
         terms = _rfm(rows)
@@ -170,11 +183,11 @@ class BgNbdChurn:
     base: float
 
     @classmethod
-    def fit(cls, frame: pd.DataFrame, label: pd.Series[Any] | Floats, *, seed: int = 0, horizon_days: int = 28) -> Self:
+    def fit(cls, frame: pd.DataFrame, label: Fate, *, seed: int = 0, horizon_days: int = 28) -> Self:
         """Fit the rhythm of the latest moment's customers; outcomes, if there are any, give the base rate."""
         now = btyd.latest(frame)
         rhythm = btyd.BgNbd.fit_frame(now)
-        quiet = np.asarray(label, dtype=np.float64)
+        quiet = fate(label)
         known = quiet[np.isfinite(quiet)]
         expected = rhythm.p_no_purchase(*btyd.history(now), horizon_days)
         return cls(rhythm, horizon_days, float(np.mean(known if len(known) else expected)))

@@ -48,29 +48,42 @@ class Bestsellers:
         self, stock: Shelves, rules: Rules, wanted: Ints, taken: Picks | None = None, *, own: bool = False
     ) -> Picks:
         """As many best sellers as each row wants, none of them `taken`, nor on its shelf unless `own`."""
-        allowed = np.flatnonzero(rules.allow(self.products))
         rows = np.flatnonzero(wanted > 0)
-        given = [np.empty(0, np.int64)]
-        for row in rows:
-            out = _unwanted(stock, rules, int(row), taken, own)
-            given.append(self._without(out, allowed[: wanted[row] + len(out)])[: wanted[row]])
-        places = np.concatenate(given)
-        rows = np.repeat(rows, [len(some) for some in given[1:]])
+        out, products = _unwanted(stock, rules, rows, taken, own)
+        allowed = np.flatnonzero(rules.allow(self.products))
+        given = [(np.empty(0, np.int64), np.empty(0, np.int64))]
+        for start in range(0, len(rows), _TOGETHER):
+            here = (out >= start) & (out < start + _TOGETHER)
+            some = rows[start : start + _TOGETHER]
+            line, places = self._best(allowed, wanted[some], out[here] - start, products[here])
+            given.append((some[line], places))
+        rows, places = (np.concatenate(parts) for parts in zip(*given, strict=True))
         sources = np.full(len(rows), POPULAR, np.int8)
         return Picks(rows, self.products[places], self.shares[places], sources, shelves.places(rows))
 
-    def _without(self, out: Ints, places: Ints) -> Ints:
-        return places[~np.isin(self.products[places], out)] if len(out) else places
+    def _best(self, allowed: Ints, wanted: Ints, out: Ints, products: Ints) -> tuple[Ints, Ints]:
+        """The lines and places of as many allowed products as each line wants, without the pairs that are out."""
+        deep = (wanted + np.bincount(out, minlength=len(wanted))).max()
+        first = allowed[:deep]  # nobody wants any that stands behind so many
+        rising = np.argsort(self.products[first])
+        places, listed = shelves.find(self.products[first][rising], products)
+        free = np.ones((len(wanted), len(first)), bool)
+        free[out[listed], rising[places[listed]]] = False
+        free &= np.cumsum(free, axis=1, dtype=np.int32) <= wanted[:, None]
+        line, column = np.nonzero(free)
+        return line, first[column]
 
 
-def _unwanted(stock: Shelves, rules: Rules, row: int, taken: Picks | None, own: bool) -> Ints:
-    parts = [rules.barred(stock.customers[row])]
+def _unwanted(stock: Shelves, rules: Rules, rows: Ints, taken: Picks | None, own: bool) -> tuple[Ints, Ints]:
+    """What not to list: places among the rising rows, and a product each."""
+    pairs = [rules.barred_pairs(stock)]
     if not own:
-        parts.append(stock.of(row))
+        pairs.append((stock.rows, stock.products))
     if taken is not None:
-        start, stop = np.searchsorted(taken.rows, [row, row + 1])
-        parts.append(taken.products[start:stop])
-    return np.concatenate(parts)
+        pairs.append((taken.rows, taken.products))
+    at, products = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+    places, asked = shelves.find(rows, at)
+    return places[asked], products[asked]
 
 
 def sellers(frame: pd.DataFrame, *, window_days: int) -> Bestsellers:
@@ -253,6 +266,8 @@ class DecayedFrequency:
         return cls(Bestsellers(arrays["products"], arrays["shares"]), half_life, curve)
 
 
+#: So many customers' lists are filled at a time: a flag for each of them and each best seller lies in memory.
+_TOGETHER = 2_000
 #: Purchases so long ago that they count less than this are all alike.
 _FAINT = 1e-6
 

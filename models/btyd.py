@@ -73,8 +73,8 @@ class BgNbd:
 
         x: purchases after the first; t_x: days from the first to the last; T: days from the first to now.
         """
-        past = _columns(x, t_x, T)
-        scale = _typical_gap(past)
+        past = columns(x, t_x, T)
+        scale = typical_gap(past)
         scaled = History(past.x, past.t_x / scale, past.T / scale)
         found = minimize(_objective(scaled), PRIOR_CENTRE, jac=True, method="L-BFGS-B", bounds=[(-BOUND, BOUND)] * 4)
         r, alpha, a, b = np.exp(found.x)
@@ -87,7 +87,7 @@ class BgNbd:
 
     def p_alive(self, x: ArrayLike, t_x: ArrayLike, T: ArrayLike) -> Floats:
         """P(has not left for good by T | the past)."""
-        past = _columns(x, t_x, T)
+        past = columns(x, t_x, T)
         repeats = np.maximum(past.x, 1.0)
         gone = np.log(self.a / (self.b + repeats - 1))
         gone += (self.r + past.x) * np.log((self.alpha + past.T) / (self.alpha + past.t_x))
@@ -95,13 +95,13 @@ class BgNbd:
 
     def p_no_purchase(self, x: ArrayLike, t_x: ArrayLike, T: ArrayLike, t: ArrayLike) -> Floats:
         """P(no purchase in the t days after T | the past), exactly: gone already, or alive and silent."""
-        past = _columns(x, t_x, T)
+        past = columns(x, t_x, T)
         alive = self.p_alive(*past)
         return 1 - alive * -np.expm1(self._log_silent(past, np.asarray(t, dtype=np.float64)))
 
     def survival(self, x: ArrayLike, t_x: ArrayLike, T: ArrayLike, days: int) -> Floats:
         """P(no purchase in the first d days after T | the past) for d = 1..days: array (customers, days)."""
-        past = _columns(x, t_x, T)
+        past = columns(x, t_x, T)
         alive = self.p_alive(*past)[:, None]
         ahead = np.arange(1, days + 1, dtype=np.float64)[None, :]
         return 1 - alive * -np.expm1(self._log_silent(History(*(part[:, None] for part in past)), ahead))
@@ -116,19 +116,23 @@ class BgNbd:
         return rare, log_odds(self.p_no_purchase(*past, days)) - rare
 
     def expected_purchases(self, x: ArrayLike, t_x: ArrayLike, T: ArrayLike, t: ArrayLike) -> Floats:
-        """The expected number of purchases in the t days after T, given the past.
+        """The expected number of purchases in the t days after T, given the past."""
+        past = columns(x, t_x, T)
+        return self.p_alive(*past) * self.expected_while_alive(past.x, past.T, t)
+
+    def expected_while_alive(self, x: Floats, T: Floats, t: ArrayLike) -> Floats:
+        """The same of somebody who has not left by T.
 
         Equation 10 of the paper after Euler's transformation of the hypergeometric function, which takes the
         large exponents out: frequent customers do not overflow.
         """
-        past = _columns(x, t_x, T)
         a = self.a if abs(self.a - 1) > 1e-6 else 1 + 1e-6  # a = 1 is a removable gap in the formula
-        c = a + self.b + past.x - 1
+        c = a + self.b + x - 1
         c = np.where(np.abs(c) < 1e-6, 1e-6, c)
         ahead = np.asarray(t, dtype=np.float64)
-        z = ahead / (self.alpha + past.T + ahead)
+        z = ahead / (self.alpha + T + ahead)
         silent = np.exp((a - 1) * np.log1p(-z)) * hyp2f1(a + self.b - 1 - self.r, a - 1, c, z)
-        expected: Floats = self.p_alive(*past) * c / (a - 1) * (1 - silent)
+        expected: Floats = c / (a - 1) * (1 - silent)
         return expected
 
     def rate(self, x: ArrayLike, T: ArrayLike) -> Floats:
@@ -147,11 +151,13 @@ def _known(column: pd.Series[Any]) -> Floats:
     return np.maximum(values, 0.0)
 
 
-def _columns(x: ArrayLike, t_x: ArrayLike, T: ArrayLike) -> History:
+def columns(x: ArrayLike, t_x: ArrayLike, T: ArrayLike) -> History:
+    """The three numbers as arrays, of one customer or of many."""
     return History(*(np.atleast_1d(np.asarray(part, dtype=np.float64)) for part in (x, t_x, T)))
 
 
-def _typical_gap(past: History) -> float:
+def typical_gap(past: History) -> float:
+    """Days from one purchase to the next, over everybody."""
     return float(max(past.T.sum(), 1.0) / (past.x.sum() + 1.0))
 
 

@@ -105,10 +105,14 @@ class Scene:
         """What each customer is like, a row each."""
         return _customers(self.stock, self.known.ends)
 
-    def held(self, sort: str) -> Held:
-        """What each shelf holds of each sort."""
-        told = self.known.kinds
-        return kinds.held(self.stock, told.of(self.stock.products, sort), self.known.ends, told.sorts)
+    def held(self, sort: str, asked: Ints) -> Held:
+        """What each shelf holds of each sort of these codes."""
+        codes = self._codes[:, kinds.SORTS.index(sort)]
+        return kinds.held(self.stock, codes, self.known.ends, self.known.kinds.sorts, asked)
+
+    @cached_property
+    def _codes(self) -> Ints:
+        return self.known.kinds.all_of(self.stock.products)
 
 
 def columns(half_lives: tuple[int, ...]) -> list[str]:
@@ -140,7 +144,8 @@ def own(scene: Scene, entries: Ints) -> Sheet:
         **{name: values[rows] for name, values in scene.customers.items()},
     }
     for sort in ("subcategory", "category"):
-        mine = scene.held(sort).of(rows, scene.known.kinds.of(products, sort))
+        codes = scene.known.kinds.of(products, sort)
+        mine = scene.held(sort, codes).of(rows, codes)
         weight = stock.weights(long)[entries]
         table |= {
             f"{sort}_others": np.log(np.maximum(mine["long"] - weight, 0) + 1e-2),
@@ -166,7 +171,8 @@ def fresh(scene: Scene, found: Picks) -> Sheet:
         **{name: values[rows] for name, values in scene.customers.items()},
     }
     for sort in kinds.SORTS:
-        mine = scene.held(sort).of(rows, scene.known.kinds.of(products, sort))
+        codes = scene.known.kinds.of(products, sort)
+        mine = scene.held(sort, codes).of(rows, codes)
         table |= {
             f"{sort}_standing": scene.known.standing(products, sort),
             f"{sort}_lately": np.log(mine["lately"] + 1e-2),
@@ -185,8 +191,9 @@ def _customers(stock: Shelves, half_lives: tuple[int, int]) -> Table:
     recency, tenure = np.full(everybody, np.inf), np.zeros(everybody)
     np.minimum.at(recency, rows, last)
     np.maximum.at(tenure, rows, first)
-    longest = int(last.max(initial=0)) + 1
-    days = np.bincount(np.unique(rows * longest + last.astype(np.int64)) // longest, minlength=everybody)
+    seen = np.zeros((everybody, int(last.max(initial=0)) + 1), bool)
+    seen[rows, last.astype(np.int64)] = True
+    days = seen.sum(axis=1)
     return {
         "activity": np.log(short + 0.1),
         "activity_trend": np.log((short + 0.1) / (long + 0.1)),

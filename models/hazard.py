@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from models import baselines, btyd, trees, waits
-from models.base import Floats, feature_columns, matrix, read_json, write_json
-from models.waits import Singles, Waits, Whole
+from models.base import Floats, matrix, read_json, write_json
+from models.waits import Calendar, Singles, Waits, Whole
 
 #: The last days of the periods into which the days ahead are cut: single days first, then longer and longer ones.
 LAST_DAYS = (*range(1, 15), 16, 18, 21, 24, 28, 35, 42, 56, 70, 90, 115, 145, 180)
@@ -63,13 +63,16 @@ class Hazard:
         before them. `growth` overrides LightGBM's settings. Raises TooLittle below 300 next purchases.
         """
         baselines.enough_outcomes(label, days, fewest=FEWEST)
-        columns, edges, watch = feature_columns(frame), _edges(days), Waits.of(frame, label, days)
+        columns, edges, watch = waits.telling(frame), _edges(days), Waits.of(frame, label, days)
         chosen = _some_rows(watch, edges, seed)
-        given = _given(frame.iloc[chosen], columns, edges, *waits.rhythms(frame, edges, chosen))
+        terms, ahead = waits.rhythms(frame, edges, chosen)
+        ahead += Calendar.of(frame, watch).on(watch.moment[chosen], edges)
+        given = _given(frame.iloc[chosen], columns, edges, terms, ahead)
         how = trees.settings(GROWTH | growth, objective="binary", seed=seed)
         watch = watch.where(chosen)
         grown = trees.grow(_asked(given, watch), how, _count(given, watch, how))
-        return cls(columns, btyd.BgNbd.fit_frame(btyd.latest(frame)), grown, days, baselines.kaplan_meier(label, days))
+        rhythm = btyd.BgNbd.fit_frame(btyd.latest(frame))
+        return cls(columns, rhythm, grown, days, baselines.kaplan_meier(label, days))
 
     def score(self, frame: pd.DataFrame) -> Floats:
         """P(the next purchase is more than d days away) for d = 1..days: array (rows, days), never rising."""
@@ -109,7 +112,8 @@ class Hazard:
     def _curves(self, frame: pd.DataFrame) -> Floats:
         past, edges = btyd.history(frame), _edges(self.days)
         terms = waits.rhythm_terms(self.rhythm, past)
-        given = _given(frame, self.columns, edges, terms, waits.log_odds_ahead(self.rhythm, past, edges))
+        ahead = waits.log_odds_ahead(self.rhythm, past, edges)
+        given = _given(frame, self.columns, edges, terms, ahead)
         row, period = (place.ravel() for place in np.indices(given.ahead.shape))
         odds = given.ahead + self.grown.added(_design(given, row, period)).reshape(given.ahead.shape)
         passed: Floats = np.exp(-np.logaddexp(0, odds) @ _days_of_periods(edges))

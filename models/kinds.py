@@ -39,6 +39,13 @@ class Kinds:
         codes[known] = self.codes[places[known], SORTS.index(sort)]
         return codes
 
+    def all_of(self, products: Ints) -> Ints:
+        """The codes of each product, a column for each of SORTS; -1 for unknown."""
+        places, known = shelves.find(self.products, products)
+        codes = np.full((len(products), len(SORTS)), -1, np.int64)
+        codes[known] = self.codes[places[known]]
+        return codes
+
     @property
     def sorts(self) -> int:
         """How many codes there may be of any sort, also of what nobody has bought yet."""
@@ -81,20 +88,23 @@ class Held:
         return given
 
 
-def held(stock: Shelves, codes: Ints, half_lives: tuple[int, int], sorts: int) -> Held:
+def held(stock: Shelves, codes: Ints, half_lives: tuple[int, int], sorts: int, asked: Ints) -> Held:
     """Per customer and sort: decayed purchases, lately and for long, days since the last, and how many products.
 
-    `codes` is the sort of every entry, of so many `sorts` that there are; `half_lives` (days) are those of `lately`
-    and `long`.
+    `codes` is the sort of every entry, of so many `sorts` that there are; of those `asked` about alone the numbers are
+    worked out. `half_lives` (days) are those of `lately` and `long`.
     """
     width = sorts + 1
-    keys, place = np.unique(stock.rows * width + codes + 1, return_inverse=True)
+    wanted = np.zeros(width, bool)
+    wanted[asked + 1] = True
+    here = np.flatnonzero(wanted[codes + 1])
+    keys, place = np.unique(stock.rows[here] * width + codes[here] + 1, return_inverse=True)
     last = np.full(len(keys), np.inf)
-    np.minimum.at(last, place, stock.columns["last_days"])
+    np.minimum.at(last, place, stock.columns["last_days"][here])
     short, long = half_lives
     numbers = {
-        "lately": np.bincount(place, stock.weights(short), len(keys)),
-        "long": np.bincount(place, stock.weights(long), len(keys)),
+        "lately": np.bincount(place, stock.weights(short)[here], len(keys)),
+        "long": np.bincount(place, stock.weights(long)[here], len(keys)),
         "last_days": last,
         "products": np.bincount(place, minlength=len(keys)).astype(np.float64),
     }

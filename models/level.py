@@ -33,16 +33,14 @@ class Told:
     error: float
 
 
-def season(
-    frame: pd.DataFrame, spent: Floats, horizon_days: int, expected: Callable[[pd.DataFrame], Floats]
-) -> float:
+def season(frame: pd.DataFrame, spent: Floats, horizon_days: int, expected: Callable[[pd.DataFrame], Floats]) -> float:
     """What came over what was expected, a year before the frame's latest moment; 1 where nobody can say.
 
     spent: outcomes over the whole horizon, NaN = not known yet. `expected` answers for the rows of one moment from
     what was known at it. The share is drawn towards 1 as far as chance could have made it.
     """
-    told = [_told(frame[rows], spent[rows], days, expected) for days, rows in _moments(frame, spent, horizon_days)]
-    told = [each for each in told if each is not None]
+    found = [_told(frame[rows], spent[rows], days, expected) for days, rows in _moments(frame, spent, horizon_days)]
+    told = [each for each in found if each is not None]
     if not told:
         return 1.0
     near = np.array([1 / (abs(each.days) + 1.0) for each in told])
@@ -69,9 +67,7 @@ def _moments(frame: pd.DataFrame, spent: Floats, horizon_days: int) -> list[tupl
     return before if before and before[0][0] > -0.5 else before + after
 
 
-def _told(
-    rows: pd.DataFrame, spent: Floats, days: float, expected: Callable[[pd.DataFrame], Floats]
-) -> Told | None:
+def _told(rows: pd.DataFrame, spent: Floats, days: float, expected: Callable[[pd.DataFrame], Floats]) -> Told | None:
     said = expected(rows)
     came, total = float(np.maximum(spent, 0.0).sum()), float(said.sum())
     if came <= 0 or total <= 0:

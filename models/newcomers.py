@@ -33,6 +33,7 @@ def welcome(known: Tastes, stock: Shelves, kinds: Kinds, *, window_days: int) ->
         products=products[order],
         factors=np.concatenate([known.factors, factors.astype(np.float32)])[order],
         heat=np.concatenate([known.heat, cold])[order],
+        young=np.sort(young),
     )
 
 

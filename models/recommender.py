@@ -138,6 +138,11 @@ class Recommender:
         return self.again.plain.typical(n)
 
     @property
+    def newcomers(self) -> Ints:
+        """The products, rising, of which nobody's taste tells yet: they are taken for what is usual of their kind."""
+        return self.known.tastes.young
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What was settled while learning and why, for the record."""
         tried = {"again": self.again.tried, "new": self.new.tried}

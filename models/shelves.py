@@ -242,6 +242,12 @@ class Rules:
             allowed[mine] &= ~np.isin(shelves.products[mine], self.barred(shelves.customers[row]))
         return allowed
 
+    def barred_pairs(self, shelves: Shelves) -> tuple[Ints, Ints]:
+        """What is excluded for single customers: rows of the shelves, and a product each."""
+        rows = self._rows_with_own(shelves)
+        products = [self.barred(shelves.customers[row]) for row in rows]
+        return np.repeat(rows, [len(mine) for mine in products]), np.concatenate([np.empty(0, np.int64), *products])
+
     def _rows_with_own(self, shelves: Shelves) -> Ints:
         if not self._own:
             return np.empty(0, np.int64)

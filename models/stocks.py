@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from models import btyd
 from models.base import Floats, read_json, require, write_json
@@ -18,6 +19,8 @@ FILE = "model.json"
 TIMES, SILENT, FIRST = "need_times", "need_recency_days", "need_first_days"
 #: How far ahead a need is foretold: a column of the answer each, never falling.
 DAYS = (7, 14, 28)
+#: A need is what was bought on so many days, the last of them not longer ago than a season.
+NEED_TIMES, NEED_DAYS = 3, 120
 #: So many rows say all there is to say about four parameters.
 ENOUGH = 20_000
 
@@ -34,6 +37,13 @@ def history(frame: pd.DataFrame) -> btyd.History:
     )
     span = np.maximum(first - silent, 0.0)
     return btyd.History(np.maximum(times - 1, 0.0), span, np.maximum(first - 1, span))
+
+
+def is_need(frame: pd.DataFrame) -> NDArray[np.bool_]:
+    """Which rows are needs at all: what was bought once or long ago does not run out."""
+    require(frame, [TIMES, SILENT])
+    times, silent = (frame[name].to_numpy(np.float64, na_value=np.nan) for name in (TIMES, SILENT))
+    return (times >= NEED_TIMES) & (silent <= NEED_DAYS)
 
 
 def latest(frame: pd.DataFrame) -> pd.DataFrame:

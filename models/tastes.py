@@ -7,7 +7,7 @@ products are remembered: a customer's taste is worked out from their shelf whene
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self
 
@@ -22,6 +22,8 @@ from models.shelves import NEW, Floats, Ints, Picks, Rules, Shelves
 Singles = NDArray[np.float32]
 #: So many pairs of factors are laid beside each other at once.
 _PAIRS = 200_000
+#: So many customers' tastes are solved at once: for one alone, calling the solver takes longer than solving.
+_SOLVED = 200
 #: More customers than this do not change what products have in common.
 _ENOUGH_CUSTOMERS = 30_000
 
@@ -31,7 +33,8 @@ class Tastes:
     """What is known of products that enough customers bought: their factors, and how well they sell now.
 
     `products` rise; `factors` is (products, f); `heat` says how many customers bought each lately, half of it
-    how many did for the first time: logarithms, each over the average product.
+    how many did for the first time: logarithms, each over the average product. `young` are the products among them
+    that are taken for what is usual of their kind.
     """
 
     products: Ints
@@ -39,6 +42,7 @@ class Tastes:
     heat: Singles
     regularisation: float
     half_life: int
+    young: Ints = field(default_factory=lambda: np.empty(0, np.int64))
 
     def fold(self, stock: Shelves) -> Singles:
         """The tastes (customers, f), each solved from its shelf; 0 where that says nothing."""
@@ -46,15 +50,20 @@ class Tastes:
         places, confidence = places[sold], stock.weights(self.half_life)[sold]
         bounds = np.searchsorted(stock.rows[sold], np.arange(len(stock) + 1))
         tastes = np.zeros((len(stock), self.factors.shape[1]), np.float32)
-        for row in np.flatnonzero(np.diff(bounds)):
-            mine = slice(bounds[row], bounds[row + 1])
-            tastes[row] = self._solve(self.factors[places[mine]].astype(np.float64), confidence[mine])
+        told = np.flatnonzero(np.diff(bounds))
+        for some in np.array_split(told, len(told) // _SOLVED + 1):
+            shelf = [slice(bounds[row], bounds[row + 1]) for row in some]
+            tastes[some] = self._solve([(self._wide[places[mine]], confidence[mine]) for mine in shelf])
         return tastes
 
-    def _solve(self, mine: Floats, confidence: Floats) -> Floats:
+    def _solve(self, shelf: list[tuple[Floats, Floats]]) -> Floats:
+        """The tastes of some customers, of whom each has factors and confidence for every product of theirs."""
+        if not shelf:
+            return np.empty((0, self.factors.shape[1]))
         # A product never bought has confidence 1 in "no", one bought has its decayed weight in "yes".
-        bend = self._never + (mine.T * (confidence - 1.0)) @ mine
-        return np.asarray(np.linalg.solve(bend, confidence @ mine), np.float64)
+        bends = np.stack([self._never + (mine.T * (sure - 1.0)) @ mine for mine, sure in shelf])
+        pulls = np.stack([sure @ mine for mine, sure in shelf])
+        return np.asarray(np.linalg.solve(bends, pulls[:, :, None])[:, :, 0], np.float64)
 
     def strength(self, liking: Singles, rows: Ints, products: Ints) -> Floats:
         """How strongly each of these customers likes a product, a pair each; 0 for one that is not known."""
@@ -75,18 +84,25 @@ class Tastes:
             "factors": self.factors,
             "heat": self.heat,
             "tastes": np.array([self.regularisation, self.half_life]),
+            "young": self.young,
         }
 
     @classmethod
     def of_arrays(cls, arrays: dict[str, Any]) -> Self:
         """The tastes again, from what `arrays` gave."""
         regularisation, half_life = arrays["tastes"]
-        return cls(arrays["factorised"], arrays["factors"], arrays["heat"], float(regularisation), int(half_life))
+        told = arrays["factorised"], arrays["factors"], arrays["heat"]
+        # What was kept before anybody asked which products were young has none of them.
+        young = arrays.get("young", np.empty(0, np.int64))
+        return cls(*told, float(regularisation), int(half_life), young)
+
+    @cached_property
+    def _wide(self) -> Floats:
+        return self.factors.astype(np.float64)
 
     @cached_property
     def _never(self) -> Floats:
-        wide = self.factors.astype(np.float64)
-        return np.asarray(wide.T @ wide + self.regularisation * np.eye(wide.shape[1]))
+        return np.asarray(self._wide.T @ self._wide + self.regularisation * np.eye(self._wide.shape[1]))
 
 
 def discover(products: Ints, sides: Singles, liking: Singles, stock: Shelves, rules: Rules, n: int) -> Picks:
@@ -116,14 +132,12 @@ def _batches(rows: Ints, size: int = 64) -> Iterator[Ints]:
 
 def _barred(products: Ints, stock: Shelves, rules: Rules) -> Callable[[int], Ints]:
     """For a row, the places of the products that it is not offered: its own, and those barred to it."""
-    places, sold = shelves.find(products, stock.products)  # of all rows at once: a search each costs four times that
-
-    def out(row: int) -> Ints:
-        mine = slice(stock.bounds[row], stock.bounds[row + 1])
-        barred, known = shelves.find(products, rules.barred(stock.customers[row]))
-        return np.concatenate([places[mine][sold[mine]], barred[known]])
-
-    return out
+    rows, barred = rules.barred_pairs(stock)
+    rows, barred = np.concatenate([stock.rows, rows]), np.concatenate([stock.products, barred])
+    places, sold = shelves.find(products, barred)  # of all rows at once: a search each costs four times that
+    order = np.flatnonzero(sold)[np.argsort(rows[sold], kind="stable")]
+    places, bounds = places[order], np.searchsorted(rows[order], np.arange(len(stock) + 1))
+    return lambda row: places[bounds[row] : bounds[row + 1]]
 
 
 def _discover(

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from scipy.special import expit
 
 from models import baselines, btyd, timing_network, timing_training, waits
-from models.base import Floats, feature_columns, matrix, read_json, write_json
+from models.base import Floats, matrix, read_json, write_json
 from models.hazard import Hazard
 from models.timing_network import Lesson, Weights
 from models.waits import Waits
@@ -59,7 +59,7 @@ class Timing:
         overrides the network's settings. Raises TooLittle below 300 next purchases.
         """
         baselines.enough_outcomes(label, days, fewest=FEWEST)
-        columns = feature_columns(frame)
+        columns = waits.telling(frame)
         scales = timing_network.scales_of(matrix(frame, columns))
         lesson = _lesson(frame, columns, scales, Waits.of(frame, label, days), days, seed)
         weights = timing_training.learn(lesson, days, seed, timing_training.Growth(**growth))
@@ -120,6 +120,7 @@ def agree(survival: Floats, horizon: int, churn: Floats) -> Floats:
 
 def _lesson(frame: pd.DataFrame, columns: list[str], scales: Weights, watch: Waits, days: int, seed: int) -> Lesson:
     """What the network learns from: rows that were watched for a day at least, of too many a sample."""
-    rows = np.random.default_rng(seed).permutation(np.flatnonzero(watch.begun))[:MOST_ROWS]
-    terms, daily = waits.rhythms(frame, np.arange(days + 1), rows)
+    rows, edges = np.random.default_rng(seed).permutation(np.flatnonzero(watch.begun))[:MOST_ROWS], np.arange(days + 1)
+    terms, daily = waits.rhythms(frame, edges, rows)
+    daily += waits.Calendar.of(frame, watch).on(watch.moment[rows], edges)
     return Lesson(timing_network.tell(frame.iloc[rows], columns, scales, terms, daily), watch.where(rows))

@@ -20,9 +20,9 @@ CAUTIOUS_PASSES = 6
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """How the network is grown; chosen on Complete Journey at cut-offs before those that are reported."""
+    """How the network is grown; chosen on both shops at cut-offs before those that are reported."""
 
-    width: int = 64
+    width: int = 32
     depth: int = 2
     seeds: int = 3
     rate: float = 2e-3

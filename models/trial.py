@@ -72,15 +72,15 @@ class Trial:
         return "binary" if np.isin(self.outcome, (0.0, 1.0)).all() else "regression"
 
 
-def enough(contacted: int, others: int) -> None:
-    """Raise TooLittle unless there are FEWEST of those who were contacted and of those who were not."""
+def enough(contacted: int, others: int, fewest: int = FEWEST) -> None:
+    """Raise TooLittle unless there are so many of those who were contacted and of those who were not."""
     if not contacted:
-        raise TooLittle("nobody was contacted; load interactions of kind sent or received with their campaign_id")
+        raise TooLittle("nobody was contacted; load interactions of kind sent or received")
     if not others:
         raise TooLittle("everybody was contacted: leave some out of the next campaign, drawn by lot, to compare with")
-    if min(contacted, others) < FEWEST:
+    if min(contacted, others) < fewest:
         raise TooLittle(
-            f"{contacted} were contacted and {others} were not; at least {FEWEST} of either are needed: "
+            f"{contacted} were contacted and {others} were not; at least {fewest} of either are needed: "
             "load more campaigns, or leave more customers out of the next one"
         )
 

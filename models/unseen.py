@@ -27,7 +27,7 @@ GROWTH: dict[str, Any] = {
     "num_leaves": 8,
     "learning_rate": 0.05,
     "min_data_in_leaf": 50,
-    "lambda_l2": 10.0,
+    "lambda_l2": 1.0,
     "feature_fraction": 0.5,
     "bagging_fraction": 0.7,
     "bagging_freq": 1,
@@ -37,6 +37,8 @@ TREES = 100
 FOLDS = 4
 #: How far the straight line that trees start from is held back.
 RIDGE = 10.0
+#: So many of either kind that the models of some folds learn from.
+FEWEST_TAUGHT = 30
 #: Whoever was nearly sure to be contacted, or not to be, has nobody to be compared with.
 OVERLAP = (0.05, 0.95)
 
@@ -136,7 +138,7 @@ def _folds(customers: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.in
 def _guess(trial: Trial, chance: Floats, taught: NDArray[np.bool_], grown: dict[str, Any]) -> _Guess:
     """Outcomes of all rows, learned from some. That with contact starts from the one without: few are contacted."""
     reached, others = trial.contacted & taught, taught & ~trial.contacted
-    enough(int(reached.sum()), int(others.sum()))
+    enough(int(reached.sum()), int(others.sum()), FEWEST_TAUGHT)
     without = _learned(trial, trial.outcome, trial.objective, others, **grown)
     with_contact = _learned(trial, trial.outcome, trial.objective, reached, start=without, **grown)
     if trial.objective == "binary":

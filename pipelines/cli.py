@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -179,7 +179,10 @@ def score(as_of: AsOf = None, as_json: AsJson = False) -> None:
 @app.command()
 def export(
     table: Annotated[
-        str, typer.Argument(help="scores, timing, recommendations, offers, restock, at-risk or customers.")
+        str,
+        typer.Argument(
+            help="scores, timing, recommendations, offers, dropped-offers, restock, at-risk, customers or demand."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="A path ending in .csv, .parquet or .ndjson.")],
     as_json: AsJson = False,
@@ -212,14 +215,20 @@ def at_risk(
     n: Annotated[int, typer.Option("-n", min=1)] = 20,
     segment: Annotated[str | None, typer.Option(help="Only customers of this segment.")] = None,
     min_value: Annotated[float | None, typer.Option(help="Only customers with at least so much at risk.")] = None,
+    order: Annotated[
+        Literal["probability", "value_at_risk", "saved_value"], typer.Option(help="What the list begins with most of.")
+    ] = "probability",
     as_json: AsJson = False,
 ) -> None:
     """Who is slipping away, most endangered first."""
     from pipelines import report, steps
 
     with terminal.plainly():
-        told = steps.at_risk(terminal.shop(), n, segment=segment, min_value=min_value)
-        terminal.say({"items": told}, as_json, report.of_at_risk(told))
+        told, doubt = steps.at_risk(terminal.shop(), n, segment=segment, min_value=min_value, order=order)
+        said = report.of_at_risk(told)
+        if doubt and order == "saved_value":
+            said = f"By probability, as nobody's saved value is known: {doubt}\n{said}"
+        terminal.say({"items": told, "no_saved_value": doubt}, as_json, said)
 
 
 @app.command()

@@ -29,8 +29,8 @@ DRAWS = 200
 LOOK_DAYS = 28
 #: Questions that a plain LightGBM can be asked, and its outcome in their labels.
 PLAIN: Mapping[str, Callable[[Any], np.ndarray]] = {
-    "churn": np.asarray,
-    "value": np.asarray,
+    "churn": lambda label: label["quiet"].to_numpy(np.float64),
+    "value": lambda label: label["spent"].to_numpy(np.float64),
     "restock": lambda label: label[f"within_{plans.RESTOCK_DAYS[1]}"].to_numpy(np.float64),
 }
 
@@ -197,4 +197,5 @@ def _one_number(plan: Plan, sitting: Sitting, method: str) -> tuple[np.ndarray, 
         return 1 - said[:, days - 1], came.to_numpy(np.float64)
     if plan.name == "restock":
         return said[:, 1], sitting.label[f"within_{plans.RESTOCK_DAYS[1]}"].to_numpy(np.float64)
-    return said, np.asarray(sitting.label, np.float64)
+    column = {"churn": "quiet", "value": "spent"}[plan.name]
+    return said, sitting.label[column].to_numpy(np.float64)

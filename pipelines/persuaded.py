@@ -8,7 +8,6 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from customers import persuasion, scores
@@ -61,16 +60,16 @@ def _scored(features: store.Store, speaker: Champion, as_of: datetime) -> list[t
     path = features.folder / "rhythm" / "part.parquet"
     if not path.exists():
         return []
-    known = pq.read_table(path, columns=["customer_key", "event_timestamp"])
-    known = known.filter(pc.equal(known["event_timestamp"], pc.scalar(as_of, known["event_timestamp"].type)))
-    frame = features.history(SERVICE, known.to_pandas())
+    known = pq.read_table(path, columns=["customer_key", "event_timestamp"]).to_pandas()
+    frame = features.history(SERVICE, known[known["event_timestamp"] == as_of])
     effects = speaker.model.score(frame) if len(frame) else []
     return list(zip(frame["customer_key"].tolist(), map(float, effects), strict=True))
 
 
 def _published(shop: Shop, finding: Finding, model: Uplift) -> str:
     version = "".join(letter for letter in finding.as_of[:19] if letter.isalnum())
-    with tempfile.TemporaryDirectory(prefix=".uplift-", dir=shop.home) as beside:
+    # A folder of this name that a killed run leaves behind is swept away by the next night.
+    with tempfile.TemporaryDirectory(prefix=".found-", dir=shop.home) as beside:
         written = bundle.write(model, Path(beside) / "bundle", facts={"as_of": finding.as_of, "days": finding.days})
         version = f"{version}-{written.sha256[:8]}"
         bundle.publish(Path(beside) / "bundle", shop.home / "champions", persuasion.MODEL, version)

@@ -14,14 +14,19 @@ from typing import Any
 
 import pandas as pd
 
-from customers import catalogue, loading, mirror, nights, profiles, reasons, scores, tables, transactions
+from customers import catalogue, loading, mirror, nights, persuasion, profiles, reasons, scores, tables, transactions
 from customers.shop import Shop
 from models import bundle
+from pipelines import demand
 from pipelines.failures import NothingToDo, WrongUsage
 from serving import details
 from training import plans, promote
 
 UNKNOWN = "no customer has that id; ids of another source are written SOURCE:ID"
+#: The offers that may not be made, with the reasons; the counter alone judges them.
+DROPPED = "dropped-offers"
+#: What the shop will sell, of all customers together.
+DEMAND = "demand"
 WRITERS = {".csv": "csv", ".parquet": "parquet", ".ndjson": "ndjson"}
 
 
@@ -44,8 +49,14 @@ def ingest(
 
 def table(shop: Shop, name: str) -> pd.DataFrame:
     """A table of the contract as the last night told it; after a replay, as that day would have had it."""
+    if name == DROPPED:
+        from serving import withheld
+
+        return withheld.table(shop, as_of=scores.last_told(shop))
+    if name == DEMAND:
+        return demand.table(shop)
     if name not in tables.TABLES:
-        raise WrongUsage(f"there is no table called {name}; there are {', '.join(tables.TABLES)}")
+        raise WrongUsage(f"there is no table called {name}; there are {', '.join([*tables.TABLES, DROPPED, DEMAND])}")
     return tables.table(shop, name, as_of=scores.last_told(shop))
 
 
@@ -77,9 +88,15 @@ def offers(shop: Shop, customer_ids: Sequence[str], n: int) -> dict[str, list[di
     return {name: found.get(name, []) for name in customer_ids}
 
 
-def at_risk(shop: Shop, n: int, *, segment: str | None = None, min_value: float | None = None) -> list[dict[str, Any]]:
-    """Customers slipping away, most endangered first; of one segment, or worth at least so much."""
-    return _records(tables.at_risk(shop, n=n, segment=segment, min_value=min_value))
+def at_risk(
+    shop: Shop, n: int, *, segment: str | None = None, min_value: float | None = None, order: str = "probability"
+) -> tuple[list[dict[str, Any]], str | None]:
+    """Customers slipping away, most endangered first; of one segment, or worth at least so much.
+
+    And why nobody's saved value is told, in words; None where it is.
+    """
+    frame = tables.at_risk(shop, n=n, segment=segment, min_value=min_value, order=order)
+    return _records(frame), persuasion.doubt(shop)
 
 
 def show(shop: Shop, customer_id: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pandas as pd
 from customers import clock, mirror
 from customers.shop import Shop
 from features import snapshot
-from models import baselines, offers, recommender, restock, spending, timing
+from models import baselines, offers, recommender, restock, spending, stocks, timing
 from pipelines.evening import Past, outlook
 from pipelines.failures import NothingToDo
 from training import labels, plans
@@ -120,7 +120,7 @@ def _restock(seen: Outlook) -> list[Need]:
     moment = calendar.back(2 * plan.window(seen.world))
     before = seen.category_days[seen.category_days["day"] < pd.Timestamp(calendar.day_of(moment))]
     needs = before.groupby(["customer_key", "category"], as_index=False).size()
-    needs = needs[needs["size"] >= restock.LEAST_TIMES].assign(as_of=pd.Timestamp(moment).tz_convert("UTC"))
+    needs = needs[needs["size"] >= stocks.NEED_TIMES].assign(as_of=pd.Timestamp(moment).tz_convert("UTC"))
     week = (plans.RESTOCK_DAYS[0],)
     came = labels.needed_next(needs, seen.category_days, within=week, calendar=calendar)[f"within_{week[0]}"]
     words = f"needs that came up within {week[0]} days, and as many that did not, to learn from"

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,16 @@ PARTS = ("value", "low", "high")
 
 @dataclass(frozen=True)
 class Asked:
-    """One outcome: its trial, what was held of each row, what was found, and what it amounts to."""
+    """One outcome: its trial, what was held of each row, and what was found, after contact and before it."""
 
     trial: Trial
     seen: Tried
     found: Judged
-    placebo: Judged | None
-    verdict: Verdict
+    placebo: Judged | None = None
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        return uplift.verdict(self.found, self.placebo)
 
 
 def run(shop: Shop, *, out: Path | None = None, tell: Tell, seed: int = 0) -> dict[str, Any]:
@@ -79,25 +83,19 @@ def run(shop: Shop, *, out: Path | None = None, tell: Tell, seed: int = 0) -> di
 
 def _asked(evening: Evening, frame: pd.DataFrame, sent: Mailings, seed: int, tell: Tell) -> dict[str, Asked]:
     """Every outcome that varies at all, asked about after the mailings and before them."""
-    calendar = evening.world.calendar
     rows = frame[frame["as_of"].isin(sent.days)].reset_index(drop=True)
-    outcomes = _outcomes(evening.world, rows)
-    contacted = sent.contacted(rows, calendar)
+    contacted = sent.contacted(rows, evening.world.calendar)
     reach: Reach | None = None
     asked: dict[str, Asked] = {}
-    for name, outcome in outcomes.items():
+    for name, outcome in _outcomes(evening.world, rows).items():
         tell(f"who {OUTCOMES[name]} because of them ...")
         trial = Trial.of(rows, pd.DataFrame({"contacted": contacted, "outcome": outcome}))
         reach = reach or Reach.of(trial, seed=seed)
         seen = tried(trial, reach, seed=seed)
-        asked[name] = _judged(trial, seen, None, seed)
-    earlier = _earlier(evening, frame, rows[next(iter(asked.values())).seen.kept], sent, seed) if asked else {}
-    return {name: _judged(one.trial, one.seen, earlier.get(name), seed, one.found) for name, one in asked.items()}
-
-
-def _judged(trial: Trial, seen: Tried, placebo: Judged | None, seed: int, found: Judged | None = None) -> Asked:
-    found = found or uplift.judged(trial, seen, seed=seed)
-    return Asked(trial, seen, found, placebo, uplift.verdict(found, placebo))
+        asked[name] = Asked(trial, seen, uplift.judged(trial, seen, seed=seed))
+    tell("whether they had been alike in the days before ...")
+    earlier = _earlier(evening, frame, rows, contacted, sent, asked, seed) if asked else {}
+    return {name: replace(one, placebo=earlier.get(name)) for name, one in asked.items()}
 
 
 def _outcomes(world: World, rows: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -108,30 +106,31 @@ def _outcomes(world: World, rows: pd.DataFrame) -> dict[str, np.ndarray]:
     return {name: outcome for name, outcome in found.items() if np.ptp(outcome) > 0}
 
 
-def _earlier(evening: Evening, frame: pd.DataFrame, kept: pd.DataFrame, sent: Mailings, seed: int) -> dict[str, Judged]:
-    """The same question of the same customers before they were contacted, when nothing else reached them either."""
-    calendar = evening.world.calendar
+def _earlier(
+    evening: Evening, frame: pd.DataFrame, rows: pd.DataFrame, contacted: np.ndarray, sent: Mailings,
+    asked: dict[str, Asked], seed: int,
+) -> dict[str, Judged]:  # fmt: skip
+    """The same question of the same customers a month earlier, of whom nothing else reached in between."""
+    calendar, kept = evening.world.calendar, next(iter(asked.values())).seen.kept
     then = {day: mailings.before(day, calendar) for day in sent.days}
-    alone = kept[~sent.otherwise(kept, calendar, -DAYS, 0)]
     told = pd.DataFrame({
-        "customer_key": alone["customer_key"], "as_of": alone["as_of"].map(then).astype(frame["as_of"].dtype),
-        "contacted": sent.contacted(alone, calendar),
-    })  # fmt: skip
-    rows = frame.merge(told, on=["customer_key", "as_of"])
-    contacted = rows.pop("contacted").to_numpy(bool)
-    try:
-        return _before(rows, contacted, _outcomes(evening.world, rows), seed)
-    except TooLittle:
-        return {}
-
-
-def _before(rows: pd.DataFrame, contacted: np.ndarray, outcomes: dict[str, np.ndarray], seed: int) -> dict[str, Judged]:
-    found: dict[str, Judged] = {}
+        "customer_key": rows["customer_key"], "as_of": rows["as_of"].map(then).astype(frame["as_of"].dtype),
+        "row": np.arange(len(rows)),
+    })[kept & ~sent.otherwise(rows, calendar, -DAYS, 0)]  # fmt: skip
+    before = frame.merge(told, on=["customer_key", "as_of"])
+    row = before.pop("row").to_numpy(np.int64)
     reach: Reach | None = None
-    for name, outcome in outcomes.items():
-        trial = Trial.of(rows, pd.DataFrame({"contacted": contacted, "outcome": outcome}))
-        reach = reach or Reach.of(trial, seed=seed, folds=PLACEBO_FOLDS)
-        found[name] = uplift.judged(trial, tried(trial, reach, seed=seed), seed=seed)
+    found: dict[str, Judged] = {}
+    for name, outcome in _outcomes(evening.world, before).items():
+        try:
+            trial = Trial.of(before, pd.DataFrame({"contacted": contacted[row], "outcome": outcome}))
+            reach = reach or Reach.of(trial, seed=seed, folds=PLACEBO_FOLDS)
+            seen = tried(trial, reach, seed=seed)
+        except TooLittle:
+            return {}
+        if name in asked:
+            foretold = {learner: effect[row] for learner, effect in asked[name].seen.effects.items()}
+            found[name] = uplift.judged(trial, replace(seen, effects=foretold), drawn=asked[name].found.draws)
     return found
 
 
@@ -142,7 +141,7 @@ def _concluded(now: datetime, asked: dict[str, Asked], seed: int) -> tuple[Findi
         return Finding(now.isoformat(), uplift.TOO_LITTLE, _doubts(asked), None, DAYS, None), None
     one = asked[held]
     model = Uplift.of(one.trial, one.seen, seed=seed)
-    return Finding(now.isoformat(), uplift.EVIDENCE, one.verdict.why[0], held, DAYS, None), model
+    return Finding(now.isoformat(), uplift.EVIDENCE, f"{held}: {one.verdict.why[0]}", held, DAYS, None), model
 
 
 def _doubts(asked: dict[str, Asked]) -> str:
@@ -173,12 +172,10 @@ def _told(shop: Shop, finding: Finding, asked: dict[str, Asked], sent: Mailings,
 
 
 def _figures(found: Judged) -> dict[str, dict[str, float | None]]:
+    told = {name: {part: getattr(figure, part) for part in PARTS} for name, figure in found.figures.items()}
     return {
-        name: {
-            part: None if np.isnan(each) else float(each)
-            for part, each in zip(("value", "low", "high"), value, strict=True)
-        }
-        for name, value in found.figures.items()
+        name: {part: None if np.isnan(each) else float(each) for part, each in parts.items()}
+        for name, parts in told.items()
     }
 
 

@@ -100,7 +100,7 @@ def _bought(champion: Champion, shelf: pd.DataFrame, products: Ints, barred: Map
 
 def _why(desk: Desk, gathered: Crowd, keys: Ints, products: Ints) -> dict[int, str]:
     """Of each of these customers what they bought most of it, else what goes with it on their shelf."""
-    rows = list(crowd.shelves(desk, gathered, keys))
+    rows = list(crowd.shelves(desk, gathered, keys, ["product_keys", *because.FIGURES]))
     if not rows:
         return {}
     shelf = pd.concat(rows, ignore_index=True)

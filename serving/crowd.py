@@ -82,8 +82,12 @@ def _among(keys: Ints, wanted: Collection[int]) -> Ints:
     return keys[np.isin(keys, np.fromiter(wanted, np.int64, len(wanted)))]
 
 
-def shelves(desk: Desk, crowd: Crowd, keys: Ints | None = None) -> Iterator[pd.DataFrame]:
+def shelves(
+    desk: Desk, crowd: Crowd, keys: Ints | None = None, names: Collection[str] | None = None
+) -> Iterator[pd.DataFrame]:
     """What they have bought, as a recommender reads it, in portions; of these of them alone, if keys are given.
+
+    With `names`, of the shelf's lists these alone: reading is half of the work.
 
     The night may have seen sensitive purchases of who has withdrawn that consent since, or of products marked since:
     they are cut out.
@@ -93,7 +97,8 @@ def shelves(desk: Desk, crowd: Crowd, keys: Ints | None = None) -> Iterator[pd.D
     if not len(wanted) or crowd.as_of is None:
         return
     when = ds.field("event_timestamp") == pd.Timestamp(crowd.as_of).as_unit("us")
-    columns = [name for name in pq.read_schema(path).names if name != "created"]
+    without = {"created"} if names is None else {"created", *SHELF} - {*names}
+    columns = [name for name in pq.read_schema(path).names if name not in without]
     hidden = desk.goods().sensitive
     sees = consent.allowed(desk.shop, wanted.tolist(), "profiling_sensitive") if hidden else set[int]()
     for batch in ds.dataset(path).to_batches(columns=columns, filter=when, batch_size=PORTION):

@@ -62,11 +62,21 @@ def drift(
         found = left_behind.categories(desk.needs([keys[at] for at in places]), desk.goods().sensitive_categories)
         return {places[at]: names for at, names in found.items()}
 
-    said = scorer.churn(champion.model, frame, desk.lines(), dropped=dropped)
+    value = _expected(desk, keys, seen)
+    said = scorer.churn(champion.model, frame, desk.lines(), costs=desk.shop.retention, value=value, dropped=dropped)
     sure = frame[~said.fallback]
     said = scorer.flagged(said, stands_in(champion))
     desk.keep(champion, sure, details.of_churn(frame, said))
     return said, frame
+
+
+def _expected(desk: Desk, keys: Sequence[int], seen: Seen | None) -> scorer.Floats | None:
+    """What each will spend, and nobody, in the frame's order; only asked where bands go by costs."""
+    champion = desk.champions.get("value") if desk.shop.retention.contact_cost is not None else None
+    if champion is None:
+        return None
+    worth = spending.worth(champion.model, desk.figures(champion, keys, seen), currency=desk.shop.currency)
+    return np.where(worth.fallback, np.nan, worth.expected)
 
 
 def returning(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from customers.reasons import left_behind
 from serving.sentences import Family, Told, days, number
 
 WEEKDAYS = ("Mondays", "Tuesdays", "Wednesdays", "Thursdays", "Fridays", "Saturdays", "Sundays")
@@ -15,7 +16,7 @@ SEASON_DAYS = 90
 
 def no_longer(told: Told) -> str | None:
     """A category that they used to buy often, and did not any more when they came."""
-    return next((f"no longer buys {name}, last bought {days(last)} ago" for name, last in told.dropped), None)
+    return next((left_behind(*each) for each in told.dropped), None)
 
 
 def strange(told: Told) -> str | None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from customers import catalogue, clock, reasons
 from customers.wishes import READERS, Wishes
 from models.bundle import Champion
-from serving import because, details, offering, rules, scorer, shortage, spending
+from serving import because, details, offering, restocking, rules, scorer, shortage, spending
 from serving.asked import moment
 from serving.desk import NOBODY, Desk
 from serving.fresh import Lists
@@ -102,11 +102,13 @@ def needed(desk: Desk, frame: pd.DataFrame, rows: pd.DataFrame) -> dict[int, lis
     moments = {key: moment(at) or now for key, at in _rows(frame, "customer_key", "as_of")}
     days: dict[tuple[datetime, float], datetime] = {}
     found: dict[int, list[RunningOut]] = {}
-    for key, category, p, wait in _rows(rows, "customer_key", "category", "p", "wait_days"):
+    columns = ("customer_key", "category", "p", "wait_days", *restocking.GROUNDS)
+    for key, category, p, wait, *grounds in _rows(rows, *columns):
         place = moments[key], wait
         if wait == wait and place not in days:
             days[place] = clock.expected_at(moments[key], int(wait), zone, now=now)
-        found.setdefault(key, []).append(RunningOut(category=category, p=p, expected_at=days.get(place)))
+        need = RunningOut(category=category, p=p, expected_at=days.get(place), reason=reasons.own(*grounds))
+        found.setdefault(key, []).append(need)
     return found
 
 

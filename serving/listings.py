@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from serving.schemas import Band
+
+#: What a list of those at risk may begin with most of.
+Order = Literal["probability", "value_at_risk", "saved_value"]
 
 
 class AtRisk(BaseModel):
@@ -18,6 +21,9 @@ class AtRisk(BaseModel):
     churn_probability: float
     churn_band: Band
     value_at_risk: str | None = Field(description="Expected spend times the chance of losing it, as money.")
+    saved_value: str | None = Field(
+        description="What contacting them is expected to save, as money; null while there is no evidence that it does."
+    )
     currency: str
     last_purchase_at: datetime | None
     expected_next_purchase_at: datetime | None
@@ -29,10 +35,11 @@ class AtRisk(BaseModel):
 
 
 class AtRiskPage(BaseModel):
-    """A page of them, likeliest to leave first."""
+    """A page of them, likeliest to leave first, or in the order that was asked for."""
 
     items: list[AtRisk]
     next_cursor: str | None
+    no_saved_value: str | None = Field(default=None, description="Why nobody's saved value is told; null where it is.")
 
 
 class Scores(BaseModel):

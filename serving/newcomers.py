@@ -1,4 +1,4 @@
-"""Newcomers: what to show somebody who has bought nothing yet, but has said which categories they like best."""
+"""Newcomers: what to show somebody who has bought nothing yet but has favourites, and what to say of a new product."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from customers.shop import Shop
 from serving import ranking, rules
 from serving.exploring import WITHIN
 
+#: Why a product is listed that nobody's taste tells of yet.
+YOUNG = "new in the shop; others of its kind suit their taste"
 #: What each newcomer likes best, by customer key.
 Favourites = Mapping[int, tuple[str, ...]]
 
@@ -55,6 +57,17 @@ def welcomed(
     both = both.iloc[at].reset_index(drop=True)
     both["rank"] = both.groupby(WITHIN, sort=False).cumcount() + 1
     return both.loc[both["rank"] <= n, list(ranked)].reset_index(drop=True)
+
+
+def introduced(ranked: pd.DataFrame, young: Collection[int]) -> pd.DataFrame:
+    """The same lists, in which a product that is itself new says so in `words`, where nothing else speaks for it."""
+    alone = (ranked["source"].eq("new") & ranked["because"].lt(0)).to_numpy(bool)
+    alone &= np.isin(ranked["product_key"], np.fromiter(young, np.int64, len(young)))
+    if not alone.any():
+        return ranked
+    words = np.array(ranked["words"] if "words" in ranked else [None] * len(ranked), object)
+    words[alone & pd.isna(words)] = YOUNG
+    return ranked.assign(words=words)
 
 
 def _alike(order: rules.Order, liking: Favourites) -> list[tuple[rules.Order, list[int]]]:

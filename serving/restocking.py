@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from models import stocks
 from models.base import Model
 from serving import scorer
 from serving.scorer import Floats
@@ -22,22 +23,25 @@ FARTHEST_DAYS = 90
 #: So many categories of a customer are kept, the likeliest first.
 DEEP = 50
 COLUMNS = ["customer_key", "category", "p_7d", "p_14d", "p_28d", "wait_days"]
+#: What a need is a need for: on how many days it was bought, and how long ago the last and the first of them are.
+GROUNDS = ["need_times", "need_recency_days", "need_first_days"]
 
 
 def needs(
     model: Model, pairs: pd.DataFrame, *, hidden: Collection[str] = (), sees: Collection[int] = ()
 ) -> pd.DataFrame:
-    """What every pair of customer and category comes to, as COLUMNS, each customer's likeliest first.
+    """What every need, a pair of customer and category, comes to, as COLUMNS and GROUNDS, the likeliest first.
 
-    `hidden` categories are named only to the customers in `sees`.
+    A category bought once or long ago is no need, and has no row: see models.stocks. `hidden` categories are named
+    only to the customers in `sees`.
     """
     shown = ~pairs["category"].isin(list(hidden)) | pairs["customer_key"].isin(list(sees))
-    pairs = pairs[shown].reset_index(drop=True)
+    pairs = pairs[shown & stocks.is_need(pairs)].reset_index(drop=True)
     chances = np.empty((0, len(WITHIN)))
     if len(pairs):
         chances = _sound(np.asarray(model.score(pairs), np.float64).reshape(len(pairs), len(WITHIN)))
     columns = dict(zip(COLUMNS[2:5], chances.T, strict=True)) | {"wait_days": wait(chances)}
-    rows = pairs[["customer_key", "category"]].assign(**columns)
+    rows = pairs.assign(**columns).reindex(columns=[*COLUMNS, *GROUNDS])
     rows = rows.take(np.flatnonzero(np.isfinite(chances).all(axis=1)))
     rows = rows.sort_values(["customer_key", "p_14d", "category"], ascending=[True, False, True], kind="stable")
     return rows.groupby("customer_key", sort=False).head(DEEP).reset_index(drop=True)

@@ -214,6 +214,7 @@ class RunningOut(BaseModel):
     category: str
     p: float = Field(description="P(they buy of it within the days asked for).")
     expected_at: datetime | None = Field(description="By when a purchase is as likely as not.")
+    reason: str = Field(description="How often they bought of it, and when last.")
 
 
 class RestockResult(Result):

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from customers.retention import Retention
 from models import timing
 from models.base import Model
 from serving import because, newcomers, ranking, rfm, rules, why
@@ -34,8 +35,6 @@ Scored = TypeVar("Scored", bound=Flagged)
 
 #: Silent for more horizons than this: a band of their own, lest they crowd out who can still be kept.
 LAPSED_HORIZONS = 2
-#: One in five stays away even among regulars; from one in two on, staying away is the likelier outcome.
-LOW_BELOW, HIGH_FROM = 0.2, 0.5
 WITHIN_DAYS = (7, 14, 28, 90)
 QUANTILES = {"p10": 0.1, "p50": 0.5, "p90": 0.9}
 LISTS = ("any", "again", "new")
@@ -85,10 +84,17 @@ def has_figures(frame: pd.DataFrame) -> Flags:
 
 
 def churn(
-    model: Model, frame: pd.DataFrame, lines: rfm.Lines | None = None, *, dropped: why.Dropped | None = None
+    model: Model,
+    frame: pd.DataFrame,
+    lines: rfm.Lines | None = None,
+    *,
+    costs: Retention | None = None,
+    value: Floats | None = None,
+    dropped: why.Dropped | None = None,
 ) -> Drift:
     """P(no purchase within the horizon), its band, and why, for every row of the frame.
 
+    `costs` say from where on a contact pays, with what each is expected to spend as `value` (NaN: not known).
     `dropped` tells what customers of the frame no longer buy, for their reasons.
     """
     probability, fallback = or_typical(model, frame, np.atleast_1d(np.asarray(model.typical(), np.float64)))
@@ -96,7 +102,7 @@ def churn(
     return Drift(
         probability=probability,
         horizon_days=horizon_of(model),
-        band=_bands(probability, _silent_days(frame), horizon_of(model)),
+        band=_bands((costs or Retention()).bands(probability, value), _silent_days(frame), horizon_of(model)),
         reasons=_reasons(model, frame, probability, np.flatnonzero(~fallback), dropped),
         rfm=rfm.digits(frame, lines) if lines else [None] * len(frame),
         fallback=fallback,
@@ -141,7 +147,8 @@ def lists(
     if liking:
         ranked = newcomers.welcomed(ranked, model, shelf, order, liking, **asked)
     companions = getattr(model, "companions", None)
-    return because.grounds(ranked, shelf, companions, hidden=hidden, sees=sees)
+    told = because.grounds(ranked, shelf, companions, hidden=hidden, sees=sees)
+    return newcomers.introduced(told, getattr(model, "newcomers", ()))
 
 
 def or_typical(model: Model, frame: pd.DataFrame, typical: Floats) -> tuple[Floats, Flags]:
@@ -170,10 +177,9 @@ def _silent_days(frame: pd.DataFrame) -> Floats:
     return np.asarray(frame.get("recency_days", pd.Series(np.nan, frame.index)), np.float64)
 
 
-def _bands(probability: Floats, silent_days: Floats, horizon_days: int) -> list[Band]:
+def _bands(paying: list[str], silent_days: Floats, horizon_days: int) -> list[Band]:
     lapsed = silent_days > LAPSED_HORIZONS * horizon_days
-    choices = [lapsed, probability < LOW_BELOW, probability < HIGH_FROM]
-    return cast(list[Band], np.select(choices, ["lapsed", "low", "medium"], "high").tolist())
+    return cast(list[Band], np.where(lapsed, "lapsed", paying).tolist())
 
 
 #: What is looked at where a model cannot say what moved it, as the simple rules cannot.

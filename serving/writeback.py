@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from customers import consent, scores
+from customers.frames import answers
 from customers.shop import Shop
 from features import needs
 from features.store import Store
@@ -193,7 +194,21 @@ class _Night:
         frame = self._figures("churn", self._entities("churn"))
         lines = rfm.draw(frame, self.as_of)
         rfm.keep(self.shop.home, lines)
-        return frame, scorer.churn(self.models["churn"], frame, lines, dropped=self._dropped(frame))
+        costs, value, dropped = self.shop.retention, self._expected(frame), self._dropped(frame)
+        return frame, scorer.churn(self.models["churn"], frame, lines, costs=costs, value=value, dropped=dropped)
+
+    def _expected(self, frame: pd.DataFrame) -> scorer.Floats | None:
+        """What each will spend, where bands go by costs: by this night's model, else as it was last said."""
+        if self.shop.retention.contact_cost is None:
+            return None
+        if "value" not in self.models:
+            said = answers(self.shop, "value")
+            known = said.attrs.get("as_of", self.as_of) <= self.as_of  # a replay does not hear of what was said later
+            told = said.set_index("customer_key")["value"]
+            return frame["customer_key"].map(told if known else {}).to_numpy(np.float64)
+        entities = frame[["customer_key"]].assign(event_timestamp=self.as_of)
+        worth = spending.worth(self.models["value"], self._figures("value", entities), currency=self.shop.currency)
+        return np.where(worth.fallback, np.nan, worth.expected)
 
     def _dropped(self, frame: pd.DataFrame) -> why.Dropped:
         entities = frame[["customer_key"]].assign(event_timestamp=self.as_of)

@@ -2,6 +2,7 @@
 
 import csv
 import ctypes
+import fcntl
 import os
 import shutil
 import signal
@@ -108,6 +109,26 @@ def redis_url(redis: str) -> str:
     with Redis.from_url(redis) as client:
         client.flushall()
     return redis
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """A folder that the first worker to need it makes for all of them: made_once(name, make). To be copied."""
+    own = tmp_path_factory.getbasetemp()
+    everybodys = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def made(name: str, make: Callable[[Path], None]) -> Path:
+        folder, ready = everybodys / f"once-{name}", everybodys / f"once-{name}.ready"
+        with (everybodys / f"once-{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not ready.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # left by a worker that did not come to its end
+                folder.mkdir()
+                make(folder)
+                ready.touch()
+        return folder
+
+    return made
 
 
 def _binary(name: str) -> str:

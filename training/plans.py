@@ -7,6 +7,7 @@ from datetime import date
 import numpy as np
 import pandas as pd
 
+from models import stocks
 from models.shelves import SOURCES
 from training import labels, lists, metrics
 from training.questions import Frame, Incomparable, Plan, World
@@ -23,8 +24,6 @@ OFFER_DAYS = 63
 FEWEST_LISTS = 30
 #: How far ahead needs are foretold; they are judged at the middle one.
 RESTOCK_DAYS = (7, 14, 28)
-#: A need is what was bought on so many days, the last of them not longer ago than a season.
-NEED_TIMES, NEED_DAYS = 3, 120
 #: Differences in the decisive figure below half a percent are ties: twice that is sampling noise on 2,000 customers.
 TIE = 0.005
 
@@ -77,17 +76,20 @@ def _buyers(world: World, rows: Frame, truth: pd.Series) -> np.ndarray:
 # Churn: who is drifting away -----------------------------------------------------------------------------------
 
 
-def _quiet(world: World, rows: Frame, until: date) -> np.ndarray:
-    return labels.gone_quiet(rows, world.purchases, days=world.churn_days, calendar=world.calendar, until=until)
+def _quiet(world: World, rows: Frame, until: date) -> Frame:
+    """Whether they stayed away for the horizon, and how long they were watched: part of a horizon teaches too."""
+    days, calendar = world.churn_days, world.calendar
+    quiet = labels.gone_quiet(rows, world.purchases, days=days, calendar=calendar, until=until)
+    return labels.time_to_next(rows, world.purchases, calendar=calendar, until=until).assign(quiet=quiet)
 
 
-def _active_and_known(world: World, rows: Frame, quiet: np.ndarray) -> np.ndarray:
+def _active_and_known(world: World, rows: Frame, fate: Frame) -> np.ndarray:
     """Customers everyone knows are gone would flatter the figures: only those seen in the last two horizons count."""
-    return np.isfinite(quiet) & (rows["recency_days"].to_numpy() <= 2 * world.churn_days)
+    return np.isfinite(fate["quiet"].to_numpy()) & (rows["recency_days"].to_numpy() <= 2 * world.churn_days)
 
 
-def _judge_probability(world: World, rows: Frame, quiet: np.ndarray, p: np.ndarray) -> dict[str, float]:
-    return metrics.probability(quiet, p)
+def _judge_probability(world: World, rows: Frame, fate: Frame, p: np.ndarray) -> dict[str, float]:
+    return metrics.probability(fate["quiet"].to_numpy(np.float64), p)
 
 
 # Timing: when they come back ------------------------------------------------------------------------------------
@@ -144,8 +146,7 @@ def _needed(world: World, rows: Frame, until: date) -> Frame:
 def _regular_needs(world: World, rows: Frame, needed: Frame) -> np.ndarray:
     """What somebody bought once or long ago is no need that runs out; it would flatter the figures."""
     known = np.isfinite(needed[f"within_{RESTOCK_DAYS[1]}"].to_numpy())
-    often = (rows["need_times"].to_numpy() >= NEED_TIMES) & (rows["need_recency_days"].to_numpy() <= NEED_DAYS)
-    return known & often
+    return known & stocks.is_need(rows)
 
 
 def _judge_needs(world: World, rows: Frame, needed: Frame, chances: np.ndarray) -> dict[str, float]:

@@ -6,25 +6,26 @@ import base64
 import csv
 import io
 import json
+import math
 from collections.abc import Hashable
 from functools import lru_cache
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import pandas as pd
 from fastapi import APIRouter, Header, Query
 from starlette.responses import JSONResponse, Response
 
-from customers import clock, mirror, risk, scores
+from customers import clock, mirror, persuasion, profiles, risk, scores
 from customers.shop import Shop, ShopError
 from serving import desk, spending, writeback
-from serving.listings import AtRisk, AtRiskPage
+from serving.listings import AtRisk, AtRiskPage, Order
 from serving.problems import Problem
 from serving.schemas import Band
 
 router = APIRouter(tags=["lists"])
 
 #: Whose words the list repeats.
-MODELS = ("churn", "timing", "value", "offers")
+MODELS = ("churn", "timing", "value", "offers", persuasion.MODEL)
 
 #: A spreadsheet takes text that begins so for a formula.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -41,11 +42,12 @@ def at_risk(
     band: Annotated[Band | None, Query(description="One band; without it, medium and high.")] = None,
     segment: Annotated[str | None, Query(max_length=200, description="Only customers in this segment.")] = None,
     min_value: Annotated[float | None, Query(ge=0, description="Only where at least so much is at risk.")] = None,
+    order: Annotated[Order, Query(description="What the list begins with most of.")] = "probability",
     accept: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> Response:
     """Customers by the probability that they stay away, as it now is; text/csv where Accept says so."""
     shop = desk.here().shop
-    page = page_of(shop, limit=limit, cursor=cursor, band=band, segment=segment, min_value=min_value)
+    page = page_of(shop, limit=limit, cursor=cursor, band=band, segment=segment, min_value=min_value, order=order)
     if "text/csv" in accept:
         return _as_csv(page)
     return JSONResponse(page.model_dump(mode="json"))
@@ -59,30 +61,33 @@ def page_of(
     band: Band | None = None,
     segment: str | None = None,
     min_value: float | None = None,
+    order: Order = "probability",
 ) -> AtRiskPage:
     """A page of the list, and where the next one begins."""
-    wanted = ranking(shop, segment, min_value)
+    wanted = ranking(shop, segment, min_value, order)
     wanted = wanted[wanted["churn_band"].isin([band] if band else risk.BANDS)]
-    wanted = wanted.iloc[_start(wanted, cursor) :]
+    wanted = wanted.iloc[_start(shop, wanted, order, cursor) :]
     page = wanted.head(limit)
-    more = len(wanted) > limit
-    items = [_entry(shop, row) for row in page.to_dict("records")]
-    return AtRiskPage(items=items, next_cursor=_cursor(items[-1]) if more else None)
+    told = _shown(shop, tuple(page["customer_key"].tolist()), segment, order, _state(shop))
+    items = [_entry(shop, row) for row in told.to_dict("records")]
+    more = _cursor(page.iloc[-1], items[-1], order) if len(wanted) > limit else None
+    return AtRiskPage(items=items, next_cursor=more, no_saved_value=persuasion.doubt(shop))
 
 
-def ranking(shop: Shop, segment: str | None = None, min_value: float | None = None) -> pd.DataFrame:
-    """Everybody, likeliest to leave first; made again when anything has changed that it shows."""
-    frame = _ranked(shop, segment)
-    return frame if min_value is None else frame[frame["value_at_risk"].astype(float) >= min_value]
+def ranking(
+    shop: Shop, segment: str | None = None, min_value: float | None = None, order: Order = "probability"
+) -> pd.DataFrame:
+    """Everybody in the order of the list; made again when anything has changed that orders it."""
+    frame = _ranked(shop, segment, order)
+    return frame if min_value is None else frame[frame["value_at_risk"] >= min_value]
 
 
-def _ranked(shop: Shop, segment: str | None) -> pd.DataFrame:
-    runs = tuple(scores.newest(shop, model) for model in MODELS)
-    if runs[0] is None:
+def _ranked(shop: Shop, segment: str | None, order: Order) -> pd.DataFrame:
+    state = _state(shop)
+    if state[0] is None:
         raise Problem(503, "No night has scored anybody yet; run: regulars run")
-    today = clock.now(shop).astimezone(shop.zone).date()
     try:
-        return _ranking(shop, segment, runs, (mirror.changes(shop), writeback.news(shop), today))
+        return _ranking(shop, segment, order, state)
     except ShopError:
         if segment is None:
             raise
@@ -90,35 +95,63 @@ def _ranked(shop: Shop, segment: str | None) -> pd.DataFrame:
         raise Problem(422, errors=[said]) from None
 
 
-@lru_cache(maxsize=2)
-def _ranking(shop: Shop, segment: str | None, _runs: tuple[Any, ...], _changed: tuple[Any, ...]) -> pd.DataFrame:
-    frame = risk.at_risk(shop, bands=get_args(Band), segment=segment, live=True)
+def _state(shop: Shop) -> tuple[Any, ...]:
+    """What the list hangs on: each model's newest night, news of customers and of the shop, and the day."""
+    today = clock.now(shop).astimezone(shop.zone).date()
+    runs = tuple(scores.newest(shop, model) for model in MODELS)
+    return (*runs, persuasion.kept(shop), mirror.changes(shop), writeback.news(shop), today)
+
+
+@lru_cache(maxsize=4)
+def _ranking(shop: Shop, segment: str | None, order: Order, _state: tuple[Any, ...]) -> pd.DataFrame:
+    return risk.ranked(shop, segment=segment, order=order, live=True)
+
+
+@lru_cache(maxsize=64)
+def _shown(
+    shop: Shop, keys: tuple[int, ...], segment: str | None, order: Order, _state: tuple[Any, ...]
+) -> pd.DataFrame:
+    """What a page shows of its customers: of the others nothing is read but what orders them."""
+    listed = _ranking(shop, segment, order, _state)
+    mine = listed[listed["customer_key"].isin(keys)]
+    frame = risk.told(shop, mine, live=True)
     return frame.astype(object).where(frame.notna(), None)
 
 
 def _entry(shop: Shop, row: dict[Hashable, Any]) -> AtRisk:
-    worth = row["value_at_risk"]
-    money = None if worth is None else spending.text(worth, shop.currency)
-    return AtRisk.model_validate({**row, "value_at_risk": money, "currency": shop.currency})
+    amounts = {name: row[name] for name in ("value_at_risk", "saved_value")}
+    texts = {name: None if amount is None else spending.text(amount, shop.currency) for name, amount in amounts.items()}
+    return AtRisk.model_validate({**row, **texts, "currency": shop.currency})
 
 
-def _start(ranking: pd.DataFrame, cursor: str | None) -> int:
+def _start(shop: Shop, ranking: pd.DataFrame, order: Order, cursor: str | None) -> int:
     """Where the page after the cursor's customer begins, also if a night has moved or dropped that one since."""
     if cursor is None:
         return 0
     try:
-        probability, name = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        chances = ranking["churn_probability"].to_numpy(float)
-        level = (chances == float(probability)) & (ranking["customer_id"] == str(name)).to_numpy()
-        return int(level.argmax()) + 1 if level.any() else int((chances >= float(probability)).sum())
+        *place, name = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        amount, chance = (-math.inf if each is None else float(each) for each in place)
+        key = profiles.keys_of(shop, [str(name)]).get(str(name))
     except (ValueError, TypeError, OverflowError):
         said = {"parameter": "cursor", "detail": "take next_cursor of the page before as it is"}
         raise Problem(422, errors=[said]) from None
+    amounts, chances = (ranking[column].fillna(-math.inf).to_numpy(float) for column in _columns(order))
+    level = (amounts == amount) & (chances == chance)
+    at = level & (ranking["customer_key"] == key).to_numpy()
+    return (
+        int(at.argmax()) + 1
+        if at.any()
+        else int(((amounts > amount) | (amounts == amount) & (chances >= chance)).sum())
+    )
 
 
-def _cursor(last: AtRisk) -> str:
-    place = json.dumps([last.churn_probability, last.customer_id])
-    return base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
+def _cursor(last: pd.Series, entry: AtRisk, order: Order) -> str:
+    place = [None if pd.isna(last[column]) else float(last[column]) for column in _columns(order)]
+    return base64.urlsafe_b64encode(json.dumps([*place, entry.customer_id]).encode()).decode().rstrip("=")
+
+
+def _columns(order: Order) -> tuple[str, str]:
+    return risk.ORDERS[order], "churn_probability"
 
 
 def _as_csv(page: AtRiskPage) -> Response:

@@ -28,7 +28,7 @@ def _head(score: Score) -> dict[str, Any]:
 
 
 def _churn(here: Desk, score: Score) -> dict[str, Any]:
-    return {"probability": score.value, **score.detail}
+    return {"probability": score.value, **reasons.discreet(score.detail, here.goods().sensitive_categories)}
 
 
 def _timing(here: Desk, score: Score) -> dict[str, Any]:

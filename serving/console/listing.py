@@ -14,7 +14,7 @@ from customers.shop import Shop
 from serving.api import at_risk
 from serving.console.wording import full_name
 from serving.desk import Desk
-from serving.listings import AtRisk
+from serving.listings import AtRisk, Order
 from serving.problems import Problem
 from serving.schemas import Band
 
@@ -27,6 +27,14 @@ BANDS: dict[Band | None, tuple[str, str]] = {
     "medium": ("Medium", "May slip away"),
     "lapsed": ("Lapsed", "Long gone quiet"),
     "low": ("Low", "Coming as ever"),
+}
+
+
+#: How a list may begin; the last only where there is evidence that a contact saves anything.
+ORDERS: dict[Order, str] = {
+    "probability": "Likeliest to leave first",
+    "value_at_risk": "Most at stake first",
+    "saved_value": "Most to save first",
 }
 
 
@@ -57,6 +65,8 @@ class Listing:
     as_of: datetime
     band: Band | None
     min_value: str
+    order: Order
+    orders: dict[Order, str]
     begun: bool
     next_query: str | None
     tabs: Sequence[Tab]
@@ -90,18 +100,29 @@ class Found:
     name: str | None
 
 
-def of(desk: Desk, *, cursor: str | None, band: Band | None, min_value: str, personal: bool) -> Listing:
-    """A page of those who may be slipping away, likeliest to leave first."""
+def of(
+    desk: Desk,
+    *,
+    cursor: str | None,
+    band: Band | None,
+    min_value: str,
+    personal: bool,
+    order: Order = "probability",
+) -> Listing:
+    """A page of those who may be slipping away, likeliest to leave first or in another of ORDERS."""
     least = _amount(min_value)
-    page = at_risk.page_of(desk.shop, limit=ROWS, cursor=cursor, band=band, min_value=least)
+    page = at_risk.page_of(desk.shop, limit=ROWS, cursor=cursor, band=band, min_value=least, order=order)
+    known = {name: title for name, title in ORDERS.items() if name != "saved_value" or page.no_saved_value is None}
     names = _names(desk.shop, [entry.customer_id for entry in page.items]) if personal else {}
     now = desk.now()
-    kept = {"min_value": min_value} if least else {}
+    kept = ({"min_value": min_value} if least else {}) | ({"order": order} if order != "probability" else {})
     return Listing(
         rows=[Row(entry, names.get(entry.customer_id), _days_since(entry, now, desk)) for entry in page.items],
         as_of=page.items[0].as_of if page.items else now,
         band=band,
         min_value=min_value if least else "",
+        order=order,
+        orders=known,
         begun=cursor is not None,
         next_query=_query(kept, band=band, cursor=page.next_cursor) if page.next_cursor else None,
         tabs=list(_tabs(desk.shop, band, least, kept)),

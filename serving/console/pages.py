@@ -15,6 +15,7 @@ from customers.shop import ShopDown
 from serving import desk, problems, roles, visits
 from serving.api import customers
 from serving.console import listing, paper, session, view
+from serving.listings import Order
 from serving.problems import Problem
 from serving.schemas import Band
 
@@ -48,11 +49,12 @@ def at_risk(
     cursor: Annotated[str | None, Query(max_length=400)] = None,
     band: Annotated[Band | None, Query()] = None,
     min_value: Annotated[str, Query(max_length=20)] = "",
+    order: Annotated[Order, Query()] = "probability",
 ) -> Response:
     """Who is slipping away, likeliest first."""
     here = desk.here()
     personal = visits.current().role in roles.SEE_PERSONAL
-    told = listing.of(here, cursor=cursor, band=band, min_value=min_value, personal=personal)
+    told = listing.of(here, cursor=cursor, band=band, min_value=min_value, personal=personal, order=order)
     return paper.page("at_risk.html", list=told, zone=here.shop.zone, currency=here.shop.currency)
 
 

@@ -2,12 +2,13 @@
 
 import os
 import stat
+import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from customers import clock, shop
+from customers import clock, retention, shop
 from customers.shop import ShopError
 
 
@@ -116,3 +117,41 @@ def test_contacts_are_not_capped_unless_the_shop_says_so(
     monkeypatch.setenv("REGULARS_CONTACT_CAP", "often")
     with pytest.raises(ShopError, match="contact_cap must be a whole number of times, at least 1"):
         shop.open(corner_shop.home)
+
+
+def settings(here: shop.Shop, text: str) -> shop.Shop:
+    """The same shop with a few more lines of settings."""
+    with (here.home / "regulars.toml").open("a", encoding="utf-8") as lines:
+        lines.write(f"\n{text}\n")
+    return shop.open(here.home)
+
+
+def test_what_a_contact_costs_is_a_setting(corner_shop: shop.Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert corner_shop.retention == retention.Retention()
+    told = settings(corner_shop, "[retention]\ncontact_cost = 2\nsaved_share = 0.05")
+    assert told.retention == retention.Retention(contact_cost=2.0, saved_share=0.05)
+    monkeypatch.setenv("REGULARS_RETENTION", "{ medium_from = 0.1 }")
+    assert shop.open(corner_shop.home).retention == retention.Retention(medium_from=0.1)
+
+
+@pytest.mark.parametrize(
+    ("lines", "correct"),
+    [
+        ("contact_price = 2", "contact_price is not known; there are contact_cost"),
+        ("contact_cost = -1", "contact_cost must be an amount"),
+        ("contact_cost = nan", "contact_cost must be an amount"),
+        ('contact_cost = "2"', "contact_cost must be an amount"),
+        ("saved_share = 1.5", "saved_share must be a share"),
+        ("medium_from = 0.6", "high_from must not be below medium_from"),
+        ("high_cost = 3", "high_cost needs contact_cost"),
+        ("contact_cost = 4\nhigh_cost = 3", "high_cost must not be below contact_cost"),
+    ],
+)
+def test_a_cost_that_makes_no_sense_is_named(corner_shop: shop.Shop, lines: str, correct: str) -> None:
+    with pytest.raises(ShopError, match=f"retention: {correct}"):
+        settings(corner_shop, f"[retention]\n{lines}")
+
+
+def test_every_line_about_retention_in_new_settings_is_understood() -> None:
+    lines = [line.removeprefix("# ").partition("#")[0] for line in retention.TOML.strip().splitlines()[1:]]
+    assert retention.read(tomllib.loads("\n".join(lines))) == retention.Retention(contact_cost=2.0, high_cost=5.0)

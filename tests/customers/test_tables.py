@@ -10,7 +10,20 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from customers import catalogue, clock, database, loading, mirror, nights, offers, profiles, risk, scores, tables
+from customers import (
+    catalogue,
+    clock,
+    database,
+    loading,
+    mirror,
+    nights,
+    offers,
+    persuasion,
+    profiles,
+    risk,
+    scores,
+    tables,
+)
 from customers.loading import Loaded
 from customers.shop import Shop, ShopError
 
@@ -256,6 +269,32 @@ def test_only_those_with_so_much_at_risk_and_in_a_segment_that_there_is(scored: 
     assert risk.at_risk(scored.shop, min_value=99).empty
     with pytest.raises(ShopError, match="no segment 'gold'"):
         risk.at_risk(scored.shop, segment="gold")
+
+
+def test_the_list_may_begin_with_most_at_risk_or_with_most_to_save(scored: Scored) -> None:
+    """Contact brings anna back twice as often as ben; but he is worth more, and she is likelier to leave."""
+
+    def listed(order: str) -> list[str]:
+        return risk.at_risk(scored.shop, order=order)["customer_id"].tolist()
+
+    assert listed("probability") == ["anna", "ben"]
+    assert listed("value_at_risk") == ["ben", "anna"]
+    assert listed("saved_value") == ["anna", "ben"]  # nobody knows: as by probability
+    assert risk.at_risk(scored.shop)["saved_value"].isna().all()
+    scored.say(persuasion.MODEL, {"anna": (0.10, {}), "ben": (0.05, {})})
+    found = persuasion.Finding(AS_OF.isoformat(), persuasion.EVIDENCE, "it was found", "return", 28, "1")
+    persuasion.keep(scored.shop, found)
+    assert listed("saved_value") == ["ben", "anna"]
+    saved = risk.at_risk(scored.shop).set_index("customer_id")["saved_value"]
+    assert saved.to_dict() == {"anna": round(0.10 * 12.344, 2), "ben": round(0.05 * 30.0, 2)}
+    with pytest.raises(ShopError, match="take one of probability, value_at_risk, saved_value"):
+        listed("beauty")
+
+
+def test_a_category_that_has_become_sensitive_is_named_in_no_reason(scored: Scored) -> None:
+    why = ["no longer buys health, last bought 40 days ago", "no longer buys food, last bought 40 days ago"]
+    scored.say("churn", {"anna": (0.9, {"band": "high", "reasons": why, "weights": [0.4, 0.3]})})
+    assert risk.at_risk(scored.shop, as_of=AS_OF)["reasons"].tolist() == [why[1:], []]
 
 
 def test_a_sale_posted_since_the_night_changes_the_list(scored: Scored) -> None:

@@ -229,7 +229,8 @@ def test_no_feature_has_a_name_that_feast_would_lose(opened) -> None:
 
 def test_a_service_a_model_over_one_set_of_families(opened) -> None:
     families = [name for family in moments.FAMILIES.values() for name in family.columns(lines.SEEN)]
-    assert opened.columns("churn_v1") == opened.columns("timing_v1") == opened.columns("value_v1") == [*families, *engagement.names()]
+    served = [*families, *engagement.names()]
+    assert opened.columns("churn_v1") == opened.columns("timing_v1") == opened.columns("value_v1") == served
     assert opened.columns("offers_v1") == [*staples.SHELF, *engagement.names()]
     assert opened.columns("restock_v1")[: len(needs.LISTS)] == [*needs.LISTS]
     assert opened.columns("recommender_v1")[0] == "product_keys"

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from models import base, curves, shelves
-from models.bestsellers import DecayedFrequency, Popularity
+from models.bestsellers import Bestsellers, DecayedFrequency, Popularity
 
 APPLES, BREAD, CHEESE, DATES = 1, 2, 3, 4
 ANN, BOB, CLEO, DAN = 11, 22, 33, 44
@@ -123,6 +123,25 @@ def test_a_list_is_cut_at_n_and_ends_where_there_is_nothing_more(shop):
     assert model.score(shop.iloc[:0]).columns.tolist() == [
         "customer_key", "list", "rank", "product_key", "score", "source",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_in_a_crowd_everybody_is_filled_up_with_the_first_that_they_may_have(own):
+    """More customers than are filled up at a time; each by walking down the best sellers one by one."""
+    rng = np.random.default_rng(3)
+    sold = Bestsellers(rng.permutation(60), np.sort(rng.random(60))[::-1])
+    bought = [rng.choice(60, rng.integers(0, 25), replace=False) for _ in range(4_100)]
+    stock = shelves.read(pd.DataFrame({"customer_key": range(4_100), "product_keys": bought}), [])
+    barred = {key: rng.choice(60, 5).tolist() for key in range(0, 4_100, 7)}
+    rules = shelves.Rules(exclude=barred, only=range(0, 60, 2))
+    wanted = rng.integers(0, 12, 4_100)
+    taken = sold.fill(stock, rules, np.minimum(wanted, 2))
+    picks = sold.fill(stock, rules, wanted, taken, own=own)
+    for row in (*range(0, 4_100, 150), 1_999, 2_000, 4_099):
+        out = {*barred.get(row, ()), *taken.products[taken.rows == row], *(() if own else bought[row])}
+        may = [key for key in sold.products if key % 2 == 0 and key not in out]
+        assert picks.products[picks.rows == row].tolist() == may[: wanted[row]]
+        assert picks.ranks[picks.rows == row].tolist() == [*range(min(len(may), wanted[row]))]
 
 
 def test_what_is_saved_and_loaded_gives_the_same_answer(shop, tmp_path: Path):

@@ -12,8 +12,9 @@ import pytest
 from scipy.optimize import isotonic_regression
 from scipy.special import expit, logit
 
-from models import baselines, btyd, churn
+from models import baselines, btyd, churn, quarters
 from models.base import TooLittle, Unfit
+from models.waits import Waits
 
 FIRST = pd.Timestamp("2025-06-01T04:00Z")
 H = 28
@@ -22,11 +23,11 @@ LEARNERS = [baselines.RecencyChurn, baselines.RfmLogistic, baselines.BgNbdChurn,
 
 def shop(
     customers: int = 500, moments: int = 6, *, seed: int = 0, told: bool = True
-) -> tuple[pd.DataFrame, np.ndarray]:
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Customers with a rate each, seen every two weeks; the annoyed come back five times more rarely than before.
 
-    Whether they are annoyed stands in complaints_28d and in no other feature. Returns the frame, the outcome
-    within 28 days as drawn, and in the frame's `truth` the chance that it was drawn with.
+    Whether they are annoyed stands in complaints_28d and in no other feature. Returns the frame, with the chance of
+    a quiet month in `truth`, and what became of everybody: the days to the next purchase as drawn with it.
     """
     chance = np.random.default_rng(seed)
     rate = chance.gamma(1.5, 1 / 15, customers)
@@ -55,16 +56,17 @@ def shop(
             )
         )
     frame = pd.concat(frames, ignore_index=True)
-    return frame, (chance.random(len(frame)) < frame["truth"]).astype(float).to_numpy()
+    days = np.ceil(chance.exponential(1.0, len(frame)) * H / -np.log(frame["truth"].to_numpy()))
+    return frame, pd.DataFrame({"quiet": (days > H) * 1.0, "duration_days": days, "observed": True})
 
 
-def before_and_now(**world: Any) -> tuple[pd.DataFrame, np.ndarray, pd.DataFrame, np.ndarray]:
+def before_and_now(**world: Any) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, np.ndarray]:
     """Moments whose outcome is complete by the last one, and the last one."""
-    frame, quiet = shop(**world)
+    frame, fate = shop(**world)
     features = frame.drop(columns="truth")
     complete = frame["as_of"] + pd.Timedelta(days=H) <= frame["as_of"].max()
     now = frame["as_of"] == frame["as_of"].max()
-    return features[complete], quiet[complete], features[now].reset_index(drop=True), frame.loc[now, "truth"].to_numpy()
+    return features[complete], fate[complete], features[now].reset_index(drop=True), frame.loc[now, "truth"].to_numpy()
 
 
 def log_loss(truth: np.ndarray, answer: np.ndarray) -> float:
@@ -86,7 +88,8 @@ def test_where_there_is_nothing_to_find_the_answer_stays_the_rhythms() -> None:
     rows = frame.drop(columns="truth")
     past = btyd.history(rows)
     steady = np.exp(-H * (1.5 + past.x) / (15 + past.T))
-    quiet = (np.random.default_rng(5).random(len(rows)) < steady).astype(float)
+    days = np.ceil(np.random.default_rng(5).exponential(1.0, len(rows)) * H / -np.log(steady))
+    quiet = pd.DataFrame({"quiet": (days > H) * 1.0, "duration_days": days, "observed": True})
     now = rows[rows["as_of"] == rows["as_of"].max()]
     answer = churn.Churn.fit(rows, quiet, horizon_days=H).score(now)
     rhythm = baselines.BgNbdChurn.fit(rows, quiet, horizon_days=H).score(now)
@@ -101,42 +104,79 @@ def test_a_probability_means_what_it_says() -> None:
         assert truth[fifth].mean() == pytest.approx(answer[fifth].mean(), abs=0.06)
 
 
-def test_outcomes_that_overlap_the_latest_moments_never_teach_the_trees_it_judges() -> None:
-    frame, quiet = shop(customers=50, moments=6)
-    lesson = churn._lesson(frame.drop(columns="truth"), quiet, H)
-    before, judge = churn._before_and_latest(lesson, H)
-    days = (judge.moment.max() - np.unique(before.moment)) // np.timedelta64(1, "D")
-    assert days.tolist() == [5 * 14, 4 * 14, 3 * 14, 2 * 14]
-    assert len(np.unique(judge.moment)) == 1
+def test_trees_that_say_when_to_stop_have_seen_nothing_of_what_came_later() -> None:
+    frame, fate = shop(customers=50, moments=6)
+    watch = Waits.of(frame, fate, H)
+    latest = watch.moment.max()
+    past = watch.until(latest)
+    given = quarters.Given(
+        np.zeros((len(frame), 1)), np.zeros((len(frame), 4)), np.zeros(len(frame)), np.zeros((len(frame), 0))
+    )
+    asked = quarters._asked(given, past, quarters.ends(H), latest)
+    days = (latest - past.moment[asked.row]) // np.timedelta64(1, "D")
+    assert (quarters.ends(H)[1:][asked.quarter] <= days).all()
+    assert sorted(set(zip(days.tolist(), asked.quarter.tolist(), strict=True)))[:3] == [(14, 0), (14, 1), (28, 0)]
+
+
+def test_a_quarter_that_is_not_over_asks_nobody_not_even_who_has_bought() -> None:
+    moment = pd.Timestamp("2025-06-01T00:00Z")
+    frame = pd.DataFrame({"as_of": [moment - pd.Timedelta(days=10), moment - pd.Timedelta(days=10)]})
+    watch = Waits.of(frame, pd.DataFrame({"duration_days": [9.0, 10.0], "observed": [True, False]}), H)
+    given = quarters.Given(np.zeros((2, 1)), np.zeros((2, 4)), np.zeros(2), np.zeros((2, 0)))
+    asked = quarters._asked(given, watch, np.array([0, 7, 14, 21, 28]), quarters._end(watch))
+    assert asked.row.tolist() == [0, 1]
+    assert asked.quarter.tolist() == [0, 0]
+    assert asked.bought.tolist() == [0.0, 0.0]
+
+
+def test_who_was_watched_for_part_of_the_horizon_teaches_too() -> None:
+    frame, fate = shop(customers=300)
+    latest = frame["as_of"] == frame["as_of"].max() - pd.Timedelta(days=14)
+    seen = fate.assign(
+        quiet=fate["quiet"].where(~latest),
+        observed=fate["observed"] & (~latest | (fate["duration_days"] <= 14)),
+        duration_days=fate["duration_days"].where(~latest, fate["duration_days"].clip(upper=14)),
+    )
+    early = (frame["as_of"] < frame["as_of"].max()).to_numpy()
+    rows, known = frame[early].drop(columns="truth"), seen[early]
+    told = churn.Churn.fit(rows, known, horizon_days=H).score(rows)
+    swapped = rows.assign(complaints_28d=np.where(latest[early], 9.0, rows["complaints_28d"]))
+    assert np.abs(churn.Churn.fit(swapped, known, horizon_days=H).score(rows) - told).max() > 1e-3
 
 
 def test_the_future_of_the_frame_does_not_change_the_rhythm_of_a_row() -> None:
-    frame, quiet = shop(customers=300)
-    early = frame["as_of"] < frame["as_of"].max()
-    alone = churn._lesson(frame[early].drop(columns="truth"), quiet[early], H)
-    among = churn._lesson(frame.drop(columns="truth"), quiet, H)
-    assert among.rows.start[: len(alone.rows.start)] == pytest.approx(alone.rows.start)
+    frame, fate = shop(customers=300)
+    early = (frame["as_of"] < frame["as_of"].max()).to_numpy()
+    quiet = fate["quiet"].to_numpy()
+    alone = churn._past(frame[early], quiet[early], H, churn._rhythms(frame[early]))
+    among = churn._past(frame, quiet, H, churn._rhythms(frame))
+    assert among.odds[: len(alone.odds)] == pytest.approx(alone.odds)
+    assert alone.seen_days.min() == 201
 
 
 def test_outcomes_that_are_not_known_yet_are_left_out() -> None:
-    frame, quiet = shop(customers=300)
+    frame, fate = shop(customers=300)
     rows = frame.drop(columns="truth")
-    unknown = quiet.copy()
     latest = (rows["as_of"] == rows["as_of"].max()).to_numpy()
-    unknown[latest] = np.nan
+    unknown = fate.assign(
+        quiet=fate["quiet"].where(~latest),
+        duration_days=fate["duration_days"].where(~latest, 0.0),
+        observed=fate["observed"] & ~latest,
+    )
     told = churn.Churn.fit(rows, unknown, horizon_days=H)
-    swapped = churn.Churn.fit(rows.assign(complaints_28d=np.where(latest, 9.0, rows["complaints_28d"])), unknown)
-    assert told.score(rows) == pytest.approx(swapped.score(rows))
+    odd = rows.assign(basket_value_mean=np.where(latest, 900.0, rows["basket_value_mean"]))
+    swapped = churn.Churn.fit(odd, unknown, horizon_days=H)
+    assert told.quarters.log_odds_quiet(rows, told.rhythm) == pytest.approx(
+        swapped.quarters.log_odds_quiet(rows, told.rhythm)
+    )
+    assert told.leanings.numbers() == swapped.leanings.numbers()
 
 
-def test_a_line_is_drawn_only_where_it_clearly_helps() -> None:
-    chance = np.random.default_rng(1)
-    odds = chance.normal(-1, 1.5, 3000)
-    honest = (chance.random(3000) < expit(odds)).astype(float)
-    assert churn._calibrated(odds, honest) == churn.Calibration()
-    boastful = churn._calibrated(3 * odds + 1, honest)
-    assert boastful.slope == pytest.approx(1 / 3, rel=0.15)
-    assert boastful(3 * odds + 1) == pytest.approx(odds, abs=0.4)
+def test_an_outcome_alone_is_a_label_too() -> None:
+    rows, fate, now, truth = before_and_now(customers=800)
+    answer = churn.Churn.fit(rows, fate["quiet"].to_numpy(), horizon_days=H).score(now)
+    rhythm = baselines.BgNbdChurn.fit(rows, fate, horizon_days=H).score(now)
+    assert log_loss(truth, answer) < log_loss(truth, rhythm)
 
 
 def test_reasons_name_what_moves_the_answer_and_speak_for_it() -> None:
@@ -144,7 +184,7 @@ def test_reasons_name_what_moves_the_answer_and_speak_for_it() -> None:
     model, now = churn.Churn.fit(rows, quiet, horizon_days=H), now.head(150)
     annoyed = (now["complaints_28d"] > 0).to_numpy()
     parts = model.contributions(now)
-    assert list(parts.columns) == model.columns
+    assert sorted(parts.columns) == sorted(model.columns)
     assert parts.loc[annoyed, "complaints_28d"].mean() > 0.3 > 0 > parts.loc[~annoyed, "complaints_28d"].mean()
     for names, (_, row) in zip(model.explain(now), parts.iterrows(), strict=True):
         assert names[0] == row.index[np.argmax(row * np.sign(row.sum()))]
@@ -175,7 +215,7 @@ def test_the_saved_model_gives_the_same_answers(learner: Any, tmp_path: Path) ->
     again = learner.load(tmp_path)
     assert (again.score(now) == model.score(now)).all()
     assert again.explain(now) == model.explain(now)
-    assert again.typical() == model.typical() == pytest.approx(np.nanmean(quiet), abs=0.15)
+    assert again.typical() == model.typical() == pytest.approx(np.nanmean(baselines.fate(quiet)), abs=0.15)
     assert {path.suffix for path in tmp_path.iterdir()} <= {".json", ".txt"}
 
 

@@ -76,10 +76,21 @@ def test_kinds_are_numbered_within_their_category_and_unknown_ones_are_nobodys()
 def test_a_shelf_holds_of_a_sort_what_all_its_products_add_up_to(stock, known):
     scene = known.scene(stock)
     rows, products = np.array([0, 0, 1, 1, 0]), np.array([MILK, SKIMMED, MILK, SOAP, HONEY])
-    mine = scene.held("subcategory").of(rows, known.kinds.of(products, "subcategory"))
+    codes = known.kinds.of(products, "subcategory")
+    mine = scene.held("subcategory", codes).of(rows, codes)
     np.testing.assert_allclose(mine["long"][:4], [weight(MILK, 120), weight(MILK, 120), weight(SKIMMED, 120), 0.0])
     np.testing.assert_array_equal(mine["last_days"], [6, 6, 1, np.nan, np.nan])
     np.testing.assert_array_equal(mine["products"], [1, 1, 1, 0, np.nan])
+
+
+def test_what_is_held_of_one_sort_is_the_same_whatever_else_is_asked_about(stock, known):
+    scene, rows = known.scene(stock), np.array([0, 1])
+    every = known.kinds.of(np.array([MILK, SKIMMED, SOAP]), "subcategory")
+    (milk,) = known.kinds.of(np.array([MILK]), "subcategory")
+    alone, among = (scene.held("subcategory", asked).of(rows, np.array([milk] * 2)) for asked in (every[:1], every))
+    for name, numbers in alone.items():
+        np.testing.assert_array_equal(numbers, among[name])
+    assert np.isfinite(alone["long"]).all()
 
 
 def test_the_standing_of_a_product_is_its_share_of_what_sold_of_its_sort(known):

@@ -130,6 +130,39 @@ def test_days_within_a_period_pass_evenly() -> None:
     assert np.exp(log_silence) == pytest.approx([0.9, 0.9 * 0.8 ** (1 / 3), 0.9 * 0.8 ** (2 / 3), 0.72])
 
 
+def test_the_calendar_finds_the_fortnight_in_which_everybody_came() -> None:
+    """Three customers in four come within days of the third moment, one in five otherwise."""
+    _, _, now = shop()
+    days = (0, 20, 40, 60)
+    rows = pd.concat([now.assign(as_of=now["as_of"] + pd.Timedelta(days=day)) for day in days], ignore_index=True)
+    busy = np.repeat(np.array(days) == 40, len(now))
+    came = np.random.default_rng(0).random(len(rows)) < np.where(busy, 0.75, 0.2)
+    watch = waits.Waits(np.where(came, 7, 14), came, waits.moments(rows))
+    calendar = waits.Calendar.of(rows, watch)
+    assert np.argmax(calendar.odds) == 2
+    ahead = calendar.on(watch.moment[:1], np.array([0, 14, 34, 54, 55]))[0]
+    assert ahead[0] == pytest.approx(calendar.odds[0], abs=1e-5)  # the fortnight's midst is where its level holds
+    assert ahead[2] > max(ahead[0], ahead[1])
+
+
+def test_a_busy_autumn_is_not_promised_for_winter() -> None:
+    """Everybody comes thrice as often in the last fifty days: who learns then expects no more than the rhythm does."""
+    chance, end = np.random.default_rng(1), 200
+    gap = chance.uniform(15, 40, 1500)
+    rate = np.where(np.arange(end) >= 150, 3.0, 1.0) / gap[:, None]
+    came = chance.random((1500, end)) < rate
+    came[:, 0] = True
+    moments = (70, 85, 100, 115, 130, 145, 160, 171, 182, 190)
+    rows = pd.concat([seen_at(came, day, gap) for day in moments], ignore_index=True)
+    label = pd.concat([waited(came, day, end) for day in moments], ignore_index=True)
+    now = seen_at(came, end, gap)
+    learned = hazard.Hazard.fit(rows, label, days=30, **SMALL).score(now)
+    rhythm = baselines.BgNbdTiming.fit(rows, label, days=30).score(now)
+    autumn = np.cumprod(np.tile(1 - 3 / gap[:, None], 30), axis=1)
+    assert learned[:, 29].mean() > rhythm[:, 29].mean() - 0.05
+    assert learned[:, 29].mean() > autumn[:, 29].mean() + 0.1
+
+
 def test_anybody_gets_a_curve_however_little_is_known() -> None:
     _, _, now = shop()
     strange = now.head(4).astype({"as_of_weekday": float})
@@ -152,7 +185,8 @@ def test_the_saved_model_gives_the_same_curves(tmp_path: Path) -> None:
 
 def test_the_same_seed_grows_the_same_trees() -> None:
     rows, label, now = shop()
-    first, second, other = (hazard.Hazard.fit(rows, label, days=7, seed=seed).score(now) for seed in (1, 1, 2))
+    rows, label = rows[::3].reset_index(drop=True), label[::3].reset_index(drop=True)
+    first, second, other = (hazard.Hazard.fit(rows, label, days=7, seed=seed, **SMALL).score(now) for seed in (1, 1, 2))
     assert (first == second).all()
     assert (first != other).any()
 

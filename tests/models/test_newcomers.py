@@ -35,6 +35,8 @@ def test_a_newcomer_has_the_mean_factors_of_its_subcategory_else_of_its_category
     np.testing.assert_allclose(welcomed.factors[3], [(1 + 3) / 2, 0])
     np.testing.assert_allclose(welcomed.factors[4], [(1 + 3 + 0) / 3, 6 / 3])
     assert welcomed.heat[3:].tolist() == [-0.5, -0.5]
+    assert known.young.tolist() == []
+    assert Tastes.of_arrays(welcomed.arrays()).young.tolist() == welcomed.young.tolist() == [NEW_COFFEE, NEW_TEA]
 
 
 def test_what_never_sold_is_not_known_at_a_past_moment_and_one_buyer_makes_no_newcomer():

@@ -73,16 +73,16 @@ def test_a_span_that_is_not_over_is_never_asked_about() -> None:
     chance = np.random.default_rng(11)
     known = stocks.outcomes(cut)
     rows = np.flatnonzero(np.isfinite(known[:, 0]))
-    days, outcome, _ = restock._questions(frame, known, rows, chance, 0)
+    days, outcome = restock._questions(known, rows, chance)
     assert set(days) == {7.0, 14.0}
     assert np.isfinite(outcome).all()
     assert restock.Restock.fit(frame, cut).score(frame).shape == (len(frame), 3)
 
 
-def test_what_was_bought_once_or_long_ago_teaches_nothing() -> None:
+def test_what_was_bought_twice_or_long_ago_teaches_nothing() -> None:
     frame, label = shop(customers=400)
-    once = frame["category"] == "SLEDGES"
-    twice = frame.assign(need_times=np.where(once, 1.0, frame["need_times"]))
+    seldom = frame["category"] == "SLEDGES"
+    twice = frame.assign(need_times=np.where(seldom, 2.0, frame["need_times"]))
     rows = restock._lesson(twice, stocks.outcomes(label), np.random.default_rng(0))
     assert "SLEDGES" not in set(twice["category"].to_numpy()[rows])
 
@@ -144,3 +144,13 @@ def test_the_same_seed_gives_the_same_trees() -> None:
     first, second, other = (restock.Restock.fit(frame, label, seed=seed).score(frame) for seed in (3, 3, 4))
     assert (first == second).all()
     assert (first != other).any()
+
+
+def test_contributions_add_up_to_the_log_odds_of_two_weeks() -> None:
+    frame, label = shop(customers=300)
+    model = restock.Restock.fit(frame, label)
+    parts = model.contributions(frame.head(50))
+    odds = np.log(model.score(frame.head(50))[:, 1] / (1 - model.score(frame.head(50))[:, 1]))
+    apart = odds - parts.sum(axis=1).to_numpy()
+    assert np.ptp(apart) < 0.3  # what all rows share, and what the span ahead adds
+    assert {"need_times", "need_recency_days"} <= set(parts.columns)

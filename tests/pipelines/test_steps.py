@@ -3,11 +3,12 @@
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from customers import shop as shops
 from pipelines import steps
-from pipelines.failures import NothingToDo
+from pipelines.failures import NothingToDo, WrongUsage
 
 
 def test_whoever_asks_is_shown_everything_and_then_forgotten(first_night: tuple[Path, dict], tmp_path: Path) -> None:
@@ -24,3 +25,19 @@ def test_whoever_asks_is_shown_everything_and_then_forgotten(first_night: tuple[
 
 def test_a_customer_without_offers_has_an_empty_list(first_night: tuple[Path, dict]) -> None:
     assert steps.offers(shops.open(first_night[0]), ["c001", "nobody"], 5) == {"c001": [], "nobody": []}
+
+
+def test_the_offers_that_may_not_be_made_are_a_table_of_their_own(
+    first_night: tuple[Path, dict], tmp_path: Path
+) -> None:
+    """Half of the grocer's customers may be written to, and half got the last letter."""
+    shop, out = shops.open(first_night[0]), tmp_path / "dropped.csv"
+    rows = steps.export(shop, "dropped-offers", out)
+    found = pd.read_csv(out)
+    assert (len(found), list(found)) == (rows, ["customer_id", "offer_id", "campaign_id", "reason"])
+    made = steps.table(shop, "offers")
+    assert not {*zip(made["customer_id"], made["offer_id"], strict=True)} & {
+        *zip(found["customer_id"], found["offer_id"], strict=True)
+    }
+    with pytest.raises(WrongUsage, match="dropped-offers"):
+        steps.table(shop, "no such table")

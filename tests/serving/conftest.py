@@ -1,7 +1,7 @@
 """A small shop behind a counter: two hundred days of sales and letters, six champions, and keys for every role."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -207,14 +207,31 @@ def publish(home: Path, name: str, version: str, model, **facts: Any) -> None:
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """A home with features as of its now and six champions of version 1; copy it before changing it."""
-    from customers import clock
+    return made_once("built", _build) / "home"
+
+
+@pytest.fixture(scope="session")
+def told(built: Path, made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
+    """The same home after its champions have scored everybody; copy it before changing it."""
+    from customers import database
+    from customers import shop as shops
+
+    def tell(folder: Path) -> None:
+        shop = shops.open(shutil.copytree(built, folder / "home"))
+        run_night(shop)
+        database.engine(shop).dispose()
+
+    return made_once("told", tell) / "home"
+
+
+def _build(folder: Path) -> None:
+    from customers import clock, database
     from customers import shop as shops
     from features import snapshot, together
     from serving import desk
 
-    folder = tmp_path_factory.mktemp("shop")
     shop = shops.init(folder / "home", timezone=str(ZONE), currency="USD", now="last-sale")
     _load(shop, folder, customers=150)
     now = clock.now(shop)
@@ -229,7 +246,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     features.apply()
     features.materialise(now)
     _publish(shop, features, now)
-    return shop.home
+    database.engine(shop).dispose()  # whoever copies the home finds all of it in one file
 
 
 ROLES = ("admin", "agent", "campaign", "analyst", "till")
@@ -277,12 +294,14 @@ class Counter(SimpleNamespace):
 
 
 @pytest.fixture(scope="module")
-def counter(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counter]:
+def counter(told: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counter]:
     """A counter of its own for each file of tests."""
+    from serving import desk
+
     home = tmp_path_factory.mktemp("counter") / "home"
-    shutil.copytree(built, home)
+    shutil.copytree(told, home)
     for counter in open_counter(home):
-        run_night(counter.shop)
+        desk.of(counter.shop).features.apply()  # the home was copied, and Feast knows where its files lay
         yield counter
 
 

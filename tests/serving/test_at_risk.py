@@ -60,6 +60,26 @@ def test_a_row_says_what_the_profile_and_the_answers_say(counter: Any) -> None:
     assert entry["days_overdue"] is None or entry["days_overdue"] >= 0
 
 
+@pytest.mark.parametrize("order", ["value_at_risk", "saved_value"])
+def test_another_order_has_the_same_customers_page_by_page(counter: Any, order: str) -> None:
+    whole = page(counter, f"limit=1000&order={order}")
+    turned, cursor = [], ""
+    while cursor is not None:
+        part = page(counter, f"limit=40&order={order}{cursor and f'&cursor={cursor}'}")
+        turned += part["items"]
+        cursor = part["next_cursor"]
+    assert turned == whole["items"]
+    likeliest = page(counter, "limit=1000")["items"]
+    assert sorted(map(repr, turned)) == sorted(map(repr, likeliest))
+    if order == "value_at_risk":
+        worth = [float(entry["value_at_risk"]) for entry in turned]
+        assert worth == sorted(worth, reverse=True)
+    else:  # nobody has looked yet whether contact saves anything: in words, and by probability
+        assert turned == likeliest
+        assert {entry["saved_value"] for entry in turned} == {None}
+        assert "regulars uplift" in whole["no_saved_value"]
+
+
 def test_a_list_for_a_spreadsheet(counter: Any) -> None:
     told = page(counter, "limit=3")
     response = counter.read("/v1/at-risk?limit=3", Accept="text/csv")
@@ -81,7 +101,16 @@ def test_a_spreadsheet_runs_nothing_of_ours(text: str) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    ["limit=0", "limit=1001", "limit=canary", "band=canary", "cursor=canary", "cursor=W10", f"cursor={'x' * 201}"],
+    [
+        "limit=0",
+        "limit=1001",
+        "limit=canary",
+        "band=canary",
+        "order=canary",
+        "cursor=canary",
+        "cursor=W10",
+        f"cursor={'x' * 201}",
+    ],
 )
 def test_a_wrong_wish_is_named(counter: Any, query: str) -> None:
     response = counter.read(f"/v1/at-risk?{query}")

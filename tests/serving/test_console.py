@@ -223,6 +223,19 @@ def test_the_list_names_whom_the_answer_names(reader: Reader) -> None:
         assert all(reason in words(page) for reason in one["reasons"][:2])
 
 
+def test_the_list_begins_with_what_is_asked_for_and_keeps_to_it(reader: Reader) -> None:
+    told = reader.counter.read("/v1/at-risk?limit=50&order=value_at_risk").json()["items"]
+    page = reader.open("/?order=value_at_risk").text
+    assert "Most at stake first, as of" in page
+    assert "Most to save first" not in page  # nobody knows what a contact saves
+    shown = re.findall(r'<td class="who"><a href="/customers/([^"]+)"', page)
+    assert shown == [one["customer_id"] for one in told[:25]]
+    if follow := re.search(r'<a class="next" href="([^"]+)"', page):
+        second = reader.open(unescape(follow[1])).text
+        shown = re.findall(r'<td class="who"><a href="/customers/([^"]+)"', second)
+        assert shown == [one["customer_id"] for one in told[25:50]]
+
+
 def test_turning_pages_shows_everybody_once(reader: Reader) -> None:
     whole = reader.counter.read("/v1/at-risk?limit=1000&band=low").json()["items"]
     shown, path = [], "/?band=low"

@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import pandas as pd
 import pytest
+
+from serving import because, newcomers
 
 
 def shown(counter: Any, name: str, **more: Any) -> dict[str, Any]:
@@ -74,3 +77,15 @@ def test_after_the_first_basket_their_own_products_speak(fresh: Any) -> None:
     assert not result["fallback"]
     assert result["items"][0]["product_id"] == "p03"
     assert result["items"][0]["reason"].startswith("bought once")
+
+
+def test_a_new_product_says_that_it_is_new_where_nothing_else_speaks_for_it() -> None:
+    """Product 7 is new; to one customer it goes with what they bought, and one list has words of its own."""
+    rows = [(7, "new", -1, None), (7, "new", 3, None), (8, "new", -1, None), (7, "again", -1, None),
+            (7, "new", -1, "sells best in tea, which they like")]  # fmt: skip
+    ranked = pd.DataFrame(rows, columns=["product_key", "source", "because", "words"]).assign(days=4, since=-1)
+    said = [each[0] if each and isinstance(each[0], str) else None for each in
+            because.kept(newcomers.introduced(ranked, [7]))]  # fmt: skip
+    assert said == [newcomers.YOUNG, None, None, None, "sells best in tea, which they like"]
+    assert next(because.kept(newcomers.introduced(ranked.drop(columns="words"), [7]))) == [newcomers.YOUNG]
+    assert newcomers.introduced(ranked, []) is ranked

@@ -1,5 +1,6 @@
 """Questions about customers: whatever id is asked for gets an answer, in the order asked."""
 
+import re
 from datetime import datetime
 from typing import Any
 
@@ -225,3 +226,11 @@ def test_a_stranger_has_no_profile(counter: Any, path: str) -> None:
     response = counter.read(path)
     assert response.status_code == 404
     assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_a_need_says_how_often_and_when_it_was_bought(counter: Any) -> None:
+    """The figures of the category on its shelf: its days, and how long ago the last of them is."""
+    asked = {"customer_ids": [f"c{number:03}" for number in range(10)]}
+    for told in counter.ask("/v1/restock", asked).json()["results"]:
+        for need in told["items"]:
+            assert re.fullmatch(r"bought (twice|\d+ times), (usually every (\d+ days|day), )?last .+", need["reason"])

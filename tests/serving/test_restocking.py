@@ -23,7 +23,8 @@ class Saying:
 
 
 def pairs(*named: tuple[int, str]) -> pd.DataFrame:
-    return pd.DataFrame(named, columns=["customer_key", "category"])
+    """Needs of customers, bought five times and last week."""
+    return pd.DataFrame(named, columns=["customer_key", "category"]).assign(need_times=5.0, need_recency_days=7.0)
 
 
 @pytest.mark.parametrize("days", [1, 6, 7, 10, 14, 20, 28, 42, 90])
@@ -70,7 +71,7 @@ def test_what_is_hidden_is_named_to_those_who_may_see_it() -> None:
 
 
 def test_who_needs_nothing_has_no_rows() -> None:
-    assert restocking.needs(Saying([]), pairs()).columns.tolist() == restocking.COLUMNS
+    assert restocking.needs(Saying([]), pairs()).columns.tolist() == [*restocking.COLUMNS, *restocking.GROUNDS]
 
 
 def test_what_is_kept_reads_as_it_was_said() -> None:
@@ -78,3 +79,10 @@ def test_what_is_kept_reads_as_it_was_said() -> None:
     assert restocking.entries(needs) == {
         1: [["a", round(1 - 0.5**0.5, 9), 0.5, 0.75, 14], ["b", 0.01, 0.02, 0.04, None]]
     }
+
+
+def test_what_was_bought_once_or_long_ago_does_not_run_out() -> None:
+    asked = pairs((1, "tea"), (1, "sledges"), (1, "kayaks"))
+    asked["need_times"] = [3.0, 1.0, 9.0]
+    asked["need_recency_days"] = [120.0, 5.0, 121.0]
+    assert restocking.needs(Saying([[0.1, 0.2, 0.3]] * 3), asked)["category"].tolist() == ["tea"]

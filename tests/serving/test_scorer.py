@@ -1,11 +1,12 @@
 """Scores from frames: what a model says, what is made of it, and what happens where it says nothing."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from customers import retention
 from serving import scorer
 
 NAN = float("nan")
@@ -51,6 +52,24 @@ def frame(*silent_days: float) -> pd.DataFrame:
 )
 def test_bands(probability: float, silent: float, band: str) -> None:
     assert scorer.churn(Saying([probability], 0.3), frame(silent)).band == [band]
+
+
+def test_bands_follow_the_shops_own_lines() -> None:
+    lines = retention.Retention(medium_from=0.1, high_from=0.3)
+    model = Saying([0.09, 0.1, 0.3, 0.3], 0.3)
+    drift = scorer.churn(model, frame(1, 1, 1, 57), costs=lines, value=np.array([1e6, 1e6, 1e6, 1e6]))
+    assert drift.band == ["low", "medium", "high", "lapsed"]
+
+
+def test_bands_go_by_what_a_contact_costs_and_saves() -> None:
+    """A letter costs 2 and keeps one in ten: 0.1 x 0.1 x 200 = 2 does not pay yet, and a call costs 5."""
+    costs = retention.Retention(contact_cost=2.0, saved_share=0.1)
+    model = Saying([0.1, 0.11, 0.25, 0.26, 0.9, 0.5], 0.3)
+    worth = np.array([200.0, 200.0, 200.0, 200.0, 20.0, NAN])
+    drift = scorer.churn(model, frame(1, 1, 1, 1, 1, 1), costs=costs, value=worth)
+    assert drift.band == ["low", "medium", "medium", "high", "low", "high"]  # the last one's value is not known
+    dearer = replace(costs, high_cost=10.0)
+    assert scorer.churn(model, frame(1, 1, 1, 1), costs=dearer, value=worth[:4]).band[-1] == "medium"
 
 
 def test_who_has_no_figures_gets_what_holds_for_all() -> None:

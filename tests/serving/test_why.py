@@ -139,12 +139,13 @@ def shelf(**lists: list[float]) -> pd.DataFrame:
 
 
 def test_what_was_left_behind_while_they_came_is_dropped() -> None:
-    habit = {"times": [9, 9], "gap_means": [7, 7], "gap_maxima": [20, 20]}
+    habit = {"times": [9, 8], "gap_means": [7, 7], "gap_maxima": [20, 20], "first_days": [90, 90]}
     assert dropped.categories(shelf(**habit, last_days=[33, 6])) == {0: [("dairy", 33.0)]}  # 29 days: four gaps
     assert dropped.categories(shelf(**habit, last_days=[31, 6])) == {}  # 27 days: less than four
-    assert dropped.categories(shelf(**habit, last_days=[33, 40])) == {0: [("bread", 40.0), ("dairy", 33.0)]}
-    assert dropped.categories(shelf(**habit | {"times": [4, 4]}, last_days=[33, 40])) == {}
-    assert dropped.categories(shelf(**habit | {"gap_maxima": [30, 20]}, last_days=[33, 6])) == {}
+    assert dropped.categories(shelf(**habit, last_days=[33, 40])) == {0: [("dairy", 33.0), ("bread", 40.0)]}
+    for fleeting in ({"times": [4, 4]}, {"first_days": [60, 60]}, {"gap_maxima": [30, 40]}):
+        assert dropped.categories(shelf(**habit | fleeting, last_days=[33, 40])) == {}
+    assert dropped.categories(shelf(**habit | {"first_days": [300, 300]}, last_days=[121, 6])) == {}  # no news
     assert dropped.categories(shelf(**habit, last_days=[33, 40]), {"bread"}) == {0: [("dairy", 33.0)]}
 
 

@@ -1,0 +1,94 @@
+"""The cupboard: needs beside visits, beside the customer's other needs, and beside everybody's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from models import cupboard
+from models.cupboard import NAMES, OF_DAYS, Cupboard
+
+#: Came 20 times in 100 days, tea at every other visit; milk on the last visit, tea not since the visit before.
+CUSTOMER = {
+    "customer_key": 1, "as_of": pd.Timestamp("2025-06-01T04:00Z"), "recency_days": 3.0, "tenure_days": 101.0,
+    "purchase_days": 20.0, "span_days": 97.0, "purchase_rate": 0.2, "purchase_days_7d": 1.0,
+    "purchase_days_14d": 3.0, "purchase_days_28d": 6.0, "purchase_days_56d": 12.0, "purchase_days_90d": 18.0,
+    "purchase_days_decayed_14d": 4.0, "purchase_days_decayed_45d": 8.0, "purchase_days_decayed_120d": 16.0,
+}  # fmt: skip
+TEA = {
+    "category": "TEA", "need_times": 10.0, "need_recency_days": 21.0, "need_first_days": 100.0,
+    "need_times_90d": 9.0, "need_times_28d": 3.0, "need_weight_14d": 1.0, "need_weight_45d": 2.0,
+    "need_weight_120d": 8.0, "need_gap_median_days": 10.0, "need_overdue_ratio": 2.1,
+}  # fmt: skip
+MILK = TEA | {"category": "MILK", "need_recency_days": 3.0, "need_overdue_ratio": 0.3, "need_weight_45d": 6.0}
+ONCE = TEA | {"category": "SLEDGES", "need_times": 1.0, "need_weight_45d": 1.0}
+
+
+def laid(*needs: dict[str, object]) -> pd.DataFrame:
+    frame = pd.DataFrame([CUSTOMER | need for need in needs])
+    known = Cupboard.of(frame)
+    beside = known.lay(frame)
+    ahead = known.ahead(frame, beside, np.full(len(frame), 14.0))
+    return pd.DataFrame(np.column_stack([beside, ahead]), columns=list(NAMES))
+
+
+def test_a_need_is_held_against_the_visits() -> None:
+    tea = laid(TEA).iloc[0]
+    assert tea["share_all"] == 10 / 20
+    assert tea["share_90d"] == 9 / 18
+    assert tea["share_decayed_120d"] == 8 / 16
+    assert tea["visits_since"] == 3 + (21 - 14) / (28 - 14) * (6 - 3)
+    assert tea["visits_due"] == pytest.approx(4.5 * 8 / 16)
+    assert tea["visits_without_days"] == 21 - 3
+
+
+def test_silence_beyond_the_longest_window_goes_on_at_the_customers_rate() -> None:
+    long_ago = laid(TEA | {"need_recency_days": 110.0}).iloc[0]
+    assert long_ago["visits_since"] == pytest.approx(18 + (110 - 90) * 0.2)
+
+
+def test_a_need_stands_beside_the_customers_other_needs() -> None:
+    tea = laid(TEA, MILK, ONCE).iloc[0]
+    assert tea["needs"] == 2
+    assert tea["needs_14d"] == tea["needs_last"] == 1
+    assert tea["needs_28d"] == 2
+    assert tea["needs_overdue"] == pytest.approx((2.1 + 0.3) / 2)
+    assert tea["needs_overdue_weighed"] == pytest.approx((2.1 * 2 + 0.3 * 6) / 8)
+    assert tea["needs_weight_45d"] == 8
+
+
+def test_what_is_no_need_changes_nothing_for_the_others() -> None:
+    with_sledges, without = laid(TEA, MILK, ONCE).head(2), laid(TEA, MILK)
+    pd.testing.assert_frame_equal(with_sledges, without)
+
+
+def test_more_visits_ahead_the_more_days_are_asked_about() -> None:
+    frame = pd.DataFrame([CUSTOMER | TEA])
+    known = Cupboard.of(frame)
+    beside = known.lay(frame)
+    soon, late = (dict(zip(OF_DAYS, known.ahead(frame, beside, np.array([d]))[0], strict=True)) for d in (7.0, 28.0))
+    assert soon["visits_ahead"] < late["visits_ahead"]
+    assert soon["quiet"] > late["quiet"]
+    assert late["ahead_all"] == pytest.approx(late["visits_ahead"] * 0.5)
+
+
+def test_few_categories_have_no_figures_of_their_own_and_many_lean_on_all() -> None:
+    many = pd.DataFrame([CUSTOMER | TEA | {"category": f"C{n}"} for n in range(cupboard.FEWEST_CATEGORIES)])
+    many.loc[0, "need_recency_days"] = 2.0
+    assert not Cupboard.of(many.head(3)).categories
+    share = cupboard.OF_CATEGORY.index("category_14d")
+    fares = Cupboard.of(many)
+    usual = 1 / cupboard.FEWEST_CATEGORIES
+    assert fares.usual[share] == pytest.approx(usual)
+    assert fares.categories["C0"][share] == pytest.approx((1 + cupboard.LEANING * usual) / (1 + cupboard.LEANING))
+
+
+def test_a_shop_without_figures_of_its_customers_still_has_needs() -> None:
+    least = ["customer_key", "as_of", "category", "need_times", "need_recency_days", "need_first_days"]
+    plain = pd.DataFrame([CUSTOMER | TEA])[least]
+    known = Cupboard.of(plain)
+    assert known.lay(plain).shape == (1, len(NAMES) - len(OF_DAYS))
+    assert known.lay(plain.head(0)).shape == (0, len(NAMES) - len(OF_DAYS))
+    again = Cupboard.from_numbers(known.numbers())
+    np.testing.assert_array_equal(again.lay(plain), known.lay(plain))

@@ -1,0 +1,85 @@
+"""The season's line, on years in which more customers stay away at one time than at another."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.special import expit, logit
+
+from models import season
+from models.season import Line, Past, Season
+
+NOW = np.datetime64("2025-09-01", "us")
+H = 60
+
+
+def past(days_ago: list[int], raised: list[float], *, customers: int = 1500, known: bool = True) -> Past:
+    """Moments at which the rhythm said the right thing but for a season that raised all log odds by so much."""
+    chance = np.random.default_rng(3)
+    moment = np.repeat(NOW - np.array(days_ago).astype("timedelta64[D]"), customers)
+    odds = chance.normal(-0.5, 1.0, len(moment))
+    quiet = (chance.random(len(moment)) < expit(odds + np.repeat(raised, customers))).astype(float)
+    over = moment + np.timedelta64(H, "D") <= NOW
+    seen = 500 - (NOW - moment) / np.timedelta64(1, "D")
+    return Past(moment, odds, np.where(over | (not known), quiet, np.nan), seen)
+
+
+def test_what_the_rhythm_missed_a_year_ago_is_put_right_today() -> None:
+    told = season.season(past([370, 364, 200, 100, 0], [0.9, -0.7, 0.5, 0.5, 0.0]), NOW, H)
+    assert told.told_by == season.A_YEAR_AGO
+    assert told.day == "2024-09-02"
+    assert told.line.offset == pytest.approx(-0.7, abs=0.15)
+    assert told.line.slope == pytest.approx(1.0, abs=0.15)
+    assert told.after < told.before
+    assert told.customers == 1500
+
+
+def test_a_year_ago_in_a_shops_first_months_tells_nothing() -> None:
+    young = past([364, 200, 100, 0], [-0.7, 0.0, 0.0, 0.0])
+    young = Past(young.moment, young.odds, young.quiet, young.seen_days - 40)  # 96 days of history then, not 120
+    assert season.season(young, NOW, H) == Season()
+
+
+def test_where_the_rhythm_was_right_a_year_ago_nothing_changes() -> None:
+    told = season.season(past([364, 0], [0.0, 0.0]), NOW, H)
+    assert (told.told_by, told.line) == (season.A_YEAR_AGO, Line())
+
+
+def test_without_a_year_ago_what_was_always_wrong_is_put_right() -> None:
+    told = season.season(past([280, 210, 140, 70, 0], [0.6] * 5), NOW, H)
+    assert told.told_by in (season.EARLIER, season.LATEST)
+    assert told.line.offset == pytest.approx(0.6, abs=0.15)
+
+
+def test_without_a_year_ago_the_latest_moment_is_not_believed_where_seasons_change() -> None:
+    assert season.season(past([280, 210, 140, 70, 0], [0.9, -0.9, 0.9, -0.9, 0.9]), NOW, H) == Season()
+
+
+def test_no_line_is_drawn_through_few_customers_or_backwards() -> None:
+    few = np.linspace(-1, 1, 59)
+    assert season.line(few, (few > 0).astype(float)) == Line()
+    odds = np.random.default_rng(0).normal(size=2000)
+    turned = (np.random.default_rng(1).random(2000) < expit(-odds)).astype(float)
+    assert season.line(odds, turned) == Line()
+
+
+def test_the_line_finds_boasting() -> None:
+    odds = np.random.default_rng(1).normal(-1, 1.5, 20_000)
+    quiet = (np.random.default_rng(2).random(20_000) < expit(odds)).astype(float)
+    found = season.line(3 * odds + 1, quiet)
+    assert found.slope == pytest.approx(1 / 3, abs=0.02)
+    assert found(3 * odds + 1) == pytest.approx(odds, abs=0.2)
+
+
+def test_a_shift_brings_the_mean_chance_to_the_level_asked_for_and_not_to_infinity() -> None:
+    odds = logit(np.array([0.1, 0.2, 0.6]))
+    assert expit(odds + season.shift(odds, 0.5)).mean() == pytest.approx(0.5)
+    assert season.shift(odds, 0.3) == pytest.approx(0.0, abs=1e-6)
+    assert season.shift(odds, 1.0) == season.FARTHEST
+    assert season.shift(odds, 0.0) == -season.FARTHEST
+    assert season.shift(np.empty(0), 0.5) == 0.0
+
+
+def test_a_season_is_kept_as_numbers() -> None:
+    told = season.season(past([364, 0], [-0.7, 0.0]), NOW, H)
+    assert Season.of(told._asdict() | {"line": list(told.line)}) == told

@@ -1,0 +1,58 @@
+"""What the small grocer will sell: of everything on the shelf, by the way that erred least, to a file."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from customers import shop as shops
+from customers.shop import Shop
+from models import supply
+from pipelines import demand, steps
+from pipelines.failures import NothingToDo
+
+
+@pytest.fixture(scope="module")
+def grocers(untouched: Path, tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    home = tmp_path_factory.mktemp("demand") / "home"
+    shutil.copytree(untouched, home)
+    return shops.open(home)
+
+
+def test_every_product_has_four_weeks_and_says_by_which_way(grocers: Shop, tmp_path: Path) -> None:
+    out = tmp_path / "demand.csv"
+    rows = steps.export(grocers, "demand", out)
+    frame = pd.read_csv(out, parse_dates=["week_start"])
+    assert len(frame) == rows
+    assert list(frame.columns) == list(demand.COLUMNS)
+    assert (frame.groupby("product_id").size() == supply.WEEKS).all()
+    starts = frame["week_start"].drop_duplicates().sort_values()
+    assert starts.diff().dropna().eq(pd.Timedelta(days=7)).all()
+    assert frame["method"].nunique() == 1
+    assert frame["method"].iloc[0] in demand.WAYS
+    assert (frame["expected_units"] >= 0).all()
+    weekly = frame[frame["week_start"] == starts.iloc[0]]
+    assert weekly["expected_units"].sum() == pytest.approx(weekly["mean_4w_units"].sum(), rel=0.3)
+
+
+def test_the_way_that_serves_erred_least_before(grocers: Shop) -> None:
+    seen = demand.look(grocers)
+    figures = demand.backtest(seen)
+    assert set(figures["way"]) == set(demand.WAYS), "this shop's needs are known at every earlier month"
+    assert set(figures["weeks_back"]) == {4, 8}
+    means = figures.groupby("way")[["products", "categories"]].mean().sum(axis=1)
+    assert demand.table(grocers)["method"].iloc[0] == means.idxmin()
+
+
+def test_before_its_first_night_a_shop_goes_by_its_sales_alone(grocer: Callable[[Path], Shop], tmp_path: Path) -> None:
+    young = grocer(tmp_path / "home")
+    assert set(demand.backtest(demand.look(young))["way"]) == {supply.LAST_WEEK, supply.MEAN, supply.SHARED}
+    assert len(demand.table(young)) % supply.WEEKS == 0
+
+
+def test_a_shop_without_sales_is_told_what_to_load(tmp_path: Path) -> None:
+    empty = shops.init(tmp_path / "home", timezone="America/New_York", currency="USD", now="2025-07-01")
+    with pytest.raises(NothingToDo, match="regulars load transactions"):
+        demand.table(empty)

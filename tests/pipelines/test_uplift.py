@@ -1,0 +1,212 @@
+"""Whom contact brings back, from a shop's own records to what is kept: found where it is there, and said where not."""
+
+import json
+import shutil
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from customers import clock, persuasion, scores
+from customers import shop as shops
+from customers.shop import Shop
+from features import store
+from models import bundle
+from pipelines import mailings, persuaded, report, steps, uplift
+from pipelines.evening import evening, outlook
+from pipelines.failures import NothingToDo
+
+OPENED = datetime(2025, 1, 6, 9, tzinfo=ZoneInfo("America/New_York"))
+PEOPLE, DAYS = 400, 180
+MAILED = (70, 105, 140)
+LINE = ("order_id", "customer_id", "product_id", "sold_at", "quantity", "amount")
+MET = ("interaction_id", "customer_id", "happened_at", "channel", "kind", "campaign_id")
+
+
+def silent(text: str) -> None:
+    """Nobody watches in a test."""
+
+
+def records(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Half of the customers come every week whatever happens; the others seldom, but when a letter comes.
+
+    Every letter goes to half of either, drawn by lot. A file of lines and one of letters.
+    """
+    rng = np.random.default_rng(3)
+    lines: list[tuple[object, ...]] = []
+    met: list[tuple[object, ...]] = []
+    for number in range(PEOPLE):
+        who, gap = f"c{number:03d}", 8.0 if number < PEOPLE / 2 else 55.0
+        visits = np.cumsum(rng.exponential(gap, 60)) + rng.uniform(0, 20)
+        days = {int(day) for day in visits if day < DAYS} | {int(rng.integers(20))}
+        for nth, day in enumerate(day for day in MAILED if rng.random() < 0.5):
+            met.append(
+                (f"{who}-{nth}", who, (OPENED + timedelta(days=day)).isoformat(), "post", "sent", f"letter-{day}")
+            )
+            if gap > 30 and rng.random() < 0.6:
+                days.add(day + int(rng.integers(1, 15)))
+        lines += [
+            (f"{who}-{day}", who, "p1", (OPENED + timedelta(days=day)).isoformat(), 1, round(10 + rng.gamma(2, 5), 2))
+            for day in sorted(days)
+        ]
+    return [_written(folder / "lines.csv", LINE, lines)], [_written(folder / "letters.csv", MET, met)]
+
+
+def _written(path: Path, head: tuple[str, ...], rows: list[tuple[object, ...]]) -> Path:
+    pd.DataFrame(rows, columns=list(head)).to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def unmailed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Shop, list[Path]]:
+    """A shop with its sales, and the letters that nobody has told it of."""
+    folder = tmp_path_factory.mktemp("letters")
+    shop = shops.init(folder / "home", timezone="America/New_York", currency="EUR", now="last-sale")
+    lines, letters = records(folder)
+    steps.ingest(shop, "transactions", lines, source="files")
+    return shop, letters
+
+
+@pytest.fixture(scope="module")
+def shop(unmailed: tuple[Shop, list[Path]], tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    home = shutil.copytree(unmailed[0].home, tmp_path_factory.mktemp("mailed") / "home")
+    there = shops.open(home)
+    steps.ingest(there, "interactions", unmailed[1], source="files")
+    return there
+
+
+@pytest.fixture(scope="module")
+def told(shop: Shop) -> dict[str, Any]:
+    return uplift.run(shop, tell=silent)
+
+
+def test_letters_that_bring_the_rare_back_are_evidence(told: dict[str, Any]) -> None:
+    assert (told["verdict"], told["outcome"]) == ("evidence", "return")
+    assert len(told["mailings"]) == len(MAILED)
+    found = told["outcomes"]["return"]
+    assert found["figures"]["x.first"]["low"] > 0.1
+    assert found["figures"]["x.first"]["value"] > found["figures"]["x.rest"]["value"] + 0.1
+    assert abs(found["figures"]["telling"]["value"] - 0.5) < 0.05, "a lottery cannot be foretold"
+    assert found["placebo"]["average"]["low"] <= 0 <= found["placebo"]["average"]["high"]
+
+
+def test_the_finding_is_written_drawn_and_readable(shop: Shop, told: dict[str, Any]) -> None:
+    folder = shop.home / "exports" / "uplift"
+    assert {"after", "before"} == set(pd.read_csv(folder / "uplift.csv")["asked"])
+    assert json.loads((folder / "uplift.json").read_text())["verdict"] == "evidence"
+    text = report.of_uplift(told)
+    assert text.startswith("evidence: return: the third foretold")
+    assert "in the days before" in text
+    pytest.importorskip("matplotlib", reason="pictures are drawn with matplotlib")
+    assert (folder / "uplift.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_night_tells_whom_a_letter_would_save(shop: Shop, told: dict[str, Any]) -> None:
+    with evening(shop, None, {}, silent) as tonight:
+        assert persuaded.tell(shop, tonight.features, tonight.as_of) == PEOPLE
+    kept = scores.current(shop, "uplift")
+    rare = (kept["customer_key"].map(_names(shop)) >= f"c{PEOPLE // 2:03d}").to_numpy()
+    effect = kept["value"].to_numpy()
+    assert effect[rare].mean() > effect[~rare].mean() + 0.1
+    assert (np.abs(effect) <= 1).all()
+    saved = persuasion.saved_value(shop, kept["customer_key"], pd.Series(100.0, kept.index))
+    np.testing.assert_allclose(saved, 100 * effect)
+    assert persuasion.doubt(shop) is None
+
+
+def _names(shop: Shop) -> dict[int, str]:
+    from customers import profiles
+
+    return profiles.ids_of(shop, scores.current(shop, "uplift")["customer_key"])
+
+
+def test_who_somebody_is_is_never_asked(shop: Shop, told: dict[str, Any]) -> None:
+    champion = bundle.open_champion(shop.home / "champions", "uplift")
+    assert champion is not None
+    protected = ("gender", "birth", "age_band", "income", "marital", "household", "language", "postcode", "city")
+    assert not [column for column in champion.model.columns if any(word in column for word in protected)]
+
+
+def test_without_evidence_there_is_no_number_and_a_word_why(shop: Shop, told: dict[str, Any], tmp_path: Path) -> None:
+    shop = shops.open(shutil.copytree(shop.home, tmp_path / "home"))
+    finding = persuasion.kept(shop)
+    assert finding is not None
+    persuasion.keep(
+        shop, persuasion.Finding(finding.as_of, persuasion.TOO_LITTLE, "it could be chance", None, 28, None)
+    )
+    keys = pd.Series([1, 2])
+    assert persuasion.saved_value(shop, keys, pd.Series([5.0, 5.0])).isna().all()
+    assert persuasion.doubt(shop) == "not enough evidence: it could be chance"
+    (shop.home / "uplift.json").unlink()
+    assert "regulars uplift" in str(persuasion.doubt(shop))
+
+
+def test_an_effect_model_of_another_version_speaks_for_nobody(shop: Shop, told: dict[str, Any], tmp_path: Path) -> None:
+    shop = shops.open(shutil.copytree(shop.home, tmp_path / "home"))
+    for file in (shop.home / "champions" / "uplift").glob("*/uplift.json"):
+        file.write_text("{}")
+    assert persuaded.tell(shop, store.open(shop.home / "features"), clock.now(shop)) == 0
+    assert "regulars uplift" in str(persuasion.doubt(shop))
+
+
+def test_a_shop_that_has_contacted_nobody_is_told_what_to_load(unmailed: tuple[Shop, list[Path]]) -> None:
+    with pytest.raises(NothingToDo, match="contacted nobody yet"):
+        uplift.run(unmailed[0], tell=silent)
+
+
+def test_a_shop_without_sales_is_told_what_to_load(tmp_path: Path) -> None:
+    shop = shops.init(tmp_path / "home", timezone="UTC", currency="EUR")
+    with pytest.raises(NothingToDo, match="nothing has been sold"):
+        uplift.run(shop, tell=silent)
+
+
+@pytest.mark.parametrize(
+    ("everybody", "day", "words"),
+    [
+        (True, 100, "1 went to everybody or nearly so.*drawn by lot"),
+        (False, 100, "1 went to too few"),
+        (True, DAYS - 10, "less than 28 days ago"),
+        (True, 5, "of the first sale"),
+    ],
+)
+def test_mailings_without_anybody_to_compare_with_are_named(
+    unmailed: tuple[Shop, list[Path]], tmp_path: Path, everybody: bool, day: int, words: str
+) -> None:
+    shop = shops.open(shutil.copytree(unmailed[0].home, tmp_path / "home"))
+    whom = range(PEOPLE if everybody else 3)
+    at = (OPENED + timedelta(days=day)).isoformat()
+    letters = [(f"i{number}", f"c{number:03d}", at, "email", "sent", "spring") for number in whom]
+    steps.ingest(shop, "interactions", [_written(tmp_path / "letters.csv", MET, letters)], source="files")
+    world, _ = outlook(shop, clock.now(shop))
+    with pytest.raises(NothingToDo, match=words):
+        mailings.find(shop, world)
+
+
+def test_a_campaign_that_goes_out_over_some_days_is_one_mailing(
+    unmailed: tuple[Shop, list[Path]], tmp_path: Path
+) -> None:
+    shop = shops.open(shutil.copytree(unmailed[0].home, tmp_path / "home"))
+    letters = [
+        (
+            f"i{number}",
+            f"c{number:03d}",
+            (OPENED + timedelta(days=100 + number % 3)).isoformat(),
+            "email",
+            "sent",
+            "spring",
+        )
+        for number in range(0, PEOPLE, 2)
+    ]
+    steps.ingest(shop, "interactions", [_written(tmp_path / "letters.csv", MET, letters)], source="files")
+    world, _ = outlook(shop, clock.now(shop))
+    found = mailings.find(shop, world)
+    assert [world.calendar.day_of(day) for day in found.days] == [(OPENED + timedelta(days=100)).date()]
+    rows = pd.DataFrame(
+        {"customer_key": found.reached["customer_key"], "as_of": pd.to_datetime(found.days * (PEOPLE // 2), utc=True)}
+    )
+    assert found.contacted(rows, world.calendar).all()
+    assert not found.otherwise(rows, world.calendar, -28, 28).any()
