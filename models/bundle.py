@@ -32,6 +32,7 @@ _ROOMS = {
     "recommender": ("Recommender",),
     "bestsellers": ("Popularity", "DecayedFrequency"),
     "churn": ("Churn",),
+    "seasoned": ("SeasonedBgNbd",),
     "timing": ("Timing",),
     "hazard": ("Hazard",),
     "offers": ("Offers", "AffinityRate"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from models import baselines, btyd, leanings, quarters, waits
+from models import baselines, btyd, leanings, quarters, seasoned, waits
 from models import season as seasons
 from models.base import Floats, feature_columns, matrix, read_json, write_json
 from models.leanings import Leanings
-from models.quarters import Quarters, Rhythms
-from models.season import NOTHING, Past, Season
+from models.quarters import Quarters
+from models.season import NO_CHANGE, NOTHING, Line, Past, Season
+from models.seasoned import Rhythms
 from models.waits import Whole
 
 #: What the rhythm adds to the features that lean: three terms of its log odds, the chance to be there still, the rate.
@@ -39,7 +40,7 @@ class Churn:
     horizon_days: int
     base: float
     season: Season = NOTHING
-    shift: float = 0.0
+    level: Line = NO_CHANGE
 
     @classmethod
     def fit(
@@ -59,7 +60,7 @@ class Churn:
         """
         quiet = baselines.fate(label)
         base = float(baselines.known_quiet(frame, quiet, horizon_days)[1].mean())
-        rhythms = _rhythms(frame)
+        rhythms = seasoned.rhythms(frame)
         learned = cls(
             feature_columns(frame),
             rhythms[max(rhythms)],
@@ -68,11 +69,12 @@ class Churn:
             horizon_days,
             base,
         )
-        return learned._levelled(frame, _past(frame, quiet, horizon_days, rhythms))
+        return learned._levelled(frame, seasoned.past(frame, quiet, horizon_days, rhythms))
 
     def score(self, frame: pd.DataFrame) -> Floats:
         """P(no purchase within the horizon of each row's as_of), a row each."""
-        return np.clip(expit(self._log_odds(frame) + self.shift), btyd.CERTAIN, 1 - btyd.CERTAIN)
+        chance = expit(self.level(self._log_odds(frame)))
+        return np.clip(chance, btyd.CERTAIN, 1 - btyd.CERTAIN)
 
     def contributions(self, frame: pd.DataFrame) -> pd.DataFrame:
         """How much each feature moves each row from the usual, in log odds; + is towards no purchase.
@@ -84,7 +86,8 @@ class Churn:
         names = [*names, *self.columns, baselines.RARE, baselines.SILENT]
         spoken = list(dict.fromkeys(names))
         told = np.array([[name == feature for feature in spoken] for name in names], dtype=np.float64)
-        return pd.DataFrame(np.hstack([parts, leaning]) @ told / 2, columns=spoken, index=frame.index)
+        whole = np.hstack([parts, leaning]) @ told / 2 * self.level.slope
+        return pd.DataFrame(whole, columns=spoken, index=frame.index)
 
     def explain(self, frame: pd.DataFrame) -> list[list[str]]:
         """The features that push each answer to its side of the usual, strongest first."""
@@ -98,8 +101,8 @@ class Churn:
     def save(self, folder: Path) -> None:
         """Write the trees as LightGBM's text and everything else as JSON."""
         self.quarters.save(folder)
-        content = {name: getattr(self, name) for name in ("columns", "horizon_days", "base", "shift")}
-        parts = {"rhythm": asdict(self.rhythm), "season": self.season._asdict()}
+        content = {name: getattr(self, name) for name in ("columns", "horizon_days", "base")}
+        parts = {"rhythm": asdict(self.rhythm), "season": self.season._asdict(), "level": list(self.level)}
         numbers = {"quarters": self.quarters.numbers(), "leanings": self.leanings.numbers()}
         write_json(folder / baselines.FILE, content | parts | numbers)
 
@@ -108,6 +111,7 @@ class Churn:
         """Read the trees and the rest back."""
         saved = read_json(folder / baselines.FILE)
         saved["rhythm"], saved["season"] = btyd.BgNbd(**saved["rhythm"]), Season.of(saved["season"])
+        saved["level"] = Line(*saved["level"])
         saved["quarters"] = Quarters.load(folder, saved["quarters"])
         saved["leanings"] = Leanings.of(saved["leanings"])
         return cls(**saved)
@@ -124,9 +128,9 @@ class Churn:
         here = btyd.latest(frame)
         here = here[baselines.active(here, self.horizon_days)]
         expected = expit(told.line(past.odds[past.moment == now])).mean() if len(here) else self.base
-        shift = seasons.shift(self._log_odds(here), float(expected))
-        own = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return type(self)(**own | {"season": told, "shift": shift})
+        steep = seasons.steepness(told, past)
+        level = Line(seasons.shift(steep * self._log_odds(here), float(expected)), steep)
+        return replace(self, season=told, level=level)
 
     def _leaning(self, frame: pd.DataFrame) -> Floats:
         """What the leanings add: a column a feature, then the rhythm's rare visits and present silence."""
@@ -140,11 +144,6 @@ class Churn:
         return np.column_stack([parts[:, RATE + 1 :], rare + parts[:, RATE], silent + parts[:, ALIVE]])
 
 
-def _rhythms(frame: pd.DataFrame) -> Rhythms:
-    moment, past = waits.moments(frame), btyd.history(frame)
-    return {when: btyd.BgNbd.fit(*(part[moment == when] for part in past)) for when in np.unique(moment)}
-
-
 def _watched(label: baselines.Fate, horizon_days: int) -> tuple[pd.DataFrame, Whole]:
     """How long each row was watched, and the parts of the horizon to ask for: of a fate alone the whole is one part."""
     if isinstance(label, pd.DataFrame):
@@ -152,19 +151,6 @@ def _watched(label: baselines.Fate, horizon_days: int) -> tuple[pd.DataFrame, Wh
     quiet = baselines.fate(label)
     days = np.where(np.isfinite(quiet), float(horizon_days), 0.0)
     return pd.DataFrame({"duration_days": days, "observed": quiet == 0}), np.array([0, horizon_days])
-
-
-def _past(frame: pd.DataFrame, quiet: Floats, horizon_days: int, rhythms: Rhythms) -> Past:
-    """What the rhythm said of active customers at each moment, and what came of it."""
-    rows = baselines.active(frame, horizon_days)
-    moment, past = waits.moments(frame), btyd.history(frame)
-    odds, seen = np.zeros(len(frame)), np.zeros(len(frame))
-    for when, rhythm in rhythms.items():
-        here = moment == when
-        then = btyd.History(*(part[here] for part in past))
-        odds[here] = btyd.log_odds(rhythm.p_no_purchase(*then, horizon_days))
-        seen[here] = then.T.max() + 1
-    return Past(moment, odds, quiet, seen).where(rows)
 
 
 def _leaning(frame: pd.DataFrame, quiet: Floats, horizon_days: int, rhythms: Rhythms, seed: int) -> Leanings:

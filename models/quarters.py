@@ -16,13 +16,14 @@ from scipy.special import expit
 
 from models import baselines, btyd, season, trees, waits
 from models.base import Floats, feature_columns, matrix
+from models.seasoned import Rhythms
 from models.waits import Singles, Waits, Whole
 
 PARTS = 4
 #: Chosen on both shops at cut-offs before those that are reported.
 GROWTH: dict[str, Any] = {
     "num_leaves": 15,
-    "learning_rate": 0.06,
+    "learning_rate": 0.08,
     "min_data_in_leaf": 200,
     "lambda_l2": 50.0,
     "feature_fraction": 0.25,
@@ -30,7 +31,7 @@ GROWTH: dict[str, Any] = {
     "bagging_freq": 1,
     "max_bin": 63,
 }
-MOST_TREES, PATIENCE = 400, 30
+MOST_TREES, PATIENCE = 300, 25
 #: Trees to grow where no later outcome is left to say when to stop.
 CAUTIOUS_TREES = 40
 #: So many customers and moments teach at most.
@@ -40,9 +41,6 @@ GAPS = ("gap_mean_days", "gap_median_days", "gap_max_days")
 #: Whose features the columns speak of that are asked besides them: alive, rate, recency, then those of the period.
 RHYTHM = (baselines.SILENT, baselines.RARE, baselines.SILENT)
 LEAST = 1e-9
-
-#: The rhythm of each moment, fitted to its own rows.
-Rhythms = dict[np.datetime64, btyd.BgNbd]
 
 
 class Given(NamedTuple):

@@ -29,6 +29,8 @@ LEAST_HORIZONS = 2
 LEAST_PROOFS = 2
 #: No level is moved farther than this, in log odds.
 FARTHEST = 3.0
+#: No season's slope is trusted beyond so many times the usual one.
+STEEPEST = 2.0
 A_YEAR_AGO, EARLIER, LATEST = "a year ago", "all earlier moments", "the latest moment"
 
 
@@ -60,7 +62,7 @@ class Season(NamedTuple):
 
 
 #: Where nothing tells of the season, the rhythm is taken at its word.
-NOTHING = Season()
+NO_CHANGE, NOTHING = Line(), Season()
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,18 @@ def season(past: Past, now: np.datetime64, horizon_days: int) -> Season:
     known = past.known()
     ago = _a_year_ago(known, now, horizon_days)
     return _proved(known, horizon_days) if ago is None else _drawn(known.where(known.moment == ago), A_YEAR_AGO)
+
+
+def steepness(told: Season, past: Past) -> float:
+    """How much farther apart customers are in this season than in all others: half of what the rhythm's line says.
+
+    Half, because one season is one season: the whole was no better than none on both shops' own lines.
+    """
+    if told.told_by != A_YEAR_AGO or told.line == NO_CHANGE:
+        return 1.0
+    known = past.known()
+    ratio = told.line.slope / line(known.odds, known.quiet).slope
+    return float(np.sqrt(np.clip(ratio, 1 / STEEPEST, STEEPEST)))
 
 
 def line(odds: Floats, quiet: Floats) -> Line:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,16 +28,20 @@ LEAST = 1e-7
 
 @dataclass(frozen=True)
 class Timing:
-    """A chance of buying for each of the next days, given none before it: a network's and the hazard's, together.
+    """A chance of buying for each of the next days, given none before it: three opinions of equal weight.
 
-    Both start from BG/NBD and bend it, the network smoothly along the days to come, the hazard in steps; the
-    answer is the mean of their curves. Both know the customer's own weekdays and the shop's. Rows still waiting
+    A network, the same without hidden layers, and the hazard's trees each start from BG/NBD and bend it; the
+    answer is the mean of their curves. All know the customer's own weekdays and the shop's. Rows still waiting
     when watching ended count for the days they were watched (right-censoring). Scoring needs no torch.
+
+    Together they are better than each: CRPS 6.364 of 6.389, 6.372 and 6.420 (Complete Journey, June 2017), 26.78
+    of 27.16, 26.96 and 26.80 (Online Retail II, September 2010, 144 days ahead); BG/NBD has 6.617 and 27.95.
     """
 
     columns: list[str]
     rhythm: btyd.BgNbd
     weights: Weights
+    straight: Weights
     hazard: Hazard
     days: int
 
@@ -62,16 +66,19 @@ class Timing:
         columns = waits.telling(frame)
         scales = timing_network.scales_of(matrix(frame, columns))
         lesson = _lesson(frame, columns, scales, Waits.of(frame, label, days), days, seed)
-        weights = timing_training.learn(lesson, days, seed, timing_training.Growth(**growth))
+        how = timing_training.Growth(**growth)
+        bent, straight = (
+            timing_training.learn(lesson, days, seed, shape) for shape in (how, replace(how, depth=0, seeds=1))
+        )
         hazard = Hazard.fit(frame, label, seed=seed, days=days)
-        return cls(columns, hazard.rhythm, {**weights, **scales}, hazard, days)
+        return cls(columns, hazard.rhythm, {**bent, **scales}, straight, hazard, days)
 
     def score(self, frame: pd.DataFrame) -> Floats:
         """P(the next purchase is more than d days away) for d = 1..days: array (rows, days), never rising."""
         curves = self.hazard.score(frame)
         for start in range(0, len(frame), ROWS_AT_ONCE):
             rows = slice(start, start + ROWS_AT_ONCE)
-            curves[rows] = (curves[rows] + self._bent(frame.iloc[rows])) / 2
+            curves[rows] = (curves[rows] + sum(self._learned(frame.iloc[rows]))) / 3
         return curves
 
     def typical(self) -> Floats:
@@ -80,8 +87,9 @@ class Timing:
 
     def save(self, folder: Path) -> None:
         """Write the network's weights as safetensors, the trees as LightGBM's text, everything else as JSON."""
-        parts = {name: np.ascontiguousarray(part) for name, part in self.weights.items()}
-        save_file(parts, folder / "model.safetensors")
+        for name, weights in (("model", self.weights), ("straight", self.straight)):
+            parts = {part: np.ascontiguousarray(values) for part, values in weights.items()}
+            save_file(parts, folder / f"{name}.safetensors")
         self.hazard.save(folder, "hazard")
         write_json(folder / baselines.FILE, {"columns": self.columns, "rhythm": asdict(self.rhythm), "days": self.days})
 
@@ -89,16 +97,18 @@ class Timing:
     def load(cls, folder: Path) -> Self:
         """Read the weights, the trees and the rest back."""
         saved = read_json(folder / baselines.FILE)
-        weights, hazard = load_file(folder / "model.safetensors"), Hazard.load(folder, "hazard")
-        return cls(saved["columns"], btyd.BgNbd(**saved["rhythm"]), weights, hazard, saved["days"])
+        weights, straight = (load_file(folder / f"{name}.safetensors") for name in ("model", "straight"))
+        rhythm, hazard = btyd.BgNbd(**saved["rhythm"]), Hazard.load(folder, "hazard")
+        return cls(saved["columns"], rhythm, weights, straight, hazard, saved["days"])
 
-    def _bent(self, frame: pd.DataFrame) -> Floats:
-        """The network's curves."""
+    def _learned(self, frame: pd.DataFrame) -> list[Floats]:
+        """The network's curves, and those of the one without hidden layers."""
         past = btyd.history(frame)
         daily = waits.log_odds_ahead(self.rhythm, past, np.arange(self.days + 1))
-        given = timing_network.tell(frame, self.columns, self.weights, waits.rhythm_terms(self.rhythm, past), daily)
-        odds = timing_network.log_odds(self.weights, given, self.days)
-        return np.cumprod(expit(-odds.astype(np.float64)), axis=1)
+        terms = waits.rhythm_terms(self.rhythm, past)
+        given = timing_network.tell(frame, self.columns, self.weights, terms, daily)
+        odds = (timing_network.log_odds(weights, given, self.days) for weights in (self.weights, self.straight))
+        return [np.cumprod(expit(-each.astype(np.float64)), axis=1) for each in odds]
 
 
 def agree(survival: Floats, horizon: int, churn: Floats) -> Floats:

@@ -65,7 +65,7 @@ def _halves(lesson: Lesson, split: np.datetime64) -> tuple[Lesson, Lesson]:
 
 
 def _training(lesson: Lesson, days: int, seed: int, growth: Growth, passes: int) -> Iterator[Weights]:
-    """The weights after each pass over the rows, by torch: the same seed gives the same weights.
+    """The weights after each pass over the rows, by torch: on the CPU the same seed gives the same weights.
 
     One thread, for models learn side by side; a GPU where there is one. The draws are made on the CPU in either
     case, so that only rounding differs.
@@ -74,7 +74,7 @@ def _training(lesson: Lesson, days: int, seed: int, growth: Growth, passes: int)
 
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    torch.use_deterministic_algorithms(not torch.cuda.is_available())
     try:
         yield from _descend(lesson, days, seed, growth, passes)
     finally:

@@ -24,6 +24,7 @@ NAMES = {
     "baselines.RecencyChurn": "recency",
     "baselines.RfmLogistic": "RFM, logistic",
     "baselines.BgNbdChurn": "BG/NBD",
+    "seasoned.SeasonedBgNbd": "BG/NBD and season",
     "baselines.KaplanMeierTiming": "Kaplan-Meier cells",
     "baselines.BgNbdTiming": "BG/NBD",
     "stocks.PairRhythm": "BG/NBD",

@@ -103,7 +103,7 @@ def _outcomes(world: World, rows: pd.DataFrame) -> dict[str, np.ndarray]:
     quiet = labels.gone_quiet(rows, world.purchases, days=DAYS, calendar=world.calendar)
     spent = labels.spent_next(rows, world.purchases, days=DAYS, calendar=world.calendar)
     found = {"return": 1 - quiet, "spend": uplift.winsorised(np.nan_to_num(spent))}
-    return {name: outcome for name, outcome in found.items() if np.ptp(outcome) > 0}
+    return {name: outcome for name, outcome in found.items() if len(outcome) and np.ptp(outcome) > 0}
 
 
 def _earlier(

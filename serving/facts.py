@@ -134,7 +134,10 @@ def less(told: Told) -> str | None:
     now, before = _compared(told, "spend")
     if not (before > 0 and now <= 0.95 * before):
         return None
-    return _money(told, "less", 1 - max(now, 0.0) / before) if now > 0 else _nothing(told)
+    if now > 0:
+        return _money(told, "less", 1 - now / before)
+    # Who was not there at all is told of by their visits.
+    return None if told(f"purchase_days_{told.window}d") == 0 else _nothing(told)
 
 
 def more(told: Told) -> str | None:

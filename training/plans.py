@@ -196,7 +196,9 @@ PLANS: tuple[Plan, ...] = (
     Plan(
         "churn", question="Will this customer buy nothing within the churn horizon?",
         service="churn_v1", learner="churn.Churn",
-        baselines=("baselines.RecencyChurn", "baselines.RfmLogistic", "baselines.BgNbdChurn"),
+        baselines=(
+            "baselines.RecencyChurn", "baselines.RfmLogistic", "seasoned.SeasonedBgNbd", "baselines.BgNbdChurn",
+        ),
         cutoffs=TWICE, decisive="log_loss", window=lambda world: world.churn_days, label=_quiet, take=_active_and_known,
         judge=_judge_probability, settings=lambda world: {"horizon_days": world.churn_days},
     ),

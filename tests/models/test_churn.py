@@ -12,13 +12,13 @@ import pytest
 from scipy.optimize import isotonic_regression
 from scipy.special import expit, logit
 
-from models import baselines, btyd, churn, quarters
+from models import baselines, btyd, churn, quarters, season, seasoned
 from models.base import TooLittle, Unfit
 from models.waits import Waits
 
 FIRST = pd.Timestamp("2025-06-01T04:00Z")
 H = 28
-LEARNERS = [baselines.RecencyChurn, baselines.RfmLogistic, baselines.BgNbdChurn, churn.Churn]
+LEARNERS = [baselines.RecencyChurn, baselines.RfmLogistic, baselines.BgNbdChurn, seasoned.SeasonedBgNbd, churn.Churn]
 
 
 def shop(
@@ -148,8 +148,8 @@ def test_the_future_of_the_frame_does_not_change_the_rhythm_of_a_row() -> None:
     frame, fate = shop(customers=300)
     early = (frame["as_of"] < frame["as_of"].max()).to_numpy()
     quiet = fate["quiet"].to_numpy()
-    alone = churn._past(frame[early], quiet[early], H, churn._rhythms(frame[early]))
-    among = churn._past(frame, quiet, H, churn._rhythms(frame))
+    alone = seasoned.past(frame[early], quiet[early], H, seasoned.rhythms(frame[early]))
+    among = seasoned.past(frame, quiet, H, seasoned.rhythms(frame))
     assert among.odds[: len(alone.odds)] == pytest.approx(alone.odds)
     assert alone.seen_days.min() == 201
 
@@ -285,3 +285,53 @@ def test_learning_without_recency_is_refused(wrong: Callable[[pd.DataFrame], pd.
     frame, quiet = shop(customers=50, moments=1)
     with pytest.raises(Unfit, match="recency_days"):
         churn.Churn.fit(wrong(frame), quiet, horizon_days=H)
+
+
+def two_years(customers: int = 600, *, seed: int = 1) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:
+    """Moments of a shop where everybody comes twice as often in every twelfth month; the last is its first day.
+
+    Returns the frame, what was known by the last moment of what became of everybody, and who then came within 28 days.
+    """
+    days, chance = 364 + 330 + H, np.random.default_rng(seed)
+    now = days - H
+    busy = np.isin((np.arange(days) - now) % 364, np.arange(H))
+    bought = chance.random((customers, days)) < chance.gamma(2.0, 0.012, (customers, 1)) * np.where(busy, 2.5, 1.0)
+    bought[:, 0] = True
+    frames, fates = [], []
+    for day in [*range(120, now - 364, 42), now - 364, *range(now - 322, now, 42), now]:
+        seen = bought[:, :day]
+        last = day - 1 - np.argmax(seen[:, ::-1], axis=1)
+        ahead = np.argmax(np.column_stack([bought[:, day:now], np.ones(customers, bool)]), axis=1) + 1.0
+        came = ahead <= now - day
+        frames.append(
+            pd.DataFrame(
+                {
+                    "customer_key": np.arange(customers),
+                    "as_of": FIRST + pd.Timedelta(days=int(day)),
+                    "recency_days": day - last + 0.0,
+                    "purchase_days": seen.sum(axis=1) + 0.0,
+                    "span_days": last + 0.0,
+                    "tenure_days": float(day),
+                    "purchase_days_28d": seen[:, -H:].sum(axis=1) + 0.0,
+                }
+            )
+        )
+        quiet = np.where(day + H <= now, (ahead > H) * 1.0, np.nan)
+        fates.append(
+            pd.DataFrame({"quiet": quiet, "duration_days": np.where(came, ahead, now - day), "observed": came})
+        )
+    return pd.concat(frames, ignore_index=True), pd.concat(fates, ignore_index=True), bought[:, now:].any(axis=1)
+
+
+def test_before_christmas_as_many_come_as_last_year_and_not_as_in_autumn() -> None:
+    frame, fate, came = two_years()
+    now = frame[frame["as_of"] == frame["as_of"].max()]
+    active = (now["recency_days"] <= 2 * H).to_numpy()
+    rate = (~came[active]).mean()
+    model = churn.Churn.fit(frame, fate, horizon_days=H)
+    rhythm = baselines.BgNbdChurn.fit(frame, fate, horizon_days=H)
+    put_right = seasoned.SeasonedBgNbd.fit(frame, fate, horizon_days=H)
+    assert model.season.told_by == season.A_YEAR_AGO
+    assert rhythm.score(now)[active].mean() > rate + 0.08
+    for seasonal in (model, put_right):
+        assert seasonal.score(now)[active].mean() == pytest.approx(rate, abs=0.04)

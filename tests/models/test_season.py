@@ -83,3 +83,15 @@ def test_a_shift_brings_the_mean_chance_to_the_level_asked_for_and_not_to_infini
 def test_a_season_is_kept_as_numbers() -> None:
     told = season.season(past([364, 0], [-0.7, 0.0]), NOW, H)
     assert Season.of(told._asdict() | {"line": list(told.line)}) == told
+
+
+def test_a_season_in_which_customers_are_less_far_apart_flattens_the_answers_by_half_as_much() -> None:
+    chance = np.random.default_rng(5)
+    then, flat = past([364, 200, 100, 0], [0.0, 0.0, 0.0, 0.0]), np.datetime64("2024-09-02", "us")
+    drawn = (chance.random(len(then.odds)) < expit(0.49 * then.odds)).astype(float)
+    mixed = Past(then.moment, then.odds, np.where(then.moment == flat, drawn, then.quiet), then.seen_days)
+    told = season.season(mixed, NOW, H)
+    assert told.line.slope == pytest.approx(0.49, abs=0.12)
+    pooled = season.line(mixed.known().odds, mixed.known().quiet).slope
+    assert season.steepness(told, mixed) == pytest.approx(np.sqrt(told.line.slope / pooled))
+    assert season.steepness(season.NOTHING, mixed) == 1.0

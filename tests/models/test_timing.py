@@ -222,8 +222,8 @@ def test_the_moments_to_judge_by_were_watched_for_four_weeks() -> None:
 
 def test_the_answer_is_the_mean_of_the_networks_and_the_hazards() -> None:
     _, _, now = renewals()
-    both = (taught()._bent(now) + taught().hazard.score(now)) / 2
-    assert taught().score(now) == pytest.approx(both)
+    bent, straight = taught()._learned(now)
+    assert taught().score(now) == pytest.approx((bent + straight + taught().hazard.score(now)) / 3)
 
 
 def test_a_gpu_learns_what_the_cpu_learns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,3 +156,47 @@ def test_a_frame_without_a_feature_is_refused_by_name() -> None:
     model = value.Value.fit(rows, spent, horizon_days=H)
     with pytest.raises(Unfit, match="moved_28d"):
         model.score(now.drop(columns="moved_28d"))
+
+
+def test_the_part_of_a_horizon_that_is_over_teaches_too() -> None:
+    """Who moves house began to spend more only lately: whole horizons do not know it yet."""
+    frame, spent = shop(customers=1200)
+    rows, truth = frame.drop(columns="truth"), frame["truth"].to_numpy()
+    age = ((rows["as_of"].max() - rows["as_of"]).dt.days).to_numpy()
+    moved = rows["moved_28d"].to_numpy() > 0
+    spent = np.where(moved & (age >= H), spent / 4, spent)
+    days = np.minimum(age, H).astype(float)
+    part = pd.DataFrame({"spent": spent * days / H, "days": days})
+    whole = pd.DataFrame({"spent": spent, "days": np.where(days >= H, H, 0.0)})
+    now = rows[age == 0]
+    early, late = (value.Value.fit(rows, label, horizon_days=H).score(now) for label in (whole, part))
+    assert late[moved[age == 0]].mean() > 1.2 * early[moved[age == 0]].mean()
+    assert truth[age == 0][moved[age == 0]].mean() > early[moved[age == 0]].mean()
+
+
+def test_a_frame_of_outcomes_says_what_an_array_of_them_says() -> None:
+    rows, spent, now = before_and_now(customers=300)
+    told = pd.DataFrame({"spent": spent, "days": float(H)})
+    for learner in LEARNERS:
+        array, frame = (learner.fit(rows, label, horizon_days=H) for label in (spent, told))
+        np.testing.assert_array_equal(array.score(now), frame.score(now))
+
+
+def test_contributions_add_up_to_the_logarithm_of_the_answer() -> None:
+    rows, spent, now = before_and_now(customers=600)
+    model = value.Value.fit(rows, spent, horizon_days=H)
+    parts = model.contributions(now)
+    apart = np.log(model.score(now)) - parts.sum(axis=1).to_numpy()
+    assert np.ptp(apart) < 1e-6
+    moved = now["moved_28d"].to_numpy() > 0
+    assert parts["moved_28d"][moved].mean() > 0.5 > 0 > parts["moved_28d"][~moved].mean()
+
+
+def test_one_purchase_each_on_one_day_gets_an_answer() -> None:
+    frame, spent = shop(customers=60, moments=3)
+    once = frame.drop(columns="truth").assign(
+        purchase_days=1.0, span_days=0.0, tenure_days=5.0, recency_days=5.0, spend_total=12.0, moved_28d=0.0
+    )
+    answer = value.Value.fit(once, np.where(spent > 0, 12.0, 0.0), horizon_days=H).score(once)
+    assert np.isfinite(answer).all()
+    assert answer.max() < 100

@@ -35,7 +35,7 @@ def test_every_model_is_told_beside_its_baselines(first_night: NIGHT) -> None:
     assert set(models) == {"recommender", "offers", "churn", "timing", "restock", "value"}
     assert models.pop("offers")["fallback"], "this shop never made an offer: a plain rule stands in"
     assert set(models["churn"]["baselines"]) == {
-        "baselines.RecencyChurn", "baselines.RfmLogistic", "baselines.BgNbdChurn",
+        "baselines.RecencyChurn", "baselines.RfmLogistic", "seasoned.SeasonedBgNbd", "baselines.BgNbdChurn",
     }  # fmt: skip
     for told in models.values():
         assert told["promoted"]

@@ -31,10 +31,10 @@ def silent(text: str) -> None:
     """Nobody watches in a test."""
 
 
-def records(folder: Path) -> tuple[list[Path], list[Path]]:
+def records(folder: Path, moved: float = 0.6) -> tuple[list[Path], list[Path]]:
     """Half of the customers come every week whatever happens; the others seldom, but when a letter comes.
 
-    Every letter goes to half of either, drawn by lot. A file of lines and one of letters.
+    Every letter goes to half of either, drawn by lot, and brings `moved` of the latter. Lines and letters, a file each.
     """
     rng = np.random.default_rng(3)
     lines: list[tuple[object, ...]] = []
@@ -47,7 +47,7 @@ def records(folder: Path) -> tuple[list[Path], list[Path]]:
             met.append(
                 (f"{who}-{nth}", who, (OPENED + timedelta(days=day)).isoformat(), "post", "sent", f"letter-{day}")
             )
-            if gap > 30 and rng.random() < 0.6:
+            if gap > 30 and rng.random() < moved:
                 days.add(day + int(rng.integers(1, 15)))
         lines += [
             (f"{who}-{day}", who, "p1", (OPENED + timedelta(days=day)).isoformat(), 1, round(10 + rng.gamma(2, 5), 2))

@@ -109,6 +109,15 @@ def test_the_weeks_before_somebody_first_came_say_nothing() -> None:
     assert said({"purchase_days_28d": -1}, **figures) == ["bought on 2 days of the last 28"]
 
 
+def test_who_was_not_there_is_not_told_twice() -> None:
+    away = {"spend_28d": 0, "spend_28d_before": 60, "purchase_days_28d_before": 2, "tenure_days": 300}
+    weights = {"purchase_days_28d": 1, "spend_28d": 1}
+    assert said(weights, purchase_days_28d=0, **away) == ["bought on none of the last 28, on 2 of the 28 before"]
+    assert said({"spend_28d": 1}, purchase_days_28d=1, **away) == [
+        "spent nothing in the last 28 days, unlike in the 28 before"
+    ]
+
+
 def test_where_customers_come_seldom_a_quarter_is_compared() -> None:
     figures = {"spend_90d": 30, "spend_90d_before": 50, "spend_28d": 9, "spend_28d_before": 3}
     assert said({"spend_90d": 1}, horizon_days=90, **figures) == [

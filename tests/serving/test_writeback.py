@@ -143,12 +143,11 @@ def test_exports_read_what_the_night_wrote(fresh: Any, night: Any) -> None:
 
 
 def test_a_promotion_is_noticed_without_a_restart(fresh: Any, make_champion: Any) -> None:
-    from models.churn import Calibration
     from serving import desk
 
     first = fresh.ask("/v1/churn", {"customer_ids": ["c000"]}).json()
     model = desk.of(fresh.shop).champion("churn").model
-    make_champion(fresh.shop.home, "churn", "2", replace(model, calibration=Calibration(offset=1.0)))
+    make_champion(fresh.shop.home, "churn", "2", replace(model, shift=model.shift + 1.0))
     second = after_a_look(fresh)
     assert result(second)["probability"] != result(first)["probability"]
     assert {row["version"] for row in rows(fresh, "c000", "churn")} == {"1", "2"}
@@ -158,13 +157,12 @@ def test_a_promotion_is_noticed_without_a_restart(fresh: Any, make_champion: Any
 def test_after_a_way_back_the_profile_shows_who_answered_last(fresh: Any, make_champion: Any, night: Any) -> None:
     """A night by version 1, then 2 by hand, 1 and 2 again: what is shown is what was said, and two rows stay."""
     from models import bundle
-    from models.churn import Calibration
     from serving import desk
 
     night(fresh.shop)
     home = fresh.shop.home
     model = desk.of(fresh.shop).champion("churn").model
-    make_champion(home, "churn", "2", replace(model, calibration=Calibration(offset=1.0)))
+    make_champion(home, "churn", "2", replace(model, shift=model.shift + 1.0))
     for version in ("2", "1", "2"):
         bundle.publish(home / "work" / f"churn-{version}", home / "champions", "churn", version)
         answer = after_a_look(fresh)
