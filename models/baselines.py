@@ -197,11 +197,14 @@ class BgNbdChurn:
         chance = self.rhythm.p_no_purchase(*btyd.history(frame), self.horizon_days)
         return np.clip(chance, LIMIT, 1 - LIMIT)
 
+    def contributions(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Rare visits and the present silence, in log odds against the usual; + is towards no purchase."""
+        rare, silent = self.rhythm.log_odds_quiet(btyd.history(frame), self.horizon_days)
+        return pd.DataFrame({RARE: rare - btyd.log_odds(self.base), SILENT: silent}, index=frame.index)
+
     def explain(self, frame: pd.DataFrame) -> list[list[str]]:
         """Whether each answer is about rare visits or about the present silence, the stronger first."""
-        rare, silent = self.rhythm.log_odds_quiet(btyd.history(frame), self.horizon_days)
-        usual = btyd.log_odds(self.base)
-        return towards(np.column_stack([rare - usual, silent]), [RARE, SILENT])
+        return towards(self.contributions(frame).to_numpy(), [RARE, SILENT])
 
     def typical(self) -> float:
         """The share of all outcomes that were quiet."""

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from models import baselines, btyd, leanings, quarters, seasoned, waits
+from models import asking, baselines, btyd, leanings, seasoned, waits
 from models import season as seasons
 from models.base import Floats, feature_columns, matrix, read_json, write_json
 from models.leanings import Leanings
@@ -147,7 +147,7 @@ class Churn:
 def _watched(label: baselines.Fate, horizon_days: int) -> tuple[pd.DataFrame, Whole]:
     """How long each row was watched, and the parts of the horizon to ask for: of a fate alone the whole is one part."""
     if isinstance(label, pd.DataFrame):
-        return label, quarters.ends(horizon_days)
+        return label, asking.ends(horizon_days)
     quiet = baselines.fate(label)
     days = np.where(np.isfinite(quiet), float(horizon_days), 0.0)
     return pd.DataFrame({"duration_days": days, "observed": quiet == 0}), np.array([0, horizon_days])
@@ -155,7 +155,7 @@ def _watched(label: baselines.Fate, horizon_days: int) -> tuple[pd.DataFrame, Wh
 
 def _leaning(frame: pd.DataFrame, quiet: Floats, horizon_days: int, rhythms: Rhythms, seed: int) -> Leanings:
     """Learned within each moment: a moment's own share of quiet customers is where its rows start."""
-    chosen = quarters.some(baselines.active(frame, horizon_days) & np.isfinite(quiet), seed)
+    chosen = asking.some(baselines.active(frame, horizon_days) & np.isfinite(quiet), seed)
     rows, outcome = frame.iloc[chosen], quiet[chosen]
     moment, columns = waits.moments(rows), feature_columns(frame)
     design = np.zeros((len(rows), RATE + 1 + len(columns)))

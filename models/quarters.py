@@ -14,46 +14,29 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from models import baselines, btyd, season, trees, waits
-from models.base import Floats, feature_columns, matrix
+from models import asking, baselines, btyd, season, trees, waits
+from models.asking import Asked, Given
+from models.base import Floats, feature_columns
 from models.seasoned import Rhythms
-from models.waits import Singles, Waits, Whole
+from models.waits import Waits, Whole
 
-PARTS = 4
 #: Chosen on both shops at cut-offs before those that are reported.
 GROWTH: dict[str, Any] = {
     "num_leaves": 15,
-    "learning_rate": 0.08,
+    "learning_rate": 0.07,
     "min_data_in_leaf": 200,
-    "lambda_l2": 50.0,
-    "feature_fraction": 0.25,
+    "lambda_l2": 10.0,
+    "feature_fraction": 0.4,
     "bagging_fraction": 0.7,
     "bagging_freq": 1,
     "max_bin": 63,
 }
-MOST_TREES, PATIENCE = 300, 25
+MOST_TREES, PATIENCE = 300, 30
 #: Trees to grow where no later outcome is left to say when to stop.
 CAUTIOUS_TREES = 40
-#: So many customers and moments teach at most.
-SAMPLE = 60_000
-#: Own gaps that a silence is measured against, where the frame has them.
-GAPS = ("gap_mean_days", "gap_median_days", "gap_max_days")
 #: Whose features the columns speak of that are asked besides them: alive, rate, recency, then those of the period.
 RHYTHM = (baselines.SILENT, baselines.RARE, baselines.SILENT)
 LEAST = 1e-9
-
-
-class Given(NamedTuple):
-    """What is known of each row before a quarter is chosen."""
-
-    features: Singles  # (rows, features and the rhythm's terms)
-    ahead: Floats  # (rows, quarters): the rhythm's log odds of a purchase in each, given none before
-    silent: Floats  # days since the last purchase at as_of
-    gaps: Floats  # (rows, own gaps)
-
-    def rows(self, which: Any) -> Given:
-        """Some of the rows."""
-        return Given(*(part[which] for part in self))
 
 
 @dataclass(frozen=True)
@@ -77,15 +60,15 @@ class Quarters:
     ) -> Self:
         """Learn from active customers' rows.
 
-        label: duration_days and observed, as far as each row was watched. edges: as `ends` gives. rhythms: of each
+        label: duration_days and observed, as far as each row was watched. edges: as asking.ends gives. rhythms: of each
         moment in the frame.
         """
         columns, horizon_days = feature_columns(frame), int(edges[-1])
         watch = Waits.of(frame, label, horizon_days)
-        chosen = some(watch.begun & baselines.active(frame, horizon_days), seed)
-        watch, given = watch.where(chosen), _given_then(frame.iloc[chosen], columns, rhythms, edges)
+        chosen = asking.some(watch.begun & baselines.active(frame, horizon_days), seed)
+        watch, given = watch.where(chosen), asking.given_then(frame.iloc[chosen], columns, rhythms, edges)
         how = trees.settings(GROWTH | growth, objective="binary", seed=seed)
-        asked = _asked(given, watch, edges, _end(watch))
+        asked = asking.ask(given, watch, edges, asking.end_of(watch))
         grown = trees.grow(asked.rows(given, edges), how, _count(given, watch, edges, how))
         each = [asked.of(quarter) for quarter in range(len(edges) - 1)]
         learned = cls(columns, grown, [season.line(*those) for those in each], [], edges.tolist())
@@ -108,7 +91,7 @@ class Quarters:
         told, edges = self._told(frame, rhythm), np.array(self.ends)
         parts = self._rhythm_parts(told, self._rare(frame, rhythm))
         width = told.features.shape[1]
-        shap = self.grown.contributions(_design(told, np.arange(len(frame)), 0, edges))
+        shap = self.grown.contributions(asking.design(told, np.arange(len(frame)), 0, edges))
         later = parts.grown - shap[:, :width].sum(axis=1)[:, None]
         slopes = _slopes(parts.odds(self.lines), self._usual_odds())
         slope = np.array([line.slope for line in self.lines])
@@ -135,7 +118,7 @@ class Quarters:
 
     def _rhythm_parts(self, told: Given, rare: Floats) -> Parts:
         everybody, edges = np.arange(len(told.silent)), np.array(self.ends)
-        each = [self.grown.added(_design(told, everybody, quarter, edges)) for quarter in range(len(self.lines))]
+        each = [self.grown.added(asking.design(told, everybody, quarter, edges)) for quarter in range(len(self.lines))]
         return Parts(rare, told.ahead - rare, np.column_stack(each))
 
     def _usual_odds(self) -> Floats:
@@ -147,7 +130,7 @@ class Quarters:
         return replace(self, usual=[part.mean(axis=0).tolist() for part in parts])
 
     def _told(self, frame: pd.DataFrame, rhythm: btyd.BgNbd) -> Given:
-        return _given(frame, self.columns, rhythm, np.array(self.ends))
+        return asking.given_now(frame, self.columns, rhythm, np.array(self.ends))
 
     def _rare(self, frame: pd.DataFrame, rhythm: btyd.BgNbd) -> Floats:
         """What the rhythm's log odds would be had everybody bought just now."""
@@ -175,104 +158,19 @@ class Parts(NamedTuple):
         return whole
 
 
-def ends(horizon_days: int) -> Whole:
-    """The last days of the quarters of the horizon, after 0; a short horizon has fewer of them."""
-    return np.unique(np.round(np.linspace(0, horizon_days, PARTS + 1)).astype(np.int64))
-
-
-def some(which: waits.Mask, seed: int) -> Whole:
-    """The places of these rows, in their order; of too many, enough."""
-    rows = np.flatnonzero(which)
-    if len(rows) > SAMPLE:
-        rows = np.sort(np.random.default_rng([seed, len(rows)]).choice(rows, SAMPLE, replace=False))
-    return rows.astype(np.int64)
-
-
-class Asked(NamedTuple):
-    """One question a row and quarter: did they buy in it, given that they had not before? And where trees begin."""
-
-    row: Whole
-    quarter: Whole
-    bought: Floats
-    start: Floats
-    ahead: Floats
-
-    def rows(self, given: Given, edges: Whole) -> trees.Rows:
-        """As trees learn them."""
-        return trees.Rows(_design(given, self.row, self.quarter, edges), self.bought, self.start)
-
-    def of(self, quarter: int) -> tuple[Floats, Floats]:
-        """The rhythm's log odds and the outcomes of one quarter."""
-        here = self.quarter == quarter
-        return self.ahead[here], self.bought[here]
-
-
-def _asked(given: Given, watch: Waits, edges: Whole, end: np.datetime64) -> Asked:
-    """Every quarter that was over by the end and in which a purchase could still come.
-
-    Of a quarter that is not over only those would be known who have bought: they would make everybody look eager.
-    """
-    watched = watch.watched[:, None]
-    over = watch.moment[:, None] + edges[1:].astype("timedelta64[D]") <= end
-    row, quarter = np.nonzero(over & (watched > edges[:-1]))
-    bought = (watch.bought[:, None] & (watched <= edges[1:]))[row, quarter].astype(np.float64)
-    ahead = given.ahead[row, quarter]
-    return Asked(row, quarter, bought, _levelled(ahead, bought, watch.moment[row], quarter), ahead)
-
-
-def _end(watch: Waits) -> np.datetime64:
-    """When watching ended, as the rows that still wait tell."""
-    return (watch.moment + watch.watched.astype("timedelta64[D]")).max(initial=np.datetime64(0, "us"))
-
-
-def _levelled(ahead: Floats, bought: Floats, moment: season.Moments, quarter: Whole) -> Floats:
-    """The rhythm's log odds brought to the level of their own moment and quarter."""
-    start = np.empty(len(ahead))
-    group = np.unique(moment, return_inverse=True)[1] * (PARTS + 1) + quarter
-    for number in np.unique(group):
-        here = group == number
-        start[here] = season.line(ahead[here], bought[here])(ahead[here])
-    return start
-
-
-def _given(frame: pd.DataFrame, columns: list[str], rhythm: btyd.BgNbd, edges: Whole) -> Given:
-    past = btyd.history(frame)
-    features = np.hstack([matrix(frame, columns), waits.rhythm_terms(rhythm, past)]).astype(np.float32)
-    silent = np.nan_to_num(frame[baselines.SILENT].to_numpy(dtype=np.float64, na_value=np.nan))
-    gaps = matrix(frame, [name for name in GAPS if name in frame.columns])
-    return Given(features, waits.log_odds_ahead(rhythm, past, edges).astype(np.float64), silent, gaps)
-
-
-def _given_then(frame: pd.DataFrame, columns: list[str], rhythms: Rhythms, edges: Whole) -> Given:
-    """The same by the rhythm of each row's own moment; rows stay in their order."""
-    moment = waits.moments(frame)
-    places = [np.flatnonzero(moment == when) for when in np.unique(moment)]
-    parts = [_given(frame.iloc[here], columns, rhythms[moment[here[0]]], edges) for here in places]
-    order = np.argsort(np.concatenate(places), kind="stable")
-    return Given(*(np.concatenate(those)[order] for those in zip(*parts, strict=True)))
-
-
-def _design(given: Given, row: Whole, quarter: Whole | int, edges: Whole) -> Singles:
-    """A customer's features and what they mean for one quarter: the silence by its end, in days and in own gaps."""
-    last = np.broadcast_to(edges[1:][quarter], row.shape)
-    silent = given.silent[row] + last
-    told = [given.ahead[row, quarter], last, silent, *(silent / np.maximum(gap[row], 1) for gap in given.gaps.T)]
-    return np.hstack([given.features[row], np.column_stack(told).astype(np.float32)])
-
-
 def _count(given: Given, watch: Waits, edges: Whole, how: dict[str, Any]) -> int:
     """The number of trees after which trees that know only the past tell the latest moment's customers apart best.
 
     The latest moment is the last whose whole horizon is over; what came after it has taught nobody.
     """
-    end = _end(watch)
+    end = asking.end_of(watch)
     over = watch.moment[watch.moment + np.timedelta64(int(edges[-1]), "D") <= end]
     if not len(over):
         return CAUTIOUS_TREES
     latest, past = over.max(), watch.until(over.max())
     before, there = past.begun & (watch.moment < latest), watch.moment == latest
-    pupils = _asked(given.rows(before), past.where(before), edges, latest)
-    judge = _asked(given.rows(there), watch.where(there), edges, end)
+    pupils = asking.ask(given.rows(before), past.where(before), edges, latest)
+    judge = asking.ask(given.rows(there), watch.where(there), edges, end)
     if min(_rarer(pupils), _rarer(judge)) < baselines.FEWEST:
         return CAUTIOUS_TREES
     mine, theirs = pupils.rows(given.rows(before), edges), judge.rows(given.rows(there), edges)

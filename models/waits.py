@@ -22,6 +22,7 @@ AGES = ("tenure_days", "span_days")
 #: The moments held back to say when to stop are the latest that were watched for this many days, and any later.
 WATCHED_DAYS = 28
 FORTNIGHT = 14
+#: The width of what a shop's level is taken to be before it is seen, in log odds.
 LEANING = 0.3
 
 

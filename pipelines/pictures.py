@@ -46,9 +46,9 @@ def backtest(table: pd.DataFrame, path: Path, *, title: str) -> Path | None:
     for axes, name in zip(panels, drawn, strict=False):
         rows = everyone[everyone["figure"] == name].set_index("method").reindex(methods)
         places = range(len(methods))
-        axes.errorbar(
-            rows["value"], places, xerr=[rows["value"] - rows["low"], rows["high"] - rows["value"]], fmt="o", capsize=3
-        )
+        # Drawn anew, a calibration error is larger than it is: the figure may lie below its own interval.
+        below, above = (rows["value"] - rows["low"]).clip(lower=0), (rows["high"] - rows["value"]).clip(lower=0)
+        axes.errorbar(rows["value"], places, xerr=[below, above], fmt="o", capsize=3)
         axes.set_yticks(places, methods)
         axes.set_xlabel(DRAWN[name])
         axes.grid(axis="x", alpha=0.3)

@@ -12,7 +12,7 @@ import pytest
 from scipy.optimize import isotonic_regression
 from scipy.special import expit, logit
 
-from models import baselines, btyd, churn, quarters, season, seasoned
+from models import asking, baselines, btyd, churn, season, seasoned
 from models.base import TooLittle, Unfit
 from models.waits import Waits
 
@@ -109,12 +109,12 @@ def test_trees_that_say_when_to_stop_have_seen_nothing_of_what_came_later() -> N
     watch = Waits.of(frame, fate, H)
     latest = watch.moment.max()
     past = watch.until(latest)
-    given = quarters.Given(
+    given = asking.Given(
         np.zeros((len(frame), 1)), np.zeros((len(frame), 4)), np.zeros(len(frame)), np.zeros((len(frame), 0))
     )
-    asked = quarters._asked(given, past, quarters.ends(H), latest)
+    asked = asking.ask(given, past, asking.ends(H), latest)
     days = (latest - past.moment[asked.row]) // np.timedelta64(1, "D")
-    assert (quarters.ends(H)[1:][asked.quarter] <= days).all()
+    assert (asking.ends(H)[1:][asked.quarter] <= days).all()
     assert sorted(set(zip(days.tolist(), asked.quarter.tolist(), strict=True)))[:3] == [(14, 0), (14, 1), (28, 0)]
 
 
@@ -122,8 +122,8 @@ def test_a_quarter_that_is_not_over_asks_nobody_not_even_who_has_bought() -> Non
     moment = pd.Timestamp("2025-06-01T00:00Z")
     frame = pd.DataFrame({"as_of": [moment - pd.Timedelta(days=10), moment - pd.Timedelta(days=10)]})
     watch = Waits.of(frame, pd.DataFrame({"duration_days": [9.0, 10.0], "observed": [True, False]}), H)
-    given = quarters.Given(np.zeros((2, 1)), np.zeros((2, 4)), np.zeros(2), np.zeros((2, 0)))
-    asked = quarters._asked(given, watch, np.array([0, 7, 14, 21, 28]), quarters._end(watch))
+    given = asking.Given(np.zeros((2, 1)), np.zeros((2, 4)), np.zeros(2), np.zeros((2, 0)))
+    asked = asking.ask(given, watch, np.array([0, 7, 14, 21, 28]), asking.end_of(watch))
     assert asked.row.tolist() == [0, 1]
     assert asked.quarter.tolist() == [0, 0]
     assert asked.bought.tolist() == [0.0, 0.0]
@@ -191,9 +191,10 @@ def test_reasons_name_what_moves_the_answer_and_speak_for_it() -> None:
         assert all(row[name] * row.sum() > 0 for name in names)
 
 
-def test_contributions_add_up_to_the_answer() -> None:
+@pytest.mark.parametrize("learner", [baselines.BgNbdChurn, seasoned.SeasonedBgNbd, churn.Churn])
+def test_contributions_add_up_to_the_answer(learner: Any) -> None:
     rows, quiet, now, _ = before_and_now(customers=400)
-    model = churn.Churn.fit(rows, quiet, horizon_days=H)
+    model = learner.fit(rows, quiet, horizon_days=H)
     gap = logit(model.score(now)) - model.contributions(now).sum(axis=1)
     assert gap.to_numpy() == pytest.approx(np.full(len(now), gap.mean()), abs=1e-6)
 

@@ -2,7 +2,6 @@
 
 import json
 import time
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -143,11 +142,12 @@ def test_exports_read_what_the_night_wrote(fresh: Any, night: Any) -> None:
 
 
 def test_a_promotion_is_noticed_without_a_restart(fresh: Any, make_champion: Any) -> None:
+    from models.baselines import BgNbdChurn
     from serving import desk
 
     first = fresh.ask("/v1/churn", {"customer_ids": ["c000"]}).json()
     model = desk.of(fresh.shop).champion("churn").model
-    make_champion(fresh.shop.home, "churn", "2", replace(model, shift=model.shift + 1.0))
+    make_champion(fresh.shop.home, "churn", "2", BgNbdChurn(model.rhythm, model.horizon_days, model.base))
     second = after_a_look(fresh)
     assert result(second)["probability"] != result(first)["probability"]
     assert {row["version"] for row in rows(fresh, "c000", "churn")} == {"1", "2"}
@@ -157,12 +157,13 @@ def test_a_promotion_is_noticed_without_a_restart(fresh: Any, make_champion: Any
 def test_after_a_way_back_the_profile_shows_who_answered_last(fresh: Any, make_champion: Any, night: Any) -> None:
     """A night by version 1, then 2 by hand, 1 and 2 again: what is shown is what was said, and two rows stay."""
     from models import bundle
+    from models.baselines import BgNbdChurn
     from serving import desk
 
     night(fresh.shop)
     home = fresh.shop.home
     model = desk.of(fresh.shop).champion("churn").model
-    make_champion(home, "churn", "2", replace(model, shift=model.shift + 1.0))
+    make_champion(home, "churn", "2", BgNbdChurn(model.rhythm, model.horizon_days, model.base))
     for version in ("2", "1", "2"):
         bundle.publish(home / "work" / f"churn-{version}", home / "champions", "churn", version)
         answer = after_a_look(fresh)
