@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from models import baselines, btyd, trees, waits
+from models.asking import end_of
 from models.base import Floats, matrix, read_json, write_json
 from models.waits import Calendar, Singles, Waits, Whole
 
@@ -70,7 +71,7 @@ class Hazard:
         given = _given(frame.iloc[chosen], columns, edges, terms, ahead)
         how = trees.settings(GROWTH | growth, objective="binary", seed=seed)
         watch = watch.where(chosen)
-        grown = trees.grow(_asked(given, watch), how, _count(given, watch, how))
+        grown = trees.grow(_asked(given, watch, end_of(watch)), how, _count(given, watch, how))
         rhythm = btyd.BgNbd.fit_frame(btyd.latest(frame))
         return cls(columns, rhythm, grown, days, baselines.kaplan_meier(label, days))
 
@@ -162,14 +163,15 @@ def _given(frame: pd.DataFrame, columns: list[str], edges: Whole, terms: Floats,
     return Given(features, silent, gaps, waits.first_weekday(frame), waits.habit(frame), ahead, edges)
 
 
-def _asked(given: Given, watch: Waits) -> trees.Rows:
-    """A row for each period through which a customer was watched: 1 where the purchase came in it, else 0.
+def _asked(given: Given, watch: Waits, end: np.datetime64) -> trees.Rows:
+    """A row for each period that was over by the end of watching: 1 where the purchase came in it, else 0.
 
-    A period in whose midst watching ended says neither.
+    Of a period that is not over only those would be known who have bought: they would make everybody look eager.
     """
-    came = watch.bought[:, None] & (watch.watched[:, None] <= given.edges[1:])
-    through = (watch.watched[:, None] >= given.edges[1:]) | came
-    row, period = np.nonzero(through & (watch.watched[:, None] > given.edges[:-1]))
+    watched = watch.watched[:, None]
+    over = watch.moment[:, None] + given.edges[1:].astype("timedelta64[D]") <= end
+    row, period = np.nonzero(over & (watched > given.edges[:-1]))
+    came = watch.bought[:, None] & (watched <= given.edges[1:])
     start = given.ahead[row, period].astype(np.float64)
     return trees.Rows(_design(given, row, period), came[row, period].astype(np.float64), start)
 
@@ -200,5 +202,7 @@ def _count(given: Given, watch: Waits, how: dict[str, Any]) -> int:
     before = past.begun & ~later
     if past.bought[before].sum() < FEWEST / 2:
         return CAUTIOUS_TREES
-    pupils, judge = (_asked(given.rows(who), part.where(who)) for who, part in ((before, past), (later, watch)))
+    pupils, judge = (
+        _asked(given.rows(who), part.where(who), end_of(part)) for who, part in ((before, past), (later, watch))
+    )
     return trees.grow_until(pupils, judge, how, most=MOST_TREES, patience=PATIENCE).count

@@ -13,6 +13,7 @@ import pandas as pd
 from customers import clock
 from customers.shop import Shop
 from features import snapshot
+from models import timing
 from models.base import TooLittle
 from models.plain import Plain
 from pipelines.earlier import NAMES, SERVED, Backtest, moments
@@ -59,18 +60,19 @@ def answers(
     """Churn, timing, restock or value as of earlier cutoffs, a window of its own apart; `at` names the cutoffs.
 
     At each one everything is made again from what was known then, the choice between model and baselines too: that
-    choice is the method called "served". `wait_days` is how long returns are watched when timing is judged.
+    choice is the method called "served"; of timing, the curve as bent to churn's number. `wait_days` is how long
+    returns are watched when timing is judged.
     """
     plan = plans.plan(name)
     reach = _window(shop, plan, wait_days)
     chosen = at or moments(shop, cutoffs, every or reach, ahead=reach, behind=2 * reach)
     sittings, notes = [], []
     for moment in chosen:
-        tell(f"{name} as of {moment.date()} ...")
+        tell(f"{name} as of {moment.astimezone(shop.zone).date()} ...")
         sitting, note = _sat(shop, moment, plan, wait_days, tell)
         sittings.append(sitting)
         notes.append(note)
-    dates = [str(moment.date()) for moment in chosen]
+    dates = [str(moment.astimezone(shop.zone).date()) for moment in chosen]
     tell("how far the figures would move with other customers like these ...")
     return Backtest(name, SERVED, dates, _table(plan, dates, sittings), {}, notes, _drawn(plan, sittings))
 
@@ -100,7 +102,8 @@ def _sat(shop: Shop, moment: datetime, plan: Plan, wait_days: int | None, tell: 
         judged = rows[kept].reset_index(drop=True)
         said, note = _said(plan, evening, frame, judged, tell)
     judged = judged[["customer_key", "as_of"]]
-    return Sitting(truth, judged, label, said), f"as of {moment.date()}, {len(judged):,} judged: {note}"
+    day = moment.astimezone(shop.zone).date()
+    return Sitting(truth, judged, label, said), f"as of {day}, {len(judged):,} judged: {note}"
 
 
 def _truth(shop: Shop, evening: Evening, wait_days: int | None) -> World:
@@ -121,11 +124,12 @@ def _said(
 ) -> tuple[dict[str, np.ndarray], str]:
     """What each method says of the judged customers, and what the night would have served and why."""
     night = train(plan, evening.world, frame, tell=tell)
-    said = {SERVED: np.asarray(night.model.score(judged))}
+    own = np.asarray(night.model.score(judged))
+    said = {SERVED: _agreed(evening, judged, own, tell) if plan.name == "timing" else own}
     for learner in (plan.learner, *plan.baselines):
         name = NAMES.get(learner, learner)
         if learner == night.learner:
-            said[name] = said[SERVED]
+            said[name] = own
             continue
         try:
             said[name] = np.asarray(refit(plan, evening.world, frame, learner=learner).score(judged))
@@ -136,6 +140,16 @@ def _said(
     if plan.name in PLAIN:
         said["plain LightGBM"] = _plainly(plan, evening, frame, judged)
     return said, f"{night.learner} is served ({night.why})"
+
+
+def _agreed(evening: Evening, judged: pd.DataFrame, survival: np.ndarray, tell: Tell) -> np.ndarray:
+    """The curves as customers are told of them: at churn's horizon they say what that night's churn model says."""
+    churn = plans.plan("churn")
+    frame = evening.frame(churn)
+    night = train(churn, evening.world, frame, tell=tell)
+    now = frame[frame["as_of"] == evening.as_of].set_index("customer_key").loc[judged["customer_key"]].reset_index()
+    quiet = np.asarray(night.model.score(now))
+    return timing.agree(survival, evening.world.churn_days, quiet)
 
 
 def _plainly(plan: Plan, evening: Evening, frame: pd.DataFrame, judged: pd.DataFrame) -> np.ndarray:
