@@ -15,7 +15,7 @@ from customers.shop import Shop
 FIGURES = {
     "recommender": ("ndcg_10", "recall_10", "new_hit_rate_10", "distinct_lists", "coverage"),
     "churn": ("auc", "ap", "log_loss", "ece"),
-    "timing": ("crps", "c_index", "nll", "coverage_80"),
+    "timing": ("crps", "crps_levelled", "c_index", "nll", "coverage_80"),
     "offers": ("ndcg_10", "map", "auc"),
     "restock": ("auc", "ap", "log_loss", "ece"),
     "value": ("ngini", "mae", "decile_error", "bias"),
@@ -37,6 +37,7 @@ HEADINGS = {
     "log_loss": "log loss",
     "ece": "ece",
     "crps": "crps",
+    "crps_levelled": "crps levelled",
     "c_index": "c",
     "nll": "nll",
     "coverage_80": "in 80 %",

@@ -49,12 +49,15 @@ def lift(happened: Floats, p: Floats, share: float = 0.1) -> float:
 # Waiting times ---------------------------------------------------------------------------------------------
 
 
-def waiting(duration_days: Floats, observed: NDArray[np.bool_], survival: Floats, until: int) -> dict[str, float]:
+def waiting(
+    duration_days: Floats, observed: NDArray[np.bool_], survival: Floats, until: int, *, level_at: int = 28
+) -> dict[str, float]:
     """How well survival curves foretell waiting times, when everyone was watched for the same `until` days.
 
     duration_days (n,): days to the next purchase, at most `until`. survival (n, D >= until): P(T > d) for d = 1..D.
     With one censoring time for all, the Brier score needs no weights, and its integral is the CRPS
-    restricted to [0, until] (Graf 1999).
+    restricted to [0, until] (Graf 1999). `crps_levelled` is the CRPS of curves that are bent, all by one power, until
+    as many are away after `level_at` days as were: what is left is how well customers are told apart.
     """
     curve = np.clip(survival[:, :until], 1e-9, 1.0)
     days = np.arange(1, until + 1)
@@ -62,11 +65,27 @@ def waiting(duration_days: Floats, observed: NDArray[np.bool_], survival: Floats
     waited = np.where(seen, duration_days, np.inf)
     still_away = waited[:, None] > days
     return {
-        "crps": float(np.mean(np.sum((curve - still_away) ** 2, axis=1))),
+        "crps": _crps(curve, still_away),
+        "crps_levelled": _crps(_levelled(curve, still_away, min(level_at, until) - 1), still_away),
         "nll": _negative_log_likelihood(curve, waited),
         "c_index": concordance(np.minimum(waited, until + 1.0), seen, curve.sum(axis=1)),
         "coverage_80": _coverage(curve, waited),
     }
+
+
+def _crps(curve: Floats, still_away: NDArray[np.bool_]) -> float:
+    return float(np.mean(np.sum((curve - still_away) ** 2, axis=1)))
+
+
+def _levelled(curve: Floats, still_away: NDArray[np.bool_], at: int) -> Floats:
+    """The curves to the power that makes as many stay away until a day as did; within e to the power of 3 of 1."""
+    logs, seen = np.log(curve), float(still_away[:, at].mean())
+    low, high = -3.0, 3.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        too_many = np.exp(np.exp(middle) * logs[:, at]).mean() > seen
+        low, high = (middle, high) if too_many else (low, middle)
+    return np.asarray(np.exp(np.exp((low + high) / 2) * logs))
 
 
 def _negative_log_likelihood(curve: Floats, waited: Floats) -> float:
@@ -179,5 +198,5 @@ def groups(group: NDArray[np.int64], redeemed: Floats, p: Floats, *, at: int = 1
 
 def better(metric: str) -> Callable[[float, float], bool]:
     """Is the first figure better than the second? Errors and losses are better when smaller."""
-    smaller = metric in {"log_loss", "brier", "ece", "crps", "nll", "mae", "decile_error"}
+    smaller = metric in {"log_loss", "brier", "ece", "crps", "crps_levelled", "nll", "mae", "decile_error"}
     return (lambda a, b: a < b) if smaller else (lambda a, b: a > b)

@@ -104,12 +104,14 @@ def _active_and_watched(world: World, rows: Frame, waits: Frame) -> np.ndarray:
 
 
 def _judge_curves(world: World, rows: Frame, waits: Frame, survival: np.ndarray) -> dict[str, float]:
+    """What decides is told at one level: customers hear of curves that are bent to churn's number anyway."""
     until = _wait(world)
     if survival.shape[1] < until:
         raise Incomparable(f"its curve ends after {survival.shape[1]} days, this night watches {until}")
     return metrics.waiting(
-        waits["duration_days"].to_numpy(np.float64), waits["observed"].to_numpy(bool), survival, until
-    )
+        waits["duration_days"].to_numpy(np.float64), waits["observed"].to_numpy(bool), survival, until,
+        level_at=world.churn_days,
+    )  # fmt: skip
 
 
 # Offers: which of them are redeemed -------------------------------------------------------------------------
@@ -206,7 +208,8 @@ PLANS: tuple[Plan, ...] = (
         "timing", question="In how many days will this customer buy again?",
         service="timing_v1", learner="timing.Timing",
         baselines=("baselines.KaplanMeierTiming", "baselines.BgNbdTiming"),
-        cutoffs=TWICE, decisive="crps", window=_wait, label=_waits, take=_active_and_watched, judge=_judge_curves,
+        cutoffs=TWICE, decisive="crps_levelled", window=_wait, label=_waits, take=_active_and_watched,
+        judge=_judge_curves,
         settings=lambda world: {"days": _curve_days(world)},
     ),
     Plan(

@@ -69,3 +69,16 @@ def test_the_decile_error_is_the_mean_gap_of_groups_in_order_of_what_was_said() 
     # A group that spent nothing is measured against 2 % of the mean.
     nothing = metrics.decile_error(np.array([0.0, 10.0]), np.array([1.0, 10.0]), bins=2)
     assert nothing == pytest.approx((1 / (0.02 * 5) + 0) / 2)
+
+
+def test_curves_that_differ_in_level_alone_are_as_good_as_each_other_once_levelled() -> None:
+    chance = np.random.default_rng(4)
+    rate = chance.uniform(0.01, 0.2, 400)
+    waited = np.ceil(chance.exponential(1 / rate))
+    right = np.exp(-rate[:, None] * np.arange(1, 61))
+    figures = [metrics.waiting(waited, waited <= 60, right**power, 60, level_at=28) for power in (1.0, 0.5)]
+    assert figures[0]["crps_levelled"] == pytest.approx(figures[1]["crps_levelled"], rel=1e-6)
+    assert figures[0]["crps"] < figures[1]["crps"]
+    assert figures[0]["crps_levelled"] == pytest.approx(figures[0]["crps"], rel=0.01), "it had the right level"
+    everybody = metrics.waiting(np.full(9, 3.0), np.ones(9, bool), np.full((9, 60), 0.5), 60)
+    assert np.isfinite(everybody["crps_levelled"]), "also where all of them came"
