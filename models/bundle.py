@@ -119,7 +119,7 @@ def open_model(folder: Path) -> tuple[Manifest, Any]:
     room, learner = LEARNERS[manifest.learner].split(":")
     try:
         return manifest, getattr(import_module(room), learner).load(folder)
-    except (KeyError, base.Unfit) as reason:
+    except (KeyError, FileNotFoundError, base.Unfit) as reason:
         raise BadBundle(f"{manifest.learner} was saved by another version of regulars; run: regulars run") from reason
 
 

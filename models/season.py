@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from models import baselines
+from models import baselines, waits
 from models.base import Floats
 
 Moments = NDArray[np.datetime64]
@@ -112,14 +112,14 @@ def steepness(told: Season, past: Past) -> float:
 
 
 def line(odds: Floats, quiet: Floats) -> Line:
-    """Platt's line by maximum likelihood; where too few met either fate, or it would turn round, no change."""
+    """Platt's line by maximum likelihood; the level alone where it would turn round; nothing where few met a fate."""
     if min(quiet.sum(), (1 - quiet).sum()) < baselines.FEWEST:
         return Line()
     centre, width = float(odds.mean()), max(float(odds.std()), 1e-6)
     level, steepness = baselines.logistic(((odds - centre) / width)[:, None], quiet, ridge=1e-3)
     slope = float(steepness / width)
     offset = float(level - slope * centre)
-    return Line(offset, slope) if slope > 0 else Line()
+    return Line(offset, slope) if slope > 0 else Line(shift(odds, float(quiet.mean())), 1.0)
 
 
 def log_loss(odds: Floats, quiet: Floats) -> Floats:
@@ -181,7 +181,7 @@ def _proved(known: Past, horizon_days: int) -> Season:
 
 def _trial(known: Past, when: np.datetime64, horizon_days: int) -> tuple[float, float, float] | None:
     """Log loss at a moment: as said, by the line of all moments complete by then, by that of the latest of them."""
-    complete = known.where(known.moment + np.timedelta64(horizon_days, "D") <= when)
+    complete = known.where(waits.over(known.moment, horizon_days, when))
     if min(complete.quiet.sum(), (1 - complete.quiet).sum()) < baselines.FEWEST:
         return None
     there, last = known.where(known.moment == when), complete.where(complete.moment == complete.moment.max())

@@ -111,6 +111,11 @@ class Timing:
         return [np.cumprod(expit(-each.astype(np.float64)), axis=1) for each in odds]
 
 
+def told(survival: Floats, horizon: int, churn: Floats) -> Floats:
+    """The curves as customers are told of them: in agreement with churn, wherever they reach as far as its horizon."""
+    return agree(survival, horizon, churn) if horizon <= survival.shape[1] else survival
+
+
 def agree(survival: Floats, horizon: int, churn: Floats) -> Floats:
     """Tilt every curve so that P(no purchase within the horizon) is the churn model's number, exactly.
 

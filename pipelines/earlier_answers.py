@@ -17,15 +17,17 @@ from models import timing
 from models.base import TooLittle
 from models.plain import Plain
 from pipelines.earlier import NAMES, SERVED, Backtest, moments
-from pipelines.evening import Evening, Tell, rehearsal
+from pipelines.evening import Evening, Tell, outlook, rehearsal
 from pipelines.failures import NothingToDo
-from training import backtest, curves, labels, plans
+from training import backtest, curves, plans
 from training.intervals import Draws
 from training.plans import Plan, World
 from training.train import refit, train
 
 #: Draws of customers behind an interval: figures that are no means are measured anew for each.
 DRAWS = 200
+#: Of more customers so many are judged: every figure is measured again for every draw.
+MOST = 6_000
 #: How far ahead a return is looked at in pictures, where the curve goes so far.
 LOOK_DAYS = 28
 #: Questions that a plain LightGBM can be asked, and its outcome in their labels.
@@ -80,12 +82,9 @@ def answers(
 def _window(shop: Shop, plan: Plan, wait_days: int | None) -> int:
     """The days that are watched after a cutoff, as a night of today would watch them."""
     now = clock.now(shop)
-    first = snapshot.first_day(shop.home / "ledger", now, shop.timezone)
-    if first is None:
+    if snapshot.first_day(shop.home / "ledger", now, shop.timezone) is None:
         raise NothingToDo("nothing has been sold yet; run: regulars load transactions FILE")
-    calendar = labels.Calendar(first, now, shop.timezone)
-    churn = shop.churn_days or plans.LIST_DAYS
-    world = World(calendar, pd.DataFrame(), {}, churn, value_days=shop.value_days)
+    world, _ = outlook(shop, now)
     return plan.window(world if wait_days is None else replace(world, wait_days=wait_days))
 
 
@@ -98,12 +97,21 @@ def _sat(shop: Shop, moment: datetime, plan: Plan, wait_days: int | None, tell: 
         kept = plan.take(truth, rows, label)
         if not kept.any():
             raise NothingToDo(f"as of {moment.date()} there is nobody whose fate is known; try fewer cutoffs")
+        kept &= _some(rows["customer_key"], kept)
         label = label[kept].reset_index(drop=True) if hasattr(label, "iloc") else label[kept]
         judged = rows[kept].reset_index(drop=True)
         said, note = _said(plan, evening, frame, judged, tell)
     judged = judged[["customer_key", "as_of"]]
     day = moment.astimezone(shop.zone).date()
     return Sitting(truth, judged, label, said), f"as of {day}, {len(judged):,} judged: {note}"
+
+
+def _some(customers: pd.Series, kept: np.ndarray) -> np.ndarray:
+    """The rows of so many of the customers who are kept, drawn once and for all where they are more."""
+    known = customers[kept].unique()
+    if len(known) > MOST:
+        known = np.random.default_rng(0).choice(np.sort(known), MOST, replace=False)
+    return customers.isin(known).to_numpy()
 
 
 def _truth(shop: Shop, evening: Evening, wait_days: int | None) -> World:
@@ -149,7 +157,7 @@ def _agreed(evening: Evening, judged: pd.DataFrame, survival: np.ndarray, tell: 
     night = train(churn, evening.world, frame, tell=tell)
     now = frame[frame["as_of"] == evening.as_of].set_index("customer_key").loc[judged["customer_key"]].reset_index()
     quiet = np.asarray(night.model.score(now))
-    return timing.agree(survival, evening.world.churn_days, quiet)
+    return timing.told(survival, evening.world.churn_days, quiet)
 
 
 def _plainly(plan: Plan, evening: Evening, frame: pd.DataFrame, judged: pd.DataFrame) -> np.ndarray:

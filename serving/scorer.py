@@ -120,8 +120,8 @@ def returning(model: Model, frame: pd.DataFrame, drift: Drift | None = None) -> 
     A curve that ends before the horizon says nothing there and cannot contradict it.
     """
     survival, fallback = or_typical(model, frame, np.asarray(model.typical(), np.float64).ravel())
-    if drift is not None and drift.horizon_days <= survival.shape[1]:
-        survival = timing.agree(survival, drift.horizon_days, drift.probability)
+    if drift is not None:
+        survival = timing.told(survival, drift.horizon_days, drift.probability)
     return Return(_rounded(np.maximum.accumulate(1.0 - survival, axis=1)), fallback)
 
 

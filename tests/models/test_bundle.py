@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models import bundle
+from models import baselines, btyd, bundle
 from models.bestsellers import Bestsellers, Popularity
 
 APPLES, BREAD = 1, 2
@@ -350,3 +350,12 @@ def test_every_learner_of_the_table_is_there_or_not_built_yet():
         source = Path(bundle.__file__).parent / f"{module.removeprefix('models.')}.py"
         if source.exists():
             assert f"class {learner}" in source.read_text(), path
+
+
+def test_a_timing_of_an_earlier_version_is_refused_in_words(tmp_path: Path) -> None:
+    plain = baselines.BgNbdTiming(btyd.BgNbd(1.0, 10.0, 0.5, 2.0), 3, np.array([0.9, 0.8, 0.7]))
+    bundle.write(plain, tmp_path / "old", facts={})
+    manifest = tmp_path / "old" / bundle.MANIFEST
+    manifest.write_text(manifest.read_text().replace("baselines.BgNbdTiming", "timing.Timing"))
+    with pytest.raises(bundle.BadBundle, match="another version of regulars; run: regulars run"):
+        bundle.open_model(tmp_path / "old")
