@@ -204,8 +204,18 @@ def _others_of_parquet(path: Path, to: Path, customer_ids: set[str]) -> bool:
     theirs = pc.is_in(table.column("customer_id").cast(pa.string()), pa.array(sorted(customer_ids), pa.string()))
     if not pc.any(theirs).as_py():
         return False
-    pq.write_table(table.filter(pc.invert(theirs)), to)
+    pq.write_table(_spelt_out(table.filter(pc.invert(theirs))), to)
     return True
+
+
+def _spelt_out(table: pa.Table) -> pa.Table:
+    """Words in place of categories: a list of categories still has those of which no row is left."""
+    fields = [each.with_type(each.type.value_type) if _is_coded(each) else each for each in table.schema]
+    return table.cast(pa.schema(fields, metadata=table.schema.metadata))
+
+
+def _is_coded(field: pa.Field) -> bool:
+    return pa.types.is_dictionary(field.type)
 
 
 _OTHERS: dict[str, Callable[[Path, Path, set[str]], bool]] = {

@@ -1,16 +1,13 @@
 """Columns: what the database holds in rows, in the shape in which everything computes."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
 import sqlalchemy as sa
 
 from customers import consent, database, money
-from customers.instants import micros
-from customers.interactions import ANSWERED_AT
+from customers.interactions import ANSWERED_AT, answered_at
 from customers.schema import customers, interactions, products, transactions, transactions_history
 from customers.shop import Shop
 
@@ -122,18 +119,9 @@ def contacts_with(connection: sa.Connection, chosen: sa.ColumnElement[bool]) -> 
     named = [answer if name == ANSWERED_AT else interactions.c[name] for name in INTERACTIONS.names]
     order = [interactions.c[name] for name in ("happened_at", "customer_key", "source", "interaction_id")]
     for fetched in _columns(connection, sa.select(*named).where(chosen).order_by(*order)):
-        fetched[-1] = tuple(map(_answered_at, fetched[-1]))
+        fetched[-1] = tuple(map(answered_at, fetched[-1]))
         arrays = [_array(column, field, 1.0) for column, field in zip(fetched, INTERACTIONS, strict=True)]
         yield pa.record_batch(arrays, schema=INTERACTIONS)
-
-
-def _answered_at(attributes: str | None) -> int | None:
-    """Since when an interaction is answered, in microseconds; None where that is not said in ISO 8601."""
-    try:
-        at = datetime.fromisoformat(json.loads(attributes)[ANSWERED_AT]) if attributes else None
-    except (ValueError, KeyError, TypeError):
-        return None
-    return None if at is None else micros(at if at.tzinfo else at.replace(tzinfo=UTC))
 
 
 def consents(connection: sa.Connection, shop: Shop) -> Iterator[pa.RecordBatch]:

@@ -4,8 +4,9 @@ What was written or said in person is sealed under that customer's own key.
 """
 
 import json
+from collections import Counter
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
@@ -35,7 +36,7 @@ KINDS = (
 STATUSES = ("open", "answered", "closed")
 #: Nobody waits for an answer any more.
 ANSWERED = ("answered", "closed")
-#: The attribute that says since when, as ISO 8601: the shop may load it; else it is when the shop was told.
+#: The attribute that says since when, as ISO 8601 in UTC: the shop may load it; else it is when the shop was told.
 ANSWERED_AT = "answered_at"
 PURPOSE = "interaction"
 MIRROR_MARK = "interactions"
@@ -106,11 +107,29 @@ def redemptions(shop: Shop, as_of: datetime | None = None, *, keys: Collection[i
 def open_complaints(shop: Shop, as_of: datetime | None = None) -> dict[int, int]:
     """How many complaints of each customer nobody has answered yet, of those known before a moment, if one is given.
 
-    Customers without one are left out. When a complaint was answered is not kept: one that is by now is not open.
+    Customers without one are left out. One that was answered at that moment or later was open then; one of which
+    nobody knows when it was answered was not.
     """
-    query = _before(sa.select(interactions.c.customer_key, sa.func.count()).where(UNANSWERED), as_of)
+    said = interactions.c
+    at = sa.case((said.attributes.contains(ANSWERED_AT), said.attributes))
+    query = _before(sa.select(said.customer_key, UNANSWERED, at).where(said.kind == "complaint"), as_of)
     with database.reading(shop) as connection:
-        return dict(connection.execute(query.group_by(interactions.c.customer_key)).tuples().all())
+        rows = connection.execute(query).tuples().all()
+    then = None if as_of is None else micros(as_of)
+    return dict(Counter(key for key, unanswered, since in rows if _open(unanswered, answered_at(since), then)))
+
+
+def _open(unanswered: bool, since: int | None, then: int | None) -> bool:
+    return bool(unanswered) if then is None or since is None else since >= then
+
+
+def answered_at(attributes: str | None) -> int | None:
+    """Since when an interaction is answered, in microseconds; None where that is not said in ISO 8601."""
+    try:
+        at = datetime.fromisoformat(json.loads(attributes)[ANSWERED_AT]) if attributes else None
+    except (ValueError, KeyError, TypeError):
+        return None
+    return None if at is None else micros(at if at.tzinfo else at.replace(tzinfo=UTC))
 
 
 def unanswered(connection: sa.Connection, key: int) -> int:

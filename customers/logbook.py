@@ -1,6 +1,7 @@
 """Logbook: how interactions are written down, one at a time or by the file, and changed when there is news of them."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +20,7 @@ from customers.sources.files import Records, quoted
 
 WORDS = ("owner", "campaign_id", "offer_id", "product_id", "attribution_token")
 PLAIN = ("happened_at", "channel", "kind", "status", *WORDS, "rating")
-COLUMNS = ("interaction_id", "customer_id", *PLAIN, "text")
+COLUMNS = ("interaction_id", "customer_id", *PLAIN, "text", ANSWERED_AT)
 # What makes it this interaction and no other.
 FACTS = ("kind", "happened_at", "customer_key", "campaign_id", "offer_id")
 SHOWN = tuple(name for name in COLUMNS if name not in ("owner", "text", "attribution_token"))
@@ -39,7 +40,14 @@ def _checks(shop: Shop) -> list[Check]:
         *(checks.words(name) for name in WORDS),
         checks.scale("rating", 1, 5),
         checks.words("text"),
+        _answered(shop, latest),
     ]
+
+
+def _answered(shop: Shop, latest: int) -> Check:
+    """Since when it is answered, as ISO 8601 in UTC."""
+    check = checks.past(ANSWERED_AT, shop.timezone, latest=latest)
+    return replace(check, value=f"strftime(make_timestamp({check.value}), '%Y-%m-%dT%H:%M:%S.%f+00:00')")
 
 
 def _judge(shop: Shop, source: str, records: Records) -> None:
@@ -69,7 +77,8 @@ def _keep(shop: Shop, source: str, records: Records, write: Writer) -> Counts:
     )
     sealed = [name for name in said if name == "text"]
     sealed += [name for name in extra if enrolment.SOUNDS_PERSONAL.search(name)]
-    desk = _Desk(shop, source, [*said, *extra], sealed, [name for name in extra if name not in sealed])
+    kept = [name for name in (*said, *extra) if name == ANSWERED_AT or (name in extra and name not in sealed)]
+    desk = _Desk(shop, source, [*said, *extra], sealed, kept)
     counts = Counts()
     while rows := cursor.fetchmany(SLICE):
         with write() as connection:
@@ -139,7 +148,7 @@ class _Desk:
             name: arrived if looked and now["happened_at"] < looked else now["happened_at"]
             for name, now in changed.items()
         }
-        rows = {name: self._row(self._dated(now, heard[name]), wrapped) for name, now in changed.items()}
+        rows = {name: self._row(self._dated(now, before.get(name), arrived), wrapped) for name, now in changed.items()}
         known_at = {
             name: heard[name]
             for name, row in rows.items()
@@ -154,14 +163,20 @@ class _Desk:
             connection.execute(interactions.update().where(this_one).values(rows[name] | again))
         transactions.mark(connection, {MIRROR_MARK})
 
-    def _dated(self, now: dict[str, Any], heard: int) -> dict[str, Any]:
-        """The same with since when it is answered: an earlier moment must still see who was waiting then."""
+    def _dated(self, now: dict[str, Any], was: dict[str, Any] | None, arrived: int) -> dict[str, Any]:
+        """The same with since when it is answered: an earlier moment must still see who was waiting then.
+
+        That is when the shop was told, and not known of what was answered when it was first told of it.
+        """
         said, answered = now["attributes"], now["status"] in ANSWERED
         if ANSWERED_AT in self.extra or answered == (ANSWERED_AT in said):
             return now
-        if answered:
-            return {**now, "attributes": {**said, ANSWERED_AT: from_micros(heard).isoformat()}}
-        return {**now, "attributes": {name: value for name, value in said.items() if name != ANSWERED_AT}}
+        if not answered:
+            return {**now, "attributes": {name: value for name, value in said.items() if name != ANSWERED_AT}}
+        if was is None or was["status"] in ANSWERED:
+            return now
+        since = from_micros(max(arrived, now["happened_at"]))
+        return {**now, "attributes": {**said, ANSWERED_AT: since.isoformat()}}
 
     def _row(self, now: dict[str, Any], wrapped: dict[int, bytes]) -> dict[str, Any]:
         key, said, extra = now["customer_key"], now["said"], now["attributes"]

@@ -11,12 +11,16 @@ from datetime import datetime
 
 import pandas as pd
 
+from customers import scores
 from customers.frames import answers
 from customers.shop import Shop
 
 MODEL = "uplift"
 EVIDENCE, TOO_LITTLE = "evidence", "not enough evidence"
 UNTRIED = "nobody has looked yet whom contact brings back; run: regulars uplift"
+UNTOLD = "no night has told yet whom contact brings back; run: regulars score"
+#: Of whom hardly anybody comes, what they spend if they come is known too badly to go by.
+LEAST_CHANCE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +62,32 @@ def doubt(shop: Shop) -> str | None:
     found = kept(shop)
     if found is None:
         return UNTRIED
-    return None if found.holds else f"{found.verdict}: {found.why}"
+    if not found.holds:
+        return f"{found.verdict}: {found.why}"
+    return None if scores.newest(shop, MODEL) else UNTOLD
 
 
 def saved_value(
-    shop: Shop, keys: pd.Series, expected: pd.Series, *, as_of: datetime | None = None, live: bool = False
+    shop: Shop,
+    keys: pd.Series,
+    expected: pd.Series,
+    quiet: pd.Series,
+    *,
+    as_of: datetime | None = None,
+    live: bool = False,
 ) -> pd.Series:
     """What contacting each customer now is expected to save, in the shop's money; NaN where nobody can tell.
 
-    keys: customer_key; expected: what each will spend over the value horizon. Contact that raises the chance of a
-    return saves so much of it; contact that is known to raise spend saves what it raises.
+    keys: customer_key; expected: what each will spend over the value horizon; quiet: the chance that they stay away.
+    The effect is over the finding's days (28), the value over the value horizon. Contact that raises the chance of a
+    return saves so much of what they spend if they come: `expected` over the chance that they do, which it holds
+    already. Contact that raises spend saves what it raises. Each score says itself which of the two it means.
     """
     found = kept(shop)
     if found is None or not found.holds:
         return pd.Series(float("nan"), index=keys.index, dtype="float64")
-    told = answers(shop, MODEL, as_of, live=live)
-    effect = keys.map(told.set_index("customer_key")["value"]).astype("float64")
-    return effect * expected.astype("float64") if found.outcome == "return" else effect
+    told = answers(shop, MODEL, as_of, live=live).set_index("customer_key")
+    effect = keys.map(told["value"]).astype("float64")
+    outcome = keys.map(told["answer"].map(lambda answer: answer.get("outcome")))
+    if_they_come = expected.astype("float64") / (1 - quiet.astype("float64")).clip(lower=LEAST_CHANCE)
+    return (effect * if_they_come).where(outcome == "return", effect.where(outcome == "spend"))

@@ -11,6 +11,7 @@ import pyarrow as pa
 from customers import catalogue, clock, consent, interactions, mirror, money, offers, persuasion, reasons, validity
 from customers.frames import answers, named
 from customers.instants import micros
+from customers.orderings import ORDERS
 from customers.shop import Shop, ShopError
 from customers.sources.files import literal
 
@@ -32,8 +33,6 @@ AT_RISK = {
 
 # Whoever is in one of these bands may still be kept; the lapsed have left, the low ones have not.
 BANDS = ("high", "medium")
-#: What a list may begin with most of: the column, and what it is called where a list is asked for.
-ORDERS = {"probability": "churn_probability", "value_at_risk": "value_at_risk", "saved_value": "saved_value"}
 
 
 def at_risk(
@@ -84,7 +83,8 @@ def ranked(
     expected = listed["customer_key"].map(value).astype("float64")
     exponent = money.EXPONENTS[shop.currency]
     listed["value_at_risk"] = (expected * listed["churn_probability"]).round(exponent)
-    saved = persuasion.saved_value(shop, listed["customer_key"], expected, as_of=as_of, live=live)
+    keys, quiet = listed["customer_key"], listed["churn_probability"]
+    saved = persuasion.saved_value(shop, keys, expected, quiet, as_of=as_of, live=live)
     listed["saved_value"] = saved.round(exponent)
     by = list(dict.fromkeys([ORDERS[order], "churn_probability"]))
     listed = listed.sort_values([*by, "customer_key"], ascending=[*[False] * len(by), True], kind="stable")

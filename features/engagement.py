@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import ibis
 import ibis.expr.types as ir
 
+from customers import contacts
 from features import engine
 
 if TYPE_CHECKING:
@@ -13,12 +14,11 @@ if TYPE_CHECKING:
 
 WINDOWS = (28, 90)
 #: What the shop does to reach somebody, by letter or by wire.
-REACHING = ("received", "sent")
+REACHING = contacts.REACHED
 #: What a customer does of their own accord.
 ACTIONS = ("opened", "clicked", "viewed", "visited", "redeemed")
-#: What a customer waits for an answer to, and when they do not any more.
+#: What a customer waits for an answer to.
 ASKING = ("enquiry", "complaint")
-ANSWERED = ("answered", "closed")
 #: A customer of whom little is known does about as others do: answers one campaign in ten, and uses three offers of
 #: ten campaigns. That is worth five campaigns of their own.
 USUAL_RESPONSE, USUAL_REDEEMED, USUAL_CAMPAIGNS = 0.1, 0.3, 5
@@ -132,9 +132,12 @@ def unanswered_days(seen: ir.Table) -> ir.Value:
 
 
 def waiting(seen: ir.Table, moment: ir.TimestampValue) -> ir.BooleanValue:
-    """Whether an interaction waits for an answer at a moment; an answer that came later had not come yet."""
-    answered = (seen.answered_at < moment).fill_null(seen.status.isin(ANSWERED).fill_null(False))
-    return seen.kind.isin(ASKING).fill_null(False) & ~answered
+    """Whether an interaction waits for an answer at a moment; an answer that came later had not come yet.
+
+    Where nobody knows when it was answered, or says whether it was, it waits at no moment.
+    """
+    unanswered = (seen.answered_at >= moment).fill_null((seen.status == "open").fill_null(False))
+    return seen.kind.isin(ASKING).fill_null(False) & unanswered
 
 
 def viewed_7d(seen: ir.Table) -> ir.Value:

@@ -71,7 +71,7 @@ def ask(given: Given, watch: Waits, edges: Whole, end: np.datetime64) -> Asked:
     Of a quarter that is not over only those would be known who have bought: they would make everybody look eager.
     """
     watched = watch.watched[:, None]
-    over = watch.moment[:, None] + edges[1:].astype("timedelta64[D]") <= end
+    over = waits.over(watch.moment[:, None], edges[1:], end)
     row, quarter = np.nonzero(over & (watched > edges[:-1]))
     bought = (watch.bought[:, None] & (watched <= edges[1:]))[row, quarter].astype(np.float64)
     ahead = given.ahead[row, quarter]

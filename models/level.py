@@ -13,13 +13,8 @@ import numpy as np
 import pandas as pd
 
 from models.base import Floats
+from models.season import LEAST_HORIZONS, NEAR_DAYS, YEAR_DAYS
 
-#: Whole weeks, so that a year ago was the same weekday.
-YEAR_DAYS = 364
-#: A moment this far from a year ago still tells of the season.
-NEAR_DAYS = 28
-#: So many horizons must have been seen before that moment: in a shop's first months everybody looks new.
-LEAST_HORIZONS = 2
 #: No season is trusted to change more than this.
 LARGEST = 3.0
 

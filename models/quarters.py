@@ -164,7 +164,7 @@ def _count(given: Given, watch: Waits, edges: Whole, how: dict[str, Any]) -> int
     The latest moment is the last whose whole horizon is over; what came after it has taught nobody.
     """
     end = asking.end_of(watch)
-    over = watch.moment[watch.moment + np.timedelta64(int(edges[-1]), "D") <= end]
+    over = watch.moment[waits.over(watch.moment, int(edges[-1]), end)]
     if not len(over):
         return CAUTIOUS_TREES
     latest, past = over.max(), watch.until(over.max())

@@ -113,10 +113,12 @@ def _together(category: NDArray[np.int64], weekly: Floats, count: int) -> Floats
 
 
 def best(figures: pd.DataFrame) -> str:
-    """The way with the smallest error over products and categories together, over all cutoffs; plainer on a tie.
+    """The way with the smallest error over products and categories together, over the cutoffs that all ways have.
 
-    figures: way, products, categories; a row a way and cutoff, plainest way first.
+    figures: way, weeks_back, products, categories; a row a way and cutoff, plainest way first, which wins a tie.
     """
-    means = figures.groupby("way", sort=False)[["products", "categories"]].mean().sum(axis=1)
+    each = figures.groupby("weeks_back")["way"].transform("nunique")
+    fair = figures[each == figures["way"].nunique()]
+    means = fair.groupby("way", sort=False)[["products", "categories"]].mean().sum(axis=1)
     known = means[np.isfinite(means)]
     return MEAN if known.empty else str(known.idxmin())

@@ -14,6 +14,8 @@ from models.base import Floats, TooLittle, feature_columns, matrix
 
 #: So many of either kind, with somebody to compare them with, before anything is said.
 FEWEST = 100
+#: About so many customers and mailings teach at most.
+SAMPLE = 60_000
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,14 @@ class Trial:
     def objective(self) -> str:
         """What trees make of the outcome."""
         return "binary" if np.isin(self.outcome, (0.0, 1.0)).all() else "regression"
+
+
+def some(customers: NDArray[np.int64], seed: int = 0) -> NDArray[np.bool_]:
+    """The rows to go by; of too many, all rows of as many customers as there is room for, drawn by lot."""
+    known, place = np.unique(customers, return_inverse=True)
+    room = min(len(known), len(known) * SAMPLE // max(len(customers), 1))
+    drawn = np.random.default_rng(seed).permutation(len(known)) < room
+    return np.asarray(drawn[place], bool)
 
 
 def enough(contacted: int, others: int, fewest: int = FEWEST) -> None:

@@ -22,6 +22,8 @@ AGES = ("tenure_days", "span_days")
 #: The moments held back to say when to stop are the latest that were watched for this many days, and any later.
 WATCHED_DAYS = 28
 FORTNIGHT = 14
+#: Moments are the shop's midnights told in UTC: between two of them with a change of clocks an hour is missing.
+SLACK = np.timedelta64(12, "h")
 #: The width of what a shop's level is taken to be before it is seen, in log odds.
 LEANING = 0.3
 
@@ -51,18 +53,23 @@ class Waits:
 
     def until(self, end: np.datetime64) -> Self:
         """What was known of these rows at the end: later purchases have not happened yet."""
-        limit = np.maximum((end - self.moment) // np.timedelta64(1, "D"), 0).astype(np.int64)
+        limit = np.maximum((end + SLACK - self.moment) // np.timedelta64(1, "D"), 0).astype(np.int64)
         seen = self.bought & (self.watched <= limit)
         return type(self)(np.minimum(self.watched, limit), seen, self.moment)
 
     def split(self, days: int) -> np.datetime64 | None:
         """The moment that parts rows to learn from and rows to judge by; None where nothing was watched for long."""
-        end = self.moment + self.watched.astype("timedelta64[D]")
-        full = self.moment[self.moment + np.timedelta64(min(WATCHED_DAYS, days), "D") <= end.max(initial=_NEVER)]
+        end = (self.moment + self.watched.astype("timedelta64[D]"))[self.begun].max(initial=_NEVER)
+        full = self.moment[over(self.moment, min(WATCHED_DAYS, days), end)]
         return full.max() if len(full) else None
 
 
 _NEVER = np.datetime64(0, "us")
+
+
+def over(moment: NDArray[np.datetime64], days: Whole | int, end: np.datetime64) -> Mask:
+    """Whether so many whole days from each moment were over at the end, whatever the clocks did in between."""
+    return np.asarray(moment + np.asarray(days).astype("timedelta64[D]") <= end + SLACK)
 
 
 def moments(frame: pd.DataFrame) -> NDArray[np.datetime64]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from customers.orderings import Order
 from pipelines import quiet, terminal
 from pipelines.people import customer_app, keys_app
 from pipelines.terminal import AsJson, AsOf
@@ -147,9 +148,7 @@ def sufficiency(as_json: AsJson = False) -> None:
 
     with terminal.plainly():
         told = counts.of(terminal.shop())
-        terminal.say(
-            {"needs": told, "enough": all(need["enough"] for need in told)}, as_json, report.of_sufficiency(told)
-        )
+        terminal.say({"needs": told, "enough": counts.enough(told)}, as_json, report.of_sufficiency(told))
 
 
 @app.command()
@@ -215,9 +214,7 @@ def at_risk(
     n: Annotated[int, typer.Option("-n", min=1)] = 20,
     segment: Annotated[str | None, typer.Option(help="Only customers of this segment.")] = None,
     min_value: Annotated[float | None, typer.Option(help="Only customers with at least so much at risk.")] = None,
-    order: Annotated[
-        Literal["probability", "value_at_risk", "saved_value"], typer.Option(help="What the list begins with most of.")
-    ] = "probability",
+    order: Annotated[Order, typer.Option(help="What the list begins with most of.")] = "probability",
     as_json: AsJson = False,
 ) -> None:
     """Who is slipping away, most endangered first."""

@@ -46,24 +46,24 @@ class Outlook:
 def table(shop: Shop) -> pd.DataFrame:
     """A row a product and week ahead: COLUMNS; products that were sold in the last half year.
 
-    `method` is the way that foretold the last two months best, over products and over categories.
+    `method` is the way that foretold the last two months best, over products and over categories. As of the latest
+    day that any night looked at: a replay of an earlier day changes nothing.
     """
     seen = look(shop)
-    way = supply.best(backtest(seen))
-    said = seen.expected(0, (way,)).get(way)
-    units = seen.sold.units
-    said = supply.expected(seen.sold, (supply.MEAN,))[supply.MEAN] if said is None else said
+    said, figures = seen.expected(0), backtest(seen)
+    way = supply.best(figures[figures["way"].isin(list(said))])
     first = seen.as_of.astimezone(shop.zone).date()
-    count = len(seen.products)
+    lately = seen.sold.units[:, :MEMORY].any(axis=1)
+    products, units, count = seen.products[lately], seen.sold.units[lately], int(lately.sum())
     beside: dict[str, Any] = {
         "week_start": np.tile([first + timedelta(days=7 * week) for week in range(WEEKS)], count),
-        "expected_units": np.round(said.reshape(-1), 3),
+        "expected_units": np.round(said[way][lately].reshape(-1), 3),
         "last_week_units": np.repeat(units[:, 0], WEEKS),
         "mean_4w_units": np.repeat(units[:, :WEEKS].mean(axis=1), WEEKS),
         "method": way,
     }
-    rows = seen.products.loc[seen.products.index.repeat(WEEKS)].reset_index(drop=True)
-    names = catalogue.ids_of(shop, [int(key) for key in seen.products["product_key"]])
+    rows = products.loc[products.index.repeat(WEEKS)].reset_index(drop=True)
+    names = catalogue.ids_of(shop, [int(key) for key in products["product_key"]])
     return rows.assign(product_id=rows["product_key"].map(names), **beside)[list(COLUMNS)]
 
 
@@ -87,7 +87,7 @@ def look(shop: Shop) -> Outlook:
     ledger = shop.home / "ledger"
     span = MEMORY + CUTOFFS * WEEKS
     sales = weeks.sold(ledger, as_of=as_of, timezone=shop.timezone, weeks=span)
-    if sales.empty:
+    if not (sales["weeks_back"] <= MEMORY).any():
         raise NothingToDo("nothing was sold in the last half year; run: regulars load transactions FILE")
     keys = np.unique(sales["product_key"].to_numpy(np.int64))
     words = snapshot.products(ledger).set_index("product_key")["category"].reindex(keys)

@@ -84,7 +84,7 @@ class Evening:
         """
         laid_out = plan.expand or plan.service
         if laid_out not in self._frames:
-            entities = self._allowed(self._entities(plan))
+            entities = allowing(self.shop, self._entities(plan))
             figures = self.features.history(plan.service, entities).rename(columns={"event_timestamp": "as_of"})
             self._frames[laid_out] = self._expanded(plan, figures)
         return self._frames[laid_out]
@@ -97,13 +97,6 @@ class Evening:
         if plan.service in VIEWS:  # lists are also kept as of the days on which campaigns went out
             found = found[found["event_timestamp"].isin([*self.world.baskets, self.as_of])]
         return found.reset_index(drop=True)
-
-    def _allowed(self, entities: pd.DataFrame) -> pd.DataFrame:
-        """Nobody learns from a customer who does not allow profiling; where nobody does, totals of all are left."""
-        allowed = entities["customer_key"].isin(
-            consent.allowed(self.shop, entities["customer_key"].unique(), "profiling")
-        )
-        return entities[allowed].reset_index(drop=True) if allowed.any() else entities
 
     def _expanded(self, plan: Plan, figures: pd.DataFrame) -> pd.DataFrame:
         if plan.expand == "needs":
@@ -159,6 +152,12 @@ def outlook(shop: Shop, moment: datetime) -> tuple[World, Past]:
     calendar = labels.Calendar(first, moment, shop.timezone)
     past = _past(shop, calendar)
     return _world(shop, calendar, past), past
+
+
+def allowing(shop: Shop, rows: pd.DataFrame) -> pd.DataFrame:
+    """Nobody learns from a customer who does not allow profiling; where nobody does, totals of all are left."""
+    allowed = rows["customer_key"].isin(consent.allowed(shop, rows["customer_key"].unique(), "profiling"))
+    return rows[allowed].reset_index(drop=True) if allowed.any() else rows
 
 
 @contextmanager

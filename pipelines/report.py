@@ -133,9 +133,13 @@ def of_at_risk(told: Sequence[Mapping[str, Any]]) -> str:
     """The list a retention team works through."""
     if not told:
         return "Nobody is at risk, or no night has run yet; run: regulars run"
-    return _columns(("customer", "p(gone)", "band", "at risk", "by", "offer", "why"), (
-        (row["customer_id"], f"{row['churn_probability']:.2f}", row["churn_band"], _money(row["value_at_risk"]),
-         ", ".join(row["contactable"]) or "-", row["suggested_offer_id"] or "-", "; ".join(row["reasons"] or []))
+    amounts = {"at risk": "value_at_risk"}
+    if any(row["saved_value"] is not None for row in told):
+        amounts["saved"] = "saved_value"
+    return _columns(("customer", "p(gone)", "band", *amounts, "by", "offer", "why"), (
+        (row["customer_id"], f"{row['churn_probability']:.2f}", row["churn_band"],
+         *(_money(row[name]) for name in amounts.values()), ", ".join(row["contactable"]) or "-",
+         row["suggested_offer_id"] or "-", "; ".join(row["reasons"] or []))
         for row in told
     ))  # fmt: skip
 

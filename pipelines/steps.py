@@ -48,7 +48,10 @@ def ingest(
 
 
 def table(shop: Shop, name: str) -> pd.DataFrame:
-    """A table of the contract as the last night told it; after a replay, as that day would have had it."""
+    """A table of the contract as the last night told it; after a replay, as that day would have had it.
+
+    The demand ahead is that of the latest day any night looked at: a replay keeps no figures of needs to tell it from.
+    """
     if name == DROPPED:
         from serving import withheld
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -13,12 +13,14 @@ import pandas as pd
 from customers import clock, mirror
 from customers.shop import Shop
 from features import snapshot
-from models import baselines, offers, recommender, restock, spending, stocks, timing
-from pipelines.evening import Past, outlook
+from models import baselines, offers, recommender, restock, season, spending, stocks, timing
+from pipelines.evening import Past, allowing, outlook
 from pipelines.failures import NothingToDo
 from training import labels, plans
 from training.plans import World
 from training.train import JUDGES
+
+SEASON = "season"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +41,17 @@ class Need:
 
 @dataclass(frozen=True)
 class Outlook:
-    """What is counted: the shop's world, what its campaigns came to, and every purchase from a category."""
+    """What is counted, of customers who allow it: the shop's world, its campaigns, every purchase from a category."""
 
     world: World
     past: Past
     category_days: pd.DataFrame
 
-    def moments(self, days: int) -> list[datetime]:
-        """The moments that are learned from, so many days of each of which are over when the last window begins."""
+    def moments(self, days_back: int) -> list[datetime]:
+        """The moments that are learned from, so many days ago or longer."""
         calendar = self.world.calendar
         asked = labels.moments(calendar, [plan.window(self.world) for plan in plans.PLANS if not plan.spread])
-        return [moment for moment in asked if calendar.days_back(moment) >= 2 * days]
+        return [moment for moment in asked if calendar.days_back(moment) >= days_back]
 
     def before(self, moment: datetime) -> pd.DataFrame:
         """Whoever had bought before a moment: customer_key, as_of, recency_days."""
@@ -72,20 +74,41 @@ def of(shop: Shop) -> list[dict[str, Any]]:
     world, past = outlook(shop, now)
     start = world.calendar.back(world.calendar.history_days)
     days = snapshot.category_days(shop.home / "ledger", as_of=now, timezone=shop.timezone, start=start)
-    seen = Outlook(world, past, days)
+    seen = _allowed(shop, Outlook(world, past, days))
     return [asdict(need) | {"enough": need.enough} for count in COUNTS for need in count(seen)]
+
+
+def enough(told: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether every model can learn; without last year's season they learn all the same."""
+    return all(need["enough"] for need in told if need["model"] != SEASON)
+
+
+def _allowed(shop: Shop, seen: Outlook) -> Outlook:
+    """The same of those whom a night would learn from."""
+    received, redeemed = allowing(shop, seen.past.received), seen.past.redemptions
+    redeemed = redeemed[redeemed["customer_key"].isin(received["customer_key"])]
+    return Outlook(
+        replace(seen.world, purchases=allowing(shop, seen.world.purchases)),
+        replace(seen.past, received=received, redemptions=redeemed),
+        allowing(shop, seen.category_days),
+    )
 
 
 def _churn(seen: Outlook) -> list[Need]:
     plan, days = plans.plan("churn"), seen.world.churn_days
     holdout = seen.world.calendar.back(days)
-    learned = [_fates(seen, moment, days) for moment in seen.moments(days)]
+    learned = [_fates(seen, moment, days) for moment in seen.moments(2 * days)]
     judged = _fates(seen, holdout, days)
     return [
         Need("churn", f"times that an active customer came back within {days} days, and as many that one did not",
-             baselines.FEWEST, min(np.sum(learned, axis=0).tolist(), default=0), plan.baselines[-1]),
+             baselines.FEWEST, _rarer(learned), plan.baselines[-1]),
         Need("churn", "active customers to judge on", JUDGES, sum(judged), plan.baselines[-1]),
     ]  # fmt: skip
+
+
+def _rarer(counts: Sequence[tuple[int, int]]) -> int:
+    """How many there are of the rarer fate, over all moments."""
+    return int(np.reshape(counts, (-1, 2)).sum(axis=0).min())
 
 
 def _fates(seen: Outlook, moment: datetime, days: int) -> tuple[int, int]:
@@ -98,10 +121,18 @@ def _fates(seen: Outlook, moment: datetime, days: int) -> tuple[int, int]:
 
 def _timing(seen: Outlook) -> list[Need]:
     plan = plans.plan("timing")
-    days = plan.window(seen.world)
-    came = sum(_fates(seen, moment, days)[0] for moment in seen.moments(days))
-    words = f"times that a customer came back within {days} days"
+    window, days = plan.window(seen.world), plan.settings(seen.world)["days"]
+    came = sum(_returns(seen, moment, window, days) for moment in seen.moments(window))
+    words = f"times that a customer came back within {days} days, and before the last {window} days"
     return [Need("timing", words, timing.FEWEST, came, plan.baselines[-1])]
+
+
+def _returns(seen: Outlook, moment: datetime, window: int, days: int) -> int:
+    """How many customers came back within so many days from a moment, and before the last window began."""
+    calendar = seen.world.calendar
+    until = calendar.day_of(calendar.back(window))
+    waits = labels.time_to_next(seen.before(moment), seen.world.purchases, calendar=calendar, until=until)
+    return int(baselines.durations(waits, days)[1].sum())
 
 
 def _value(seen: Outlook) -> list[Need]:
@@ -109,7 +140,7 @@ def _value(seen: Outlook) -> list[Need]:
     days = plan.window(seen.world)
     spent = sum(
         int((labels.spent_next(seen.before(moment), seen.world.purchases, days=days, calendar=calendar) > 0).sum())
-        for moment in seen.moments(days)
+        for moment in seen.moments(2 * days)
     )
     words = f"times that a customer spent something within {days} days"
     return [Need("value", words, spending.FEWEST, spent, plan.baselines[-1])]
@@ -117,15 +148,24 @@ def _value(seen: Outlook) -> list[Need]:
 
 def _restock(seen: Outlook) -> list[Need]:
     plan, calendar = plans.plan("restock"), seen.world.calendar
-    moment = calendar.back(2 * plan.window(seen.world))
-    before = seen.category_days[seen.category_days["day"] < pd.Timestamp(calendar.day_of(moment))]
-    needs = before.groupby(["customer_key", "category"], as_index=False).size()
-    needs = needs[needs["size"] >= stocks.NEED_TIMES].assign(as_of=pd.Timestamp(moment).tz_convert("UTC"))
-    week = (plans.RESTOCK_DAYS[0],)
-    came = labels.needed_next(needs, seen.category_days, within=week, calendar=calendar)[f"within_{week[0]}"]
-    words = f"needs that came up within {week[0]} days, and as many that did not, to learn from"
-    found = min(int((came == 1).sum()), int((came == 0).sum()))
-    return [Need("restock", words, restock.FEWEST, found, plan.baselines[-1])]
+    back = [windows * plan.window(seen.world) for windows in (3, 2)]
+    each = [_needs(seen, calendar.back(days)) for days in back if days < calendar.history_days]
+    words = f"needs that came up within {plans.RESTOCK_DAYS[0]} days, and as many that did not, to learn from"
+    return [Need("restock", words, restock.FEWEST, _rarer(each), plan.baselines[-1])]
+
+
+def _needs(seen: Outlook, moment: datetime) -> tuple[int, int]:
+    """How many needs of a moment came up within the shortest span, and how many did not."""
+    calendar, today = seen.world.calendar, pd.Timestamp(seen.world.calendar.day_of(moment))
+    before = seen.category_days[seen.category_days["day"] < today]
+    pairs = before.groupby(["customer_key", "category"])["day"].agg(["size", "max"]).reset_index()
+    pairs = pairs.assign(**{stocks.TIMES: pairs["size"], stocks.SILENT: (today - pairs["max"]).dt.days})
+    needs = pairs[stocks.is_need(pairs)].assign(as_of=pd.Timestamp(moment).tz_convert("UTC"))
+    week = plans.RESTOCK_DAYS[0]
+    until = calendar.day_of(calendar.back(plans.plan("restock").window(seen.world)))
+    label = labels.needed_next(needs, seen.category_days, within=(week,), calendar=calendar, until=until)
+    came = label[f"within_{week}"]
+    return int((came == 1).sum()), int((came == 0).sum())
 
 
 def _recommender(seen: Outlook) -> list[Need]:
@@ -146,9 +186,9 @@ def _offers(seen: Outlook) -> list[Need]:
 
 
 def _season(seen: Outlook) -> list[Need]:
-    needed = labels.YEAR_DAYS + max(seen.world.churn_days, plans.plan("value").window(seen.world))
+    needed = season.YEAR_DAYS + max(seen.world.churn_days, plans.plan("value").window(seen.world))
     words = "days of history, for last year's season to be known"
-    return [Need("season", words, needed, seen.world.calendar.history_days, "the latest weeks")]
+    return [Need(SEASON, words, needed, seen.world.calendar.history_days, "the latest weeks")]
 
 
 COUNTS: tuple[Callable[[Outlook], list[Need]], ...] = (

@@ -19,12 +19,12 @@ import numpy as np
 import pandas as pd
 
 from customers import clock, mirror
-from customers.persuasion import Finding
+from customers.persuasion import EVIDENCE, TOO_LITTLE, Finding
 from customers.shop import Shop
 from features import snapshot
 from models import registry
 from models.base import TooLittle
-from models.trial import Trial
+from models.trial import Trial, some
 from models.unseen import Reach, Tried, tried
 from models.uplift import Uplift
 from pipelines import mailings, persuaded, pictures
@@ -64,7 +64,8 @@ def run(shop: Shop, *, out: Path | None = None, tell: Tell, seed: int = 0) -> di
         raise NothingToDo("nothing has been sold yet; run: regulars load transactions FILE")
     world, _ = outlook(shop, now)
     sent = mailings.find(shop, world)
-    moments = sorted({*sent.days, *(mailings.before(day, world.calendar) for day in sent.days)})
+    firsts = sent.began.values()
+    moments = sorted({*sent.days, *firsts, *(mailings.before(day, world.calendar) for day in firsts)})
     tell(f"customers before {len(sent.days)} mailings ...")
     with rehearsal(shop, now, plans.plan("churn"), at=moments) as evening:
         frame = evening.frame(plans.plan("churn"))
@@ -83,7 +84,8 @@ def run(shop: Shop, *, out: Path | None = None, tell: Tell, seed: int = 0) -> di
 
 def _asked(evening: Evening, frame: pd.DataFrame, sent: Mailings, seed: int, tell: Tell) -> dict[str, Asked]:
     """Every outcome that varies at all, asked about after the mailings and before them."""
-    rows = frame[frame["as_of"].isin(sent.days)].reset_index(drop=True)
+    rows = sent.rows(frame, evening.world.calendar)
+    rows = rows[some(rows["customer_key"].to_numpy(np.int64), seed)].reset_index(drop=True)
     contacted = sent.contacted(rows, evening.world.calendar)
     reach: Reach | None = None
     asked: dict[str, Asked] = {}
@@ -110,13 +112,13 @@ def _earlier(
     evening: Evening, frame: pd.DataFrame, rows: pd.DataFrame, contacted: np.ndarray, sent: Mailings,
     asked: dict[str, Asked], seed: int,
 ) -> dict[str, Judged]:  # fmt: skip
-    """The same question of the same customers a month earlier, of whom nothing else reached in between."""
+    """The same question of the same customers in the month before the mailing began, unless reached in it."""
     calendar, kept = evening.world.calendar, next(iter(asked.values())).seen.kept
-    then = {day: mailings.before(day, calendar) for day in sent.days}
+    then = {day: mailings.before(first, calendar) for day, first in sent.began.items()}
     told = pd.DataFrame({
         "customer_key": rows["customer_key"], "as_of": rows["as_of"].map(then).astype(frame["as_of"].dtype),
         "row": np.arange(len(rows)),
-    })[kept & ~sent.otherwise(rows, calendar, -DAYS, 0)]  # fmt: skip
+    })[kept & ~sent.otherwise(rows, calendar)]  # fmt: skip
     before = frame.merge(told, on=["customer_key", "as_of"])
     row = before.pop("row").to_numpy(np.int64)
     reach: Reach | None = None
@@ -138,10 +140,10 @@ def _concluded(now: datetime, asked: dict[str, Asked], seed: int) -> tuple[Findi
     """The first outcome that is known to be raised speaks for the shop: a return, for its value comes with it."""
     held = next((name for name, one in asked.items() if one.verdict.holds), None)
     if held is None:
-        return Finding(now.isoformat(), uplift.TOO_LITTLE, _doubts(asked), None, DAYS, None), None
+        return Finding(now.isoformat(), TOO_LITTLE, _doubts(asked), None, DAYS, None), None
     one = asked[held]
     model = Uplift.of(one.trial, one.seen, seed=seed)
-    return Finding(now.isoformat(), uplift.EVIDENCE, f"{held}: {one.verdict.why[0]}", held, DAYS, None), model
+    return Finding(now.isoformat(), EVIDENCE, f"{held}: {one.verdict.why[0]}", held, DAYS, None), model
 
 
 def _doubts(asked: dict[str, Asked]) -> str:
@@ -166,8 +168,8 @@ def _told(shop: Shop, finding: Finding, asked: dict[str, Asked], sent: Mailings,
     }  # fmt: skip
     return {
         "as_of": finding.as_of, "verdict": finding.verdict, "why": finding.why, "outcome": finding.outcome,
-        "days": DAYS, "mailings": [str(world.calendar.day_of(day)) for day in sent.days], "left_out": sent.left_out,
-        "outcomes": about,
+        "days": DAYS, "mailings": [str(world.calendar.day_of(day)) for day in sent.began.values()],
+        "left_out": sent.left_out, "outcomes": about,
     }  # fmt: skip
 
 

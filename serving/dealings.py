@@ -19,7 +19,12 @@ def _none_of(told: Told, reached: float) -> bool:
 def unreached(told: Told) -> str | None:
     """The shop does not write to them."""
     silent = told("received_recency_days")
-    return f"the last campaign reached them {days(silent)} ago" if silent >= 60 else None
+    return f"the last message reached them {days(silent)} ago" if silent >= 60 and _written_to(told) else None
+
+
+def _written_to(told: Told) -> bool:
+    """Whether any campaign reached them: what is sent besides speaks of no campaigns."""
+    return told("campaigns_received") >= 1
 
 
 def redeemed(told: Told) -> str | None:
@@ -33,7 +38,7 @@ def redeemed(told: Told) -> str | None:
 def reached(told: Told) -> str | None:
     """The shop wrote to them."""
     silent = told("received_recency_days")
-    return f"a campaign reached them {ago(silent)}" if silent <= 28 else None
+    return f"a message reached them {ago(silent)}" if silent <= 28 and _written_to(told) else None
 
 
 def unopened(told: Told) -> str | None:

@@ -118,8 +118,10 @@ def _of_days(told: Told, now: float, before: float) -> str:
     return f"bought on {lately} of the last {window}, on {earlier} of the {window} before"
 
 
-def _pace(lately: float, usual: float) -> str:
-    return f"lately came {every(lately)}, over all the time {every(usual)}"
+def _pace(lately: float, usual: float) -> str | None:
+    """Both paces, where they differ as they are told."""
+    now, always = every(lately), every(usual)
+    return None if now == always else f"lately came {now}, over all the time {always}"
 
 
 def _apart(last: float, usual: float) -> str:
@@ -130,14 +132,9 @@ def _apart(last: float, usual: float) -> str:
 
 
 def less(told: Told) -> str | None:
-    """They spent less than in the weeks before."""
+    """They spent less than in the weeks before; who spent nothing at all is told of by their visits."""
     now, before = _compared(told, "spend")
-    if not (before > 0 and now <= 0.95 * before):
-        return None
-    if now > 0:
-        return _money(told, "less", 1 - now / before)
-    # Who was not there at all is told of by their visits.
-    return None if told(f"purchase_days_{told.window}d") == 0 else _nothing(told)
+    return _money(told, "less", 1 - now / before) if 0 < now <= 0.95 * before else None
 
 
 def more(told: Told) -> str | None:
@@ -164,10 +161,6 @@ def _compared(told: Told, what: str) -> tuple[float, float]:
 
 def _money(told: Told, which: str, share: float) -> str:
     return f"spent {round(100 * share)} % {which} in the last {told.window} days than in the {told.window} before"
-
-
-def _nothing(told: Told) -> str:
-    return f"spent nothing in the last {told.window} days, unlike in the {told.window} before"
 
 
 def _basket(told: Told) -> str | None:

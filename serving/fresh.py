@@ -125,7 +125,7 @@ def needs(desk: Desk, champion: Champion, keys: Sequence[int], seen: Seen | None
     sees = consent.allowed(desk.shop, keys, "profiling_sensitive") if hidden else set()
     rows = restocking.needs(champion.model, families.pairs(frame), hidden=hidden, sees=sees)
     known = scorer.has_figures(frame)
-    fallback = ~known | stands_in(champion)
+    fallback = ~known | stands_in(champion) | restocking.needless(frame, rows)
     desk.keep(champion, frame[known], details.of_restock(frame, rows, fallback))
     return Needs(frame, rows, fallback)
 

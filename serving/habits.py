@@ -30,9 +30,9 @@ def strange(told: Told) -> str | None:
 
 
 def narrow(told: Told) -> str | None:
-    """They come for little."""
+    """They come for little; not said of one category, which may be all that a shop without categories has."""
     kinds = told("category_count")
-    return f"buys from only {number(kinds)} {'category' if kinds == 1 else 'categories'}" if 1 <= kinds <= FEW else None
+    return f"buys from only {number(kinds)} categories" if 2 <= kinds <= FEW else None
 
 
 def wide(told: Told) -> str | None:
@@ -82,9 +82,9 @@ def discounts(told: Told) -> str | None:
 
 
 def returns(told: Told) -> str | None:
-    """How much they bring back."""
+    """How much they bring back; what was bought before the shop's first day makes it more than all, and unsaid."""
     share = told("return_share")
-    return f"{_percent(share)} of what they bought was brought back" if share >= 0.005 else None
+    return f"{_percent(share)} of what they bought was brought back" if 0.005 <= share <= 1 else None
 
 
 def _percent(share: float) -> str:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from serving.schemas import Band
-
-#: What a list of those at risk may begin with most of.
-Order = Literal["probability", "value_at_risk", "saved_value"]
 
 
 class AtRisk(BaseModel):

@@ -47,6 +47,11 @@ def needs(
     return rows.groupby("customer_key", sort=False).head(DEEP).reset_index(drop=True)
 
 
+def needless(frame: pd.DataFrame, rows: pd.DataFrame) -> scorer.Flags:
+    """Which customers of the frame have no need among these rows: of them no more is said than of anybody."""
+    return np.asarray(~frame["customer_key"].isin(rows["customer_key"]))
+
+
 def likeliest(rows: pd.DataFrame, within_days: int) -> pd.DataFrame:
     """The same rows with `p`, the chance within so many days, each customer's likeliest first."""
     chances = within(rows[COLUMNS[2:5]].to_numpy(np.float64), within_days)

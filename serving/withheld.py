@@ -22,6 +22,7 @@ def table(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
     """A row a customer of whom the last night spoke and offer that may not be made to them, nearest to it first.
 
     It is judged when what that night found is judged: see `validity.standpoint`. Words repeat: they are categories.
+    Customers are not, since a file of categories names them all, also those whose rows are gone.
     """
     at, before = validity.standpoint(shop, as_of)
     keys = scores.current(shop, "offers", as_of)["customer_key"].tolist()
@@ -51,13 +52,13 @@ def _baskets(shop: Shop, laid: Table, keys: Sequence[int], before: datetime | No
 
 
 def _named(shop: Shop, laid: Table, found: pd.DataFrame) -> pd.DataFrame:
-    """Codes in words and keys as ids, each word kept once."""
+    """Codes in words and keys as ids, each text kept once."""
     names = profiles.ids_of(shop, found["customer_key"].unique().tolist())
     columns = found["column"].to_numpy(np.int64)
     campaigns, words = pd.factorize(laid.offers["campaign_id"])
     customers = pd.Categorical(found["customer_key"])
     columns_of = {
-        "customer_id": customers.rename_categories(names),
+        "customer_id": customers.rename_categories(names).astype(object),
         "offer_id": pd.Categorical.from_codes(columns, pd.Index(laid.ids)),
         "campaign_id": pd.Categorical.from_codes(campaigns[columns], pd.Index(words)),
         "reason": pd.Categorical.from_codes(found["code"].to_numpy(), pd.Index(eligibility.REASONS)),

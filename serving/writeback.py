@@ -71,15 +71,14 @@ def everyone(
     as_of: datetime,
     *,
     stand_ins: Collection[str] = (),
-    quiet: Model | None = None,
 ) -> tuple[int, int]:
     """Score every customer who has figures at `as_of` and allows it, a model at a time; customers and scores written.
 
     `speakers` gives each model's version and the model itself. Readers see a model's whole night or none.
     `stand_ins` names those that are plain rules where there was too little to learn from, whose scores are
-    flagged as fallbacks. `quiet` is the churn model that timing agrees with in a night that leaves churn alone.
+    flagged as fallbacks. Timing agrees with churn where both speak.
     """
-    night = _Night(shop, features, speakers, as_of, stand_ins, quiet)
+    night = _Night(shop, features, speakers, as_of, stand_ins)
     keys: set[int] = set()
     written = 0
     for name, (version, _) in speakers.items():
@@ -101,13 +100,10 @@ class _Night:
         speakers: Mapping[str, tuple[Any, Model]],
         as_of: datetime,
         stand_ins: Collection[str],
-        quiet: Model | None,
     ) -> None:
         self.shop = shop
         self.features = features
         self.models = {name: model for name, (_, model) in speakers.items()}
-        if quiet is not None:
-            self.models.setdefault("churn", quiet)
         self.as_of = as_of
         self.stand_ins = stand_ins
 
@@ -152,7 +148,8 @@ class _Night:
         for frame in self._portions("restock", _CHUNK):
             sees = self._sees(frame) if hidden else set()
             rows = restocking.needs(self.models["restock"], needs.pairs(frame), hidden=hidden, sees=sees)
-            yield list(details.of_restock(frame, rows, self._fallback("restock", frame)))
+            fallback = self._fallback("restock", frame) | restocking.needless(frame, rows)
+            yield list(details.of_restock(frame, rows, fallback))
 
     def _offers(self) -> Iterator[list[Row]]:
         stock = self._goods.running(self.as_of)

@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from models.season import YEAR_DAYS
+
 Days = NDArray[np.int64]
 
 #: Enough days for any shop's history, so that (customer, day) fits one sortable integer.
 _DAY_SPAN = 100_000
-#: Whole weeks, so that a year ago was the same weekday.
-YEAR_DAYS = 364
 #: The share of an offer's days after which who has not redeemed it counts as having passed it over.
 WATCHED = 0.1
 

@@ -19,7 +19,21 @@ FIRST = 1 / 3
 #: Points of the curve.
 POINTS = np.linspace(0.0, 1.0, 51)
 
-Weights = NDArray[np.float32]
+
+@dataclass(frozen=True)
+class Weights:
+    """How often each row comes up in each draw: that of its customer, at `place` in counts (draws, customers)."""
+
+    counts: NDArray[np.int32]
+    place: NDArray[np.intp]
+
+    def rows(self, which: NDArray[Any]) -> Weights:
+        """Of some of the rows, or of all in another order."""
+        return Weights(self.counts, self.place[which])
+
+    def sums(self, values: Floats) -> Floats:
+        """The weighted sum of a value a row in each draw, (draws,)."""
+        return np.asarray(self.counts @ np.bincount(self.place, values, minlength=self.counts.shape[1]), np.float64)
 
 
 @dataclass(frozen=True)
@@ -56,18 +70,18 @@ class Figure:
 
 
 def weights(drawn: Draws, customers: NDArray[np.int64]) -> Weights:
-    """How often each row comes up in each draw, (draws, rows); a customer's rows come up together."""
-    return drawn.counts[:, np.searchsorted(drawn.customers, customers)].astype(np.float32)
+    """How often each row comes up in each draw; a customer's rows come up together."""
+    return Weights(drawn.counts, np.searchsorted(drawn.customers, customers))
 
 
 def mean(values: Floats, weight: Weights) -> Figure:
     """The mean over all rows."""
-    return Figure(float(values.mean()), (weight @ values) / np.maximum(weight.sum(axis=1), 1))
+    return Figure(float(values.mean()), weight.sums(values) / np.maximum(weight.sums(np.ones(len(values))), 1))
 
 
 def difference(outcome: Floats, reached: NDArray[np.bool_], weight: Weights) -> Figure:
     """Contacted less others as they are: what a shop would read off, and be misled by where it chose whom."""
-    return mean(outcome[reached], weight[:, reached]).less(mean(outcome[~reached], weight[:, ~reached]))
+    return mean(outcome[reached], weight.rows(reached)).less(mean(outcome[~reached], weight.rows(~reached)))
 
 
 def order(effect: Floats, mailing: NDArray[np.int64]) -> NDArray[np.intp]:
@@ -86,7 +100,8 @@ def curve(gain: Floats, weight: Weights) -> tuple[dict[str, Figure], pd.DataFram
     line of contacting as many by lot (Radcliffe 2007, with the scores of Yadlowsky 2021), `first` what the first
     third gains and `rest` what the others do, a customer. Columns share, gain, low, high.
     """
-    whole, drawn = _cumulative(gain, np.ones((1, len(gain)), np.float32)), _cumulative(gain, weight)
+    once = Weights(np.ones((1, len(gain)), np.int32), np.arange(len(gain)))
+    whole, drawn = _cumulative(gain, once), _cumulative(gain, weight)
     figures = {name: Figure(float(of(whole)[0]), of(drawn)) for name, of in _READ.items()}
     low, high = intervals.bounds(drawn)
     return figures, pd.DataFrame({"share": POINTS, "gain": whole[0], "low": low, "high": high})
@@ -108,8 +123,9 @@ def within_auc(trial: Trial, chance: Floats, rows: NDArray[np.bool_]) -> float:
 
 def _cumulative(gain: Floats, weight: Weights) -> Floats:
     """Cumulative gain at POINTS, a row a draw; over everybody's weight."""
-    curves = np.empty((len(weight), len(POINTS)))
-    for row, each in enumerate(weight):
+    curves = np.empty((len(weight.counts), len(POINTS)))
+    for row, counts in enumerate(weight.counts):
+        each = counts[weight.place]
         reached = np.concatenate([[0.0], np.cumsum(each, dtype=np.float64)])
         gained = np.concatenate([[0.0], np.cumsum(each * gain)])
         curves[row] = np.interp(POINTS * reached[-1], reached, gained) / max(reached[-1], 1.0)

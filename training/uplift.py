@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from customers.persuasion import EVIDENCE, TOO_LITTLE
 from models.trial import Trial
 from models.unseen import Tried
 from training import qini
 from training.intervals import Draws, Floats
 from training.qini import Figure
 
-EVIDENCE, TOO_LITTLE = "evidence", "not enough evidence"
 #: Who ranks customers; the others stand beside it.
 LEARNER = "x"
 #: Where contact is foretold this well, also among customers who can be compared, there is little to compare.
@@ -75,7 +75,7 @@ def judged(trial: Trial, seen: Tried, *, drawn: Draws | None = None, draws: int 
     curves = []
     for learner, effect in seen.effects.items():
         place = qini.order(effect[kept], trial.mailing[kept])
-        found, curve = qini.curve(gain[place], weight[:, place])
+        found, curve = qini.curve(gain[place], weight.rows(place))
         figures |= {f"{learner}.{name}": value for name, value in found.items()}
         curves.append(curve.assign(learner=learner))
     contacted, others = int((kept & reached).sum()), int((kept & ~reached).sum())

@@ -16,9 +16,10 @@ from fastapi import APIRouter, Header, Query
 from starlette.responses import JSONResponse, Response
 
 from customers import clock, mirror, persuasion, profiles, risk, scores
+from customers.orderings import ORDERS, Order
 from customers.shop import Shop, ShopError
 from serving import desk, spending, writeback
-from serving.listings import AtRisk, AtRiskPage, Order
+from serving.listings import AtRisk, AtRiskPage
 from serving.problems import Problem
 from serving.schemas import Band
 
@@ -151,7 +152,7 @@ def _cursor(last: pd.Series, entry: AtRisk, order: Order) -> str:
 
 
 def _columns(order: Order) -> tuple[str, str]:
-    return risk.ORDERS[order], "churn_probability"
+    return ORDERS[order], "churn_probability"
 
 
 def _as_csv(page: AtRiskPage) -> Response:

@@ -10,11 +10,12 @@ from typing import Any
 from urllib.parse import urlencode
 
 from customers import profiles, risk
+from customers.orderings import Order
 from customers.shop import Shop
 from serving.api import at_risk
 from serving.console.wording import full_name
 from serving.desk import Desk
-from serving.listings import AtRisk, Order
+from serving.listings import AtRisk
 from serving.problems import Problem
 from serving.schemas import Band
 

@@ -11,11 +11,11 @@ from fastapi.routing import APIRoute
 from starlette.responses import FileResponse, RedirectResponse, Response
 
 from customers import access
+from customers.orderings import Order
 from customers.shop import ShopDown
 from serving import desk, problems, roles, visits
 from serving.api import customers
 from serving.console import listing, paper, session, view
-from serving.listings import Order
 from serving.problems import Problem
 from serving.schemas import Band
 

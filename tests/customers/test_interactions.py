@@ -190,15 +190,55 @@ def test_since_when_somebody_has_an_answer_is_kept(corner_shop: Shop, anna: int,
         assert (answered_at is not None and answered_at >= before) is dated
 
 
-def test_an_answer_that_the_first_night_finds_was_given_at_once(corner_shop: Shop, anna: int, hand_in: Load) -> None:
-    hand_in(corner_shop, "interactions", HEADER + "1,anna,2017-11-01T10:00Z,web,enquiry,closed,,,\n")
+def test_nobody_knows_when_an_answer_was_given_that_the_first_night_finds(
+    corner_shop: Shop, anna: int, hand_in: Load
+) -> None:
+    line = "1,anna,2017-11-01T10:00Z,web,enquiry,closed,,,\n"
+    for text in (line, line.replace("closed", "answered")):
+        hand_in(corner_shop, "interactions", HEADER + text)
+        assert mirror.interactions_of(corner_shop, [anna])["answered_at"].to_pylist() == [None]
+
+
+def test_an_answer_is_dated_to_when_the_shop_is_told_of_it(corner_shop: Shop, anna: int, hand_in: Load) -> None:
+    """Also where no night has looked at the complaint since."""
+    asked = "1,anna,2017-11-01T10:00Z,web,complaint,open,,,\n"
+    hand_in(corner_shop, "interactions", HEADER + asked)
+    before = datetime.now(UTC)
+    hand_in(corner_shop, "interactions", HEADER + asked.replace("open", "answered"))
     (answered_at,) = mirror.interactions_of(corner_shop, [anna])["answered_at"].to_pylist()
-    assert answered_at == datetime(2017, 11, 1, 10, tzinfo=UTC)
+    assert answered_at >= before
+    assert interactions.open_complaints(corner_shop, before) == {anna: 1}
+    assert interactions.open_complaints(corner_shop, datetime.now(UTC) + timedelta(days=1)) == {}
 
 
-def test_the_shop_may_say_itself_when_it_answered(corner_shop: Shop, anna: int, hand_in: Load) -> None:
-    header = "interaction_id,customer_id,happened_at,kind,status,answered_at\n"
-    dated = "1,anna,2017-11-01T10:00Z,enquiry,answered,2017-11-03T08:00:00+01:00\n"
-    hand_in(corner_shop, "interactions", header + dated + "2,anna,2017-11-02T10:00Z,enquiry,,no\n")
+DATED = "interaction_id,customer_id,happened_at,kind,status,answered_at\n"
+
+
+def test_the_shop_may_say_itself_when_it_answered(corner_shop: Shop, anna: int, hand_in: Load, rows: Rows) -> None:
+    """A time without an offset is in its own zone."""
+    lines = (
+        "1,anna,2017-11-01T10:00Z,complaint,answered,2017-11-03T08:00:00+02:00\n"
+        "2,anna,2017-11-01T10:00Z,complaint,answered,2017-11-04 08:00\n"
+        "3,anna,2017-11-02T10:00Z,enquiry,,\n"
+    )
+    assert told(hand_in(corner_shop, "interactions", DATED + lines)) == (3, 0, 0, 0)
+    assert told(hand_in(corner_shop, "interactions", DATED + lines)) == (0, 0, 3, 0)
+    local = datetime(2017, 11, 4, 8, tzinfo=corner_shop.zone).astimezone(UTC)
     found = mirror.interactions_of(corner_shop, [anna])["answered_at"].to_pylist()
-    assert found == [datetime(2017, 11, 3, 7, tzinfo=UTC), None]
+    assert found == [datetime(2017, 11, 3, 6, tzinfo=UTC), local, None]
+    assert "2017-11-03T06:00:00.000000+00:00" in str(rows(corner_shop, "select attributes from interactions"))
+    day = datetime(2017, 11, 3, tzinfo=UTC)
+    assert [
+        interactions.open_complaints(corner_shop, day + timedelta(days=later)).get(anna, 0) for later in (0, 1, 2)
+    ] == [2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [("no", "answered_at is not an ISO 8601 time"), ("2199-11-01", "answered_at is in the future")],
+)
+def test_nobody_answered_at_a_time_that_is_none(
+    corner_shop: Shop, anna: int, hand_in: Load, said: str, reason: str
+) -> None:
+    loaded = hand_in(corner_shop, "interactions", f"{DATED}1,anna,2017-11-01T10:00Z,enquiry,answered,{said}\n")
+    assert (told(loaded), loaded.reasons) == ((0, 0, 0, 1), {reason: 1})

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
@@ -273,6 +274,19 @@ def test_the_tables_that_the_night_exported_lose_theirs(peopled: Shop, ending: s
     assert left.stat().st_mode & 0o777 == 0o640
     assert (folder / f"totals.{ending}").read_bytes() == totals
     assert len(list(folder.iterdir())) == 3
+
+
+def test_an_exported_table_of_categories_does_not_name_them_any_more(peopled: Shop) -> None:
+    """Their rows gone, a category that nothing belongs to would still be written down."""
+    folder = peopled.home / "exports"
+    folder.mkdir(exist_ok=True)
+    frame = pd.DataFrame({"customer_id": ["anna", "ben", "anna"], "reason": ["late", "late", "early"]})
+    path = written(frame.astype("category"), folder / "dropped-offers.parquet")
+    assert b"anna" in path.read_bytes()
+    privacy.erase(peopled, "anna")
+    assert pd.read_parquet(path).astype(object).to_dict("list") == {"customer_id": ["ben"], "reason": ["late"]}
+    assert not any(name in path.read_bytes() for name in (b"anna", b"early"))
+    assert pq.read_schema(path).field("customer_id").type in (pa.string(), pa.large_string())
 
 
 def test_an_exported_table_of_theirs_alone_keeps_its_columns(peopled: Shop) -> None:

@@ -1,6 +1,7 @@
 """The tables of the whole shop: offers, what runs out, what is at risk, and nothing sensitive without consent."""
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -272,7 +273,7 @@ def test_only_those_with_so_much_at_risk_and_in_a_segment_that_there_is(scored: 
 
 
 def test_the_list_may_begin_with_most_at_risk_or_with_most_to_save(scored: Scored) -> None:
-    """Contact brings anna back twice as often as ben; but he is worth more, and she is likelier to leave."""
+    """Contact brings back ben oftener; it saves what each spends if they come, not what is expected of them."""
 
     def listed(order: str) -> list[str]:
         return risk.at_risk(scored.shop, order=order)["customer_id"].tolist()
@@ -281,14 +282,32 @@ def test_the_list_may_begin_with_most_at_risk_or_with_most_to_save(scored: Score
     assert listed("value_at_risk") == ["ben", "anna"]
     assert listed("saved_value") == ["anna", "ben"]  # nobody knows: as by probability
     assert risk.at_risk(scored.shop)["saved_value"].isna().all()
-    scored.say(persuasion.MODEL, {"anna": (0.10, {}), "ben": (0.05, {})})
     found = persuasion.Finding(AS_OF.isoformat(), persuasion.EVIDENCE, "it was found", "return", 28, "1")
     persuasion.keep(scored.shop, found)
+    assert persuasion.doubt(scored.shop) == persuasion.UNTOLD
+    raised = {"outcome": "return", "days": 28}
+    scored.say(persuasion.MODEL, {"anna": (0.01, raised), "ben": (0.05, raised)})
+    assert persuasion.doubt(scored.shop) is None
     assert listed("saved_value") == ["ben", "anna"]
     saved = risk.at_risk(scored.shop).set_index("customer_id")["saved_value"]
-    assert saved.to_dict() == {"anna": round(0.10 * 12.344, 2), "ben": round(0.05 * 30.0, 2)}
+    assert saved.to_dict() == {"anna": round(0.01 * 12.344 / 0.1, 2), "ben": 0.05 * 30.0 / 0.5}
     with pytest.raises(ShopError, match="take one of probability, value_at_risk, saved_value"):
         listed("beauty")
+
+
+def test_what_contact_saves_is_read_as_each_score_means_it(scored: Scored) -> None:
+    """Of whoever hardly ever comes one visit in twenty is assumed; a score that does not say its meaning has none."""
+    found = persuasion.Finding(AS_OF.isoformat(), persuasion.EVIDENCE, "it was found", "return", 28, "1")
+    persuasion.keep(scored.shop, found)
+    worth, quiet = pd.Series([40.0, 40.0]), pd.Series([0.999, 0.5])
+    for anna, ben, saved in (
+        ("return", "spend", [0.1 * 40 / 0.05, 0.2]),
+        ("spend", "return", [0.1, 0.2 * 40 / 0.5]),
+        (None, "return", [math.nan, 16.0]),
+    ):
+        scored.say(persuasion.MODEL, {"anna": (0.1, {"outcome": anna}), "ben": (0.2, {"outcome": ben})})
+        keys = pd.Series([scored.keys["anna"], scored.keys["ben"]])
+        assert persuasion.saved_value(scored.shop, keys, worth, quiet).tolist() == pytest.approx(saved, nan_ok=True)
 
 
 def test_a_category_that_has_become_sensitive_is_named_in_no_reason(scored: Scored) -> None:

@@ -146,7 +146,11 @@ def bazaar(*, customers: int = 40, days: int = 120, seed: int = 3) -> dict[str, 
             happened_at = opened + timedelta(seconds=int(rng.integers(days * 86_400)))
             kind = str(rng.choice(["received", "redeemed", "opened", "complaint"]))
             contacts.append(contact(customer, happened_at, kind, f"campaign {number % 3}"))
-            answered = {"status": "answered", "answered_at": happened_at + timedelta(days=20)} if number % 2 else {}
+            answered = (
+                {"status": "answered", "answered_at": happened_at + timedelta(days=20)}
+                if number % 2
+                else {"status": "open"}
+            )
             contacts.append(contact(customer, happened_at, "enquiry", channel="device", **answered))
     consents = [
         {"customer_key": customer, "profiling": True, "profiling_sensitive": customer % 3 == 0}

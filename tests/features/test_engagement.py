@@ -71,7 +71,7 @@ def asked(shop, paper):
     contacts = [
         paper.contact(1, at("2026-05-01 09:00"), "enquiry", status="open"),
         paper.contact(1, at("2026-06-11 09:00"), "enquiry", **answered),
-        paper.contact(1, at("2026-06-21 09:00"), "complaint"),
+        paper.contact(1, at("2026-06-21 09:00"), "complaint", status="open"),
         paper.contact(1, at("2026-06-22 09:00"), "enquiry", status="closed"),
         *(paper.contact(1, at(f"2026-06-{day} 20:00"), "viewed", channel="web") for day in (20, 27, 29)),
         *(paper.contact(1, at(f"2026-{on} 07:00"), "visited", channel="device") for on in ("05-20", "05-21", "06-28")),
@@ -87,6 +87,24 @@ def test_who_waits_for_an_answer_and_for_how_long(asked, paper, tmp_path) -> Non
     assert (row.device_28d, row.device_28d_before, row.device_recency_days) == (1, 2, 3)
 
 
+def test_nobody_is_said_to_wait_where_the_shop_keeps_no_status(shop, paper, tmp_path) -> None:
+    """Nor while it is not known when the answer came; but until the day on which it did."""
+    at, asked_at = paper.at, paper.at("2026-05-01 09:00")
+    contacts = [
+        paper.contact(1, asked_at, "enquiry"),
+        paper.contact(1, asked_at, "complaint"),
+        paper.contact(1, asked_at, "complaint", status="answered"),
+        paper.contact(2, asked_at, "enquiry", answered_at=at("2026-06-25 09:00")),
+    ]
+    ledger = shop([paper.line(1, at("2026-02-01 10:00"))], interactions=contacts)
+    moments = [at("2026-06-20 00:00"), at("2026-07-01 00:00")]
+    snapshot.write(ledger, tmp_path, as_of=moments[1], moments=moments, timezone="UTC")
+    found = pd.read_parquet(tmp_path / "engagement" / "part.parquet").set_index(["customer_key", "event_timestamp"])
+    assert found.unanswered_total.loc[1].tolist() == [0, 0]
+    assert found.unanswered_total.loc[2].tolist() == [1, 0]
+    assert found.unanswered_days.loc[1].isna().all()
+
+
 def test_what_happens_at_a_moment_or_later_is_not_known_at_it(asked, paper, tmp_path) -> None:
     moments = [paper.at(f"2026-{at}") for at in ("05-01 09:00", "06-21 09:00", "06-25 09:00", "06-28 07:00")]
     snapshot.write(asked, tmp_path, as_of=paper.at("2026-07-01 00:00"), moments=moments, timezone="UTC")
@@ -100,7 +118,10 @@ def test_an_answer_changes_what_was_known_from_then_on(shop, paper) -> None:
     line, at = paper.line(1, paper.at("2026-02-01 10:00")), paper.at
     told = [
         shop([line], name, interactions=[paper.contact(1, at("2026-06-11 09:00"), "enquiry", **said)])
-        for name, said in (("before", {}), ("after", {"status": "answered", "answered_at": at("2026-06-25 09:00")}))
+        for name, said in (
+            ("before", {"status": "open"}),
+            ("after", {"status": "answered", "answered_at": at("2026-06-25 09:00")}),
+        )
     ]
     for moment, same in (("2026-06-20 00:00", True), ("2026-06-26 00:00", False)):
         before, after = (snapshot.digest(ledger, as_of=at(moment)) for ledger in told)

@@ -76,3 +76,10 @@ def test_the_best_way_errs_least_over_products_and_categories_and_the_plainer_wi
     assert supply.best(figures) == MEAN
     assert supply.best(figures[figures["way"] != MEAN]) == SHARED
     assert supply.best(figures.head(0)) == MEAN
+
+
+def test_a_way_that_could_not_speak_of_the_hard_month_is_compared_on_the_other_alone() -> None:
+    easy = [(MEAN, 4, 0.4, 0.2), (SHARED, 4, 0.3, 0.2), (NEEDED, 4, 0.5, 0.2)]
+    hard = [(MEAN, 8, 0.9, 0.9), (SHARED, 8, 0.9, 0.9)]
+    figures = pd.DataFrame(easy + hard, columns=["way", "weeks_back", "products", "categories"])
+    assert supply.best(figures) == SHARED

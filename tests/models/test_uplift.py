@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from models import bundle
+from models import trial as trials
 from models.base import TooLittle
-from models.trial import FEWEST, Trial, enough
+from models.trial import FEWEST, Trial, enough, some
 from models.unseen import OVERLAP, Tried, tried
 from models.uplift import Uplift
 
@@ -103,6 +104,15 @@ def test_what_is_not_known_of_a_customer_is_no_number() -> None:
     seen = tried(Trial.of(frame, label), **QUICK)
     assert np.isfinite(seen.gain).all()
     assert np.isfinite(np.column_stack(list(seen.effects.values()))).all()
+
+
+def test_of_too_many_rows_customers_are_drawn_with_all_of_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    customers = np.tile(np.arange(1000), 3)
+    assert some(customers).all()
+    monkeypatch.setattr(trials, "SAMPLE", 600)
+    drawn = some(customers).reshape(3, -1)
+    assert (drawn.sum(axis=1) == 200).all()
+    assert (drawn == drawn[0]).all()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from datetime import date, timedelta
 from pathlib import Path
 
 import pandas as pd
@@ -50,6 +51,20 @@ def test_before_its_first_night_a_shop_goes_by_its_sales_alone(grocer: Callable[
     young = grocer(tmp_path / "home")
     assert set(demand.backtest(demand.look(young))["way"]) == {supply.LAST_WEEK, supply.MEAN, supply.SHARED}
     assert len(demand.table(young)) % supply.WEEKS == 0
+
+
+def test_what_was_sold_longer_than_half_a_year_ago_alone_is_not_ordered_again(
+    tmp_path: Path, till: Callable[..., Path]
+) -> None:
+    """Thirty weeks before the last sale the second product went for the last time: the earlier month knows it."""
+    begun = date(2025, 1, 1)
+    sold = [(7 * week, "milk") for week in range(40)] + [(7 * 9, "candles"), (7 * 8, "candles")]
+    lines = [(f"o{n}", 0, "anna", name, (begun + timedelta(days=day)).isoformat(), 1, 5, 0)
+             for n, (day, name) in enumerate(sold)]  # fmt: skip
+    shop = shops.init(tmp_path / "home", timezone="UTC", currency="EUR", now="last-sale")
+    steps.ingest(shop, "transactions", [till(*lines)], source="files")
+    assert len(demand.look(shop).products) == 2
+    assert set(demand.table(shop)["product_id"]) == {"milk"}
 
 
 def test_a_shop_without_sales_is_told_what_to_load(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from customers import shop as shops
-from pipelines import steps
+from pipelines import report, steps
 from pipelines.failures import NothingToDo, WrongUsage
 
 
@@ -41,3 +41,12 @@ def test_the_offers_that_may_not_be_made_are_a_table_of_their_own(
     }
     with pytest.raises(WrongUsage, match="dropped-offers"):
         steps.table(shop, "no such table")
+
+
+def test_what_contact_saves_has_a_column_where_it_is_known_of_anybody() -> None:
+    row = {"customer_id": "anna", "churn_probability": 0.5, "churn_band": "high", "value_at_risk": 30.0,
+           "saved_value": None, "contactable": [], "suggested_offer_id": None, "reasons": []}  # fmt: skip
+    assert "saved" not in report.of_at_risk([row])
+    head, first, second = report.of_at_risk([row, row | {"saved_value": 2.5}]).splitlines()
+    assert head.split() == ["customer", "p(gone)", "band", "at", "risk", "saved", "by", "offer", "why"]
+    assert (first.split()[3:5], second.split()[3:5]) == (["30.00", "-"], ["30.00", "2.50"])

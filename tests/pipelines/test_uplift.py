@@ -113,8 +113,10 @@ def test_every_night_tells_whom_a_letter_would_save(shop: Shop, told: dict[str, 
     effect = kept["value"].to_numpy()
     assert effect[rare].mean() > effect[~rare].mean() + 0.1
     assert (np.abs(effect) <= 1).all()
-    saved = persuasion.saved_value(shop, kept["customer_key"], pd.Series(100.0, kept.index))
-    np.testing.assert_allclose(saved, 100 * effect)
+    certain, even = (pd.Series(quiet, kept.index) for quiet in (0.0, 0.5))
+    worth = pd.Series(100.0, kept.index)
+    saved = [persuasion.saved_value(shop, kept["customer_key"], worth, quiet) for quiet in (certain, even)]
+    np.testing.assert_allclose(saved, [100 * effect, 200 * effect])
     assert persuasion.doubt(shop) is None
 
 
@@ -139,7 +141,7 @@ def test_without_evidence_there_is_no_number_and_a_word_why(shop: Shop, told: di
         shop, persuasion.Finding(finding.as_of, persuasion.TOO_LITTLE, "it could be chance", None, 28, None)
     )
     keys = pd.Series([1, 2])
-    assert persuasion.saved_value(shop, keys, pd.Series([5.0, 5.0])).isna().all()
+    assert persuasion.saved_value(shop, keys, pd.Series([5.0, 5.0]), pd.Series([0.5, 0.5])).isna().all()
     assert persuasion.doubt(shop) == "not enough evidence: it could be chance"
     (shop.home / "uplift.json").unlink()
     assert "regulars uplift" in str(persuasion.doubt(shop))
@@ -204,9 +206,86 @@ def test_a_campaign_that_goes_out_over_some_days_is_one_mailing(
     steps.ingest(shop, "interactions", [_written(tmp_path / "letters.csv", MET, letters)], source="files")
     world, _ = outlook(shop, clock.now(shop))
     found = mailings.find(shop, world)
-    assert [world.calendar.day_of(day) for day in found.days] == [(OPENED + timedelta(days=100)).date()]
+    assert [world.calendar.day_of(day) for day in found.began.values()] == [(OPENED + timedelta(days=100)).date()]
+    assert [world.calendar.day_of(day) for day in found.days] == [(OPENED + timedelta(days=103)).date()]
     rows = pd.DataFrame(
         {"customer_key": found.reached["customer_key"], "as_of": pd.to_datetime(found.days * (PEOPLE // 2), utc=True)}
     )
     assert found.contacted(rows, world.calendar).all()
-    assert not found.otherwise(rows, world.calendar, -28, 28).any()
+    assert not found.otherwise(rows, world.calendar).any()
+    assert found.barred.empty, "whom a lot has drawn had not bought more than usual"
+
+
+def thanked(shop: Shop, *, others: float) -> list[tuple[object, ...]]:
+    """Vouchers: half of those who buy in either of two weeks get one a day later, of the others so many by lot."""
+    rng = np.random.default_rng(5)
+    world, _ = outlook(shop, clock.now(shop))
+    names, met = _known(shop), []
+    for first in (70, 120):
+        begins = pd.Timestamp((OPENED + timedelta(days=first)).date())
+        sold = world.purchases[world.purchases["day"].between(begins, begins + timedelta(days=5))]
+        bought = sold.groupby("customer_key")["day"].min() + timedelta(days=1)
+        for key, name in names.items():
+            day = bought.get(key, begins + timedelta(days=int(rng.integers(7))))
+            if rng.random() < (0.5 if key in bought.index else others):
+                at = OPENED + timedelta(days=first + (day - begins).days)
+                met.append((f"v{first}-{name}", name, at.isoformat(), "email", "sent", f"thanks-{first}"))
+    return met
+
+
+def _known(shop: Shop) -> dict[int, str]:
+    from customers import profiles
+
+    world, _ = outlook(shop, clock.now(shop))
+    return profiles.ids_of(shop, world.purchases["customer_key"].drop_duplicates())
+
+
+def test_a_voucher_that_thanks_for_a_purchase_is_no_cause_of_it(
+    unmailed: tuple[Shop, list[Path]], tmp_path: Path
+) -> None:
+    shop = shops.open(shutil.copytree(unmailed[0].home, tmp_path / "home"))
+    vouchers = _written(tmp_path / "vouchers.csv", MET, thanked(shop, others=0.0))
+    steps.ingest(shop, "interactions", [vouchers], source="files")
+    with pytest.raises(NothingToDo, match="2 went to customers because they had just bought"):
+        uplift.run(shop, tell=silent)
+
+
+def test_where_some_vouchers_are_thanks_nobody_is_compared_who_bought_while_they_went_out(
+    unmailed: tuple[Shop, list[Path]], tmp_path: Path
+) -> None:
+    shop = shops.open(shutil.copytree(unmailed[0].home, tmp_path / "home"))
+    vouchers = _written(tmp_path / "vouchers.csv", MET, thanked(shop, others=0.3))
+    steps.ingest(shop, "interactions", [vouchers], source="files")
+    world, _ = outlook(shop, clock.now(shop))
+    found = mailings.find(shop, world)
+    frame = _frame(world.purchases["customer_key"].unique(), found)
+    rows = found.rows(frame, world.calendar)
+    moments = [pd.Timestamp(moment).tz_localize(None) for moment in (*found.began.values(), *found.days)]
+    bought = world.purchases[world.purchases["day"].between(moments[0], moments[2] - timedelta(days=1))]
+    first = rows[rows["as_of"] == pd.Timestamp(found.days[0])]
+    assert set(first["customer_key"]) == set(frame["customer_key"]) - set(bought["customer_key"])
+    assert 30 <= found.contacted(first, world.calendar).sum() < len(first)
+    assert (rows["recency_days"] == 1).all(), "purchases are known as of the day after"
+    assert (rows["received_total"] == 0).all(), "what was sent is known as of the first day"
+
+
+def _frame(keys: np.ndarray, found: mailings.Mailings) -> pd.DataFrame:
+    """Everybody's figures at either moment of each mailing: those that know of it are 1."""
+    parts = [
+        pd.DataFrame({"customer_key": keys, "as_of": pd.Timestamp(moment).tz_convert("UTC")}).assign(
+            recency_days=knows, received_total=knows
+        )
+        for first, told in ((0, found.began.values()), (1, found.days))
+        for moment, knows in ((each, float(first)) for each in told)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_letters_of_no_campaign_are_no_mailing(unmailed: tuple[Shop, list[Path]], tmp_path: Path) -> None:
+    shop = shops.open(shutil.copytree(unmailed[0].home, tmp_path / "home"))
+    at = (OPENED + timedelta(days=100)).isoformat()
+    letters = [(f"i{number}", f"c{number:03d}", at, "email", "sent", None) for number in range(0, PEOPLE, 2)]
+    steps.ingest(shop, "interactions", [_written(tmp_path / "letters.csv", MET, letters)], source="files")
+    world, _ = outlook(shop, clock.now(shop))
+    with pytest.raises(NothingToDo, match="campaign_id"):
+        mailings.find(shop, world)

@@ -86,3 +86,11 @@ def test_what_was_bought_once_or_long_ago_does_not_run_out() -> None:
     asked["need_times"] = [3.0, 1.0, 9.0]
     asked["need_recency_days"] = [120.0, 5.0, 121.0]
     assert restocking.needs(Saying([[0.1, 0.2, 0.3]] * 3), asked)["category"].tolist() == ["tea"]
+
+
+def test_who_needs_nothing_is_told_of_as_anybody_is() -> None:
+    """One has a need, one only what may not be named, one none at all."""
+    asked = pairs((1, "tea"), (2, "pills"))
+    named = restocking.needs(Saying([[0.1, 0.2, 0.3]]), asked, hidden={"pills"})
+    frame = pd.DataFrame({"customer_key": [1, 2, 3]})
+    assert restocking.needless(frame, named).tolist() == [False, True, True]

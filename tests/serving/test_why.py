@@ -113,9 +113,39 @@ def test_who_was_not_there_is_not_told_twice() -> None:
     away = {"spend_28d": 0, "spend_28d_before": 60, "purchase_days_28d_before": 2, "tenure_days": 300}
     weights = {"purchase_days_28d": 1, "spend_28d": 1}
     assert said(weights, purchase_days_28d=0, **away) == ["bought on none of the last 28, on 2 of the 28 before"]
-    assert said({"spend_28d": 1}, purchase_days_28d=1, **away) == [
-        "spent nothing in the last 28 days, unlike in the 28 before"
+
+
+def test_who_brought_back_as_much_as_they_bought_is_not_told_that_they_spent_nothing() -> None:
+    came = {"spend_28d_before": 60, "purchase_days_28d": 1, "tenure_days": 300}
+    for spent in (0, -5):
+        assert said({"spend_28d": 1}, spend_28d=spent, **came) == []
+    assert said({"return_share": 1}, return_share=1.5) == []
+    assert said({"return_share": 1}, return_share=1) == ["100 % of what they bought was brought back"]
+
+
+def test_a_pace_that_reads_the_same_is_no_news() -> None:
+    long = {"gap_mean_days": 2.0, "tenure_days": 300}
+    assert said({"gap_recent_days": 1}, gap_recent_days=2.24, **long) == []
+    assert said({"gap_recent_days": 1}, gap_recent_days=2.5, **long) == [
+        "lately came every 2.5 days, over all the time every 2 days"
     ]
+    assert said({"gap_recent_days": -1}, gap_recent_days=1.8, **long) == []
+
+
+def test_where_everything_is_of_one_category_nobody_is_told_so() -> None:
+    """In a shop that names no categories all of its products count as one."""
+    assert said({"category_count": 1}, category_count=1) == []
+    assert said({"category_count": 1}, category_count=2) == ["buys from only 2 categories"]
+
+
+def test_a_message_is_no_campaign_and_none_is_told_of_where_no_campaign_ever_came() -> None:
+    for direction, silent, sentence in (
+        (-1, 3, "a message reached them 3 days ago"),
+        (1, 70, "the last message reached them 70 days ago"),
+    ):
+        given = {"received_28d": direction}
+        assert said(given, received_recency_days=silent, campaigns_received=1) == [sentence]
+        assert said(given, received_recency_days=silent, campaigns_received=0) == []
 
 
 def test_where_customers_come_seldom_a_quarter_is_compared() -> None:

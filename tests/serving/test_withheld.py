@@ -30,6 +30,12 @@ def test_every_running_offer_is_made_or_dropped_for_the_reason_that_the_counter_
     assert len(found[found["customer_id"].isin(list(told))]) > 0
 
 
+def test_no_list_of_all_customers_is_written_with_their_rows(counter: Any) -> None:
+    found = withheld.table(counter.shop)
+    assert isinstance(found["reason"].dtype, pd.CategoricalDtype)
+    assert not isinstance(found["customer_id"].dtype, pd.CategoricalDtype)
+
+
 def test_what_somebody_is_not_made_names_its_campaign(counter: Any) -> None:
     found = withheld.table(counter.shop)
     letters = found[found["reason"] == "it is only for those who received its campaign"]

@@ -205,21 +205,6 @@ def test_without_churn_the_curve_speaks_for_itself(without_churn: Any) -> None:
     assert without_churn.ask("/v1/churn", {"customer_ids": ["c000"]}).status_code == 503
 
 
-@pytest.mark.parametrize("bent", [True, False])
-def test_a_night_that_leaves_churn_alone_bends_by_who_it_is_told(fresh: Any, bent: bool) -> None:
-    from serving import desk, writeback
-
-    here = desk.of(fresh.shop)
-    here.features.apply()
-    quiet, timing = here.champion("churn").model, here.champion("timing")
-    speakers = {"timing": (timing.version, timing.model)}
-    writeback.everyone(fresh.shop, here.features, speakers, here.now(), quiet=quiet if bent else None)
-    assert rows(fresh, "c000", "churn") == []
-    kept = on_profile(fresh, "c000")["timing"]["p"]["28"]
-    churn = result(fresh.ask("/v1/churn", {"customer_ids": ["c000"]}).json())["probability"]
-    assert (abs(kept - (1 - churn)) < 1e-6) == bent
-
-
 def test_where_a_plain_rule_stands_in_everybody_is_told_so(fresh: Any, make_champion: Any, night: Any) -> None:
     """Too little to learn from: the rule answers for each customer, is written down, and is flagged at both."""
     from serving import desk

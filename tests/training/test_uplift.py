@@ -62,12 +62,20 @@ def test_a_shop_without_any_effect_is_hardly_ever_told_of_one() -> None:
 
 def test_the_qini_coefficient_is_the_area_above_the_straight_line() -> None:
     gain = np.array([1.0, 1.0, 0.0, 0.0])  # the better half gains 1 each
-    figures, curve = qini.curve(gain, np.ones((3, 4), np.float32))
+    figures, curve = qini.curve(gain, qini.Weights(np.ones((3, 4), np.int32), np.arange(4)))
     # The curve rises to 1/2 at one half and stays: area 1/8 + 1/4, less that of the line, 1/4.
     assert figures["qini"].value == pytest.approx(1 / 8 + 1 / 4 - 1 / 4, abs=1e-3)
     assert figures["first"].value == pytest.approx(1.0)
     assert figures["rest"].value == pytest.approx((1 / 2 - 1 / 3) / (2 / 3))
     assert curve["gain"].iloc[-1] == pytest.approx(gain.mean())
+
+
+def test_a_customer_who_is_drawn_twice_counts_twice_with_every_mailing() -> None:
+    weight = qini.weights(Draws(np.array([7, 9]), np.array([[2, 0], [1, 1]], np.int32)), np.array([9, 7, 7]))
+    average = qini.mean(np.array([6.0, 1.0, 2.0]), weight)
+    assert average.drawn is not None
+    assert (average.value, average.drawn.tolist()) == (3.0, [1.5, 3.0])
+    assert qini.mean(np.array([1.0, 2.0]), weight.rows(np.array([False, True, True]))).value == 1.5
 
 
 def test_within_a_mailing_a_lottery_foretells_nothing() -> None:
