@@ -80,7 +80,8 @@ def ask(given: Given, watch: Waits, edges: Whole, end: np.datetime64) -> Asked:
 
 def end_of(watch: Waits) -> np.datetime64:
     """When watching ended, as the rows that still wait tell."""
-    return (watch.moment + watch.watched.astype("timedelta64[D]")).max(initial=np.datetime64(0, "us"))
+    ended = watch.moment + watch.watched.astype("timedelta64[D]")
+    return ended[watch.begun].max(initial=np.datetime64(0, "us"))
 
 
 def _levelled(ahead: Floats, bought: Floats, moment: season.Moments, quarter: Whole) -> Floats:

@@ -169,7 +169,7 @@ def _asked(given: Given, watch: Waits, end: np.datetime64) -> trees.Rows:
     Of a period that is not over only those would be known who have bought: they would make everybody look eager.
     """
     watched = watch.watched[:, None]
-    over = watch.moment[:, None] + given.edges[1:].astype("timedelta64[D]") <= end
+    over = waits.over(watch.moment[:, None], given.edges[1:], end)
     row, period = np.nonzero(over & (watched > given.edges[:-1]))
     came = watch.bought[:, None] & (watched <= given.edges[1:])
     start = given.ahead[row, period].astype(np.float64)

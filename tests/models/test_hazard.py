@@ -109,7 +109,8 @@ def asked(watched: int, bought: bool) -> tuple[list[int], list[float]]:
     ahead = np.zeros((1, 4), np.float32)
     given = hazard.Given(nothing, nothing[0], nothing[:, :0], np.zeros(1, np.int64), np.zeros((1, 7)), ahead, edges)
     moment = np.zeros(1, "datetime64[us]")
-    rows = hazard._asked(given, waits.Waits(np.array([watched]), np.array([bought]), moment))
+    end = moment[0] + np.timedelta64(8 if bought else watched, "D")
+    rows = hazard._asked(given, waits.Waits(np.array([watched]), np.array([bought]), moment), end)
     return rows.design[:, 1].astype(int).tolist(), rows.outcome.tolist()
 
 
