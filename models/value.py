@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -46,8 +45,6 @@ RHYTHM = {
 #: And what a row is asked: how many days ahead.
 ASKED = "days_ahead"
 LEAST = 1e-3
-#: How much each way counts: the anchored one knows the shape of what is spent best, and errs least by tenths.
-SHARES = (0.25, 0.5, 0.25)
 #: The answer is brought to the level of what is expected of all customers, within these bounds.
 BOUNDS = (1 / 4, 4.0)
 FREE, ANCHORED = "free.txt", "anchored.txt"
@@ -60,8 +57,8 @@ class Value:
     The rhythm (BG/NBD) and what a visit is worth (Gamma-Gamma) are features, fitted to each moment's own rows.
     One grove is grown from nothing, one on top of what rhythm and worth expect, and one rule is straight; the answer
     lies amid them on a scale of logarithms. The first and the last rank better, the second is nearer in level: so
-    the total lies between the second's and what rhythm and worth expect or, where a year ago tells of the season,
-    it is what they expect in all times what came of that then.
+    the total is the second's or, where a year ago tells of the season, what rhythm and worth expect in all times
+    what came of that then.
     """
 
     columns: list[str]
@@ -103,7 +100,7 @@ class Value:
 
     def score(self, frame: pd.DataFrame) -> Floats:
         """What each row's customer is expected to spend over the horizon, from as_of on."""
-        return np.exp(np.clip(_amid(self._ways(frame)) + self.level, -20.0, 40.0))
+        return np.exp(np.clip(np.mean(self._ways(frame), axis=0) + self.level, -20.0, 40.0))
 
     def contributions(self, frame: pd.DataFrame) -> pd.DataFrame:
         """How much each feature moves each row's logarithm from the usual; + is towards spending more.
@@ -111,11 +108,10 @@ class Value:
         The groves' part is TreeSHAP's (Lundberg 2020). What the rhythm expects counts as the figures it comes from.
         """
         design, anchor = self._design(frame)
-        ways = (*(grown.contributions(design)[:, :-1] for grown in (self.free, self.anchored)),
-                self.straight.contributions(design))  # fmt: skip
-        parts = _amid(ways)
+        parts = sum(grown.contributions(design)[:, :-1] for grown in (self.free, self.anchored))
+        parts = (parts + self.straight.contributions(design)) / 3
         names = [*self.columns, *RHYTHM.values(), ASKED]
-        parts[:, names.index("spend_total", len(self.columns))] += SHARES[1] * (anchor - self.usual)
+        parts[:, names.index("spend_total", len(self.columns))] += (anchor - self.usual) / 3
         spoken = [name for name in dict.fromkeys(names) if name != ASKED]
         told = np.array([[name == feature for feature in spoken] for name in names], dtype=np.float64)
         return pd.DataFrame(parts @ told, columns=spoken, index=frame.index)
@@ -161,16 +157,12 @@ class Value:
         season = spending.season(frame, spent, self.horizon_days)
         now = btyd.latest(frame)
         ways = self._ways(now)
-        expected = spending.expected(self.rhythm, self.worth, now, self.horizon_days).sum()
-        total = season * expected if season != 1.0 else np.sqrt(expected * np.exp(ways[1]).sum())
-        change = total / max(np.exp(_amid(ways)).sum(), LEAST)
+        total = np.exp(ways[1]).sum()
+        if season != 1.0:
+            total = season * spending.expected(self.rhythm, self.worth, now, self.horizon_days).sum()
+        change = total / max(np.exp(np.mean(ways, axis=0)).sum(), LEAST)
         own = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return type(self)(**own | {"season": season, "level": float(np.log(np.clip(change, *BOUNDS)))})
-
-
-def _amid(ways: Sequence[Floats]) -> Floats:
-    """The three ways together, each with its share."""
-    return np.asarray(sum(share * way for share, way in zip(SHARES, ways, strict=True)))
 
 
 @dataclass(frozen=True)

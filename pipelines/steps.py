@@ -184,6 +184,7 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _write(frame: pd.DataFrame, path: Path, form: str) -> None:
+    frame.attrs = {}  # moments among them, which Parquet's words cannot hold
     if form == "parquet":
         frame.to_parquet(path, index=False, coerce_timestamps="us")
     elif form == "ndjson":

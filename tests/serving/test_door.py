@@ -135,10 +135,10 @@ def test_json_may_say_that_it_is_utf8(counter: Any, kind: str) -> None:
     assert counter.client.post("/v1/churn", content='{"customer_ids": ["c000"]}', headers=headers).status_code == 200
 
 
-@pytest.mark.parametrize("told", [True, False], ids=["with a length", "in pieces"])
-def test_a_body_has_a_largest_size(counter: Any, told: bool) -> None:
+@pytest.mark.parametrize("whole", [True, False], ids=["with a length", "in pieces"])
+def test_a_body_has_a_largest_size(counter: Any, whole: bool) -> None:
     body = b'{"customer_ids": ["' + CANARY.encode() + b" " * door.BODY_BYTES + b'"]}'
-    pieces = body if told else (body[start : start + 65_536] for start in range(0, len(body), 65_536))
+    pieces = body if whole else (body[start : start + 65_536] for start in range(0, len(body), 65_536))
     headers = counter.key("admin") | {"Content-Type": "application/json"}
     assert_problem(counter.client.post("/v1/churn", content=pieces, headers=headers), 413)
 

@@ -34,8 +34,8 @@ def at_risk(counter: Any) -> dict[str, dict[str, Any]]:
 
 
 def in_danger(counter: Any, place: int = 0) -> str:
-    """Somebody who is likelier than not to stay away, and may still be kept."""
-    items = counter.read("/v1/at-risk?limit=100&band=high").json()["items"]
+    """Somebody who may stay away and may still be kept, the likeliest to go first."""
+    items = counter.read("/v1/at-risk?limit=100").json()["items"]
     return items[place]["customer_id"]
 
 
