@@ -33,7 +33,8 @@ LOOK_DAYS = 28
 #: Questions that a plain LightGBM can be asked, and its outcome in their labels.
 PLAIN: Mapping[str, Callable[[Any], np.ndarray]] = {
     "churn": lambda label: label["quiet"].to_numpy(np.float64),
-    "value": lambda label: label["spent"].to_numpy(np.float64),
+    # What is over of an unfinished horizon would teach it too little.
+    "value": lambda label: label["spent"].where(label["days"] >= label["days"].max()).to_numpy(np.float64),
     "restock": lambda label: label[f"within_{plans.RESTOCK_DAYS[1]}"].to_numpy(np.float64),
 }
 
