@@ -33,8 +33,7 @@ LOOK_DAYS = 28
 #: Questions that a plain LightGBM can be asked, and its outcome in their labels.
 PLAIN: Mapping[str, Callable[[Any], np.ndarray]] = {
     "churn": lambda label: label["quiet"].to_numpy(np.float64),
-    # What is over of an unfinished horizon would teach it too little.
-    "value": lambda label: label["spent"].where(label["days"] >= label["days"].max()).to_numpy(np.float64),
+    "value": lambda label: _finished(label).to_numpy(np.float64),
     "restock": lambda label: label[f"within_{plans.RESTOCK_DAYS[1]}"].to_numpy(np.float64),
 }
 
@@ -168,6 +167,12 @@ def _plainly(plan: Plan, evening: Evening, frame: pd.DataFrame, judged: pd.DataF
     rows, outcome = frame[active], PLAIN[plan.name](label)[active]
     said = Plain.fit(rows, outcome, amounts=plan.name == "value").score(judged)
     return said if plan.name != "restock" else np.column_stack([said, said, said])
+
+
+def _finished(label: pd.DataFrame) -> pd.Series:
+    """What was spent over whole horizons; part of one would teach too little."""
+    spent: pd.Series = label["spent"].where(label["days"] >= label["days"].max())
+    return spent
 
 
 def _table(plan: Plan, dates: list[str], sittings: list[Sitting]) -> pd.DataFrame:
