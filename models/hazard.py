@@ -61,7 +61,8 @@ class Hazard:
         label: duration_days = 1 for a purchase on the day of as_of itself, and observed; where observed is 0,
         the days that passed without one. Every moment in the frame gets its own rhythm, fitted to its own
         rows. The latest moments say how many trees to grow, judging trees that were grown from what was known
-        before them, but for the calendar's swings, which are those of all moments. `growth` overrides LightGBM's settings. Raises TooLittle below 300 next purchases.
+        before them, but for the calendar's swings, which are those of all moments. `growth` overrides
+        LightGBM's settings. Raises TooLittle below 300 next purchases.
         """
         baselines.enough_outcomes(label, days, fewest=FEWEST)
         columns, edges, watch = waits.telling(frame), _edges(days), Waits.of(frame, label, days)
