@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from models import baselines, btyd, season, trees, waits
+from models import btyd, season, trees, waits
 from models.base import Floats, matrix
 from models.seasoned import Rhythms
 from models.waits import Singles, Waits, Whole
@@ -98,7 +98,7 @@ def given_now(frame: pd.DataFrame, columns: list[str], rhythm: btyd.BgNbd, edges
     """What is known of these rows by the rhythm of their moment."""
     past = btyd.history(frame)
     features = np.hstack([matrix(frame, columns), waits.rhythm_terms(rhythm, past)]).astype(np.float32)
-    silent = np.nan_to_num(frame[baselines.SILENT].to_numpy(dtype=np.float64, na_value=np.nan))
+    silent = np.nan_to_num(frame[btyd.SILENT].to_numpy(dtype=np.float64, na_value=np.nan))
     gaps = matrix(frame, [name for name in GAPS if name in frame.columns])
     return Given(features, waits.log_odds_ahead(rhythm, past, edges).astype(np.float64), silent, gaps)
 

@@ -16,6 +16,8 @@ Floats = NDArray[np.float64]
 KEYS = ("customer_key", "as_of")
 #: Monday 0, in the shop's zone. It says nothing of a customer, and with a dozen moments trees learn it by heart.
 WEEKDAY = "as_of_weekday"
+#: Where a model keeps what fits into a small dictionary.
+FILE = "model.json"
 
 
 class TooLittle(Exception):

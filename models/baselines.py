@@ -12,49 +12,8 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 from scipy.special import expit
 
-from models import btyd
-from models.base import Floats, TooLittle, read_json, require, write_json
-
-FILE = "model.json"
-#: The fewest customers of each fate, quiet and not, that a rate may be learned from.
-FEWEST = 30
-LIMIT = 1e-6
-RARE, SILENT = "purchase_days", "recency_days"
-
-
-#: What became of each row: 1 = no purchase within the horizon, 0 = one or more, NaN = not known yet; or a frame with
-#: that as `quiet` beside what else is known.
-Fate = pd.Series | pd.DataFrame | Floats
-
-
-def fate(label: Fate) -> Floats:
-    """What became of each row as 1, 0 or NaN."""
-    if isinstance(label, pd.DataFrame):
-        require(label, ["quiet"])
-        return label["quiet"].to_numpy(dtype=np.float64, na_value=np.nan)
-    return np.asarray(label, dtype=np.float64)
-
-
-def active(frame: pd.DataFrame, horizon_days: int) -> NDArray[np.bool_]:
-    """Which rows had a purchase in the last two horizons: whose silence is news."""
-    require(frame, [SILENT])
-    return frame[SILENT].to_numpy(dtype=np.float64, na_value=np.nan) <= 2 * horizon_days
-
-
-def known_quiet(frame: pd.DataFrame, label: Fate, horizon_days: int) -> tuple[pd.DataFrame, Floats]:
-    """The active rows whose outcome is known, with it: 1 = no purchase within the horizon, 0 = at least one.
-
-    Raises TooLittle with fewer than 30 of either.
-    """
-    quiet = fate(label)
-    rows = active(frame, horizon_days) & np.isfinite(quiet)
-    fewest = int(min(quiet[rows].sum(), (1 - quiet[rows]).sum()))
-    if fewest < FEWEST:
-        raise TooLittle(
-            f"{int(rows.sum())} active customers have a known outcome after {horizon_days} days, {fewest} of "
-            f"the rarer kind; {FEWEST} of each are needed: load a longer history or choose another churn_days"
-        )
-    return frame[rows], quiet[rows]
+from models import btyd, fates
+from models.base import FILE, Floats, read_json, require, write_json
 
 
 def logistic(terms: Floats, label: Floats, *, ridge: float = 1.0) -> Floats:
@@ -83,25 +42,26 @@ class RecencyChurn:
     horizon_days: int
 
     @classmethod
-    def fit(cls, frame: pd.DataFrame, label: Fate, *, seed: int = 0, horizon_days: int = 28) -> Self:
+    def fit(cls, frame: pd.DataFrame, label: fates.Fate, *, seed: int = 0, horizon_days: int = 28) -> Self:
         """Isotonic regression of the outcome on recency, over active customers."""
-        rows, quiet = known_quiet(frame, label, horizon_days)
+        rows, quiet = fates.known_quiet(frame, label, horizon_days)
         days, where, counts = np.unique(
-            rows[SILENT].to_numpy(dtype=np.float64), return_inverse=True, return_counts=True
+            rows[btyd.SILENT].to_numpy(dtype=np.float64), return_inverse=True, return_counts=True
         )
         shares = np.bincount(where, weights=quiet) / counts
         return cls(days, isotonic_regression(shares, weights=counts).x, float(quiet.mean()), horizon_days)
 
     def score(self, frame: pd.DataFrame) -> Floats:
         """P(no purchase within the horizon), a row each; the base rate for somebody who never bought."""
-        require(frame, [SILENT])
-        silence = frame[SILENT].to_numpy(dtype=np.float64, na_value=np.nan)
+        require(frame, [btyd.SILENT])
+        silence = frame[btyd.SILENT].to_numpy(dtype=np.float64, na_value=np.nan)
         chance = np.interp(silence, self.days, self.chance)
-        return np.clip(np.where(np.isnan(silence), self.base, chance), LIMIT, 1 - LIMIT)
+        return np.clip(np.where(np.isnan(silence), self.base, chance), btyd.CERTAIN, 1 - btyd.CERTAIN)
 
-    def explain(self, frame: pd.DataFrame) -> list[list[str]]:
-        """The features behind each answer: there is only one."""
-        return [[SILENT] for _ in range(len(frame))]
+    def contributions(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The present silence, in log odds against the usual; + is towards no purchase."""
+        odds = btyd.log_odds(self.score(frame)) - btyd.log_odds(self.base)
+        return pd.DataFrame({btyd.SILENT: odds}, index=frame.index)
 
     def typical(self) -> float:
         """The share of all outcomes that were quiet."""
@@ -139,9 +99,9 @@ class RfmLogistic:
     )
 
     @classmethod
-    def fit(cls, frame: pd.DataFrame, label: Fate, *, seed: int = 0, horizon_days: int = 28) -> Self:
+    def fit(cls, frame: pd.DataFrame, label: fates.Fate, *, seed: int = 0, horizon_days: int = 28) -> Self:
         """Learn the weights over active customers whose outcome is known."""
-        rows, quiet = known_quiet(frame, label, horizon_days)
+        rows, quiet = fates.known_quiet(frame, label, horizon_days)
         terms = _rfm(rows)
         centre, width = terms.mean(axis=0), np.maximum(terms.std(axis=0), 1e-9)
         return cls(centre, width, logistic((terms - centre) / width, quiet), float(quiet.mean()), horizon_days)
@@ -149,11 +109,11 @@ class RfmLogistic:
     def score(self, frame: pd.DataFrame) -> Floats:
         """P(no purchase within the horizon), a row each."""
         chance: Floats = expit(self.weights[0] + self._parts(frame).sum(axis=1))
-        return np.clip(chance, LIMIT, 1 - LIMIT)
+        return np.clip(chance, btyd.CERTAIN, 1 - btyd.CERTAIN)
 
-    def explain(self, frame: pd.DataFrame) -> list[list[str]]:
-        """The features that push each answer to its side of the usual, strongest first."""
-        return towards(self._parts(frame), list(self.COLUMNS))
+    def contributions(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """How much each term moves each row from the usual, in log odds; + is towards no purchase."""
+        return pd.DataFrame(self._parts(frame), columns=list(self.COLUMNS), index=frame.index)
 
     def typical(self) -> float:
         """The share of all outcomes that were quiet."""
@@ -183,11 +143,11 @@ class BgNbdChurn:
     base: float
 
     @classmethod
-    def fit(cls, frame: pd.DataFrame, label: Fate, *, seed: int = 0, horizon_days: int = 28) -> Self:
+    def fit(cls, frame: pd.DataFrame, label: fates.Fate, *, seed: int = 0, horizon_days: int = 28) -> Self:
         """Fit the rhythm of the latest moment's customers; outcomes, if there are any, give the base rate."""
         now = btyd.latest(frame)
         rhythm = btyd.BgNbd.fit_frame(now)
-        quiet = fate(label)
+        quiet = fates.fate(label)
         known = quiet[np.isfinite(quiet)]
         expected = rhythm.p_no_purchase(*btyd.history(now), horizon_days)
         return cls(rhythm, horizon_days, float(np.mean(known if len(known) else expected)))
@@ -195,16 +155,12 @@ class BgNbdChurn:
     def score(self, frame: pd.DataFrame) -> Floats:
         """P(no purchase within the horizon), a row each."""
         chance = self.rhythm.p_no_purchase(*btyd.history(frame), self.horizon_days)
-        return np.clip(chance, LIMIT, 1 - LIMIT)
+        return np.clip(chance, btyd.CERTAIN, 1 - btyd.CERTAIN)
 
     def contributions(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Rare visits and the present silence, in log odds against the usual; + is towards no purchase."""
         rare, silent = self.rhythm.log_odds_quiet(btyd.history(frame), self.horizon_days)
-        return pd.DataFrame({RARE: rare - btyd.log_odds(self.base), SILENT: silent}, index=frame.index)
-
-    def explain(self, frame: pd.DataFrame) -> list[list[str]]:
-        """Whether each answer is about rare visits or about the present silence, the stronger first."""
-        return towards(self.contributions(frame).to_numpy(), [RARE, SILENT])
+        return pd.DataFrame({btyd.RARE: rare - btyd.log_odds(self.base), btyd.SILENT: silent}, index=frame.index)
 
     def typical(self) -> float:
         """The share of all outcomes that were quiet."""
@@ -234,8 +190,8 @@ class BgNbdTiming:
         """Fit the rhythm of the latest moment's customers; outcomes, if any, give the typical curve."""
         now = btyd.latest(frame)
         rhythm = btyd.BgNbd.fit_frame(now)
-        if (durations(label, days)[0] > 0).any():
-            return cls(rhythm, days, kaplan_meier(label, days))
+        if (fates.durations(label, days)[0] > 0).any():
+            return cls(rhythm, days, fates.kaplan_meier(label, days))
         return cls(rhythm, days, rhythm.survival(*btyd.history(now), days).mean(axis=0))
 
     def score(self, frame: pd.DataFrame) -> Floats:
@@ -270,13 +226,13 @@ class KaplanMeierTiming:
     @classmethod
     def fit(cls, frame: pd.DataFrame, label: pd.DataFrame, *, seed: int = 0, days: int = 90) -> Self:
         """Cut recency into fifths and rates into ninths; a thin cell leans on the curve of everybody."""
-        enough_outcomes(label, days, fewest=4 * FEWEST)
+        fates.enough_outcomes(label, days, fewest=4 * fates.FEWEST)
         recency, rate = _cell_terms(frame)
         recency_edges = np.quantile(recency, np.linspace(0, 1, 6)[1:-1])
         rate_edges = np.quantile(rate, np.linspace(0, 1, 10)[1:-1])
-        pooled = kaplan_meier(label, days)
+        pooled = fates.kaplan_meier(label, days)
         cell = _cells(recency, rate, recency_edges, rate_edges)
-        curves = [kaplan_meier(label[cell == number], days, towards=pooled) for number in range(45)]
+        curves = [fates.kaplan_meier(label[cell == number], days, towards=pooled) for number in range(45)]
         return cls(recency_edges, rate_edges, np.array(curves), pooled)
 
     def score(self, frame: pd.DataFrame) -> Floats:
@@ -296,54 +252,6 @@ class KaplanMeierTiming:
         """Read the cells' edges and curves back."""
         with np.load(folder / "model.npz", allow_pickle=False) as saved:
             return cls(*(saved[name] for name in ("recency_edges", "rate_edges", "curves", "pooled")))
-
-
-def towards(parts: Floats, names: list[str]) -> list[list[str]]:
-    """The names of the parts that pull each row to the side on which their sum lies, strongest first.
-
-    parts: (rows, names) of signed contributions. A reason always speaks for its answer, never against it.
-    """
-    pull = parts * np.where(parts.sum(axis=1, keepdims=True) >= 0, 1.0, -1.0)
-    order = np.argsort(-pull, axis=1, kind="stable")
-    counts = np.maximum((pull > 0).sum(axis=1), 1)
-    return [[names[i] for i in row[:count]] for row, count in zip(order, counts, strict=True)]
-
-
-def durations(label: pd.DataFrame, days: int) -> tuple[Floats, NDArray[np.bool_]]:
-    """How many of these days each row was watched (0 = not at all), and whether a purchase ended it."""
-    require(label, ["duration_days", "observed"])
-    watched = label["duration_days"].to_numpy(dtype=np.float64, na_value=np.nan)
-    bought = label["observed"].to_numpy(dtype=np.float64, na_value=np.nan) == 1
-    seen = np.nan_to_num(watched, nan=0.0)
-    return np.clip(seen, 0, days), bought & (seen >= 1) & (seen <= days)
-
-
-def enough_outcomes(label: pd.DataFrame, days: int, *, fewest: int) -> None:
-    """Raise TooLittle unless enough next purchases were seen to learn their timing from."""
-    seen = int(durations(label, days)[1].sum())
-    if seen < fewest:
-        raise TooLittle(
-            f"{seen} next purchases were seen within {days} days and {fewest} are needed to learn when customers "
-            "come back; load a longer history"
-        )
-
-
-def kaplan_meier(label: pd.DataFrame, days: int, *, towards: Floats | None = None, weight: float = 10.0) -> Floats:
-    """P(no purchase in the first d days) for d = 1..days, from rows not all of which were watched to the end.
-
-    label: duration_days (1 = on the first day) and observed (0 = still waiting when watching ended).
-    `towards` is a curve that counts like `weight` more customers.
-    """
-    watched, bought = durations(label, days)
-    events = np.bincount(watched[bought].astype(int), minlength=days + 1)[1:].astype(float)
-    at_risk = np.bincount(watched.astype(int), minlength=days + 1)[::-1].cumsum()[::-1][1:].astype(float)
-    if towards is not None:
-        before = np.concatenate([[1.0], towards[:-1]])
-        events = events + weight * (1 - np.divide(towards, before, out=np.ones(days), where=before > 0))
-        at_risk = at_risk + weight
-    hazard = np.divide(events, at_risk, out=np.zeros(days), where=at_risk > 0)
-    curve: Floats = np.cumprod(1 - hazard)
-    return curve
 
 
 def _rfm(frame: pd.DataFrame) -> Floats:

@@ -18,7 +18,10 @@ from models.base import Floats, require
 PRIOR_CENTRE = np.log([1.0, 1.0, 0.5, 2.0])
 PRIOR_WIDTH = np.array([1.0, 1.5, 1.5, 1.5])
 BOUND = 9.0
+#: Nobody is surer than this of anything.
 CERTAIN = 1e-6
+#: The features of which the rhythm's two parts speak: rare visits, and the present silence.
+RARE, SILENT = "purchase_days", "recency_days"
 
 
 class History(NamedTuple):

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from models import asking, baselines, btyd, leanings, seasoned, waits
+from models import asking, btyd, fates, leanings, seasoned, waits
 from models import season as seasons
-from models.base import Floats, feature_columns, matrix, read_json, write_json
+from models.base import FILE, Floats, feature_columns, matrix, read_json, write_json
 from models.leanings import Leanings
 from models.quarters import Quarters
 from models.season import NO_CHANGE, NOTHING, Line, Past, Season
@@ -46,7 +46,7 @@ class Churn:
     def fit(
         cls,
         frame: pd.DataFrame,
-        label: baselines.Fate,
+        label: fates.Fate,
         *,
         seed: int = 0,
         horizon_days: int = 28,
@@ -58,8 +58,8 @@ class Churn:
         quiet (that), duration_days and observed, of as much as each row was watched. Every moment in the frame gets
         its own rhythm, fitted to its own rows: no row sees a later one's. `growth` overrides LightGBM's settings.
         """
-        quiet = baselines.fate(label)
-        base = float(baselines.known_quiet(frame, quiet, horizon_days)[1].mean())
+        quiet = fates.fate(label)
+        base = float(fates.known_quiet(frame, quiet, horizon_days)[1].mean())
         rhythms = seasoned.rhythms(frame)
         learned = cls(
             feature_columns(frame),
@@ -83,16 +83,11 @@ class Churn:
         """
         parts, names = self.quarters.contributions(frame, self.rhythm)
         leaning = self._leaning(frame)
-        names = [*names, *self.columns, baselines.RARE, baselines.SILENT]
+        names = [*names, *self.columns, btyd.RARE, btyd.SILENT]
         spoken = list(dict.fromkeys(names))
         told = np.array([[name == feature for feature in spoken] for name in names], dtype=np.float64)
         whole = np.hstack([parts, leaning]) @ told / 2 * self.level.slope
         return pd.DataFrame(whole, columns=spoken, index=frame.index)
-
-    def explain(self, frame: pd.DataFrame) -> list[list[str]]:
-        """The features that push each answer to its side of the usual, strongest first."""
-        parts = self.contributions(frame)
-        return baselines.towards(parts.to_numpy(), list(parts.columns))
 
     def typical(self) -> float:
         """The share of active customers who did not come back within the horizon."""
@@ -104,12 +99,12 @@ class Churn:
         content = {name: getattr(self, name) for name in ("columns", "horizon_days", "base")}
         parts = {"rhythm": asdict(self.rhythm), "season": self.season._asdict(), "level": list(self.level)}
         numbers = {"quarters": self.quarters.numbers(), "leanings": self.leanings.numbers()}
-        write_json(folder / baselines.FILE, content | parts | numbers)
+        write_json(folder / FILE, content | parts | numbers)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read the trees and the rest back."""
-        saved = read_json(folder / baselines.FILE)
+        saved = read_json(folder / FILE)
         saved["rhythm"], saved["season"] = btyd.BgNbd(**saved["rhythm"]), Season.of(saved["season"])
         saved["level"] = Line(*saved["level"])
         saved["quarters"] = Quarters.load(folder, saved["quarters"])
@@ -126,7 +121,7 @@ class Churn:
         now = past.moment.max()
         told = seasons.season(past, now, self.horizon_days)
         here = btyd.latest(frame)
-        here = here[baselines.active(here, self.horizon_days)]
+        here = here[fates.active(here, self.horizon_days)]
         expected = expit(told.line(past.odds[past.moment == now])).mean() if len(here) else self.base
         steep = seasons.steepness(told, past)
         level = Line(seasons.shift(steep * self._log_odds(here), float(expected)), steep)
@@ -144,18 +139,18 @@ class Churn:
         return np.column_stack([parts[:, RATE + 1 :], rare + parts[:, RATE], silent + parts[:, ALIVE]])
 
 
-def _watched(label: baselines.Fate, horizon_days: int) -> tuple[pd.DataFrame, Whole]:
+def _watched(label: fates.Fate, horizon_days: int) -> tuple[pd.DataFrame, Whole]:
     """How long each row was watched, and the parts of the horizon to ask for: of a fate alone the whole is one part."""
     if isinstance(label, pd.DataFrame):
         return label, asking.ends(horizon_days)
-    quiet = baselines.fate(label)
+    quiet = fates.fate(label)
     days = np.where(np.isfinite(quiet), float(horizon_days), 0.0)
     return pd.DataFrame({"duration_days": days, "observed": quiet == 0}), np.array([0, horizon_days])
 
 
 def _leaning(frame: pd.DataFrame, quiet: Floats, horizon_days: int, rhythms: Rhythms, seed: int) -> Leanings:
     """Learned within each moment: a moment's own share of quiet customers is where its rows start."""
-    chosen = asking.some(baselines.active(frame, horizon_days) & np.isfinite(quiet), seed)
+    chosen = asking.some(fates.active(frame, horizon_days) & np.isfinite(quiet), seed)
     rows, outcome = frame.iloc[chosen], quiet[chosen]
     moment, columns = waits.moments(rows), feature_columns(frame)
     design = np.zeros((len(rows), RATE + 1 + len(columns)))

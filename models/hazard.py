@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import pandas as pd
 
-from models import baselines, btyd, trees, waits
+from models import btyd, fates, trees, waits
 from models.asking import end_of
 from models.base import Floats, matrix, read_json, write_json
 from models.waits import Calendar, Singles, Waits, Whole
@@ -64,7 +64,7 @@ class Hazard:
         before them, but for the calendar's swings, which are those of all moments. `growth` overrides
         LightGBM's settings. Raises TooLittle below 300 next purchases.
         """
-        baselines.enough_outcomes(label, days, fewest=FEWEST)
+        fates.enough_outcomes(label, days, fewest=FEWEST)
         columns, edges, watch = waits.telling(frame), _edges(days), Waits.of(frame, label, days)
         chosen = _some_rows(watch, edges, seed)
         terms, ahead = waits.rhythms(frame, edges, chosen)
@@ -74,7 +74,7 @@ class Hazard:
         watch = watch.where(chosen)
         grown = trees.grow(_asked(given, watch, end_of(watch)), how, _count(given, watch, how))
         rhythm = btyd.BgNbd.fit_frame(btyd.latest(frame))
-        return cls(columns, rhythm, grown, days, baselines.kaplan_meier(label, days))
+        return cls(columns, rhythm, grown, days, fates.kaplan_meier(label, days))
 
     def score(self, frame: pd.DataFrame) -> Floats:
         """P(the next purchase is more than d days away) for d = 1..days: array (rows, days), never rising."""

@@ -11,10 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from models import baselines, trees
-from models.base import Floats, TooLittle, matrix, read_json, require, write_json
+from models import baselines, btyd, trees
+from models.base import FILE, Floats, TooLittle, matrix, read_json, require, write_json
 
-FILE = "model.json"
 AFFINITY, RATE, POPULARITY = "affinity_84d", "response_rate", "popularity"
 #: What the trees look at: more of a 1 never makes a redemption less likely, more of a -1 never makes it likelier. With
 #: a thousand redemptions to learn from, what everybody knows beforehand is worth more than further columns or leaves.
@@ -82,7 +81,7 @@ class AffinityRate:
     def score(self, frame: pd.DataFrame) -> Floats:
         """P(this customer redeems this offer), a row each."""
         chance: Floats = expit(self.offset + self.slope * _log_strength(frame))
-        return np.clip(chance, baselines.LIMIT, 1 - baselines.LIMIT)
+        return np.clip(chance, btyd.CERTAIN, 1 - btyd.CERTAIN)
 
     def typical(self) -> float:
         """The share of offers that are redeemed."""
@@ -136,7 +135,7 @@ class Offers:
         """P(this customer redeems this offer), a row each."""
         design = matrix(frame, self.columns)
         chance: Floats = expit(np.mean([grove.added(design) for grove in self.groves], axis=0))
-        return np.clip(chance, baselines.LIMIT, 1 - baselines.LIMIT)
+        return np.clip(chance, btyd.CERTAIN, 1 - btyd.CERTAIN)
 
     def typical(self) -> float:
         """The share of offers that are redeemed."""

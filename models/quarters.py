@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from models import asking, baselines, btyd, season, trees, waits
+from models import asking, btyd, fates, season, trees, waits
 from models.asking import Asked, Given
 from models.base import Floats, feature_columns
 from models.seasoned import Rhythms
@@ -35,7 +35,7 @@ MOST_TREES, PATIENCE = 300, 30
 #: Trees to grow where no later outcome is left to say when to stop.
 CAUTIOUS_TREES = 40
 #: Whose features the columns speak of that are asked besides them: alive, rate, recency, then those of the period.
-RHYTHM = (baselines.SILENT, baselines.RARE, baselines.SILENT)
+RHYTHM = (btyd.SILENT, btyd.RARE, btyd.SILENT)
 LEAST = 1e-9
 
 
@@ -65,7 +65,7 @@ class Quarters:
         """
         columns, horizon_days = feature_columns(frame), int(edges[-1])
         watch = Waits.of(frame, label, horizon_days)
-        chosen = asking.some(watch.begun & baselines.active(frame, horizon_days), seed)
+        chosen = asking.some(watch.begun & fates.active(frame, horizon_days), seed)
         watch, given = watch.where(chosen), asking.given_then(frame.iloc[chosen], columns, rhythms, edges)
         how = trees.settings(GROWTH | growth, objective="binary", seed=seed)
         asked = asking.ask(given, watch, edges, asking.end_of(watch))
@@ -73,7 +73,7 @@ class Quarters:
         each = [asked.of(quarter) for quarter in range(len(edges) - 1)]
         learned = cls(columns, grown, [season.line(*those) for those in each], [], edges.tolist())
         now = btyd.latest(frame)
-        active = baselines.active(now, horizon_days)
+        active = fates.active(now, horizon_days)
         return learned._with_usual(now[active] if active.any() else now, rhythms[max(rhythms)])
 
     def log_odds_quiet(self, frame: pd.DataFrame, rhythm: btyd.BgNbd) -> Floats:
@@ -98,7 +98,7 @@ class Quarters:
         seldom = (slopes * slope * (parts.rare - self.usual[0])).sum(axis=1)
         present = (slopes * (slope * (parts.silent - self.usual[1]) + later - self.usual[2])).sum(axis=1)
         whole = np.column_stack([slopes.sum(axis=1)[:, None] * shap[:, :width], seldom, present])
-        return whole, [*self.columns, *RHYTHM, baselines.RARE, baselines.SILENT]
+        return whole, [*self.columns, *RHYTHM, btyd.RARE, btyd.SILENT]
 
     def numbers(self) -> dict[str, Any]:
         """All there is to keep besides the trees."""
@@ -171,7 +171,7 @@ def _count(given: Given, watch: Waits, edges: Whole, how: dict[str, Any]) -> int
     before, there = past.begun & (watch.moment < latest), watch.moment == latest
     pupils = asking.ask(given.rows(before), past.where(before), edges, latest)
     judge = asking.ask(given.rows(there), watch.where(there), edges, end)
-    if min(_rarer(pupils), _rarer(judge)) < baselines.FEWEST:
+    if min(_rarer(pupils), _rarer(judge)) < fates.FEWEST:
         return CAUTIOUS_TREES
     mine, theirs = pupils.rows(given.rows(before), edges), judge.rows(given.rows(there), edges)
     return trees.grow_until(mine, theirs, how, most=MOST_TREES, patience=PATIENCE).count

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from models import btyd, stocks, trees
-from models.base import Floats, TooLittle, feature_columns, matrix, read_json, require, write_json
+from models.base import FILE, Floats, TooLittle, feature_columns, matrix, read_json, require, write_json
 from models.cupboard import NAMES, Cupboard
 
 #: Chosen on Complete Journey at cut-offs before those that are reported (2017-09-06, 2017-10-04). A household's needs
@@ -121,12 +121,12 @@ class Restock:
             "base": self.base,
             "rates": dict(self.rates),
         }
-        write_json(folder / stocks.FILE, content)
+        write_json(folder / FILE, content)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read the trees and the rest back."""
-        saved = read_json(folder / stocks.FILE)
+        saved = read_json(folder / FILE)
         needs, cupboard = btyd.BgNbd(**saved["needs"]), Cupboard.from_numbers(saved["cupboard"])
         grown = trees.Trees.load(folder)
         return cls(saved["columns"], needs, cupboard, grown, saved["mean"], saved["base"], saved["rates"])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from models import baselines, waits
+from models import baselines, fates, waits
 from models.base import Floats
 
 Moments = NDArray[np.datetime64]
@@ -113,7 +113,7 @@ def steepness(told: Season, past: Past) -> float:
 
 def line(odds: Floats, quiet: Floats) -> Line:
     """Platt's line by maximum likelihood; the level alone where it would turn round; nothing where few met a fate."""
-    if min(quiet.sum(), (1 - quiet).sum()) < baselines.FEWEST:
+    if min(quiet.sum(), (1 - quiet).sum()) < fates.FEWEST:
         return Line()
     centre, width = float(odds.mean()), max(float(odds.std()), 1e-6)
     level, steepness = baselines.logistic(((odds - centre) / width)[:, None], quiet, ridge=1e-3)
@@ -182,7 +182,7 @@ def _proved(known: Past, horizon_days: int) -> Season:
 def _trial(known: Past, when: np.datetime64, horizon_days: int) -> tuple[float, float, float] | None:
     """Log loss at a moment: as said, by the line of all moments complete by then, by that of the latest of them."""
     complete = known.where(waits.over(known.moment, horizon_days, when))
-    if min(complete.quiet.sum(), (1 - complete.quiet).sum()) < baselines.FEWEST:
+    if min(complete.quiet.sum(), (1 - complete.quiet).sum()) < fates.FEWEST:
         return None
     there, last = known.where(known.moment == when), complete.where(complete.moment == complete.moment.max())
     lines = (Line(), line(complete.odds, complete.quiet), line(last.odds, last.quiet))

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from models import baselines, btyd, season, waits
-from models.base import Floats, read_json, write_json
+from models import baselines, btyd, fates, season, waits
+from models.base import FILE, Floats, read_json, write_json
 from models.season import Past, Season
 
 #: The rhythm of each moment, fitted to its own rows.
@@ -31,10 +31,10 @@ class SeasonedBgNbd:
     season: Season
 
     @classmethod
-    def fit(cls, frame: pd.DataFrame, label: baselines.Fate, *, seed: int = 0, horizon_days: int = 28) -> Self:
+    def fit(cls, frame: pd.DataFrame, label: fates.Fate, *, seed: int = 0, horizon_days: int = 28) -> Self:
         """Fit the rhythm of the latest moment's customers, and the line to what came of earlier ones'."""
         fitted = rhythms(frame)
-        told = past(frame, baselines.fate(label), horizon_days, fitted)
+        told = past(frame, fates.fate(label), horizon_days, fitted)
         plain = baselines.BgNbdChurn.fit(frame, label, horizon_days=horizon_days)
         now = max(fitted)
         return cls(fitted[now], horizon_days, plain.base, season.season(told, now, horizon_days))
@@ -42,18 +42,13 @@ class SeasonedBgNbd:
     def score(self, frame: pd.DataFrame) -> Floats:
         """P(no purchase within the horizon), a row each."""
         odds = btyd.log_odds(self.rhythm.p_no_purchase(*btyd.history(frame), self.horizon_days))
-        return np.clip(expit(self.season.line(odds)), baselines.LIMIT, 1 - baselines.LIMIT)
+        return np.clip(expit(self.season.line(odds)), btyd.CERTAIN, 1 - btyd.CERTAIN)
 
     def contributions(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Rare visits and the present silence, in log odds against the usual; + is towards no purchase."""
         rare, silent = self.rhythm.log_odds_quiet(btyd.history(frame), self.horizon_days)
-        parts = {baselines.RARE: rare - btyd.log_odds(self.base), baselines.SILENT: silent}
+        parts = {btyd.RARE: rare - btyd.log_odds(self.base), btyd.SILENT: silent}
         return pd.DataFrame(parts, index=frame.index) * self.season.line.slope
-
-    def explain(self, frame: pd.DataFrame) -> list[list[str]]:
-        """Whether each answer is about rare visits or about the present silence, the stronger first."""
-        parts = self.contributions(frame)
-        return baselines.towards(parts.to_numpy(), list(parts.columns))
 
     def typical(self) -> float:
         """The share of all outcomes that were quiet."""
@@ -62,12 +57,12 @@ class SeasonedBgNbd:
     def save(self, folder: Path) -> None:
         """Write the parameters and the line."""
         own = {"rhythm": asdict(self.rhythm), "horizon_days": self.horizon_days, "base": self.base}
-        write_json(folder / baselines.FILE, own | {"season": self.season._asdict()})
+        write_json(folder / FILE, own | {"season": self.season._asdict()})
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read the parameters and the line back."""
-        saved = read_json(folder / baselines.FILE)
+        saved = read_json(folder / FILE)
         rhythm, told = btyd.BgNbd(**saved["rhythm"]), Season.of(saved["season"])
         return cls(rhythm, saved["horizon_days"], saved["base"], told)
 
@@ -87,4 +82,4 @@ def past(frame: pd.DataFrame, quiet: Floats, horizon_days: int, fitted: Rhythms)
         then = btyd.History(*(part[here] for part in histories))
         odds[here] = btyd.log_odds(rhythm.p_no_purchase(*then, horizon_days))
         seen[here] = then.T.max() + 1
-    return Past(moment, odds, quiet, seen).where(baselines.active(frame, horizon_days))
+    return Past(moment, odds, quiet, seen).where(fates.active(frame, horizon_days))

@@ -13,9 +13,8 @@ from scipy.optimize import minimize
 from scipy.special import gammaln, psi
 
 from models import btyd, level
-from models.base import Floats, TooLittle, read_json, require, write_json
+from models.base import FILE, Floats, TooLittle, read_json, require, write_json
 
-FILE = "model.json"
 COUNT, TOTAL, TENURE = "purchase_days", "spend_total", "tenure_days"
 #: A rate over fewer days than this would take a first basket for a habit.
 SHORTEST_DAYS = 28

@@ -12,9 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from models import btyd
-from models.base import Floats, read_json, require, write_json
+from models.base import FILE, Floats, read_json, require, write_json
 
-FILE = "model.json"
 #: A frame of needs has one row for a customer, a moment and a category, with these numbers among others.
 TIMES, SILENT, FIRST = "need_times", "need_recency_days", "need_first_days"
 #: How far ahead a need is foretold: a column of the answer each, never falling.

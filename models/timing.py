@@ -11,8 +11,8 @@ import pandas as pd
 from safetensors.numpy import load_file, save_file
 from scipy.special import expit
 
-from models import baselines, btyd, timing_network, timing_training, waits
-from models.base import Floats, matrix, read_json, write_json
+from models import btyd, fates, timing_network, timing_training, waits
+from models.base import FILE, Floats, matrix, read_json, write_json
 from models.hazard import Hazard
 from models.timing_network import Lesson, Weights
 from models.waits import Waits
@@ -62,7 +62,7 @@ class Timing:
         rows. The latest moments say how long to learn, judging what was learned from before them. `growth`
         overrides the network's settings. Raises TooLittle below 300 next purchases.
         """
-        baselines.enough_outcomes(label, days, fewest=FEWEST)
+        fates.enough_outcomes(label, days, fewest=FEWEST)
         columns = waits.telling(frame)
         scales = timing_network.scales_of(matrix(frame, columns))
         lesson = _lesson(frame, columns, scales, Waits.of(frame, label, days), days, seed)
@@ -91,12 +91,12 @@ class Timing:
             parts = {part: np.ascontiguousarray(values) for part, values in weights.items()}
             save_file(parts, folder / f"{name}.safetensors")
         self.hazard.save(folder, "hazard")
-        write_json(folder / baselines.FILE, {"columns": self.columns, "rhythm": asdict(self.rhythm), "days": self.days})
+        write_json(folder / FILE, {"columns": self.columns, "rhythm": asdict(self.rhythm), "days": self.days})
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read the weights, the trees and the rest back."""
-        saved = read_json(folder / baselines.FILE)
+        saved = read_json(folder / FILE)
         weights, straight = (load_file(folder / f"{name}.safetensors") for name in ("model", "straight"))
         rhythm, hazard = btyd.BgNbd(**saved["rhythm"]), Hazard.load(folder, "hazard")
         return cls(saved["columns"], rhythm, weights, straight, hazard, saved["days"])

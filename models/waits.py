@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from models import baselines, btyd
+from models import btyd, fates
 from models.base import WEEKDAY, Floats, feature_columns, matrix
 
 Singles = NDArray[np.float32]
@@ -39,7 +39,7 @@ class Waits:
     @classmethod
     def of(cls, frame: pd.DataFrame, label: pd.DataFrame, days: int) -> Self:
         """Read a label of duration_days and observed; what comes after `days` days is not looked at."""
-        watched, bought = baselines.durations(label, days)
+        watched, bought = fates.durations(label, days)
         return cls(watched.astype(np.int64), bought, moments(frame))
 
     @property

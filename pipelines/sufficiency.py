@@ -13,7 +13,7 @@ import pandas as pd
 from customers import clock, mirror
 from customers.shop import Shop
 from features import snapshot
-from models import baselines, offers, recommender, restock, season, spending, stocks, timing
+from models import fates, offers, recommender, restock, season, spending, stocks, timing
 from pipelines.evening import Past, allowing, outlook
 from pipelines.failures import NothingToDo
 from training import labels, plans
@@ -101,7 +101,7 @@ def _churn(seen: Outlook) -> list[Need]:
     judged = _fates(seen, holdout, days)
     return [
         Need("churn", f"times that an active customer came back within {days} days, and as many that one did not",
-             baselines.FEWEST, _rarer(learned), plan.baselines[-1]),
+             fates.FEWEST, _rarer(learned), plan.baselines[-1]),
         Need("churn", "active customers to judge on", JUDGES, sum(judged), plan.baselines[-1]),
     ]  # fmt: skip
 
@@ -132,7 +132,7 @@ def _returns(seen: Outlook, moment: datetime, window: int, days: int) -> int:
     calendar = seen.world.calendar
     until = calendar.day_of(calendar.back(window))
     waits = labels.time_to_next(seen.before(moment), seen.world.purchases, calendar=calendar, until=until)
-    return int(baselines.durations(waits, days)[1].sum())
+    return int(fates.durations(waits, days)[1].sum())
 
 
 def _value(seen: Outlook) -> list[Need]:

@@ -103,7 +103,7 @@ def churn(
         probability=probability,
         horizon_days=horizon_of(model),
         band=_bands((costs or Retention()).bands(probability, value), _silent_days(frame), horizon_of(model)),
-        reasons=_reasons(model, frame, probability, np.flatnonzero(~fallback), dropped),
+        reasons=_reasons(model, frame, np.flatnonzero(~fallback), dropped),
         rfm=rfm.digits(frame, lines) if lines else [None] * len(frame),
         fallback=fallback,
     )
@@ -182,30 +182,19 @@ def _bands(paying: list[str], silent_days: Floats, horizon_days: int) -> list[Ba
     return cast(list[Band], np.where(lapsed, "lapsed", paying).tolist())
 
 
-#: What is looked at where a model cannot say what moved it, as the simple rules cannot.
-_USUAL = ["recency_days", "purchase_days_28d", "tenure_days"]
-
-
 def _reasons(
-    model: Any, frame: pd.DataFrame, probability: Floats, sure: NDArray[np.int64], dropped: why.Dropped | None
+    model: Any, frame: pd.DataFrame, sure: NDArray[np.int64], dropped: why.Dropped | None
 ) -> list[list[why.Reason]]:
     """Why, of the rows that are sure of their answer; no reason for any other."""
     reasons: list[list[why.Reason]] = [[] for _ in range(len(frame))]
     known = frame.iloc[sure].reset_index(drop=True)
     if len(known):
-        weights = _weights(model, known, probability[sure])
-        found = why.reasons(weights, known, horizon_days=horizon_of(model), dropped=_placed(dropped, sure))
+        found = why.reasons(
+            model.contributions(known), known, horizon_days=horizon_of(model), dropped=_placed(dropped, sure)
+        )
         for row, said in zip(sure.tolist(), found, strict=True):
             reasons[row] = said
     return reasons
-
-
-def _weights(model: Any, known: pd.DataFrame, probability: Floats) -> pd.DataFrame:
-    """What each feature adds to the log odds; of a rule that cannot tell, only which way the answer went."""
-    if hasattr(model, "contributions"):
-        return cast(pd.DataFrame, model.contributions(known))
-    named = model.explain(known) if hasattr(model, "explain") else [_USUAL] * len(known)
-    return why.from_names(named, np.where(probability < model.typical(), -1.0, 1.0))
 
 
 def _placed(dropped: why.Dropped | None, sure: NDArray[np.int64]) -> why.Dropped | None:

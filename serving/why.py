@@ -71,16 +71,6 @@ def reasons(
     return [_spoken(*each) for each in zip(told, families, towards, strict=True)]
 
 
-def from_names(explained: Sequence[Sequence[str]], towards: Floats) -> pd.DataFrame:
-    """Weights of a model that only names what moved each answer to its side of the usual, strongest first."""
-    rows = np.repeat(np.arange(len(explained)), [len(names) for names in explained])
-    places = np.concatenate([np.empty(0), *(np.arange(len(names)) for names in explained)])
-    told = pd.DataFrame({"row": rows, "name": [name for names in explained for name in names]})
-    told["weight"] = np.asarray(towards, np.float64)[rows] / (1.0 + places)
-    table = told.pivot_table(index="row", columns="name", values="weight", aggfunc="sum", fill_value=0.0)
-    return table.reindex(range(len(explained)), fill_value=0.0)
-
-
 def by_family(weights: pd.DataFrame) -> Floats:
     """What each of FAMILIES adds, a row a customer (n, families)."""
     members = np.zeros((weights.shape[1], len(FAMILIES)))

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models import baselines, btyd, timing, timing_network, timing_training, waits
+from models import baselines, btyd, fates, timing, timing_network, timing_training, waits
 from models.base import TooLittle, matrix
 
 FIRST = pd.Timestamp("2025-01-06")  # a Monday
@@ -262,14 +262,14 @@ def test_churn_of_nought_or_one_bends_no_curve_out_of_shape() -> None:
 def test_kaplan_meier_by_hand() -> None:
     """Five customers: bought on days 1, 2 and 2; watched without a purchase for 1 and for 3 days; one not at all."""
     label = pd.DataFrame({"duration_days": [1, 2, 2, 1, 3, 0], "observed": [1, 1, 1, 0, 0, 0]})
-    assert baselines.kaplan_meier(label, 4) == pytest.approx([4 / 5, 4 / 5 * 1 / 3, 4 / 5 * 1 / 3, 4 / 5 * 1 / 3])
+    assert fates.kaplan_meier(label, 4) == pytest.approx([4 / 5, 4 / 5 * 1 / 3, 4 / 5 * 1 / 3, 4 / 5 * 1 / 3])
     nobody = label.head(0)
-    assert baselines.kaplan_meier(nobody, 2, towards=np.array([0.5, 0.1])) == pytest.approx([0.5, 0.1])
+    assert fates.kaplan_meier(nobody, 2, towards=np.array([0.5, 0.1])) == pytest.approx([0.5, 0.1])
 
 
 def test_a_cell_of_few_customers_leans_on_everybody() -> None:
     one = pd.DataFrame({"duration_days": [1], "observed": [1]})
-    leaning = baselines.kaplan_meier(one, 1, towards=np.array([0.5]), weight=10)
+    leaning = fates.kaplan_meier(one, 1, towards=np.array([0.5]), weight=10)
     assert leaning == pytest.approx([1 - (1 + 10 * 0.5) / (1 + 10)])
 
 
@@ -308,7 +308,7 @@ def test_anybody_gets_a_curve_however_little_is_known(learner: Any) -> None:
 
 def test_the_curve_of_somebody_unknown_is_everybodys() -> None:
     _, waits, _ = renewals()
-    assert taught().typical() == pytest.approx(baselines.kaplan_meier(waits, DAYS))
+    assert taught().typical() == pytest.approx(fates.kaplan_meier(waits, DAYS))
 
 
 def test_scoring_never_loads_torch(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 from customers import offers
 from customers import shop as shops
 from customers.shop import Shop
-from models import baselines
+from models import fates
+from models.base import TooLittle
 from pipelines import steps, sufficiency
 from pipelines.evening import Past
 from pipelines.sufficiency import Outlook
@@ -55,9 +56,9 @@ def test_timing_counts_what_it_would_refuse_to_learn_from() -> None:
                                      until=calendar.day_of(calendar.back(50)))]  # fmt: skip
     found = sufficiency._timing(seen)[0].found
     assert found > 0
-    baselines.enough_outcomes(pd.concat(rows), 100, fewest=found)
-    with pytest.raises(baselines.TooLittle):
-        baselines.enough_outcomes(pd.concat(rows), 100, fewest=found + 1)
+    fates.enough_outcomes(pd.concat(rows), 100, fewest=found)
+    with pytest.raises(TooLittle):
+        fates.enough_outcomes(pd.concat(rows), 100, fewest=found + 1)
 
 
 def test_a_shop_of_one_day_knows_nothing_yet() -> None:

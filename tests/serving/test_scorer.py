@@ -26,6 +26,9 @@ class Saying:
     def typical(self) -> object:
         return self.typically
 
+    def contributions(self, frame: pd.DataFrame) -> pd.DataFrame:
+        return pd.DataFrame({"recency_days": np.where(self.score(frame) > self.typically, 1.0, -1.0)})
+
 
 def frame(*silent_days: float) -> pd.DataFrame:
     """A customer a silence; without one where the shop has no figures of theirs."""

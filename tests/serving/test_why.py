@@ -188,11 +188,6 @@ def test_what_was_left_behind_while_they_came_is_dropped() -> None:
     assert dropped.categories(shelf(**habit, last_days=[33, 40]), {"bread"}) == {0: [("dairy", 33.0)]}
 
 
-def test_a_rule_that_only_names_features_gives_them_the_side_of_its_answer() -> None:
-    table = why.from_names([["recency_days", "tenure_days"], [], ["tenure_days"]], np.array([1.0, 1.0, -1.0]))
-    assert table.to_dict("list") == {"recency_days": [1, 0, 0], "tenure_days": [0.5, 0, -1]}
-
-
 COLUMNS = [*rhythm.columns(lines.SEEN), *spend.columns(lines.SEEN), *taste.columns(lines.SEEN), *engagement.names()]
 
 
