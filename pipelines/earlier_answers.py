@@ -16,8 +16,9 @@ from features import snapshot
 from models import timing
 from models.base import TooLittle
 from models.plain import Plain
+from pipelines import outlook
 from pipelines.earlier import NAMES, SERVED, Backtest, moments
-from pipelines.evening import Evening, Tell, outlook, rehearsal
+from pipelines.evening import Evening, Tell, rehearsal
 from pipelines.failures import NothingToDo
 from training import backtest, curves, plans
 from training.intervals import Draws
@@ -33,7 +34,7 @@ LOOK_DAYS = 28
 #: Questions that a plain LightGBM can be asked, and its outcome in their labels.
 PLAIN: Mapping[str, Callable[[Any], np.ndarray]] = {
     "churn": lambda label: label["quiet"].to_numpy(np.float64),
-    "value": lambda label: _finished(label).to_numpy(np.float64),
+    "value": lambda label: label["spent"].to_numpy(np.float64),
     "restock": lambda label: label[f"within_{plans.RESTOCK_DAYS[1]}"].to_numpy(np.float64),
 }
 
@@ -84,7 +85,7 @@ def _window(shop: Shop, plan: Plan, wait_days: int | None) -> int:
     now = clock.now(shop)
     if snapshot.first_day(shop.home / "ledger", now, shop.timezone) is None:
         raise NothingToDo("nothing has been sold yet; run: regulars load transactions FILE")
-    world, _ = outlook(shop, now)
+    world, _ = outlook.of(shop, now)
     return plan.window(world if wait_days is None else replace(world, wait_days=wait_days))
 
 
@@ -167,12 +168,6 @@ def _plainly(plan: Plan, evening: Evening, frame: pd.DataFrame, judged: pd.DataF
     rows, outcome = frame[active], PLAIN[plan.name](label)[active]
     said = Plain.fit(rows, outcome, amounts=plan.name == "value").score(judged)
     return said if plan.name != "restock" else np.column_stack([said, said, said])
-
-
-def _finished(label: pd.DataFrame) -> pd.Series:
-    """What was spent over whole horizons; part of one would teach too little."""
-    spent: pd.Series = label["spent"].where(label["days"] >= label["days"].max())
-    return spent
 
 
 def _table(plan: Plan, dates: list[str], sittings: list[Sitting]) -> pd.DataFrame:

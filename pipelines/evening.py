@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,56 +10,23 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
 
-from customers import clock, consent, interactions, mirror, nights, offers
+from customers import clock, consent, mirror, nights
 from customers.shop import Shop, ShopError
-from features import appeal, engagement, needs, prices, snapshot, sorts, store, together
+from features import appeal, needs, prices, snapshot, sorts, store, together
+from pipelines import outlook
 from pipelines.failures import NothingToDo, WrongUsage
 from training import labels, plans
 from training.plans import Plan, World
 
 Tell = Callable[[str], None]
 
-#: A month: a horizon shorter than that would call a customer lost who skipped two weekly trips.
-LEAST_CHURN_DAYS = 28
-#: Days on which campaigns went out that offers are learned from: the latest, some years of a shop's mailings.
-MAILING_DAYS = 40
 #: The view whose rows say who has figures, for each way of laying out a plan's rows.
 VIEWS = {"recommender_v1": "shelf", "restock_v1": "needs"}
-
-
-@dataclass(frozen=True)
-class Past:
-    """What the shop's campaigns came to, as known at a moment: who received which, and which offers were redeemed."""
-
-    book: offers.Book
-    received: pd.DataFrame
-    redemptions: pd.DataFrame
-
-    @cached_property
-    def mailings(self) -> pd.DataFrame:
-        """Who received anything at which moment: customer_key, event_timestamp, each pair once."""
-        pairs = self.received[["customer_key", "event_timestamp"]].drop_duplicates()
-        return pairs.sort_values(["event_timestamp", "customer_key"], ignore_index=True)
-
-    @cached_property
-    def wanted(self) -> pd.DataFrame:
-        """Every offer that somebody could have redeemed: customer_key, as_of, offer_key, each once."""
-        listed = self.book.offers[["offer_key", "campaign_id"]].dropna()
-        pairs = self.received.merge(listed, on="campaign_id").rename(columns={"event_timestamp": "as_of"})
-        pairs = pairs.sort_values(["as_of", "customer_key", "offer_key"], ignore_index=True)
-        return pairs[["customer_key", "as_of", "offer_key"]].drop_duplicates(ignore_index=True)
-
-    def digest(self) -> str:
-        """The same for the same campaigns, receipts and redemptions."""
-        frames = (self.book.offers.drop(columns="channels"), self.book.covers, self.received, self.redemptions)
-        sums = [int(pd.util.hash_pandas_object(frame.astype(str), index=False).sum()) for frame in frames]
-        return hashlib.sha256(repr(sums).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +39,16 @@ class Evening:
     world: World
     features: store.Store
     ledger: str
-    past: Past
-    _frames: dict[str, pd.DataFrame] = field(default_factory=dict)
+    past: outlook.Past
+    _frames: dict[str | tuple[str, ...], pd.DataFrame] = field(default_factory=dict)
 
     def frame(self, plan: Plan) -> pd.DataFrame:
         """All rows that a plan learns from, in a stable order: customer_key, as_of, features, of whoever allows it.
 
         One a customer and moment; with `expand`, one a customer, moment and offer or category.
         """
-        laid_out = plan.expand or plan.service
+        # Churn, timing and value look at the same figures, and asking for them takes as long as some models learn.
+        laid_out = plan.expand or tuple(self.features.columns(plan.service))
         if laid_out not in self._frames:
             entities = allowing(self.shop, self._entities(plan))
             figures = self.features.history(plan.service, entities).rename(columns={"event_timestamp": "as_of"})
@@ -145,15 +111,6 @@ def rehearsal(shop: Shop, moment: datetime, plan: Plan, *, at: Sequence[datetime
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def outlook(shop: Shop, moment: datetime) -> tuple[World, Past]:
-    """What labels are cut from as of a moment, without any features: what may be counted before a night is run."""
-    first = snapshot.first_day(shop.home / "ledger", moment, shop.timezone)
-    assert first is not None, "whoever asks has seen that somebody bought something"
-    calendar = labels.Calendar(first, moment, shop.timezone)
-    past = _past(shop, calendar)
-    return _world(shop, calendar, past), past
-
-
 def allowing(shop: Shop, rows: pd.DataFrame) -> pd.DataFrame:
     """Nobody learns from a customer who does not allow profiling; where nobody does, totals of all are left."""
     allowed = rows["customer_key"].isin(consent.allowed(shop, rows["customer_key"].unique(), "profiling"))
@@ -211,7 +168,7 @@ def _prepare(
     at: Sequence[datetime] | None = None,
 ) -> Evening:
     ledger, zone = shop.home / "ledger", shop.timezone
-    world, past = outlook(shop, as_of)
+    world, past = outlook.of(shop, as_of)
     calendar = world.calendar
     lists = plans.plan("recommender").window(world)
     shelves = [calendar.back(n * lists) for n in (3, 2, 1) if n * lists < calendar.history_days]
@@ -229,7 +186,7 @@ def _prepare(
             shelf_moments=[*shelves, as_of], receipts=mailings,
         )  # fmt: skip
         world = replace(
-            world, baskets=_baskets(ledger, calendar, shelves, lists),
+            world, baskets=outlook.baskets(ledger, calendar, shelves, lists),
             prices=prices.going(folder, ledger, as_of=as_of),
             together=together.pairs(ledger, as_of=as_of, timezone=zone),
         )  # fmt: skip
@@ -238,59 +195,6 @@ def _prepare(
     features.apply()
     sales = snapshot.digest(ledger, as_of=as_of)
     return Evening(shop, as_of, replay, world, features, f"{sales}{past.digest()}", past)
-
-
-def _world(shop: Shop, calendar: labels.Calendar, past: Past) -> World:
-    ledger, as_of, zone = shop.home / "ledger", calendar.as_of, shop.timezone
-    watched = calendar.back(min(calendar.history_days, 3 * plans.LIST_DAYS))
-    return World(
-        calendar,
-        snapshot.purchases(ledger, as_of=as_of, timezone=zone),
-        {},
-        _churn_days(shop, calendar),
-        value_days=shop.value_days,
-        category_days=snapshot.category_days(ledger, as_of=as_of, timezone=zone, start=watched),
-        redemptions=past.redemptions,
-        offers=past.book.offers[["offer_key", "campaign_id", "starts_at", "ends_at"]],
-        products=snapshot.products(ledger),
-    )
-
-
-def _past(shop: Shop, calendar: labels.Calendar) -> Past:
-    """Campaigns that went out while the shop's sales were known; what a customer can do with one begins that day."""
-    happened = interactions.happened(shop, engagement.REACHING, as_of=calendar.as_of)
-    days = happened["happened_at"].dt.tz_convert(calendar.timezone).dt.normalize().dt.tz_convert("UTC")
-    received = happened.assign(event_timestamp=days.astype("datetime64[us, UTC]"))
-    received = received[
-        received["campaign_id"].notna() & (received["event_timestamp"] > calendar.back(calendar.history_days))
-    ]
-    latest = received["event_timestamp"].drop_duplicates().nlargest(MAILING_DAYS)
-    received = received.loc[
-        received["event_timestamp"].isin(latest), ["customer_key", "campaign_id", "event_timestamp"]
-    ]
-    book = offers.book(shop)
-    return Past(book, received.reset_index(drop=True), interactions.redemptions(shop, as_of=calendar.as_of))
-
-
-def _baskets(
-    ledger: Path, calendar: labels.Calendar, shelves: list[datetime], lists: int
-) -> dict[datetime, pd.DataFrame]:
-    """What everybody bought in the window after each of these moments."""
-    return {
-        moment: snapshot.bought(
-            ledger, as_of=calendar.as_of, start=moment, end=calendar.day_start(calendar.days_back(moment) - lists)
-        )
-        for moment in shelves
-    }
-
-
-def _churn_days(shop: Shop, calendar: labels.Calendar) -> int:
-    """The horizon after which silence is news: nearly all of the shop's gaps are shorter, and labels still fit."""
-    if shop.churn_days:
-        return shop.churn_days
-    usual = snapshot.gap_quantile(shop.home / "ledger", as_of=calendar.as_of, timezone=shop.timezone)
-    least = LEAST_CHURN_DAYS if math.isnan(usual) else max(LEAST_CHURN_DAYS, math.ceil(usual))
-    return max(1, min(least, calendar.history_days // 4))
 
 
 @contextmanager

@@ -27,8 +27,8 @@ from models.base import TooLittle
 from models.trial import Trial, some
 from models.unseen import Reach, Tried, tried
 from models.uplift import Uplift
-from pipelines import mailings, persuaded, pictures
-from pipelines.evening import Evening, Tell, outlook, rehearsal
+from pipelines import mailings, outlook, persuaded, pictures
+from pipelines.evening import Evening, Tell, rehearsal
 from pipelines.failures import NothingToDo
 from pipelines.mailings import DAYS, Mailings
 from training import labels, plans, promote, uplift
@@ -62,7 +62,7 @@ def run(shop: Shop, *, out: Path | None = None, tell: Tell, seed: int = 0) -> di
     mirror.refresh(shop)
     if snapshot.first_day(shop.home / "ledger", now, shop.timezone) is None:
         raise NothingToDo("nothing has been sold yet; run: regulars load transactions FILE")
-    world, _ = outlook(shop, now)
+    world, _ = outlook.of(shop, now)
     sent = mailings.find(shop, world)
     firsts = sent.began.values()
     moments = sorted({*sent.days, *firsts, *(mailings.before(day, world.calendar) for day in firsts)})

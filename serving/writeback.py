@@ -106,6 +106,7 @@ class _Night:
         self.models = {name: model for name, (_, model) in speakers.items()}
         self.as_of = as_of
         self.stand_ins = stand_ins
+        self._asked: dict[tuple[str, ...], pd.DataFrame] = {}
 
     def rows(self, name: str) -> Iterator[list[Row]]:
         """All rows of a model; none where nobody is there to be scored."""
@@ -126,13 +127,13 @@ class _Night:
         yield list(details.of_churn(frame, scorer.flagged(drift, "churn" in self.stand_ins)))
 
     def _timing(self) -> Iterator[list[Row]]:
-        frame = self._figures("timing", self._entities("timing"))
+        frame = self._everybody("timing")
         drift = self._drift[1] if "churn" in self.models else None
         back = scorer.returning(self.models["timing"], frame, drift)
         yield list(details.of_timing(frame, scorer.flagged(back, "timing" in self.stand_ins)))
 
     def _worth(self) -> Iterator[list[Row]]:
-        frame = self._figures("value", self._entities("value"))
+        frame = self._everybody("value")
         worth = spending.worth(self.models["value"], frame, currency=self.shop.currency)
         yield list(details.of_value(frame, scorer.flagged(worth, "value" in self.stand_ins)))
 
@@ -188,7 +189,7 @@ class _Night:
     @cached_property
     def _drift(self) -> tuple[pd.DataFrame, scorer.Drift]:
         """Churn of everybody; on the way the lines of RFM are drawn, for the door too."""
-        frame = self._figures("churn", self._entities("churn"))
+        frame = self._everybody("churn")
         lines = rfm.draw(frame, self.as_of)
         rfm.keep(self.shop.home, lines)
         costs, value, dropped = self.shop.retention, self._expected(frame), self._dropped(frame)
@@ -203,8 +204,7 @@ class _Night:
             known = said.attrs.get("as_of", self.as_of) <= self.as_of  # a replay does not hear of what was said later
             told = said.set_index("customer_key")["value"]
             return frame["customer_key"].map(told if known else {}).to_numpy(np.float64)
-        entities = frame[["customer_key"]].assign(event_timestamp=self.as_of)
-        worth = spending.worth(self.models["value"], self._figures("value", entities), currency=self.shop.currency)
+        worth = spending.worth(self.models["value"], self._everybody("value"), currency=self.shop.currency)
         return np.where(worth.fallback, np.nan, worth.expected)
 
     def _dropped(self, frame: pd.DataFrame) -> why.Dropped:
@@ -221,6 +221,13 @@ class _Night:
         entities = self._entities(name)
         for start in range(0, len(entities), size):
             yield self._figures(name, entities.iloc[start : start + size].reset_index(drop=True))
+
+    def _everybody(self, name: str) -> pd.DataFrame:
+        """Everybody's figures for a model; models that look at the same ones share them."""
+        columns = tuple(self.features.columns(f"{name}_v1"))
+        if columns not in self._asked:
+            self._asked[columns] = self._figures(name, self._entities(name))
+        return self._asked[columns]
 
     def _entities(self, name: str) -> pd.DataFrame:
         """Everybody who has figures at the moment and allows profiling: customer_key, event_timestamp."""

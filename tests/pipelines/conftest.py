@@ -1,5 +1,6 @@
 """A small grocer's home after its first night."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -31,15 +32,19 @@ def grocer(small_shop_files: Path) -> Callable[[Path], Shop]:
 
 
 @pytest.fixture(scope="session")
-def first_night(small_shop_files: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """The home after one night, and what the night told; copy the home before changing it."""
-    shop = open_shop(tmp_path_factory.mktemp("grocer") / "home", small_shop_files)
-    told = night.run(shop, tell=silent)
-    shutil.copytree(shop.home, shop.home.with_name("untouched"))
-    return shop.home, told
+def untouched(small_shop_files: Path, made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
+    """The home as its first night left it; to be copied, for other tests read it too."""
+
+    def make(folder: Path) -> None:
+        told = night.run(open_shop(folder / "home", small_shop_files), tell=silent)
+        (folder / "told.json").write_text(json.dumps(told))
+
+    return made_once("first-night", make) / "home"
 
 
 @pytest.fixture(scope="session")
-def untouched(first_night: tuple[Path, dict[str, Any]]) -> Path:
-    """The home as the first night left it, whatever the tests have done in the first one's since; to be copied."""
-    return first_night[0].with_name("untouched")
+def first_night(untouched: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A home after one night that tests may go on with, and what the night told."""
+    home = tmp_path_factory.mktemp("grocer") / "home"
+    shutil.copytree(untouched, home)
+    return home, json.loads(untouched.with_name("told.json").read_text())

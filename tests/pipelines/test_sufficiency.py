@@ -15,8 +15,8 @@ from customers.shop import Shop
 from models import fates
 from models.base import TooLittle
 from pipelines import steps, sufficiency
-from pipelines.evening import Past
-from pipelines.sufficiency import Outlook
+from pipelines.outlook import Past
+from pipelines.sufficiency import Seen
 from training import labels
 from training.plans import World
 
@@ -25,13 +25,13 @@ NOW = datetime(2025, 1, 6, tzinfo=UTC) + timedelta(days=DAYS)
 NOBODY = pd.DataFrame({"customer_key": pd.Series(dtype="int64"), "offer_key": pd.Series(dtype="int64")})
 
 
-def outlook(days: pd.DataFrame, *, history: int = DAYS) -> Outlook:
+def outlook(days: pd.DataFrame, *, history: int = DAYS) -> Seen:
     """A shop that sold this: customer_key, category, and the day, counted from its first."""
     calendar = labels.Calendar(FIRST, NOW - timedelta(days=DAYS - history), "UTC")
     sold = days.assign(day=pd.Timestamp(FIRST) + pd.to_timedelta(days["day"], unit="D"))
     purchases = sold[["customer_key", "day"]].drop_duplicates().assign(spend=5.0)
     world = World(calendar, purchases, {}, churn_days=28, value_days=60)
-    return Outlook(world, Past(offers.Book(NOBODY, NOBODY), NOBODY, NOBODY), sold)
+    return Seen(world, Past(offers.Book(NOBODY, NOBODY), NOBODY, NOBODY), sold)
 
 
 def often(category: str, when: range, customers: int = 1) -> pd.DataFrame:

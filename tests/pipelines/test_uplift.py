@@ -16,8 +16,8 @@ from customers import shop as shops
 from customers.shop import Shop
 from features import store
 from models import bundle
-from pipelines import mailings, persuaded, report, steps, uplift
-from pipelines.evening import evening, outlook
+from pipelines import mailings, outlook, persuaded, report, steps, uplift
+from pipelines.evening import evening
 from pipelines.failures import NothingToDo
 
 OPENED = datetime(2025, 1, 6, 9, tzinfo=ZoneInfo("America/New_York"))
@@ -183,7 +183,7 @@ def test_mailings_without_anybody_to_compare_with_are_named(
     at = (OPENED + timedelta(days=day)).isoformat()
     letters = [(f"i{number}", f"c{number:03d}", at, "email", "sent", "spring") for number in whom]
     steps.ingest(shop, "interactions", [_written(tmp_path / "letters.csv", MET, letters)], source="files")
-    world, _ = outlook(shop, clock.now(shop))
+    world, _ = outlook.of(shop, clock.now(shop))
     with pytest.raises(NothingToDo, match=words):
         mailings.find(shop, world)
 
@@ -204,7 +204,7 @@ def test_a_campaign_that_goes_out_over_some_days_is_one_mailing(
         for number in range(0, PEOPLE, 2)
     ]
     steps.ingest(shop, "interactions", [_written(tmp_path / "letters.csv", MET, letters)], source="files")
-    world, _ = outlook(shop, clock.now(shop))
+    world, _ = outlook.of(shop, clock.now(shop))
     found = mailings.find(shop, world)
     assert [world.calendar.day_of(day) for day in found.began.values()] == [(OPENED + timedelta(days=100)).date()]
     assert [world.calendar.day_of(day) for day in found.days] == [(OPENED + timedelta(days=103)).date()]
@@ -219,7 +219,7 @@ def test_a_campaign_that_goes_out_over_some_days_is_one_mailing(
 def thanked(shop: Shop, *, others: float) -> list[tuple[object, ...]]:
     """Vouchers: half of those who buy in either of two weeks get one a day later, of the others so many by lot."""
     rng = np.random.default_rng(5)
-    world, _ = outlook(shop, clock.now(shop))
+    world, _ = outlook.of(shop, clock.now(shop))
     names, met = _known(shop), []
     for first in (70, 120):
         begins = pd.Timestamp((OPENED + timedelta(days=first)).date())
@@ -236,7 +236,7 @@ def thanked(shop: Shop, *, others: float) -> list[tuple[object, ...]]:
 def _known(shop: Shop) -> dict[int, str]:
     from customers import profiles
 
-    world, _ = outlook(shop, clock.now(shop))
+    world, _ = outlook.of(shop, clock.now(shop))
     return profiles.ids_of(shop, world.purchases["customer_key"].drop_duplicates())
 
 
@@ -256,7 +256,7 @@ def test_where_some_vouchers_are_thanks_nobody_is_compared_who_bought_while_they
     shop = shops.open(shutil.copytree(unmailed[0].home, tmp_path / "home"))
     vouchers = _written(tmp_path / "vouchers.csv", MET, thanked(shop, others=0.3))
     steps.ingest(shop, "interactions", [vouchers], source="files")
-    world, _ = outlook(shop, clock.now(shop))
+    world, _ = outlook.of(shop, clock.now(shop))
     found = mailings.find(shop, world)
     frame = _frame(world.purchases["customer_key"].unique(), found)
     rows = found.rows(frame, world.calendar)
@@ -286,6 +286,6 @@ def test_letters_of_no_campaign_are_no_mailing(unmailed: tuple[Shop, list[Path]]
     at = (OPENED + timedelta(days=100)).isoformat()
     letters = [(f"i{number}", f"c{number:03d}", at, "email", "sent", None) for number in range(0, PEOPLE, 2)]
     steps.ingest(shop, "interactions", [_written(tmp_path / "letters.csv", MET, letters)], source="files")
-    world, _ = outlook(shop, clock.now(shop))
+    world, _ = outlook.of(shop, clock.now(shop))
     with pytest.raises(NothingToDo, match="campaign_id"):
         mailings.find(shop, world)
