@@ -19,7 +19,7 @@ demo: $(STAMP)  ## Load a real grocer, run a night, serve on port 3000 (SERVE=no
 	$(BIN)/regulars demo --port $(PORT) $(if $(filter no,$(SERVE)),--no-serve)
 
 test: $(STAMP)  ## The whole suite, a file at a time on every core
-	$(BIN)/pytest --numprocesses auto --dist loadfile
+	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)  ## Ruff, types, and the schema's history against the tables
 	$(BIN)/ruff check .

@@ -96,7 +96,7 @@ def _descend(lesson: Lesson, days: int, seed: int, growth: Growth, passes: int) 
     for _ in range(passes):
         order = torch.randperm(len(lesson.waits.watched), generator=chance).to(place)
         for rows in order.split(growth.batch):
-            loss = surprise(parts, [part[rows] for part in rows_told], days, growth, chance)
+            loss = surprise(parts, [part.index_select(0, rows) for part in rows_told], days, growth, chance)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

@@ -39,10 +39,21 @@ import pytest  # noqa: E402
 ZONE = ZoneInfo("America/New_York")
 OPENED = datetime(2025, 1, 6, tzinfo=ZONE)
 HISTORY_DAYS = 200
+PEOPLE = 160
 SHELVES = ("bread", "milk", "fruit", "paper")
 LINE = ("order_id", "line_id", "customer_id", "product_id", "sold_at", "quantity", "amount", "discount")
 OFFER = ("offer_id", "campaign_id", "starts_at", "ends_at", "value", "value_kind", "channels", "audience", "categories")
 INTERACTION = ("interaction_id", "customer_id", "happened_at", "channel", "kind", "campaign_id", "offer_id")
+
+
+#: Files that take longest go first, so that no worker is left alone with one at the end.
+SLOWEST = ("test_leak.py", "test_kill.py", "test_notebooks.py", "test_servers.py", "test_server.py", "test_night.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The order of files; within a file tests stay as they are written."""
+    last = len(SLOWEST)
+    items.sort(key=lambda item: SLOWEST.index(item.path.name) if item.path.name in SLOWEST else last)
 
 
 def write_csv(path: Path, head: tuple[str, ...], rows: list[tuple[object, ...]]) -> Path:
@@ -223,7 +234,7 @@ def small_shop_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(5)
     folder = tmp_path_factory.mktemp("grocer")
     lines: list[tuple[object, ...]] = []
-    for number in range(220):
+    for number in range(PEOPLE):
         gap = float(np.exp(rng.uniform(np.log(2), np.log(30))))
         leaves = HISTORY_DAYS if rng.random() < 0.6 else rng.uniform(20, HISTORY_DAYS)
         favourites = rng.choice(60, 6, replace=False)
@@ -235,7 +246,7 @@ def small_shop_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 who = f"c{number:03d}"
                 lines.append((f"{who}-{int(day)}", place, who, f"p{product:02d}", sold_at, 1, 2 + product % 7, 0))
             day += rng.gamma(4, gap / 4) + 1
-    people = [(f"c{number:03d}", "张伟" if number % 2 else "Zoë", f"c{number}@example.com") for number in range(220)]
+    people = [(f"c{number:03d}", "张伟" if number % 2 else "Zoë", f"c{number}@example.com") for number in range(PEOPLE)]
     goods = [(f"p{n:02d}", f"product {n}", SHELVES[n % 4], "food") for n in range(60)]
     write_csv(folder / "customers.csv", ("customer_id", "given_name", "email"), people)
     write_csv(folder / "products.csv", ("product_id", "name", "category", "department"), goods)
@@ -250,7 +261,7 @@ def _write_campaigns(folder: Path, lines: list[tuple[object, ...]]) -> None:
     offers: list[tuple[object, ...]] = []
     met: list[tuple[object, ...]] = []
     basket = Counter((str(who), SHELVES[int(str(product)[1:]) % 4]) for _, _, who, product, *_ in lines)
-    people = [f"c{number:03d}" for number in range(220)]
+    people = [f"c{number:03d}" for number in range(PEOPLE)]
     for month in range(7):
         campaign, coupon, shelf = f"month-{month}", f"coupon-{month}", SHELVES[month % 4]
         begins = OPENED + timedelta(days=28 * month + 14)

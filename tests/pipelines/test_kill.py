@@ -150,7 +150,7 @@ def test_a_load(small_shop_files: Path, tmp_path: Path, torture: Callable[..., N
     sales[(sales[WHAT] != "p08") | (sales[WHO] >= "c010")].to_csv(all_of_them, index=False)
     for kind in ("customers", "products"):
         shutil.copy(small_shop_files / f"{kind}.csv", tmp_path / "before")
-    torture(shop.home, "load", ledger, kills=4)
+    torture(shop.home, "load", ledger)
 
 
 # Promotion --------------------------------------------------------------------------------------------
@@ -286,4 +286,4 @@ def test_a_live_sale(untouched: Path, tmp_path: Path, torture: Callable[..., Non
     (home / "till.key").write_text(access.add(shops.open(home), "till"))
     sales = [sale("live-1", "c001", "p01", "p02"), sale("live-2", "c002", "p03"), sale("live-3", "newcomer", "novelty")]
     (home / "basket.json").write_text(json.dumps([*sales, sale("live-1", "c001", "p01", "p05")]))
-    torture(home, "live_sale", after_sales, kills=3)
+    torture(home, "live_sale", after_sales)
