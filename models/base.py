@@ -59,6 +59,14 @@ class Model(Protocol):
         ...
 
 
+class Telling(Model, Protocol):
+    """A learner that says what moved each answer, as every learner of churn does."""
+
+    def contributions(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """What each feature adds to each row, in log odds against the usual: a row each, a column a feature."""
+        ...
+
+
 def feature_columns(frame: pd.DataFrame) -> list[str]:
     """The frame's features: every column of numbers or booleans but keys and as_of_weekday, in its order."""
     numbers = frame.select_dtypes(include=["number", "bool"]).columns

@@ -112,7 +112,7 @@ class RfmLogistic:
         return np.clip(chance, btyd.CERTAIN, 1 - btyd.CERTAIN)
 
     def contributions(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """How much each term moves each row from the usual, in log odds; + is towards no purchase."""
+        """How much each term moves each row from its mean, in log odds; + is towards no purchase."""
         return pd.DataFrame(self._parts(frame), columns=list(self.COLUMNS), index=frame.index)
 
     def typical(self) -> float:

@@ -175,7 +175,7 @@ def publish(folder: Path, champions: Path, name: str, version: str, *, keep: int
     manifest = verify(folder)
     shelf = champions / name
     shelf.mkdir(parents=True, exist_ok=True)
-    _clear_leftovers(shelf)
+    clear_leftovers(shelf)
     home = shelf / version
     if not _holds(home, manifest):
         _place(folder, home, manifest)
@@ -210,10 +210,14 @@ def _place(folder: Path, home: Path, manifest: Manifest) -> None:
         os.rename(home, home.parent / f".{home.name}.damaged.{os.getpid()}")
     os.rename(beside, home)
     _sync(home.parent)
-    _clear_leftovers(home.parent)
+    clear_leftovers(home.parent)
 
 
-def _clear_leftovers(shelf: Path) -> None:
+def clear_leftovers(shelf: Path) -> None:
+    """Remove what killed programs left half-made in a folder: names that begin with a dot and end with their number.
+
+    What another living program is making stays; what this one made before it asked goes.
+    """
     for entry in shelf.glob(".*"):
         owner = entry.name.rpartition(".")[2]
         if owner.isdigit() and (int(owner) == os.getpid() or not _alive(int(owner))):

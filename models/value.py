@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from models import btyd, spending, trees
-from models.base import Floats, feature_columns, matrix, read_json, write_json
+from models.base import FILE, Floats, feature_columns, matrix, read_json, write_json
 from models.straight import Straight
 
 #: Chosen on Complete Journey at cut-offs before those that are reported (horizons of 30 to 60 days, July to September).
@@ -127,12 +127,12 @@ class Value:
         own = ("columns", "horizon_days", "mean", "usual", "season", "level")
         content = {name: getattr(self, name) for name in own}
         parts = {"rhythm": asdict(self.rhythm), "worth": asdict(self.worth), "straight": self.straight.numbers()}
-        write_json(folder / spending.FILE, content | parts)
+        write_json(folder / FILE, content | parts)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read the trees and the rest back."""
-        saved = read_json(folder / spending.FILE)
+        saved = read_json(folder / FILE)
         saved["rhythm"], saved["worth"] = btyd.BgNbd(**saved["rhythm"]), spending.GammaGamma(**saved["worth"])
         saved["straight"] = Straight.of(saved["straight"])
         return cls(free=trees.Trees.load(folder, FREE), anchored=trees.Trees.load(folder, ANCHORED), **saved)

@@ -28,7 +28,7 @@ NEED = ["times", "last_days", "first_days"]
 
 
 @dataclass(frozen=True)
-class Outlook:
+class Trade:
     """What was sold until now, of which products, and the purchases that customers' needs foretold every month."""
 
     as_of: datetime
@@ -67,7 +67,7 @@ def table(shop: Shop) -> pd.DataFrame:
     return rows.assign(product_id=rows["product_key"].map(names), **beside)[list(COLUMNS)]
 
 
-def backtest(seen: Outlook) -> pd.DataFrame:
+def backtest(seen: Trade) -> pd.DataFrame:
     """How wrong each way was in the months before: way, weeks_back, products, categories (errors in money)."""
     rows = []
     for back in (WEEKS * month for month in range(1, CUTOFFS + 1)):
@@ -81,7 +81,7 @@ def backtest(seen: Outlook) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["way", "weeks_back", "products", "categories"])
 
 
-def look(shop: Shop) -> Outlook:
+def look(shop: Shop) -> Trade:
     """The shop's sales as of its last night, or of now where there was none, and what its needs foretold by month."""
     as_of = nights.last_looked(shop) or clock.now(shop)
     ledger = shop.home / "ledger"
@@ -94,7 +94,7 @@ def look(shop: Shop) -> Outlook:
     products = pd.DataFrame({"product_key": keys, "category": words.to_numpy(dtype=object)})
     numbers, categories = pd.factorize(words.fillna("").to_numpy(dtype=object))
     sold = Sold(_weekly(sales, keys, span), numbers.astype(np.int64), _prices(sales, keys))
-    return Outlook(as_of, products, sold, _needs(shop, as_of, pd.Index(categories)))
+    return Trade(as_of, products, sold, _needs(shop, as_of, pd.Index(categories)))
 
 
 def _weekly(sales: pd.DataFrame, keys: np.ndarray, span: int) -> Floats:

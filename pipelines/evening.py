@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from customers import clock, consent, mirror, nights
 from customers.shop import Shop, ShopError
 from features import appeal, needs, prices, snapshot, sorts, store, together
+from models import bundle
 from pipelines import outlook
 from pipelines.failures import NothingToDo, WrongUsage
 from training import labels, plans
@@ -48,17 +49,21 @@ class Evening:
         One a customer and moment; with `expand`, one a customer, moment and offer or category.
         """
         # Churn, timing and value look at the same figures, and asking for them takes as long as some models learn.
-        laid_out = plan.expand or tuple(self.features.columns(plan.service))
+        laid_out = plan.expand or (self._view(plan), *self.features.columns(plan.service))
         if laid_out not in self._frames:
             entities = allowing(self.shop, self._entities(plan))
             figures = self.features.history(plan.service, entities).rename(columns={"event_timestamp": "as_of"})
             self._frames[laid_out] = self._expanded(plan, figures)
         return self._frames[laid_out]
 
+    @staticmethod
+    def _view(plan: Plan) -> str:
+        return VIEWS.get(plan.service, "rhythm")
+
     def _entities(self, plan: Plan) -> pd.DataFrame:
         if plan.expand == "offers":
             return self.past.mailings
-        path = self.features.folder / VIEWS.get(plan.service, "rhythm") / "part.parquet"
+        path = self.features.folder / self._view(plan) / "part.parquet"
         found = pq.read_table(path, columns=["customer_key", "event_timestamp"]).to_pandas()
         if plan.service in VIEWS:  # lists are also kept as of the days on which campaigns went out
             found = found[found["event_timestamp"].isin([*self.world.baskets, self.as_of])]
@@ -205,7 +210,8 @@ def _alone(shop: Shop) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise NothingToDo("another night is running in this home; wait for it to end") from None
-        # What a killed night left behind; nobody else is at work here now.
+        # What a killed night left behind: no other one is at work here now, but servers may be following a champion.
+        bundle.clear_leftovers(shop.home)
         for leftover in (
             path for name in (".train-*", ".found-*", ".rival-*", "replays/*") for path in shop.home.glob(name)
         ):

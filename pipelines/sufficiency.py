@@ -41,7 +41,7 @@ class Need:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Counted:
     """What is counted, of customers who allow it: the shop's world, its campaigns, every purchase from a category."""
 
     world: World
@@ -75,7 +75,7 @@ def of(shop: Shop) -> list[dict[str, Any]]:
     world, past = outlook.of(shop, now)
     start = world.calendar.back(world.calendar.history_days)
     days = snapshot.category_days(shop.home / "ledger", as_of=now, timezone=shop.timezone, start=start)
-    seen = _allowed(shop, Seen(world, past, days))
+    seen = _allowed(shop, Counted(world, past, days))
     return [asdict(need) | {"enough": need.enough} for count in COUNTS for need in count(seen)]
 
 
@@ -84,18 +84,18 @@ def enough(told: Sequence[Mapping[str, Any]]) -> bool:
     return all(need["enough"] for need in told if need["model"] != SEASON)
 
 
-def _allowed(shop: Shop, seen: Seen) -> Seen:
+def _allowed(shop: Shop, seen: Counted) -> Counted:
     """The same of those whom a night would learn from."""
     received, redeemed = allowing(shop, seen.past.received), seen.past.redemptions
     redeemed = redeemed[redeemed["customer_key"].isin(received["customer_key"])]
-    return Seen(
+    return Counted(
         replace(seen.world, purchases=allowing(shop, seen.world.purchases)),
         replace(seen.past, received=received, redemptions=redeemed),
         allowing(shop, seen.category_days),
     )
 
 
-def _churn(seen: Seen) -> list[Need]:
+def _churn(seen: Counted) -> list[Need]:
     plan, days = plans.plan("churn"), seen.world.churn_days
     holdout = seen.world.calendar.back(days)
     learned = [_fates(seen, moment, days) for moment in seen.moments(2 * days)]
@@ -112,7 +112,7 @@ def _rarer(counts: Sequence[tuple[int, int]]) -> int:
     return int(np.reshape(counts, (-1, 2)).sum(axis=0).min())
 
 
-def _fates(seen: Seen, moment: datetime, days: int) -> tuple[int, int]:
+def _fates(seen: Counted, moment: datetime, days: int) -> tuple[int, int]:
     """How many active customers came back within so many days from a moment, and how many did not."""
     rows = seen.before(moment)
     rows = rows[rows["recency_days"] <= 2 * days]
@@ -120,7 +120,7 @@ def _fates(seen: Seen, moment: datetime, days: int) -> tuple[int, int]:
     return int((quiet == 0).sum()), int((quiet == 1).sum())
 
 
-def _timing(seen: Seen) -> list[Need]:
+def _timing(seen: Counted) -> list[Need]:
     plan = plans.plan("timing")
     window, days = plan.window(seen.world), plan.settings(seen.world)["days"]
     came = sum(_returns(seen, moment, window, days) for moment in seen.moments(window))
@@ -128,7 +128,7 @@ def _timing(seen: Seen) -> list[Need]:
     return [Need("timing", words, timing.FEWEST, came, plan.baselines[-1])]
 
 
-def _returns(seen: Seen, moment: datetime, window: int, days: int) -> int:
+def _returns(seen: Counted, moment: datetime, window: int, days: int) -> int:
     """How many customers came back within so many days from a moment, and before the last window began."""
     calendar = seen.world.calendar
     until = calendar.day_of(calendar.back(window))
@@ -136,7 +136,7 @@ def _returns(seen: Seen, moment: datetime, window: int, days: int) -> int:
     return int(fates.durations(waits, days)[1].sum())
 
 
-def _value(seen: Seen) -> list[Need]:
+def _value(seen: Counted) -> list[Need]:
     plan, calendar = plans.plan("value"), seen.world.calendar
     days = plan.window(seen.world)
     spent = sum(
@@ -147,7 +147,7 @@ def _value(seen: Seen) -> list[Need]:
     return [Need("value", words, spending.FEWEST, spent, plan.baselines[-1])]
 
 
-def _restock(seen: Seen) -> list[Need]:
+def _restock(seen: Counted) -> list[Need]:
     plan, calendar = plans.plan("restock"), seen.world.calendar
     back = [windows * plan.window(seen.world) for windows in (3, 2)]
     each = [_needs(seen, calendar.back(days)) for days in back if days < calendar.history_days]
@@ -155,7 +155,7 @@ def _restock(seen: Seen) -> list[Need]:
     return [Need("restock", words, restock.FEWEST, _rarer(each), plan.baselines[-1])]
 
 
-def _needs(seen: Seen, moment: datetime) -> tuple[int, int]:
+def _needs(seen: Counted, moment: datetime) -> tuple[int, int]:
     """How many needs of a moment came up within the shortest span, and how many did not."""
     calendar, today = seen.world.calendar, pd.Timestamp(seen.world.calendar.day_of(moment))
     before = seen.category_days[seen.category_days["day"] < today]
@@ -169,7 +169,7 @@ def _needs(seen: Seen, moment: datetime) -> tuple[int, int]:
     return int((came == 1).sum()), int((came == 0).sum())
 
 
-def _recommender(seen: Seen) -> list[Need]:
+def _recommender(seen: Counted) -> list[Need]:
     plan, world = plans.plan("recommender"), seen.world
     window = plan.window(world)
     first = pd.Timestamp(world.calendar.day_of(world.calendar.back(2 * window)))
@@ -179,20 +179,20 @@ def _recommender(seen: Seen) -> list[Need]:
     return [Need("recommender", words, recommender.ENOUGH, found, plan.baselines[-1])]
 
 
-def _offers(seen: Seen) -> list[Need]:
+def _offers(seen: Counted) -> list[Need]:
     redeemed = len(seen.past.redemptions)
     passed = max(len(seen.past.wanted) - redeemed, 0)
     words = "offers that were redeemed, and as many that were received and not redeemed, to learn from"
     return [Need("offers", words, offers.FEWEST, min(redeemed, passed), plans.plan("offers").baselines[-1])]
 
 
-def _season(seen: Seen) -> list[Need]:
+def _season(seen: Counted) -> list[Need]:
     needed = season.YEAR_DAYS + max(seen.world.churn_days, plans.plan("value").window(seen.world))
     words = "days of history, for last year's season to be known"
     return [Need(SEASON, words, needed, seen.world.calendar.history_days, "the latest weeks")]
 
 
-COUNTS: tuple[Callable[[Seen], list[Need]], ...] = (
+COUNTS: tuple[Callable[[Counted], list[Need]], ...] = (
     *(_recommender, _offers, _churn, _timing),
     *(_restock, _value, _season),
 )

@@ -50,7 +50,7 @@ def keep(home: Path, lines: Lines) -> None:
     newest = kept(home)
     if newest and newest.as_of > lines.as_of:
         return
-    partial = home / f"rfm.{os.getpid()}.tmp"
+    partial = home / f".rfm.json.{os.getpid()}"
     partial.write_text(json.dumps(asdict(lines)), encoding="utf-8")
     partial.replace(home / "rfm.json")
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from customers.retention import Retention
 from models import timing
-from models.base import Model
+from models.base import Model, Telling
 from serving import because, newcomers, ranking, rfm, rules, why
 from serving.schemas import Band
 
@@ -103,7 +103,7 @@ def churn(
         probability=probability,
         horizon_days=horizon_of(model),
         band=_bands((costs or Retention()).bands(probability, value), _silent_days(frame), horizon_of(model)),
-        reasons=_reasons(model, frame, np.flatnonzero(~fallback), dropped),
+        reasons=_reasons(cast(Telling, model), frame, np.flatnonzero(~fallback), dropped),
         rfm=rfm.digits(frame, lines) if lines else [None] * len(frame),
         fallback=fallback,
     )
@@ -183,7 +183,7 @@ def _bands(paying: list[str], silent_days: Floats, horizon_days: int) -> list[Ba
 
 
 def _reasons(
-    model: Any, frame: pd.DataFrame, sure: NDArray[np.int64], dropped: why.Dropped | None
+    model: Telling, frame: pd.DataFrame, sure: NDArray[np.int64], dropped: why.Dropped | None
 ) -> list[list[why.Reason]]:
     """Why, of the rows that are sure of their answer; no reason for any other."""
     reasons: list[list[why.Reason]] = [[] for _ in range(len(frame))]

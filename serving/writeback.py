@@ -106,7 +106,7 @@ class _Night:
         self.models = {name: model for name, (_, model) in speakers.items()}
         self.as_of = as_of
         self.stand_ins = stand_ins
-        self._asked: dict[tuple[str, ...], pd.DataFrame] = {}
+        self._seen: dict[tuple[str, ...], pd.DataFrame] = {}
 
     def rows(self, name: str) -> Iterator[list[Row]]:
         """All rows of a model; none where nobody is there to be scored."""
@@ -224,10 +224,10 @@ class _Night:
 
     def _everybody(self, name: str) -> pd.DataFrame:
         """Everybody's figures for a model; models that look at the same ones share them."""
-        columns = tuple(self.features.columns(f"{name}_v1"))
-        if columns not in self._asked:
-            self._asked[columns] = self._figures(name, self._entities(name))
-        return self._asked[columns]
+        asked = (_VIEW[name], *self.features.columns(f"{name}_v1"))
+        if asked not in self._seen:
+            self._seen[asked] = self._figures(name, self._entities(name))
+        return self._seen[asked]
 
     def _entities(self, name: str) -> pd.DataFrame:
         """Everybody who has figures at the moment and allows profiling: customer_key, event_timestamp."""

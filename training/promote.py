@@ -123,7 +123,7 @@ def follow(shop: Shop, name: str) -> str | None:
     version = registry.alias(uri, name, "champion")
     if version is None or version == _published(shop, name):
         return version
-    with TemporaryDirectory(dir=shop.home, prefix=".promote-") as folder:
+    with TemporaryDirectory(dir=shop.home, prefix=".promote-", suffix=f".{os.getpid()}") as folder:
         bundle.publish(
             registry.download(uri, name, version, Path(folder) / "bundle"),
             shop.home / "champions",

@@ -196,6 +196,13 @@ def test_contributions_add_up_to_the_answer(learner: Any) -> None:
     assert gap.to_numpy() == pytest.approx(np.full(len(now), gap.mean()), abs=1e-6)
 
 
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_the_longer_the_silence_the_more_it_speaks_for_staying_away(learner: Any) -> None:
+    rows, quiet, now, _ = before_and_now(customers=400)
+    said = learner.fit(rows, quiet, horizon_days=H).contributions(now)["recency_days"]
+    assert said.corr(now["recency_days"], method="spearman") > 0.4
+
+
 def test_a_long_silence_and_rare_visits_are_told_apart_by_the_rhythm() -> None:
     model = baselines.BgNbdChurn(btyd.BgNbd(1.0, 10.0, 0.5, 2.0), H, base=0.3)
     frame = pd.DataFrame(

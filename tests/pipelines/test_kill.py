@@ -150,7 +150,7 @@ def test_a_load(small_shop_files: Path, tmp_path: Path, torture: Callable[..., N
     sales[(sales[WHAT] != "p08") | (sales[WHO] >= "c010")].to_csv(all_of_them, index=False)
     for kind in ("customers", "products"):
         shutil.copy(small_shop_files / f"{kind}.csv", tmp_path / "before")
-    torture(shop.home, "load", ledger)
+    torture(shop.home, "load", ledger, kills=4)
 
 
 # Promotion --------------------------------------------------------------------------------------------

@@ -1,6 +1,11 @@
 """A night over a small grocer: what it tells, what it writes, and what it leaves alone."""
 
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +18,14 @@ from customers import shop as shops
 from customers.shop import Shop, ShopError
 from models import registry
 from pipelines import night, report, steps
+from pipelines.evening import rehearsal
 from pipelines.failures import NothingToDo, WrongUsage
-from training import promote
+from training import plans, promote
 
 Till = Callable[..., Path]
 NIGHT = tuple[Path, dict[str, Any]]
 EARLIER = "2025-06-20"
+HOUSE = Path(night.__file__).parents[1]
 
 
 def silent(text: str) -> None:
@@ -158,6 +165,32 @@ def test_a_night_before_the_first_sale_leaves_the_home_as_it_was(tmp_path: Path,
     lines = [(f"o{day}", 0, "only", "p1", f"2025-01-{day:02d}T10:00:00", 1, 5, 0) for day in (2, 9, 16)]
     steps.ingest(shop, "transactions", [till(*lines)], source="files")
     assert night.run(shop, only=["churn"], tell=silent)["models"]["churn"]["promoted"]
+
+
+DIES_WHILE_IT_FOLLOWS = """
+import os, shutil, sys
+from pathlib import Path
+from customers import shop as shops
+from models import registry
+from training import plans, promote
+shop = shops.open(Path(sys.argv[1]))
+shutil.rmtree(shop.home / "champions" / "churn")
+registry.download = lambda *asked: os._exit(9)
+promote.follow(shop, "churn")
+"""
+
+
+def test_what_a_killed_server_left_half_brought_is_cleared(untouched: Path, tmp_path: Path) -> None:
+    home = Path(shutil.copytree(untouched, tmp_path / "home"))
+    assert (
+        subprocess.run([sys.executable, "-c", DIES_WHILE_IT_FOLLOWS, str(home)], cwd=HOUSE, check=False).returncode == 9
+    )
+    (home / f".promote-x.{os.getppid()}").mkdir()
+    assert len(list(home.glob(".promote-*"))) == 2
+    before_anybody_came = datetime(2020, 1, 1, tzinfo=UTC)
+    with pytest.raises(NothingToDo), rehearsal(shops.open(home), before_anybody_came, plans.plan("churn")):
+        pass
+    assert [path.name for path in home.glob(".promote-*")] == [f".promote-x.{os.getppid()}"], "its owner is alive"
 
 
 def test_a_day_that_has_not_come_cannot_be_asked_about(first_night: NIGHT) -> None:

@@ -27,7 +27,7 @@ def silent(text: str) -> None:
 
 @pytest.fixture(scope="module")
 def in_earnest(
-    untouched: Path, grocer: Callable[[Path], Shop], new_database: Callable[..., str], redis: str,
+    grocer: Callable[[Path], Shop], new_database: Callable[..., str], redis: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[SimpleNamespace]:  # fmt: skip
     """The small grocer after a night on both servers, and its counter."""
@@ -62,11 +62,13 @@ def test_nothing_of_the_shop_lies_in_sqlite(in_earnest: SimpleNamespace) -> None
 
 
 @pytest.mark.parametrize("name", tables.TABLES)
-def test_the_night_says_the_same_as_on_sqlite(in_earnest: SimpleNamespace, untouched: Path, name: str) -> None:
+def test_the_night_says_the_same_as_on_sqlite(
+    in_earnest: SimpleNamespace, first_night: tuple[Path, Any], name: str
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         for setting in ("DATABASE_URL", "ONLINE_STORE", "HOME"):
             patch.delenv(f"REGULARS_{setting}")
-        expected = steps.table(shops.open(untouched), name)
+        expected = steps.table(shops.open(first_night[0]), name)
     found = steps.table(in_earnest.shop, name)
     by = [column for column in ("customer_id", "list", "rank", "category") if column in expected]
     pd.testing.assert_frame_equal(

@@ -16,7 +16,7 @@ from models import fates
 from models.base import TooLittle
 from pipelines import steps, sufficiency
 from pipelines.outlook import Past
-from pipelines.sufficiency import Seen
+from pipelines.sufficiency import Counted
 from training import labels
 from training.plans import World
 
@@ -25,13 +25,13 @@ NOW = datetime(2025, 1, 6, tzinfo=UTC) + timedelta(days=DAYS)
 NOBODY = pd.DataFrame({"customer_key": pd.Series(dtype="int64"), "offer_key": pd.Series(dtype="int64")})
 
 
-def outlook(days: pd.DataFrame, *, history: int = DAYS) -> Seen:
+def counted(days: pd.DataFrame, *, history: int = DAYS) -> Counted:
     """A shop that sold this: customer_key, category, and the day, counted from its first."""
     calendar = labels.Calendar(FIRST, NOW - timedelta(days=DAYS - history), "UTC")
     sold = days.assign(day=pd.Timestamp(FIRST) + pd.to_timedelta(days["day"], unit="D"))
     purchases = sold[["customer_key", "day"]].drop_duplicates().assign(spend=5.0)
     world = World(calendar, purchases, {}, churn_days=28, value_days=60)
-    return Seen(world, Past(offers.Book(NOBODY, NOBODY), NOBODY, NOBODY), sold)
+    return Counted(world, Past(offers.Book(NOBODY, NOBODY), NOBODY, NOBODY), sold)
 
 
 def often(category: str, when: range, customers: int = 1) -> pd.DataFrame:
@@ -42,14 +42,14 @@ def often(category: str, when: range, customers: int = 1) -> pd.DataFrame:
 def test_needs_are_counted_at_both_moments_and_only_those_that_a_season_has_not_outlived() -> None:
     weekly, ended = often("milk", range(0, DAYS, 7), 4), often("candles", range(0, 21, 7), 4)
     # Milk came up within the week both times. Candles did not; they were 102 days ago by the first, 130 by the second.
-    seen = outlook(pd.concat([weekly, ended]))
+    seen = counted(pd.concat([weekly, ended]))
     assert sufficiency._needs(seen, seen.world.calendar.back(84)) == (4, 4)
     assert sufficiency._needs(seen, seen.world.calendar.back(56)) == (4, 0)
     assert sufficiency._restock(seen)[0].found == 4
 
 
 def test_timing_counts_what_it_would_refuse_to_learn_from() -> None:
-    seen = outlook(often("milk", range(0, DAYS, 30), 3))
+    seen = counted(often("milk", range(0, DAYS, 30), 3))
     calendar, rows = seen.world.calendar, []
     for moment in seen.moments(50):
         rows += [labels.time_to_next(seen.before(moment), seen.world.purchases, calendar=calendar,
@@ -62,7 +62,7 @@ def test_timing_counts_what_it_would_refuse_to_learn_from() -> None:
 
 
 def test_a_shop_of_one_day_knows_nothing_yet() -> None:
-    seen = outlook(often("milk", range(1), 3), history=1)
+    seen = counted(often("milk", range(1), 3), history=1)
     needs = [need for count in (sufficiency._churn, sufficiency._timing, sufficiency._restock) for need in count(seen)]
     assert not any(need.enough for need in needs)
 
