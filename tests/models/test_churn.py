@@ -196,7 +196,7 @@ def test_contributions_add_up_to_the_answer(learner: Any) -> None:
     assert gap.to_numpy() == pytest.approx(np.full(len(now), gap.mean()), abs=1e-6)
 
 
-@pytest.mark.parametrize("learner", LEARNERS)
+@pytest.mark.parametrize("learner", [baselines.RecencyChurn, baselines.RfmLogistic])
 def test_the_longer_the_silence_the_more_it_speaks_for_staying_away(learner: Any) -> None:
     rows, quiet, now, _ = before_and_now(customers=400)
     said = learner.fit(rows, quiet, horizon_days=H).contributions(now)["recency_days"]
