@@ -240,12 +240,18 @@ def _known(shop: Shop) -> dict[int, str]:
     return profiles.ids_of(shop, world.purchases["customer_key"].drop_duplicates())
 
 
+def thanking(unmailed: Shop, folder: Path, *, others: float) -> Shop:
+    """The same shop after it has sent vouchers of thanks, to some of the others too."""
+    shop = shops.open(shutil.copytree(unmailed.home, folder / "home"))
+    vouchers = _written(folder / "vouchers.csv", MET, thanked(shop, others=others))
+    steps.ingest(shop, "interactions", [vouchers], source="files")
+    return shop
+
+
 def test_a_voucher_that_thanks_for_a_purchase_is_no_cause_of_it(
     unmailed: tuple[Shop, list[Path]], tmp_path: Path
 ) -> None:
-    shop = shops.open(shutil.copytree(unmailed[0].home, tmp_path / "home"))
-    vouchers = _written(tmp_path / "vouchers.csv", MET, thanked(shop, others=0.0))
-    steps.ingest(shop, "interactions", [vouchers], source="files")
+    shop = thanking(unmailed[0], tmp_path, others=0.0)
     with pytest.raises(NothingToDo, match="2 went to customers because they had just bought"):
         uplift.run(shop, tell=silent)
 
@@ -253,9 +259,7 @@ def test_a_voucher_that_thanks_for_a_purchase_is_no_cause_of_it(
 def test_where_some_vouchers_are_thanks_nobody_is_compared_who_bought_while_they_went_out(
     unmailed: tuple[Shop, list[Path]], tmp_path: Path
 ) -> None:
-    shop = shops.open(shutil.copytree(unmailed[0].home, tmp_path / "home"))
-    vouchers = _written(tmp_path / "vouchers.csv", MET, thanked(shop, others=0.3))
-    steps.ingest(shop, "interactions", [vouchers], source="files")
+    shop = thanking(unmailed[0], tmp_path, others=0.3)
     world, _ = outlook.of(shop, clock.now(shop))
     found = mailings.find(shop, world)
     frame = _frame(world.purchases["customer_key"].unique(), found)
