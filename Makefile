@@ -25,19 +25,19 @@ lint: $(STAMP)  ## Ruff, types, and the schema's history against the tables
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m customers.migrations.check
+	$(BIN)/python -m customers.database.migrations.check
 
 check: lint test  ## The one gate
 
 bench: $(STAMP)  ## Paired ratios against named references
-	$(BIN)/python tests/bench.py
-	$(BIN)/python tests/crowd.py
+	$(BIN)/python tests/benchmarks/speed.py
+	$(BIN)/python tests/benchmarks/scale.py
 
 goals: $(STAMP)  ## What every model must reach on two real shops, beside named rivals measured in the same run
-	$(BIN)/python tests/goals.py
+	$(BIN)/python tests/benchmarks/accuracy_targets.py
 
 torture: $(STAMP)  ## Every act of a shop killed twenty times, at random moments, and done again
-	KILLS=20 $(BIN)/pytest tests/pipelines/test_kill.py
+	KILLS=20 $(BIN)/pytest tests/pipelines/nightly/test_crash_recovery.py
 
 lock: $(STAMP)  ## Pin every dependency again; a CPU tag would not install elsewhere, old pins would bring CUDA back
 	rm -f requirements.lock

@@ -4,36 +4,36 @@ import os
 from pathlib import Path
 from typing import Any
 
-from features import engagement, needs, rhythm, spend, staples, taste
+from features.families import category_history, engagement, product_history, product_mix, recency_frequency, spend
 
 SERVICES = {
-    "recommender_v1": (staples,),
-    "churn_v1": (rhythm, spend, taste, engagement),
-    "timing_v1": (rhythm, spend, taste, engagement),
-    "value_v1": (rhythm, spend, taste, engagement),
-    "offers_v1": (staples, engagement),
-    "restock_v1": (needs, rhythm),
+    "recommender_v1": (product_history,),
+    "churn_v1": (recency_frequency, spend, product_mix, engagement),
+    "timing_v1": (recency_frequency, spend, product_mix, engagement),
+    "value_v1": (recency_frequency, spend, product_mix, engagement),
+    "offers_v1": (product_history, engagement),
+    "restock_v1": (category_history, recency_frequency),
 }
 
 
-FAMILIES = (rhythm, spend, taste, staples, engagement, needs)
+FAMILIES = (recency_frequency, spend, product_mix, product_history, engagement, category_history)
 
 
-def everything(home: Path) -> list[Any]:
+def feast_objects(home: Path) -> list[Any]:
     """The entity, views and services over the snapshots in a folder; nothing needs to lie there yet."""
     from feast import FeatureService
 
-    from features import views
+    from features.families import feast_views
 
-    shown = {family: family.view(home) for family in FAMILIES}
+    views_by_family = {family: family.view(home) for family in FAMILIES}
     services = [
-        FeatureService(name=name, features=[shown[family] for family in families])
+        FeatureService(name=name, features=[views_by_family[family] for family in families])
         for name, families in SERVICES.items()
     ]
-    return [views.customer(), *shown.values(), *services]
+    return [feast_views.customer_entity(), *views_by_family.values(), *services]
 
 
 if "REGULARS_FEAST_HOME" in os.environ:
     # Feast's own command looks for objects among a module's names; store.apply calls everything itself.
-    _all = everything(Path(os.environ["REGULARS_FEAST_HOME"]))
+    _all = feast_objects(Path(os.environ["REGULARS_FEAST_HOME"]))
     globals().update({f"_{thing.name}": thing for thing in _all})

@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 #: The columns that say whose row it is and as of which moment; everything else that is a number is a feature.
-KEYS = ("customer_key", "as_of")
+KEY_COLUMNS = ("customer_key", "as_of")
 #: Monday 0, in the shop's zone. It says nothing of a customer, and with a dozen moments trees learn it by heart.
-WEEKDAY = "as_of_weekday"
+WEEKDAY_COLUMN = "as_of_weekday"
 #: Where a model keeps what fits into a small dictionary.
-FILE = "model.json"
+MODEL_FILE = "model.json"
 
 
-class TooLittle(Exception):
+class InsufficientData(Exception):
     """There is too little to learn from; the message says what is missing."""
 
 
-class Unfit(Exception):
+class MissingFeatures(Exception):
     """A frame that this model cannot answer for; the message says which columns it lacks."""
 
 
@@ -45,7 +45,7 @@ class Model(Protocol):
         """Answer for every row of the frame, in its order."""
         ...
 
-    def typical(self) -> Any:
+    def population_average(self) -> Any:
         """The answer for somebody the shop knows nothing about."""
         ...
 
@@ -59,7 +59,7 @@ class Model(Protocol):
         ...
 
 
-class Telling(Model, Protocol):
+class ExplainableModel(Model, Protocol):
     """A learner that says what moved each answer, as every learner of churn does."""
 
     def contributions(self, frame: pd.DataFrame) -> pd.DataFrame:
@@ -70,19 +70,19 @@ class Telling(Model, Protocol):
 def feature_columns(frame: pd.DataFrame) -> list[str]:
     """The frame's features: every column of numbers or booleans but keys and as_of_weekday, in its order."""
     numbers = frame.select_dtypes(include=["number", "bool"]).columns
-    return [str(name) for name in numbers if name not in (*KEYS, WEEKDAY)]
+    return [str(name) for name in numbers if name not in (*KEY_COLUMNS, WEEKDAY_COLUMN)]
 
 
-def require(frame: pd.DataFrame, columns: list[str]) -> None:
+def require_columns(frame: pd.DataFrame, columns: list[str]) -> None:
     """Raise Unfit unless the frame has all these columns."""
     missing = [name for name in columns if name not in frame.columns]
     if missing:
-        raise Unfit(f"the frame lacks {', '.join(missing)}; compute the features this model was trained on")
+        raise MissingFeatures(f"the frame lacks {', '.join(missing)}; compute the features this model was trained on")
 
 
 def matrix(frame: pd.DataFrame, columns: list[str]) -> Floats:
     """These columns as float64 (n, columns), in this order; unknown and infinite values are NaN."""
-    require(frame, columns)
+    require_columns(frame, columns)
     values = frame[columns].to_numpy(dtype=np.float64, na_value=np.nan)
     return np.where(np.isfinite(values), values, np.nan)
 
@@ -96,3 +96,21 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read what `write_json` wrote."""
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
+
+
+#: The features of which the rhythm's two parts speak: rare visits, and the present silence.
+FREQUENCY_COLUMN, RECENCY_COLUMN = "purchase_days", "recency_days"
+
+
+def latest_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the frame's last moment."""
+    rows: pd.DataFrame = frame[frame["as_of"] == frame["as_of"].max()]
+    return rows
+
+
+#: Whole weeks, so that a year ago was the same weekday.
+YEAR_DAYS = 364
+#: A moment this far from a year ago still tells of the season.
+YEAR_TOLERANCE_DAYS = 28
+#: So many horizons must have been seen before that moment: in a shop's first months everybody looks new.
+MIN_HORIZONS = 2

@@ -8,21 +8,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipelines import quiet
+from pipelines import process_environment
 
-quiet.down()
+process_environment.set_variables()
 
 import dagster as dg  # noqa: E402 - it must find quiet
 
-from customers import mirror, tables, transactions  # noqa: E402
-from customers import shop as shops  # noqa: E402
-from customers.shop import Shop  # noqa: E402
-from pipelines.failures import explain  # noqa: E402
-from training.plans import PLANS  # noqa: E402
+from customers.ledger import transactions  # noqa: E402
+from customers.parquet import mirror
+from customers.reports import exports
+from customers.shop import settings  # noqa: E402
+from customers.shop.settings import Shop  # noqa: E402
+from pipelines.errors import explain_error  # noqa: E402
+from training.tasks.all_tasks import TASKS  # noqa: E402
 
 #: In the shop's own zone: after the last till is closed, and before anybody asks.
-EVERY_NIGHT = "30 3 * * *"
-MODELS = [plan.name for plan in PLANS]
+NIGHTLY_CRON = "30 3 * * *"
+MODELS = [plan.name for plan in TASKS]
 SETTINGS = """\
 telemetry: {enabled: false}
 concurrency: {runs: {max_concurrent_runs: 1}}  # a second night waits for the first, and is not turned away
@@ -32,13 +34,13 @@ concurrency: {runs: {max_concurrent_runs: 1}}  # a second night waits for the fi
 @dg.definitions
 def defs() -> dg.Definitions:
     """Everything that the clock knows of the shop at REGULARS_HOME."""
-    whole_night = dg.define_asset_job("night", dg.AssetSelection.all(), description="All of it, in order.")
+    nightly_job = dg.define_asset_job("night", dg.AssetSelection.all(), description="All of it, in order.")
     models = dg.AssetSelection.assets(*MODELS)
     retrain = dg.define_asset_job("retrain", models, description="Train, judge and promote; all are scored afresh.")
     return dg.Definitions(
-        assets=[ledger, learning, *(_exported(table) for table in tables.TABLES)],
-        jobs=[whole_night, retrain],
-        schedules=[_nightly(whole_night, shops.open())],
+        assets=[ledger, learning, *(_export_asset(table) for table in exports.TABLES)],
+        jobs=[nightly_job, retrain],
+        schedules=[_nightly_schedule(nightly_job, settings.open_shop())],
         # One at a time: all write the same files, and six libraries are slow to import in a new program each.
         executor=dg.in_process_executor,
     )
@@ -47,46 +49,52 @@ def defs() -> dg.Definitions:
 @dg.asset(group_name="customers", description="The ledger's mirror in columns, month by month.")
 def ledger() -> dg.MaterializeResult:
     """Bring the mirror up to what is known."""
-    with _plainly() as shop:
+    with _open_shop() as shop:
         return dg.MaterializeResult(metadata={"rewritten": mirror.refresh(shop)})
 
 
-def _specs() -> Iterator[dg.AssetSpec]:
+def _asset_specs() -> Iterator[dg.AssetSpec]:
     yield dg.AssetSpec("features", deps=["ledger"], group_name="features", skippable=True)
-    for plan in PLANS:
-        yield dg.AssetSpec(plan.name, deps=["features"], group_name="models", skippable=True, description=plan.question)
+    for task in TASKS:
+        yield dg.AssetSpec(task.name, deps=["features"], group_name="models", skippable=True, description=task.question)
     yield dg.AssetSpec("scores", deps=["features", *MODELS], group_name="customers", skippable=True)
 
 
-@dg.multi_asset(name="learning", specs=list(_specs()), can_subset=True)
+@dg.multi_asset(name="learning", specs=list(_asset_specs()), can_subset=True)
 def learning(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
     """One night as of one moment. With some of the models only those are trained; with none all stay as they are."""
-    from pipelines import night  # here: Feast and MLflow take seconds to load, the clock only looks
+    from pipelines.nightly import (
+        run as nightly_run,  # here: Feast and MLflow take seconds to load, the clock only looks
+    )
 
     selected = {key.to_user_string() for key in context.selected_asset_keys}
-    chosen = [name for name in MODELS if name in selected]
-    with _plainly() as shop:
-        said = context.log.info
-        told = night.run(shop, only=chosen, tell=said) if chosen else night.score(shop, tell=said)
-    results = _told(told)
+    model_names = [name for name in MODELS if name in selected]
+    with _open_shop() as shop:
+        progress = context.log.info
+        summary = (
+            nightly_run.run_nightly(shop, only=model_names, progress=progress)
+            if model_names
+            else nightly_run.score_everyone(shop, progress=progress)
+        )
+    results = _asset_metadata(summary)
     yield from (dg.MaterializeResult(asset_key=name, metadata=results[name]) for name in results if name in selected)
 
 
-def _told(told: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _asset_metadata(summary: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """What a night says of itself, an asset at a time; nothing in it is about a customer."""
     models = {
-        name: _known({**{part: model[part] for part in ("version", "promoted", "why")}, **model["metrics"]})
-        for name, model in told.get("models", {}).items()
+        name: _drop_missing({**{part: model[part] for part in ("version", "promoted", "why")}, **model["metrics"]})
+        for name, model in summary.get("models", {}).items()
     }
-    scored = {name: told[name] for name in ("as_of", "customers", "scores_written")}
-    return {"features": {"as_of": told["as_of"], **told["seconds"]}, **models, "scores": scored}
+    scored = {name: summary[name] for name in ("as_of", "customers", "scores_written")}
+    return {"features": {"as_of": summary["as_of"], **summary["seconds"]}, **models, "scores": scored}
 
 
-def _known(figures: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in figures.items() if value is not None}
+def _drop_missing(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in metrics.items() if value is not None}
 
 
-def _exported(table: str) -> dg.AssetsDefinition:
+def _export_asset(table: str) -> dg.AssetsDefinition:
     """A table of the contract, as a file for other programs."""
 
     @dg.asset(
@@ -94,22 +102,22 @@ def _exported(table: str) -> dg.AssetsDefinition:
         description=f"The table {table} as Parquet, in the home's folder exports.",
     )  # fmt: skip
     def exported() -> dg.MaterializeResult:
-        from pipelines import steps
+        from pipelines import operations
 
-        with _plainly() as shop:
+        with _open_shop() as shop:
             out = shop.home / "exports" / f"{table}.parquet"
-            return dg.MaterializeResult(metadata={"rows": steps.export(shop, table, out), "path": str(out)})
+            return dg.MaterializeResult(metadata={"rows": operations.export_table(shop, table, out), "path": str(out)})
 
     return exported
 
 
-def _nightly(job: Any, shop: Shop) -> dg.ScheduleDefinition:
+def _nightly_schedule(job: Any, shop: Shop) -> dg.ScheduleDefinition:
     @dg.schedule(
-        cron_schedule=EVERY_NIGHT, job=job, execution_timezone=shop.timezone,
+        cron_schedule=NIGHTLY_CRON, job=job, execution_timezone=shop.timezone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
     )  # fmt: skip
     def every_night() -> dg.RunRequest | dg.SkipReason:
-        if transactions.last_sold_at(shops.open()) is None:
+        if transactions.last_sold_at(settings.open_shop()) is None:
             return dg.SkipReason("nothing has been sold yet; run: regulars load transactions FILE")
         return dg.RunRequest()
 
@@ -117,28 +125,28 @@ def _nightly(job: Any, shop: Shop) -> dg.ScheduleDefinition:
 
 
 @contextmanager
-def _plainly() -> Iterator[Shop]:
+def _open_shop() -> Iterator[Shop]:
     """The shop; an error meant for people reaches Dagster as its one line."""
     try:
-        yield shops.open()
-    except Exception as failure:
-        told = explain(failure)
-        if told is None:
+        yield settings.open_shop()
+    except Exception as error:
+        explanation = explain_error(error)
+        if explanation is None:
             raise
-        raise dg.Failure(description=told[0], allow_retries=False) from None
+        raise dg.Failure(description=explanation[0], allow_retries=False) from None
 
 
-def settle(shop: Shop) -> Path:
+def prepare_dagster_home(shop: Shop) -> Path:
     """The folder in the home where Dagster keeps its own records, with its settings."""
-    place = shop.home / "dagster"
-    place.mkdir(exist_ok=True, mode=0o700)
-    if not (place / "dagster.yaml").exists():
-        (place / "dagster.yaml").write_text(SETTINGS, encoding="utf-8")
-    return place
+    folder = shop.home / "dagster"
+    folder.mkdir(exist_ok=True, mode=0o700)
+    if not (folder / "dagster.yaml").exists():
+        (folder / "dagster.yaml").write_text(SETTINGS, encoding="utf-8")
+    return folder
 
 
-def start(shop: Shop) -> None:
+def start_scheduler(shop: Shop) -> None:
     """Keep the clock running until Ctrl-C: every night starts by itself."""
-    surroundings = os.environ | {"DAGSTER_HOME": str(settle(shop)), "REGULARS_HOME": str(shop.home)}
+    environment = os.environ | {"DAGSTER_HOME": str(prepare_dagster_home(shop)), "REGULARS_HOME": str(shop.home)}
     daemon = Path(sys.executable).with_name("dagster-daemon")
-    subprocess.run([daemon, "run", "-m", "pipelines.definitions"], env=surroundings, check=False)
+    subprocess.run([daemon, "run", "-m", "pipelines.definitions"], env=environment, check=False)

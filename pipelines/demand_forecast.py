@@ -9,127 +9,150 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from customers import catalogue, clock, consent, nights
-from customers.shop import Shop
-from features import needs, snapshot, weeks
-from models import supply
+from customers import clock
+from customers.catalogue import products as catalogue_products
+from customers.ledger import watermark
+from customers.privacy import consents
+from customers.shop.settings import Shop
+from features.families import category_history
+from features.products import weekly_sales
+from features.snapshots import snapshot
 from models.base import Floats
-from models.supply import MEMORY, WEEKS, Sold
-from pipelines.failures import NothingToDo
-from training import labels
+from models.restock import demand_forecast
+from models.restock.demand_forecast import HISTORY_WEEKS, WEEKS, WeeklySales
+from pipelines.errors import NothingToDo
+from training import calendar
 
 COLUMNS = (
     "product_id", "category", "week_start", "expected_units", "last_week_units", "mean_4w_units", "method",
 )  # fmt: skip
-WAYS = (supply.LAST_WEEK, supply.MEAN, supply.SHARED, supply.NEEDED)
+METHODS = (
+    demand_forecast.LAST_WEEK,
+    demand_forecast.MEAN_4_WEEKS,
+    demand_forecast.CATEGORY_SHARED,
+    demand_forecast.NEEDS_SHARED,
+)
 #: The months before on which the ways are compared.
-CUTOFFS = 2
-NEED = ["times", "last_days", "first_days"]
+BACKTEST_MONTHS = 2
+NEED_COLUMNS = ["times", "last_days", "first_days"]
 
 
 @dataclass(frozen=True)
-class Trade:
+class SalesHistory:
     """What was sold until now, of which products, and the purchases that customers' needs foretold every month."""
 
     as_of: datetime
     products: pd.DataFrame
-    sold: Sold
+    sold: WeeklySales
     needs: dict[int, Floats]
 
-    def expected(self, back: int, ways: tuple[str, ...] = WAYS) -> dict[str, Floats]:
+    def forecast_units(self, weeks_back: int, methods: tuple[str, ...] = METHODS) -> dict[str, Floats]:
         """What each way would have said `back` weeks ago."""
-        now, then = self.needs.get(back), self.needs.get(back + WEEKS)
-        growth = None if now is None or then is None else supply.grown(now, then)
-        return supply.expected(self.sold.before(back), ways, growth)
+        now, then = self.needs.get(weeks_back), self.needs.get(weeks_back + WEEKS)
+        growth = None if now is None or then is None else demand_forecast.need_growth(now, then)
+        return demand_forecast.forecast_units(self.sold.weeks_earlier(weeks_back), methods, growth)
 
 
-def table(shop: Shop) -> pd.DataFrame:
+def forecast_table(shop: Shop) -> pd.DataFrame:
     """A row a product and week ahead: COLUMNS; products that were sold in the last half year.
 
     `method` is the way that foretold the last two months best, over products and over categories. As of the latest
     day that any night looked at: a replay of an earlier day changes nothing.
     """
-    seen = look(shop)
-    said, figures = seen.expected(0), backtest(seen)
-    way = supply.best(figures[figures["way"].isin(list(said))])
-    first = seen.as_of.astimezone(shop.zone).date()
-    lately = seen.sold.units[:, :MEMORY].any(axis=1)
-    products, units, count = seen.products[lately], seen.sold.units[lately], int(lately.sum())
-    beside: dict[str, Any] = {
-        "week_start": np.tile([first + timedelta(days=7 * week) for week in range(WEEKS)], count),
-        "expected_units": np.round(said[way][lately].reshape(-1), 3),
+    history = load_sales_history(shop)
+    forecasts, errors = history.forecast_units(0), backtest_methods(history)
+    method = demand_forecast.best_method(errors[errors["way"].isin(list(forecasts))])
+    first_day = history.as_of.astimezone(shop.zone).date()
+    is_recent = history.sold.units[:, :HISTORY_WEEKS].any(axis=1)
+    recent_products, units, count = history.products[is_recent], history.sold.units[is_recent], int(is_recent.sum())
+    columns: dict[str, Any] = {
+        "week_start": np.tile([first_day + timedelta(days=7 * week) for week in range(WEEKS)], count),
+        "expected_units": np.round(forecasts[method][is_recent].reshape(-1), 3),
         "last_week_units": np.repeat(units[:, 0], WEEKS),
         "mean_4w_units": np.repeat(units[:, :WEEKS].mean(axis=1), WEEKS),
-        "method": way,
+        "method": method,
     }
-    rows = products.loc[products.index.repeat(WEEKS)].reset_index(drop=True)
-    names = catalogue.ids_of(shop, [int(key) for key in products["product_key"]])
-    return rows.assign(product_id=rows["product_key"].map(names), **beside)[list(COLUMNS)]
+    rows = recent_products.loc[recent_products.index.repeat(WEEKS)].reset_index(drop=True)
+    names = catalogue_products.find_ids(shop, [int(key) for key in recent_products["product_key"]])
+    return rows.assign(product_id=rows["product_key"].map(names), **columns)[list(COLUMNS)]
 
 
-def backtest(seen: Trade) -> pd.DataFrame:
+def backtest_methods(history: SalesHistory) -> pd.DataFrame:
     """How wrong each way was in the months before: way, weeks_back, products, categories (errors in money)."""
     rows = []
-    for back in (WEEKS * month for month in range(1, CUTOFFS + 1)):
-        if seen.sold.units[:, back : back + WEEKS].sum() <= 0:
+    for weeks_back in (WEEKS * month for month in range(1, BACKTEST_MONTHS + 1)):
+        if history.sold.units[:, weeks_back : weeks_back + WEEKS].sum() <= 0:
             continue
-        came = seen.sold.came(back)
+        actual = history.sold.actual_units(weeks_back)
         rows += [
-            (way, back, supply.error(seen.sold, came, said), supply.error(seen.sold, came, said, by_category=True))
-            for way, said in seen.expected(back).items()
+            (
+                method,
+                weeks_back,
+                demand_forecast.wape(history.sold, actual, forecast),
+                demand_forecast.wape(history.sold, actual, forecast, by_category=True),
+            )
+            for method, forecast in history.forecast_units(weeks_back).items()
         ]
     return pd.DataFrame(rows, columns=["way", "weeks_back", "products", "categories"])
 
 
-def look(shop: Shop) -> Trade:
+def load_sales_history(shop: Shop) -> SalesHistory:
     """The shop's sales as of its last night, or of now where there was none, and what its needs foretold by month."""
-    as_of = nights.last_looked(shop) or clock.now(shop)
+    as_of = watermark.read_watermark(shop) or clock.now(shop)
     ledger = shop.home / "ledger"
-    span = MEMORY + CUTOFFS * WEEKS
-    sales = weeks.sold(ledger, as_of=as_of, timezone=shop.timezone, weeks=span)
-    if not (sales["weeks_back"] <= MEMORY).any():
+    span_weeks = HISTORY_WEEKS + BACKTEST_MONTHS * WEEKS
+    sales = weekly_sales.load_weekly_units(ledger, as_of=as_of, timezone=shop.timezone, weeks=span_weeks)
+    if not (sales["weeks_back"] <= HISTORY_WEEKS).any():
         raise NothingToDo("nothing was sold in the last half year; run: regulars load transactions FILE")
     keys = np.unique(sales["product_key"].to_numpy(np.int64))
-    words = snapshot.products(ledger).set_index("product_key")["category"].reindex(keys)
-    products = pd.DataFrame({"product_key": keys, "category": words.to_numpy(dtype=object)})
-    numbers, categories = pd.factorize(words.fillna("").to_numpy(dtype=object))
-    sold = Sold(_weekly(sales, keys, span), numbers.astype(np.int64), _prices(sales, keys))
-    return Trade(as_of, products, sold, _needs(shop, as_of, pd.Index(categories)))
+    category_names = snapshot.load_products(ledger).set_index("product_key")["category"].reindex(keys)
+    product_frame = pd.DataFrame({"product_key": keys, "category": category_names.to_numpy(dtype=object)})
+    category_codes, categories = pd.factorize(category_names.fillna("").to_numpy(dtype=object))
+    sold = WeeklySales(
+        _weekly_units(sales, keys, span_weeks), category_codes.astype(np.int64), _unit_prices(sales, keys)
+    )
+    return SalesHistory(as_of, product_frame, sold, _load_need_forecasts(shop, as_of, pd.Index(categories)))
 
 
-def _weekly(sales: pd.DataFrame, keys: np.ndarray, span: int) -> Floats:
-    units = np.zeros((len(keys), span))
-    place = np.searchsorted(keys, sales["product_key"].to_numpy(np.int64))
-    units[place, sales["weeks_back"].to_numpy(np.int64) - 1] = sales["units"].to_numpy(np.float64)
+def _weekly_units(sales: pd.DataFrame, keys: np.ndarray, span_weeks: int) -> Floats:
+    units = np.zeros((len(keys), span_weeks))
+    positions = np.searchsorted(keys, sales["product_key"].to_numpy(np.int64))
+    units[positions, sales["weeks_back"].to_numpy(np.int64) - 1] = sales["units"].to_numpy(np.float64)
     return units
 
 
-def _prices(sales: pd.DataFrame, keys: np.ndarray) -> Floats:
+def _unit_prices(sales: pd.DataFrame, keys: np.ndarray) -> Floats:
     """What a piece of each product costs; where nothing has a price, every piece counts the same."""
     totals = sales.groupby("product_key")[["worth", "units"]].sum().reindex(keys)
     price = (totals["worth"] / totals["units"]).to_numpy(np.float64)
-    known = np.isfinite(price) & (price > 0)
-    return np.where(known, price, np.median(price[known]) if known.any() else 1.0)
+    has_price = np.isfinite(price) & (price > 0)
+    return np.where(has_price, price, np.median(price[has_price]) if has_price.any() else 1.0)
 
 
-def _needs(shop: Shop, as_of: datetime, categories: pd.Index) -> dict[int, Floats]:
+def _load_need_forecasts(shop: Shop, as_of: datetime, categories: pd.Index) -> dict[int, Floats]:
     """The purchases that needs foretold so many weeks back, as far as the last night's figures reach."""
     path = shop.home / "features" / "needs" / "part.parquet"
     if not path.exists():
         return {}
-    lists = [f"need_{name}" for name in NEED]
-    found = pd.read_parquet(path, columns=["customer_key", "event_timestamp", "categories", *lists])
-    found = found[found["customer_key"].isin(consent.allowed(shop, found["customer_key"].unique(), "profiling"))]
-    today = labels.local_days(found["event_timestamp"], shop.timezone)
-    back = (pd.Timestamp(as_of.astimezone(shop.zone).date()) - pd.Timestamp(0)).days - today
-    told = {}
-    for weeks_back in range(0, WEEKS * (CUTOFFS + 2), WEEKS):
-        rows = found[back == 7 * weeks_back]
+    lists = [f"need_{name}" for name in NEED_COLUMNS]
+    needs_frame = pd.read_parquet(path, columns=["customer_key", "event_timestamp", "categories", *lists])
+    needs_frame = needs_frame[
+        needs_frame["customer_key"].isin(
+            consents.allowed_customers(shop, needs_frame["customer_key"].unique(), "profiling")
+        )
+    ]
+    today = calendar.local_days(needs_frame["event_timestamp"], shop.timezone)
+    days_back = (pd.Timestamp(as_of.astimezone(shop.zone).date()) - pd.Timestamp(0)).days - today
+    forecasts = {}
+    for weeks_back in range(0, WEEKS * (BACKTEST_MONTHS + 2), WEEKS):
+        rows = needs_frame[days_back == 7 * weeks_back]
         if len(rows):
-            told[weeks_back] = supply.purchases(_laid_out(rows), categories)
-    return told
+            forecasts[weeks_back] = demand_forecast.expected_purchases(_flatten_needs(rows), categories)
+    return forecasts
 
 
-def _laid_out(rows: pd.DataFrame) -> pd.DataFrame:
-    columns = {f"need_{needs.NUMBERS[name]}": rows[f"need_{name}"] for name in NEED} | {"category": rows["categories"]}
+def _flatten_needs(rows: pd.DataFrame) -> pd.DataFrame:
+    columns = {f"need_{category_history.LIST_NUMBERS[name]}": rows[f"need_{name}"] for name in NEED_COLUMNS} | {
+        "category": rows["categories"]
+    }
     return pd.DataFrame({name: np.concatenate([*lists.dropna(), []]) for name, lists in columns.items()})

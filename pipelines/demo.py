@@ -7,45 +7,48 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from customers import access
-from customers import shop as shops
-from customers.shop import Shop
-from customers.sources import complete_journey
-from pipelines import night, report, steps
+from customers import setup
+from customers.loading.connectors import complete_journey
+from customers.security import api_keys
+from customers.shop import settings
+from customers.shop.settings import Shop
+from pipelines import operations
+from pipelines.nightly import run as nightly_run
+from pipelines.reporting import terminal_text
 
-KINDS = ("customers", "products", "transactions", "offers", "interactions", "consents")
+LOAD_ORDER = ("customers", "products", "transactions", "offers", "interactions", "consents")
 
 
-def play(home: Path, *, port: int, tell: Callable[[str], None]) -> None:
+def run_demo(home: Path, *, port: int, progress: Callable[[str], None]) -> None:
     """Make the shop where there is none, load the Complete Journey, run the night, and print what came of it.
 
     A second time everything that is there is reused: the same records change nothing, and a night over the same
     days and the same code finds its models again.
     """
-    shop = _shop(home)
+    shop = _open_or_create_shop(home)
     with TemporaryDirectory(prefix="complete-journey-") as folder:
-        complete_journey.write(Path(folder))
-        for kind in KINDS:
-            loaded = steps.ingest(shop, kind, [Path(folder) / f"{kind}.parquet"], source="files")
-            tell(f"{kind}: {loaded['read']:,} read, {loaded['inserted']:,} new, {loaded['rejected']:,} rejected, "
+        complete_journey.write_files(Path(folder))
+        for kind in LOAD_ORDER:
+            loaded = operations.load_records(shop, kind, [Path(folder) / f"{kind}.parquet"], source="files")
+            progress(f"{kind}: {loaded['read']:,} read, {loaded['inserted']:,} new, {loaded['rejected']:,} rejected, "
                  f"{loaded['seconds']:.0f} s")  # fmt: skip
-    tell("These households are members of a loyalty scheme: marketing_post = granted is recorded for each of them.")
-    told = night.run(shop, tell=tell)
-    print(report.of_night(told))  # noqa: T201 - the summary is what the command is for
-    print(report.of_demo(shop, _key(shop), port))  # noqa: T201
+    progress("These households are members of a loyalty scheme: marketing_post = granted is recorded for each of them.")
+    summary = nightly_run.run_nightly(shop, progress=progress)
+    print(terminal_text.format_nightly(summary))  # noqa: T201 - the summary is what the command is for
+    print(terminal_text.format_demo(shop, _write_admin_key(shop), port))  # noqa: T201
 
 
-def _shop(home: Path) -> Shop:
+def _open_or_create_shop(home: Path) -> Shop:
     if (home / "regulars.toml").exists():
-        return shops.open(home)
-    return shops.init(home, timezone="America/New_York", currency="USD", now="last-sale")
+        return settings.open_shop(home)
+    return setup.init_home(home, timezone="America/New_York", currency="USD", now="last-sale")
 
 
-def _key(shop: Shop) -> Path:
+def _write_admin_key(shop: Shop) -> Path:
     """An admin key for trying things out, in a file that only its owner may read."""
     path = shop.home / "demo.key"
     if not path.exists():
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(access.add(shop, "admin") + "\n")
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(api_keys.create_key(shop, "admin") + "\n")
     return path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-NOTHING_DONE, WRONG_USAGE, NEEDS_SOMETHING = 1, 2, 3
+EXIT_NOTHING_DONE, EXIT_WRONG_USAGE, EXIT_UNAVAILABLE = 1, 2, 3
 
 
 class NothingToDo(Exception):
@@ -13,18 +13,21 @@ class WrongUsage(Exception):
     """The command was called with words it does not know; the message says which it does."""
 
 
-def explain(failure: Exception) -> tuple[str, int] | None:
+def explain_error(error: Exception) -> tuple[str, int] | None:
     """The line to show and the exit code; None for an error that is ours, which keeps its trace."""
-    from customers.shop import ShopDown, ShopError
-    from features.store import NoSnapshot
-    from models.base import TooLittle, Unfit
-    from models.bundle import BadBundle
-    from models.registry import NoVersion
+    from customers.shop.errors import ShopError, ShopUnavailable
+    from features.store.feature_store import NoSnapshot
+    from models.base import InsufficientData, MissingFeatures
+    from models.registry.bundle import InvalidBundle
+    from models.registry.mlflow_registry import UnknownVersion
 
-    if isinstance(failure, WrongUsage):
-        return str(failure), WRONG_USAGE
-    if isinstance(failure, ShopDown | ConnectionError):
-        return str(failure), NEEDS_SOMETHING
-    if isinstance(failure, ShopError | NothingToDo | NoSnapshot | TooLittle | Unfit | BadBundle | NoVersion):
-        return str(failure), NOTHING_DONE
+    if isinstance(error, WrongUsage):
+        return str(error), EXIT_WRONG_USAGE
+    if isinstance(error, ShopUnavailable | ConnectionError):
+        return str(error), EXIT_UNAVAILABLE
+    if isinstance(
+        error,
+        ShopError | NothingToDo | NoSnapshot | InsufficientData | MissingFeatures | InvalidBundle | UnknownVersion,
+    ):
+        return str(error), EXIT_NOTHING_DONE
     return None

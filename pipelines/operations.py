@@ -14,23 +14,30 @@ from typing import Any
 
 import pandas as pd
 
-from customers import catalogue, loading, mirror, nights, persuasion, profiles, reasons, scores, tables, transactions
-from customers.shop import Shop
-from models import bundle
-from pipelines import demand
-from pipelines.failures import NothingToDo, WrongUsage
-from serving import details
-from training import plans, promote
+from customers.catalogue import products
+from customers.ledger import transactions, watermark
+from customers.loading import load as loading_load
+from customers.parquet import mirror
+from customers.people import lookup
+from customers.reports import at_risk as reports_at_risk
+from customers.reports import customer_view, exports, recommendation_reasons
+from customers.scores import score_details, score_store, uplift_result
+from customers.shop.settings import Shop
+from models.registry import champions as registry_champions
+from pipelines import demand_forecast
+from pipelines.errors import NothingToDo, WrongUsage
+from training import promotion
+from training.tasks import all_tasks
 
-UNKNOWN = "no customer has that id; ids of another source are written SOURCE:ID"
+UNKNOWN_CUSTOMER = "no customer has that id; ids of another source are written SOURCE:ID"
 #: The offers that may not be made, with the reasons; the counter alone judges them.
-DROPPED = "dropped-offers"
+INELIGIBLE_OFFERS = "dropped-offers"
 #: What the shop will sell, of all customers together.
 DEMAND = "demand"
-WRITERS = {".csv": "csv", ".parquet": "parquet", ".ndjson": "ndjson"}
+EXPORT_FORMATS = {".csv": "csv", ".parquet": "parquet", ".ndjson": "ndjson"}
 
 
-def ingest(
+def load_records(
     shop: Shop,
     kind: str,
     paths: Sequence[Path],
@@ -41,153 +48,179 @@ def ingest(
 ) -> dict[str, Any]:
     """Load records and bring the mirror up to date; what was read, kept and rejected."""
     columns = tomllib.loads(mapping.read_text(encoding="utf-8")) if mapping else None
-    loaded = loading.load(shop, kind, paths, source=source, mapping=columns, dry_run=dry_run)
+    loaded = loading_load.load_files(shop, kind, paths, source=source, mapping=columns, dry_run=dry_run)
     if not dry_run:
         mirror.refresh(shop)
     return asdict(loaded)
 
 
-def table(shop: Shop, name: str) -> pd.DataFrame:
+def load_table(shop: Shop, name: str) -> pd.DataFrame:
     """A table of the contract as the last night told it; after a replay, as that day would have had it.
 
     The demand ahead is that of the latest day any night looked at: a replay keeps no figures of needs to tell it from.
     """
-    if name == DROPPED:
-        from serving import withheld
+    if name == INELIGIBLE_OFFERS:
+        from serving.offers import ineligible_offers
 
-        return withheld.table(shop, as_of=scores.last_told(shop))
+        return ineligible_offers.list_ineligible_offers(shop, as_of=score_store.last_finished_as_of(shop))
     if name == DEMAND:
-        return demand.table(shop)
-    if name not in tables.TABLES:
-        raise WrongUsage(f"there is no table called {name}; there are {', '.join([*tables.TABLES, DROPPED, DEMAND])}")
-    return tables.table(shop, name, as_of=scores.last_told(shop))
+        return demand_forecast.forecast_table(shop)
+    if name not in exports.TABLES:
+        raise WrongUsage(
+            f"there is no table called {name}; there are {', '.join([*exports.TABLES, INELIGIBLE_OFFERS, DEMAND])}"
+        )
+    return exports.build_table(shop, name, as_of=score_store.last_finished_as_of(shop))
 
 
-def export(shop: Shop, name: str, out: Path) -> int:
+def export_table(shop: Shop, name: str, out: Path) -> int:
     """Write a table of the contract to a file by its ending; the number of rows. A file appears whole or not at all."""
-    if out.suffix not in WRITERS:
+    if out.suffix not in EXPORT_FORMATS:
         raise WrongUsage(f"cannot write {out.name}; end it in .csv, .parquet or .ndjson")
-    frame = table(shop, name)
+    frame = load_table(shop, name)
     partial = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        _write(frame, partial, WRITERS[out.suffix])
+        _write_frame(frame, partial, EXPORT_FORMATS[out.suffix])
         partial.replace(out)
     except OSError as error:
         raise NothingToDo(f"cannot write {out}: {error.strerror}") from None
     return len(frame)
 
 
-def recommend(shop: Shop, customer_ids: Sequence[str], n: int) -> dict[str, list[dict[str, Any]]]:
+def list_recommendations(shop: Shop, customer_ids: Sequence[str], n: int) -> dict[str, list[dict[str, Any]]]:
     """The last night's merged list of each of these customers, best first; empty for one without."""
-    keys = profiles.keys_of(shop, list(customer_ids))
-    found = {name: _listed(shop, scores.latest(shop, key).get("recommender"), n) for name, key in keys.items()}
-    return {name: found.get(name, []) for name in customer_ids}
+    keys = lookup.find_keys(shop, list(customer_ids))
+    recommendations = {
+        name: _ranked_products(shop, score_store.load_customer_scores(shop, key).get("recommender"), n)
+        for name, key in keys.items()
+    }
+    return {name: recommendations.get(name, []) for name in customer_ids}
 
 
-def offers(shop: Shop, customer_ids: Sequence[str], n: int) -> dict[str, list[dict[str, Any]]]:
+def list_offers(shop: Shop, customer_ids: Sequence[str], n: int) -> dict[str, list[dict[str, Any]]]:
     """Of the last night's offers to each of these customers those that may still be made, likeliest first."""
-    frame = table(shop, "offers")
-    found = {str(name): _records(rows.head(n)) for name, rows in frame.groupby("customer_id", sort=False)}
-    return {name: found.get(name, []) for name in customer_ids}
+    frame = load_table(shop, "offers")
+    offers_by_customer = {
+        str(name): _json_records(rows.head(n)) for name, rows in frame.groupby("customer_id", sort=False)
+    }
+    return {name: offers_by_customer.get(name, []) for name in customer_ids}
 
 
-def at_risk(
+def list_at_risk(
     shop: Shop, n: int, *, segment: str | None = None, min_value: float | None = None, order: str = "probability"
 ) -> tuple[list[dict[str, Any]], str | None]:
     """Customers slipping away, most endangered first; of one segment, or worth at least so much.
 
     And why nobody's saved value is told, in words; None where it is.
     """
-    frame = tables.at_risk(shop, n=n, segment=segment, min_value=min_value, order=order)
-    return _records(frame), persuasion.doubt(shop)
+    frame = reports_at_risk.list_at_risk(shop, n=n, segment=segment, min_value=min_value, order=order)
+    return _json_records(frame), uplift_result.unavailable_reason(shop)
 
 
-def show(shop: Shop, customer_id: str) -> dict[str, Any]:
+def show_customer(shop: Shop, customer_id: str) -> dict[str, Any]:
     """Everything on file about one customer."""
-    found = profiles.show(shop, customer_id)
-    if found is None:
-        raise NothingToDo(UNKNOWN)
-    return found
+    profile = customer_view.load_customer_view(shop, customer_id)
+    if profile is None:
+        raise NothingToDo(UNKNOWN_CUSTOMER)
+    return profile
 
 
-def hand_over(shop: Shop, customer_id: str) -> dict[str, Any]:
+def export_customer(shop: Shop, customer_id: str) -> dict[str, Any]:
     """Everything the shop holds about one customer, for that customer."""
-    from features import store
-    from serving import shown
+    from features.store import feature_store
+    from serving.privacy import data_export
 
-    found = shown.everything(shop, store.open(shop.home / "features", shop.online_store), customer_id)
-    if found is None:
-        raise NothingToDo(UNKNOWN)
-    return found
+    customer_data = data_export.export_customer(
+        shop, feature_store.open_store(shop.home / "features", shop.online_store), customer_id
+    )
+    if customer_data is None:
+        raise NothingToDo(UNKNOWN_CUSTOMER)
+    return customer_data
 
 
-def erase(shop: Shop, customer_id: str) -> dict[str, Any]:
+def erase_customer(shop: Shop, customer_id: str) -> dict[str, Any]:
     """Forget one customer for good, on every floor; sales stay, without a name."""
-    from customers import privacy
-    from features import store
-    from serving import forget
+    from customers.privacy import erasure
+    from features.store import feature_store
+    from serving.privacy import erasure as privacy_erasure
 
-    erased = privacy.erase(shop, customer_id)
+    erased = erasure.erase_customer(shop, customer_id)
     if erased is None:
-        raise NothingToDo(UNKNOWN)
-    forget.forget(shop, store.open(shop.home / "features", shop.online_store))
+        raise NothingToDo(UNKNOWN_CUSTOMER)
+    privacy_erasure.erase_derived_data(shop, feature_store.open_store(shop.home / "features", shop.online_store))
     return asdict(erased)
 
 
-def doctor(shop: Shop) -> dict[str, Any]:
+def check_home(shop: Shop) -> dict[str, Any]:
     """Look at the home and say what is there, what is missing, and what to do; nothing is changed."""
-    sold, looked = transactions.last_sold_at(shop), nights.last_looked(shop)
-    champions = bundle.Champions(shop.home / "champions")
+    last_sold_at, last_run_as_of = transactions.last_sold_at(shop), watermark.read_watermark(shop)
+    champions = registry_champions.Champions(shop.home / "champions")
     checks = [
-        _check("home", True, str(shop.home)),
-        _check(
-            "sales", sold is not None, f"the last one {sold}" if sold else "none; run: regulars load transactions FILE"
+        _check_result("home", True, str(shop.home)),
+        _check_result(
+            "sales",
+            last_sold_at is not None,
+            f"the last one {last_sold_at}" if last_sold_at else "none; run: regulars load transactions FILE",
         ),
-        _check(
-            "night", looked is not None, f"the last one as of {looked}" if looked else "none yet; run: regulars run"
+        _check_result(
+            "night",
+            last_run_as_of is not None,
+            f"the last one as of {last_run_as_of}" if last_run_as_of else "none yet; run: regulars run",
         ),
     ]
-    for plan in plans.PLANS:
-        champion = champions.get(plan.name)
-        missing = champions.errors.get(plan.name, "no champion yet; run: regulars run")
-        checks.append(_check(plan.name, champion is not None, f"version {champion.version}" if champion else missing))
+    for task in all_tasks.TASKS:
+        champion = champions.get(task.name)
+        missing = champions.errors.get(task.name, "no champion yet; run: regulars run")
+        checks.append(
+            _check_result(task.name, champion is not None, f"version {champion.version}" if champion else missing)
+        )
     return {"checks": checks, "ok": all(check["ok"] for check in checks)}
 
 
-def mlflow_page(shop: Shop, port: int) -> None:
+def open_mlflow(shop: Shop, port: int) -> None:
     """Open MLflow's page on this home until Ctrl-C."""
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", promote.address(shop), "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "ui",
+        "--backend-store-uri",
+        promotion.registry_uri(shop),
+        "--port",
+        str(port),
+    ]
     subprocess.run(command, check=False)
 
 
-def _listed(shop: Shop, score: scores.Score | None, n: int) -> list[dict[str, Any]]:
-    ranked = list(islice(details.listed(score.detail, "any"), n)) if score else []
+def _ranked_products(shop: Shop, score: score_store.StoredScore | None, n: int) -> list[dict[str, Any]]:
+    ranked = list(islice(score_details.iter_list(score.detail, "any"), n)) if score else []
     keys = [product for _, product, *_ in ranked]
-    ids, names = catalogue.ids_of(shop, keys), catalogue.names_of(shop, keys)
+    ids, names = products.find_ids(shop, keys), products.load_display_names(shop, keys)
     key = score.customer_key if score else 0
-    said = reasons.speak(shop, [(key, source, grounds) for *_, source, grounds in ranked])
+    reason_texts = recommendation_reasons.product_reasons(
+        shop, [(key, source, grounds) for *_, source, grounds in ranked]
+    )
     return [
         {"rank": rank, "product_id": ids[product], "name": names.get(product) or "", "score": chance, "source": source,
          "reason": reason}
-        for (rank, product, chance, source, _), reason in zip(ranked, said, strict=True)
+        for (rank, product, chance, source, _), reason in zip(ranked, reason_texts, strict=True)
     ]  # fmt: skip
 
 
-def _check(what: str, ok: bool, found: str) -> dict[str, Any]:
-    return {"what": what, "ok": ok, "found": found}
+def _check_result(subject: str, is_ok: bool, detail: str) -> dict[str, Any]:
+    return {"what": subject, "ok": is_ok, "found": detail}
 
 
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def _json_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as JSON holds them: what is unknown is None."""
     rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
     return [{str(name): value for name, value in row.items()} for row in rows]
 
 
-def _write(frame: pd.DataFrame, path: Path, form: str) -> None:
+def _write_frame(frame: pd.DataFrame, path: Path, file_format: str) -> None:
     frame.attrs = {}  # moments among them, which Parquet's words cannot hold
-    if form == "parquet":
+    if file_format == "parquet":
         frame.to_parquet(path, index=False, coerce_timestamps="us")
-    elif form == "ndjson":
+    elif file_format == "ndjson":
         frame.to_json(path, orient="records", lines=True, date_format="iso", force_ascii=False)
     else:
         frame.to_csv(path, index=False)

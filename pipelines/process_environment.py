@@ -2,7 +2,7 @@
 
 import os
 
-SWITCHES = {
+VARIABLES = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "BENTOML_DO_NOT_TRACK": "True",
@@ -14,7 +14,7 @@ SWITCHES = {
 }
 
 
-def down() -> None:
+def set_variables() -> None:
     """Say so to every library; before numpy, MLflow, BentoML and Dagster are loaded, or they do not hear it."""
-    for switch, state in SWITCHES.items():
-        os.environ.setdefault(switch, state)
+    for name, value in VARIABLES.items():
+        os.environ.setdefault(name, value)

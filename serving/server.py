@@ -7,39 +7,39 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from customers.shop import Shop
+from customers.shop.settings import Shop
 
 
 def serve(shop: Shop, *, port: int = 3000, workers: int = 1, host: str = "127.0.0.1") -> NoReturn:
     """Become the server of this shop until Ctrl-C. `host`: where it listens, by default this machine only."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execve(sys.executable, command(shop, port=port, host=host), environment(shop, workers=workers))
+    os.execve(sys.executable, build_command(shop, port=port, host=host), build_environment(shop, workers=workers))
 
 
-def command(shop: Shop, *, port: int, host: str = "127.0.0.1") -> list[str]:
+def build_command(shop: Shop, *, port: int, host: str = "127.0.0.1") -> list[str]:
     """The command line that serves this shop; it needs `environment` too."""
-    where = ["--working-dir", str(shop.home), "--host", host, "--port", str(port)]
-    return [sys.executable, "-m", "bentoml", "serve", "serving.service:Regulars", *where]
+    options = ["--working-dir", str(shop.home), "--host", host, "--port", str(port)]
+    return [sys.executable, "-m", "bentoml", "serve", "serving.service:Regulars", *options]
 
 
-def environment(shop: Shop, *, workers: int = 1) -> dict[str, str]:
+def build_environment(shop: Shop, *, workers: int = 1) -> dict[str, str]:
     """What the server must find in its environment before BentoML is imported.
 
     BENTOML_HOME is where BentoML keeps its things and the workers' counts, which it empties at start: by
     default a folder of the user's, shared by all shops.
     """
-    code = str(Path(__file__).resolve().parents[1])
-    ours = {
+    code_root = str(Path(__file__).resolve().parents[1])
+    overrides = {
         "REGULARS_HOME": str(shop.home),
         "REGULARS_WORKERS": str(workers),
         "BENTOML_HOME": str(shop.home / "bentoml"),
         "BENTOML_DO_NOT_TRACK": "True",
         "DO_NOT_TRACK": "true",
-        "PYTHONPATH": os.pathsep.join(filter(None, (code, os.environ.get("PYTHONPATH")))),
+        "PYTHONPATH": os.pathsep.join(filter(None, (code_root, os.environ.get("PYTHONPATH")))),
     }
     # Many small answers at once: threads inside one of them would only wait for each other.
-    quiet = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
+    defaults = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
     # A night in this process has loaded Feast, which leaves its own folder of counts in the environment.
-    found = {name: value for name, value in os.environ.items() if not name.startswith("PROMETHEUS_MULTIPROC")}
-    return {**quiet, **found, **ours}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PROMETHEUS_MULTIPROC")}
+    return {**defaults, **inherited, **overrides}

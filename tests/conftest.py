@@ -40,7 +40,7 @@ ZONE = ZoneInfo("America/New_York")
 OPENED = datetime(2025, 1, 6, tzinfo=ZONE)
 HISTORY_DAYS = 200
 PEOPLE = 160
-SHELVES = ("bread", "milk", "fruit", "paper")
+CATEGORIES = ("bread", "milk", "fruit", "paper")
 LINE = ("order_id", "line_id", "customer_id", "product_id", "sold_at", "quantity", "amount", "discount")
 OFFER = ("offer_id", "campaign_id", "starts_at", "ends_at", "value", "value_kind", "channels", "audience", "categories")
 INTERACTION = ("interaction_id", "customer_id", "happened_at", "channel", "kind", "campaign_id", "offer_id")
@@ -66,16 +66,18 @@ def write_csv(path: Path, head: tuple[str, ...], rows: list[tuple[object, ...]])
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """A PostgreSQL of this run's own on a free port of the loopback, without a database yet; its address."""
-    with _folder(_postgres_user()) as folder:
+    with _server_folder(_postgres_user()) as folder:
         user = _postgres_user()
-        making = ["-D", str(folder), "-U", "grocer", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
-        subprocess.run([_binary("initdb"), *making], user=user, cwd=folder, check=True, capture_output=True)
-        hurried = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=60")
+        initdb_options = ["-D", str(folder), "-U", "grocer", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
+        subprocess.run(
+            [_find_binary("initdb"), *initdb_options], user=user, cwd=folder, check=True, capture_output=True
+        )
+        durability_off = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=60")
         port = _free_port()
-        asked = [f"port={port}", "listen_addresses=127.0.0.1", "unix_socket_directories=", *hurried]
-        command = [_binary("postgres"), "-D", str(folder), *(f"--{setting}" for setting in asked)]
+        settings = [f"port={port}", "listen_addresses=127.0.0.1", "unix_socket_directories=", *durability_off]
+        command = [_find_binary("postgres"), "-D", str(folder), *(f"--{setting}" for setting in settings)]
         url = f"postgresql://grocer@127.0.0.1:{port}"
-        with _running(command, folder, lambda: _lets_in(url), user=user, farewell=signal.SIGQUIT):
+        with _run_server(command, folder, lambda: _accepts_connections(url), user=user, stop_signal=signal.SIGQUIT):
             yield url
 
 
@@ -104,11 +106,11 @@ def postgres_url(new_database: Callable[..., str]) -> str:
 @pytest.fixture(scope="session")
 def redis() -> Iterator[str]:
     """A Redis of this run's own on a free port of the loopback, behind a password; its address."""
-    with _folder() as folder:
+    with _server_folder() as folder:
         port = _free_port()
         settings = {"port": str(port), "bind": "127.0.0.1", "dir": str(folder), "save": "", "requirepass": "quiet"}
-        command = [_binary("redis-server"), *(part for name, at in settings.items() for part in (f"--{name}", at))]
-        with _running(command, folder, lambda: _listens(port)):
+        command = [_find_binary("redis-server"), *(part for name, at in settings.items() for part in (f"--{name}", at))]
+        with _run_server(command, folder, lambda: _listens(port)):
             yield f"redis://:quiet@127.0.0.1:{port}/0"
 
 
@@ -123,12 +125,12 @@ def redis_url(redis: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
-    """A folder that the first worker to need it makes for all of them: made_once(name, make). To be copied."""
+def build_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """A folder that the first worker to need it makes for all of them: build_once(name, make). To be copied."""
     own = tmp_path_factory.getbasetemp()
     everybodys = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
-    def made(name: str, make: Callable[[Path], None]) -> Path:
+    def build_in_turn(name: str, make: Callable[[Path], None]) -> Path:
         folder, ready = everybodys / f"once-{name}", everybodys / f"once-{name}.ready"
         with (everybodys / f"once-{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -139,15 +141,15 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callab
                 ready.touch()
         return folder
 
-    return made
+    return build_in_turn
 
 
-def _binary(name: str) -> str:
+def _find_binary(name: str) -> str:
     """A server's program; Debian keeps PostgreSQL's off the path."""
-    found = shutil.which(name) or next(map(str, sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))), None)
-    if found is None:
+    program = shutil.which(name) or next(map(str, sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))), None)
+    if program is None:
         (pytest.fail if SERVERS_REQUIRED else pytest.skip)(f"needs {name}; apt-get install postgresql redis-server")
-    return str(found)
+    return str(program)
 
 
 def _postgres_user() -> str | None:
@@ -156,7 +158,7 @@ def _postgres_user() -> str | None:
 
 
 @contextmanager
-def _folder(owner: str | None = None) -> Iterator[Path]:
+def _server_folder(owner: str | None = None) -> Iterator[Path]:
     """A folder for a server; not under pytest's, into which only the user of the tests may look."""
     with tempfile.TemporaryDirectory(prefix="regulars-server-") as folder:
         if owner:
@@ -165,17 +167,17 @@ def _folder(owner: str | None = None) -> Iterator[Path]:
 
 
 def _free_port() -> int:
-    with socket.socket() as asked:
-        asked.bind(("127.0.0.1", 0))
-        return int(asked.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def _listens(port: int) -> bool:
-    with socket.socket() as asked:
-        return asked.connect_ex(("127.0.0.1", port)) == 0
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _lets_in(url: str) -> bool:
+def _accepts_connections(url: str) -> bool:
     """PostgreSQL listens a moment before it lets anybody in."""
     import psycopg
 
@@ -187,19 +189,19 @@ def _lets_in(url: str) -> bool:
 
 
 @contextmanager
-def _running(
+def _run_server(
     command: list[str], folder: Path, ready: Callable[[], bool], *, user: str | None = None,
-    farewell: signal.Signals = signal.SIGTERM,
+    stop_signal: signal.Signals = signal.SIGTERM,
 ) -> Iterator[None]:  # fmt: skip
     """A server from when it answers until it is told to go; it goes too when the tests are killed."""
 
-    def go_with_the_tests() -> None:
-        ctypes.CDLL(None).prctl(1, farewell)  # PR_SET_PDEATHSIG
+    def stop_with_tests() -> None:
+        ctypes.CDLL(None).prctl(1, stop_signal)  # PR_SET_PDEATHSIG
 
     with (folder / "server.log").open("wb") as log:
         server = subprocess.Popen(
             command, cwd=folder, user=user, stdout=log, stderr=log, start_new_session=True,
-            preexec_fn=go_with_the_tests if sys.platform == "linux" else None,
+            preexec_fn=stop_with_tests if sys.platform == "linux" else None,
         )  # fmt: skip
         try:
             deadline = time.monotonic() + 30
@@ -209,7 +211,7 @@ def _running(
                 time.sleep(0.02)
             yield
         finally:
-            server.send_signal(farewell)
+            server.send_signal(stop_signal)
             server.wait(timeout=20)
 
 
@@ -247,9 +249,9 @@ def small_shop_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 lines.append((f"{who}-{int(day)}", place, who, f"p{product:02d}", sold_at, 1, 2 + product % 7, 0))
             day += rng.gamma(4, gap / 4) + 1
     people = [(f"c{number:03d}", "张伟" if number % 2 else "Zoë", f"c{number}@example.com") for number in range(PEOPLE)]
-    goods = [(f"p{n:02d}", f"product {n}", SHELVES[n % 4], "food") for n in range(60)]
+    products = [(f"p{n:02d}", f"product {n}", CATEGORIES[n % 4], "food") for n in range(60)]
     write_csv(folder / "customers.csv", ("customer_id", "given_name", "email"), people)
-    write_csv(folder / "products.csv", ("product_id", "name", "category", "department"), goods)
+    write_csv(folder / "products.csv", ("product_id", "name", "category", "department"), products)
     write_csv(folder / "transactions.csv", LINE, lines)
     _write_campaigns(folder, lines)
     return folder
@@ -259,21 +261,21 @@ def _write_campaigns(folder: Path, lines: list[tuple[object, ...]]) -> None:
     """Offers, who received them, who used them, and who allows letters."""
     rng = np.random.default_rng(7)
     offers: list[tuple[object, ...]] = []
-    met: list[tuple[object, ...]] = []
-    basket = Counter((str(who), SHELVES[int(str(product)[1:]) % 4]) for _, _, who, product, *_ in lines)
+    interactions: list[tuple[object, ...]] = []
+    basket = Counter((str(who), CATEGORIES[int(str(product)[1:]) % 4]) for _, _, who, product, *_ in lines)
     people = [f"c{number:03d}" for number in range(PEOPLE)]
     for month in range(7):
-        campaign, coupon, shelf = f"month-{month}", f"coupon-{month}", SHELVES[month % 4]
+        campaign, coupon, category = f"month-{month}", f"coupon-{month}", CATEGORIES[month % 4]
         begins = OPENED + timedelta(days=28 * month + 14)
         ends = begins + timedelta(days=28)
-        offers.append((coupon, campaign, begins.date(), ends.date(), 1, "amount", "post", "received", shelf))
+        offers.append((coupon, campaign, begins.date(), ends.date(), 1, "amount", "post", "received", category))
         for who in (who for who in people if rng.random() < 0.5):
-            met.append((f"{campaign}-{who}", who, begins.isoformat(), "post", "received", campaign, ""))
-            fond = basket[who, shelf] > max(basket[who, other] for other in SHELVES if other != shelf)
+            interactions.append((f"{campaign}-{who}", who, begins.isoformat(), "post", "received", campaign, ""))
+            is_favourite = basket[who, category] > max(basket[who, other] for other in CATEGORIES if other != category)
             used = begins + timedelta(days=int(rng.integers(1, 27)))
-            if rng.random() < (0.5 if fond else 0.05) and ends < OPENED + timedelta(days=HISTORY_DAYS):
-                met.append((f"{coupon}-{who}", who, used.isoformat(), "store", "redeemed", campaign, coupon))
+            if rng.random() < (0.5 if is_favourite else 0.05) and ends < OPENED + timedelta(days=HISTORY_DAYS):
+                interactions.append((f"{coupon}-{who}", who, used.isoformat(), "store", "redeemed", campaign, coupon))
     write_csv(folder / "offers.csv", OFFER, offers)
-    write_csv(folder / "interactions.csv", INTERACTION, met)
+    write_csv(folder / "interactions.csv", INTERACTION, interactions)
     granted = [(who, "marketing_post", "granted", OPENED.isoformat()) for who in people[::2]]
     write_csv(folder / "consents.csv", ("customer_id", "purpose", "state", "at"), granted)

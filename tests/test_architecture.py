@@ -13,15 +13,19 @@ DOORS = {
     "cryptography": ["customers/"],
     "feast": ["features/"],
     "ibis": ["features/"],
-    "implicit": ["models/tastes.py", "models/rivals.py"],
-    "lightgbm": ["models/trees.py"],
-    "torch": ["models/timing_training.py"],
-    "mlflow": ["models/registry.py", "models/runs.py", "models/tracking.py"],
+    "implicit": ["models/recommender/matrix_factorisation.py", "models/benchmarks/next_basket.py"],
+    "lightgbm": ["models/estimators/boosted_trees.py"],
+    "torch": ["models/timing/network_training.py"],
+    "mlflow": [
+        "models/registry/mlflow_registry.py",
+        "models/registry/mlflow_runs.py",
+        "models/registry/mlflow_client.py",
+    ],
     "bentoml": ["serving/service.py"],
-    "matplotlib": ["pipelines/pictures.py"],
+    "matplotlib": ["pipelines/reporting/plots.py"],
     "dagster": ["pipelines/definitions.py"],
     "jinja2": ["serving/console/"],
-    "typer": ["pipelines/cli.py", "pipelines/people.py", "pipelines/terminal.py"],
+    "typer": ["pipelines/cli/app.py", "pipelines/cli/customers_and_keys.py", "pipelines/cli/terminal.py"],
 }
 ROOMS = sorted(path for floor in FLOORS for path in (HOUSE / floor).rglob("*.py"))
 

@@ -7,22 +7,22 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from importlib import import_module
 from typing import Any
 
 import pandas as pd
 
-from models import bundle
-from models.base import Model, TooLittle
-from training.metrics import better
-from training.plans import TIE, Incomparable, Plan, World
+from models.base import InsufficientData, Model
+from models.registry import learners
+from training.evaluation.metrics import comparator
+from training.tasks.all_tasks import TIE_TOLERANCE
+from training.tasks.task import Incomparable, Task, TrainingData
 
 #: Fewer customers than this in a holdout say nothing about which of two models is better.
-JUDGES = 30
+MIN_HOLDOUT_CUSTOMERS = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Contestant:
+class Candidate:
     """A learner after its trial: fitted on what was known before the holdout, judged on the holdout.
 
     `earlier` are its figures at earlier cutoffs, fitted and judged anew for each.
@@ -32,23 +32,23 @@ class Contestant:
     model: Model
     metrics: dict[str, float]
     seconds: float
-    earlier: Mapping[datetime, dict[str, float]] = field(default_factory=dict)
+    earlier_metrics: Mapping[datetime, dict[str, float]] = field(default_factory=dict)
 
-    def decisive(self, plan: Plan) -> float:
+    def mean_primary_metric(self, task: Task) -> float:
         """The figure that decides, its mean over all cutoffs."""
-        figures = [each[plan.decisive] for each in (self.metrics, *self.earlier.values())]
-        return sum(figures) / len(figures)
+        values = [each[task.primary_metric] for each in (self.metrics, *self.earlier_metrics.values())]
+        return sum(values) / len(values)
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class TrainingResult:
     """What one plan came to: the model to serve, its twin that was judged, and everybody's figures side by side."""
 
-    plan: Plan
+    task: Task
     model: Model
     learner: str
-    judged: Contestant | None
-    contestants: list[Contestant]
+    selected: Candidate | None
+    candidates: list[Candidate]
     holdout: datetime | None
     fallback: bool
     why: str
@@ -57,23 +57,23 @@ class Trained:
     @property
     def metrics(self) -> dict[str, float]:
         """The held-out figures of the learner that is served; empty where nothing could be judged."""
-        return self.judged.metrics if self.judged else {}
+        return self.selected.metrics if self.selected else {}
 
     @property
     def baselines(self) -> dict[str, dict[str, float]]:
         """Everybody else's held-out figures on the same window: the baselines', and the learner's where it lost."""
-        lost = self.learner != self.plan.learner
-        return {c.learner: c.metrics for c in self.contestants if lost or c.learner != self.plan.learner}
+        lost = self.learner != self.task.learner
+        return {c.learner: c.metrics for c in self.candidates if lost or c.learner != self.task.learner}
 
 
 def train(
-    plan: Plan,
-    world: World,
+    task: Task,
+    training_data: TrainingData,
     frame: pd.DataFrame,
     *,
     seed: int = 0,
-    tell: Callable[[str], None] = lambda text: None,
-) -> Trained:
+    progress: Callable[[str], None] = lambda text: None,
+) -> TrainingResult:
     """Fit a plan's learner and baselines before the last window, judge them on it, and refit the best on everything.
 
     A plan of several cutoffs has them judged at earlier ones too, where the history is long enough for everybody: the
@@ -81,175 +81,214 @@ def train(
     known before as_of.
     Where too little is known to learn or to judge, the answer is the plan's simplest baseline, flagged `fallback`.
     """
-    holdout = world.calendar.back(plan.window(world))
-    trial = _trial(plan, world, frame, holdout)
-    exam = _exam(plan, world, frame, holdout)
-    if len(trial[0]) == 0 or len(exam[0]) < JUDGES:
-        return _simplest(plan, world, frame, seed, f"{len(exam[0])} customers to judge on; {JUDGES} are needed")
-    contestants, refused = _trials(plan, world, trial, exam, seed, tell)
-    if not contestants:
-        return _simplest(plan, world, frame, seed, refused)
-    counts = {"trial": len(trial[0]), "holdout": len(exam[0])}
-    del trial, exam  # rows of needs are many: three copies of them would not fit beside each other
-    contestants = _tried_before(plan, world, frame, contestants, seed, tell)
-    best, why = _choose(plan, contestants, refused)
-    tell(f"{plan.name}: {best.learner} learns from all days")
-    rows, label = _rows_before(plan, world, frame, world.calendar.as_of)
-    model = _fit(plan, world, best.learner, rows, label, seed)
+    holdout = training_data.calendar.cutoff_before(task.holdout_days(training_data))
+    training_set = _training_rows(task, training_data, frame, holdout)
+    holdout_set = _holdout_rows(task, training_data, frame, holdout)
+    if len(training_set[0]) == 0 or len(holdout_set[0]) < MIN_HOLDOUT_CUSTOMERS:
+        return _train_fallback(
+            task,
+            training_data,
+            frame,
+            seed,
+            f"{len(holdout_set[0])} customers to judge on; {MIN_HOLDOUT_CUSTOMERS} are needed",
+        )
+    candidates, refusal = _fit_candidates(task, training_data, training_set, holdout_set, seed, progress)
+    if not candidates:
+        return _train_fallback(task, training_data, frame, seed, refusal)
+    counts = {"trial": len(training_set[0]), "holdout": len(holdout_set[0])}
+    del training_set, holdout_set  # rows of needs are many: three copies of them would not fit beside each other
+    candidates = _evaluate_earlier_cutoffs(task, training_data, frame, candidates, seed, progress)
+    best, why = _choose_candidate(task, candidates, refusal)
+    progress(f"{task.name}: {best.learner} learns from all days")
+    rows, label = _labelled_rows(task, training_data, frame, training_data.calendar.as_of)
+    model = _fit_learner(task, training_data, best.learner, rows, label, seed)
     counts["served"] = len(rows)
-    stands_in = all(contestant.learner != plan.learner for contestant in contestants)
-    return Trained(plan, model, best.learner, best, contestants, holdout, stands_in, why, counts)
+    is_fallback = all(candidate.learner != task.learner for candidate in candidates)
+    return TrainingResult(task, model, best.learner, best, candidates, holdout, is_fallback, why, counts)
 
 
-def refit(plan: Plan, world: World, frame: pd.DataFrame, *, learner: str | None = None, seed: int = 0) -> Model:
+def refit(
+    task: Task, training_data: TrainingData, frame: pd.DataFrame, *, learner: str | None = None, seed: int = 0
+) -> Model:
     """One learner (the plan's own, if none is named) on all that is known, as a night's last step fits what it serves.
 
     Raises TooLittle where the learner does.
     """
-    rows, label = _rows_before(plan, world, frame, world.calendar.as_of)
-    return _fit(plan, world, learner or plan.learner, rows, label, seed)
+    rows, label = _labelled_rows(task, training_data, frame, training_data.calendar.as_of)
+    return _fit_learner(task, training_data, learner or task.learner, rows, label, seed)
 
 
-def rehearse(
-    plan: Plan, world: World, frame: pd.DataFrame, holdout: datetime, *, learner: str | None = None, seed: int = 0
+def fit_before_holdout(
+    task: Task,
+    training_data: TrainingData,
+    frame: pd.DataFrame,
+    holdout: datetime,
+    *,
+    learner: str | None = None,
+    seed: int = 0,
 ) -> Model:
     """One learner of a spread plan on what was known before a holdout that may lie anywhere."""
-    return _fit(plan, world, learner or plan.learner, *_trial(plan, world, frame, holdout), seed)
+    return _fit_learner(
+        task, training_data, learner or task.learner, *_training_rows(task, training_data, frame, holdout), seed
+    )
 
 
-def examine(plan: Plan, world: World, frame: pd.DataFrame, model: Model) -> dict[str, float]:
+def evaluate(task: Task, training_data: TrainingData, frame: pd.DataFrame, model: Model) -> dict[str, float]:
     """A fitted model's figures on this run's holdout: how a champion is compared with its challenger.
 
     Raises Incomparable for a model of another horizon or a shorter curve, Unfit for one of other features.
     """
-    asked = plan.settings(world).get("horizon_days")
-    answered = getattr(model, "horizon_days", asked)
-    if answered != asked:
-        raise Incomparable(f"it speaks of {answered} days, this night of {asked}")
-    rows, label = _exam(plan, world, frame, world.calendar.back(plan.window(world)))
-    return plan.judge(world, rows, label, model.score(rows))
+    horizon_days = task.settings(training_data).get("horizon_days")
+    model_horizon_days = getattr(model, "horizon_days", horizon_days)
+    if model_horizon_days != horizon_days:
+        raise Incomparable(f"it speaks of {model_horizon_days} days, this night of {horizon_days}")
+    rows, label = _holdout_rows(
+        task, training_data, frame, training_data.calendar.cutoff_before(task.holdout_days(training_data))
+    )
+    return task.evaluate(training_data, rows, label, model.score(rows))
 
 
-def not_worse(plan: Plan, mine: dict[str, float], other: dict[str, float]) -> bool:
+def is_not_worse(task: Task, metrics: dict[str, float], reference: dict[str, float]) -> bool:
     """Is the decisive figure as good as the other's, a tie counting as good?"""
-    return _as_good(plan, mine[plan.decisive], other[plan.decisive])
+    return _is_as_good(task, metrics[task.primary_metric], reference[task.primary_metric])
 
 
-def too_alike(plan: Plan, mine: dict[str, float], other: dict[str, float]) -> str:
+def guardrail_violation(task: Task, metrics: dict[str, float], reference: dict[str, float]) -> str:
     """Which figure of the plan's floor is too far below another's, in words; empty where none is."""
-    for figure, share in plan.floor.items():
-        a, b = mine.get(figure, math.nan), other.get(figure, math.nan)
-        if a < share * b:
-            return f"{figure} {a:.4f} is less than {share:g} of {b:.4f}"
+    for metric, min_ratio in task.guardrails.items():
+        a, b = metrics.get(metric, math.nan), reference.get(metric, math.nan)
+        if a < min_ratio * b:
+            return f"{metric} {a:.4f} is less than {min_ratio:g} of {b:.4f}"
     return ""
 
 
-def _trials(
-    plan: Plan, world: World, trial: tuple[pd.DataFrame, Any], exam: tuple[pd.DataFrame, Any], seed: int,
-    tell: Callable[[str], None],
-) -> tuple[list[Contestant], str]:  # fmt: skip
-    contestants, refused = [], ""
-    for learner in (*plan.baselines, plan.learner):
-        tell(f"{plan.name}: {learner} before {exam[0]['as_of'].max():%Y-%m-%d}")
-        began = time.perf_counter()
+def _fit_candidates(
+    task: Task, training_data: TrainingData, training_set: tuple[pd.DataFrame, Any], holdout_set: tuple[pd.DataFrame, Any], seed: int,
+    progress: Callable[[str], None],
+) -> tuple[list[Candidate], str]:  # fmt: skip
+    candidates, refusal = [], ""
+    for learner in (*task.baselines, task.learner):
+        progress(f"{task.name}: {learner} before {holdout_set[0]['as_of'].max():%Y-%m-%d}")
+        started = time.perf_counter()
         try:
-            model = _fit(plan, world, learner, *trial, seed)
-        except TooLittle as reason:
-            refused = f"{learner}: {reason}"
+            model = _fit_learner(task, training_data, learner, *training_set, seed)
+        except InsufficientData as reason:
+            refusal = f"{learner}: {reason}"
             continue
-        figures = plan.judge(world, *exam, model.score(exam[0]))
-        if math.isfinite(figures[plan.decisive]):
-            contestants.append(Contestant(learner, model, figures, time.perf_counter() - began))
+        results = task.evaluate(training_data, *holdout_set, model.score(holdout_set[0]))
+        if math.isfinite(results[task.primary_metric]):
+            candidates.append(Candidate(learner, model, results, time.perf_counter() - started))
         else:
-            refused = f"{learner}: its {plan.decisive} cannot be measured on the last window"
-    return contestants, refused
+            refusal = f"{learner}: its {task.primary_metric} cannot be measured on the last window"
+    return candidates, refusal
 
 
-def _tried_before(
-    plan: Plan, world: World, frame: pd.DataFrame, contestants: list[Contestant], seed: int,
-    tell: Callable[[str], None],
-) -> list[Contestant]:  # fmt: skip
+def _evaluate_earlier_cutoffs(
+    task: Task, training_data: TrainingData, frame: pd.DataFrame, candidates: list[Candidate], seed: int,
+    progress: Callable[[str], None],
+) -> list[Candidate]:  # fmt: skip
     """The same with their figures at earlier cutoffs; one before which not all of them could learn is left out."""
-    for back in range(2, plan.cutoffs + 1):
-        cutoff = world.calendar.back(back * plan.window(world))
-        trial, exam = (cut(plan, world, frame, cutoff) for cut in (_trial, _exam))
-        if len(trial[0]) == 0 or len(exam[0]) < JUDGES:
+    for back in range(2, task.n_cutoffs + 1):
+        cutoff = training_data.calendar.cutoff_before(back * task.holdout_days(training_data))
+        training_set, holdout_set = (
+            select_rows(task, training_data, frame, cutoff) for select_rows in (_training_rows, _holdout_rows)
+        )
+        if len(training_set[0]) == 0 or len(holdout_set[0]) < MIN_HOLDOUT_CUSTOMERS:
             break
-        found = {each.learner: each.metrics for each in _trials(plan, world, trial, exam, seed, tell)[0]}
-        if not all(each.learner in found for each in contestants):
+        metrics_by_learner = {
+            each.learner: each.metrics
+            for each in _fit_candidates(task, training_data, training_set, holdout_set, seed, progress)[0]
+        }
+        if not all(each.learner in metrics_by_learner for each in candidates):
             break
-        contestants = [replace(each, earlier={**each.earlier, cutoff: found[each.learner]}) for each in contestants]
-    return contestants
+        candidates = [
+            replace(each, earlier_metrics={**each.earlier_metrics, cutoff: metrics_by_learner[each.learner]})
+            for each in candidates
+        ]
+    return candidates
 
 
-def _choose(plan: Plan, contestants: list[Contestant], refused: str) -> tuple[Contestant, str]:
+def _choose_candidate(task: Task, candidates: list[Candidate], refusal: str) -> tuple[Candidate, str]:
     """The learner where it is not worse than every baseline, else the best baseline; of those above the floor."""
-    ahead = better(plan.decisive)
-    contestants, below = _above_floor(plan, contestants)
-    refused = below or refused
-    rivals = [c for c in contestants if c.learner != plan.learner]
-    learners = [c for c in contestants if c.learner == plan.learner]
-    best = rivals[0] if rivals else learners[0]
-    for rival in rivals[1:]:
-        best = rival if ahead(rival.decisive(plan), best.decisive(plan)) else best
-    if not learners:
-        return best, f"{best.learner} is served; {refused}"
-    mine = learners[0]
-    text = f"{plan.decisive} {mine.decisive(plan):.4f} against {best.decisive(plan):.4f} of {best.learner}"
-    text += f", the mean of {1 + len(mine.earlier)} cutoffs" if mine.earlier else ""
-    if _as_good(plan, mine.decisive(plan), best.decisive(plan)):
-        return mine, text
-    return best, f"the baseline {best.learner} is served: {plan.learner} has {text}"
+    is_better = comparator(task.primary_metric)
+    candidates, below = _within_guardrails(task, candidates)
+    refusal = below or refusal
+    baselines = [c for c in candidates if c.learner != task.learner]
+    learner_candidates = [c for c in candidates if c.learner == task.learner]
+    best = baselines[0] if baselines else learner_candidates[0]
+    for baseline in baselines[1:]:
+        best = baseline if is_better(baseline.mean_primary_metric(task), best.mean_primary_metric(task)) else best
+    if not learner_candidates:
+        return best, f"{best.learner} is served; {refusal}"
+    main = learner_candidates[0]
+    text = f"{task.primary_metric} {main.mean_primary_metric(task):.4f} against {best.mean_primary_metric(task):.4f} of {best.learner}"
+    text += f", the mean of {1 + len(main.earlier_metrics)} cutoffs" if main.earlier_metrics else ""
+    if _is_as_good(task, main.mean_primary_metric(task), best.mean_primary_metric(task)):
+        return main, text
+    return best, f"the baseline {best.learner} is served: {task.learner} has {text}"
 
 
-def _as_good(plan: Plan, a: float, b: float) -> bool:
-    return not better(plan.decisive)(b, a) or abs(a - b) <= TIE * abs(b)
+def _is_as_good(task: Task, a: float, b: float) -> bool:
+    return not comparator(task.primary_metric)(b, a) or abs(a - b) <= TIE_TOLERANCE * abs(b)
 
 
-def _above_floor(plan: Plan, contestants: list[Contestant]) -> tuple[list[Contestant], str]:
+def _within_guardrails(task: Task, candidates: list[Candidate]) -> tuple[list[Candidate], str]:
     """Who tells customers apart nearly as well as the last baseline does; and why the learner is not among them."""
-    level = next((c.metrics for c in contestants if c.learner in plan.baselines[-1:]), {})
-    reasons = {c.learner: too_alike(plan, c.metrics, level) for c in contestants}
-    why = reasons.get(plan.learner, "")
-    return [c for c in contestants if not reasons[c.learner]], f"{plan.learner}: {why}" if why else ""
+    baseline_metrics = next((c.metrics for c in candidates if c.learner in task.baselines[-1:]), {})
+    reasons = {c.learner: guardrail_violation(task, c.metrics, baseline_metrics) for c in candidates}
+    why = reasons.get(task.learner, "")
+    return [c for c in candidates if not reasons[c.learner]], f"{task.learner}: {why}" if why else ""
 
 
-def _simplest(plan: Plan, world: World, frame: pd.DataFrame, seed: int, why: str) -> Trained:
-    rows, label = _rows_before(plan, world, frame, world.calendar.as_of)
-    learner = plan.baselines[-1]
-    model = _fit(plan, world, learner, rows, label, seed)
+def _train_fallback(
+    task: Task, training_data: TrainingData, frame: pd.DataFrame, seed: int, why: str
+) -> TrainingResult:
+    rows, label = _labelled_rows(task, training_data, frame, training_data.calendar.as_of)
+    learner = task.baselines[-1]
+    model = _fit_learner(task, training_data, learner, rows, label, seed)
     why = f"too little history, {learner} is served: {why}"
-    return Trained(plan, model, learner, None, [], None, True, why, {"served": len(rows)})
+    return TrainingResult(task, model, learner, None, [], None, True, why, {"served": len(rows)})
 
 
-def _fit(plan: Plan, world: World, learner: str, rows: pd.DataFrame, label: Any, seed: int) -> Model:
-    room, name = bundle.LEARNERS[learner].split(":")
-    told = plan.told(world) if learner == plan.learner else {}
-    fitted: Model = getattr(import_module(room), name).fit(rows, label, seed=seed, **plan.settings(world), **told)
+def _fit_learner(
+    task: Task, training_data: TrainingData, learner: str, rows: pd.DataFrame, label: Any, seed: int
+) -> Model:
+    learner_inputs = task.learner_inputs(training_data) if learner == task.learner else {}
+    fitted: Model = learners.learner_class(learner).fit(
+        rows, label, seed=seed, **task.settings(training_data), **learner_inputs
+    )
     return fitted
 
 
-def _rows_before(plan: Plan, world: World, frame: pd.DataFrame, until: datetime) -> tuple[pd.DataFrame, Any]:
+def _labelled_rows(
+    task: Task, training_data: TrainingData, frame: pd.DataFrame, until: datetime
+) -> tuple[pd.DataFrame, Any]:
     """All rows up to a moment, with the outcomes that were complete by then; learners choose among them."""
-    known = frame["as_of"] <= until
-    rows = frame if known.all() and isinstance(frame.index, pd.RangeIndex) else frame[known].reset_index(drop=True)
-    return rows, plan.label(world, rows, world.calendar.day_of(until))
+    is_before = frame["as_of"] <= until
+    rows = (
+        frame if is_before.all() and isinstance(frame.index, pd.RangeIndex) else frame[is_before].reset_index(drop=True)
+    )
+    return rows, task.label(training_data, rows, training_data.calendar.local_day(until))
 
 
-def _trial(plan: Plan, world: World, frame: pd.DataFrame, holdout: datetime) -> tuple[pd.DataFrame, Any]:
+def _training_rows(
+    task: Task, training_data: TrainingData, frame: pd.DataFrame, holdout: datetime
+) -> tuple[pd.DataFrame, Any]:
     """What may be learned from before the holdout; of a spread plan, whose exam is every row from then on, less."""
-    rows, label = _rows_before(plan, world, frame, holdout)
-    return _some(rows, label, (rows["as_of"] < holdout).to_numpy()) if plan.spread else (rows, label)
+    rows, label = _labelled_rows(task, training_data, frame, holdout)
+    return _filter_rows(rows, label, (rows["as_of"] < holdout).to_numpy()) if task.is_event_based else (rows, label)
 
 
-def _exam(plan: Plan, world: World, frame: pd.DataFrame, holdout: datetime) -> tuple[pd.DataFrame, Any]:
+def _holdout_rows(
+    task: Task, training_data: TrainingData, frame: pd.DataFrame, holdout: datetime
+) -> tuple[pd.DataFrame, Any]:
     """The rows that are judged, with all that became of them."""
-    asked = frame["as_of"] >= holdout if plan.spread else frame["as_of"] == holdout
-    rows = frame[asked].reset_index(drop=True)
-    label = plan.label(world, rows, world.calendar.known_until)
-    return _some(rows, label, plan.take(world, rows, label))
+    is_holdout = frame["as_of"] >= holdout if task.is_event_based else frame["as_of"] == holdout
+    rows = frame[is_holdout].reset_index(drop=True)
+    label = task.label(training_data, rows, training_data.calendar.complete_until)
+    return _filter_rows(rows, label, task.evaluated_rows(training_data, rows, label))
 
 
-def _some(rows: pd.DataFrame, label: Any, keep: Any) -> tuple[pd.DataFrame, Any]:
-    kept = label[keep].reset_index(drop=True) if isinstance(label, pd.DataFrame | pd.Series) else label[keep]
-    return rows[keep].reset_index(drop=True), kept
+def _filter_rows(rows: pd.DataFrame, label: Any, mask: Any) -> tuple[pd.DataFrame, Any]:
+    selected_label = label[mask].reset_index(drop=True) if isinstance(label, pd.DataFrame | pd.Series) else label[mask]
+    return rows[mask].reset_index(drop=True), selected_label

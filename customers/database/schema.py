@@ -7,13 +7,21 @@ Personal fields are in `personal` alone, sealed; the key of each person is in `p
 import sqlalchemy as sa
 from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Index, Integer, LargeBinary, Text
 
-from customers.database import metadata
+NAMING_CONVENTION = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+metadata = sa.MetaData(naming_convention=NAMING_CONVENTION)
+
 
 # SQLite keeps a row under its key itself only where the type is called INTEGER.
 Key = BigInteger().with_variant(Integer(), "sqlite")
 
 
-def _customer() -> Column:
+def _customer_key_column() -> Column:
     owner = ForeignKey("customers.customer_key")
     return Column("customer_key", Key, owner, primary_key=True, autoincrement=False)
 
@@ -39,7 +47,7 @@ identities = sa.Table(
 person_keys = sa.Table(
     "person_keys",
     metadata,
-    _customer(),
+    _customer_key_column(),
     Column("wrapped", LargeBinary, nullable=False),
     Column("wrapped_by", Text, nullable=False),
 )
@@ -47,7 +55,7 @@ person_keys = sa.Table(
 personal = sa.Table(
     "personal",
     metadata,
-    _customer(),
+    _customer_key_column(),
     Column("sealed", LargeBinary, nullable=False),
     Column("changed_at", BigInteger, nullable=False),
 )
@@ -63,7 +71,7 @@ lookups = sa.Table(
 attributes = sa.Table(
     "attributes",
     metadata,
-    _customer(),
+    _customer_key_column(),
     Column("name", Text, primary_key=True),
     Column("value", Text, nullable=False),
     sqlite_with_rowid=False,
@@ -94,7 +102,7 @@ products = sa.Table(
 )
 
 
-def _line() -> list[Column]:
+def _line_columns() -> list[Column]:
     """What one line of an order says; `content` is a digest of all of it."""
     return [
         Column("order_key", BigInteger, nullable=False),
@@ -122,7 +130,7 @@ transactions = sa.Table(
     Column("source", Text, primary_key=True),
     Column("order_id", Text, primary_key=True),
     Column("line_id", Text, primary_key=True),
-    *_line(),
+    *_line_columns(),
     Index(None, "sold_at"),
     Index(None, "customer_key"),
 )
@@ -134,7 +142,7 @@ transactions_history = sa.Table(
     Column("source", Text, nullable=False),
     Column("order_id", Text, nullable=False),
     Column("line_id", Text, nullable=False),
-    *_line(),
+    *_line_columns(),
     Column("superseded_at", BigInteger, nullable=False),
     Index(None, "order_id", "line_id"),
     Index(None, "sold_at"),
@@ -229,14 +237,14 @@ offers = sa.Table(
 )
 
 
-def _offer() -> Column:
+def _offer_key_column() -> Column:
     return Column("offer_key", Key, ForeignKey("offers.offer_key"), primary_key=True, autoincrement=False)
 
 
 offer_products = sa.Table(
     "offer_products",
     metadata,
-    _offer(),
+    _offer_key_column(),
     Column("product_key", Key, ForeignKey("products.product_key"), primary_key=True, autoincrement=False),
     sqlite_with_rowid=False,
 )
@@ -244,7 +252,7 @@ offer_products = sa.Table(
 offer_categories = sa.Table(
     "offer_categories",
     metadata,
-    _offer(),
+    _offer_key_column(),
     Column("category", Text, primary_key=True),
     sqlite_with_rowid=False,
 )
@@ -317,6 +325,6 @@ erasures = sa.Table(
 unrefreshed = sa.Table(
     "unrefreshed",
     metadata,
-    _customer(),
+    _customer_key_column(),
     Column("since", BigInteger, nullable=False),
 )

@@ -12,33 +12,35 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 
-from customers import database, freshness, nights
-from customers.instants import maybe
-from customers.kinds import Counts
-from customers.schema import ledger_months, transactions, transactions_history
-from customers.shop import Shop
+from customers.database import change_counters, engine
+from customers.database.schema import transactions, transactions_history
+from customers.database.writes import RowCounts
+from customers.ledger import refresh_queue, watermark
+from customers.shop.settings import Shop
+from customers.shop.timestamps import from_micros_or_none
 
-SLICE = 20_000
-LINE = [column.name for column in transactions.columns]
-MARK = sa.text(
-    """insert into ledger_months (month, changed_no, mirrored_no) values (:month, 1, 0)
-       on conflict (month) do update set changed_no = ledger_months.changed_no + 1"""
+BATCH_SIZE = 20_000
+LINE_COLUMNS = [column.name for column in transactions.columns]
+_WHERE_LINE = "where source = :source and order_id = :order_id and line_id = :line_id"
+COPY_TO_HISTORY = sa.text(
+    f"""insert into transactions_history ({", ".join(LINE_COLUMNS)}, superseded_at)
+        select {", ".join(LINE_COLUMNS)}, :arrived from transactions {_WHERE_LINE}"""
 )
-_the_line = "where source = :source and order_id = :order_id and line_id = :line_id"
-TO_HISTORY = sa.text(
-    f"""insert into transactions_history ({", ".join(LINE)}, superseded_at)
-        select {", ".join(LINE)}, :arrived from transactions {_the_line}"""
-)
-WHEN_AND_WHOSE = sa.text(f"select sold_at, customer_key from transactions {_the_line}")
-TAKE_OUT = sa.text(f"delete from transactions {_the_line}")
+SELECT_DATE_AND_CUSTOMER = sa.text(f"select sold_at, customer_key from transactions {_WHERE_LINE}")
+DELETE_LINE = sa.text(f"delete from transactions {_WHERE_LINE}")
 
 # A line within its source: order_id and line_id.
 LineId = tuple[str, str]
 
 
-def keep(
-    connection: sa.Connection, source: str, lines: pa.Table, arrived: int, *, touched: set[int] | None = None
-) -> Counts:
+def upsert_lines(
+    connection: sa.Connection,
+    source: str,
+    lines: pa.Table,
+    arrived_at: int,
+    *,
+    changed_customers: set[int] | None = None,
+) -> RowCounts:
     """Keep a slice of whole orders in one transaction; unchanged lines cost a look-up and nothing else.
 
     A new line was known when it was sold, unless a night has already looked past that moment: then it is
@@ -46,145 +48,136 @@ def keep(
     Where `touched` is given, whose lines changed joins it, and is noted to have features that lag behind.
     """
     orders = pc.unique(lines.column("order_id")).to_pylist()
-    kept = _kept(connection, source, orders)
+    existing = _select_contents(connection, source, orders)
     line_ids = list(zip(lines.column("order_id").to_pylist(), lines.column("line_id").to_pylist(), strict=True))
-    rows, changed = _new_or_changed(line_ids, lines.column("content").to_pylist(), kept)
+    rows, changed = _find_changes(line_ids, lines.column("content").to_pylist(), existing)
     # As many lines kept as found again: none is gone, and the sets need not be built.
-    found_again = len(lines) - len(rows) + len(changed)
-    gone = kept.keys() - set(line_ids) if len(kept) > found_again else set()
-    swept = _swept(connection, source, gone, lines) if gone else set()
-    months, whose = _supersede(connection, source, changed | swept, arrived)
+    n_matched = len(lines) - len(rows) + len(changed)
+    missing = existing.keys() - set(line_ids) if len(existing) > n_matched else set()
+    removed = _lines_to_remove(connection, source, missing, lines) if missing else set()
+    changed_months, customer_keys = _move_to_history(connection, source, changed | removed, arrived_at)
     if rows:
-        late = changed | _seen_before(connection, source, orders)
-        chosen = lines if len(rows) == len(lines) else lines.take(pa.array(rows))
-        again = [line_ids[row] in late for row in rows] if late else [False] * len(rows)
-        _insert(connection, source, chosen, _known_at(connection, chosen, again, arrived))
-        months |= months_of(chosen.column("sold_at").to_numpy())
-        whose |= set(pc.unique(chosen.column("customer_key")).to_pylist())
-    mark(connection, months)
-    if touched is not None:
-        freshness.fall_behind(connection, whose - {None})
-        touched |= whose - {None}
-    return Counts(
+        returning = changed | _lines_in_history(connection, source, orders)
+        new_lines = lines if len(rows) == len(lines) else lines.take(pa.array(rows))
+        is_late = [line_ids[row] in returning for row in rows] if returning else [False] * len(rows)
+        _insert_lines(connection, source, new_lines, _recorded_times(connection, new_lines, is_late, arrived_at))
+        changed_months |= utc_months(new_lines.column("sold_at").to_numpy())
+        customer_keys |= set(pc.unique(new_lines.column("customer_key")).to_pylist())
+    change_counters.increment_counters(connection, changed_months)
+    if changed_customers is not None:
+        refresh_queue.enqueue(connection, customer_keys - {None})
+        changed_customers |= customer_keys - {None}
+    return RowCounts(
         inserted=len(rows) - len(changed),
         updated=len(changed),
         unchanged=len(lines) - len(rows),
-        removed=len(swept),
+        removed=len(removed),
     )
 
 
 def last_sold_at(shop: Shop) -> datetime | None:
     """When the last line of the ledger was sold; None in a shop that has sold nothing."""
-    with database.reading(shop) as connection:
-        return maybe(connection.execute(sa.select(sa.func.max(transactions.c.sold_at))).scalar())
+    with engine.read_transaction(shop) as connection:
+        return from_micros_or_none(connection.execute(sa.select(sa.func.max(transactions.c.sold_at))).scalar())
 
 
-def mark(connection: sa.Connection, months: set[str]) -> None:
-    """Note in the writer's own transaction which months of the mirror are no longer true."""
-    if months:
-        connection.execute(MARK, [{"month": month} for month in sorted(months)])
-
-
-def months(shop: Shop) -> dict[str, int]:
-    """The UTC months of the ledger, each with a number that rises whenever one of its lines changes."""
-    marks = sa.select(ledger_months.c.month, ledger_months.c.changed_no).where(ledger_months.c.month.like("____-__"))
-    with database.reading(shop) as connection:
-        return dict(connection.execute(marks).tuples().all())
-
-
-def sold_in(shop: Shop, product_keys: Iterable[int], month: str) -> set[int]:
+def products_sold_in(shop: Shop, product_keys: Iterable[int], month: str) -> set[int]:
     """Those of these products of which there is a line in a UTC month."""
-    begins, after = month_bounds(month)
+    start, end = month_bounds(month)
     lines = transactions.c
-    query = sa.select(lines.product_key).distinct().where(lines.sold_at >= begins, lines.sold_at < after)
-    found: set[int] = set()
-    with database.reading(shop) as connection:
-        for chunk in database.chunks(sorted(product_keys), 5_000):
-            found.update(connection.execute(query.where(lines.product_key.in_(chunk))).scalars())
-    return found
+    query = sa.select(lines.product_key).distinct().where(lines.sold_at >= start, lines.sold_at < end)
+    product_set: set[int] = set()
+    with engine.read_transaction(shop) as connection:
+        for chunk in engine.chunks(sorted(product_keys), 5_000):
+            product_set.update(connection.execute(query.where(lines.product_key.in_(chunk))).scalars())
+    return product_set
 
 
 def month_bounds(month: str) -> tuple[int, int]:
     """The first microsecond of a UTC month, and the first after it."""
-    begins = np.datetime64(month, "M")
-    first, after = (int(at.astype("datetime64[us]").astype(np.int64)) for at in (begins, begins + 1))
+    start = np.datetime64(month, "M")
+    first, after = (int(at.astype("datetime64[us]").astype(np.int64)) for at in (start, start + 1))
     return first, after
 
 
-def months_of(sold_at: np.ndarray) -> set[str]:
+def utc_months(sold_at: np.ndarray) -> set[str]:
     """The UTC months of these instants, as 2017-11."""
     return {str(month) for month in np.unique(sold_at.astype("datetime64[us]").astype("datetime64[M]"))}
 
 
-def _kept(connection: sa.Connection, source: str, orders: Sequence[str]) -> dict[LineId, int]:
+def _select_contents(connection: sa.Connection, source: str, orders: Sequence[str]) -> dict[LineId, int]:
     """The lines of these orders that the ledger holds, with the digest of what each says."""
     columns = transactions.c
     query = sa.select(columns.order_id, columns.line_id, columns.content).where(columns.source == source)
-    found: dict[LineId, int] = {}
-    for chunk in database.chunks(orders, 10_000):
-        for rows in database.fetched(connection, query.where(columns.order_id.in_(chunk)), SLICE):
-            found.update({(order_id, line_id): content for order_id, line_id, content in rows})
-    return found
+    contents: dict[LineId, int] = {}
+    for chunk in engine.chunks(orders, 10_000):
+        for rows in engine.fetch_batches(connection, query.where(columns.order_id.in_(chunk)), BATCH_SIZE):
+            contents.update({(order_id, line_id): content for order_id, line_id, content in rows})
+    return contents
 
 
-def _new_or_changed(
-    line_ids: Sequence[LineId], contents: Sequence[int], kept: dict[LineId, int]
+def _find_changes(
+    line_ids: Sequence[LineId], contents: Sequence[int], existing: dict[LineId, int]
 ) -> tuple[list[int], set[LineId]]:
     """The rows to write, and which of their lines replace another version."""
-    if not kept:
+    if not existing:
         return list(range(len(line_ids))), set()
-    before = [kept.get(line_id) for line_id in line_ids]
-    if before == contents:
+    stored = [existing.get(line_id) for line_id in line_ids]
+    if stored == contents:
         return [], set()
-    rows = [row for row, (was, now) in enumerate(zip(before, contents, strict=True)) if was != now]
-    return rows, {line_ids[row] for row in rows if before[row] is not None}
+    rows = [row for row, (old, new) in enumerate(zip(stored, contents, strict=True)) if old != new]
+    return rows, {line_ids[row] for row in rows if stored[row] is not None}
 
 
-def _swept(connection: sa.Connection, source: str, gone: set[LineId], lines: pa.Table) -> set[LineId]:
+def _lines_to_remove(connection: sa.Connection, source: str, missing: set[LineId], lines: pa.Table) -> set[LineId]:
     """Of the lines that are no longer in their order, those that leave the ledger (`sweep`, see `orders`)."""
     sweep = dict(zip(lines.column("order_id").to_pylist(), lines.column("sweep").to_pylist(), strict=True))
-    doubtful = [line_id for line_id in gone if sweep[line_id[0]] == 1]
+    candidates = [line_id for line_id in missing if sweep[line_id[0]] == 1]
     columns = transactions.c
-    ours = sa.select(columns.order_id, columns.line_id).where(columns.source == source, columns.numbered)
+    numbered_query = sa.select(columns.order_id, columns.line_id).where(columns.source == source, columns.numbered)
     numbered: set[LineId] = set()
-    for chunk in database.chunks(sorted({order_id for order_id, _ in doubtful}), 10_000):
-        numbered.update(connection.execute(ours.where(columns.order_id.in_(chunk))).tuples().all())
-    return {line_id for line_id in gone if sweep[line_id[0]] == 2} | (numbered & set(doubtful))
+    for chunk in engine.chunks(sorted({order_id for order_id, _ in candidates}), 10_000):
+        numbered.update(connection.execute(numbered_query.where(columns.order_id.in_(chunk))).tuples().all())
+    return {line_id for line_id in missing if sweep[line_id[0]] == 2} | (numbered & set(candidates))
 
 
-def _supersede(connection: sa.Connection, source: str, leaving: set[LineId], arrived: int) -> tuple[set[str], set[int]]:
+def _move_to_history(
+    connection: sa.Connection, source: str, leaving: set[LineId], arrived_at: int
+) -> tuple[set[str], set[int]]:
     """Move lines to the history; the months they were sold in, and whose they were."""
     if not leaving:
         return set(), set()
     keys = [{"source": source, "order_id": order_id, "line_id": line_id} for order_id, line_id in sorted(leaving)]
-    sold, whose = zip(*(connection.execute(WHEN_AND_WHOSE, key).one() for key in keys), strict=True)
-    connection.execute(TO_HISTORY, [key | {"arrived": arrived} for key in keys])
-    connection.execute(TAKE_OUT, keys)
-    return months_of(np.array(sold, np.int64)), set(whose)
+    sold_at, customer_keys = zip(
+        *(connection.execute(SELECT_DATE_AND_CUSTOMER, key).one() for key in keys), strict=True
+    )
+    connection.execute(COPY_TO_HISTORY, [key | {"arrived": arrived_at} for key in keys])
+    connection.execute(DELETE_LINE, keys)
+    return utc_months(np.array(sold_at, np.int64)), set(customer_keys)
 
 
-def _seen_before(connection: sa.Connection, source: str, orders: Sequence[str]) -> set[LineId]:
+def _lines_in_history(connection: sa.Connection, source: str, orders: Sequence[str]) -> set[LineId]:
     columns = transactions_history.c
     if connection.execute(sa.select(columns.version_id).limit(1)).first() is None:
         return set()
     query = sa.select(columns.order_id, columns.line_id).where(columns.source == source)
-    found: set[LineId] = set()
-    for chunk in database.chunks(orders, 10_000):
-        found.update(connection.execute(query.where(columns.order_id.in_(chunk))).tuples().all())
-    return found
+    line_ids: set[LineId] = set()
+    for chunk in engine.chunks(orders, 10_000):
+        line_ids.update(connection.execute(query.where(columns.order_id.in_(chunk))).tuples().all())
+    return line_ids
 
 
-def _known_at(connection: sa.Connection, chosen: pa.Table, again: list[bool], arrived: int) -> np.ndarray:
-    sold_at = chosen.column("sold_at").to_numpy()
-    looked = nights.last_looked_micros(connection)
-    on_arrival = np.array(again, bool)
-    if looked is not None:
-        on_arrival |= sold_at < looked
-    return np.where(on_arrival, arrived, sold_at)
+def _recorded_times(connection: sa.Connection, lines: pa.Table, is_late: list[bool], arrived_at: int) -> np.ndarray:
+    sold_at = lines.column("sold_at").to_numpy()
+    watermark_micros = watermark.read_watermark_micros(connection)
+    use_arrival = np.array(is_late, bool)
+    if watermark_micros is not None:
+        use_arrival |= sold_at < watermark_micros
+    return np.where(use_arrival, arrived_at, sold_at)
 
 
-def _insert(connection: sa.Connection, source: str, chosen: pa.Table, known_at: np.ndarray) -> None:
-    names = [name for name in LINE if name not in ("source", "known_at")]
-    columns = [chosen.column(name).to_pylist() for name in names]
-    rows = zip([source] * len(chosen), known_at.tolist(), *columns, strict=True)
-    database.insert_many(connection, transactions, ["source", "known_at", *names], rows)
+def _insert_lines(connection: sa.Connection, source: str, lines: pa.Table, recorded_at: np.ndarray) -> None:
+    names = [name for name in LINE_COLUMNS if name not in ("source", "known_at")]
+    columns = [lines.column(name).to_pylist() for name in names]
+    rows = zip([source] * len(lines), recorded_at.tolist(), *columns, strict=True)
+    engine.insert_many(connection, transactions, ["source", "known_at", *names], rows)

@@ -4,24 +4,24 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from customers import database
-from customers.instants import maybe, micros
-from customers.schema import nights
-from customers.shop import Shop
+from customers.database import engine
+from customers.database.schema import nights
+from customers.shop.settings import Shop
+from customers.shop.timestamps import from_micros_or_none, to_micros
 
 
-def began(shop: Shop, as_of: datetime) -> None:
+def record_run_start(shop: Shop, as_of: datetime) -> None:
     """A night begins that looks at everything before `as_of`. Say so before reading anything."""
-    with database.writing(shop) as connection:
-        connection.execute(nights.insert().values(as_of=micros(as_of), began_at=micros(datetime.now(UTC))))
+    with engine.write_transaction(shop) as connection:
+        connection.execute(nights.insert().values(as_of=to_micros(as_of), began_at=to_micros(datetime.now(UTC))))
 
 
-def last_looked(shop: Shop) -> datetime | None:
+def read_watermark(shop: Shop) -> datetime | None:
     """The latest moment that any night has looked at."""
-    with database.reading(shop) as connection:
-        return maybe(last_looked_micros(connection))
+    with engine.read_transaction(shop) as connection:
+        return from_micros_or_none(read_watermark_micros(connection))
 
 
-def last_looked_micros(connection: sa.Connection) -> int | None:
+def read_watermark_micros(connection: sa.Connection) -> int | None:
     """As `last_looked`, inside a transaction of the caller."""
     return connection.execute(sa.select(sa.func.max(nights.c.as_of))).scalar()

@@ -12,20 +12,22 @@ from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
-from customers import database, vault
-from customers.instants import micros
-from customers.schema import receipts
-from customers.shop import Shop, ShopError
+from customers.database import engine
+from customers.database.schema import receipts
+from customers.security import encryption
+from customers.shop.errors import ShopError
+from customers.shop.settings import Shop
+from customers.shop.timestamps import to_micros
 
-KEPT = timedelta(hours=48)
+RETENTION_PERIOD = timedelta(hours=48)
 
 
-class Reused(ShopError):
+class IdempotencyKeyReused(ShopError):
     """One key for two different requests."""
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
+class IdempotencyRecord:
     """What was answered to a request."""
 
     status: int
@@ -33,60 +35,64 @@ class Receipt:
 
 
 @contextmanager
-def held(shop: Shop, key: str) -> Iterator[None]:
+def lock_key(shop: Shop, key: str) -> Iterator[None]:
     """Nobody else in this home answers a request of this key meanwhile; of two at once, the second waits.
 
     The lock is a file's, so that it goes with a killed server. Some keys share one, lest there be a file for each.
     """
     folder = shop.home / "receipts"
     folder.mkdir(exist_ok=True)
-    with (folder / f"{_digest(shop, key)[0]:02x}.lock").open("w") as lock:
+    with (folder / f"{_key_digest(shop, key)[0]:02x}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def begin(shop: Shop, key: str, route: str, request: bytes) -> Receipt | None:
+def begin_request(shop: Shop, key: str, route: str, request: bytes) -> IdempotencyRecord | None:
     """The answer that this request got before, or None: then do what it asks, and `finish`.
 
     `key` is the caller's own together with who they are; `route` is the template and never a path with an id;
     `request` all that was asked: path, query and body. A request that was begun and never answered is done again:
     with the key `held` from here to `finish`, that one's server is gone.
     """
-    mine, stamp = _digests(shop, key, route, request)
-    with database.writing(shop) as connection:
-        known = _sweep_and_find(connection, mine)
-        if known is None:
-            fresh = receipts.insert().values(key=mine, route=route, request=stamp, made_at=micros(datetime.now(UTC)))
-            connection.execute(fresh)
+    key_digest, request_digest = _request_digests(shop, key, route, request)
+    with engine.write_transaction(shop) as connection:
+        stored = _expire_and_select(connection, key_digest)
+        if stored is None:
+            statement = receipts.insert().values(
+                key=key_digest, route=route, request=request_digest, made_at=to_micros(datetime.now(UTC))
+            )
+            connection.execute(statement)
             return None
-    if bytes(known.request) != stamp:
-        raise Reused("this Idempotency-Key was used for another request; give each request a key of its own")
-    return _answered(known)
+    if bytes(stored.request) != request_digest:
+        raise IdempotencyKeyReused(
+            "this Idempotency-Key was used for another request; give each request a key of its own"
+        )
+    return _to_record(stored)
 
 
-def finish(shop: Shop, key: str, status: int, answer: str) -> Receipt:
+def finish_request(shop: Shop, key: str, status: int, answer: str) -> IdempotencyRecord:
     """Keep the answer to what was begun under this key; where there is one already, that one stands."""
-    mine = _digest(shop, key)
-    with database.writing(shop) as connection:
-        change = receipts.update().where(receipts.c.key == mine, receipts.c.status.is_(None))
+    key_digest = _key_digest(shop, key)
+    with engine.write_transaction(shop) as connection:
+        change = receipts.update().where(receipts.c.key == key_digest, receipts.c.status.is_(None))
         connection.execute(change.values(status=status, answer=answer))
-        standing = connection.execute(receipts.select().where(receipts.c.key == mine)).first()
-    return (_answered(standing) if standing else None) or Receipt(status, answer)
+        row = connection.execute(receipts.select().where(receipts.c.key == key_digest)).first()
+    return (_to_record(row) if row else None) or IdempotencyRecord(status, answer)
 
 
-def _digests(shop: Shop, key: str, route: str, request: bytes) -> tuple[bytes, bytes]:
-    return _digest(shop, key), vault.of(shop).stamp(route.encode() + b"\x00" + request)
+def _request_digests(shop: Shop, key: str, route: str, request: bytes) -> tuple[bytes, bytes]:
+    return _key_digest(shop, key), encryption.get_cipher(shop).content_digest(route.encode() + b"\x00" + request)
 
 
-def _digest(shop: Shop, key: str) -> bytes:
-    return vault.of(shop).stamp(key.encode("utf-8", "surrogatepass"))
+def _key_digest(shop: Shop, key: str) -> bytes:
+    return encryption.get_cipher(shop).content_digest(key.encode("utf-8", "surrogatepass"))
 
 
-def _sweep_and_find(connection: sa.Connection, mine: bytes) -> sa.Row | None:
-    old = micros(datetime.now(UTC) - KEPT)
-    connection.execute(receipts.delete().where(receipts.c.made_at < old))
-    return connection.execute(receipts.select().where(receipts.c.key == mine)).first()
+def _expire_and_select(connection: sa.Connection, key_digest: bytes) -> sa.Row | None:
+    expired_before = to_micros(datetime.now(UTC) - RETENTION_PERIOD)
+    connection.execute(receipts.delete().where(receipts.c.made_at < expired_before))
+    return connection.execute(receipts.select().where(receipts.c.key == key_digest)).first()
 
 
-def _answered(row: sa.Row) -> Receipt | None:
-    return None if row.status is None else Receipt(row.status, row.answer)
+def _to_record(row: sa.Row) -> IdempotencyRecord | None:
+    return None if row.status is None else IdempotencyRecord(row.status, row.answer)

@@ -9,32 +9,36 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from customers import (
-    catalogue,
-    checks,
-    consent,
-    database,
-    enrolment,
-    logbook,
-    offers,
-    orders,
+from customers.database import engine
+from customers.database.writes import RowCounts, TransactionFactory
+from customers.loading import (
+    erased_filter,
+    load_consents,
+    load_customers,
+    load_interactions,
+    load_offers,
+    load_products,
+    load_transactions,
     rejects,
-    tombstones,
+    validation,
 )
-from customers.kinds import Counts, Kind, Writer
-from customers.shop import Shop, ShopError
-from customers.sources import files, posted
-from customers.sources.files import Records, quoted
+from customers.loading.connectors import files, json_records
+from customers.loading.connectors.files import Records
+from customers.loading.record_kind import RecordKind
+from customers.loading.sql_text import quote_identifier
+from customers.shop.errors import ShopError
+from customers.shop.settings import Shop
 
 # In this order, where a shop loads several: each may speak of what the ones before it brought.
-KINDS: dict[str, Kind] = {
-    room.KIND.name: room.KIND for room in (enrolment, catalogue, orders, offers, logbook, consent)
+RECORD_KINDS: dict[str, RecordKind] = {
+    loader.RECORD_KIND.name: loader.RECORD_KIND
+    for loader in (load_customers, load_products, load_transactions, load_offers, load_interactions, load_consents)
 }
-MOST = 1_000
+MAX_RECORDS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadResult:
     """What became of the rows of one load; read = inserted + updated + unchanged + rejected."""
 
     kind: str
@@ -50,13 +54,13 @@ class Loaded:
     stubs: int = 0
 
     @property
-    def nothing_kept(self) -> bool:
+    def is_all_rejected(self) -> bool:
         """Whether every row was turned away."""
         return self.read > 0 and self.rejected == self.read
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class IngestResult:
     """What became of records taken in over the line; `errors` name each turned away by its place from 0."""
 
     kind: str
@@ -71,12 +75,12 @@ class Taken:
     stubs: int = 0
 
     @property
-    def nothing_kept(self) -> bool:
+    def is_all_rejected(self) -> bool:
         """Whether every record was turned away."""
         return self.read > 0 and self.rejected == self.read
 
 
-def load(
+def load_files(
     shop: Shop,
     kind: str,
     paths: Sequence[Path | str],
@@ -84,112 +88,114 @@ def load(
     source: str = "files",
     mapping: Mapping[str, str] | None = None,
     dry_run: bool = False,
-) -> Loaded:
+) -> LoadResult:
     """Load files of one kind of record. Loading the same again changes nothing.
 
     `mapping` names the file's own column for one of ours. A dry run goes the whole way and keeps nothing.
     """
-    began = time.monotonic()
-    how = _kind(kind)
-    with files.read(paths, required=how.required, mapping=mapping) as records:
-        _check(shop, how, source, records)
-        turned_away = rejects.reasons(records)
-        rejected = sum(turned_away.values())
-        shown = [name for name in how.shown if name in records.columns]
-        path = rejects.write(records, shop.home / "rejects", kind, shown) if rejected else None
-        repeated = records.count("checked", "again")
-        with _writer(shop, dry_run) as write:
-            counts = how.keep(shop, source, records, write)
-        return Loaded(
+    started = time.monotonic()
+    record_kind = _find_kind(kind)
+    with files.read_files(paths, required=record_kind.required, mapping=mapping) as records:
+        _validate(shop, record_kind, source, records)
+        reasons = rejects.count_reasons(records)
+        rejected = sum(reasons.values())
+        clear_text_columns = [name for name in record_kind.clear_text_columns if name in records.columns]
+        path = rejects.write_rejects(records, shop.home / "rejects", kind, clear_text_columns) if rejected else None
+        duplicates = records.count("checked", "again")
+        with _transaction_factory(shop, dry_run) as open_transaction:
+            counts = record_kind.load(shop, source, records, open_transaction)
+        return LoadResult(
             kind=kind,
             read=records.count("raw") + records.count("broken"),
             inserted=counts.inserted,
             updated=counts.updated,
-            unchanged=counts.unchanged + repeated,
+            unchanged=counts.unchanged + duplicates,
             rejected=rejected,
             rejects_file=str(path) if path else None,
-            seconds=round(time.monotonic() - began, 3),
-            reasons=turned_away,
+            seconds=round(time.monotonic() - started, 3),
+            reasons=reasons,
             removed=counts.removed,
             stubs=counts.stubs,
         )
 
 
-def take(shop: Shop, kind: str, records: Sequence[Any], *, source: str = "files") -> Taken:
+def ingest_records(shop: Shop, kind: str, records: Sequence[Any], *, source: str = "files") -> IngestResult:
     """Take in up to 1,000 records of one kind as they come over the line; in one transaction, all or none.
 
     The checks are those of `load`. Where it returns, what it counts is on disk; `customer_keys` are those
     of whom something changed. A field that a record does not say stays what it was.
     """
-    how = _kind(kind)
-    if len(records) > MOST:
-        raise ShopError(f"{len(records)} records at once are too many; send at most {MOST:,}")
-    good, wrong = posted.texts(records)
-    counts, repeated, touched = Counts(), 0, set[int]()
-    with _one_transaction(shop) as write:
-        for group in posted.alike(good) if how.partial else [good] if good else []:
-            with posted.read(group, columns=how.columns) as rows:
-                rows.touched = touched
-                _check(shop, how, source, rows)
-                wrong |= _errors(rows)
-                repeated += rows.count("checked", "again")
-                counts += how.keep(shop, source, rows, write)
-    return Taken(
+    record_kind = _find_kind(kind)
+    if len(records) > MAX_RECORDS:
+        raise ShopError(f"{len(records)} records at once are too many; send at most {MAX_RECORDS:,}")
+    parsed, errors = json_records.parse_records(records)
+    counts, duplicates, changed_customers = RowCounts(), 0, set[int]()
+    with _single_transaction(shop) as open_transaction:
+        for group in json_records.group_by_fields(parsed) if record_kind.is_partial else [parsed] if parsed else []:
+            with json_records.build_records(group, columns=record_kind.columns) as rows:
+                rows.changed_customers = changed_customers
+                _validate(shop, record_kind, source, rows)
+                errors |= _rejection_reasons(rows)
+                duplicates += rows.count("checked", "again")
+                counts += record_kind.load(shop, source, rows, open_transaction)
+    return IngestResult(
         kind=kind,
         read=len(records),
         inserted=counts.inserted,
         updated=counts.updated,
-        unchanged=counts.unchanged + repeated,
-        rejected=len(wrong),
-        errors=[{"index": index, "reason": wrong[index]} for index in sorted(wrong)],
-        customer_keys=sorted(touched),
+        unchanged=counts.unchanged + duplicates,
+        rejected=len(errors),
+        errors=[{"index": index, "reason": errors[index]} for index in sorted(errors)],
+        customer_keys=sorted(changed_customers),
         removed=counts.removed,
         stubs=counts.stubs,
     )
 
 
-def _errors(records: Records) -> dict[int, str]:
-    turned_away = records.connection.execute("select row_no - 1, reason from checked where reason is not null")
-    return dict(turned_away.fetchall())
+def _rejection_reasons(records: Records) -> dict[int, str]:
+    rows = records.connection.execute("select row_no - 1, reason from checked where reason is not null")
+    return dict(rows.fetchall())
 
 
-def _kind(name: str) -> Kind:
-    if name not in KINDS:
-        raise ShopError(f"unknown kind of record {name!r}; known are {', '.join(KINDS)}")
-    return KINDS[name]
+def _find_kind(name: str) -> RecordKind:
+    if name not in RECORD_KINDS:
+        raise ShopError(f"unknown kind of record {name!r}; known are {', '.join(RECORD_KINDS)}")
+    return RECORD_KINDS[name]
 
 
-def _check(shop: Shop, kind: Kind, source: str, records: Records) -> None:
+def _validate(shop: Shop, kind: RecordKind, source: str, records: Records) -> None:
     """Read every text as a value; what cannot be read so is marked with the reason, in table `checked`."""
-    unsaid = [quoted(name) for name in kind.columns if name not in records.columns]
-    records.connection.execute("".join(f"alter table raw add column if not exists {name} varchar;" for name in unsaid))
-    wanted = kind.checks(shop)
-    records.connection.execute(f"create temp table checked as {checks.checked(wanted, kind.columns)}")
-    tombstones.mark(shop, source, kind, records)
-    kind.judge(shop, source, records)
-    _mark_repeats(records, kind, [check.name for check in wanted])
+    missing = [quote_identifier(name) for name in kind.columns if name not in records.columns]
+    records.connection.execute("".join(f"alter table raw add column if not exists {name} varchar;" for name in missing))
+    column_checks = kind.checks(shop)
+    records.connection.execute(
+        f"create temp table checked as {validation.validation_query(column_checks, kind.columns)}"
+    )
+    erased_filter.remove_erased(shop, source, kind, records)
+    kind.validate(shop, source, records)
+    _mark_duplicates(records, kind, [check.name for check in column_checks])
 
 
-def _mark_repeats(records: Records, kind: Kind, kept: Sequence[str]) -> None:
+def _mark_duplicates(records: Records, kind: RecordKind, checked_columns: Sequence[str]) -> None:
     """Of rows with one id the last wins: earlier ones are turned away, or counted as the same again."""
-    key = ", ".join(f"c.{quoted(name)}" for name in kind.key)
-    good = " and ".join(["c.reason is null", *(f"c.{quoted(name)} is not null" for name in kind.key)])
-    distinct = records.connection.execute(
-        f"select count(*) from (select distinct {key} from checked c where {good})"
+    key = ", ".join(f"c.{quote_identifier(name)}" for name in kind.key)
+    is_valid = " and ".join(["c.reason is null", *(f"c.{quote_identifier(name)} is not null" for name in kind.key)])
+    n_distinct = records.connection.execute(
+        f"select count(*) from (select distinct {key} from checked c where {is_valid})"
     ).fetchall()[0][0]
-    if distinct == records.count("checked c", good):
+    if n_distinct == records.count("checked c", is_valid):
         return
-    plain = ", ".join(quoted(name) for name in kind.key)
-    values = [f"c.{quoted(name)}" for name in kept]
-    values += [f"raw.{quoted(name)}" for name in records.columns if name not in kind.columns]
+    key_columns = ", ".join(quote_identifier(name) for name in kind.key)
+    values = [f"c.{quote_identifier(name)}" for name in checked_columns]
+    values += [f"raw.{quote_identifier(name)}" for name in records.columns if name not in kind.columns]
     records.connection.execute(
         f"""create temp table repeats as
             select file_no, row_no, content = last_value(content) over w as same from (
               select c.file_no, c.row_no, {key}, hash({", ".join(values)}) as content
-              from checked c join raw using (file_no, row_no) where {good})
-            window w as (partition by {plain} order by file_no, row_no
+              from checked c join raw using (file_no, row_no) where {is_valid})
+            window w as (partition by {key_columns} order by file_no, row_no
                          rows between unbounded preceding and unbounded following)
-            qualify row_number() over (partition by {plain} order by file_no desc, row_no desc) > 1"""
+            qualify row_number() over (partition by {key_columns} order by file_no desc, row_no desc) > 1"""
     )
     records.connection.execute(
         f"""update checked set again = repeats.same,
@@ -198,28 +204,28 @@ def _mark_repeats(records: Records, kind: Kind, kept: Sequence[str]) -> None:
     )
 
 
-def _writer(shop: Shop, dry_run: bool) -> AbstractContextManager[Writer]:
+def _transaction_factory(shop: Shop, dry_run: bool) -> AbstractContextManager[TransactionFactory]:
     """How write transactions are opened: each on its own, or for a dry run all in one that is taken back."""
     if not dry_run:
-        return nullcontext(lambda: database.writing(shop))
-    return _rehearsal(shop)
+        return nullcontext(lambda: engine.write_transaction(shop))
+    return _dry_run(shop)
 
 
 @contextmanager
-def _one_transaction(shop: Shop) -> Iterator[Writer]:
+def _single_transaction(shop: Shop) -> Iterator[TransactionFactory]:
     """Every write in one transaction, which begins with the first: nobody waits while records are only looked at."""
     with ExitStack() as stack:
-        held: list[sa.Connection] = []
+        connections: list[sa.Connection] = []
 
         def write() -> AbstractContextManager[sa.Connection]:
-            if not held:
-                held.append(stack.enter_context(database.writing(shop)))
-            return nullcontext(held[0])
+            if not connections:
+                connections.append(stack.enter_context(engine.write_transaction(shop)))
+            return nullcontext(connections[0])
 
         yield write
 
 
 @contextmanager
-def _rehearsal(shop: Shop) -> Iterator[Writer]:
-    with database.rehearsing(shop) as connection:
+def _dry_run(shop: Shop) -> Iterator[TransactionFactory]:
+    with engine.dry_run_transaction(shop) as connection:
         yield lambda: nullcontext(connection)

@@ -8,203 +8,265 @@ from typing import Any
 import pyarrow as pa
 import sqlalchemy as sa
 
-from customers import checks, clock, database, enrolment, freshness, nights, transactions, vault
-from customers.checks import Check
-from customers.instants import from_micros, micros
-from customers.interactions import ANSWERED, ANSWERED_AT, CHANNELS, KINDS, MIRROR_MARK, PURPOSE, STATUSES
-from customers.kinds import Counts, Kind, Writer
-from customers.orders import AHEAD
-from customers.schema import interactions, person_keys
-from customers.shop import Shop
-from customers.sources.files import Records, quoted
+from customers import clock
+from customers.database import change_counters, engine
+from customers.database.change_counters import INTERACTIONS_COUNTER
+from customers.database.schema import interactions, person_keys
+from customers.database.writes import RowCounts, TransactionFactory
+from customers.ledger import refresh_queue, watermark
+from customers.ledger.interactions import (
+    ANSWERED_AT_ATTRIBUTE,
+    ANSWERED_STATUSES,
+    CHANNELS,
+    ENCRYPTION_PURPOSE,
+    INTERACTION_KINDS,
+    STATUSES,
+)
+from customers.loading import load_customers, validation
+from customers.loading.connectors.files import Records
+from customers.loading.load_transactions import CLOCK_TOLERANCE
+from customers.loading.record_kind import RecordKind
+from customers.loading.sql_text import quote_identifier
+from customers.loading.validation import ColumnCheck
+from customers.security import encryption
+from customers.shop.settings import Shop
+from customers.shop.timestamps import from_micros, to_micros
 
-WORDS = ("owner", "campaign_id", "offer_id", "product_id", "attribution_token")
-PLAIN = ("happened_at", "channel", "kind", "status", *WORDS, "rating")
-COLUMNS = ("interaction_id", "customer_id", *PLAIN, "text", ANSWERED_AT)
+TEXT_COLUMNS = ("owner", "campaign_id", "offer_id", "product_id", "attribution_token")
+STORED_COLUMNS = ("happened_at", "channel", "kind", "status", *TEXT_COLUMNS, "rating")
+COLUMNS = ("interaction_id", "customer_id", *STORED_COLUMNS, "text", ANSWERED_AT_ATTRIBUTE)
 # What makes it this interaction and no other.
-FACTS = ("kind", "happened_at", "customer_key", "campaign_id", "offer_id")
-SHOWN = tuple(name for name in COLUMNS if name not in ("owner", "text", "attribution_token"))
-UNKNOWN = "customer_id is unknown; load customers or sales first"
-SLICE = 5_000
+IDENTIFYING_COLUMNS = ("kind", "happened_at", "customer_key", "campaign_id", "offer_id")
+CLEAR_TEXT_COLUMNS = tuple(name for name in COLUMNS if name not in ("owner", "text", "attribution_token"))
+UNKNOWN_CUSTOMER = "customer_id is unknown; load customers or sales first"
+BATCH_SIZE = 5_000
 
 
-def _checks(shop: Shop) -> list[Check]:
-    latest = micros(datetime.now(UTC) + AHEAD)
+def _checks(shop: Shop) -> list[ColumnCheck]:
+    latest = to_micros(datetime.now(UTC) + CLOCK_TOLERANCE)
     return [
-        checks.identifier("interaction_id"),
-        checks.identifier("customer_id"),
-        checks.past("happened_at", shop.timezone, latest=latest, required=True),
-        checks.choice("channel", CHANNELS),
-        checks.choice("kind", KINDS),
-        checks.choice("status", STATUSES),
-        *(checks.words(name) for name in WORDS),
-        checks.scale("rating", 1, 5),
-        checks.words("text"),
-        _answered(shop, latest),
+        validation.identifier("interaction_id"),
+        validation.identifier("customer_id"),
+        validation.past_instant("happened_at", shop.timezone, latest=latest, required=True),
+        validation.choice("channel", CHANNELS),
+        validation.choice("kind", INTERACTION_KINDS),
+        validation.choice("status", STATUSES),
+        *(validation.any_text(name) for name in TEXT_COLUMNS),
+        validation.integer_between("rating", 1, 5),
+        validation.any_text("text"),
+        _answered_check(shop, latest),
     ]
 
 
-def _answered(shop: Shop, latest: int) -> Check:
+def _answered_check(shop: Shop, latest: int) -> ColumnCheck:
     """Since when it is answered, as ISO 8601 in UTC."""
-    check = checks.past(ANSWERED_AT, shop.timezone, latest=latest)
+    check = validation.past_instant(ANSWERED_AT_ATTRIBUTE, shop.timezone, latest=latest)
     return replace(check, value=f"strftime(make_timestamp({check.value}), '%Y-%m-%dT%H:%M:%S.%f+00:00')")
 
 
-def _judge(shop: Shop, source: str, records: Records) -> None:
+def _reject_unknown_customers(shop: Shop, source: str, records: Records) -> None:
     """Of somebody the shop does not know nothing can be kept: there is nobody to show it to or to erase it with."""
-    asked = records.connection.sql("select distinct customer_id from checked where reason is null").to_arrow_table()
-    ids = asked.column(0).to_pylist()
-    with database.reading(shop) as connection:
-        known = enrolment.keys_of(connection, source, ids)
-    if len(known) == len(ids):
+    id_table = records.connection.sql("select distinct customer_id from checked where reason is null").to_arrow_table()
+    customer_ids = id_table.column(0).to_pylist()
+    with engine.read_transaction(shop) as connection:
+        existing = load_customers.select_keys(connection, source, customer_ids)
+    if len(existing) == len(customer_ids):
         return
-    strangers = [name for name in ids if name not in known]
-    records.connection.register("strangers", pa.table({"id": pa.array(strangers, pa.string())}))
+    unknown_ids = [name for name in customer_ids if name not in existing]
+    records.connection.register("strangers", pa.table({"id": pa.array(unknown_ids, pa.string())}))
     records.connection.execute(
-        f"update checked set reason = '{UNKNOWN}' where reason is null and customer_id in (select id from strangers)"
+        f"update checked set reason = '{UNKNOWN_CUSTOMER}' where reason is null and customer_id in (select id from strangers)"
     )
 
 
-def _keep(shop: Shop, source: str, records: Records, write: Writer) -> Counts:
-    extra = [name for name in records.columns if name not in COLUMNS]
-    said = [name for name in COLUMNS if name in records.columns]
-    values = ", ".join([f"c.{quoted(name)}" for name in said] + [f"raw.{quoted(name)}" for name in extra])
+def _load(shop: Shop, source: str, records: Records, open_transaction: TransactionFactory) -> RowCounts:
+    extra_columns = [name for name in records.columns if name not in COLUMNS]
+    present = [name for name in COLUMNS if name in records.columns]
+    value_list = ", ".join(
+        [f"c.{quote_identifier(name)}" for name in present]
+        + [f"raw.{quote_identifier(name)}" for name in extra_columns]
+    )
     cursor = records.connection.execute(
-        f"""select {values} from checked c
-            join (select file_no, row_no{"".join(f", {checks.text(name)} as {quoted(name)}" for name in extra)}
+        f"""select {value_list} from checked c
+            join (select file_no, row_no{"".join(f", {validation.trimmed(name)} as {quote_identifier(name)}" for name in extra_columns)}
                   from raw) raw using (file_no, row_no)
             where c.reason is null and not c.again order by c.interaction_id"""
     )
-    sealed = [name for name in said if name == "text"]
-    sealed += [name for name in extra if enrolment.SOUNDS_PERSONAL.search(name)]
-    kept = [name for name in (*said, *extra) if name == ANSWERED_AT or (name in extra and name not in sealed)]
-    desk = _Desk(shop, source, [*said, *extra], sealed, kept)
-    counts = Counts()
-    while rows := cursor.fetchmany(SLICE):
-        with write() as connection:
-            counts += desk.keep(connection, [dict(zip(desk.columns, row, strict=True)) for row in rows])
-            if records.touched is not None:
-                freshness.fall_behind(connection, desk.touched)
-                records.touched |= desk.touched
+    sealed_columns = [name for name in present if name == "text"]
+    sealed_columns += [name for name in extra_columns if load_customers.PERSONAL_NAME_PATTERN.search(name)]
+    attribute_columns = [
+        name
+        for name in (*present, *extra_columns)
+        if name == ANSWERED_AT_ATTRIBUTE or (name in extra_columns and name not in sealed_columns)
+    ]
+    loader = _InteractionLoader(shop, source, [*present, *extra_columns], sealed_columns, attribute_columns)
+    counts = RowCounts()
+    while rows := cursor.fetchmany(BATCH_SIZE):
+        with open_transaction() as connection:
+            counts += loader.load_batch(connection, [dict(zip(loader.columns, row, strict=True)) for row in rows])
+            if records.changed_customers is not None:
+                refresh_queue.enqueue(connection, loader.changed_customers)
+                records.changed_customers |= loader.changed_customers
     return counts
 
 
-class _Desk:
+class _InteractionLoader:
     """Takes interactions in a slice at a time. A column that the file does not have stays what it was."""
 
-    def __init__(self, shop: Shop, source: str, columns: list[str], sealed: list[str], extra: list[str]) -> None:
-        self.shop, self.safe, self.source = shop, vault.of(shop), source
-        self.columns, self.sealed, self.extra = columns, sealed, extra
-        self.plain = [name for name in PLAIN if name in columns]
-        self.touched: set[int] = set()
+    def __init__(
+        self, shop: Shop, source: str, columns: list[str], sealed_columns: list[str], attribute_columns: list[str]
+    ) -> None:
+        self.shop, self.cipher, self.source = shop, encryption.get_cipher(shop), source
+        self.columns, self.sealed_columns, self.attribute_columns = columns, sealed_columns, attribute_columns
+        self.present_columns = [name for name in STORED_COLUMNS if name in columns]
+        self.changed_customers: set[int] = set()
 
-    def keep(self, connection: sa.Connection, rows: list[dict[str, Any]]) -> Counts:
+    def load_batch(self, connection: sa.Connection, rows: list[dict[str, Any]]) -> RowCounts:
         """Keep a slice in one transaction; what was known before keeps the time at which it was.
 
         Unless it is another fact now: the old row is replaced, and no earlier moment may see what was not said then.
         """
-        keys = enrolment.keys_of(connection, self.source, list({row["customer_id"] for row in rows}))
-        before = self._before(connection, [row["interaction_id"] for row in rows])
+        keys = load_customers.select_keys(connection, self.source, list({row["customer_id"] for row in rows}))
+        before = self._select_existing(connection, [row["interaction_id"] for row in rows])
         # Somebody who was erased since this load began is as unknown as before it.
-        after = {row["interaction_id"]: self._merged(row, keys, before) for row in rows if row["customer_id"] in keys}
-        changed = {name: now for name, now in after.items() if now != before.get(name)}
+        after = {
+            row["interaction_id"]: self._merge_row(row, keys, before) for row in rows if row["customer_id"] in keys
+        }
+        changed = {name: entry for name, entry in after.items() if entry != before.get(name)}
         self._write(connection, changed, before)
-        self.touched = {now["customer_key"] for now in changed.values()}
-        self.touched |= {before[name]["customer_key"] for name in changed if name in before}
+        self.changed_customers = {entry["customer_key"] for entry in changed.values()}
+        self.changed_customers |= {before[name]["customer_key"] for name in changed if name in before}
         inserted = sum(name not in before for name in changed)
-        return Counts(inserted=inserted, updated=len(changed) - inserted, unchanged=len(rows) - len(changed))
+        return RowCounts(inserted=inserted, updated=len(changed) - inserted, unchanged=len(rows) - len(changed))
 
-    def _before(self, connection: sa.Connection, names: list[str]) -> dict[str, dict[str, Any]]:
+    def _select_existing(self, connection: sa.Connection, interaction_ids: list[str]) -> dict[str, dict[str, Any]]:
         query = sa.select(interactions, person_keys.c.wrapped).outerjoin(
             person_keys, person_keys.c.customer_key == interactions.c.customer_key
         )
-        query = query.where(interactions.c.source == self.source, interactions.c.interaction_id.in_(names))
-        return {row["interaction_id"]: self._opened(row) for row in connection.execute(query).mappings()}
+        query = query.where(interactions.c.source == self.source, interactions.c.interaction_id.in_(interaction_ids))
+        return {row["interaction_id"]: self._decrypt_row(row) for row in connection.execute(query).mappings()}
 
-    def _opened(self, row: sa.RowMapping) -> dict[str, Any]:
+    def _decrypt_row(self, row: sa.RowMapping) -> dict[str, Any]:
         key, wrapped, sealed = row["customer_key"], row["wrapped"], row["sealed_text"]
-        said = self.safe.open(key, wrapped, sealed, PURPOSE) if wrapped and sealed else {}
-        plain = {name: row[name] for name in PLAIN}
-        return {**plain, "customer_key": key, "said": said, "attributes": json.loads(row["attributes"] or "{}")}
-
-    def _merged(self, row: dict[str, Any], keys: dict[str, int], before: dict[str, dict[str, Any]]) -> dict[str, Any]:
-        was = before.get(row["interaction_id"]) or {**dict.fromkeys(PLAIN), "said": {}, "attributes": {}}
-        said = {**was["said"], **{name: row[name] for name in self.sealed}}
-        extra = {**was["attributes"], **{name: row[name] for name in self.extra}}
+        sealed_fields = self.cipher.decrypt(key, wrapped, sealed, ENCRYPTION_PURPOSE) if wrapped and sealed else {}
+        stored_values = {name: row[name] for name in STORED_COLUMNS}
         return {
-            **{name: was[name] for name in PLAIN},
-            **{name: row[name] for name in self.plain},
+            **stored_values,
+            "customer_key": key,
+            "said": sealed_fields,
+            "attributes": json.loads(row["attributes"] or "{}"),
+        }
+
+    def _merge_row(
+        self, row: dict[str, Any], keys: dict[str, int], before: dict[str, dict[str, Any]]
+    ) -> dict[str, Any]:
+        previous = before.get(row["interaction_id"]) or {**dict.fromkeys(STORED_COLUMNS), "said": {}, "attributes": {}}
+        sealed_fields = {**previous["said"], **{name: row[name] for name in self.sealed_columns}}
+        attribute_values = {**previous["attributes"], **{name: row[name] for name in self.attribute_columns}}
+        return {
+            **{name: previous[name] for name in STORED_COLUMNS},
+            **{name: row[name] for name in self.present_columns},
             "customer_key": keys[row["customer_id"]],
-            "said": {name: value for name, value in said.items() if value is not None},
-            "attributes": {name: value for name, value in extra.items() if value is not None},
+            "said": {name: value for name, value in sealed_fields.items() if value is not None},
+            "attributes": {name: value for name, value in attribute_values.items() if value is not None},
         }
 
     def _write(self, connection: sa.Connection, changed: dict[str, dict[str, Any]], before: dict[str, Any]) -> None:
         if not changed:
             return
-        wrapped = self._wrapped(connection, {now["customer_key"] for now in changed.values() if now["said"]})
-        arrived, looked = micros(clock.arrival(self.shop)), nights.last_looked_micros(connection)
-        heard = {
-            name: arrived if looked and now["happened_at"] < looked else now["happened_at"]
-            for name, now in changed.items()
+        wrapped = self._get_or_create_keys(
+            connection, {entry["customer_key"] for entry in changed.values() if entry["said"]}
+        )
+        arrived_at, watermark_micros = (
+            to_micros(clock.arrival_time(self.shop)),
+            watermark.read_watermark_micros(connection),
+        )
+        default_times = {
+            interaction_id: arrived_at
+            if watermark_micros and entry["happened_at"] < watermark_micros
+            else entry["happened_at"]
+            for interaction_id, entry in changed.items()
         }
-        rows = {name: self._row(self._dated(now, before.get(name), arrived), wrapped) for name, now in changed.items()}
-        known_at = {
-            name: heard[name]
-            for name, row in rows.items()
-            if name not in before or any(row[fact] != before[name][fact] for fact in FACTS)
+        rows = {
+            interaction_id: self._encrypt_row(
+                self._with_answered_at(entry, before.get(interaction_id), arrived_at), wrapped
+            )
+            for interaction_id, entry in changed.items()
         }
-        fresh = ((self.source, name, known_at[name], *row.values()) for name, row in rows.items() if name not in before)
-        names = ["source", "interaction_id", "known_at", *next(iter(rows.values()))]
-        database.insert_many(connection, interactions, names, fresh)
-        for name in rows.keys() & before.keys():
-            this_one = (interactions.c.source == self.source) & (interactions.c.interaction_id == name)
-            again = {"known_at": known_at[name]} if name in known_at else {}
-            connection.execute(interactions.update().where(this_one).values(rows[name] | again))
-        transactions.mark(connection, {MIRROR_MARK})
+        recorded_at = {
+            interaction_id: default_times[interaction_id]
+            for interaction_id, row in rows.items()
+            if interaction_id not in before
+            or any(row[column] != before[interaction_id][column] for column in IDENTIFYING_COLUMNS)
+        }
+        new_rows = (
+            (self.source, interaction_id, recorded_at[interaction_id], *row.values())
+            for interaction_id, row in rows.items()
+            if interaction_id not in before
+        )
+        insert_columns = ["source", "interaction_id", "known_at", *next(iter(rows.values()))]
+        engine.insert_many(connection, interactions, insert_columns, new_rows)
+        for interaction_id in rows.keys() & before.keys():
+            is_same = (interactions.c.source == self.source) & (interactions.c.interaction_id == interaction_id)
+            time_update = {"known_at": recorded_at[interaction_id]} if interaction_id in recorded_at else {}
+            connection.execute(interactions.update().where(is_same).values(rows[interaction_id] | time_update))
+        change_counters.increment_counters(connection, {INTERACTIONS_COUNTER})
 
-    def _dated(self, now: dict[str, Any], was: dict[str, Any] | None, arrived: int) -> dict[str, Any]:
+    def _with_answered_at(
+        self, entry: dict[str, Any], previous: dict[str, Any] | None, arrived_at: int
+    ) -> dict[str, Any]:
         """The same with since when it is answered: an earlier moment must still see who was waiting then.
 
         That is when the shop was told, and not known of what was answered when it was first told of it.
         """
-        said, answered = now["attributes"], now["status"] in ANSWERED
-        if ANSWERED_AT in self.extra or answered == (ANSWERED_AT in said):
-            return now
-        if not answered:
-            return {**now, "attributes": {name: value for name, value in said.items() if name != ANSWERED_AT}}
-        if was is None or was["status"] in ANSWERED:
-            return now
-        since = from_micros(max(arrived, now["happened_at"]))
-        return {**now, "attributes": {**said, ANSWERED_AT: since.isoformat()}}
+        attribute_values, is_answered = entry["attributes"], entry["status"] in ANSWERED_STATUSES
+        if ANSWERED_AT_ATTRIBUTE in self.attribute_columns or is_answered == (
+            ANSWERED_AT_ATTRIBUTE in attribute_values
+        ):
+            return entry
+        if not is_answered:
+            return {
+                **entry,
+                "attributes": {
+                    name: value for name, value in attribute_values.items() if name != ANSWERED_AT_ATTRIBUTE
+                },
+            }
+        if previous is None or previous["status"] in ANSWERED_STATUSES:
+            return entry
+        answered_since = from_micros(max(arrived_at, entry["happened_at"]))
+        return {**entry, "attributes": {**attribute_values, ANSWERED_AT_ATTRIBUTE: answered_since.isoformat()}}
 
-    def _row(self, now: dict[str, Any], wrapped: dict[int, bytes]) -> dict[str, Any]:
-        key, said, extra = now["customer_key"], now["said"], now["attributes"]
+    def _encrypt_row(self, entry: dict[str, Any], wrapped: dict[int, bytes]) -> dict[str, Any]:
+        key, sealed_fields, attribute_values = entry["customer_key"], entry["said"], entry["attributes"]
         return {
-            **{name: now[name] for name in PLAIN},
+            **{name: entry[name] for name in STORED_COLUMNS},
             "customer_key": key,
-            "sealed_text": self.safe.seal(key, wrapped[key], said, PURPOSE) if said else None,
-            "attributes": json.dumps(extra, ensure_ascii=False, sort_keys=True) if extra else None,
+            "sealed_text": self.cipher.encrypt(key, wrapped[key], sealed_fields, ENCRYPTION_PURPOSE)
+            if sealed_fields
+            else None,
+            "attributes": json.dumps(attribute_values, ensure_ascii=False, sort_keys=True)
+            if attribute_values
+            else None,
         }
 
-    def _wrapped(self, connection: sa.Connection, keys: set[int]) -> dict[int, bytes]:
+    def _get_or_create_keys(self, connection: sa.Connection, keys: set[int]) -> dict[int, bytes]:
         """The wrapped key of each of these people; whoever has none gets one."""
         query = sa.select(person_keys.c.customer_key, person_keys.c.wrapped)
-        kept = dict(connection.execute(query.where(person_keys.c.customer_key.in_(list(keys)))).tuples().all())
-        fresh = {key: self.safe.new_key(key) for key in sorted(keys - kept.keys())}
-        rows = ((key, wrapping, self.safe.name) for key, wrapping in fresh.items())
-        database.insert_many(connection, person_keys, ["customer_key", "wrapped", "wrapped_by"], rows)
-        return kept | fresh
+        existing = dict(connection.execute(query.where(person_keys.c.customer_key.in_(list(keys)))).tuples().all())
+        new_keys = {key: self.cipher.new_wrapped_key(key) for key in sorted(keys - existing.keys())}
+        rows = ((key, wrapping, self.cipher.key_fingerprint) for key, wrapping in new_keys.items())
+        engine.insert_many(connection, person_keys, ["customer_key", "wrapped", "wrapped_by"], rows)
+        return existing | new_keys
 
 
-KIND = Kind(
+RECORD_KIND = RecordKind(
     name="interactions",
     required=("interaction_id", "customer_id", "happened_at"),
     columns=COLUMNS,
     key=("interaction_id",),
-    shown=SHOWN,
+    clear_text_columns=CLEAR_TEXT_COLUMNS,
     checks=_checks,
-    keep=_keep,
-    judge=_judge,
-    partial=True,
+    load=_load,
+    validate=_reject_unknown_customers,
+    is_partial=True,
 )

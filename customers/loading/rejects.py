@@ -4,21 +4,22 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from customers.sources.files import SHEET, TEXT, Records, literal, quoted
+from customers.loading.connectors.files import CSV_ENDINGS, EXCEL_ENDINGS, Records
+from customers.loading.sql_text import quote_identifier, quote_literal
 
 # A header takes the first line of these files, so their first row is on line 2.
-WITH_HEADER = TEXT + SHEET
+WITH_HEADER = CSV_ENDINGS + EXCEL_ENDINGS
 
 
-def reasons(records: Records) -> dict[str, int]:
+def count_reasons(records: Records) -> dict[str, int]:
     """How many rows were turned away for each reason, the most frequent first."""
-    found = records.connection.execute(
-        f"select reason, count(*) from ({_turned_away()}) group by reason order by 2 desc, 1"
+    rows = records.connection.execute(
+        f"select reason, count(*) from ({_rejected_query()}) group by reason order by 2 desc, 1"
     ).fetchall()
-    return {reason: int(count) for reason, count in found}
+    return {reason: int(count) for reason, count in rows}
 
 
-def write(records: Records, folder: Path, kind: str, columns: Sequence[str]) -> Path:
+def write_rejects(records: Records, folder: Path, kind: str, columns: Sequence[str]) -> Path:
     """A CSV with file, line, reason and these columns of each row as it came.
 
     Only columns that hold no personal field may be named: the file lies on disk in clear.
@@ -26,37 +27,37 @@ def write(records: Records, folder: Path, kind: str, columns: Sequence[str]) -> 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{kind}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.csv"
     path.touch(mode=0o600)
-    _number_lines(records)
-    own = "".join(f", raw.{quoted(name)}" for name in columns)
+    _create_line_numbers(records)
+    raw_columns = "".join(f", raw.{quote_identifier(name)}" for name in columns)
     records.connection.execute(
         f"""copy (
-              select listed.path as file, l.line, l.reason{own} from lines_turned_away l
+              select listed.path as file, l.line, l.reason{raw_columns} from lines_turned_away l
               join files_read listed using (file_no)
               left join raw on raw.file_no = l.file_no and raw.row_no = l.row_no
               order by l.file_no, l.line
-            ) to {literal(str(path))} (format csv, header true)"""
+            ) to {quote_literal(str(path))} (format csv, header true)"""
     )
     return path
 
 
-def _turned_away() -> str:
+def _rejected_query() -> str:
     return """select file_no, row_no, null::bigint as record, reason from checked where reason is not null
               union all select file_no, null, line, reason from broken"""
 
 
-def _number_lines(records: Records) -> None:
+def _create_line_numbers(records: Records) -> None:
     """From rows to lines of the file: past its header, its broken lines and the line breaks inside quotes."""
-    listed = ", ".join(
-        f"({number}, {literal(str(path))}, {int(_has_header(path))})" for number, path in enumerate(records.files)
+    file_values = ", ".join(
+        f"({number}, {quote_literal(str(path))}, {int(_has_header(path))})" for number, path in enumerate(records.files)
     )
-    breaks = " + ".join(
-        f"coalesce(length({quoted(name)}) - length(replace({quoted(name)}, chr(10), '')), 0)"
+    line_breaks = " + ".join(
+        f"coalesce(length({quote_identifier(name)}) - length(replace({quote_identifier(name)}, chr(10), '')), 0)"
         for name in records.columns
     )
     records.connection.execute(
         f"""
         create temp table files_read as
-          select * from (values {listed}) as listed(file_no, path, header);
+          select * from (values {file_values}) as listed(file_no, path, header);
         create temp table gaps as
           select file_no, good, max(nth) as skipped from (
             select file_no, line - row_number() over w as good, row_number() over w as nth
@@ -64,13 +65,13 @@ def _number_lines(records: Records) -> None:
           group by file_no, good;
         create temp table folds as
           select file_no, row_no, sum(extra) over (partition by file_no order by row_no) as extra from (
-            select file_no, row_no, {breaks} as extra from raw join files_read using (file_no) where header = 1)
+            select file_no, row_no, {line_breaks} as extra from raw join files_read using (file_no) where header = 1)
           where extra > 0;
         create temp table numbered as
           select t.file_no, t.row_no, t.reason,
                  coalesce(t.record, t.row_no + f.header + coalesce(gaps.skipped, 0)) as record,
                  coalesce(t.row_no, t.record) as at_row
-          from ({_turned_away()}) t join files_read f using (file_no)
+          from ({_rejected_query()}) t join files_read f using (file_no)
           asof left join gaps on gaps.file_no = t.file_no and t.row_no + f.header > gaps.good;
         create temp table lines_turned_away as
           select n.file_no, n.row_no, n.reason, n.record + coalesce(folds.extra, 0)::bigint as line

@@ -7,117 +7,131 @@ column, how its text is parsed, the value that is kept, and the reasons to turn 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from customers import money
-from customers.sources.files import literal, quoted
+from customers.loading.sql_text import quote_identifier, quote_literal
+from customers.shop import money
 
 # Beyond this a float could no longer tell two neighbouring amounts apart.
-LARGEST_MINOR = 9 * 10**15
+MAX_MINOR = 9 * 10**15
 # A source, an order and a line together must fit into one entry of PostgreSQL's index, of 2,704 bytes.
-LONGEST_ID = 200
+MAX_ID_LENGTH = 200
 # Wide enough for any price, and narrow enough that it is computed in machine words.
-DECIMAL = "decimal(18, 6)"
-TIME = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d+)?)?( ?([zZ]|[+-]\d{2}(:?\d{2})?))?)?$"
-OFFSET = r"\d{2}:\d{2}.*([zZ]|[+-]\d{2}(:?\d{2})?)$"
+DECIMAL_TYPE = "decimal(18, 6)"
+TIME_PATTERN = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d+)?)?( ?([zZ]|[+-]\d{2}(:?\d{2})?))?)?$"
+OFFSET_PATTERN = r"\d{2}:\d{2}.*([zZ]|[+-]\d{2}(:?\d{2})?)$"
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class ColumnCheck:
     """A column: `parsed` expressions over the trimmed texts, the `value` over those, and (condition, reason)."""
 
     name: str
     value: str
-    wrong: tuple[tuple[str, str], ...] = ()
-    parsed: tuple[tuple[str, str], ...] = ()
+    rejections: tuple[tuple[str, str], ...] = ()
+    parsed_columns: tuple[tuple[str, str], ...] = ()
 
 
-def checked(checks: Sequence[Check], columns: Sequence[str]) -> str:
+def validation_query(checks: Sequence[ColumnCheck], columns: Sequence[str]) -> str:
     """The query that takes `raw` to values and a `reason`, which is null for a row that can be kept."""
-    texts = ", ".join(f"{text(name)} as {quoted(name)}" for name in columns)
-    parsed = "".join(f", {expression} as {alias}" for check in checks for alias, expression in check.parsed)
-    values = ", ".join(f"{check.value} as {quoted(check.name)}" for check in checks)
-    cases = " ".join(f"when {condition} then '{reason}'" for check in checks for condition, reason in check.wrong)
+    texts = ", ".join(f"{trimmed(name)} as {quote_identifier(name)}" for name in columns)
+    parsed = "".join(f", {expression} as {alias}" for check in checks for alias, expression in check.parsed_columns)
+    values = ", ".join(f"{check.value} as {quote_identifier(check.name)}" for check in checks)
+    cases = " ".join(f"when {condition} then '{reason}'" for check in checks for condition, reason in check.rejections)
     return f"""select file_no, row_no, {values}, case {cases} end as reason, false as again
                from (select *{parsed} from (select file_no, row_no, {texts} from raw))"""
 
 
-def text(name: str) -> str:
+def trimmed(name: str) -> str:
     """A raw column's text without blanks around it; empty is null."""
-    return f"nullif(trim(replace({quoted(name)}, chr(0), '')), '')"
+    return f"nullif(trim(replace({quote_identifier(name)}, chr(0), '')), '')"
 
 
-def words(name: str) -> Check:
+def any_text(name: str) -> ColumnCheck:
     """Any text."""
-    return Check(name, quoted(name))
+    return ColumnCheck(name, quote_identifier(name))
 
 
-def identifier(name: str) -> Check:
+def identifier(name: str) -> ColumnCheck:
     """An id that must be there."""
-    return Check(name, quoted(name), ((f"{quoted(name)} is null", f"{name} is empty"), *reference(name).wrong))
-
-
-def reference(name: str) -> Check:
-    """An id that may be missing."""
-    too_long = (f"length({quoted(name)}) > {LONGEST_ID}", f"{name} is longer than {LONGEST_ID} characters")
-    return Check(name, quoted(name), (too_long,))
-
-
-def choice(name: str, allowed: Sequence[str], default: str | None = None) -> Check:
-    """One of a few words."""
-    said = f"lower({quoted(name)})"
-    listed = ", ".join(literal(word) for word in allowed)
-    value = f"coalesce({said}, {literal(default)})" if default else said
-    return Check(name, value, ((f"{said} not in ({listed})", f"{name} is none of {', '.join(allowed)}"),))
-
-
-def number(name: str, *, required: bool = False) -> Check:
-    """A finite decimal number, as a double."""
-    parsed = f"{name}__p"
-    return Check(
+    return ColumnCheck(
         name,
-        f"{parsed}::double",
-        _unreadable(name, parsed, "a number", required),
-        ((parsed, f"try_cast({quoted(name)} as {DECIMAL})"),),
+        quote_identifier(name),
+        ((f"{quote_identifier(name)} is null", f"{name} is empty"), *reference(name).rejections),
     )
 
 
-def amount(name: str, *, required: bool = False, negative: bool = True) -> Check:
+def reference(name: str) -> ColumnCheck:
+    """An id that may be missing."""
+    too_long = (
+        f"length({quote_identifier(name)}) > {MAX_ID_LENGTH}",
+        f"{name} is longer than {MAX_ID_LENGTH} characters",
+    )
+    return ColumnCheck(name, quote_identifier(name), (too_long,))
+
+
+def choice(name: str, allowed: Sequence[str], default: str | None = None) -> ColumnCheck:
+    """One of a few words."""
+    column = f"lower({quote_identifier(name)})"
+    allowed_list = ", ".join(quote_literal(word) for word in allowed)
+    value = f"coalesce({column}, {quote_literal(default)})" if default else column
+    return ColumnCheck(name, value, ((f"{column} not in ({allowed_list})", f"{name} is none of {', '.join(allowed)}"),))
+
+
+def number(name: str, *, required: bool = False) -> ColumnCheck:
+    """A finite decimal number, as a double."""
+    parsed = f"{name}__p"
+    return ColumnCheck(
+        name,
+        f"{parsed}::double",
+        _parse_rejections(name, parsed, "a number", required),
+        ((parsed, f"try_cast({quote_identifier(name)} as {DECIMAL_TYPE})"),),
+    )
+
+
+def amount(name: str, *, required: bool = False, negative: bool = True) -> ColumnCheck:
     """Money in minor units of the row's currency (see `currency`), a half rounded to the even neighbour."""
     parsed = f"{name}__p"
     scaled = f"({parsed} * currency__units)"
-    wrong = _unreadable(name, parsed, "an amount", required)
-    wrong += ((f"abs({scaled}) > {LARGEST_MINOR}", f"{name} is too large"),)
+    rejections = _parse_rejections(name, parsed, "an amount", required)
+    rejections += ((f"abs({scaled}) > {MAX_MINOR}", f"{name} is too large"),)
     if not negative:
-        wrong += ((f"{parsed} < 0", f"{name} is negative"),)
-    value = f"try_cast({half_even(scaled)} as bigint)"
-    return Check(f"{name}_minor", value, wrong, ((parsed, f"try_cast({_short(quoted(name))} as {DECIMAL})"),))
+        rejections += ((f"{parsed} < 0", f"{name} is negative"),)
+    value = f"try_cast({round_half_even(scaled)} as bigint)"
+    return ColumnCheck(
+        f"{name}_minor",
+        value,
+        rejections,
+        ((parsed, f"try_cast({_truncate_decimals(quote_identifier(name))} as {DECIMAL_TYPE})"),),
+    )
 
 
-def _short(said: str) -> str:
+def _truncate_decimals(column: str) -> str:
     """A number with more than six decimals, cut to six so that it rounds to cents as the whole number would.
 
     No currency has more than four decimals: a half is told by the fifth, and whether there is anything beyond
     it by the sixth. Rounding to six and then to cents would round twice.
     """
-    beyond = f"case when regexp_matches({said}, '^[+-]?\\d*\\.\\d{{5}}0*$') then '0' else '1' end"
-    cut = f"concat(regexp_extract({said}, '^[+-]?\\d*\\.\\d{{5}}'), {beyond})"
-    long = f"length({said}) > 7 and regexp_matches({said}, '^[+-]?\\d*\\.\\d{{7,}}$')"
-    return f"case when {long} then {cut} else {said} end"
+    sixth_digit = f"case when regexp_matches({column}, '^[+-]?\\d*\\.\\d{{5}}0*$') then '0' else '1' end"
+    truncated = f"concat(regexp_extract({column}, '^[+-]?\\d*\\.\\d{{5}}'), {sixth_digit})"
+    is_long = f"length({column}) > 7 and regexp_matches({column}, '^[+-]?\\d*\\.\\d{{7,}}$')"
+    return f"case when {is_long} then {truncated} else {column} end"
 
 
-def half_even(value: str) -> str:
+def round_half_even(value: str) -> str:
     """Round a decimal to a whole number; a half goes to the even neighbour."""
-    tie = f"abs({value} - trunc({value})) = 0.5 and trunc({value}) % 2 = 0"
-    return f"(case when {tie} then trunc({value}) else round({value}) end)"
+    is_tie_to_even = f"abs({value} - trunc({value})) = 0.5 and trunc({value}) % 2 = 0"
+    return f"(case when {is_tie_to_even} then trunc({value}) else round({value}) end)"
 
 
-def currency(default: str) -> Check:
+def currency(default: str) -> ColumnCheck:
     """The code in column `currency`, else the shop's own, and how many minor units it has for `amount`."""
-    code = f"coalesce(upper(currency), {literal(default)})"
-    by_digits: dict[int, list[str]] = {}
-    for known, digits in money.EXPONENTS.items():
-        by_digits.setdefault(digits, []).append(literal(known))
-    cases = [f"when {code} in ({', '.join(codes)}) then {10**digits}" for digits, codes in by_digits.items()]
-    return Check(
+    code = f"coalesce(upper(currency), {quote_literal(default)})"
+    codes_by_exponent: dict[int, list[str]] = {}
+    for currency_code, exponent in money.EXPONENTS.items():
+        codes_by_exponent.setdefault(exponent, []).append(quote_literal(currency_code))
+    cases = [
+        f"when {code} in ({', '.join(codes)}) then {10**exponent}" for exponent, codes in codes_by_exponent.items()
+    ]
+    return ColumnCheck(
         "currency",
         "currency__p",
         (("currency__units is null", "currency is not an ISO 4217 code"),),
@@ -125,74 +139,79 @@ def currency(default: str) -> Check:
     )
 
 
-def instant(name: str, timezone: str, *, required: bool = False) -> Check:
+def instant(name: str, timezone: str, *, required: bool = False) -> ColumnCheck:
     """A time as microseconds since 1970 in UTC; one without an offset is in the shop's zone."""
-    said, parsed = quoted(name), f"{name}__p"
-    with_offset = f"try_cast({said} as timestamptz)"
-    in_zone = f"timezone({literal(timezone)}, try_cast({said} as timestamp))"
-    read = f"case when regexp_matches({said}, {literal(OFFSET)}) then {with_offset} else {in_zone} end"
-    value = f"case when regexp_matches({said}, {literal(TIME)}) then epoch_us({read}) end"
-    return Check(name, parsed, _unreadable(name, parsed, "an ISO 8601 time", required), ((parsed, value),))
+    column, parsed = quote_identifier(name), f"{name}__p"
+    with_offset = f"try_cast({column} as timestamptz)"
+    in_zone = f"timezone({quote_literal(timezone)}, try_cast({column} as timestamp))"
+    parsed_time = (
+        f"case when regexp_matches({column}, {quote_literal(OFFSET_PATTERN)}) then {with_offset} else {in_zone} end"
+    )
+    value = f"case when regexp_matches({column}, {quote_literal(TIME_PATTERN)}) then epoch_us({parsed_time}) end"
+    return ColumnCheck(name, parsed, _parse_rejections(name, parsed, "an ISO 8601 time", required), ((parsed, value),))
 
 
-def day(name: str) -> Check:
+def iso_date(name: str) -> ColumnCheck:
     """A date, kept as its ISO text."""
     parsed = f"{name}__p"
-    value = f"strftime(try_cast({quoted(name)} as date), '%Y-%m-%d')"
-    return Check(name, parsed, _unreadable(name, parsed, "a date", False), ((parsed, value),))
+    value = f"strftime(try_cast({quote_identifier(name)} as date), '%Y-%m-%d')"
+    return ColumnCheck(name, parsed, _parse_rejections(name, parsed, "a date", False), ((parsed, value),))
 
 
-def flag(name: str) -> Check:
+def flag(name: str) -> ColumnCheck:
     """Yes or no; no where nothing is said."""
-    said = f"lower({quoted(name)})"
+    column = f"lower({quote_identifier(name)})"
     yes, no = "('true', '1', 'yes', 't', 'y')", "('false', '0', 'no', 'f', 'n')"
-    wrong = ((f"{said} not in {yes} and {said} not in {no}", f"{name} is neither true nor false"),)
-    return Check(name, f"coalesce({said} in {yes}, false)", wrong)
+    rejections = ((f"{column} not in {yes} and {column} not in {no}", f"{name} is neither true nor false"),)
+    return ColumnCheck(name, f"coalesce({column} in {yes}, false)", rejections)
 
 
-def json_object(name: str) -> Check:
+def json_object(name: str) -> ColumnCheck:
     """A JSON object, kept as its text."""
-    said = quoted(name)
-    bad = f"{said} is not null and not (case when json_valid({said}) then json_type({said}) = 'OBJECT' else false end)"
-    return Check(name, said, ((bad, f"{name} is not an object"),))
+    column = quote_identifier(name)
+    is_invalid = f"{column} is not null and not (case when json_valid({column}) then json_type({column}) = 'OBJECT' else false end)"
+    return ColumnCheck(name, column, ((is_invalid, f"{name} is not an object"),))
 
 
-def listed(name: str, allowed: Sequence[str] = ()) -> Check:
+def text_list(name: str, allowed: Sequence[str] = ()) -> ColumnCheck:
     """A list of texts, written as JSON or with semicolons: each once, in order; nothing is an empty list."""
-    said, parsed = quoted(name), f"{name}__p"
-    is_list = f"case when json_valid({said}) then json_type({said}) = 'ARRAY' else false end"
-    parts = f"""case when {is_list} then from_json({said}, '["VARCHAR"]') else string_split({said}, ';') end"""
+    column, parsed = quote_identifier(name), f"{name}__p"
+    is_list = f"case when json_valid({column}) then json_type({column}) = 'ARRAY' else false end"
+    parts = f"""case when {is_list} then from_json({column}, '["VARCHAR"]') else string_split({column}, ';') end"""
     texts = f"list_filter([trim(part) for part in {parts}], lambda part: part <> '')"
-    found = f"coalesce(list_sort(list_distinct({texts})), [])"
+    parsed_list = f"coalesce(list_sort(list_distinct({texts})), [])"
     if not allowed:
-        too_long = f"len(list_filter({parsed}, lambda part: length(part) > {LONGEST_ID})) > 0"
-        wrong = (too_long, f"{name} has a part longer than {LONGEST_ID} characters")
-        return Check(name, parsed, (wrong,), ((parsed, found),))
-    found = f"coalesce(list_sort(list_distinct([lower(part) for part in {texts}])), [])"
-    known = ", ".join(literal(word) for word in allowed)
-    wrong = (f"not list_has_all([{known}], {parsed})", f"{name} has something other than {', '.join(allowed)}")
-    return Check(name, parsed, (wrong,), ((parsed, found),))
+        too_long = f"len(list_filter({parsed}, lambda part: length(part) > {MAX_ID_LENGTH})) > 0"
+        rejection = (too_long, f"{name} has a part longer than {MAX_ID_LENGTH} characters")
+        return ColumnCheck(name, parsed, (rejection,), ((parsed, parsed_list),))
+    parsed_list = f"coalesce(list_sort(list_distinct([lower(part) for part in {texts}])), [])"
+    allowed_list = ", ".join(quote_literal(word) for word in allowed)
+    rejection = (
+        f"not list_has_all([{allowed_list}], {parsed})",
+        f"{name} has something other than {', '.join(allowed)}",
+    )
+    return ColumnCheck(name, parsed, (rejection,), ((parsed, parsed_list),))
 
 
-def scale(name: str, lowest: int, highest: int) -> Check:
+def integer_between(name: str, lowest: int, highest: int) -> ColumnCheck:
     """A whole number between two."""
     parsed = f"{name}__p"
-    read = f"try_cast({quoted(name)} as {DECIMAL})"
-    inside = f"{parsed} between {lowest} and {highest} and {parsed} = trunc({parsed})"
-    wrong = f"{quoted(name)} is not null and not coalesce({inside}, false)"
+    parsed_number = f"try_cast({quote_identifier(name)} as {DECIMAL_TYPE})"
+    is_in_range = f"{parsed} between {lowest} and {highest} and {parsed} = trunc({parsed})"
+    is_invalid = f"{quote_identifier(name)} is not null and not coalesce({is_in_range}, false)"
     reason = f"{name} is not a whole number from {lowest} to {highest}"
-    return Check(name, f"{parsed}::integer", ((wrong, reason),), ((parsed, read),))
+    return ColumnCheck(name, f"{parsed}::integer", ((is_invalid, reason),), ((parsed, parsed_number),))
 
 
-def past(name: str, timezone: str, *, latest: int, required: bool = False) -> Check:
+def past_instant(name: str, timezone: str, *, latest: int, required: bool = False) -> ColumnCheck:
     """An instant since 1970 that is not later than `latest`."""
     check = instant(name, timezone, required=required)
-    ahead = (f"{check.value} > {latest}", f"{name} is in the future")
-    ancient = (f"{check.value} < 0", f"{name} is before 1970")
-    return Check(name, check.value, (*check.wrong, ahead, ancient), check.parsed)
+    too_late = (f"{check.value} > {latest}", f"{name} is in the future")
+    too_early = (f"{check.value} < 0", f"{name} is before 1970")
+    return ColumnCheck(name, check.value, (*check.rejections, too_late, too_early), check.parsed_columns)
 
 
-def _unreadable(name: str, parsed: str, what: str, required: bool) -> tuple[tuple[str, str], ...]:
-    said = quoted(name)
-    wrong = ((f"{said} is not null and {parsed} is null", f"{name} is not {what}"),)
-    return ((f"{said} is null", f"{name} is empty"), *wrong) if required else wrong
+def _parse_rejections(name: str, parsed: str, type_name: str, required: bool) -> tuple[tuple[str, str], ...]:
+    column = quote_identifier(name)
+    rejections = ((f"{column} is not null and {parsed} is null", f"{name} is not {type_name}"),)
+    return ((f"{column} is null", f"{name} is empty"), *rejections) if required else rejections

@@ -6,20 +6,22 @@ import numpy as np
 import pyarrow as pa
 import sqlalchemy as sa
 
-from customers import consent, database, money
-from customers.interactions import ANSWERED_AT, answered_at
-from customers.schema import customers, interactions, products, transactions, transactions_history
-from customers.shop import Shop
+from customers.database import engine
+from customers.database.schema import customers, interactions, products, transactions, transactions_history
+from customers.ledger.interactions import ANSWERED_AT_ATTRIBUTE, parse_answered_at
+from customers.privacy import consents as privacy_consents
+from customers.shop import money
+from customers.shop.settings import Shop
 
-INSTANT = pa.timestamp("us", "UTC")
-LINES = pa.schema(
+INSTANT_TYPE = pa.timestamp("us", "UTC")
+LINE_SCHEMA = pa.schema(
     [
         ("customer_key", pa.int64()),
         ("order_key", pa.int64()),
         ("product_key", pa.int64()),
-        ("sold_at", INSTANT),
-        ("known_at", INSTANT),
-        ("superseded_at", INSTANT),
+        ("sold_at", INSTANT_TYPE),
+        ("known_at", INSTANT_TYPE),
+        ("superseded_at", INSTANT_TYPE),
         ("quantity", pa.float64()),
         ("amount", pa.float64()),
         ("discount", pa.float64()),
@@ -28,7 +30,7 @@ LINES = pa.schema(
         ("channel", pa.string()),
     ]
 )
-PRODUCTS = pa.schema(
+PRODUCT_SCHEMA = pa.schema(
     [
         ("product_key", pa.int64()),
         ("department", pa.string()),
@@ -39,46 +41,48 @@ PRODUCTS = pa.schema(
         ("sensitive", pa.bool_()),
     ]
 )
-INTERACTIONS = pa.schema(
+INTERACTION_SCHEMA = pa.schema(
     [
         ("customer_key", pa.int64()),
-        ("happened_at", INSTANT),
-        ("known_at", INSTANT),
+        ("happened_at", INSTANT_TYPE),
+        ("known_at", INSTANT_TYPE),
         ("channel", pa.string()),
         ("kind", pa.string()),
         ("status", pa.string()),
         ("campaign_id", pa.string()),
         ("offer_id", pa.string()),
-        ("answered_at", INSTANT),
+        ("answered_at", INSTANT_TYPE),
     ]
 )
-CONSENTS = pa.schema([("customer_key", pa.int64()), *((purpose, pa.bool_()) for purpose in consent.PROFILING)])
-BATCH = 100_000
+CONSENT_SCHEMA = pa.schema(
+    [("customer_key", pa.int64()), *((purpose, pa.bool_()) for purpose in privacy_consents.PROFILING_PURPOSES)]
+)
+BATCH_SIZE = 100_000
 
 # Which rows of a table.
-Choice = Callable[[sa.Table], sa.ColumnElement[bool]]
+RowFilter = Callable[[sa.Table], sa.ColumnElement[bool]]
 
 
-def lines(connection: sa.Connection, currency: str, chosen: Choice) -> Iterator[pa.RecordBatch]:
+def line_batches(connection: sa.Connection, currency: str, row_filter: RowFilter) -> Iterator[pa.RecordBatch]:
     """The lines that are chosen, all versions of them, in a fixed order."""
-    both = [
-        _versions(table, currency, superseded).where(chosen(table))
-        for table, superseded in (
+    selects = [
+        _select_versions(table, currency, superseded_at).where(row_filter(table))
+        for table, superseded_at in (
             (transactions, sa.literal(None, sa.BigInteger)),
             (transactions_history, transactions_history.c.superseded_at),
         )
     ]
-    query = sa.union_all(*both).order_by("sold_at", "order_key", "line_id", "known_at", "superseded_at")
-    unit = float(10 ** money.EXPONENTS[currency])
-    for columns in _columns(connection, query):
-        named = dict(zip((*LINES.names, "line_id"), columns, strict=True))
-        arrays = [_array(named[field.name], field, unit) for field in LINES]
-        yield pa.record_batch(arrays, schema=LINES)
+    query = sa.union_all(*selects).order_by("sold_at", "order_key", "line_id", "known_at", "superseded_at")
+    minor_per_major = float(10 ** money.EXPONENTS[currency])
+    for batch in _column_batches(connection, query):
+        by_name = dict(zip((*LINE_SCHEMA.names, "line_id"), batch, strict=True))
+        arrays = [_to_arrow(by_name[field.name], field, minor_per_major) for field in LINE_SCHEMA]
+        yield pa.record_batch(arrays, schema=LINE_SCHEMA)
 
 
-def _versions(table: sa.Table, currency: str, superseded_at: sa.ColumnElement) -> sa.Select:
+def _select_versions(table: sa.Table, currency: str, superseded_at: sa.ColumnElement) -> sa.Select:
     """Columns in the order of LINES; money of another currency is not known in the shop's own."""
-    own = table.c.currency == currency
+    is_own_currency = table.c.currency == currency
     return sa.select(
         table.c.customer_key,
         table.c.order_key,
@@ -87,8 +91,8 @@ def _versions(table: sa.Table, currency: str, superseded_at: sa.ColumnElement) -
         table.c.known_at,
         superseded_at.label("superseded_at"),
         table.c.quantity,
-        sa.case((own, table.c.amount_minor)).label("amount"),
-        sa.case((own, table.c.discount_minor)).label("discount"),
+        sa.case((is_own_currency, table.c.amount_minor)).label("amount"),
+        sa.case((is_own_currency, table.c.discount_minor)).label("discount"),
         table.c.kind,
         table.c.store_id,
         table.c.channel,
@@ -96,55 +100,65 @@ def _versions(table: sa.Table, currency: str, superseded_at: sa.ColumnElement) -
     )
 
 
-def catalogued(connection: sa.Connection, shop: Shop) -> Iterator[pa.RecordBatch]:
+def product_batches(connection: sa.Connection, shop: Shop) -> Iterator[pa.RecordBatch]:
     """What the shop sells."""
     columns, currency = products.c, shop.currency
     price = sa.case((columns.currency == currency, columns.price_minor)).label("price")
-    named = [columns[name] if name != "price" else price for name in PRODUCTS.names]
-    unit = float(10 ** money.EXPONENTS[currency])
-    for fetched in _columns(connection, sa.select(*named).order_by(columns.product_key)):
-        arrays = [_array(column, field, unit) for column, field in zip(fetched, PRODUCTS, strict=True)]
-        yield pa.record_batch(arrays, schema=PRODUCTS)
+    selected = [columns[name] if name != "price" else price for name in PRODUCT_SCHEMA.names]
+    minor_per_major = float(10 ** money.EXPONENTS[currency])
+    for batch in _column_batches(connection, sa.select(*selected).order_by(columns.product_key)):
+        arrays = [
+            _to_arrow(column, field, minor_per_major) for column, field in zip(batch, PRODUCT_SCHEMA, strict=True)
+        ]
+        yield pa.record_batch(arrays, schema=PRODUCT_SCHEMA)
 
 
-def reached(connection: sa.Connection, shop: Shop) -> Iterator[pa.RecordBatch]:
+def all_interaction_batches(connection: sa.Connection, shop: Shop) -> Iterator[pa.RecordBatch]:
     """Every interaction."""
-    return contacts_with(connection, sa.true())
+    return interaction_batches(connection, sa.true())
 
 
-def contacts_with(connection: sa.Connection, chosen: sa.ColumnElement[bool]) -> Iterator[pa.RecordBatch]:
+def interaction_batches(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> Iterator[pa.RecordBatch]:
     """The interactions that are chosen, without anything said in them."""
     # Since when it is answered is an attribute of the interaction.
-    answer = sa.case((interactions.c.attributes.contains(ANSWERED_AT), interactions.c.attributes)).label(ANSWERED_AT)
-    named = [answer if name == ANSWERED_AT else interactions.c[name] for name in INTERACTIONS.names]
+    answer_attributes = sa.case(
+        (interactions.c.attributes.contains(ANSWERED_AT_ATTRIBUTE), interactions.c.attributes)
+    ).label(ANSWERED_AT_ATTRIBUTE)
+    selected = [
+        answer_attributes if name == ANSWERED_AT_ATTRIBUTE else interactions.c[name]
+        for name in INTERACTION_SCHEMA.names
+    ]
     order = [interactions.c[name] for name in ("happened_at", "customer_key", "source", "interaction_id")]
-    for fetched in _columns(connection, sa.select(*named).where(chosen).order_by(*order)):
-        fetched[-1] = tuple(map(answered_at, fetched[-1]))
-        arrays = [_array(column, field, 1.0) for column, field in zip(fetched, INTERACTIONS, strict=True)]
-        yield pa.record_batch(arrays, schema=INTERACTIONS)
+    for batch in _column_batches(connection, sa.select(*selected).where(condition).order_by(*order)):
+        batch[-1] = tuple(map(parse_answered_at, batch[-1]))
+        arrays = [_to_arrow(column, field, 1.0) for column, field in zip(batch, INTERACTION_SCHEMA, strict=True)]
+        yield pa.record_batch(arrays, schema=INTERACTION_SCHEMA)
 
 
-def consents(connection: sa.Connection, shop: Shop) -> Iterator[pa.RecordBatch]:
+def consent_batches(connection: sa.Connection, shop: Shop) -> Iterator[pa.RecordBatch]:
     """A row for everybody, also for who has said nothing."""
-    granted = [consent.granted(connection, shop, purpose) for purpose in consent.PROFILING]
-    for (keys,) in _columns(connection, sa.select(customers.c.customer_key).order_by(customers.c.customer_key)):
-        columns = [keys, *([key in allowing for key in keys] for allowing in granted)]
-        arrays = [_array(column, field, 1.0) for column, field in zip(columns, CONSENTS, strict=True)]
-        yield pa.record_batch(arrays, schema=CONSENTS)
+    allowing_by_purpose = [
+        privacy_consents.all_allowed_customers(connection, shop, purpose)
+        for purpose in privacy_consents.PROFILING_PURPOSES
+    ]
+    for (keys,) in _column_batches(connection, sa.select(customers.c.customer_key).order_by(customers.c.customer_key)):
+        columns = [keys, *([key in allowing for key in keys] for allowing in allowing_by_purpose)]
+        arrays = [_to_arrow(column, field, 1.0) for column, field in zip(columns, CONSENT_SCHEMA, strict=True)]
+        yield pa.record_batch(arrays, schema=CONSENT_SCHEMA)
 
 
-def _columns(connection: sa.Connection, query: sa.Select | sa.CompoundSelect) -> Iterator[list[tuple]]:
+def _column_batches(connection: sa.Connection, query: sa.Select | sa.CompoundSelect) -> Iterator[list[tuple]]:
     """Columns of at most BATCH rows at a time."""
-    for rows in database.fetched(connection, query, BATCH):
+    for rows in engine.fetch_batches(connection, query, BATCH_SIZE):
         yield list(zip(*rows, strict=True))
 
 
-def _array(column: Sequence, field: pa.Field, unit: float) -> pa.Array:
+def _to_arrow(column: Sequence, field: pa.Field, minor_per_major: float) -> pa.Array:
     if field.name in ("amount", "discount", "price"):
         minor = np.array(column, np.float64)  # nothing becomes NaN here, and null below
-        return pa.array(minor / unit, pa.float64(), from_pandas=True)
-    if field.type == INSTANT:
-        return pa.array(column, pa.int64()).cast(INSTANT)
+        return pa.array(minor / minor_per_major, pa.float64(), from_pandas=True)
+    if field.type == INSTANT_TYPE:
+        return pa.array(column, pa.int64()).cast(INSTANT_TYPE)
     if field.type == pa.bool_():
         return pa.array([bool(value) for value in column], pa.bool_())
     return pa.array(column, field.type)

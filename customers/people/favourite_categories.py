@@ -6,40 +6,41 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from customers import database, profiles
-from customers.schema import attributes
-from customers.shop import Shop
+from customers.database import engine
+from customers.database.schema import attributes
+from customers.people import lookup
+from customers.shop.settings import Shop
 
 #: Whatever the shop's systems call it: favourite_categories, "favourite category", categories.
-_NAMED = re.compile("categor", re.IGNORECASE)
+_NAME_PATTERN = re.compile("categor", re.IGNORECASE)
 
 
-def of(shop: Shop, keys: Iterable[int]) -> dict[int, tuple[str, ...]]:
+def load_favourite_categories(shop: Shop, keys: Iterable[int]) -> dict[int, tuple[str, ...]]:
     """The favourite categories of each of these customers who has named any, in lower case and in their order.
 
     They stand in the customer's preferences or in an attribute of theirs, as a list or between semicolons.
     """
-    asked = sorted({int(key) for key in keys})
-    told: dict[int, list[str]] = {}
-    for key, fields in profiles.personal_of(shop, asked).items() if asked else ():
+    customer_keys = sorted({int(key) for key in keys})
+    categories: dict[int, list[str]] = {}
+    for key, fields in lookup.load_personal_fields(shop, customer_keys).items() if customer_keys else ():
         preferences = fields.get("preferences")
         for name, value in preferences.items() if isinstance(preferences, dict) else ():
-            told.setdefault(key, []).extend(_words(name, value))
-    for key, name, value in _attributes(shop, asked):
-        told.setdefault(key, []).extend(_words(name, value))
-    return {key: tuple(dict.fromkeys(words)) for key, words in told.items() if words}
+            categories.setdefault(key, []).extend(_parse_categories(name, value))
+    for key, name, value in _select_attributes(shop, customer_keys):
+        categories.setdefault(key, []).extend(_parse_categories(name, value))
+    return {key: tuple(dict.fromkeys(names)) for key, names in categories.items() if names}
 
 
-def _words(name: str, value: Any) -> list[str]:
-    if not _NAMED.search(name) or value is None:
+def _parse_categories(name: str, value: Any) -> list[str]:
+    if not _NAME_PATTERN.search(name) or value is None:
         return []
     parts = value if isinstance(value, list) else re.split(r"[;,]", str(value).strip("[]"))
     return [word for part in parts if (word := str(part).strip(" \"'").casefold())]
 
 
-def _attributes(shop: Shop, keys: list[int]) -> Iterator[tuple[int, str, str]]:
+def _select_attributes(shop: Shop, keys: list[int]) -> Iterator[tuple[int, str, str]]:
     columns = attributes.c
-    with database.reading(shop) as connection:
-        for chunk in database.chunks(keys, 5_000):
+    with engine.read_transaction(shop) as connection:
+        for chunk in engine.chunks(keys, 5_000):
             query = sa.select(columns.customer_key, columns.name, columns.value).order_by(columns.name)
             yield from connection.execute(query.where(columns.customer_key.in_(chunk))).tuples().all()

@@ -14,145 +14,153 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import sqlalchemy as sa
 
-from customers import database, orders, transactions
-from customers.schema import ledger_months, products, transactions_history
-from customers.schema import transactions as ledger
-from customers.shop import Shop
+from customers.database import engine
+from customers.database.schema import ledger_months, products, transactions_history
+from customers.database.schema import transactions as ledger
+from customers.ledger import line_digest, transactions
+from customers.shop.settings import Shop
 
-SETTLE = sa.text("update ledger_months set mirrored_no = :number where month = :month and mirrored_no = :number - 1")
-_line = ("source", "order_id", "line_id")
+SET_MIRRORED = sa.text(
+    "update ledger_months set mirrored_no = :number where month = :month and mirrored_no = :number - 1"
+)
+LINE_KEY = ("source", "order_id", "line_id")
 
 
-def of_ledger(connection: sa.Connection, key: int) -> tuple[int, set[str]]:
+def anonymise_ledger(connection: sa.Connection, key: int) -> tuple[int, set[str]]:
     """Make a customer's lines and their earlier versions nobody's; how many, and the months they were sold in.
 
     The digest of what a line says tells whose it is, to anybody who tries every id on it: it is made anew.
     """
-    now, before = _rows(connection, ledger, key), _rows(connection, transactions_history, key)
-    _rewrite(connection, ledger, now, _line)
-    _rewrite(connection, transactions_history, before, ("version_id",))
-    for source, order_id in sorted({(row["source"], row["order_id"]) for row in now if row["numbered"]}):
-        _renumber(connection, source, order_id)
-    sold_at = np.array([row["sold_at"] for row in now + before], np.int64)
-    return len(now) + len(before), transactions.months_of(sold_at)
+    current, superseded = (
+        _customer_lines(connection, ledger, key),
+        _customer_lines(connection, transactions_history, key),
+    )
+    _update_lines(connection, ledger, current, LINE_KEY)
+    _update_lines(connection, transactions_history, superseded, ("version_id",))
+    for source, order_id in sorted({(row["source"], row["order_id"]) for row in current if row["numbered"]}):
+        _renumber_lines(connection, source, order_id)
+    sold_at = np.array([row["sold_at"] for row in current + superseded], np.int64)
+    return len(current) + len(superseded), transactions.utc_months(sold_at)
 
 
-def of_mirror(shop: Shop, keys: Collection[int], marks: Mapping[str, int] | None = None) -> None:
+def anonymise_mirror(shop: Shop, keys: Collection[int], counters: Mapping[str, int] | None = None) -> None:
     """The copies in columns too, at once. Those that were true but for these marks are so again, without a refresh."""
-    _rid_mirror(shop, keys)
-    if marks:
-        with database.writing(shop) as connection:
-            connection.execute(SETTLE, [{"month": month, "number": number} for month, number in marks.items()])
+    _purge_mirror_files(shop, keys)
+    if counters:
+        with engine.write_transaction(shop) as connection:
+            connection.execute(SET_MIRRORED, [{"month": month, "number": number} for month, number in counters.items()])
         # A refresh slower than all this may have put an old copy back; from now on it would find its mark moved.
-        _rid_mirror(shop, keys)
+        _purge_mirror_files(shop, keys)
 
 
-def settled(connection: sa.Connection) -> dict[str, int]:
+def mirrored_counters(connection: sa.Connection) -> dict[str, int]:
     """The copies that show what the database holds, and the number of the last change that they show."""
-    marks = ledger_months.c
-    query = sa.select(marks.month, marks.changed_no).where(marks.changed_no == marks.mirrored_no)
+    columns = ledger_months.c
+    query = sa.select(columns.month, columns.changed_no).where(columns.changed_no == columns.mirrored_no)
     return dict(connection.execute(query).tuples().all())
 
 
-def of_rejects(shop: Shop, customer_ids: set[str]) -> None:
+def purge_rejects(shop: Shop, customer_ids: set[str]) -> None:
     """Rid the files of rows that were turned away of those that name one of these ids."""
     for path in sorted((shop.home / "rejects").glob("*.csv")):
         with path.open(encoding="utf-8", newline="") as rejected:
             header, *rows = list(csv.reader(rejected)) or [[]]
-        places = [header.index(name) for name in ("customer_id", "referred_by") if name in header]
-        others = [row for row in rows if not any(_trimmed(row[place]) in customer_ids for place in places)]
-        if len(others) < len(rows):
-            _write_rows(path, header, others)
+        positions = [header.index(name) for name in ("customer_id", "referred_by") if name in header]
+        remaining = [
+            row for row in rows if not any(_strip_text(row[position]) in customer_ids for position in positions)
+        ]
+        if len(remaining) < len(rows):
+            _write_rows(path, header, remaining)
 
 
-def of_exports(shop: Shop, customer_ids: set[str]) -> None:
+def purge_exports(shop: Shop, customer_ids: set[str]) -> None:
     """Rid the tables that the night wrote for other programs of the rows of whoever bears one of these ids."""
     for path in sorted((shop.home / "exports").glob("*")):
-        if path.suffix in _OTHERS:
-            partial = _beside(path)
+        if path.suffix in _PURGERS:
+            partial = _temporary_path(path)
             try:
-                if _OTHERS[path.suffix](path, partial, customer_ids):
+                if _PURGERS[path.suffix](path, partial, customer_ids):
                     shutil.copymode(path, partial)
                     os.replace(partial, path)
             finally:
                 partial.unlink(missing_ok=True)
 
 
-def _rid_mirror(shop: Shop, keys: Collection[int]) -> None:
+def _purge_mirror_files(shop: Shop, keys: Collection[int]) -> None:
     folder = shop.home / "ledger"
     for path in sorted(folder.glob("month=*/part.parquet")):
-        _replace(path, keys, keep_rows=True)
+        _rewrite_file(path, keys, keep_rows=True)
     for name in ("interactions", "consents"):
-        _replace(folder / f"{name}.parquet", keys, keep_rows=False)
+        _rewrite_file(folder / f"{name}.parquet", keys, keep_rows=False)
 
 
-def _rows(connection: sa.Connection, table: sa.Table, key: int) -> list[dict]:
+def _customer_lines(connection: sa.Connection, table: sa.Table, key: int) -> list[dict]:
     query = sa.select(table, products.c.product_id).where(table.c.customer_key == key)
     joined = query.join(products, products.c.product_key == table.c.product_key)
     return [dict(row) for row in connection.execute(joined).mappings()]
 
 
-def _rewrite(connection: sa.Connection, table: sa.Table, rows: list[dict], named: tuple[str, ...]) -> None:
+def _update_lines(connection: sa.Connection, table: sa.Table, rows: list[dict], key_columns: tuple[str, ...]) -> None:
     if not rows:
         return
-    lines = pa.Table.from_pylist(rows, schema=_shape(rows[0]))
-    contents = orders.without(lines, {rows[0]["customer_key"]}).column("content").to_pylist()
+    lines = pa.Table.from_pylist(rows, schema=_arrow_schema(rows[0]))
+    contents = line_digest.anonymise_lines(lines, {rows[0]["customer_key"]}).column("content").to_pylist()
     change = table.update().values(customer_key=None, content=sa.bindparam("anonymous"))
-    for name in named:
+    for name in key_columns:
         change = change.where(table.c[name] == sa.bindparam(f"this_{name}"))
     values = [
-        {f"this_{name}": row[name] for name in named} | {"anonymous": content}
+        {f"this_{name}": row[name] for name in key_columns} | {"anonymous": content}
         for row, content in zip(rows, contents, strict=True)
     ]
     connection.execute(change, values)
 
 
-def _shape(row: dict) -> pa.Schema:
+def _arrow_schema(row: dict) -> pa.Schema:
     """All columns of the ledger are whole numbers or texts, but one or two: nothing is left to a guess."""
-    kinds = {sa.BigInteger: pa.int64(), sa.Integer: pa.int64(), sa.Float: pa.float64(), sa.Boolean: pa.bool_()}
+    arrow_types = {sa.BigInteger: pa.int64(), sa.Integer: pa.int64(), sa.Float: pa.float64(), sa.Boolean: pa.bool_()}
     columns = {**transactions_history.c, **ledger.c}
-    return pa.schema([(name, kinds.get(type(columns[name].type), pa.string()) if name in columns else pa.string())
+    return pa.schema([(name, arrow_types.get(type(columns[name].type), pa.string()) if name in columns else pa.string())
                       for name in row])  # fmt: skip
 
 
-def _renumber(connection: sa.Connection, source: str, order_id: str) -> None:
+def _renumber_lines(connection: sa.Connection, source: str, order_id: str) -> None:
     """Lines that came without an id count by their digests, so with new digests some change places."""
     lines = ledger.c
-    mine = (lines.source == source) & (lines.order_id == order_id)
+    is_same_order = (lines.source == source) & (lines.order_id == order_id)
     groups: dict[int, list[dict]] = {}
-    for row in connection.execute(ledger.select().where(mine, lines.numbered)).mappings():
+    for row in connection.execute(ledger.select().where(is_same_order, lines.numbered)).mappings():
         groups.setdefault(row["product_key"], []).append(dict(row))
     for rows in groups.values():
         line_ids = sorted((row["line_id"] for row in rows), key=lambda line_id: int(line_id.rsplit("~", 1)[1]))
         ranked = sorted(rows, key=lambda row: row["content"])
         if [row["line_id"] for row in ranked] != line_ids:
-            connection.execute(ledger.delete().where(mine, lines.line_id.in_(line_ids)))
+            connection.execute(ledger.delete().where(is_same_order, lines.line_id.in_(line_ids)))
             connection.execute(
                 ledger.insert(), [row | {"line_id": name} for row, name in zip(ranked, line_ids, strict=True)]
             )
 
 
-def _replace(path: Path, keys: Collection[int], *, keep_rows: bool) -> None:
-    if not path.exists() or not _names(path, keys):
+def _rewrite_file(path: Path, keys: Collection[int], *, keep_rows: bool) -> None:
+    if not path.exists() or not _has_customers(path, keys):
         return
     table = pq.read_table(path, partitioning=None)
-    theirs = _theirs(table, keys)
+    is_erased = _customer_mask(table, keys)
     if keep_rows:
-        nobody = pc.if_else(theirs, pa.scalar(None, pa.int64()), table.column("customer_key"))
-        table = table.set_column(table.schema.get_field_index("customer_key"), "customer_key", nobody)
+        customer_keys = pc.if_else(is_erased, pa.scalar(None, pa.int64()), table.column("customer_key"))
+        table = table.set_column(table.schema.get_field_index("customer_key"), "customer_key", customer_keys)
     else:
-        table = table.filter(pc.invert(theirs))
-    partial = _beside(path)
+        table = table.filter(pc.invert(is_erased))
+    partial = _temporary_path(path)
     pq.write_table(table, partial, compression="zstd")
     os.replace(partial, path)
 
 
-def _names(path: Path, keys: Collection[int]) -> bool:
+def _has_customers(path: Path, keys: Collection[int]) -> bool:
     table = pq.read_table(path, columns=["customer_key"], partitioning=None)
-    return bool(pc.any(_theirs(table, keys)).as_py())
+    return bool(pc.any(_customer_mask(table, keys)).as_py())
 
 
-def _theirs(table: pa.Table, keys: Collection[int]) -> pa.ChunkedArray:
+def _customer_mask(table: pa.Table, keys: Collection[int]) -> pa.ChunkedArray:
     return pc.is_in(table.column("customer_key"), pa.array(list(keys), pa.int64()))
 
 
@@ -161,73 +169,73 @@ def _write_rows(path: Path, header: list[str], rows: list[list[str]]) -> None:
     if not rows:
         path.unlink()
         return
-    partial = _beside(path)
+    partial = _temporary_path(path)
     partial.touch(mode=0o600)
-    with partial.open("w", encoding="utf-8", newline="") as rejected:
-        csv.writer(rejected).writerows([header, *rows])
+    with partial.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
     os.replace(partial, path)
 
 
-def _others_of_csv(path: Path, to: Path, customer_ids: set[str]) -> bool:
+def _purge_csv(path: Path, target: Path, customer_ids: set[str]) -> bool:
     """Write the rows of others; whether there were any besides."""
-    dropped = False
-    with path.open(encoding="utf-8", newline="") as exported, to.open("w", encoding="utf-8", newline="") as kept:
-        rows, written = csv.reader(exported), csv.writer(kept, lineterminator="\n")
-        header = next(rows, [])
+    has_dropped = False
+    with path.open(encoding="utf-8", newline="") as exported, target.open("w", encoding="utf-8", newline="") as output:
+        reader, writer = csv.reader(exported), csv.writer(output, lineterminator="\n")
+        header = next(reader, [])
         if "customer_id" not in header:
             return False
-        place = header.index("customer_id")
-        written.writerow(header)
-        for row in rows:
-            theirs = row[place] in customer_ids
-            dropped |= theirs
-            if not theirs:
-                written.writerow(row)
-    return dropped
+        position = header.index("customer_id")
+        writer.writerow(header)
+        for row in reader:
+            is_match = row[position] in customer_ids
+            has_dropped |= is_match
+            if not is_match:
+                writer.writerow(row)
+    return has_dropped
 
 
-def _others_of_ndjson(path: Path, to: Path, customer_ids: set[str]) -> bool:
-    dropped = False
-    with path.open(encoding="utf-8", newline="") as exported, to.open("w", encoding="utf-8", newline="") as kept:
+def _purge_ndjson(path: Path, target: Path, customer_ids: set[str]) -> bool:
+    has_dropped = False
+    with path.open(encoding="utf-8", newline="") as exported, target.open("w", encoding="utf-8", newline="") as output:
         for line in exported:
-            theirs = str(json.loads(line).get("customer_id")) in customer_ids
-            dropped |= theirs
-            if not theirs:
-                kept.write(line)
-    return dropped
+            is_match = str(json.loads(line).get("customer_id")) in customer_ids
+            has_dropped |= is_match
+            if not is_match:
+                output.write(line)
+    return has_dropped
 
 
-def _others_of_parquet(path: Path, to: Path, customer_ids: set[str]) -> bool:
+def _purge_parquet(path: Path, target: Path, customer_ids: set[str]) -> bool:
     if "customer_id" not in pq.read_schema(path).names:
         return False
     table = pq.read_table(path, partitioning=None)
-    theirs = pc.is_in(table.column("customer_id").cast(pa.string()), pa.array(sorted(customer_ids), pa.string()))
-    if not pc.any(theirs).as_py():
+    is_match = pc.is_in(table.column("customer_id").cast(pa.string()), pa.array(sorted(customer_ids), pa.string()))
+    if not pc.any(is_match).as_py():
         return False
-    pq.write_table(_spelt_out(table.filter(pc.invert(theirs))), to)
+    pq.write_table(_decode_dictionaries(table.filter(pc.invert(is_match))), target)
     return True
 
 
-def _spelt_out(table: pa.Table) -> pa.Table:
+def _decode_dictionaries(table: pa.Table) -> pa.Table:
     """Words in place of categories: a list of categories still has those of which no row is left."""
-    fields = [each.with_type(each.type.value_type) if _is_coded(each) else each for each in table.schema]
+    fields = [each.with_type(each.type.value_type) if _is_dictionary(each) else each for each in table.schema]
     return table.cast(pa.schema(fields, metadata=table.schema.metadata))
 
 
-def _is_coded(field: pa.Field) -> bool:
+def _is_dictionary(field: pa.Field) -> bool:
     return pa.types.is_dictionary(field.type)
 
 
-_OTHERS: dict[str, Callable[[Path, Path, set[str]], bool]] = {
-    ".csv": _others_of_csv,
-    ".ndjson": _others_of_ndjson,
-    ".parquet": _others_of_parquet,
+_PURGERS: dict[str, Callable[[Path, Path, set[str]], bool]] = {
+    ".csv": _purge_csv,
+    ".ndjson": _purge_ndjson,
+    ".parquet": _purge_parquet,
 }
 
 
-def _beside(path: Path) -> Path:
+def _temporary_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
 
 
-def _trimmed(text: str) -> str:
+def _strip_text(text: str) -> str:
     return text.replace("\0", "").strip(" ")

@@ -8,14 +8,23 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 
-from customers import catalogue, clock, consent, interactions, mirror, money, offers, persuasion, reasons, validity
-from customers.frames import answers, named
-from customers.instants import micros
-from customers.orderings import ORDERS
-from customers.shop import Shop, ShopError
-from customers.sources.files import literal
+from customers import clock
+from customers.catalogue import products
+from customers.ledger import interactions
+from customers.loading.sql_text import quote_literal
+from customers.marketing import eligibility_recheck, offers
+from customers.parquet import mirror
+from customers.privacy import consents
+from customers.reports import recommendation_reasons
+from customers.reports.sort_orders import SORT_COLUMNS
+from customers.scores import uplift_result
+from customers.scores.score_frames import load_answers, with_customer_ids
+from customers.shop import money
+from customers.shop.errors import ShopError
+from customers.shop.settings import Shop
+from customers.shop.timestamps import to_micros
 
-AT_RISK = {
+AT_RISK_COLUMNS = {
     "customer_id": "object",
     "as_of": "datetime64[us, UTC]",
     "churn_probability": "float64",
@@ -35,7 +44,7 @@ AT_RISK = {
 BANDS = ("high", "medium")
 
 
-def at_risk(
+def list_at_risk(
     shop: Shop,
     *,
     as_of: datetime | None = None,
@@ -44,27 +53,27 @@ def at_risk(
     segment: str | None = None,
     bands: Sequence[str] = BANDS,
     order: str = "probability",
-    live: bool = False,
+    include_online: bool = False,
 ) -> pd.DataFrame:
     """The customers who are drifting away, the likeliest first, or in another of ORDERS; `n` of them, or all.
 
     `min_value` leaves out whom less than that is at risk with. `live` looks at what was told since the last
     night too, and at sales that the mirror does not have yet.
     """
-    listed = ranked(shop, as_of=as_of, segment=segment, order=order, live=live)
-    listed = listed[listed["churn_band"].isin(list(bands))]
+    ranked_rows = rank_customers(shop, as_of=as_of, segment=segment, order=order, include_online=include_online)
+    ranked_rows = ranked_rows[ranked_rows["churn_band"].isin(list(bands))]
     if min_value is not None:
-        listed = listed[listed["value_at_risk"] >= min_value]
-    return told(shop, listed[:n], as_of=as_of, live=live)
+        ranked_rows = ranked_rows[ranked_rows["value_at_risk"] >= min_value]
+    return add_details(shop, ranked_rows[:n], as_of=as_of, include_online=include_online)
 
 
-def ranked(
+def rank_customers(
     shop: Shop,
     *,
     as_of: datetime | None = None,
     segment: str | None = None,
     order: str = "probability",
-    live: bool = False,
+    include_online: bool = False,
 ) -> pd.DataFrame:
     """Everybody in the order of a list, with no more than what orders it: see `told` for the rest.
 
@@ -73,132 +82,152 @@ def ranked(
     """
     if segment is not None:
         raise ShopError(f"there is no segment {segment!r}; the shop has none yet, so ask without one")
-    if order not in ORDERS:
-        raise ShopError(f"a list cannot be ordered by {order!r}; take one of {', '.join(ORDERS)}")
-    churn = answers(shop, "churn", as_of, live=live)
-    listed = churn[["customer_key", "as_of"]].assign(
+    if order not in SORT_COLUMNS:
+        raise ShopError(f"a list cannot be ordered by {order!r}; take one of {', '.join(SORT_COLUMNS)}")
+    churn = load_answers(shop, "churn", as_of, include_online=include_online)
+    ranked_rows = churn[["customer_key", "as_of"]].assign(
         churn_probability=churn["value"], churn_band=[answer.get("band") for answer in churn["answer"]]
     )
-    value = answers(shop, "value", as_of, live=live).set_index("customer_key")["value"]
-    expected = listed["customer_key"].map(value).astype("float64")
+    value = load_answers(shop, "value", as_of, include_online=include_online).set_index("customer_key")["value"]
+    expected_value = ranked_rows["customer_key"].map(value).astype("float64")
     exponent = money.EXPONENTS[shop.currency]
-    listed["value_at_risk"] = (expected * listed["churn_probability"]).round(exponent)
-    keys, quiet = listed["customer_key"], listed["churn_probability"]
-    saved = persuasion.saved_value(shop, keys, expected, quiet, as_of=as_of, live=live)
-    listed["saved_value"] = saved.round(exponent)
-    by = list(dict.fromkeys([ORDERS[order], "churn_probability"]))
-    listed = listed.sort_values([*by, "customer_key"], ascending=[*[False] * len(by), True], kind="stable")
-    listed.attrs = churn.attrs
-    return listed.reset_index(drop=True)
-
-
-def told(shop: Shop, listed: pd.DataFrame, *, as_of: datetime | None = None, live: bool = False) -> pd.DataFrame:
-    """Everything that a list shows of these rows of `ranked`, in their order, as AT_RISK."""
-    keys = listed["customer_key"]
-    visits = _visits(shop, listed)
-    said = answers(shop, "churn", as_of, live=live, keys=keys).set_index("customer_key")["answer"]
-    guarded = catalogue.sensitive(shop)[1]
-    why = said.map(lambda answer: reasons.discreet(answer, guarded).get("reasons", []))
-    frame = listed.assign(
-        last_purchase_at=keys.map(visits["last_purchase_at"]),
-        expected_next_purchase_at=keys.map(_awaited(shop, keys, as_of, live)),
-        days_overdue=keys.map(visits["days_overdue"]),
-        open_complaints=keys.map(interactions.open_complaints(shop, as_of)).fillna(0),
-        reasons=keys.map(why),
-        suggested_offer_id=keys.map(_suggested(shop, keys, as_of, live)),
-        contactable=keys.map(consent.channels(shop, keys)),
+    ranked_rows["value_at_risk"] = (expected_value * ranked_rows["churn_probability"]).round(exponent)
+    keys, churn_probability = ranked_rows["customer_key"], ranked_rows["churn_probability"]
+    saved_value = uplift_result.estimate_saved_value(
+        shop, keys, expected_value, churn_probability, as_of=as_of, include_online=include_online
     )
-    return named(shop, frame, AT_RISK)
+    ranked_rows["saved_value"] = saved_value.round(exponent)
+    sort_columns = list(dict.fromkeys([SORT_COLUMNS[order], "churn_probability"]))
+    ranked_rows = ranked_rows.sort_values(
+        [*sort_columns, "customer_key"], ascending=[*[False] * len(sort_columns), True], kind="stable"
+    )
+    ranked_rows.attrs = churn.attrs
+    return ranked_rows.reset_index(drop=True)
 
 
-def _awaited(shop: Shop, keys: pd.Series, as_of: datetime | None, live: bool) -> dict[int, datetime]:
+def add_details(
+    shop: Shop, ranked_rows: pd.DataFrame, *, as_of: datetime | None = None, include_online: bool = False
+) -> pd.DataFrame:
+    """Everything that a list shows of these rows of `ranked`, in their order, as AT_RISK."""
+    keys = ranked_rows["customer_key"]
+    visits = _visit_facts(shop, ranked_rows)
+    churn_answers = load_answers(shop, "churn", as_of, include_online=include_online, keys=keys).set_index(
+        "customer_key"
+    )["answer"]
+    sensitive_categories = products.load_sensitive(shop)[1]
+    reason_lists = churn_answers.map(
+        lambda answer: recommendation_reasons.without_sensitive_reasons(answer, sensitive_categories).get("reasons", [])
+    )
+    frame = ranked_rows.assign(
+        last_purchase_at=keys.map(visits["last_purchase_at"]),
+        expected_next_purchase_at=keys.map(_expected_purchases(shop, keys, as_of, include_online)),
+        days_overdue=keys.map(visits["days_overdue"]),
+        open_complaints=keys.map(interactions.count_open_complaints(shop, as_of)).fillna(0),
+        reasons=keys.map(reason_lists),
+        suggested_offer_id=keys.map(_suggested_offers(shop, keys, as_of, include_online)),
+        contactable=keys.map(consents.allowed_channels(shop, keys)),
+    )
+    return with_customer_ids(shop, frame, AT_RISK_COLUMNS)
+
+
+def _expected_purchases(
+    shop: Shop, keys: pd.Series, as_of: datetime | None, include_online: bool
+) -> dict[int, datetime]:
     """By when each customer is as likely as not to have come again, in the words of the timing run."""
-    timing = answers(shop, "timing", as_of, live=live, keys=keys)
+    timing = load_answers(shop, "timing", as_of, include_online=include_online, keys=keys)
     now = as_of or clock.now(shop)
-    expected: dict[tuple[datetime, int], datetime] = {}
-    awaited = {}
-    for key, moment, answer in zip(timing["customer_key"], timing["as_of"], timing["answer"], strict=True):
-        wait = (answer.get("days") or {}).get("p50")
-        if wait is not None:
-            place = moment, int(wait)
-            if place not in expected:
-                expected[place] = clock.expected_at(moment, int(wait), shop.zone, now=now)
-            awaited[key] = expected[place]
-    return awaited
+    expected_cache: dict[tuple[datetime, int], datetime] = {}
+    expected_by_customer = {}
+    for key, scored_at, answer in zip(timing["customer_key"], timing["as_of"], timing["answer"], strict=True):
+        median_days = (answer.get("days") or {}).get("p50")
+        if median_days is not None:
+            cache_key = scored_at, int(median_days)
+            if cache_key not in expected_cache:
+                expected_cache[cache_key] = clock.expected_purchase_at(scored_at, int(median_days), shop.zone, now=now)
+            expected_by_customer[key] = expected_cache[cache_key]
+    return expected_by_customer
 
 
-def _suggested(shop: Shop, keys: pd.Series, as_of: datetime | None, live: bool) -> dict[int, str]:
+def _suggested_offers(shop: Shop, keys: pd.Series, as_of: datetime | None, include_online: bool) -> dict[int, str]:
     """The best of the offers that a model found for each customer which may still be made to them."""
-    said = answers(shop, "offers", as_of, live=live, keys=keys)
-    said = said[said["customer_key"].isin(keys)]
-    found = pd.DataFrame(
+    stored = load_answers(shop, "offers", as_of, include_online=include_online, keys=keys)
+    stored = stored[stored["customer_key"].isin(keys)]
+    candidates = pd.DataFrame(
         [
             (key, offer)
-            for key, answer in zip(said["customer_key"], said["answer"], strict=True)
+            for key, answer in zip(stored["customer_key"], stored["answer"], strict=True)
             for offer, *_ in answer.get("items") or []
         ],
         columns=["customer_key", "offer_key"],
     )
-    best = found[validity.may_be_made(shop, found, as_of=as_of)].drop_duplicates("customer_key")
-    return dict(zip(best["customer_key"], best["offer_key"].map(offers.ids_of(shop, best["offer_key"])), strict=True))
+    best = candidates[eligibility_recheck.is_still_eligible(shop, candidates, as_of=as_of)].drop_duplicates(
+        "customer_key"
+    )
+    return dict(zip(best["customer_key"], best["offer_key"].map(offers.find_ids(shop, best["offer_key"])), strict=True))
 
 
-def _visits(shop: Shop, churn: pd.DataFrame) -> pd.DataFrame:
+def _visit_facts(shop: Shop, churn: pd.DataFrame) -> pd.DataFrame:
     """Last purchase before the moment of each row, and by how many days the usual gap is exceeded.
 
     Of whom has not allowed it, what they bought of sensitive products is not looked at.
     """
-    guarded = frozenset(catalogue.sensitive(shop)[0])
-    visits = _seen(shop, churn, guarded)
-    if not guarded:
+    sensitive_keys = frozenset(products.load_sensitive(shop)[0])
+    visits = _combined_visit_facts(shop, churn, sensitive_keys)
+    if not sensitive_keys:
         return visits
-    sees = list(consent.allowed(shop, churn["customer_key"], "profiling_sensitive"))
-    whole = _seen(shop, churn[churn["customer_key"].isin(sees)], frozenset())
-    return pd.concat([visits[~visits.index.isin(sees)], whole[whole.index.isin(sees)]])
+    allowed_keys = list(consents.allowed_customers(shop, churn["customer_key"], "profiling_sensitive"))
+    unrestricted = _combined_visit_facts(shop, churn[churn["customer_key"].isin(allowed_keys)], frozenset())
+    return pd.concat([visits[~visits.index.isin(allowed_keys)], unrestricted[unrestricted.index.isin(allowed_keys)]])
 
 
-def _seen(shop: Shop, churn: pd.DataFrame, guarded: frozenset[int]) -> pd.DataFrame:
+def _combined_visit_facts(shop: Shop, churn: pd.DataFrame, sensitive_keys: frozenset[int]) -> pd.DataFrame:
     """From the mirror; of whom something was told since the night, from the ledger itself."""
-    night = churn.attrs.get("as_of")
+    run_as_of = churn.attrs.get("as_of")
     files = sorted((shop.home / "ledger").glob("month=*/part.parquet"))
-    visits = _mirrored(shop, night, tuple((str(file), file.stat().st_mtime_ns) for file in files), guarded)
-    told = churn.loc[churn["as_of"] != night, ["customer_key", "as_of"]]
-    if told.empty:
+    visits = _mirrored_visit_facts(
+        shop, run_as_of, tuple((str(file), file.stat().st_mtime_ns) for file in files), sensitive_keys
+    )
+    updated = churn.loc[churn["as_of"] != run_as_of, ["customer_key", "as_of"]]
+    if updated.empty:
         return visits
-    return pd.concat([visits[~visits.index.isin(told["customer_key"])], _told(shop, told, guarded)])
+    return pd.concat(
+        [visits[~visits.index.isin(updated["customer_key"])], _ledger_visit_facts(shop, updated, sensitive_keys)]
+    )
 
 
 @lru_cache(maxsize=4)
-def _mirrored(
-    shop: Shop, night: datetime | None, files: tuple[tuple[str, int], ...], guarded: frozenset[int]
+def _mirrored_visit_facts(
+    shop: Shop, run_as_of: datetime | None, files: tuple[tuple[str, int], ...], sensitive_keys: frozenset[int]
 ) -> pd.DataFrame:
     """Of everybody in these files as of a night; they are read again only when they are new."""
-    if night is None or not files:
+    if run_as_of is None or not files:
         return pd.DataFrame({"last_purchase_at": pd.to_datetime([], utc=True), "days_overdue": []})
-    listed = ", ".join(literal(file) for file, _ in files)
+    file_list = ", ".join(quote_literal(file) for file, _ in files)
     with duckdb.connect() as connection:
-        connection.execute(f"create view lines as from read_parquet([{listed}])")
-        connection.execute(f"create view moments as select distinct customer_key, {micros(night)} as at_us from lines")
-        return _overdue(shop, connection, guarded)
+        connection.execute(f"create view lines as from read_parquet([{file_list}])")
+        connection.execute(
+            f"create view moments as select distinct customer_key, {to_micros(run_as_of)} as at_us from lines"
+        )
+        return _compute_overdue(shop, connection, sensitive_keys)
 
 
-def _told(shop: Shop, told: pd.DataFrame, guarded: frozenset[int]) -> pd.DataFrame:
+def _ledger_visit_facts(shop: Shop, updated: pd.DataFrame, sensitive_keys: frozenset[int]) -> pd.DataFrame:
     """Of these customers, each as of their own moment."""
-    moments = {"customer_key": told["customer_key"], "at_us": told["as_of"].map(micros)}
+    as_of_columns = {"customer_key": updated["customer_key"], "at_us": updated["as_of"].map(to_micros)}
     with duckdb.connect() as connection:
-        connection.register("lines", mirror.lines_of(shop, told["customer_key"].tolist()))
-        connection.register("moments", pa.table({name: pa.array(column) for name, column in moments.items()}))
-        return _overdue(shop, connection, guarded)
+        connection.register("lines", mirror.load_lines(shop, updated["customer_key"].tolist()))
+        connection.register("moments", pa.table({name: pa.array(column) for name, column in as_of_columns.items()}))
+        return _compute_overdue(shop, connection, sensitive_keys)
 
 
-def _overdue(shop: Shop, connection: duckdb.DuckDBPyConnection, guarded: frozenset[int]) -> pd.DataFrame:
+def _compute_overdue(shop: Shop, connection: duckdb.DuckDBPyConnection, sensitive_keys: frozenset[int]) -> pd.DataFrame:
     """Over `lines` in the mirror's columns, as of `moments` (customer_key, at_us); the guarded products left out.
 
     A purchase day is what it is to the models: more was paid on it than given back, or a sale has no known amount.
     """
-    zone = literal(shop.timezone)
+    zone = quote_literal(shop.timezone)
     connection.execute("set timezone = 'UTC'")
-    connection.register("guarded", pa.table({"product_key": pa.array(sorted(guarded), pa.int64())}))
+    connection.register("guarded", pa.table({"product_key": pa.array(sorted(sensitive_keys), pa.int64())}))
     query = f"""
         with days as (
           select l.customer_key, cast(timezone({zone}, l.sold_at) as date) as day,

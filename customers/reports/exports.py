@@ -10,20 +10,26 @@ import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 
-from customers import catalogue, clock, database, money, reasons, validity
-from customers import offers as catalogue_of_offers
-from customers import scores as ledger_of_scores
-from customers.frames import answers, discreet, named
-from customers.instants import micros
-from customers.risk import AT_RISK, at_risk
-from customers.schema import attributes, transactions
-from customers.schema import customers as known_customers
-from customers.shop import Shop, ShopError
+from customers import clock
+from customers.catalogue import products
+from customers.database import engine
+from customers.database.schema import attributes, transactions
+from customers.database.schema import customers as known_customers
+from customers.marketing import eligibility_recheck
+from customers.marketing import offers as marketing_offers
+from customers.reports import recommendation_reasons
+from customers.reports.at_risk import list_at_risk
+from customers.scores import score_store
+from customers.scores.score_frames import load_answers, with_customer_ids, without_disallowed_sensitive
+from customers.shop import money
+from customers.shop.errors import ShopError
+from customers.shop.settings import Shop
+from customers.shop.timestamps import to_micros
 
 HORIZONS = (7, 14, 28, 90)
 QUANTILES = ("p10", "p50", "p90")
 MODELS = ("recommender", "offers", "churn", "timing", "restock", "value")
-SCORES = {
+SCORE_COLUMNS = {
     "customer_id": "object",
     "as_of": "datetime64[us, UTC]",
     "churn_probability": "float64",
@@ -37,8 +43,8 @@ SCORES = {
     "fallback": "bool",
     **{f"{model}_version": "object" for model in MODELS},
 }
-TIMING = {"customer_id": "object", "as_of": "datetime64[us, UTC]", "cdf": "object"}
-RECOMMENDATIONS = {
+TIMING_COLUMNS = {"customer_id": "object", "as_of": "datetime64[us, UTC]", "cdf": "object"}
+RECOMMENDATION_COLUMNS = {
     "customer_id": "object",
     "list": "object",
     "rank": "int64",
@@ -47,7 +53,7 @@ RECOMMENDATIONS = {
     "source": "object",
     "reason": "object",
 }
-OFFERS = {
+OFFER_COLUMNS = {
     "customer_id": "object",
     "rank": "int64",
     "offer_id": "object",
@@ -57,13 +63,13 @@ OFFERS = {
     "expires_at": "datetime64[us, UTC]",
     "reason": "object",
 }
-RESTOCK = {
+RESTOCK_COLUMNS = {
     "customer_id": "object",
     "category": "object",
     **{f"p_{days}d": "float64" for days in HORIZONS[:3]},
     "expected_at": "datetime64[us, UTC]",
 }
-CUSTOMERS = {
+CUSTOMER_COLUMNS = {
     "customer_id": "object",
     "stage": "object",
     "joined_at": "datetime64[us, UTC]",
@@ -75,165 +81,175 @@ CUSTOMERS = {
 }
 
 
-def table(shop: Shop, name: str, *, as_of: datetime | None = None) -> pd.DataFrame:
+def build_table(shop: Shop, name: str, *, as_of: datetime | None = None) -> pd.DataFrame:
     """A table by the name under which it is exported; as of the newest moment that was scored, or of a given one."""
     if name not in TABLES:
         raise ShopError(f"unknown table {name!r}; there are {', '.join(TABLES)}")
     return TABLES[name](shop, as_of=as_of)
 
 
-def scores(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
+def build_scores(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
     """What is said now about every customer who has a churn score."""
-    churn = answers(shop, "churn", as_of)
-    timing = answers(shop, "timing", as_of).set_index("customer_key")["answer"].to_dict()
-    worth = answers(shop, "value", as_of)
-    expected = dict(zip(worth["customer_key"], zip(worth["value"], worth["answer"], strict=True), strict=True))
-    versions = {model: run.version for model in MODELS if (run := ledger_of_scores.newest(shop, model, as_of))}
+    churn = load_answers(shop, "churn", as_of)
+    timing_answers = load_answers(shop, "timing", as_of).set_index("customer_key")["answer"].to_dict()
+    value_frame = load_answers(shop, "value", as_of)
+    values_by_customer = dict(
+        zip(value_frame["customer_key"], zip(value_frame["value"], value_frame["answer"], strict=True), strict=True)
+    )
+    versions = {model: run.version for model in MODELS if (run := score_store.newest_run(shop, model, as_of))}
     rows = []
-    for key, said, answer in zip(churn["customer_key"], churn["value"], churn["answer"], strict=True):
-        when = timing.get(key, {})
-        spend, over = expected.get(key, (None, {}))
+    for key, probability, answer in zip(churn["customer_key"], churn["value"], churn["answer"], strict=True):
+        timing_answer = timing_answers.get(key, {})
+        expected_value, value_answer = values_by_customer.get(key, (None, {}))
         rows.append(
             {
                 "customer_key": key,
                 "as_of": churn.attrs.get("as_of"),
-                "churn_probability": said,
+                "churn_probability": probability,
                 "churn_horizon_days": answer.get("horizon_days"),
                 "churn_band": answer.get("band"),
-                **{f"p_purchase_{days}d": (when.get("p") or {}).get(str(days)) for days in HORIZONS},
-                **{f"next_purchase_days_{name}": (when.get("days") or {}).get(name) for name in QUANTILES},
-                "expected_value": spend,
-                "value_horizon_days": over.get("horizon_days"),
+                **{f"p_purchase_{days}d": (timing_answer.get("p") or {}).get(str(days)) for days in HORIZONS},
+                **{f"next_purchase_days_{name}": (timing_answer.get("days") or {}).get(name) for name in QUANTILES},
+                "expected_value": expected_value,
+                "value_horizon_days": value_answer.get("horizon_days"),
                 "rfm": answer.get("rfm"),
-                "fallback": any(each.get("fallback") for each in (answer, when, over)),
+                "fallback": any(each.get("fallback") for each in (answer, timing_answer, value_answer)),
                 **{f"{model}_version": versions.get(model) for model in MODELS},
             }
         )
-    return named(shop, rows, SCORES)
+    return with_customer_ids(shop, rows, SCORE_COLUMNS)
 
 
-def timing(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
+def build_timing(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
     """The chance of a purchase within d days, d = 1, 2, ..., as a list that never falls."""
-    said = answers(shop, "timing", as_of)
-    moment = said.attrs.get("as_of")
+    stored = load_answers(shop, "timing", as_of)
+    scored_at = stored.attrs.get("as_of")
     rows = [
-        {"customer_key": key, "as_of": moment, "cdf": answer.get("cdf", [])}
-        for key, answer in zip(said["customer_key"], said["answer"], strict=True)
+        {"customer_key": key, "as_of": scored_at, "cdf": answer.get("cdf", [])}
+        for key, answer in zip(stored["customer_key"], stored["answer"], strict=True)
     ]
-    return named(shop, rows, TIMING)
+    return with_customer_ids(shop, rows, TIMING_COLUMNS)
 
 
-def recommendations(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
+def build_recommendations(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
     """A row a customer, list and rank."""
-    said = answers(shop, "recommender", as_of)
+    stored = load_answers(shop, "recommender", as_of)
     rows = [
-        (key, list_, rank, product, score, source, grounds)
-        for key, answer in zip(said["customer_key"], said["answer"], strict=True)
+        (key, list_, rank, product, score, source, evidence)
+        for key, answer in zip(stored["customer_key"], stored["answer"], strict=True)
         for list_ in ("any", "again", "new")
-        for rank, (product, score, source, *grounds) in enumerate(answer.get(list_) or [], 1)
+        for rank, (product, score, source, *evidence) in enumerate(answer.get(list_) or [], 1)
     ]
     columns = ["customer_key", "list", "rank", "product_key", "score", "source", "grounds"]
     frame = pd.DataFrame(rows, columns=columns)
-    frame["reason"] = reasons.speak(shop, zip(frame["customer_key"], frame["source"], frame["grounds"], strict=True))
-    guarded, _ = catalogue.sensitive(shop)
-    frame = _ranked(discreet(shop, frame, frame["product_key"].isin(guarded)), ["customer_key", "list"])
-    frame["product_id"] = frame["product_key"].map(catalogue.ids_of(shop, frame["product_key"].unique()))
-    return named(shop, frame, RECOMMENDATIONS)
+    frame["reason"] = recommendation_reasons.product_reasons(
+        shop, zip(frame["customer_key"], frame["source"], frame["grounds"], strict=True)
+    )
+    sensitive_keys, _ = products.load_sensitive(shop)
+    frame = _renumber_ranks(
+        without_disallowed_sensitive(shop, frame, frame["product_key"].isin(sensitive_keys)), ["customer_key", "list"]
+    )
+    frame["product_id"] = frame["product_key"].map(products.find_ids(shop, frame["product_key"].unique()))
+    return with_customer_ids(shop, frame, RECOMMENDATION_COLUMNS)
 
 
-def offers(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
+def build_offers(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
     """A row a customer and offer that may still be made to them, the likeliest to be redeemed first."""
-    said = answers(shop, "offers", as_of)
+    stored = load_answers(shop, "offers", as_of)
     rows = [
         (key, *item)
-        for key, answer in zip(said["customer_key"], said["answer"], strict=True)
+        for key, answer in zip(stored["customer_key"], stored["answer"], strict=True)
         for item in answer.get("items") or []
     ]
     frame = pd.DataFrame(rows, columns=["customer_key", "offer_key", "score", "expected_gain", "reason"])
-    frame = frame[validity.may_be_made(shop, frame, as_of=as_of)]
-    frame["reason"] = reasons.of_offers(shop, zip(frame["customer_key"], frame["reason"], strict=True))
-    book = catalogue_of_offers.book(shop).offers.set_index("offer_key")
-    about = book.rename(columns={"ends_at": "expires_at"})[["campaign_id", "expires_at"]]
-    frame = frame.merge(about, left_on="offer_key", right_index=True)
-    frame["offer_id"] = frame["offer_key"].map(catalogue_of_offers.ids_of(shop, frame["offer_key"].unique()))
-    return named(shop, _ranked(frame.assign(rank=0), ["customer_key"]), OFFERS)
+    frame = frame[eligibility_recheck.is_still_eligible(shop, frame, as_of=as_of)]
+    frame["reason"] = recommendation_reasons.offer_reasons(
+        shop, zip(frame["customer_key"], frame["reason"], strict=True)
+    )
+    offer_catalogue = marketing_offers.load_catalogue(shop).offers.set_index("offer_key")
+    offer_details = offer_catalogue.rename(columns={"ends_at": "expires_at"})[["campaign_id", "expires_at"]]
+    frame = frame.merge(offer_details, left_on="offer_key", right_index=True)
+    frame["offer_id"] = frame["offer_key"].map(marketing_offers.find_ids(shop, frame["offer_key"].unique()))
+    return with_customer_ids(shop, _renumber_ranks(frame.assign(rank=0), ["customer_key"]), OFFER_COLUMNS)
 
 
-def restock(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
+def build_restock(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
     """A row a customer and category: how soon it is likely to be bought again."""
-    said = answers(shop, "restock", as_of)
+    stored = load_answers(shop, "restock", as_of)
     rows = [
         (key, *item)
-        for key, answer in zip(said["customer_key"], said["answer"], strict=True)
+        for key, answer in zip(stored["customer_key"], stored["answer"], strict=True)
         for item in answer.get("items") or []
     ]
-    chances = [f"p_{days}d" for days in HORIZONS[:3]]
-    frame = pd.DataFrame(rows, columns=["customer_key", "category", *chances, "wait_days"])
-    _, guarded = catalogue.sensitive(shop)
-    frame = discreet(shop, frame, frame["category"].isin(guarded))
-    now, moment = as_of or clock.now(shop), said.attrs.get("as_of")
-    awaited = {
-        wait: clock.expected_at(moment, int(wait), shop.zone, now=now)
-        for wait in frame["wait_days"].dropna().unique()
-        if moment is not None
+    probability_columns = [f"p_{days}d" for days in HORIZONS[:3]]
+    frame = pd.DataFrame(rows, columns=["customer_key", "category", *probability_columns, "wait_days"])
+    _, sensitive_categories = products.load_sensitive(shop)
+    frame = without_disallowed_sensitive(shop, frame, frame["category"].isin(sensitive_categories))
+    now, scored_at = as_of or clock.now(shop), stored.attrs.get("as_of")
+    expected_by_days = {
+        days_ahead: clock.expected_purchase_at(scored_at, int(days_ahead), shop.zone, now=now)
+        for days_ahead in frame["wait_days"].dropna().unique()
+        if scored_at is not None
     }
-    return named(shop, frame.assign(expected_at=frame["wait_days"].map(awaited)), RESTOCK)
+    return with_customer_ids(shop, frame.assign(expected_at=frame["wait_days"].map(expected_by_days)), RESTOCK_COLUMNS)
 
 
-def _ranked(frame: pd.DataFrame, within: list[str]) -> pd.DataFrame:
+def _renumber_ranks(frame: pd.DataFrame, group_columns: list[str]) -> pd.DataFrame:
     """Ranks from 1 in each list, in the order of the rows, also where some rows were left out."""
-    return frame.assign(rank=frame.groupby(within, sort=False).cumcount() + 1)
+    return frame.assign(rank=frame.groupby(group_columns, sort=False).cumcount() + 1)
 
 
-def customers(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
+def build_customers(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
     """Every customer with what they bought before `as_of`, if given, and their attributes; nothing personal."""
-    with database.reading(shop) as connection:
-        frame = pd.DataFrame(connection.execute(_with_purchases(shop, as_of)).mappings().all())
-        said = connection.execute(sa.select(attributes)).mappings().all()
+    with engine.read_transaction(shop) as connection:
+        frame = pd.DataFrame(connection.execute(_purchases_query(shop, as_of)).mappings().all())
+        attribute_rows = connection.execute(sa.select(attributes)).mappings().all()
     if frame.empty:
-        return named(shop, [], CUSTOMERS)
+        return with_customer_ids(shop, [], CUSTOMER_COLUMNS)
     frame["orders"] = frame["orders"].fillna(0)
     frame["stage"] = np.where(frame["orders"] > 0, "customer", frame["stage"])
     frame["spent"] = frame["spent"].fillna(0).astype("float64") / 10 ** money.EXPONENTS[shop.currency]
     frame["currency"] = shop.currency
     for name in ("joined_at", "first_purchase_at", "last_purchase_at"):
         frame[name] = pd.to_datetime(frame[name].astype("Int64"), unit="us", utc=True)
-    facts = pd.DataFrame(said, columns=["customer_key", "name", "value"])
-    wide = facts.pivot(index="customer_key", columns="name", values="value")
-    wide = wide.drop(columns=[name for name in wide if name in CUSTOMERS])
-    frame = frame.merge(wide, how="left", left_on="customer_key", right_index=True)
-    return named(shop, frame, CUSTOMERS | dict.fromkeys(map(str, wide), "object"))
+    attribute_frame = pd.DataFrame(attribute_rows, columns=["customer_key", "name", "value"])
+    pivoted = attribute_frame.pivot(index="customer_key", columns="name", values="value")
+    pivoted = pivoted.drop(columns=[name for name in pivoted if name in CUSTOMER_COLUMNS])
+    frame = frame.merge(pivoted, how="left", left_on="customer_key", right_index=True)
+    return with_customer_ids(shop, frame, CUSTOMER_COLUMNS | dict.fromkeys(map(str, pivoted), "object"))
 
 
-def _with_purchases(shop: Shop, as_of: datetime | None) -> sa.Select:
+def _purchases_query(shop: Shop, as_of: datetime | None) -> sa.Select:
     lines = transactions.c
     is_sale = lines.kind == "sale"
-    own = sa.case((lines.currency == shop.currency, lines.amount_minor), else_=0)
-    bought = (
+    own_amount = sa.case((lines.currency == shop.currency, lines.amount_minor), else_=0)
+    purchases = (
         sa.select(
             lines.customer_key,
             sa.func.count(sa.case((is_sale, lines.order_key)).distinct()).label("orders"),
             sa.func.min(sa.case((is_sale, lines.sold_at))).label("first_purchase_at"),
             sa.func.max(sa.case((is_sale, lines.sold_at))).label("last_purchase_at"),
-            sa.func.sum(own).label("spent"),
+            sa.func.sum(own_amount).label("spent"),
         )
-        .where(sa.true() if as_of is None else lines.sold_at < micros(as_of))
+        .where(sa.true() if as_of is None else lines.sold_at < to_micros(as_of))
         .group_by(lines.customer_key)
         .subquery()
     )
-    facts = [column for column in bought.c if column.name != "customer_key"]
-    same = bought.c.customer_key == known_customers.c.customer_key
-    return sa.select(known_customers, *facts).outerjoin(bought, same).order_by(known_customers.c.customer_key)
+    purchase_columns = [column for column in purchases.c if column.name != "customer_key"]
+    is_same_customer = purchases.c.customer_key == known_customers.c.customer_key
+    return (
+        sa.select(known_customers, *purchase_columns)
+        .outerjoin(purchases, is_same_customer)
+        .order_by(known_customers.c.customer_key)
+    )
 
 
 TABLES: dict[str, Callable[..., pd.DataFrame]] = {
-    "scores": scores,
-    "timing": timing,
-    "recommendations": recommendations,
-    "offers": offers,
-    "restock": restock,
-    "at-risk": at_risk,
-    "customers": customers,
+    "scores": build_scores,
+    "timing": build_timing,
+    "recommendations": build_recommendations,
+    "offers": build_offers,
+    "restock": build_restock,
+    "at-risk": list_at_risk,
+    "customers": build_customers,
 }
-
-__all__ = ["AT_RISK", "TABLES", "at_risk", "customers", "offers", "recommendations", "restock", "scores", "table"]

@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-Order = Literal["probability", "value_at_risk", "saved_value"]
+SortOrder = Literal["probability", "value_at_risk", "saved_value"]
 #: The column that each is an order of.
-ORDERS: dict[str, str] = {
+SORT_COLUMNS: dict[str, str] = {
     "probability": "churn_probability",
     "value_at_risk": "value_at_risk",
     "saved_value": "saved_value",

@@ -8,10 +8,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from customers import database
-from customers.instants import from_micros, micros
-from customers.schema import promotions
-from customers.shop import Shop
+from customers.database import engine
+from customers.database.schema import promotions
+from customers.shop.settings import Shop
+from customers.shop.timestamps import from_micros, to_micros
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Promotion:
     at: datetime
 
 
-def append(
+def append_promotion(
     shop: Shop,
     *,
     name: str,
@@ -38,7 +38,7 @@ def append(
     metrics: Mapping[str, Any] | None = None,
 ) -> None:
     """Add a decision to the log."""
-    with database.writing(shop) as connection:
+    with engine.write_transaction(shop) as connection:
         connection.execute(
             promotions.insert().values(
                 name=name,
@@ -47,17 +47,17 @@ def append(
                 action=action,
                 why=why,
                 metrics=json.dumps(dict(metrics or {}), sort_keys=True),
-                at=micros(datetime.now(UTC)),
+                at=to_micros(datetime.now(UTC)),
             )
         )
 
 
-def history(shop: Shop, name: str | None = None) -> list[Promotion]:
+def load_history(shop: Shop, name: str | None = None) -> list[Promotion]:
     """The log, or that of one model, the oldest first."""
     query = sa.select(promotions).order_by(promotions.c.promotion_id)
     if name is not None:
         query = query.where(promotions.c.name == name)
-    with database.reading(shop) as connection:
+    with engine.read_transaction(shop) as connection:
         return [
             Promotion(
                 row.name, row.version, row.previous, row.action, row.why, json.loads(row.metrics), from_micros(row.at)

@@ -11,20 +11,20 @@ from datetime import datetime
 
 import pandas as pd
 
-from customers import scores
-from customers.frames import answers
-from customers.shop import Shop
+from customers.scores import score_store
+from customers.scores.score_frames import load_answers
+from customers.shop.settings import Shop
 
 MODEL = "uplift"
-EVIDENCE, TOO_LITTLE = "evidence", "not enough evidence"
-UNTRIED = "nobody has looked yet whom contact brings back; run: regulars uplift"
-UNTOLD = "no night has told yet whom contact brings back; run: regulars score"
+EVIDENCE, NOT_ENOUGH_EVIDENCE = "evidence", "not enough evidence"
+NOT_ANALYSED = "nobody has looked yet whom contact brings back; run: regulars uplift"
+NOT_SCORED = "no night has told yet whom contact brings back; run: regulars score"
 #: Of whom hardly anybody comes, what they spend if they come is known too badly to go by.
-LEAST_CHANCE = 0.05
+MIN_RETURN_PROBABILITY = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class UpliftResult:
     """What the shop's campaigns say about contact: a verdict, and why in words.
 
     `outcome` is what contact is known to raise within `days`: `return`, the chance of a purchase, or `spend`, money;
@@ -39,42 +39,42 @@ class Finding:
     version: str | None
 
     @property
-    def holds(self) -> bool:
+    def is_conclusive(self) -> bool:
         """Whether customers may be ordered by it."""
         return self.verdict == EVIDENCE and self.outcome is not None
 
 
-def keep(shop: Shop, finding: Finding) -> None:
+def save_result(shop: Shop, result: UpliftResult) -> None:
     """Leave the finding in the home, in the place of the one before."""
     partial = shop.home / f"{MODEL}.{os.getpid()}.tmp"
-    partial.write_text(json.dumps(asdict(finding), indent=1), encoding="utf-8")
+    partial.write_text(json.dumps(asdict(result), indent=1), encoding="utf-8")
     partial.replace(shop.home / f"{MODEL}.json")
 
 
-def kept(shop: Shop) -> Finding | None:
+def load_result(shop: Shop) -> UpliftResult | None:
     """What was found last; None where nobody has looked yet."""
     path = shop.home / f"{MODEL}.json"
-    return Finding(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+    return UpliftResult(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
-def doubt(shop: Shop) -> str | None:
+def unavailable_reason(shop: Shop) -> str | None:
     """Why nobody's saved value can be told, in words; None where it can."""
-    found = kept(shop)
-    if found is None:
-        return UNTRIED
-    if not found.holds:
-        return f"{found.verdict}: {found.why}"
-    return None if scores.newest(shop, MODEL) else UNTOLD
+    result = load_result(shop)
+    if result is None:
+        return NOT_ANALYSED
+    if not result.is_conclusive:
+        return f"{result.verdict}: {result.why}"
+    return None if score_store.newest_run(shop, MODEL) else NOT_SCORED
 
 
-def saved_value(
+def estimate_saved_value(
     shop: Shop,
     keys: pd.Series,
-    expected: pd.Series,
-    quiet: pd.Series,
+    expected_value: pd.Series,
+    churn_probability: pd.Series,
     *,
     as_of: datetime | None = None,
-    live: bool = False,
+    include_online: bool = False,
 ) -> pd.Series:
     """What contacting each customer now is expected to save, in the shop's money; NaN where nobody can tell.
 
@@ -83,11 +83,13 @@ def saved_value(
     return saves so much of what they spend if they come: `expected` over the chance that they do, which it holds
     already. Contact that raises spend saves what it raises. Each score says itself which of the two it means.
     """
-    found = kept(shop)
-    if found is None or not found.holds:
+    result = load_result(shop)
+    if result is None or not result.is_conclusive:
         return pd.Series(float("nan"), index=keys.index, dtype="float64")
-    told = answers(shop, MODEL, as_of, live=live).set_index("customer_key")
-    effect = keys.map(told["value"]).astype("float64")
-    outcome = keys.map(told["answer"].map(lambda answer: answer.get("outcome")))
-    if_they_come = expected.astype("float64") / (1 - quiet.astype("float64")).clip(lower=LEAST_CHANCE)
-    return (effect * if_they_come).where(outcome == "return", effect.where(outcome == "spend"))
+    stored_scores = load_answers(shop, MODEL, as_of, include_online=include_online).set_index("customer_key")
+    effect = keys.map(stored_scores["value"]).astype("float64")
+    outcome = keys.map(stored_scores["answer"].map(lambda answer: answer.get("outcome")))
+    value_given_return = expected_value.astype("float64") / (1 - churn_probability.astype("float64")).clip(
+        lower=MIN_RETURN_PROBABILITY
+    )
+    return (effect * value_given_return).where(outcome == "return", effect.where(outcome == "spend"))

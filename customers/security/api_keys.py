@@ -8,51 +8,54 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from customers import database
-from customers.instants import micros
-from customers.schema import api_keys
-from customers.shop import Shop, ShopError
+from customers.database import engine
+from customers.database.schema import api_keys
+from customers.shop.errors import ShopError
+from customers.shop.settings import Shop
+from customers.shop.timestamps import to_micros
 
 ROLES = ("admin", "agent", "campaign", "analyst", "till")
 
 
-def add(shop: Shop, role: str) -> str:
+def create_key(shop: Shop, role: str) -> str:
     """A new key for a role. It cannot be shown again: the shop keeps only its digest."""
     if role not in ROLES:
         raise ShopError(f"unknown role {role!r}; roles are {', '.join(ROLES)}")
     prefix, key = secrets.token_hex(6), secrets.token_urlsafe(32)
     key = f"rg_{prefix}_{key}"
-    with database.writing(shop) as connection:
+    with engine.write_transaction(shop) as connection:
         connection.execute(
-            api_keys.insert().values(prefix=prefix, digest=_digest(key), role=role, made_at=micros(datetime.now(UTC)))
+            api_keys.insert().values(
+                prefix=prefix, digest=_digest(key), role=role, made_at=to_micros(datetime.now(UTC))
+            )
         )
     return key
 
 
-def role_of(shop: Shop, key: str) -> str | None:
+def role_for_key(shop: Shop, key: str) -> str | None:
     """The role of a key; None for a key that was never given out."""
-    prefix = prefix_of(key)
-    found = _found(shop, prefix) if prefix else None
-    if found is None or not hmac.compare_digest(found.digest, _digest(key)):
+    prefix = key_prefix(key)
+    row = _select_key(shop, prefix) if prefix else None
+    if row is None or not hmac.compare_digest(row.digest, _digest(key)):
         return None
-    return str(found.role)
+    return str(row.role)
 
 
-def prefix_of(key: str) -> str | None:
+def key_prefix(key: str) -> str | None:
     """The open part of a key, which names it without opening anything; None for what cannot be a key."""
-    form = re.fullmatch(r"rg_([0-9a-f]{12})_.+", key)
-    return form[1] if form else None
+    match = re.fullmatch(r"rg_([0-9a-f]{12})_.+", key)
+    return match[1] if match else None
 
 
-def role_named(shop: Shop, prefix: str) -> str | None:
+def role_for_prefix(shop: Shop, prefix: str) -> str | None:
     """The role of the key that this prefix names, for somebody who has shown the whole key before."""
-    found = _found(shop, prefix)
-    return str(found.role) if found else None
+    row = _select_key(shop, prefix)
+    return str(row.role) if row else None
 
 
-def _found(shop: Shop, prefix: str) -> sa.Row | None:
+def _select_key(shop: Shop, prefix: str) -> sa.Row | None:
     query = sa.select(api_keys.c.digest, api_keys.c.role).where(api_keys.c.prefix == prefix)
-    with database.reading(shop) as connection:
+    with engine.read_transaction(shop) as connection:
         return connection.execute(query).first()
 
 

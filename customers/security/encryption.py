@@ -19,120 +19,123 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from customers.shop import Shop, ShopError
+from customers.shop.errors import ShopError
+from customers.shop.settings import Shop
 
-NONCE = 12
+NONCE_BYTES = 12
 
 
-class VaultError(ShopError):
+class EncryptionError(ShopError):
     """Something sealed cannot be opened with this shop's key."""
 
 
-class Vault:
+class PersonalDataCipher:
     """Seals and opens what is personal, for one shop's key."""
 
     def __init__(self, key: bytes) -> None:
-        wrapping = _derived(key, b"regulars person keys 1")
-        self.name = hashlib.sha256(wrapping).hexdigest()[:16]
-        self._wrapping = AESGCM(wrapping)
-        self._digests = _derived(key, b"regulars lookups 1")
+        wrapping_key = _derive_key(key, b"regulars person keys 1")
+        self.key_fingerprint = hashlib.sha256(wrapping_key).hexdigest()[:16]
+        self._wrapping_cipher = AESGCM(wrapping_key)
+        self._digest_key = _derive_key(key, b"regulars lookups 1")
 
-    def new_key(self, customer_key: int) -> bytes:
+    def new_wrapped_key(self, customer_key: int) -> bytes:
         """A fresh random key for a person, wrapped; only the wrapped form is ever kept."""
-        return _seal(self._wrapping, secrets.token_bytes(32), _bound(customer_key, "person-key"))
+        return _encrypt(self._wrapping_cipher, secrets.token_bytes(32), _associated_data(customer_key, "person-key"))
 
-    def seal(self, customer_key: int, wrapped: bytes, fields: dict[str, Any], purpose: str = "personal") -> bytes:
+    def encrypt(self, customer_key: int, wrapped: bytes, fields: dict[str, Any], purpose: str = "personal") -> bytes:
         """Seal a person's fields under their key, bound to that person and purpose."""
         text = json.dumps(fields, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-        return _seal(self._person(customer_key, wrapped), text.encode(), _bound(customer_key, purpose))
+        return _encrypt(
+            self._person_cipher(customer_key, wrapped), text.encode(), _associated_data(customer_key, purpose)
+        )
 
-    def open(self, customer_key: int, wrapped: bytes, sealed: bytes, purpose: str = "personal") -> dict[str, Any]:
+    def decrypt(self, customer_key: int, wrapped: bytes, sealed: bytes, purpose: str = "personal") -> dict[str, Any]:
         """The fields that `seal` sealed."""
-        text = _open(self._person(customer_key, wrapped), sealed, _bound(customer_key, purpose))
+        text = _decrypt(self._person_cipher(customer_key, wrapped), sealed, _associated_data(customer_key, purpose))
         return dict(json.loads(text))
 
-    def token(self, kind: str, text: str) -> bytes:
+    def lookup_digest(self, kind: str, text: str) -> bytes:
         """The digest under which an email, phone or name is looked up; equal spellings give equal digests."""
-        return self._digest(kind, SPELLINGS[kind](text))
+        return self._keyed_digest(kind, NORMALISERS[kind](text))
 
-    def tokens(self, fields: dict[str, Any]) -> dict[bytes, str]:
+    def lookup_digests(self, fields: dict[str, Any]) -> dict[bytes, str]:
         """Every digest under which a person with these fields can be found, with its kind."""
         given, family = fields.get("given_name") or "", fields.get("family_name") or ""
-        spelled = [
-            ("email", email_key(fields.get("email") or "")),
-            ("phone", phone_key(fields.get("phone") or "")),
-            ("name", name_key(given + family)),
-            ("name", name_key(family + given)),
+        normalised = [
+            ("email", normalise_email(fields.get("email") or "")),
+            ("phone", normalise_phone(fields.get("phone") or "")),
+            ("name", normalise_name(given + family)),
+            ("name", normalise_name(family + given)),
         ]
-        return {self._digest(kind, text): kind for kind, text in spelled if text}
+        return {self._keyed_digest(kind, text): kind for kind, text in normalised if text}
 
-    def tombstone(self, source: str, customer_id: str) -> bytes:
+    def tombstone_digest(self, source: str, customer_id: str) -> bytes:
         """The digest by which an erased customer's id is known again, and by nothing else."""
-        return self._digest("tombstone", f"{source}\x00{customer_id}")
+        return self._keyed_digest("tombstone", f"{source}\x00{customer_id}")
 
-    def stamp(self, said: bytes) -> bytes:
+    def content_digest(self, content: bytes) -> bytes:
         """A digest of what somebody sent, to know it again without keeping it."""
-        return hmac.digest(self._digests, b"stamp\x00" + said, "sha256")
+        return hmac.digest(self._digest_key, b"stamp\x00" + content, "sha256")
 
-    def _digest(self, kind: str, spelled: str) -> bytes:
-        return hmac.digest(self._digests, f"{kind}\x00{spelled}".encode("utf-8", "surrogatepass"), "sha256")
+    def _keyed_digest(self, kind: str, normalised: str) -> bytes:
+        return hmac.digest(self._digest_key, f"{kind}\x00{normalised}".encode("utf-8", "surrogatepass"), "sha256")
 
-    def _person(self, customer_key: int, wrapped: bytes) -> AESGCM:
-        return AESGCM(_open(self._wrapping, wrapped, _bound(customer_key, "person-key")))
+    def _person_cipher(self, customer_key: int, wrapped: bytes) -> AESGCM:
+        return AESGCM(_decrypt(self._wrapping_cipher, wrapped, _associated_data(customer_key, "person-key")))
 
 
-def of(shop: Shop) -> Vault:
+def get_cipher(shop: Shop) -> PersonalDataCipher:
     """The vault of a shop."""
-    return _vault(shop.key)
+    return _cached_cipher(shop.key)
 
 
-def email_key(text: str) -> str:
+def normalise_email(text: str) -> str:
     """An e-mail address as it is compared: without blanks, in one case."""
     return unicodedata.normalize("NFKC", text).strip().casefold()
 
 
-def phone_key(text: str) -> str:
+def normalise_phone(text: str) -> str:
     """A phone number as it is compared: digits alone, with a leading + for a country's code."""
-    plain = unicodedata.normalize("NFKC", text).strip()
-    digits = re.sub(r"\D", "", plain)
+    trimmed = unicodedata.normalize("NFKC", text).strip()
+    digits = re.sub(r"\D", "", trimmed)
     if digits.startswith("00"):
         return "+" + digits[2:]
-    return "+" + digits if plain.startswith("+") and digits else digits
+    return "+" + digits if trimmed.startswith("+") and digits else digits
 
 
-def name_key(text: str) -> str:
+def normalise_name(text: str) -> str:
     """A name as it is compared: letters alone, without accents, in one case."""
     letters = unicodedata.normalize("NFKD", text).casefold()
     return "".join(letter for letter in letters if letter.isalnum())
 
 
-SPELLINGS = {"email": email_key, "phone": phone_key, "name": name_key}
+NORMALISERS = {"email": normalise_email, "phone": normalise_phone, "name": normalise_name}
 
 
 @lru_cache(maxsize=8)
-def _vault(key: bytes) -> Vault:
-    return Vault(key)
+def _cached_cipher(key: bytes) -> PersonalDataCipher:
+    return PersonalDataCipher(key)
 
 
-def _derived(key: bytes, purpose: bytes) -> bytes:
+def _derive_key(key: bytes, purpose: bytes) -> bytes:
     return HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose).derive(key)
 
 
-def _bound(customer_key: int, purpose: str) -> bytes:
+def _associated_data(customer_key: int, purpose: str) -> bytes:
     """What a sealed text is bound to: moved to another person or purpose, it does not open."""
     return f"{customer_key}|{purpose}".encode()
 
 
-def _seal(cipher: AESGCM, text: bytes, bound: bytes) -> bytes:
-    nonce = secrets.token_bytes(NONCE)
-    return nonce + cipher.encrypt(nonce, text, bound)
+def _encrypt(cipher: AESGCM, text: bytes, associated_data: bytes) -> bytes:
+    nonce = secrets.token_bytes(NONCE_BYTES)
+    return nonce + cipher.encrypt(nonce, text, associated_data)
 
 
-def _open(cipher: AESGCM, sealed: bytes, bound: bytes) -> bytes:
+def _decrypt(cipher: AESGCM, sealed: bytes, associated_data: bytes) -> bytes:
     try:
-        return cipher.decrypt(sealed[:NONCE], sealed[NONCE:], bound)
+        return cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], associated_data)
     except (InvalidTag, ValueError):
-        raise VaultError(
+        raise EncryptionError(
             "a customer's sealed fields do not open: they were altered, or the shop's key is another one; "
             "put back the key that init made"
         ) from None

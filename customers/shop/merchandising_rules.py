@@ -1,7 +1,7 @@
 """Wishes: what a shop, or whoever asks, wants of a list of products beside what the models say.
 
 The shop's own stand in its settings, table `[recommendations]`; a question may add to them. What they do, and in
-which order, is told in `serving/rules.py`.
+which order, is told in `serving/recommendations/merchandising.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-TOML = """
+CONFIG_TEMPLATE = """
 # [recommendations]                           # what holds for every list of products
 # exclude_product_ids = ["gift-card"]
 # exclude_categories = ["CIGARETTES"]
@@ -24,12 +24,12 @@ TOML = """
 # max_per_category = 3
 # explore = 0.1                               # so many of ten places for something outside the top
 """
-MOST_BOOST = 100.0
-MOST_EXPLORE = 0.5
+MAX_BOOST = 100.0
+MAX_EXPLORE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class MerchandisingRules:
     """What is wanted of a list. Words for categories, departments and labels are held in lower case.
 
     `categories` are the only ones wanted, empty for all. `min_margin` is a share of the price. `boost` holds labels
@@ -49,101 +49,103 @@ class Wishes:
     explore: float = 0.0
     seed: int | None = None
 
-    def beside(self, asked: Mapping[str, Any]) -> Wishes:
+    def merged_with(self, request: Mapping[str, Any]) -> MerchandisingRules:
         """With what a question says: what it leaves out is left out too, any other wish takes the shop's place.
 
         Raises ValueError, with the wish's name, for one that makes no sense.
         """
-        said = {name: READERS[name](name, value) for name, value in asked.items() if value is not None}
-        both = {name: (*getattr(self, name), *said[name]) for name in said if name.startswith("exclude_")}
-        return replace(self, **said | both)
+        parsed = {name: PARSERS[name](name, value) for name, value in request.items() if value is not None}
+        combined = {name: (*getattr(self, name), *parsed[name]) for name in parsed if name.startswith("exclude_")}
+        return replace(self, **parsed | combined)
 
 
-def read(table: Any) -> Wishes:
+def parse_rules(table: Any) -> MerchandisingRules:
     """The shop's own wishes, from its settings: a table, or the text of one. ValueError says what to correct."""
     if isinstance(table, str):
-        table = _parsed(table)
+        table = _parse_toml(table)
     if not isinstance(table, Mapping):
         raise ValueError("recommendations must be a table, as in: [recommendations]")
-    unknown = sorted(set(table) - set(SETTABLE))
+    unknown = sorted(set(table) - set(SETTING_NAMES))
     if unknown:
-        raise ValueError(f"recommendations: {', '.join(unknown)} is not known; there are {', '.join(SETTABLE)}")
+        raise ValueError(f"recommendations: {', '.join(unknown)} is not known; there are {', '.join(SETTING_NAMES)}")
     try:
-        return Wishes().beside(table)
+        return MerchandisingRules().merged_with(table)
     except ValueError as error:
         raise ValueError(f"recommendations: {error}") from None
 
 
-def _parsed(text: str) -> Any:
+def _parse_toml(text: str) -> Any:
     try:
         return tomllib.loads(f"recommendations = {text}")["recommendations"]
     except tomllib.TOMLDecodeError:
         raise ValueError("recommendations must be one line of TOML, as in: { max_per_category = 3 }") from None
 
 
-def _ids(name: str, value: Any) -> tuple[str, ...]:
-    if isinstance(value, str) or not all(isinstance(each, str) for each in _listed(name, value)):
+def _parse_ids(name: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not all(isinstance(each, str) for each in _parse_list(name, value)):
         raise ValueError(f'{name} must be a list of words, as in: ["one", "two"]')
     return tuple(dict.fromkeys(value))
 
 
-def _words(name: str, value: Any) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(word.strip().casefold() for word in _ids(name, value)))
+def _parse_names(name: str, value: Any) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word.strip().casefold() for word in _parse_ids(name, value)))
 
 
-def _listed(name: str, value: Any) -> list[Any]:
+def _parse_list(name: str, value: Any) -> list[Any]:
     if not isinstance(value, (list, tuple)):
         raise ValueError(f'{name} must be a list of words, as in: ["one", "two"]')
     return list(value)
 
 
-def _flag(name: str, value: Any) -> bool:
+def _parse_flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be true or false")
     return value
 
 
-def _number(least: float, most: float) -> Callable[[str, Any], float]:
-    def number(name: str, value: Any) -> float:
-        sound = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not sound or not math.isfinite(value) or not least <= value <= most:
-            raise ValueError(f"{name} must be a number from {least:g} to {most:g}")
+def _number_parser(minimum: float, maximum: float) -> Callable[[str, Any], float]:
+    def parse_number(name: str, value: Any) -> float:
+        is_valid = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_valid or not math.isfinite(value) or not minimum <= value <= maximum:
+            raise ValueError(f"{name} must be a number from {minimum:g} to {maximum:g}")
         return float(value)
 
-    return number
+    return parse_number
 
 
-def _whole(name: str, value: Any) -> int:
+def _parse_count(name: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be a whole number, at least 1")
     return value
 
 
-def _seed(name: str, value: Any) -> int:
+def _parse_seed(name: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
         raise ValueError(f"{name} must be a whole number, at least 0")
     return value
 
 
-def _factors(name: str, value: Any) -> tuple[tuple[str, float], ...]:
+def _parse_factors(name: str, value: Any) -> tuple[tuple[str, float], ...]:
     if not isinstance(value, Mapping):
         raise ValueError(f"{name} must give each label its factor, as in: {{ organic = 1.5 }}")
-    factor = _number(0.0, MOST_BOOST)
-    return tuple(sorted((str(label).strip().casefold(), factor(name, times)) for label, times in value.items()))
+    parse_factor = _number_parser(0.0, MAX_BOOST)
+    return tuple(
+        sorted((str(label).strip().casefold(), parse_factor(name, multiplier)) for label, multiplier in value.items())
+    )
 
 
-READERS: dict[str, Callable[[str, Any], Any]] = {
-    "exclude_product_ids": _ids,
-    "categories": _words,
-    "exclude_categories": _words,
-    "exclude_departments": _words,
-    "in_stock_only": _flag,
-    "min_margin": _number(-10.0, 1.0),
-    "boost": _factors,
-    "pin": _words,
-    "max_per_category": _whole,
-    "explore": _number(0.0, MOST_EXPLORE),
-    "seed": _seed,
+PARSERS: dict[str, Callable[[str, Any], Any]] = {
+    "exclude_product_ids": _parse_ids,
+    "categories": _parse_names,
+    "exclude_categories": _parse_names,
+    "exclude_departments": _parse_names,
+    "in_stock_only": _parse_flag,
+    "min_margin": _number_parser(-10.0, 1.0),
+    "boost": _parse_factors,
+    "pin": _parse_names,
+    "max_per_category": _parse_count,
+    "explore": _number_parser(0.0, MAX_EXPLORE),
+    "seed": _parse_seed,
 }
 #: A shop that sells of some categories alone says so by what it loads; and a seed is of one question.
-SETTABLE = tuple(field.name for field in fields(Wishes) if field.name not in ("categories", "seed"))
+SETTING_NAMES = tuple(field.name for field in fields(MerchandisingRules) if field.name not in ("categories", "seed"))

@@ -10,12 +10,12 @@ import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-TOML = """
+CONFIG_TEMPLATE = """
 # [retention]                                 # whom it pays to contact: band medium, and high for the dearer way
 # contact_cost = 2.00                         # a letter; medium: probability x expected value x saved_share is more
 # high_cost = 5.00                            # a call or a gift; high: it is more than this; default: 2.5 letters
@@ -26,11 +26,11 @@ TOML = """
 #: In the retention desk's words: letters are for medium, calls for high. A band of its own holds who has left.
 LOW, MEDIUM, HIGH = "low", "medium", "high"
 #: What a call costs in letters where only the letter's cost is set; as 0.5 is to 0.2.
-DEARER = 2.5
+HIGH_COST_RATIO = 2.5
 
 
 @dataclass(frozen=True, slots=True)
-class Retention:
+class RetentionCosts:
     """What contacting somebody costs and brings; without `contact_cost`, bands go by probability alone.
 
     Costs are in the shop's money, `saved_share` and both `_from` are shares. One in five stays away even among
@@ -43,53 +43,59 @@ class Retention:
     medium_from: float = 0.2
     high_from: float = 0.5
 
-    def bands(self, probability: NDArray[np.float64], value: NDArray[np.float64] | None) -> list[str]:
+    def assign_bands(self, probability: NDArray[np.float64], value: NDArray[np.float64] | None) -> list[str]:
         """The band of each customer; `value` is what each is expected to spend, NaN where that is not known."""
         high, medium = probability >= self.high_from, probability >= self.medium_from
         if self.contact_cost is not None and value is not None:
             gain = probability * value * self.saved_share
-            known = np.isfinite(value)
-            dear = self.contact_cost * DEARER if self.high_cost is None else self.high_cost
-            high, medium = np.where(known, gain > dear, high), np.where(known, gain > self.contact_cost, medium)
+            has_value = np.isfinite(value)
+            high_cost = self.contact_cost * HIGH_COST_RATIO if self.high_cost is None else self.high_cost
+            high, medium = (
+                np.where(has_value, gain > high_cost, high),
+                np.where(has_value, gain > self.contact_cost, medium),
+            )
         return list(np.select([high, medium], [HIGH, MEDIUM], LOW).tolist())
 
 
-def read(table: Any) -> Retention:
+def parse_retention_costs(table: Any) -> RetentionCosts:
     """The settings, from a table or the text of one line. ValueError says what to correct."""
-    said = _parsed(table) if isinstance(table, str) else table
-    if not isinstance(said, Mapping):
+    values = _parse_toml(table) if isinstance(table, str) else table
+    if not isinstance(values, Mapping):
         raise ValueError("retention must be a table, as in: [retention]")
-    known = [field.name for field in fields(Retention)]
-    if unknown := sorted(set(said) - set(known)):
-        raise ValueError(f"retention: {', '.join(unknown)} is not known; there are {', '.join(known)}")
-    retention = Retention(**{name: _number(name, value) for name, value in said.items()})
-    _in_order(retention)
-    return retention
+    allowed_names = [field.name for field in fields(RetentionCosts)]
+    if unknown := sorted(set(values) - set(allowed_names)):
+        raise ValueError(f"retention: {', '.join(unknown)} is not known; there are {', '.join(allowed_names)}")
+    costs = RetentionCosts(**{name: _parse_number(name, value) for name, value in values.items()})
+    _check_order(costs)
+    return costs
 
 
-def _parsed(text: str) -> Any:
+def _parse_toml(text: str) -> Any:
     try:
         return tomllib.loads(f"retention = {text}")["retention"]
     except tomllib.TOMLDecodeError:
         raise ValueError("retention must be one line of TOML, as in: { contact_cost = 2.0 }") from None
 
 
-def _number(name: str, value: Any) -> float:
-    sound = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+def _parse_number(name: str, value: Any) -> float:
+    is_valid = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
     if name.endswith("_cost"):
-        if not sound:
+        if not is_valid:
             raise ValueError(f"retention: {name} must be an amount of money, at least 0")
-    elif not (sound and value <= 1):
+    elif not (is_valid and value <= 1):
         raise ValueError(f"retention: {name} must be a share from 0 to 1")
     return float(value)
 
 
-def _in_order(retention: Retention) -> None:
-    if retention.high_from < retention.medium_from:
+def _check_order(costs: RetentionCosts) -> None:
+    if costs.high_from < costs.medium_from:
         raise ValueError("retention: high_from must not be below medium_from")
-    if retention.high_cost is None:
+    if costs.high_cost is None:
         return
-    if retention.contact_cost is None:
+    if costs.contact_cost is None:
         raise ValueError("retention: high_cost needs contact_cost beside it, what the cheaper way costs")
-    if retention.high_cost < retention.contact_cost:
+    if costs.high_cost < costs.contact_cost:
         raise ValueError("retention: high_cost must not be below contact_cost")
+
+
+Band = Literal["low", "medium", "high", "lapsed"]

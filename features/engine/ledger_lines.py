@@ -9,13 +9,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
 
-from features import engine
+from features.engine import duckdb, expressions
 
-MONEY = 10_000.0  # amounts are counted in ten-thousandths, as whole numbers; see engine.whole
+MONEY_STEPS = 10_000.0  # amounts are counted in ten-thousandths, as whole numbers; see engine.whole
 
-KINDS = ("department", "category", "brand", "store")
+GROUPINGS = ("department", "category", "brand", "store")
 
-LEDGER = ibis.schema(
+LEDGER_SCHEMA = ibis.schema(
     {
         "customer_key": "int64",
         "order_key": "int64",
@@ -31,7 +31,7 @@ LEDGER = ibis.schema(
         "channel": "string",
     }
 )
-INTERACTIONS = ibis.schema(
+INTERACTION_SCHEMA = ibis.schema(
     {
         "customer_key": "int64",
         "happened_at": "timestamp('UTC')",
@@ -44,15 +44,15 @@ INTERACTIONS = ibis.schema(
         "answered_at": "timestamp('UTC')",
     }
 )
-KEYS = ibis.schema({"customer_key": "int64"})
-PRODUCTS = ibis.schema({"product_key": "int64", "department": "string", "category": "string", "brand": "string"})
+CUSTOMER_KEY_SCHEMA = ibis.schema({"customer_key": "int64"})
+PRODUCT_SCHEMA = ibis.schema({"product_key": "int64", "department": "string", "category": "string", "brand": "string"})
 #: What models read of a product beside: no family does.
-DESCRIBED = ibis.schema({**PRODUCTS, "subcategory": "string", "price": "float64"})
+PRODUCT_DETAIL_SCHEMA = ibis.schema({**PRODUCT_SCHEMA, "subcategory": "string", "price": "float64"})
 
-_MONEYS = ("sales", "returned", "saved", "pieces", "spend", "squares")
-_COUNTS = ("lines", "bought_lines", "unpriced", "baskets", "new_products")
-_KINDS = [f"{kind}_{what}" for kind in KINDS for what in ("new", "worth", "nlogn", "top")]
-SEEN = ibis.table(
+_MONEY_COLUMNS = ("sales", "returned", "saved", "pieces", "spend", "squares")
+_COUNT_COLUMNS = ("lines", "bought_lines", "unpriced", "baskets", "new_products")
+_GROUPING_COLUMNS = [f"{kind}_{what}" for kind in GROUPINGS for what in ("new", "worth", "nlogn", "top")]
+VISIBLE_DAYS = ibis.table(
     {
         "customer_key": "int64",
         "as_of": "timestamp('UTC')",
@@ -64,38 +64,38 @@ SEEN = ibis.table(
         "visit_day": "int64",
         "gap_days": "int64",
         "new_week": "float64",
-        **dict.fromkeys((*_MONEYS, *_COUNTS, *_KINDS), "float64"),
+        **dict.fromkeys((*_MONEY_COLUMNS, *_COUNT_COLUMNS, *_GROUPING_COLUMNS), "float64"),
     },
     name="seen",
 )
 
 
-def known(ledger: Path, as_of: datetime, con: Backend | None = None) -> ir.Table:
+def lines_as_of(ledger: Path, as_of: datetime, con: Backend | None = None) -> ir.Table:
     """The lines of known customers that a run as of this moment may see: sold before it, and known before it.
 
     A line that was corrected later is seen as it stood then. Anonymous lines are left out, and so are those of
     sensitive products, except of customers who allow that such things are used.
     """
-    con = con or engine.connect()
-    seen = visible(ledger_lines(ledger, con), instant(as_of))
-    if not guarded(ledger):
-        return seen
-    return permitted(seen, _sensitive(ledger, con), allowing(ledger, con))
+    con = con or duckdb.connect()
+    visible = visible_versions(read_lines(ledger, con), timestamp_literal(as_of))
+    if not has_sensitive_products(ledger):
+        return visible
+    return drop_sensitive(visible, _sensitive_products(ledger, con), customers_allowing_sensitive(ledger, con))
 
 
-def visible(lines: ir.Table, cut: ir.TimestampValue) -> ir.Table:
+def visible_versions(lines: ir.Table, cutoff: ir.TimestampValue) -> ir.Table:
     """The versions of lines that stood at a moment, of sales before it, to known customers."""
-    current = lines.superseded_at.isnull() | (lines.superseded_at >= cut)
-    return lines.filter(lines.customer_key.notnull(), lines.known_at < cut, current, lines.sold_at < cut)
+    current = lines.superseded_at.isnull() | (lines.superseded_at >= cutoff)
+    return lines.filter(lines.customer_key.notnull(), lines.known_at < cutoff, current, lines.sold_at < cutoff)
 
 
-def permitted(lines: ir.Table, sensitive: ir.Table, allowing: ir.Table) -> ir.Table:
+def drop_sensitive(lines: ir.Table, sensitive: ir.Table, allowing_customers: ir.Table) -> ir.Table:
     """Lines without those of sensitive products, but for customers who are known to allow it."""
-    plain = lines.product_key.notin(sensitive.product_key)
-    return lines.filter(plain | lines.customer_key.isin(allowing.customer_key))
+    is_not_sensitive = lines.product_key.notin(sensitive.product_key)
+    return lines.filter(is_not_sensitive | lines.customer_key.isin(allowing_customers.customer_key))
 
 
-def guarded(ledger: Path) -> bool:
+def has_sensitive_products(ledger: Path) -> bool:
     """Whether the shop has any sensitive product: most have none, and then nobody needs to ask."""
     path = Path(ledger) / "products.parquet"
     if not path.exists() or "sensitive" not in pq.read_schema(path).names:
@@ -103,16 +103,16 @@ def guarded(ledger: Path) -> bool:
     return bool(pc.any(pq.read_table(path, columns=["sensitive"])["sensitive"]).as_py())
 
 
-def allowing(ledger: Path, con: Backend) -> ir.Table:
+def customers_allowing_sensitive(ledger: Path, con: Backend) -> ir.Table:
     """Who allows profiling on sensitive products; nobody is known to, where the mirror does not say."""
     path = Path(ledger) / "consents.parquet"
     if not path.exists():
-        return con.create_table(ibis.util.gen_name("consents"), schema=KEYS, temp=True)
+        return con.create_table(ibis.util.gen_name("consents"), schema=CUSTOMER_KEY_SCHEMA, temp=True)
     consents = con.read_parquet(str(path))
     return consents.filter(consents.profiling_sensitive.fill_null(False)).select("customer_key")
 
 
-def profiled(lines: ir.Table, ledger: Path, con: Backend) -> ir.Table:
+def drop_profiling_refusals(lines: ir.Table, ledger: Path, con: Backend) -> ir.Table:
     """Lines without those of customers who do not allow that anything is learned from them."""
     path = Path(ledger) / "consents.parquet"
     if not path.exists():
@@ -122,31 +122,31 @@ def profiled(lines: ir.Table, ledger: Path, con: Backend) -> ir.Table:
     return lines.filter(lines.customer_key.notin(refusing.customer_key))
 
 
-def interactions(ledger: Path, as_of: datetime, con: Backend) -> ir.Table:
+def interactions_as_of(ledger: Path, as_of: datetime, con: Backend) -> ir.Table:
     """What customers and the shop had to do with each other, happened and known before a moment."""
     path = Path(ledger) / "interactions.parquet"
     if not path.exists():
-        return con.create_table(ibis.util.gen_name("interactions"), schema=INTERACTIONS, temp=True)
+        return con.create_table(ibis.util.gen_name("interactions"), schema=INTERACTION_SCHEMA, temp=True)
     mirrored = con.read_parquet(str(path))
-    absent = {name: ibis.null(kind) for name, kind in INTERACTIONS.items() if name not in mirrored.columns}
-    return happened(mirrored.mutate(**absent).select(*INTERACTIONS.names), instant(as_of))
+    absent = {name: ibis.null(dtype) for name, dtype in INTERACTION_SCHEMA.items() if name not in mirrored.columns}
+    return interactions_before(mirrored.mutate(**absent).select(*INTERACTION_SCHEMA.names), timestamp_literal(as_of))
 
 
-def happened(interactions: ir.Table, cut: ir.TimestampValue) -> ir.Table:
+def interactions_before(interactions: ir.Table, cutoff: ir.TimestampValue) -> ir.Table:
     """Interactions before a moment, and known before it."""
-    before = (interactions.happened_at < cut) & (interactions.known_at < cut)
+    before = (interactions.happened_at < cutoff) & (interactions.known_at < cutoff)
     return interactions.filter(interactions.customer_key.notnull(), before)
 
 
-def ledger_lines(ledger: Path, con: Backend) -> ir.Table:
+def read_lines(ledger: Path, con: Backend) -> ir.Table:
     """Every version of every line in the mirror; no row at all where nothing was loaded yet."""
     months = sorted(str(part) for part in Path(ledger).glob("month=*/part.parquet"))
     if not months:
-        return con.create_table(ibis.util.gen_name("ledger"), schema=LEDGER, temp=True)
-    return con.read_parquet(months, hive_partitioning=False).select(*LEDGER.names)
+        return con.create_table(ibis.util.gen_name("ledger"), schema=LEDGER_SCHEMA, temp=True)
+    return con.read_parquet(months, hive_partitioning=False).select(*LEDGER_SCHEMA.names)
 
 
-def words(ledger: Path, con: Backend, schema: ibis.Schema = PRODUCTS) -> ir.Table:
+def read_products(ledger: Path, con: Backend, schema: ibis.Schema = PRODUCT_SCHEMA) -> ir.Table:
     """Products with the words for their department, category and brand; and for more, where the schema names it."""
     path = Path(ledger) / "products.parquet"
     if not path.exists():
@@ -154,19 +154,21 @@ def words(ledger: Path, con: Backend, schema: ibis.Schema = PRODUCTS) -> ir.Tabl
     return con.read_parquet(str(path)).select(*schema.names)
 
 
-def catalogue(products: ir.Table) -> ir.Table:
+def encode_categories(products: ir.Table) -> ir.Table:
     """Products with numbers for their department, category and brand: equal words, equal number; -1 for none."""
-    said = {kind: products[kind].nullif("") for kind in PRODUCTS.names[1:]}
-    numbered = {kind: ibis.cases((word.notnull(), word.dense_rank()), else_=-1) for kind, word in said.items()}
+    category_words = {kind: products[kind].nullif("") for kind in PRODUCT_SCHEMA.names[1:]}
+    numbered = {
+        kind: ibis.cases((word.notnull(), word.dense_rank()), else_=-1) for kind, word in category_words.items()
+    }
     return products.select("product_key", **numbered)
 
 
-def bought(lines: ir.Table) -> ir.Table:
+def purchased_lines(lines: ir.Table) -> ir.Table:
     """The lines in which a product was really taken home: sales of more than nothing."""
     return lines.filter(lines.kind == "sale", lines.quantity > 0)
 
 
-def labelled(bought_lines: ir.Table, products: ir.Table) -> ir.Table:
+def with_categories(bought_lines: ir.Table, products: ir.Table) -> ir.Table:
     """Bought lines with what kind of thing each is; -1 for a product that the catalogue does not know."""
     return bought_lines.left_join(products, "product_key").select(
         "customer_key",
@@ -175,11 +177,11 @@ def labelled(bought_lines: ir.Table, products: ir.Table) -> ir.Table:
         "sold_at",
         "amount",
         store=bought_lines.store_id.fill_null(""),
-        **{kind: products[kind].fill_null(-1) for kind in PRODUCTS.names[1:]},
+        **{kind: products[kind].fill_null(-1) for kind in PRODUCT_SCHEMA.names[1:]},
     )
 
 
-def baskets(lines: ir.Table, timezone: str) -> ir.Table:
+def basket_totals(lines: ir.Table, timezone: str) -> ir.Table:
     """One row for a customer, an order and a day: what was paid, returned, saved, and how much was in it.
 
     A basket has one time, that of its last line. A return that comes on a later day under the old order
@@ -187,7 +189,7 @@ def baskets(lines: ir.Table, timezone: str) -> ir.Table:
     (see engine.whole).
     """
     sale, back = lines.kind == "sale", lines.kind == "return"
-    slips = lines.group_by("customer_key", "order_key", "sold_at").aggregate(
+    receipts = lines.group_by("customer_key", "order_key", "sold_at").aggregate(
         sales=lines.amount.sum(where=sale),
         returned=lines.amount.abs().sum(where=back),
         saved=lines.discount.sum(where=sale),
@@ -196,22 +198,22 @@ def baskets(lines: ir.Table, timezone: str) -> ir.Table:
         bought_lines=(sale & (lines.quantity > 0)).sum(),
         unpriced=(sale & lines.amount.isnull()).any(),
     )
-    slips = slips.mutate(day=engine.day_of(slips.sold_at, timezone))
-    grouped = slips.group_by("customer_key", "order_key", "day").aggregate(
-        sold_at=slips.sold_at.max(),
-        sales=_money(slips.sales),
-        returned=_money(slips.returned),
-        saved=_money(slips.saved),
-        pieces=_money(slips.pieces),
-        lines=slips.lines.sum().cast("float64"),
-        bought_lines=slips.bought_lines.sum().cast("float64"),
-        unpriced=slips.unpriced.any().cast("float64"),
+    receipts = receipts.mutate(day=expressions.local_day_number(receipts.sold_at, timezone))
+    grouped = receipts.group_by("customer_key", "order_key", "day").aggregate(
+        sold_at=receipts.sold_at.max(),
+        sales=_sum_money(receipts.sales),
+        returned=_sum_money(receipts.returned),
+        saved=_sum_money(receipts.saved),
+        pieces=_sum_money(receipts.pieces),
+        lines=receipts.lines.sum().cast("float64"),
+        bought_lines=receipts.bought_lines.sum().cast("float64"),
+        unpriced=receipts.unpriced.any().cast("float64"),
     )
     filled = (grouped.lines > 0).cast("float64")
     return grouped.mutate(spend=grouped.sales - grouped.returned, baskets=filled, squares=grouped.sales**2)
 
 
-def visits(days: ir.Table) -> ir.Table:
+def mark_purchase_days(days: ir.Table) -> ir.Table:
     """Add to customer-days which of them are purchase days, and the gap to the purchase day before.
 
     A purchase day is one with net positive spend; a sale in another currency (no amount) counts as one too.
@@ -225,23 +227,23 @@ def visits(days: ir.Table) -> ir.Table:
 
 def purchase_days(lines: ir.Table, timezone: str) -> ir.Table:
     """One row for a customer and a day of purchase: customer_key, day (day number), spend, baskets."""
-    trips = baskets(lines, timezone)
+    trips = basket_totals(lines, timezone)
     days = trips.group_by("customer_key", "day").aggregate(
         spend=trips.spend.sum(), unpriced=trips.unpriced.max(), baskets=trips.baskets.sum()
     )
     days = days.filter((days.spend > 0) | (days.unpriced > 0))
-    return days.select("customer_key", "day", "baskets", spend=days.spend / MONEY)
+    return days.select("customer_key", "day", "baskets", spend=days.spend / MONEY_STEPS)
 
 
-def instant(moment: datetime) -> ir.TimestampScalar:
+def timestamp_literal(instant: datetime) -> ir.TimestampScalar:
     """A moment as the engine writes it."""
-    return ibis.literal(engine.utc(moment), type="timestamp('UTC')")
+    return ibis.literal(duckdb.to_utc(instant), type="timestamp('UTC')")
 
 
-def _sensitive(ledger: Path, con: Backend) -> ir.Table:
+def _sensitive_products(ledger: Path, con: Backend) -> ir.Table:
     products = con.read_parquet(str(Path(ledger) / "products.parquet"))
     return products.filter(products.sensitive.fill_null(False)).select("product_key")
 
 
-def _money(amount: ir.FloatingColumn) -> ir.FloatingScalar:
-    return engine.whole(engine.total(amount), MONEY)
+def _sum_money(amount: ir.FloatingColumn) -> ir.FloatingScalar:
+    return expressions.to_whole_steps(expressions.sum_or_zero(amount), MONEY_STEPS)

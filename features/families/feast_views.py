@@ -15,47 +15,51 @@ RESERVED = {"rn", "entity_row_id", "event_expire_timestamp", "event_timestamp", 
 
 
 @cache
-def customer() -> "Entity":
+def customer_entity() -> "Entity":
     """Who every feature is about."""
     from feast import Entity, ValueType
 
     return Entity(name="customer", join_keys=["customer_key"], value_type=ValueType.INT64)
 
 
-def of_numbers(name: str, folder: Path, columns: Iterable[str]) -> "FeatureView":
+def numeric_view(name: str, folder: Path, columns: Iterable[str]) -> "FeatureView":
     """A family of one float64 for each customer and moment, at folder/NAME/part.parquet."""
-    return _view(name, folder, dict.fromkeys(columns, "Float64"))
+    return _build_view(name, folder, dict.fromkeys(columns, "Float64"))
 
 
-def of_lists(name: str, folder: Path, kinds: Mapping[str, str]) -> "FeatureView":
+def list_view(name: str, folder: Path, element_types: Mapping[str, str]) -> "FeatureView":
     """A family of aligned lists for each customer and moment; kinds are Feast's names (Int64, Float32, String)."""
-    return _view(name, folder, {column: f"Array({kind})" for column, kind in kinds.items()})
+    return _build_view(
+        name, folder, {column: f"Array({element_type})" for column, element_type in element_types.items()}
+    )
 
 
-def check(columns: Mapping[str, str]) -> None:
+def check_column_names(columns: Mapping[str, str]) -> None:
     """Refuse a feature name that Feast would lose or mistake."""
-    lost = [name for name in columns if name.endswith(RESERVED_ENDINGS) or name in RESERVED]
-    if lost:
-        raise ValueError(f"Feast cannot carry a feature called {', '.join(lost)}; rename it")
+    rejected = [name for name in columns if name.endswith(RESERVED_ENDINGS) or name in RESERVED]
+    if rejected:
+        raise ValueError(f"Feast cannot carry a feature called {', '.join(rejected)}; rename it")
 
 
-def _view(name: str, folder: Path, columns: Mapping[str, str]) -> "FeatureView":
+def _build_view(name: str, folder: Path, columns: Mapping[str, str]) -> "FeatureView":
     from feast import FeatureView, Field, FileSource
 
-    check(columns)
+    check_column_names(columns)
     source = FileSource(
         name=f"{name}_snapshot",
         path=str(Path(folder).absolute() / name / "part.parquet"),
         timestamp_field="event_timestamp",
         created_timestamp_column="created",
     )
-    schema = [Field(name="customer_key", dtype=_kind("Int64"))]
-    schema += [Field(name=column, dtype=_kind(kind)) for column, kind in columns.items()]
-    return FeatureView(name=name, entities=[customer()], ttl=timedelta(0), schema=schema, source=source, online=True)
+    schema = [Field(name="customer_key", dtype=_feast_type("Int64"))]
+    schema += [Field(name=column, dtype=_feast_type(type_name)) for column, type_name in columns.items()]
+    return FeatureView(
+        name=name, entities=[customer_entity()], ttl=timedelta(0), schema=schema, source=source, online=True
+    )
 
 
-def _kind(kind: str) -> Any:
+def _feast_type(type_name: str) -> Any:
     from feast import types
 
-    inner = kind.removeprefix("Array(").removesuffix(")")
-    return types.Array(getattr(types, inner)) if inner != kind else getattr(types, kind)
+    inner = type_name.removeprefix("Array(").removesuffix(")")
+    return types.Array(getattr(types, inner)) if inner != type_name else getattr(types, type_name)

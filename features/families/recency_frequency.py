@@ -6,155 +6,157 @@ from typing import TYPE_CHECKING
 import ibis
 import ibis.expr.types as ir
 
-from features import engine, lines
+from features.engine import expressions, ledger_lines
 
 if TYPE_CHECKING:
     from feast import FeatureView
 
 WINDOWS = (7, 14, 28, 56, 90)
-PRECEDING = (28, 90)
+PRECEDING_WINDOWS = (28, 90)
 HALF_LIVES = (14, 45, 120)
 RECENT_DAYS = 90
 
 
-def columns(seen: ir.Table) -> dict[str, ir.Value]:
+def columns(history: ir.Table) -> dict[str, ir.Value]:
     """Every rhythm of a customer, over the days seen from a moment (see snapshot.seen)."""
-    named = {feature.__name__: feature(seen) for feature in FEATURES}
-    within = {f"purchase_days_{w}d": purchase_days_aged(seen, 0, w) for w in WINDOWS}
-    before = {f"purchase_days_{w}d_before": purchase_days_aged(seen, w, 2 * w) for w in PRECEDING}
-    fading = {f"purchase_days_decayed_{h}d": purchase_days_decayed(seen, h) for h in HALF_LIVES}
-    habit = {f"weekday_{day}_share": weekday_share(seen, day) for day in range(7)}
-    return named | within | before | fading | habit
+    named = {feature.__name__: feature(history) for feature in FEATURES}
+    within = {f"purchase_days_{w}d": purchase_days_between(history, 0, w) for w in WINDOWS}
+    before = {f"purchase_days_{w}d_before": purchase_days_between(history, w, 2 * w) for w in PRECEDING_WINDOWS}
+    decayed = {f"purchase_days_decayed_{h}d": purchase_days_decayed(history, h) for h in HALF_LIVES}
+    weekday_shares = {f"weekday_{day}_share": weekday_share(history, day) for day in range(7)}
+    return named | within | before | decayed | weekday_shares
 
 
-def recency_days(seen: ir.Table) -> ir.Value:
+def recency_days(history: ir.Table) -> ir.Value:
     """Days from the last purchase day to as_of, by the shop's calendar. Recency in RFM (Fader and Hardie)."""
-    return seen.as_of_day.max() - seen.visit_day.max()
+    return history.as_of_day.max() - history.visit_day.max()
 
 
-def tenure_days(seen: ir.Table) -> ir.Value:
+def tenure_days(history: ir.Table) -> ir.Value:
     """Days from the first purchase day to as_of; T in BG/NBD."""
-    return seen.as_of_day.max() - seen.visit_day.min()
+    return history.as_of_day.max() - history.visit_day.min()
 
 
-def purchase_days(seen: ir.Table) -> ir.Value:
+def purchase_days(history: ir.Table) -> ir.Value:
     """How many days they bought on."""
-    return seen.visit.sum()
+    return history.visit.sum()
 
 
-def span_days(seen: ir.Table) -> ir.Value:
+def span_days(history: ir.Table) -> ir.Value:
     """Days from the first purchase day to the last; t_x in BG/NBD."""
-    return seen.visit_day.max() - seen.visit_day.min()
+    return history.visit_day.max() - history.visit_day.min()
 
 
-def purchase_rate(seen: ir.Table) -> ir.Value:
+def purchase_rate(history: ir.Table) -> ir.Value:
     """Purchase days for each day since the first."""
-    return engine.ratio(purchase_days(seen), tenure_days(seen))
+    return expressions.ratio(purchase_days(history), tenure_days(history))
 
 
-def active_weeks_share(seen: ir.Table) -> ir.Value:
+def active_weeks_share(history: ir.Table) -> ir.Value:
     """Share of calendar weeks, from the first to the current one, in which they came."""
-    weeks = (seen.as_of_day.max() + 3) // 7 - (seen.visit_day.min() + 3) // 7 + 1
-    return engine.ratio(seen.new_week.sum(), weeks)
+    weeks = (history.as_of_day.max() + 3) // 7 - (history.visit_day.min() + 3) // 7 + 1
+    return expressions.ratio(history.new_week.sum(), weeks)
 
 
-def as_of_weekday(seen: ir.Table) -> ir.Value:
+def as_of_weekday(history: ir.Table) -> ir.Value:
     """The shop's weekday at as_of, Monday 0: which of a customer's own days come next."""
-    return engine.weekday_of(seen.as_of_day.max())
+    return expressions.weekday_of(history.as_of_day.max())
 
 
-def gap_mean_days(seen: ir.Table) -> ir.Value:
+def gap_mean_days(history: ir.Table) -> ir.Value:
     """Mean days between purchase days; NULL after a single one."""
-    return engine.ratio(span_days(seen), purchase_days(seen) - 1)
+    return expressions.ratio(span_days(history), purchase_days(history) - 1)
 
 
-def gap_std_days(seen: ir.Table) -> ir.Value:
+def gap_std_days(history: ir.Table) -> ir.Value:
     """Spread of the days between purchase days; NULL with fewer than two gaps."""
-    gaps = seen.gap_days.count()
-    spread = engine.ratio((seen.gap_days**2).sum(), gaps) - gap_mean_days(seen) ** 2
+    gaps = history.gap_days.count()
+    spread = expressions.ratio((history.gap_days**2).sum(), gaps) - gap_mean_days(history) ** 2
     return ibis.cases((gaps >= 2, ibis.greatest(spread, 0.0).sqrt()))
 
 
-def gap_cv(seen: ir.Table) -> ir.Value:
+def gap_cv(history: ir.Table) -> ir.Value:
     """Spread of the gaps for each day of the mean gap: 0 is a clock, 1 is chance."""
-    return engine.ratio(gap_std_days(seen), gap_mean_days(seen))
+    return expressions.ratio(gap_std_days(history), gap_mean_days(history))
 
 
-def gap_median_days(seen: ir.Table) -> ir.Value:
+def gap_median_days(history: ir.Table) -> ir.Value:
     """The gap that half of their gaps exceed."""
-    return seen.gap_days.median()
+    return history.gap_days.median()
 
 
-def gap_long_days(seen: ir.Table) -> ir.Value:
+def gap_long_days(history: ir.Table) -> ir.Value:
     """The gap that one in five of their gaps exceeds."""
-    return seen.gap_days.quantile(0.8)
+    return history.gap_days.quantile(0.8)
 
 
-def gap_max_days(seen: ir.Table) -> ir.Value:
+def gap_max_days(history: ir.Table) -> ir.Value:
     """The longest they ever stayed away and came back."""
-    return seen.gap_days.max()
+    return history.gap_days.max()
 
 
-def gap_last_days(seen: ir.Table) -> ir.Value:
+def gap_last_days(history: ir.Table) -> ir.Value:
     """Days between the last two purchase days."""
-    return seen.gap_days.argmax(seen.visit_day)
+    return history.gap_days.argmax(history.visit_day)
 
 
-def gap_recent_days(seen: ir.Table) -> ir.Value:
+def gap_recent_days(history: ir.Table) -> ir.Value:
     """Mean gap of the last 90 days."""
-    return seen.gap_days.mean(where=seen.age_days <= RECENT_DAYS)
+    return history.gap_days.mean(where=history.age_days <= RECENT_DAYS)
 
 
-def gap_trend(seen: ir.Table) -> ir.Value:
+def gap_trend(history: ir.Table) -> ir.Value:
     """Recent gaps against all gaps: above 1, they come less often than they used to."""
-    return engine.ratio(gap_recent_days(seen), gap_mean_days(seen))
+    return expressions.ratio(gap_recent_days(history), gap_mean_days(history))
 
 
-def gap_last_ratio(seen: ir.Table) -> ir.Value:
+def gap_last_ratio(history: ir.Table) -> ir.Value:
     """The last gap against the mean gap."""
-    return engine.ratio(gap_last_days(seen), gap_mean_days(seen))
+    return expressions.ratio(gap_last_days(history), gap_mean_days(history))
 
 
-def overdue_ratio(seen: ir.Table) -> ir.Value:
+def overdue_ratio(history: ir.Table) -> ir.Value:
     """Silence against the usual gap: 2 means twice as long as usual."""
-    return engine.ratio(recency_days(seen), gap_median_days(seen))
+    return expressions.ratio(recency_days(history), gap_median_days(history))
 
 
-def overdue_mean_ratio(seen: ir.Table) -> ir.Value:
+def overdue_mean_ratio(history: ir.Table) -> ir.Value:
     """Silence against the mean gap."""
-    return engine.ratio(recency_days(seen), gap_mean_days(seen))
+    return expressions.ratio(recency_days(history), gap_mean_days(history))
 
 
-def overdue_long_ratio(seen: ir.Table) -> ir.Value:
+def overdue_long_ratio(history: ir.Table) -> ir.Value:
     """Silence against a gap that is long for them."""
-    return engine.ratio(recency_days(seen), gap_long_days(seen))
+    return expressions.ratio(recency_days(history), gap_long_days(history))
 
 
-def overdue_max_ratio(seen: ir.Table) -> ir.Value:
+def overdue_max_ratio(history: ir.Table) -> ir.Value:
     """Silence against the longest gap they ever made good: above 1, it has never been this long."""
-    return engine.ratio(recency_days(seen), gap_max_days(seen))
+    return expressions.ratio(recency_days(history), gap_max_days(history))
 
 
-def purchase_days_aged(seen: ir.Table, after: int, until: int) -> ir.Value:
+def purchase_days_between(history: ir.Table, after: int, until: int) -> ir.Value:
     """Purchase days that lie more than `after` and at most `until` days back."""
-    return engine.total(seen.visit, aged(seen, after, until))
+    return expressions.sum_or_zero(history.visit, is_age_between(history, after, until))
 
 
-def aged(seen: ir.Table, after: int, until: int) -> ir.BooleanValue:
+def is_age_between(history: ir.Table, after: int, until: int) -> ir.BooleanValue:
     """Days more than `after` and at most `until` days back; a window that begins at 0 has today in it."""
-    young = seen.age_days <= until
-    return young & (seen.age_days > after) if after else young
+    is_recent = history.age_days <= until
+    return is_recent & (history.age_days > after) if after else is_recent
 
 
-def purchase_days_decayed(seen: ir.Table, half_life_days: int) -> ir.Value:
+def purchase_days_decayed(history: ir.Table, half_life_days: int) -> ir.Value:
     """Purchase days, each counted half for every half_life_days it lies back."""
-    weight = engine.decayed(seen.age_days, half_life_days)
-    return (weight * seen.visit).sum() / engine.STEPS_OF_A_WEIGHT
+    weight = expressions.decay_weight(history.age_days, half_life_days)
+    return (weight * history.visit).sum() / expressions.WEIGHT_STEPS
 
 
-def weekday_share(seen: ir.Table, weekday: int) -> ir.Value:
+def weekday_share(history: ir.Table, weekday: int) -> ir.Value:
     """Share of purchase days that fell on this weekday (Monday 0)."""
-    return engine.ratio(engine.total(seen.visit, engine.weekday_of(seen.day) == weekday), purchase_days(seen))
+    return expressions.ratio(
+        expressions.sum_or_zero(history.visit, expressions.weekday_of(history.day) == weekday), purchase_days(history)
+    )
 
 
 FEATURES = (
@@ -184,6 +186,6 @@ FEATURES = (
 
 def view(folder: Path) -> "FeatureView":
     """What Feast is told about this family; the numbers lie in folder/rhythm/part.parquet."""
-    from features import views
+    from features.families import feast_views
 
-    return views.of_numbers("rhythm", folder, columns(lines.SEEN))
+    return feast_views.numeric_view("rhythm", folder, columns(ledger_lines.VISIBLE_DAYS))

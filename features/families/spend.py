@@ -6,134 +6,142 @@ from typing import TYPE_CHECKING
 import ibis
 import ibis.expr.types as ir
 
-from features import engine, lines, rhythm
-from features.lines import MONEY
+from features.engine import expressions, ledger_lines
+from features.engine.ledger_lines import MONEY_STEPS
+from features.families import recency_frequency
 
 if TYPE_CHECKING:
     from feast import FeatureView
 
 WINDOWS = (7, 28, 90)
 HALF_LIVES = (14, 45, 120)
-FINER = 2.0**20  # a weighted amount is counted in these parts of a ten-thousandth
+DECAYED_STEPS = 2.0**20  # a weighted amount is counted in these parts of a ten-thousandth
 
 
-def columns(seen: ir.Table) -> dict[str, ir.Value]:
+def columns(history: ir.Table) -> dict[str, ir.Value]:
     """What a customer spends, in the shop's currency, over the days seen from a moment."""
-    named = {feature.__name__: feature(seen) for feature in FEATURES}
-    within = {f"spend_{w}d": spend_aged(seen, 0, w) for w in WINDOWS}
-    before = {f"spend_{w}d_before": spend_aged(seen, w, 2 * w) for w in WINDOWS}
-    trend = {f"spend_trend_{w}d": spend_trend(seen, w) for w in WINDOWS[1:]}
-    fading = {f"spend_decayed_{h}d": spend_decayed(seen, h) for h in HALF_LIVES}
-    return named | within | before | trend | fading
+    named = {feature.__name__: feature(history) for feature in FEATURES}
+    within = {f"spend_{w}d": spend_between(history, 0, w) for w in WINDOWS}
+    before = {f"spend_{w}d_before": spend_between(history, w, 2 * w) for w in WINDOWS}
+    trend = {f"spend_trend_{w}d": spend_trend(history, w) for w in WINDOWS[1:]}
+    decayed = {f"spend_decayed_{h}d": spend_decayed(history, h) for h in HALF_LIVES}
+    return named | within | before | trend | decayed
 
 
-def spend_total(seen: ir.Table) -> ir.Value:
+def spend_total(history: ir.Table) -> ir.Value:
     """All they ever paid, less what they brought back."""
-    return seen.spend.sum() / MONEY
+    return history.spend.sum() / MONEY_STEPS
 
 
-def spend_day_mean(seen: ir.Table) -> ir.Value:
+def spend_day_mean(history: ir.Table) -> ir.Value:
     """Net spend for each purchase day."""
-    return engine.ratio(spend_total(seen), seen.visit.sum())
+    return expressions.ratio(spend_total(history), history.visit.sum())
 
 
-def spend_day_max(seen: ir.Table) -> ir.Value:
+def spend_day_max(history: ir.Table) -> ir.Value:
     """Their biggest day."""
-    return seen.spend.max() / MONEY
+    return history.spend.max() / MONEY_STEPS
 
 
-def spend_day_last(seen: ir.Table) -> ir.Value:
+def spend_day_last(history: ir.Table) -> ir.Value:
     """Net spend of the last purchase day."""
-    return _last(seen, seen.spend) / MONEY
+    return _on_last_purchase_day(history, history.spend) / MONEY_STEPS
 
 
-def spend_last_ratio(seen: ir.Table) -> ir.Value:
+def spend_last_ratio(history: ir.Table) -> ir.Value:
     """The last purchase day against the mean one."""
-    return engine.ratio(spend_day_last(seen), spend_day_mean(seen))
+    return expressions.ratio(spend_day_last(history), spend_day_mean(history))
 
 
-def baskets_total(seen: ir.Table) -> ir.Value:
+def baskets_total(history: ir.Table) -> ir.Value:
     """How many baskets they took to the till."""
-    return seen.baskets.sum()
+    return history.baskets.sum()
 
 
-def basket_value_mean(seen: ir.Table) -> ir.Value:
+def basket_value_mean(history: ir.Table) -> ir.Value:
     """Mean value of a basket, returns aside."""
-    return engine.ratio(seen.sales.sum() / MONEY, baskets_total(seen))
+    return expressions.ratio(history.sales.sum() / MONEY_STEPS, baskets_total(history))
 
 
-def basket_value_std(seen: ir.Table) -> ir.Value:
+def basket_value_std(history: ir.Table) -> ir.Value:
     """Spread of the value of a basket; NULL with fewer than two."""
-    spread = engine.ratio(seen.squares.sum() / MONEY**2, baskets_total(seen)) - basket_value_mean(seen) ** 2
-    return ibis.cases((baskets_total(seen) >= 2, ibis.greatest(spread, 0.0).sqrt()))
+    spread = (
+        expressions.ratio(history.squares.sum() / MONEY_STEPS**2, baskets_total(history))
+        - basket_value_mean(history) ** 2
+    )
+    return ibis.cases((baskets_total(history) >= 2, ibis.greatest(spread, 0.0).sqrt()))
 
 
-def basket_value_last(seen: ir.Table) -> ir.Value:
+def basket_value_last(history: ir.Table) -> ir.Value:
     """Mean value of the baskets of the last purchase day."""
-    return engine.ratio(_last(seen, seen.sales) / MONEY, _last(seen, seen.baskets))
+    return expressions.ratio(
+        _on_last_purchase_day(history, history.sales) / MONEY_STEPS, _on_last_purchase_day(history, history.baskets)
+    )
 
 
-def basket_lines_mean(seen: ir.Table) -> ir.Value:
+def basket_lines_mean(history: ir.Table) -> ir.Value:
     """Lines on a receipt."""
-    return engine.ratio(seen.lines.sum(), baskets_total(seen))
+    return expressions.ratio(history.lines.sum(), baskets_total(history))
 
 
-def basket_lines_last(seen: ir.Table) -> ir.Value:
+def basket_lines_last(history: ir.Table) -> ir.Value:
     """Lines on a receipt of the last purchase day."""
-    return engine.ratio(_last(seen, seen.lines), _last(seen, seen.baskets))
+    return expressions.ratio(
+        _on_last_purchase_day(history, history.lines), _on_last_purchase_day(history, history.baskets)
+    )
 
 
-def basket_pieces_mean(seen: ir.Table) -> ir.Value:
+def basket_pieces_mean(history: ir.Table) -> ir.Value:
     """Quantity in a basket, whatever its unit."""
-    return engine.ratio(seen.pieces.sum() / MONEY, baskets_total(seen))
+    return expressions.ratio(history.pieces.sum() / MONEY_STEPS, baskets_total(history))
 
 
-def baskets_per_day(seen: ir.Table) -> ir.Value:
+def baskets_per_day(history: ir.Table) -> ir.Value:
     """Baskets on one purchase day."""
-    return engine.ratio(baskets_total(seen), seen.visit.sum())
+    return expressions.ratio(baskets_total(history), history.visit.sum())
 
 
-def discount_share(seen: ir.Table) -> ir.Value:
+def discount_share(history: ir.Table) -> ir.Value:
     """What discounts took off the full price."""
-    return engine.ratio(seen.saved.sum(), seen.sales.sum() + seen.saved.sum())
+    return expressions.ratio(history.saved.sum(), history.sales.sum() + history.saved.sum())
 
 
-def discount_share_90d(seen: ir.Table) -> ir.Value:
+def discount_share_90d(history: ir.Table) -> ir.Value:
     """The same, of the last 90 days."""
-    recent = rhythm.aged(seen, 0, 90)
-    saved = seen.saved.sum(where=recent)
-    return engine.ratio(saved, seen.sales.sum(where=recent) + saved)
+    recent = recency_frequency.is_age_between(history, 0, 90)
+    saved = history.saved.sum(where=recent)
+    return expressions.ratio(saved, history.sales.sum(where=recent) + saved)
 
 
-def return_share(seen: ir.Table) -> ir.Value:
+def return_share(history: ir.Table) -> ir.Value:
     """What was brought back, of what was bought."""
-    return engine.ratio(seen.returned.sum(), seen.sales.sum())
+    return expressions.ratio(history.returned.sum(), history.sales.sum())
 
 
-def return_days(seen: ir.Table) -> ir.Value:
+def return_days(history: ir.Table) -> ir.Value:
     """Days on which something was brought back."""
-    return (seen.returned > 0).sum()
+    return (history.returned > 0).sum()
 
 
-def spend_aged(seen: ir.Table, after: int, until: int) -> ir.Value:
+def spend_between(history: ir.Table, after: int, until: int) -> ir.Value:
     """Net spend more than `after` and at most `until` days back; 0 where there was none."""
-    return engine.total(seen.spend, rhythm.aged(seen, after, until)) / MONEY
+    return expressions.sum_or_zero(history.spend, recency_frequency.is_age_between(history, after, until)) / MONEY_STEPS
 
 
-def spend_trend(seen: ir.Table, days: int) -> ir.Value:
+def spend_trend(history: ir.Table, days: int) -> ir.Value:
     """The last window's share of it and the one before: 0.5 is steady; NULL if nothing was spent in both."""
-    late, early = spend_aged(seen, 0, days), spend_aged(seen, days, 2 * days)
-    return engine.ratio(late, late + early)
+    late, early = spend_between(history, 0, days), spend_between(history, days, 2 * days)
+    return expressions.ratio(late, late + early)
 
 
-def spend_decayed(seen: ir.Table, half_life_days: int) -> ir.Value:
+def spend_decayed(history: ir.Table, half_life_days: int) -> ir.Value:
     """Net spend, each day's counted half for every half_life_days it lies back."""
-    weight = ibis.literal(0.5) ** (seen.age_days / half_life_days)
-    return engine.whole(weight * seen.spend, FINER).sum() / (FINER * MONEY)
+    weight = ibis.literal(0.5) ** (history.age_days / half_life_days)
+    return expressions.to_whole_steps(weight * history.spend, DECAYED_STEPS).sum() / (DECAYED_STEPS * MONEY_STEPS)
 
 
-def _last(seen: ir.Table, what: ir.Column) -> ir.Scalar:
-    return what.argmax(seen.visit_day)
+def _on_last_purchase_day(history: ir.Table, column: ir.Column) -> ir.Scalar:
+    return column.argmax(history.visit_day)
 
 
 FEATURES = (
@@ -159,6 +167,6 @@ FEATURES = (
 
 def view(folder: Path) -> "FeatureView":
     """What Feast is told about this family; the numbers lie in folder/spend/part.parquet."""
-    from features import views
+    from features.families import feast_views
 
-    return views.of_numbers("spend", folder, columns(lines.SEEN))
+    return feast_views.numeric_view("spend", folder, columns(ledger_lines.VISIBLE_DAYS))

@@ -6,20 +6,21 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from features import engagement, goods, sorts
-from features.sorts import Sorts
+from features.families import engagement
+from features.offers import category_affinity, covered_products
+from features.offers.category_affinity import ProductCategoryCodes
 
 #: Names of the shelf's lists, and what is made of them for an offer.
-SUMS = {"weights_84d": "affinity_84d", "weights_120d": "affinity_120d", "times": "times"}
+LIST_SUMS = {"weights_84d": "affinity_84d", "weights_120d": "affinity_120d", "times": "times"}
 #: What is known of the customer whatever the offer, and what holds for one who was never sent any. How lately or how
 #: often they were sent something is left out: a model learns from the moment at which an offer reaches somebody, and is
 #: asked later, when that very offer counts already.
-RESPONSE = {
-    "response_rate": engagement.USUAL_RESPONSE,
-    "redeemed_rate": engagement.USUAL_REDEEMED,
+RESPONSE_DEFAULTS = {
+    "response_rate": engagement.PRIOR_RESPONSE_RATE,
+    "redeemed_rate": engagement.PRIOR_REDEEMED_RATE,
 }
 COLUMNS = (
-    *SUMS.values(),
+    *LIST_SUMS.values(),
     "last_days",
     "products_share",
     "affinity_share",
@@ -30,21 +31,21 @@ COLUMNS = (
     "discount",
     "shelf_weight",
     "shelf_weight_28d",
-    *sorts.COLUMNS,
-    *RESPONSE,
+    *category_affinity.COLUMNS,
+    *RESPONSE_DEFAULTS,
 )
-KEYS = ["customer_key", "as_of", "offer_key"]
+KEY_COLUMNS = ["customer_key", "as_of", "offer_key"]
 #: A table of so many customers and offers is laid out at once; more are taken in turns.
-CELLS = 5_000_000
+MAX_CELLS = 5_000_000
 
 
-def pairs(
-    figures: pd.DataFrame,
-    wanted: pd.DataFrame,
+def build_affinity_features(
+    features: pd.DataFrame,
+    pairs: pd.DataFrame,
     covers: pd.DataFrame,
     offers: pd.DataFrame,
     prices: pd.DataFrame,
-    catalogue: Sorts | None = None,
+    category_codes: ProductCategoryCodes | None = None,
 ) -> pd.DataFrame:
     """A row for each wanted (customer_key, as_of, offer_key), in their order and index: these keys, then COLUMNS.
 
@@ -53,163 +54,204 @@ def pairs(
     value_kind. prices: product_key, event_timestamp, price, sold; the latest moment not after as_of counts.
     catalogue: of what sort each product is; without it nothing is known of an offer's kin.
     """
-    rows = _rows(figures, wanted)
-    made = {name: np.full(len(wanted), np.nan) for name in COLUMNS}
-    for moment, places in wanted.groupby("as_of", sort=True).indices.items():
-        wares = goods.of(covers, prices, pd.Timestamp(str(moment)), wanted["offer_key"].to_numpy()[places])
-        for some in _turns(rows[places], len(wares.offers)):
-            for name, values in _suited(figures, rows[places[some]], wares, wares.places[some], catalogue).items():
-                made[name][places[some]] = values
-    made |= _terms(wanted, offers, made["price"])
-    for name, usual in RESPONSE.items():
-        made[name] = _filled(figures, name, rows, usual)
-    frame = pd.DataFrame({**{key: wanted[key] for key in KEYS}, **{name: made[name] for name in COLUMNS}})
-    return frame.assign(**_rivals(frame, wanted["offer_key"].map(_campaigns(offers))))
+    rows = _feature_row_index(features, pairs)
+    columns = {name: np.full(len(pairs), np.nan) for name in COLUMNS}
+    for as_of, positions in pairs.groupby("as_of", sort=True).indices.items():
+        covered = covered_products.build_covered_products(
+            covers, prices, pd.Timestamp(str(as_of)), pairs["offer_key"].to_numpy()[positions]
+        )
+        for batch in _customer_batches(rows[positions], len(covered.offer_keys)):
+            for name, values in _affinity_columns(
+                features, rows[positions[batch]], covered, covered.pair_offer_index[batch], category_codes
+            ).items():
+                columns[name][positions[batch]] = values
+    columns |= _discount_share(pairs, offers, columns["price"])
+    for name, default in RESPONSE_DEFAULTS.items():
+        columns[name] = _filled_response(features, name, rows, default)
+    frame = pd.DataFrame({**{key: pairs[key] for key in KEY_COLUMNS}, **{name: columns[name] for name in COLUMNS}})
+    return frame.assign(**_campaign_comparison(frame, pairs["offer_key"].map(_campaign_numbers(offers))))
 
 
-def _rows(figures: pd.DataFrame, wanted: pd.DataFrame) -> np.ndarray:
+def _feature_row_index(features: pd.DataFrame, pairs: pd.DataFrame) -> np.ndarray:
     """Where the figures of each wanted pair are, -1 for nowhere."""
-    keys = pd.MultiIndex.from_arrays([figures["customer_key"], figures["as_of"]])
-    return keys.get_indexer(pd.MultiIndex.from_arrays([wanted["customer_key"], wanted["as_of"]]))
+    keys = pd.MultiIndex.from_arrays([features["customer_key"], features["as_of"]])
+    return keys.get_indexer(pd.MultiIndex.from_arrays([pairs["customer_key"], pairs["as_of"]]))
 
 
-def _turns(rows: np.ndarray, offers: int) -> Iterator[np.ndarray]:
+def _customer_batches(rows: np.ndarray, n_offers: int) -> Iterator[np.ndarray]:
     """The pairs of a moment, so many customers at a time."""
-    customers, places = np.unique(rows, return_inverse=True)
-    at_once = max(1, CELLS // max(offers, 1))
-    if len(customers) <= at_once:
+    customers, positions = np.unique(rows, return_inverse=True)
+    batch_size = max(1, MAX_CELLS // max(n_offers, 1))
+    if len(customers) <= batch_size:
         yield np.arange(len(rows))
         return
-    for start in range(0, len(customers), at_once):
-        yield np.flatnonzero((places >= start) & (places < start + at_once))
+    for start in range(0, len(customers), batch_size):
+        yield np.flatnonzero((positions >= start) & (positions < start + batch_size))
 
 
 @dataclass(frozen=True, slots=True)
-class _Shelves:
+class _CustomerProductLists:
     """The shelves of so many customers, product after product: whose each is, and its numbers."""
 
-    people: int
-    owners: np.ndarray
-    products: np.ndarray
-    numbers: dict[str, np.ndarray]
+    n_customers: int
+    customer_index: np.ndarray
+    product_keys: np.ndarray
+    values: dict[str, np.ndarray]
 
     @classmethod
-    def of(cls, figures: pd.DataFrame, people: np.ndarray) -> "_Shelves":
+    def from_features(cls, features: pd.DataFrame, feature_rows: np.ndarray) -> "_CustomerProductLists":
         """Of the rows of figures; the unknown, if any, stand first as row -1 and have nothing."""
-        unknown = int((people < 0).any())
-        rows = people[unknown:]
-        lists = figures["product_keys"].to_numpy()[rows]
+        unknown = int((feature_rows < 0).any())
+        rows = feature_rows[unknown:]
+        lists = features["product_keys"].to_numpy()[rows]
         filled = np.array([isinstance(each, np.ndarray | list) for each in lists], dtype=bool)
         lengths = [len(each) for each in lists[filled]]
-        numbers = {name: _flat(figures[name].to_numpy()[rows][filled]) for name in (*SUMS, "weights_28d", "last_days")}
+        numbers = {
+            name: _concatenate(features[name].to_numpy()[rows][filled])
+            for name in (*LIST_SUMS, "weights_28d", "last_days")
+        }
         owners = np.repeat(np.flatnonzero(filled) + unknown, lengths)
-        return cls(len(people), owners, _flat(lists[filled], "int64"), numbers)
+        return cls(len(feature_rows), owners, _concatenate(lists[filled], "int64"), numbers)
 
 
-def _suited(
-    figures: pd.DataFrame, rows: np.ndarray, wares: goods.Goods, offers: np.ndarray, catalogue: Sorts | None
+def _affinity_columns(
+    features: pd.DataFrame,
+    feature_rows: np.ndarray,
+    covered: covered_products.CoveredProducts,
+    offer_index: np.ndarray,
+    category_codes: ProductCategoryCodes | None,
 ) -> dict[str, np.ndarray]:
     """What the customers of some pairs bought of the products of their offers, and of others of their sorts."""
-    people, person = np.unique(rows, return_inverse=True)
-    shelves = _Shelves.of(figures, people)
-    own = _bought(shelves, wares, person, offers)
-    mine = _habits(shelves, len(people))
-    made = own | {name: values[person] for name, values in mine.items()}
-    if catalogue is not None:
-        held = sorts.Held(shelves.people, shelves.owners, shelves.products, shelves.numbers["weights_84d"])
-        made |= sorts.liking(catalogue, held, wares, person, offers)
-    return made | {
-        "price": np.where(np.isnan(own["price"]), wares.price[offers], own["price"]),
-        "products_share": over(made.pop("bought"), wares.breadth[offers]),
-        "affinity_share": over(own["affinity_84d"], made["shelf_weight"]),
-        "popularity": wares.popularity[offers],
+    unique_rows, customer_index = np.unique(feature_rows, return_inverse=True)
+    product_lists = _CustomerProductLists.from_features(features, unique_rows)
+    product_affinity = _product_affinity(product_lists, covered, customer_index, offer_index)
+    customer_totals = _customer_totals(product_lists, len(unique_rows))
+    columns = product_affinity | {name: values[customer_index] for name, values in customer_totals.items()}
+    if category_codes is not None:
+        product_weights = category_affinity.CustomerProductWeights(
+            product_lists.n_customers,
+            product_lists.customer_index,
+            product_lists.product_keys,
+            product_lists.values["weights_84d"],
+        )
+        columns |= category_affinity.score_category_affinity(
+            category_codes, product_weights, covered, customer_index, offer_index
+        )
+    return columns | {
+        "price": np.where(
+            np.isnan(product_affinity["price"]), covered.mean_price[offer_index], product_affinity["price"]
+        ),
+        "products_share": divide_or_nan(columns.pop("bought"), covered.product_counts[offer_index]),
+        "affinity_share": divide_or_nan(product_affinity["affinity_84d"], columns["shelf_weight"]),
+        "popularity": covered.popularity[offer_index],
     }
 
 
-def _bought(shelves: _Shelves, wares: goods.Goods, person: np.ndarray, offers: np.ndarray) -> dict[str, np.ndarray]:
+def _product_affinity(
+    product_lists: _CustomerProductLists,
+    covered: covered_products.CoveredProducts,
+    customer_index: np.ndarray,
+    offer_index: np.ndarray,
+) -> dict[str, np.ndarray]:
     """What each pair's customer bought of the very products of its offer, and what they paid for those."""
-    count = len(person)
-    cells = np.full(shelves.people * len(wares.offers), -1, dtype="int32")
-    cells[person * len(wares.offers) + offers] = np.arange(count, dtype="int32")
-    first = cells[person * len(wares.offers) + offers]  # a pair asked twice is worked out once
-    hit, entries = _hits(shelves, wares, cells)
-    made = {to: np.bincount(hit, shelves.numbers[name][entries], minlength=count) for name, to in SUMS.items()}
-    made["last_days"] = _least(hit, shelves.numbers["last_days"][entries], count)
-    made["bought"] = np.bincount(hit, minlength=count).astype("float64")
-    paid, weights = _paid(wares, shelves.products)[entries], shelves.numbers["weights_84d"][entries]
-    made["price"] = _priced(hit, paid, weights, count)
-    return {name: values[first] for name, values in made.items()}
+    count = len(customer_index)
+    cells = np.full(product_lists.n_customers * len(covered.offer_keys), -1, dtype="int32")
+    cells[customer_index * len(covered.offer_keys) + offer_index] = np.arange(count, dtype="int32")
+    first = cells[customer_index * len(covered.offer_keys) + offer_index]  # a pair asked twice is worked out once
+    pair_index, entries = _covered_entries(product_lists, covered, cells)
+    columns = {
+        to: np.bincount(pair_index, product_lists.values[name][entries], minlength=count)
+        for name, to in LIST_SUMS.items()
+    }
+    columns["last_days"] = _grouped_min(pair_index, product_lists.values["last_days"][entries], count)
+    columns["bought"] = np.bincount(pair_index, minlength=count).astype("float64")
+    paid, weights = (
+        _prices_paid(covered, product_lists.product_keys)[entries],
+        product_lists.values["weights_84d"][entries],
+    )
+    columns["price"] = _weighted_price(pair_index, paid, weights, count)
+    return {name: values[first] for name, values in columns.items()}
 
 
-def _hits(shelves: _Shelves, wares: goods.Goods, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _covered_entries(
+    product_lists: _CustomerProductLists, covered: covered_products.CoveredProducts, cells: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Each product on a shelf that an offer asked about covers: the place of the pair, and of the product."""
-    found = goods.find(wares.products, shelves.products)
-    mine = np.flatnonzero(found >= 0)
-    counts = wares.starts[found[mine] + 1] - wares.starts[found[mine]]
-    entries = np.repeat(mine, counts)
+    covered_index = covered_products.find_positions(covered.product_keys, product_lists.product_keys)
+    covered_entries = np.flatnonzero(covered_index >= 0)
+    counts = (
+        covered.product_starts[covered_index[covered_entries] + 1]
+        - covered.product_starts[covered_index[covered_entries]]
+    )
+    entries = np.repeat(covered_entries, counts)
     within = np.arange(len(entries)) - np.repeat(np.cumsum(counts) - counts, counts)
-    offers = wares.owners[wares.starts[found[entries]] + within]
-    hit = cells[shelves.owners[entries] * len(wares.offers) + offers]
-    return hit[hit >= 0], entries[hit >= 0]
+    offers = covered.offer_index[covered.product_starts[covered_index[entries]] + within]
+    pair_index = cells[product_lists.customer_index[entries] * len(covered.offer_keys) + offers]
+    return pair_index[pair_index >= 0], entries[pair_index >= 0]
 
 
-def _habits(shelves: _Shelves, people: int) -> dict[str, np.ndarray]:
+def _customer_totals(product_lists: _CustomerProductLists, n_customers: int) -> dict[str, np.ndarray]:
     """How much each customer buys whatever the offer."""
     weights = {"shelf_weight": "weights_84d", "shelf_weight_28d": "weights_28d"}
-    return {to: np.bincount(shelves.owners, shelves.numbers[name], minlength=people) for to, name in weights.items()}
+    return {
+        column: np.bincount(product_lists.customer_index, product_lists.values[name], minlength=n_customers)
+        for column, name in weights.items()
+    }
 
 
-def _terms(wanted: pd.DataFrame, offers: pd.DataFrame, price: np.ndarray) -> dict[str, np.ndarray]:
+def _discount_share(pairs: pd.DataFrame, offers: pd.DataFrame, price: np.ndarray) -> dict[str, np.ndarray]:
     """What an offer gives, of the price."""
-    named = offers.set_index("offer_key")[["value", "value_kind"]].reindex(wanted["offer_key"])
+    named = offers.set_index("offer_key")[["value", "value_kind"]].reindex(pairs["offer_key"])
     value, kind = named["value"].to_numpy("float64"), named["value_kind"].to_numpy()
-    share = np.where(kind == "percent", value / 100, np.where(kind == "amount", over(value, price), np.nan))
+    share = np.where(kind == "percent", value / 100, np.where(kind == "amount", divide_or_nan(value, price), np.nan))
     return {"discount": np.clip(share, 0.0, 1.0)}
 
 
-def _campaigns(offers: pd.DataFrame) -> pd.Series:
+def _campaign_numbers(offers: pd.DataFrame) -> pd.Series:
     """A number for the campaign of each offer; offers without one stand together."""
     return pd.Series(pd.factorize(offers["campaign_id"])[0], index=offers["offer_key"])
 
 
-def _rivals(frame: pd.DataFrame, campaigns: pd.Series) -> dict[str, np.ndarray]:
+def _campaign_comparison(frame: pd.DataFrame, campaigns: pd.Series) -> dict[str, np.ndarray]:
     """How an offer stands among the others of its campaign: at the door several campaigns are asked about at once."""
-    together = frame.groupby([frame["customer_key"], frame["as_of"], campaigns], sort=False)["affinity_84d"]
+    campaign_affinity = frame.groupby([frame["customer_key"], frame["as_of"], campaigns], sort=False)["affinity_84d"]
     return {
-        "affinity_lead": over(frame["affinity_84d"].to_numpy(), together.transform("max").to_numpy()),
-        "rivals": together.transform("size").to_numpy("float64"),
+        "affinity_lead": divide_or_nan(frame["affinity_84d"].to_numpy(), campaign_affinity.transform("max").to_numpy()),
+        "rivals": campaign_affinity.transform("size").to_numpy("float64"),
     }
 
 
-def _filled(figures: pd.DataFrame, name: str, rows: np.ndarray, usual: float) -> np.ndarray:
-    if not len(figures):
-        return np.full(len(rows), usual)
-    if name not in figures:  # a number that was added since the last night
-        return np.full(len(rows), usual)
-    known = figures[name].to_numpy("float64")
-    return np.where((rows < 0) | np.isnan(known[rows]), usual, known[rows])
+def _filled_response(features: pd.DataFrame, name: str, rows: np.ndarray, default: float) -> np.ndarray:
+    if not len(features):
+        return np.full(len(rows), default)
+    if name not in features:  # a number that was added since the last night
+        return np.full(len(rows), default)
+    values = features[name].to_numpy("float64")
+    return np.where((rows < 0) | np.isnan(values[rows]), default, values[rows])
 
 
-def _paid(wares: goods.Goods, products: np.ndarray) -> np.ndarray:
-    found = goods.find(wares.priced, products)
-    return np.where(found < 0, np.nan, wares.paid[found] if len(wares.paid) else np.nan)
+def _prices_paid(covered: covered_products.CoveredProducts, products: np.ndarray) -> np.ndarray:
+    price_index = covered_products.find_positions(covered.priced_product_keys, products)
+    return np.where(
+        price_index < 0, np.nan, covered.product_prices[price_index] if len(covered.product_prices) else np.nan
+    )
 
 
-def _priced(groups: np.ndarray, paid: np.ndarray, weights: np.ndarray, count: int) -> np.ndarray:
-    known = ~np.isnan(paid)
-    return goods.mean(groups[known], paid[known], count, weights[known])
+def _weighted_price(groups: np.ndarray, paid: np.ndarray, weights: np.ndarray, count: int) -> np.ndarray:
+    has_price = ~np.isnan(paid)
+    return covered_products.grouped_mean(groups[has_price], paid[has_price], count, weights[has_price])
 
 
-def _least(groups: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
+def _grouped_min(groups: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
     least = np.full(count, np.inf)
     np.minimum.at(least, groups, values)
     return np.where(np.isinf(least), np.nan, least)
 
 
-def _flat(lists: np.ndarray, kind: str = "float64") -> np.ndarray:
-    return np.concatenate(lists).astype(kind) if len(lists) else np.empty(0, kind)
+def _concatenate(lists: np.ndarray, dtype: str = "float64") -> np.ndarray:
+    return np.concatenate(lists).astype(dtype) if len(lists) else np.empty(0, dtype)
 
 
-def over(part: np.ndarray, of: np.ndarray) -> np.ndarray:
+def divide_or_nan(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """part / of, and NaN where there is nothing to divide by."""
-    return np.divide(part, of, out=np.full(len(part), np.nan), where=of > 0)
+    return np.divide(numerator, denominator, out=np.full(len(numerator), np.nan), where=denominator > 0)

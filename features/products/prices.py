@@ -8,11 +8,11 @@ import ibis.expr.types as ir
 import pandas as pd
 import pyarrow.parquet as pq
 
-from features import engine
-from features.lines import MONEY
+from features.engine import duckdb, expressions
+from features.engine.ledger_lines import MONEY_STEPS
 
 
-def paid(bought: ir.Table, instants: ir.Table) -> ir.Table:
+def mean_prices(bought: ir.Table, cutoffs: ir.Table) -> ir.Table:
     """A row for a product and a moment with a sale of it before: price (mean paid for a piece), sold (lines).
 
     Columns: product_key, as_of, price (NULL where no amount in the shop's currency is known), sold.
@@ -21,36 +21,36 @@ def paid(bought: ir.Table, instants: ir.Table) -> ir.Table:
     sales = bought.select(
         "product_key",
         "sold_at",
-        worth=engine.whole(bought.amount.fill_null(0.0), MONEY),
-        pieces=ibis.cases((priced, engine.whole(bought.quantity, MONEY)), else_=0.0),
+        worth=expressions.to_whole_steps(bought.amount.fill_null(0.0), MONEY_STEPS),
+        pieces=ibis.cases((priced, expressions.to_whole_steps(bought.quantity, MONEY_STEPS)), else_=0.0),
     )
     # Each line is counted once, towards the first moment after it; moments then add up those before them.
-    ends = instants.select(until="as_of")
-    after = sales.asof_join(ends, sales.sold_at < ends.until)
+    cutoff_ends = cutoffs.select(until="as_of")
+    after = sales.asof_join(cutoff_ends, sales.sold_at < cutoff_ends.until)
     after = after.filter(after.until.notnull())
     parts = after.group_by("product_key", "until").aggregate(
         worth=after.worth.sum(), pieces=after.pieces.sum(), sold=after.count()
     )
-    so_far = parts.join(instants, parts.until <= instants.as_of)
+    so_far = parts.join(cutoffs, parts.until <= cutoffs.as_of)
     grouped = so_far.group_by("product_key", "as_of").aggregate(
-        price=engine.ratio(so_far.worth.sum(), so_far.pieces.sum()), sold=so_far.sold.sum().cast("float64")
+        price=expressions.ratio(so_far.worth.sum(), so_far.pieces.sum()), sold=so_far.sold.sum().cast("float64")
     )
     return grouped.select("product_key", "as_of", "price", "sold")
 
 
-def going(folder: Path, ledger: Path, *, as_of: datetime) -> pd.DataFrame:
+def load_prices(folder: Path, ledger: Path, *, as_of: datetime) -> pd.DataFrame:
     """What every product goes for at a moment of the snapshot in `folder`: product_key, price, sold (lines before it).
 
     The price is the mean paid for a piece; where nobody bought any, what the catalogue asks, and NaN where that
     says nothing either.
     """
-    wanted = [("event_timestamp", "==", engine.utc(as_of))]
-    paid_ = pd.read_parquet(Path(folder) / "prices" / "part.parquet", columns=["product_key", "price", "sold"],
+    wanted = [("event_timestamp", "==", duckdb.to_utc(as_of))]
+    observed_prices = pd.read_parquet(Path(folder) / "prices" / "part.parquet", columns=["product_key", "price", "sold"],
                             filters=wanted)  # fmt: skip
     path = Path(ledger) / "products.parquet"
     if not path.exists():
-        return paid_.sort_values("product_key", ignore_index=True)
-    asked = pq.read_table(path, columns=["product_key", "price"]).to_pandas().rename(columns={"price": "asked"})
-    both = paid_.merge(asked, on="product_key", how="outer")
+        return observed_prices.sort_values("product_key", ignore_index=True)
+    list_prices = pq.read_table(path, columns=["product_key", "price"]).to_pandas().rename(columns={"price": "asked"})
+    both = observed_prices.merge(list_prices, on="product_key", how="outer")
     both = both.assign(price=both["price"].fillna(both["asked"]), sold=both["sold"].fillna(0.0))
     return both[["product_key", "price", "sold"]].sort_values("product_key", ignore_index=True)

@@ -7,137 +7,159 @@ from types import ModuleType
 import ibis
 import ibis.expr.types as ir
 
-from features import engagement, engine, lines, needs, prices, rhythm, spend, staples, taste
+from features.engine import duckdb, expressions, ledger_lines
+from features.families import category_history, engagement, product_history, product_mix, recency_frequency, spend
+from features.products import prices
 
-FAMILIES: dict[str, ModuleType] = {"rhythm": rhythm, "spend": spend, "taste": taste}
+FAMILIES: dict[str, ModuleType] = {"rhythm": recency_frequency, "spend": spend, "taste": product_mix}
 
-_INSTANT = {"as_of": "timestamp('UTC')", "as_of_day": "int64"}
+_CUTOFF_SCHEMA = {"as_of": "timestamp('UTC')", "as_of_day": "int64"}
 #: The moments that a recipe is followed for. A *_mornings table has those of the moments before it that cut a day
 #: in two; receipts and answers are moments at which only some customers are looked at.
-ASKED = {
-    **dict.fromkeys(("instants", "shelves", "latest", "priced"), _INSTANT),
-    **dict.fromkeys(("instants_mornings", "shelves_mornings", "latest_mornings"), _INSTANT),
-    **dict.fromkeys(("receipts", "receipts_mornings", "answers"), {"customer_key": "int64"} | _INSTANT),
+CUTOFF_TABLES = {
+    **dict.fromkeys(("instants", "shelves", "latest", "priced"), _CUTOFF_SCHEMA),
+    **dict.fromkeys(("instants_mornings", "shelves_mornings", "latest_mornings"), _CUTOFF_SCHEMA),
+    **dict.fromkeys(("receipts", "receipts_mornings", "answers"), {"customer_key": "int64"} | _CUTOFF_SCHEMA),
 }
-SOLD = ibis.table(lines.LEDGER, name="sold")
-PRODUCTS = ibis.table(lines.PRODUCTS, name="products")
-INTERACTIONS = ibis.table(lines.INTERACTIONS, name="interactions")
+SALES = ibis.table(ledger_lines.LEDGER_SCHEMA, name="sold")
+PRODUCTS = ibis.table(ledger_lines.PRODUCT_SCHEMA, name="products")
+INTERACTIONS = ibis.table(ledger_lines.INTERACTION_SCHEMA, name="interactions")
 
 
 @cache
-def night(timezone: str) -> engine.Recipe:
+def batch_plan(timezone: str) -> duckdb.QueryPlan:
     """How every family comes from what was sold and what happened, with days in a zone, at many moments.
 
     Followed over the tables sold, products, interactions, and those of ASKED. Its answers are the families by
     name, and the two tables that no view shows: staples and prices.
     """
-    steps = engine.Recipe()
-    bought = steps.keep(_bought())
-    product_days = steps.keep(staples.product_days(bought, timezone))
-    category_lines = steps.keep(needs.dated(bought, PRODUCTS, timezone))
-    category_days = steps.keep(needs.category_days(category_lines))
-    dated = bought.mutate(day=engine.day_of(bought.sold_at, timezone))
-    return _answered(
+    steps = duckdb.QueryPlan()
+    bought = steps.add_step(_purchased_lines())
+    product_days = steps.add_step(product_history.product_days(bought, timezone))
+    category_lines = steps.add_step(category_history.categorised_lines(bought, PRODUCTS, timezone))
+    category_days = steps.add_step(category_history.category_days(category_lines))
+    dated = bought.mutate(day=expressions.local_day_number(bought.sold_at, timezone))
+    return _add_outputs(
         steps,
-        seen(steps, bought, timezone),
-        contacts(timezone),
-        shelved(product_days, dated),
-        needed(category_days, category_lines),
-        staples=_summed_up(stapled(product_days, dated), "product_key", staples.columns),
-        prices=prices.paid(bought, asked("priced")),
+        visible_days(steps, bought, timezone),
+        visible_interactions(timezone),
+        visible_product_days(product_days, dated),
+        visible_category_days(category_days, category_lines),
+        staples=_aggregate_by(latest_product_days(product_days, dated), "product_key", product_history.columns),
+        prices=prices.mean_prices(bought, cutoff_table("priced")),
     )
 
 
 @cache
-def numbers(timezone: str) -> engine.Recipe:
+def numeric_plan(timezone: str) -> duckdb.QueryPlan:
     """Only the families of numbers over customer-days: rhythm, spend and taste."""
-    steps = engine.Recipe()
-    bought = steps.keep(_bought())
-    _numbered(steps, seen(steps, bought, timezone))
+    steps = duckdb.QueryPlan()
+    bought = steps.add_step(_purchased_lines())
+    _add_numeric_outputs(steps, visible_days(steps, bought, timezone))
     return steps
 
 
 @cache
-def till(timezone: str) -> engine.Recipe:
+def single_cutoff_plan(timezone: str) -> duckdb.QueryPlan:
     """The same, at no other moment than the latest, after which `sold` and `interactions` know of nothing.
 
     Nothing needs to be cut in two then, which spares half of the steps; staples and prices are left out.
     """
-    steps = engine.Recipe()
-    bought, latest = steps.keep(_bought()), asked("latest")
-    streams = [steps.keep(stream) for stream in happenings(steps, bought, timezone)]
-    days = lines.visits(gathered(streams, ["customer_key", "day"]))
-    product_days = staples.product_days(bought, timezone)
-    category_days = needs.category_days(needs.dated(bought, PRODUCTS, timezone))
-    return _answered(
+    steps = duckdb.QueryPlan()
+    bought, latest = steps.add_step(_purchased_lines()), cutoff_table("latest")
+    streams = [steps.add_step(stream) for stream in daily_streams(steps, bought, timezone)]
+    days = ledger_lines.mark_purchase_days(combine_streams(streams, ["customer_key", "day"]))
+    product_days = product_history.product_days(bought, timezone)
+    category_days = category_history.category_days(category_history.categorised_lines(bought, PRODUCTS, timezone))
+    return _add_outputs(
         steps,
-        aged(steps.keep(days).cross_join(latest)),
-        _happened(timezone).cross_join(latest),
+        with_age(steps.add_step(days).cross_join(latest)),
+        _dated_interactions(timezone).cross_join(latest),
         product_days.cross_join(latest),
         category_days.cross_join(latest),
     )
 
 
-def _answered(
-    steps: engine.Recipe,
+def _add_outputs(
+    steps: duckdb.QueryPlan,
     days: ir.Table,
-    contacts: ir.Table,
+    interactions: ir.Table,
     products: ir.Table,
     categories: ir.Table,
     **others: ir.Table,
-) -> engine.Recipe:
+) -> duckdb.QueryPlan:
     """The end of every recipe: from what each moment sees to the families."""
-    _numbered(steps, days)
-    steps.answer("engagement", _stamped(_summed_up(contacts, None, engagement.columns)))
-    steps.answer("shelf", _stamped(staples.shelf(steps.keep(_summed_up(products, "product_key", staples.weighed)))))
-    steps.answer("needs", _stamped(needs.lists(steps.keep(_summed_up(categories, "category", needs.columns)))))
+    _add_numeric_outputs(steps, days)
+    steps.add_output("engagement", _with_timestamps(_aggregate_by(interactions, None, engagement.columns)))
+    steps.add_output(
+        "shelf",
+        _with_timestamps(
+            product_history.product_lists(
+                steps.add_step(_aggregate_by(products, "product_key", product_history.list_columns))
+            )
+        ),
+    )
+    steps.add_output(
+        "needs",
+        _with_timestamps(
+            category_history.category_lists(
+                steps.add_step(_aggregate_by(categories, "category", category_history.columns))
+            )
+        ),
+    )
     for name, table in others.items():
-        steps.answer(name, _stamped(table))
+        steps.add_output(name, _with_timestamps(table))
     return steps
 
 
-def _numbered(steps: engine.Recipe, days: ir.Table) -> None:
-    features = steps.keep(summed(days))
+def _add_numeric_outputs(steps: duckdb.QueryPlan, days: ir.Table) -> None:
+    features = steps.add_step(aggregate_families(days))
     for name, family in FAMILIES.items():
-        steps.answer(name, _stamped(features.select("customer_key", "as_of", *family.columns(lines.SEEN))))
+        steps.add_output(
+            name, _with_timestamps(features.select("customer_key", "as_of", *family.columns(ledger_lines.VISIBLE_DAYS)))
+        )
 
 
-def asked(name: str) -> ir.Table:
+def cutoff_table(name: str) -> ir.Table:
     """One of the tables of moments."""
-    return ibis.table(ASKED[name], name=name)
+    return ibis.table(CUTOFF_TABLES[name], name=name)
 
 
-def happenings(steps: engine.Recipe, bought: ir.Table, timezone: str) -> list[ir.Table]:
+def daily_streams(steps: duckdb.QueryPlan, bought: ir.Table, timezone: str) -> list[ir.Table]:
     """What happened, in streams of (customer_key, day, sold_at) and the numbers that add up over days."""
-    labelled = steps.keep(lines.labelled(bought, steps.keep(lines.catalogue(PRODUCTS))))
-    trips = lines.baskets(SOLD, timezone).drop("order_key")
-    kinds = [taste.habits(labelled, kind, timezone) for kind in lines.KINDS]
-    return [trips, taste.firsts(labelled, timezone), *kinds]
+    labelled = steps.add_step(
+        ledger_lines.with_categories(bought, steps.add_step(ledger_lines.encode_categories(PRODUCTS)))
+    )
+    trips = ledger_lines.basket_totals(SALES, timezone).drop("order_key")
+    grouping_streams = [product_mix.grouping_spend(labelled, grouping, timezone) for grouping in ledger_lines.GROUPINGS]
+    return [trips, product_mix.first_purchases(labelled, timezone), *grouping_streams]
 
 
-def gathered(streams: Iterable[ir.Table], keys: list[str]) -> ir.Table:
+def combine_streams(streams: Iterable[ir.Table], keys: list[str]) -> ir.Table:
     """The streams side by side, a row for each of the keys: sums, but the maximum of a column *_top."""
-    totals = [_totals(stream, keys) for stream in streams]
-    return reduce(lambda left, right: _joined(left, right, keys), totals)
+    totals = [_sum_stream(stream, keys) for stream in streams]
+    return reduce(lambda left, right: _left_join(left, right, keys), totals)
 
 
-def seen(steps: engine.Recipe, bought: ir.Table, timezone: str) -> ir.Table:
+def visible_days(steps: duckdb.QueryPlan, bought: ir.Table, timezone: str) -> ir.Table:
     """Each customer-day, once for each moment that sees it: with as_of, as_of_day, age_days and new_week.
 
     A moment sees all of the days before its own. Of its own day it sees the morning: what was sold before it.
     """
-    streams = [steps.keep(stream) for stream in happenings(steps, bought, timezone)]
-    days = steps.keep(lines.visits(gathered(streams, ["customer_key", "day"])))
-    instants = asked("instants")
-    whole = days.join(instants, days.day < instants.as_of_day)
-    early = [_before(stream, asked("instants_mornings")) for stream in streams]
-    mornings = lines.visits(gathered(early, ["customer_key", "day", "as_of", "as_of_day"])).drop("gap_days")
-    mornings = _since(mornings, days.filter(days.purchase), ["customer_key"])
+    streams = [steps.add_step(stream) for stream in daily_streams(steps, bought, timezone)]
+    days = steps.add_step(ledger_lines.mark_purchase_days(combine_streams(streams, ["customer_key", "day"])))
+    cutoffs = cutoff_table("instants")
+    whole = days.join(cutoffs, days.day < cutoffs.as_of_day)
+    early = [_morning_rows(stream, cutoff_table("instants_mornings")) for stream in streams]
+    mornings = ledger_lines.mark_purchase_days(
+        combine_streams(early, ["customer_key", "day", "as_of", "as_of_day"])
+    ).drop("gap_days")
+    mornings = _with_gap(mornings, days.filter(days.purchase), ["customer_key"])
     mornings = mornings.mutate(gap_days=ibis.cases((mornings.purchase, mornings.gap_days)))
-    return aged(whole.union(mornings.select(*whole.columns)))
+    return with_age(whole.union(mornings.select(*whole.columns)))
 
 
-def aged(days: ir.Table) -> ir.Table:
+def with_age(days: ir.Table) -> ir.Table:
     """Days with how long they lie back, and whether they are the first purchase of a week."""
     new_week = (days.day + 3) // 7 > (days.day - days.gap_days + 3) // 7
     return days.mutate(
@@ -146,7 +168,7 @@ def aged(days: ir.Table) -> ir.Table:
     )
 
 
-def summed(days: ir.Table) -> ir.Table:
+def aggregate_families(days: ir.Table) -> ir.Table:
     """Every number of every family, a row for a customer and moment with a purchase before it."""
     named: dict[str, ir.Value] = {}
     for family in FAMILIES.values():
@@ -154,95 +176,103 @@ def summed(days: ir.Table) -> ir.Table:
     return days.group_by("customer_key", "as_of").having(days.visit.sum() > 0).aggregate(**named)
 
 
-def contacts(timezone: str) -> ir.Table:
+def visible_interactions(timezone: str) -> ir.Table:
     """Each interaction, once for each moment that sees it."""
-    happened, instants, answers = _happened(timezone), asked("instants"), asked("answers")
-    everyone = happened.join(instants, happened.happened_at < instants.as_of)
-    some = _theirs(happened, answers, [happened.happened_at < answers.as_of])
-    return everyone.union(some.select(*everyone.columns))
+    interactions, cutoffs, customer_cutoffs = (
+        _dated_interactions(timezone),
+        cutoff_table("instants"),
+        cutoff_table("answers"),
+    )
+    all_rows = interactions.join(cutoffs, interactions.happened_at < cutoffs.as_of)
+    own_rows = _own_cutoffs(interactions, customer_cutoffs, [interactions.happened_at < customer_cutoffs.as_of])
+    return all_rows.union(own_rows.select(*all_rows.columns))
 
 
-def shelved(days: ir.Table, dated: ir.Table) -> ir.Table:
+def visible_product_days(days: ir.Table, dated: ir.Table) -> ir.Table:
     """Each product-day, once for each moment of shelves and receipts that sees it."""
-    shelves, receipts, mornings = asked("shelves"), asked("receipts"), asked("receipts_mornings")
+    list_cutoffs, customer_cutoffs, mornings = (
+        cutoff_table("shelves"),
+        cutoff_table("receipts"),
+        cutoff_table("receipts_mornings"),
+    )
     parts = [
-        days.join(shelves, days.day < shelves.as_of_day),
-        _theirs(days, receipts, [days.day < receipts.as_of_day]),
-        _before(dated, asked("shelves_mornings")),
-        _theirs(dated, mornings, _on_the_morning(dated, mornings)),
+        days.join(list_cutoffs, days.day < list_cutoffs.as_of_day),
+        _own_cutoffs(days, customer_cutoffs, [days.day < customer_cutoffs.as_of_day]),
+        _morning_rows(dated, cutoff_table("shelves_mornings")),
+        _own_cutoffs(dated, mornings, _is_on_morning(dated, mornings)),
     ]
     columns = ["customer_key", "product_key", "day", "as_of", "as_of_day"]
-    everyones, theirs, *early = (part.select(*columns) for part in parts)
-    return everyones.union(theirs, ibis.union(*early).distinct())
+    all_rows, own_rows, *early = (part.select(*columns) for part in parts)
+    return all_rows.union(own_rows, ibis.union(*early).distinct())
 
 
-def stapled(days: ir.Table, dated: ir.Table) -> ir.Table:
+def latest_product_days(days: ir.Table, dated: ir.Table) -> ir.Table:
     """Each product-day that the latest moment sees, with its worth and gap."""
-    early = staples.worth(_before(dated, asked("latest_mornings")), "as_of", "as_of_day")
-    return _whole(days, early, asked("latest"), "product_key")
+    early = product_history.daily_totals(_morning_rows(dated, cutoff_table("latest_mornings")), "as_of", "as_of_day")
+    return _full_days_and_morning(days, early, cutoff_table("latest"), "product_key")
 
 
-def needed(days: ir.Table, dated: ir.Table) -> ir.Table:
+def visible_category_days(days: ir.Table, dated: ir.Table) -> ir.Table:
     """Each category-day, once for each moment of shelves that sees it, with its worth, pieces and gap."""
-    early = needs.worth(_before(dated, asked("shelves_mornings")), "as_of", "as_of_day")
-    return _whole(days, early, asked("shelves"), "category")
+    early = category_history.daily_totals(_morning_rows(dated, cutoff_table("shelves_mornings")), "as_of", "as_of_day")
+    return _full_days_and_morning(days, early, cutoff_table("shelves"), "category")
 
 
-def _bought() -> ir.Table:
-    return lines.bought(SOLD).drop("known_at", "superseded_at", "discount", "kind", "channel")
+def _purchased_lines() -> ir.Table:
+    return ledger_lines.purchased_lines(SALES).drop("known_at", "superseded_at", "discount", "kind", "channel")
 
 
-def _happened(timezone: str) -> ir.Table:
-    return INTERACTIONS.mutate(day=engine.day_of(INTERACTIONS.happened_at, timezone))
+def _dated_interactions(timezone: str) -> ir.Table:
+    return INTERACTIONS.mutate(day=expressions.local_day_number(INTERACTIONS.happened_at, timezone))
 
 
-def _whole(days: ir.Table, early: ir.Table, instants: ir.Table, kind: str) -> ir.Table:
+def _full_days_and_morning(days: ir.Table, early: ir.Table, cutoffs: ir.Table, item_key: str) -> ir.Table:
     """All days before each moment's own, and of its own the morning."""
-    whole = days.join(instants, days.day < instants.as_of_day)
-    return whole.union(_since(early, days, ["customer_key", kind]).select(*whole.columns))
+    whole = days.join(cutoffs, days.day < cutoffs.as_of_day)
+    return whole.union(_with_gap(early, days, ["customer_key", item_key]).select(*whole.columns))
 
 
-def _summed_up(days: ir.Table, kind: str | None, columns: Callable[[ir.Table], dict[str, ir.Value]]) -> ir.Table:
+def _aggregate_by(days: ir.Table, item_key: str | None, columns: Callable[[ir.Table], dict[str, ir.Value]]) -> ir.Table:
     """A row for a customer, a moment and each of a kind, with these columns."""
     days = days.mutate(age_days=days.as_of_day - days.day)
-    keys = ["customer_key", "as_of", *([kind] if kind else [])]
+    keys = ["customer_key", "as_of", *([item_key] if item_key else [])]
     return days.group_by(keys).aggregate(**columns(days))
 
 
-def _totals(stream: ir.Table, keys: list[str]) -> ir.Table:
-    numbers_ = [name for name in stream.columns if name not in ("customer_key", "day", "sold_at", *keys)]
+def _sum_stream(stream: ir.Table, keys: list[str]) -> ir.Table:
+    value_columns = [name for name in stream.columns if name not in ("customer_key", "day", "sold_at", *keys)]
     return stream.group_by(keys).aggregate(
-        **{name: stream[name].max() if name.endswith("_top") else stream[name].sum() for name in numbers_}
+        **{name: stream[name].max() if name.endswith("_top") else stream[name].sum() for name in value_columns}
     )
 
 
-def _joined(left: ir.Table, right: ir.Table, keys: list[str]) -> ir.Table:
+def _left_join(left: ir.Table, right: ir.Table, keys: list[str]) -> ir.Table:
     return left.left_join(right, keys).drop(*[f"{key}_right" for key in keys])
 
 
-def _before(stream: ir.Table, mornings: ir.Table) -> ir.Table:
-    return stream.join(mornings, _on_the_morning(stream, mornings))
+def _morning_rows(stream: ir.Table, mornings: ir.Table) -> ir.Table:
+    return stream.join(mornings, _is_on_morning(stream, mornings))
 
 
-def _on_the_morning(each: ir.Table, moment: ir.Table) -> list[ir.BooleanValue]:
-    return [each.day == moment.as_of_day, each.sold_at < moment.as_of]
+def _is_on_morning(rows: ir.Table, cutoffs: ir.Table) -> list[ir.BooleanValue]:
+    return [rows.day == cutoffs.as_of_day, rows.sold_at < cutoffs.as_of]
 
 
-def _theirs(each: ir.Table, moments: ir.Table, when: Sequence[ir.BooleanValue]) -> ir.Table:
+def _own_cutoffs(rows: ir.Table, cutoffs: ir.Table, conditions: Sequence[ir.BooleanValue]) -> ir.Table:
     """A customer's own rows, seen from their own moments."""
-    return each.join(moments, [each.customer_key == moments.customer_key, *when])
+    return rows.join(cutoffs, [rows.customer_key == cutoffs.customer_key, *conditions])
 
 
-def _since(mornings: ir.Table, days: ir.Table, keys: list[str]) -> ir.Table:
+def _with_gap(mornings: ir.Table, days: ir.Table, keys: list[str]) -> ir.Table:
     earlier = days.select(*keys, last_day=days.day)
     joined = mornings.asof_join(earlier, mornings.day > earlier.last_day, keys)
     return joined.mutate(gap_days=joined.day - joined.last_day)
 
 
-def _stamped(table: ir.Table) -> ir.Table:
+def _with_timestamps(table: ir.Table) -> ir.Table:
     keys = [name for name in ("customer_key", "product_key") if name in table.columns]
     first, *second = keys
-    moments = {"event_timestamp": table.as_of, "created": table.as_of}
+    timestamps = {"event_timestamp": table.as_of, "created": table.as_of}
     features = [name for name in table.columns if name not in (*keys, "as_of")]
-    ordered = table.select(first, **moments, **{name: table[name] for name in (*second, *features)})
+    ordered = table.select(first, **timestamps, **{name: table[name] for name in (*second, *features)})
     return ordered.order_by("event_timestamp", *keys)

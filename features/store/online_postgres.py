@@ -1,4 +1,4 @@
-"""Online, in PostgreSQL: the drawer at the till beside the shop's database; it promises what features.online does."""
+"""Online, in PostgreSQL: the drawer at the till beside the shop's database; it promises what features.store.online_sqlite does."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,12 +16,12 @@ from feast.repo_config import RepoConfig
 from feast.utils import make_tzaware
 from psycopg import sql
 
-from features.online import Written, place
+from features.store.online_keys import WrittenRow, entity_key_bytes
 
-STEADY: Literal["features.online_postgres.SteadyPostgresOnlineStore"] = (
-    "features.online_postgres.SteadyPostgresOnlineStore"
+STEADY: Literal["features.store.online_postgres.SteadyPostgresOnlineStore"] = (
+    "features.store.online_postgres.SteadyPostgresOnlineStore"
 )
-WRITE = sql.SQL(
+UPSERT = sql.SQL(
     "insert into {table} as kept (entity_key, feature_name, value, event_ts, created_ts) "
     "select * from unnest(%b::bytea[], %b::text[], %b::bytea[], %b::timestamptz[], %b::timestamptz[]) "
     "order by 1, 2 "  # so that two writers do not wait for each other's rows for ever
@@ -34,7 +34,7 @@ WRITE = sql.SQL(
 class SteadyPostgresOnlineStoreConfig(PostgreSQLOnlineStoreConfig):
     """Settings of the store below: its address, postgresql://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=..."""
 
-    type: Literal["features.online_postgres.SteadyPostgresOnlineStore"] = STEADY  # type: ignore[assignment]
+    type: Literal["features.store.online_postgres.SteadyPostgresOnlineStore"] = STEADY  # type: ignore[assignment]
     url: str
     host: str = ""
     database: str = ""
@@ -68,41 +68,41 @@ class SteadyPostgresOnlineStore(PostgreSQLOnlineStore):
         self,
         config: RepoConfig,
         table: FeatureView,
-        data: list[Written],
+        data: list[WrittenRow],
         progress: Callable[[int], Any] | None,
     ) -> None:
         """Write each row unless what is there is newer; equal times are written, so that a rerun heals."""
-        write = WRITE.format(table=_name(config, table))
+        upsert = UPSERT.format(table=_table_id(config, table))
         with self._get_conn(config) as con:
-            con.execute(write, _columns(config, data))
+            con.execute(upsert, _to_columns(config, data))
             con.commit()
         if progress:
             progress(len(data))
 
-    def forget(self, config: RepoConfig, tables: Sequence[FeatureView], keys: Sequence[EntityKey]) -> None:
+    def delete_customers(self, config: RepoConfig, tables: Sequence[FeatureView], keys: Sequence[EntityKey]) -> None:
         """Remove all that is kept of these customers."""
-        places = [place(config, key) for key in keys]
+        key_bytes = [entity_key_bytes(config, key) for key in keys]
         with self._get_conn(config) as con:
             for table in tables:
-                delete = sql.SQL("delete from {} where entity_key = any(%b)").format(_name(config, table))
-                con.execute(delete, [places])
+                delete = sql.SQL("delete from {} where entity_key = any(%b)").format(_table_id(config, table))
+                con.execute(delete, [key_bytes])
             con.commit()
 
 
-def _columns(config: RepoConfig, data: list[Written]) -> list[list[Any]]:
+def _to_columns(config: RepoConfig, data: list[WrittenRow]) -> list[list[Any]]:
     """The cells of the rows, column by column; of two rows of one customer the newest, the later if equal."""
-    newest: dict[bytes, Written] = {}
+    newest: dict[bytes, WrittenRow] = {}
     for row in data:
-        where = place(config, row[0])
-        if where not in newest or make_tzaware(newest[where][2]) <= make_tzaware(row[2]):
-            newest[where] = row
+        key_bytes = entity_key_bytes(config, row[0])
+        if key_bytes not in newest or make_tzaware(newest[key_bytes][2]) <= make_tzaware(row[2]):
+            newest[key_bytes] = row
     cells = [
-        (where, feature, value.SerializeToString(), make_tzaware(happened), created and make_tzaware(created))
-        for where, (_, values, happened, created) in newest.items()
+        (key_bytes, feature, value.SerializeToString(), make_tzaware(event_at), created_at and make_tzaware(created_at))
+        for key_bytes, (_, values, event_at, created_at) in newest.items()
         for feature, value in values.items()
     ]
     return [list(column) for column in zip(*cells, strict=True)] or [[]] * 5
 
 
-def _name(config: RepoConfig, table: FeatureView) -> sql.Identifier:
+def _table_id(config: RepoConfig, table: FeatureView) -> sql.Identifier:
     return sql.Identifier(compute_table_id(config.project, table, False))

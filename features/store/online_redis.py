@@ -1,4 +1,4 @@
-"""Online, in Redis: the drawer at the till of a shop with several servers; it promises what features/online.py does."""
+"""Online, in Redis: the drawer at the till of a shop with several servers; it promises what features/store/online_sqlite.py does."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -13,24 +13,26 @@ from feast.repo_config import RepoConfig
 from google.protobuf.timestamp_pb2 import Timestamp
 from redis import Redis, RedisCluster
 
-from features.online import Written, micros
+from features.store.online_keys import WrittenRow, to_micros
 
-STEADY: Literal["features.online_redis.SteadyRedisOnlineStore"] = "features.online_redis.SteadyRedisOnlineStore"
+STEADY: Literal["features.store.online_redis.SteadyRedisOnlineStore"] = (
+    "features.store.online_redis.SteadyRedisOnlineStore"
+)
 #: Compares and writes in one go, so that two writers cannot slip between each other. Its arguments are fields and
 #: values in turns, the first of them the time in microseconds, which a double holds exactly.
-WRITE = """
+WRITE_SCRIPT = """
 local kept = redis.call('hget', KEYS[1], ARGV[1])
 if kept and tonumber(kept) > tonumber(ARGV[2]) then return 0 end
 redis.call('hset', KEYS[1], unpack(ARGV))
 return 1
 """
-ROWS_AT_ONCE = 1_000
+ROWS_PER_BATCH = 1_000
 
 
 class SteadyRedisOnlineStoreConfig(RedisOnlineStoreConfig):
     """Settings of the store below: its address, redis://[:PASSWORD@]HOST:PORT/DB (rediss:// with TLS)."""
 
-    type: Literal["features.online_redis.SteadyRedisOnlineStore"] = STEADY  # type: ignore[assignment]
+    type: Literal["features.store.online_redis.SteadyRedisOnlineStore"] = STEADY  # type: ignore[assignment]
     url: str
 
 
@@ -53,34 +55,34 @@ class SteadyRedisOnlineStore(RedisOnlineStore):
         self,
         config: RepoConfig,
         table: FeatureView,
-        data: list[Written],
+        data: list[WrittenRow],
         progress: Callable[[int], Any] | None,
     ) -> None:
         """Write each row unless what is there is newer."""
         client = self._get_client(config.online_store)
-        write = client.register_script(WRITE)
+        write = client.register_script(WRITE_SCRIPT)
         keys = self._generate_redis_keys_for_entities(config, [key for key, *_ in data])
-        for start in range(0, len(data), ROWS_AT_ONCE):
+        for start in range(0, len(data), ROWS_PER_BATCH):
             with client.pipeline(transaction=False) as pipe:
-                some = slice(start, start + ROWS_AT_ONCE)
-                for key, (_, values, happened, _) in zip(keys[some], data[some], strict=True):
-                    write(keys=[key], args=_fields(table.name, values, happened), client=pipe)
+                batch = slice(start, start + ROWS_PER_BATCH)
+                for key, (_, values, event_at, _) in zip(keys[batch], data[batch], strict=True):
+                    write(keys=[key], args=_hash_fields(table.name, values, event_at), client=pipe)
                 pipe.execute()
         if progress:
             progress(len(data))
 
-    def forget(self, config: RepoConfig, tables: Sequence[FeatureView], keys: Sequence[EntityKey]) -> None:
+    def delete_customers(self, config: RepoConfig, tables: Sequence[FeatureView], keys: Sequence[EntityKey]) -> None:
         """Remove all that is kept of these customers; every view of one lies under one key."""
         client = self._get_client(config.online_store)
-        places = self._generate_redis_keys_for_entities(config, list(keys))
-        for start in range(0, len(places), ROWS_AT_ONCE):
-            client.delete(*places[start : start + ROWS_AT_ONCE])
+        redis_keys = self._generate_redis_keys_for_entities(config, list(keys))
+        for start in range(0, len(redis_keys), ROWS_PER_BATCH):
+            client.delete(*redis_keys[start : start + ROWS_PER_BATCH])
 
 
-def _fields(view: str, values: dict[str, Any], happened: datetime) -> list[str | bytes | int]:
+def _hash_fields(view: str, values: dict[str, Any], event_at: datetime) -> list[str | bytes | int]:
     time = Timestamp()
-    time.FromDatetime(utils.make_tzaware(happened))
-    fields: list[str | bytes | int] = [f"_us:{view}", micros(happened), f"_ts:{view}", time.SerializeToString()]
+    time.FromDatetime(utils.make_tzaware(event_at))
+    fields: list[str | bytes | int] = [f"_us:{view}", to_micros(event_at), f"_ts:{view}", time.SerializeToString()]
     for feature, value in values.items():
         fields += [_mmh3(f"{view}:{feature}"), value.SerializeToString()]
     return fields

@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Histories:
+class InteractionMatrix:
     """Who bought what how many days before a moment: a purchase day an entry, of customers in rising order.
 
     `rows` and `columns` say which customer and product (places in the rising keys), `ages` how many days ago
@@ -30,9 +30,9 @@ class Histories:
     ages: Ints
 
     @classmethod
-    def of(cls, days: pd.DataFrame, moment: pd.Timestamp) -> Self:
+    def from_purchase_days(cls, days: pd.DataFrame, cutoff: pd.Timestamp) -> Self:
         """From customer_key, product_key and day (midnight, no zone), all before the day of the moment."""
-        ages = (moment - days["day"]).dt.days.to_numpy(np.int64)
+        ages = (cutoff - days["day"]).dt.days.to_numpy(np.int64)
         customers, rows = np.unique(days["customer_key"].to_numpy(np.int64), return_inverse=True)
         products, columns = np.unique(days["product_key"].to_numpy(np.int64), return_inverse=True)
         order = np.lexsort((columns, ages, rows))
@@ -42,22 +42,22 @@ class Histories:
         """Customers by products: purchase days, or the sum of these weights of theirs."""
         cells = np.ones(len(self.rows)) if weights is None else weights
         shape = (len(self.customers), len(self.products))
-        made = scipy.sparse.csr_matrix((cells, (self.rows, self.columns)), shape=shape)
-        made.sum_duplicates()
-        return made
+        interactions = scipy.sparse.csr_matrix((cells, (self.rows, self.columns)), shape=shape)
+        interactions.sum_duplicates()
+        return interactions
 
     @cached_property
     def owned(self) -> scipy.sparse.csr_matrix:
         """Customers by products: whether they ever bought it."""
-        made = self.matrix()
-        made.data = np.ones_like(made.data)
-        return made
+        interactions = self.matrix()
+        interactions.data = np.ones_like(interactions.data)
+        return interactions
 
     @cached_property
     def trips(self) -> Ints:
         """The number of each entry's purchase day among those of its customer, 0 for the last one."""
-        fresh = (np.diff(self.rows, prepend=-1) != 0) | (np.diff(self.ages, prepend=-1) != 0)
-        count = np.cumsum(fresh) - 1
+        is_new_trip = (np.diff(self.rows, prepend=-1) != 0) | (np.diff(self.ages, prepend=-1) != 0)
+        count = np.cumsum(is_new_trip) - 1
         first = np.searchsorted(self.rows, np.arange(len(self.customers)))
         return np.asarray(count - count[first][self.rows], np.int64)
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 from scipy.special import betaln, gammaln, hyp2f1, logit, psi
 
-from models.base import Floats, require
+from models.base import Floats, require_columns
 
 # Centres and widths of the normal priors on log r, log(alpha / typical gap), log a and log b. They weigh as
 # much as a handful of customers: a shop of thousands does not notice them, a shop of one stays finite.
@@ -19,12 +19,10 @@ PRIOR_CENTRE = np.log([1.0, 1.0, 0.5, 2.0])
 PRIOR_WIDTH = np.array([1.0, 1.5, 1.5, 1.5])
 BOUND = 9.0
 #: Nobody is surer than this of anything.
-CERTAIN = 1e-6
-#: The features of which the rhythm's two parts speak: rare visits, and the present silence.
-RARE, SILENT = "purchase_days", "recency_days"
+MIN_PROBABILITY = 1e-6
 
 
-class History(NamedTuple):
+class PurchaseSummary(NamedTuple):
     """Each customer's past in three numbers, in days: what buy-till-you-die models need to know."""
 
     x: Floats  # purchases after the first
@@ -32,27 +30,21 @@ class History(NamedTuple):
     T: Floats  # from the first to now
 
 
-def history(frame: pd.DataFrame) -> History:
+def purchase_summary(frame: pd.DataFrame) -> PurchaseSummary:
     """Read the three numbers from a frame's purchase_days, span_days and tenure_days.
 
     A tenure of one day is a first purchase yesterday, the last day that was seen: T = tenure_days - 1. Rows
     without a purchase count as somebody seen for no time at all.
     """
-    require(frame, ["purchase_days", "span_days", "tenure_days"])
-    x = _known(frame["purchase_days"]) - 1
-    t_x = _known(frame["span_days"])
-    return History(np.maximum(x, 0.0), t_x, np.maximum(_known(frame["tenure_days"]) - 1, t_x))
+    require_columns(frame, ["purchase_days", "span_days", "tenure_days"])
+    x = _non_negative(frame["purchase_days"]) - 1
+    t_x = _non_negative(frame["span_days"])
+    return PurchaseSummary(np.maximum(x, 0.0), t_x, np.maximum(_non_negative(frame["tenure_days"]) - 1, t_x))
 
 
-def latest(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the frame's last moment."""
-    rows: pd.DataFrame = frame[frame["as_of"] == frame["as_of"].max()]
-    return rows
-
-
-def log_odds(chance: ArrayLike) -> Floats:
+def log_odds(probability: ArrayLike) -> Floats:
     """The logarithm of the odds, kept finite: no past makes anything certain."""
-    odds: Floats = logit(np.clip(np.asarray(chance, dtype=np.float64), CERTAIN, 1 - CERTAIN))
+    odds: Floats = logit(np.clip(np.asarray(probability, dtype=np.float64), MIN_PROBABILITY, 1 - MIN_PROBABILITY))
     return odds
 
 
@@ -76,52 +68,54 @@ class BgNbd:
 
         x: purchases after the first; t_x: days from the first to the last; T: days from the first to now.
         """
-        past = columns(x, t_x, T)
-        scale = typical_gap(past)
-        scaled = History(past.x, past.t_x / scale, past.T / scale)
-        found = minimize(_objective(scaled), PRIOR_CENTRE, jac=True, method="L-BFGS-B", bounds=[(-BOUND, BOUND)] * 4)
-        r, alpha, a, b = np.exp(found.x)
+        summary = as_summary(x, t_x, T)
+        scale = mean_gap_days(summary)
+        scaled = PurchaseSummary(summary.x, summary.t_x / scale, summary.T / scale)
+        optimum = minimize(_objective(scaled), PRIOR_CENTRE, jac=True, method="L-BFGS-B", bounds=[(-BOUND, BOUND)] * 4)
+        r, alpha, a, b = np.exp(optimum.x)
         return cls(float(r), float(alpha * scale), float(a), float(b))
 
     @classmethod
     def fit_frame(cls, frame: pd.DataFrame) -> Self:
         """The parameters of the customers in a frame of one moment."""
-        return cls.fit(*history(frame))
+        return cls.fit(*purchase_summary(frame))
 
     def p_alive(self, x: ArrayLike, t_x: ArrayLike, T: ArrayLike) -> Floats:
         """P(has not left for good by T | the past)."""
-        past = columns(x, t_x, T)
-        repeats = np.maximum(past.x, 1.0)
-        gone = np.log(self.a / (self.b + repeats - 1))
-        gone += (self.r + past.x) * np.log((self.alpha + past.T) / (self.alpha + past.t_x))
-        return np.where(past.x > 0, 1 / (1 + np.exp(np.minimum(gone, 700.0))), 1.0)
+        summary = as_summary(x, t_x, T)
+        repeats = np.maximum(summary.x, 1.0)
+        log_left_odds = np.log(self.a / (self.b + repeats - 1))
+        log_left_odds += (self.r + summary.x) * np.log((self.alpha + summary.T) / (self.alpha + summary.t_x))
+        return np.where(summary.x > 0, 1 / (1 + np.exp(np.minimum(log_left_odds, 700.0))), 1.0)
 
     def p_no_purchase(self, x: ArrayLike, t_x: ArrayLike, T: ArrayLike, t: ArrayLike) -> Floats:
         """P(no purchase in the t days after T | the past), exactly: gone already, or alive and silent."""
-        past = columns(x, t_x, T)
-        alive = self.p_alive(*past)
-        return 1 - alive * -np.expm1(self._log_silent(past, np.asarray(t, dtype=np.float64)))
+        summary = as_summary(x, t_x, T)
+        alive = self.p_alive(*summary)
+        return 1 - alive * -np.expm1(self._log_no_purchase(summary, np.asarray(t, dtype=np.float64)))
 
     def survival(self, x: ArrayLike, t_x: ArrayLike, T: ArrayLike, days: int) -> Floats:
         """P(no purchase in the first d days after T | the past) for d = 1..days: array (customers, days)."""
-        past = columns(x, t_x, T)
-        alive = self.p_alive(*past)[:, None]
-        ahead = np.arange(1, days + 1, dtype=np.float64)[None, :]
-        return 1 - alive * -np.expm1(self._log_silent(History(*(part[:, None] for part in past)), ahead))
+        summary = as_summary(x, t_x, T)
+        alive = self.p_alive(*summary)[:, None]
+        days_ahead = np.arange(1, days + 1, dtype=np.float64)[None, :]
+        return 1 - alive * -np.expm1(
+            self._log_no_purchase(PurchaseSummary(*(part[:, None] for part in summary)), days_ahead)
+        )
 
-    def log_odds_quiet(self, past: History, days: int) -> tuple[Floats, Floats]:
+    def no_purchase_log_odds_parts(self, summary: PurchaseSummary, days: int) -> tuple[Floats, Floats]:
         """Log odds of no purchase within these days, as two parts that add up: rare visits, present silence.
 
         The first is what the odds would be had everybody bought just now; the second is what the days since
         their last purchase add to it.
         """
-        rare = log_odds(self.p_no_purchase(past.x, past.T, past.T, days))
-        return rare, log_odds(self.p_no_purchase(*past, days)) - rare
+        frequency_effect = log_odds(self.p_no_purchase(summary.x, summary.T, summary.T, days))
+        return frequency_effect, log_odds(self.p_no_purchase(*summary, days)) - frequency_effect
 
     def expected_purchases(self, x: ArrayLike, t_x: ArrayLike, T: ArrayLike, t: ArrayLike) -> Floats:
         """The expected number of purchases in the t days after T, given the past."""
-        past = columns(x, t_x, T)
-        return self.p_alive(*past) * self.expected_while_alive(past.x, past.T, t)
+        summary = as_summary(x, t_x, T)
+        return self.p_alive(*summary) * self.expected_while_alive(summary.x, summary.T, t)
 
     def expected_while_alive(self, x: Floats, T: Floats, t: ArrayLike) -> Floats:
         """The same of somebody who has not left by T.
@@ -132,10 +126,10 @@ class BgNbd:
         a = self.a if abs(self.a - 1) > 1e-6 else 1 + 1e-6  # a = 1 is a removable gap in the formula
         c = a + self.b + x - 1
         c = np.where(np.abs(c) < 1e-6, 1e-6, c)
-        ahead = np.asarray(t, dtype=np.float64)
-        z = ahead / (self.alpha + T + ahead)
-        silent = np.exp((a - 1) * np.log1p(-z)) * hyp2f1(a + self.b - 1 - self.r, a - 1, c, z)
-        expected: Floats = c / (a - 1) * (1 - silent)
+        days_ahead = np.asarray(t, dtype=np.float64)
+        z = days_ahead / (self.alpha + T + days_ahead)
+        hypergeometric = np.exp((a - 1) * np.log1p(-z)) * hyp2f1(a + self.b - 1 - self.r, a - 1, c, z)
+        expected: Floats = c / (a - 1) * (1 - hypergeometric)
         return expected
 
     def rate(self, x: ArrayLike, T: ArrayLike) -> Floats:
@@ -143,54 +137,56 @@ class BgNbd:
         purchases, days = np.asarray(x, dtype=np.float64), np.asarray(T, dtype=np.float64)
         return np.asarray((self.r + purchases) / (self.alpha + days), dtype=np.float64)
 
-    def _log_silent(self, past: History, ahead: Floats) -> Floats:
+    def _log_no_purchase(self, summary: PurchaseSummary, days_ahead: Floats) -> Floats:
         """log P(no purchase in the days ahead | alive): the rate is integrated over its posterior."""
-        log_silent: Floats = -(self.r + past.x) * np.log1p(ahead / (self.alpha + past.T))
-        return log_silent
+        log_probability: Floats = -(self.r + summary.x) * np.log1p(days_ahead / (self.alpha + summary.T))
+        return log_probability
 
 
-def _known(column: pd.Series[Any]) -> Floats:
+def _non_negative(column: pd.Series[Any]) -> Floats:
     values: Floats = np.nan_to_num(column.to_numpy(dtype=np.float64, na_value=np.nan), posinf=0.0, neginf=0.0)
     return np.maximum(values, 0.0)
 
 
-def columns(x: ArrayLike, t_x: ArrayLike, T: ArrayLike) -> History:
+def as_summary(x: ArrayLike, t_x: ArrayLike, T: ArrayLike) -> PurchaseSummary:
     """The three numbers as arrays, of one customer or of many."""
-    return History(*(np.atleast_1d(np.asarray(part, dtype=np.float64)) for part in (x, t_x, T)))
+    return PurchaseSummary(*(np.atleast_1d(np.asarray(part, dtype=np.float64)) for part in (x, t_x, T)))
 
 
-def typical_gap(past: History) -> float:
+def mean_gap_days(summary: PurchaseSummary) -> float:
     """Days from one purchase to the next, over everybody."""
-    return float(max(past.T.sum(), 1.0) / (past.x.sum() + 1.0))
+    return float(max(summary.T.sum(), 1.0) / (summary.x.sum() + 1.0))
 
 
-def _objective(past: History) -> Any:
+def _objective(summary: PurchaseSummary) -> Any:
     """Minus the log posterior and its gradient, as a function of the logs of r, alpha, a and b."""
     # The special functions depend on x alone, and there are few different x: that makes 100,000 cheap.
-    values, where = np.unique(past.x, return_inverse=True)
+    values, where = np.unique(summary.x, return_inverse=True)
 
     def objective(logs: Floats) -> tuple[float, Floats]:
-        value, gradient = _log_likelihood(np.exp(logs), past, values, where)
-        off = (logs - PRIOR_CENTRE) / PRIOR_WIDTH
-        return 0.5 * float(off @ off) - value, off / PRIOR_WIDTH - gradient * np.exp(logs)
+        value, gradient = _log_likelihood(np.exp(logs), summary, values, where)
+        deviation = (logs - PRIOR_CENTRE) / PRIOR_WIDTH
+        return 0.5 * float(deviation @ deviation) - value, deviation / PRIOR_WIDTH - gradient * np.exp(logs)
 
     return objective
 
 
-def _log_likelihood(parameters: Floats, past: History, values: Floats, where: NDArray[np.intp]) -> tuple[float, Floats]:
+def _log_likelihood(
+    parameters: Floats, summary: PurchaseSummary, values: Floats, where: NDArray[np.intp]
+) -> tuple[float, Floats]:
     """The log likelihood and its gradient by (r, alpha, a, b); equation 6 of the paper."""
     r, alpha, a, b = parameters
     repeats = np.maximum(values, 1.0)
-    log_seen, log_last = np.log(alpha + past.T), np.log(alpha + past.t_x)
-    staying = betaln(a, b + values)[where] - (r + past.x) * log_seen
-    leaving = np.where(values > 0, betaln(a + 1, b + repeats - 1), -np.inf)[where] - (r + past.x) * log_last
+    log_total, log_last = np.log(alpha + summary.T), np.log(alpha + summary.t_x)
+    staying = betaln(a, b + values)[where] - (r + summary.x) * log_total
+    leaving = np.where(values > 0, betaln(a + 1, b + repeats - 1), -np.inf)[where] - (r + summary.x) * log_last
     either = np.logaddexp(staying, leaving)
     stayed = np.exp(staying - either)
     left = 1 - stayed
-    n = len(past.x)
+    n = len(summary.x)
     value = (gammaln(r + values)[where] + either).sum() + n * (r * np.log(alpha) - gammaln(r) - betaln(a, b))
-    by_r = (psi(r + values)[where] - stayed * log_seen - left * log_last).sum() + n * (np.log(alpha) - psi(r))
-    by_alpha = n * r / alpha - ((r + past.x) * (stayed / (alpha + past.T) + left / (alpha + past.t_x))).sum()
+    by_r = (psi(r + values)[where] - stayed * log_total - left * log_last).sum() + n * (np.log(alpha) - psi(r))
+    by_alpha = n * r / alpha - ((r + summary.x) * (stayed / (alpha + summary.T) + left / (alpha + summary.t_x))).sum()
     both = psi(a + b + values)[where].sum() - n * psi(a + b)
     by_a = (left / a).sum() - both
     stay_b, leave_b = psi(b + values)[where], psi(b + repeats - 1)[where]

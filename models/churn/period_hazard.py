@@ -14,14 +14,19 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from models import asking, btyd, fates, season, trees, waits
-from models.asking import Asked, Given
+from models import base
 from models.base import Floats, feature_columns
-from models.seasoned import Rhythms
-from models.waits import Waits, Whole
+from models.btyd import bg_nbd, survival_features
+from models.churn import person_periods
+from models.churn.person_periods import PeriodInputs, PersonPeriods
+from models.churn.seasonal_bg_nbd import BgNbdByCutoff
+from models.estimators import boosted_trees, platt_scaling
+from models.survival import censored_durations
+from models.survival import outcomes as survival_outcomes
+from models.survival.censored_durations import CensoredDurations, Ints
 
 #: Chosen on both shops at cut-offs before those that are reported.
-GROWTH: dict[str, Any] = {
+LIGHTGBM_PARAMS: dict[str, Any] = {
     "num_leaves": 15,
     "learning_rate": 0.07,
     "min_data_in_leaf": 200,
@@ -31,16 +36,16 @@ GROWTH: dict[str, Any] = {
     "bagging_freq": 1,
     "max_bin": 63,
 }
-MOST_TREES, PATIENCE = 300, 30
+MAX_TREES, PATIENCE = 300, 30
 #: Trees to grow where no later outcome is left to say when to stop.
-CAUTIOUS_TREES = 40
+DEFAULT_TREES = 40
 #: Whose features the columns speak of that are asked besides them: alive, rate, recency, then those of the period.
-RHYTHM = (btyd.SILENT, btyd.RARE, btyd.SILENT)
-LEAST = 1e-9
+BGNBD_TERM_FEATURES = (base.RECENCY_COLUMN, base.FREQUENCY_COLUMN, base.RECENCY_COLUMN)
+EPSILON = 1e-9
 
 
 @dataclass(frozen=True)
-class Quarters:
+class PeriodHazard:
     """Trees grown on top of the rhythm's chance of a purchase in each quarter, put right moment by moment.
 
     What a season does to everybody is not for the trees to learn: at each moment the rhythm's log odds are brought
@@ -49,14 +54,21 @@ class Quarters:
     """
 
     columns: list[str]
-    grown: trees.Trees
-    lines: list[season.Line]
+    ensemble: boosted_trees.BoostedTrees
+    lines: list[platt_scaling.PlattScaling]
     usual: list[list[float]]  # the means of the Parts of each quarter, among the latest moment's active customers
     ends: list[int]  # the last day of each quarter, after 0
 
     @classmethod
     def fit(
-        cls, frame: pd.DataFrame, label: pd.DataFrame, edges: Whole, rhythms: Rhythms, *, seed: int, **growth: Any
+        cls,
+        frame: pd.DataFrame,
+        label: pd.DataFrame,
+        edges: Ints,
+        bgnbd_by_cutoff: BgNbdByCutoff,
+        *,
+        seed: int,
+        **overrides: Any,
     ) -> Self:
         """Learn from active customers' rows.
 
@@ -64,140 +76,175 @@ class Quarters:
         moment in the frame.
         """
         columns, horizon_days = feature_columns(frame), int(edges[-1])
-        watch = Waits.of(frame, label, horizon_days)
-        chosen = asking.some(watch.begun & fates.active(frame, horizon_days), seed)
-        watch, given = watch.where(chosen), asking.given_then(frame.iloc[chosen], columns, rhythms, edges)
-        how = trees.settings(GROWTH | growth, objective="binary", seed=seed)
-        asked = asking.ask(given, watch, edges, asking.end_of(watch))
-        grown = trees.grow(asked.rows(given, edges), how, _count(given, watch, edges, how))
-        each = [asked.of(quarter) for quarter in range(len(edges) - 1)]
-        learned = cls(columns, grown, [season.line(*those) for those in each], [], edges.tolist())
-        now = btyd.latest(frame)
-        active = fates.active(now, horizon_days)
-        return learned._with_usual(now[active] if active.any() else now, rhythms[max(rhythms)])
+        durations = CensoredDurations.from_label(frame, label, horizon_days)
+        sampled = person_periods.sample_rows(
+            durations.has_follow_up & survival_outcomes.is_active(frame, horizon_days), seed
+        )
+        durations, inputs = (
+            durations.subset(sampled),
+            person_periods.build_inputs_by_cutoff(frame.iloc[sampled], columns, bgnbd_by_cutoff, edges),
+        )
+        params = boosted_trees.lightgbm_params(LIGHTGBM_PARAMS | overrides, objective="binary", seed=seed)
+        periods = person_periods.expand_periods(
+            inputs, durations, edges, censored_durations.end_of_follow_up(durations)
+        )
+        ensemble = boosted_trees.fit_trees(
+            periods.training_rows(inputs, edges), params, _choose_tree_count(inputs, durations, edges, params)
+        )
+        period_outcomes = [periods.period_outcomes(period) for period in range(len(edges) - 1)]
+        fitted = cls(
+            columns, ensemble, [platt_scaling.fit_platt(*pair) for pair in period_outcomes], [], edges.tolist()
+        )
+        latest = base.latest_rows(frame)
+        is_active = survival_outcomes.is_active(latest, horizon_days)
+        return fitted._with_means(
+            latest[is_active] if is_active.any() else latest, bgnbd_by_cutoff[max(bgnbd_by_cutoff)]
+        )
 
-    def log_odds_quiet(self, frame: pd.DataFrame, rhythm: btyd.BgNbd) -> Floats:
+    def no_purchase_log_odds(self, frame: pd.DataFrame, bgnbd: bg_nbd.BgNbd) -> Floats:
         """Log odds of no purchase within the horizon, a row each."""
-        silent: Floats = -np.logaddexp(0, self._odds(frame, rhythm)).sum(axis=1)
-        return _log_odds(silent)
+        log_no_purchase: Floats = -np.logaddexp(0, self._period_log_odds(frame, bgnbd)).sum(axis=1)
+        return _log_odds(log_no_purchase)
 
-    def contributions(self, frame: pd.DataFrame, rhythm: btyd.BgNbd) -> tuple[Floats, list[str]]:
+    def contributions(self, frame: pd.DataFrame, bgnbd: bg_nbd.BgNbd) -> tuple[Floats, list[str]]:
         """How much each column moves each row's log odds of no purchase, and the feature each column speaks of.
 
         The trees' part is TreeSHAP's (Lundberg 2020) for the first quarter; only the silence by its end tells a
         later one from it. A quarter's log odds of buying become log odds of staying away by the slope between the
         usual and the row's own, quarter after quarter: the parts add up exactly.
         """
-        told, edges = self._told(frame, rhythm), np.array(self.ends)
-        parts = self._rhythm_parts(told, self._rare(frame, rhythm))
-        width = told.features.shape[1]
-        shap = self.grown.contributions(asking.design(told, np.arange(len(frame)), 0, edges))
-        later = parts.grown - shap[:, :width].sum(axis=1)[:, None]
-        slopes = _slopes(parts.odds(self.lines), self._usual_odds())
-        slope = np.array([line.slope for line in self.lines])
-        seldom = (slopes * slope * (parts.rare - self.usual[0])).sum(axis=1)
-        present = (slopes * (slope * (parts.silent - self.usual[1]) + later - self.usual[2])).sum(axis=1)
-        whole = np.column_stack([slopes.sum(axis=1)[:, None] * shap[:, :width], seldom, present])
-        return whole, [*self.columns, *RHYTHM, btyd.RARE, btyd.SILENT]
+        inputs, edges = self._build_inputs(frame, bgnbd), np.array(self.ends)
+        parts = self._log_odds_parts(inputs, self._frequency_effect(frame, bgnbd))
+        width = inputs.features.shape[1]
+        shap = self.ensemble.contributions(person_periods.build_design(inputs, np.arange(len(frame)), 0, edges))
+        later_tree_effect = parts.tree_effect - shap[:, :width].sum(axis=1)[:, None]
+        slopes = _slopes(parts.log_odds(self.lines), self._mean_log_odds())
+        line_slopes = np.array([line.slope for line in self.lines])
+        frequency_part = (slopes * line_slopes * (parts.frequency_effect - self.usual[0])).sum(axis=1)
+        recency_part = (
+            slopes * (line_slopes * (parts.recency_effect - self.usual[1]) + later_tree_effect - self.usual[2])
+        ).sum(axis=1)
+        totals = np.column_stack([slopes.sum(axis=1)[:, None] * shap[:, :width], frequency_part, recency_part])
+        return totals, [*self.columns, *BGNBD_TERM_FEATURES, base.FREQUENCY_COLUMN, base.RECENCY_COLUMN]
 
-    def numbers(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """All there is to keep besides the trees."""
         own = {name: getattr(self, name) for name in ("columns", "usual", "ends")}
         return own | {"lines": [list(line) for line in self.lines]}
 
     def save(self, folder: Path) -> None:
         """Write the trees as LightGBM's text."""
-        self.grown.save(folder)
+        self.ensemble.save(folder)
 
     @classmethod
-    def load(cls, folder: Path, numbers: dict[str, Any]) -> Self:
+    def load(cls, folder: Path, content: dict[str, Any]) -> Self:
         """Read back what `save` and `numbers` gave."""
-        lines = [season.Line(*line) for line in numbers["lines"]]
-        own = (numbers[name] for name in ("usual", "ends"))
-        return cls(numbers["columns"], trees.Trees.load(folder), lines, *own)
+        lines = [platt_scaling.PlattScaling(*line) for line in content["lines"]]
+        own = (content[name] for name in ("usual", "ends"))
+        return cls(content["columns"], boosted_trees.BoostedTrees.load(folder), lines, *own)
 
-    def _rhythm_parts(self, told: Given, rare: Floats) -> Parts:
-        everybody, edges = np.arange(len(told.silent)), np.array(self.ends)
-        each = [self.grown.added(asking.design(told, everybody, quarter, edges)) for quarter in range(len(self.lines))]
-        return Parts(rare, told.ahead - rare, np.column_stack(each))
+    def _log_odds_parts(self, inputs: PeriodInputs, frequency_effect: Floats) -> LogOddsParts:
+        all_rows, edges = np.arange(len(inputs.recency_days)), np.array(self.ends)
+        tree_effects = [
+            self.ensemble.raw_score(person_periods.build_design(inputs, all_rows, period, edges))
+            for period in range(len(self.lines))
+        ]
+        return LogOddsParts(frequency_effect, inputs.base_log_odds - frequency_effect, np.column_stack(tree_effects))
 
-    def _usual_odds(self) -> Floats:
-        return Parts(*(np.array(part)[None, :] for part in self.usual)).odds(self.lines)[0]
+    def _mean_log_odds(self) -> Floats:
+        return LogOddsParts(*(np.array(part)[None, :] for part in self.usual)).log_odds(self.lines)[0]
 
-    def _with_usual(self, frame: pd.DataFrame, rhythm: btyd.BgNbd) -> Self:
+    def _with_means(self, frame: pd.DataFrame, bgnbd: bg_nbd.BgNbd) -> Self:
         """The same, knowing what is usual among these customers."""
-        parts = self._rhythm_parts(self._told(frame, rhythm), self._rare(frame, rhythm))
+        parts = self._log_odds_parts(self._build_inputs(frame, bgnbd), self._frequency_effect(frame, bgnbd))
         return replace(self, usual=[part.mean(axis=0).tolist() for part in parts])
 
-    def _told(self, frame: pd.DataFrame, rhythm: btyd.BgNbd) -> Given:
-        return asking.given_now(frame, self.columns, rhythm, np.array(self.ends))
+    def _build_inputs(self, frame: pd.DataFrame, bgnbd: bg_nbd.BgNbd) -> PeriodInputs:
+        return person_periods.build_inputs(frame, self.columns, bgnbd, np.array(self.ends))
 
-    def _rare(self, frame: pd.DataFrame, rhythm: btyd.BgNbd) -> Floats:
+    def _frequency_effect(self, frame: pd.DataFrame, bgnbd: bg_nbd.BgNbd) -> Floats:
         """What the rhythm's log odds would be had everybody bought just now."""
-        past = btyd.history(frame)
-        fresh = past._replace(t_x=past.T)
-        return waits.log_odds_ahead(rhythm, fresh, np.array(self.ends)).astype(np.float64)
+        summary = bg_nbd.purchase_summary(frame)
+        bought_today = summary._replace(t_x=summary.T)
+        return survival_features.log_odds_ahead(bgnbd, bought_today, np.array(self.ends)).astype(np.float64)
 
-    def _odds(self, frame: pd.DataFrame, rhythm: btyd.BgNbd) -> Floats:
+    def _period_log_odds(self, frame: pd.DataFrame, bgnbd: bg_nbd.BgNbd) -> Floats:
         """Log odds of a purchase in each quarter, given none before it: array (rows, quarters)."""
-        return self._rhythm_parts(self._told(frame, rhythm), self._rare(frame, rhythm)).odds(self.lines)
+        return self._log_odds_parts(self._build_inputs(frame, bgnbd), self._frequency_effect(frame, bgnbd)).log_odds(
+            self.lines
+        )
 
 
-class Parts(NamedTuple):
+class LogOddsParts(NamedTuple):
     """What log odds of a purchase are made of, each (rows, quarters): the rhythm had everybody bought just now, what
     the present silence adds to it, and what the trees add."""
 
-    rare: Floats
-    silent: Floats
-    grown: Floats
+    frequency_effect: Floats
+    recency_effect: Floats
+    tree_effect: Floats
 
-    def odds(self, lines: list[season.Line]) -> Floats:
+    def log_odds(self, lines: list[platt_scaling.PlattScaling]) -> Floats:
         """The log odds, by each quarter's line."""
-        each = [line(self.rare[:, quarter] + self.silent[:, quarter]) for quarter, line in enumerate(lines)]
-        whole: Floats = np.column_stack(each) + self.grown
-        return whole
+        calibrated = [
+            line(self.frequency_effect[:, period] + self.recency_effect[:, period]) for period, line in enumerate(lines)
+        ]
+        total: Floats = np.column_stack(calibrated) + self.tree_effect
+        return total
 
 
-def _count(given: Given, watch: Waits, edges: Whole, how: dict[str, Any]) -> int:
+def _choose_tree_count(inputs: PeriodInputs, durations: CensoredDurations, edges: Ints, params: dict[str, Any]) -> int:
     """The number of trees after which trees that know only the past tell the latest moment's customers apart best.
 
     The latest moment is the last whose whole horizon is over; what came after it has taught nobody.
     """
-    end = asking.end_of(watch)
-    over = watch.moment[waits.over(watch.moment, int(edges[-1]), end)]
-    if not len(over):
-        return CAUTIOUS_TREES
-    latest, past = over.max(), watch.until(over.max())
-    before, there = past.begun & (watch.moment < latest), watch.moment == latest
-    pupils = asking.ask(given.rows(before), past.where(before), edges, latest)
-    judge = asking.ask(given.rows(there), watch.where(there), edges, end)
-    if min(_rarer(pupils), _rarer(judge)) < fates.FEWEST:
-        return CAUTIOUS_TREES
-    mine, theirs = pupils.rows(given.rows(before), edges), judge.rows(given.rows(there), edges)
-    return trees.grow_until(mine, theirs, how, most=MOST_TREES, patience=PATIENCE).count
+    end = censored_durations.end_of_follow_up(durations)
+    complete_cutoffs = durations.cutoff[censored_durations.has_elapsed(durations.cutoff, int(edges[-1]), end)]
+    if not len(complete_cutoffs):
+        return DEFAULT_TREES
+    latest, past_durations = complete_cutoffs.max(), durations.censored_at(complete_cutoffs.max())
+    is_before, is_latest = past_durations.has_follow_up & (durations.cutoff < latest), durations.cutoff == latest
+    training_periods = person_periods.expand_periods(
+        inputs.subset(is_before), past_durations.subset(is_before), edges, latest
+    )
+    validation_periods = person_periods.expand_periods(
+        inputs.subset(is_latest), durations.subset(is_latest), edges, end
+    )
+    if min(_rarer_count(training_periods), _rarer_count(validation_periods)) < survival_outcomes.MIN_OUTCOMES:
+        return DEFAULT_TREES
+    training_rows, validation_rows = (
+        training_periods.training_rows(inputs.subset(is_before), edges),
+        validation_periods.training_rows(inputs.subset(is_latest), edges),
+    )
+    return boosted_trees.fit_with_early_stopping(
+        training_rows, validation_rows, params, max_trees=MAX_TREES, patience=PATIENCE
+    ).tree_count
 
 
-def _rarer(asked: Asked) -> float:
-    return float(min(asked.bought.sum(), (1 - asked.bought).sum()))
+def _rarer_count(periods: PersonPeriods) -> float:
+    return float(min(periods.has_purchase.sum(), (1 - periods.has_purchase).sum()))
 
 
 def _log_odds(log_chance: Floats) -> Floats:
     """Log odds of a chance that is known by its logarithm."""
-    kept = np.minimum(log_chance, -LEAST)
-    odds: Floats = kept - np.log(-np.expm1(kept))
+    clipped = np.minimum(log_chance, -EPSILON)
+    odds: Floats = clipped - np.log(-np.expm1(clipped))
     return odds
 
 
-def _slopes(odds: Floats, usual: Floats) -> Floats:
+def _slopes(odds: Floats, mean_log_odds: Floats) -> Floats:
     """By how much the log odds of staying away change with each quarter's log odds of buying: (rows, quarters)."""
-    stays = -np.logaddexp(0, np.broadcast_to(usual, odds.shape))
-    silent = stays.sum(axis=1)
+    log_stays = -np.logaddexp(0, np.broadcast_to(mean_log_odds, odds.shape))
+    log_no_purchase = log_stays.sum(axis=1)
     slopes = np.empty(odds.shape)
-    for quarter in range(odds.shape[1]):
-        moved = silent - stays[:, quarter] - np.logaddexp(0, odds[:, quarter])
-        apart = odds[:, quarter] - usual[quarter]
-        steep = -expit(usual[quarter]) / np.maximum(-np.expm1(np.minimum(silent, -LEAST)), LEAST)
-        far = np.abs(apart) > 1e-6
-        slopes[:, quarter] = np.where(far, (_log_odds(moved) - _log_odds(silent)) / np.where(far, apart, 1.0), steep)
-        silent = moved
+    for period in range(odds.shape[1]):
+        moved = log_no_purchase - log_stays[:, period] - np.logaddexp(0, odds[:, period])
+        difference = odds[:, period] - mean_log_odds[period]
+        derivative = -expit(mean_log_odds[period]) / np.maximum(
+            -np.expm1(np.minimum(log_no_purchase, -EPSILON)), EPSILON
+        )
+        is_far = np.abs(difference) > 1e-6
+        slopes[:, period] = np.where(
+            is_far, (_log_odds(moved) - _log_odds(log_no_purchase)) / np.where(is_far, difference, 1.0), derivative
+        )
+        log_no_purchase = moved
     return slopes

@@ -7,114 +7,133 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from models import btyd, season, trees, waits
+from models import base
 from models.base import Floats, matrix
-from models.seasoned import Rhythms
-from models.waits import Singles, Waits, Whole
+from models.btyd import bg_nbd, survival_features
+from models.churn import seasonal_calibration
+from models.churn.seasonal_bg_nbd import BgNbdByCutoff
+from models.estimators import boosted_trees, platt_scaling
+from models.survival import censored_durations
+from models.survival.censored_durations import CensoredDurations, Floats32, Ints
 
 #: A horizon has so many quarters, unless it is very short.
-PARTS = 4
+N_PERIODS = 4
 #: So many customers and moments teach at most.
-SAMPLE = 60_000
+MAX_ROWS = 60_000
 #: Own gaps that a silence is measured against, where the frame has them.
-GAPS = ("gap_mean_days", "gap_median_days", "gap_max_days")
+GAP_COLUMNS = ("gap_mean_days", "gap_median_days", "gap_max_days")
 
 
-class Given(NamedTuple):
+class PeriodInputs(NamedTuple):
     """What is known of each row before a quarter is chosen."""
 
-    features: Singles  # (rows, features and the rhythm's terms)
-    ahead: Floats  # (rows, quarters): the rhythm's log odds of a purchase in each, given none before
-    silent: Floats  # days since the last purchase at as_of
+    features: Floats32  # (rows, features and the rhythm's terms)
+    base_log_odds: Floats  # (rows, quarters): the rhythm's log odds of a purchase in each, given none before
+    recency_days: Floats  # days since the last purchase at as_of
     gaps: Floats  # (rows, own gaps)
 
-    def rows(self, which: Any) -> Given:
+    def subset(self, which: Any) -> PeriodInputs:
         """Some of the rows."""
-        return Given(*(part[which] for part in self))
+        return PeriodInputs(*(part[which] for part in self))
 
 
-def ends(horizon_days: int) -> Whole:
+def period_edges(horizon_days: int) -> Ints:
     """The last days of the quarters of the horizon, after 0; a short horizon has fewer of them."""
-    return np.unique(np.round(np.linspace(0, horizon_days, PARTS + 1)).astype(np.int64))
+    return np.unique(np.round(np.linspace(0, horizon_days, N_PERIODS + 1)).astype(np.int64))
 
 
-def some(which: waits.Mask, seed: int) -> Whole:
+def sample_rows(mask: censored_durations.Mask, seed: int) -> Ints:
     """The places of these rows, in their order; of too many, enough."""
-    rows = np.flatnonzero(which)
-    if len(rows) > SAMPLE:
-        rows = np.sort(np.random.default_rng([seed, len(rows)]).choice(rows, SAMPLE, replace=False))
+    rows = np.flatnonzero(mask)
+    if len(rows) > MAX_ROWS:
+        rows = np.sort(np.random.default_rng([seed, len(rows)]).choice(rows, MAX_ROWS, replace=False))
     return rows.astype(np.int64)
 
 
-class Asked(NamedTuple):
+class PersonPeriods(NamedTuple):
     """One question a row and quarter: did they buy in it, given that they had not before? And where trees begin."""
 
-    row: Whole
-    quarter: Whole
-    bought: Floats
-    start: Floats
-    ahead: Floats
+    row: Ints
+    period: Ints
+    has_purchase: Floats
+    init_score: Floats
+    base_log_odds: Floats
 
-    def rows(self, given: Given, edges: Whole) -> trees.Rows:
+    def training_rows(self, inputs: PeriodInputs, edges: Ints) -> boosted_trees.TrainingRows:
         """As trees learn them."""
-        return trees.Rows(design(given, self.row, self.quarter, edges), self.bought, self.start)
+        return boosted_trees.TrainingRows(
+            build_design(inputs, self.row, self.period, edges), self.has_purchase, self.init_score
+        )
 
-    def of(self, quarter: int) -> tuple[Floats, Floats]:
+    def period_outcomes(self, period: int) -> tuple[Floats, Floats]:
         """The rhythm's log odds and the outcomes of one quarter."""
-        here = self.quarter == quarter
-        return self.ahead[here], self.bought[here]
+        mask = self.period == period
+        return self.base_log_odds[mask], self.has_purchase[mask]
 
 
-def ask(given: Given, watch: Waits, edges: Whole, end: np.datetime64) -> Asked:
+def expand_periods(
+    inputs: PeriodInputs, durations: CensoredDurations, edges: Ints, end: np.datetime64
+) -> PersonPeriods:
     """Every quarter that was over by the end and in which a purchase could still come.
 
     Of a quarter that is not over only those would be known who have bought: they would make everybody look eager.
     """
-    watched = watch.watched[:, None]
-    over = waits.over(watch.moment[:, None], edges[1:], end)
-    row, quarter = np.nonzero(over & (watched > edges[:-1]))
-    bought = (watch.bought[:, None] & (watched <= edges[1:]))[row, quarter].astype(np.float64)
-    ahead = given.ahead[row, quarter]
-    return Asked(row, quarter, bought, _levelled(ahead, bought, watch.moment[row], quarter), ahead)
+    follow_up_days = durations.follow_up_days[:, None]
+    is_complete = censored_durations.has_elapsed(durations.cutoff[:, None], edges[1:], end)
+    row, period = np.nonzero(is_complete & (follow_up_days > edges[:-1]))
+    has_purchase = (durations.has_purchase[:, None] & (follow_up_days <= edges[1:]))[row, period].astype(np.float64)
+    base_log_odds = inputs.base_log_odds[row, period]
+    return PersonPeriods(
+        row,
+        period,
+        has_purchase,
+        _recalibrated_log_odds(base_log_odds, has_purchase, durations.cutoff[row], period),
+        base_log_odds,
+    )
 
 
-def end_of(watch: Waits) -> np.datetime64:
-    """When watching ended, as the rows that still wait tell."""
-    ended = watch.moment + watch.watched.astype("timedelta64[D]")
-    return ended[watch.begun].max(initial=np.datetime64(0, "us"))
-
-
-def _levelled(ahead: Floats, bought: Floats, moment: season.Moments, quarter: Whole) -> Floats:
+def _recalibrated_log_odds(
+    base_log_odds: Floats, has_purchase: Floats, cutoff: seasonal_calibration.Timestamps, period: Ints
+) -> Floats:
     """The rhythm's log odds brought to the level of their own moment and quarter."""
-    start = np.empty(len(ahead))
-    group = np.unique(moment, return_inverse=True)[1] * (PARTS + 1) + quarter
+    init_score = np.empty(len(base_log_odds))
+    group = np.unique(cutoff, return_inverse=True)[1] * (N_PERIODS + 1) + period
     for number in np.unique(group):
-        here = group == number
-        start[here] = season.line(ahead[here], bought[here])(ahead[here])
-    return start
+        mask = group == number
+        init_score[mask] = platt_scaling.fit_platt(base_log_odds[mask], has_purchase[mask])(base_log_odds[mask])
+    return init_score
 
 
-def given_now(frame: pd.DataFrame, columns: list[str], rhythm: btyd.BgNbd, edges: Whole) -> Given:
+def build_inputs(frame: pd.DataFrame, columns: list[str], bgnbd: bg_nbd.BgNbd, edges: Ints) -> PeriodInputs:
     """What is known of these rows by the rhythm of their moment."""
-    past = btyd.history(frame)
-    features = np.hstack([matrix(frame, columns), waits.rhythm_terms(rhythm, past)]).astype(np.float32)
-    silent = np.nan_to_num(frame[btyd.SILENT].to_numpy(dtype=np.float64, na_value=np.nan))
-    gaps = matrix(frame, [name for name in GAPS if name in frame.columns])
-    return Given(features, waits.log_odds_ahead(rhythm, past, edges).astype(np.float64), silent, gaps)
+    summary = bg_nbd.purchase_summary(frame)
+    features = np.hstack([matrix(frame, columns), survival_features.bgnbd_terms(bgnbd, summary)]).astype(np.float32)
+    recency_days = np.nan_to_num(frame[base.RECENCY_COLUMN].to_numpy(dtype=np.float64, na_value=np.nan))
+    gaps = matrix(frame, [name for name in GAP_COLUMNS if name in frame.columns])
+    return PeriodInputs(
+        features, survival_features.log_odds_ahead(bgnbd, summary, edges).astype(np.float64), recency_days, gaps
+    )
 
 
-def given_then(frame: pd.DataFrame, columns: list[str], rhythms: Rhythms, edges: Whole) -> Given:
+def build_inputs_by_cutoff(
+    frame: pd.DataFrame, columns: list[str], bgnbd_by_cutoff: BgNbdByCutoff, edges: Ints
+) -> PeriodInputs:
     """The same by the rhythm of each row's own moment; rows stay in their order."""
-    moment = waits.moments(frame)
-    places = [np.flatnonzero(moment == when) for when in np.unique(moment)]
-    parts = [given_now(frame.iloc[here], columns, rhythms[moment[here[0]]], edges) for here in places]
-    order = np.argsort(np.concatenate(places), kind="stable")
-    return Given(*(np.concatenate(those)[order] for those in zip(*parts, strict=True)))
+    cutoff = censored_durations.read_cutoffs(frame)
+    positions = [np.flatnonzero(cutoff == this_cutoff) for this_cutoff in np.unique(cutoff)]
+    parts = [build_inputs(frame.iloc[rows], columns, bgnbd_by_cutoff[cutoff[rows[0]]], edges) for rows in positions]
+    order = np.argsort(np.concatenate(positions), kind="stable")
+    return PeriodInputs(*(np.concatenate(values)[order] for values in zip(*parts, strict=True)))
 
 
-def design(given: Given, row: Whole, quarter: Whole | int, edges: Whole) -> Singles:
+def build_design(inputs: PeriodInputs, row: Ints, period: Ints | int, edges: Ints) -> Floats32:
     """A customer's features and what they mean for one quarter: the silence by its end, in days and in own gaps."""
-    last = np.broadcast_to(edges[1:][quarter], row.shape)
-    silent = given.silent[row] + last
-    told = [given.ahead[row, quarter], last, silent, *(silent / np.maximum(gap[row], 1) for gap in given.gaps.T)]
-    return np.hstack([given.features[row], np.column_stack(told).astype(np.float32)])
+    last = np.broadcast_to(edges[1:][period], row.shape)
+    recency_days = inputs.recency_days[row] + last
+    period_terms = [
+        inputs.base_log_odds[row, period],
+        last,
+        recency_days,
+        *(recency_days / np.maximum(gap[row], 1) for gap in inputs.gaps.T),
+    ]
+    return np.hstack([inputs.features[row], np.column_stack(period_terms).astype(np.float32)])

@@ -13,18 +13,18 @@ from models.base import Floats
 #: How much the weights lean on nothing. Rows are many but few are of different customers.
 RIDGE = 300.0
 #: A figure counts as this many widths from the usual at most: nobody is judged from beyond what was seen.
-FARTHEST = 5.0
-MOST_STEPS, SMALL_STEP, LARGEST_STEP = 20, 1e-4, 3.0
+MAX_STANDARD_SCORE = 5.0
+MAX_STEPS, STEP_TOLERANCE, MAX_STEP = 20, 1e-4, 3.0
 
 
-def logs(design: Floats) -> Floats:
+def signed_log(design: Floats) -> Floats:
     """Sizes on a scale on which money, days and shares are alike; the sign stays."""
     scaled: Floats = np.sign(design) * np.log1p(np.abs(design))
     return scaled
 
 
 @dataclass(frozen=True)
-class Leanings:
+class LogisticRegression:
     """A logistic regression by Newton's method; an unknown figure counts as the usual, and as unknown.
 
     The first column is trusted: the ridge spares its weight, so that with few rows it is what remains.
@@ -37,24 +37,24 @@ class Leanings:
     offset: float
 
     @classmethod
-    def fit(cls, design: Floats, outcome: Floats, start: Floats, *, ridge: float = RIDGE) -> Self:
+    def fit(cls, design: Floats, outcome: Floats, init_score: Floats, *, ridge: float = RIDGE) -> Self:
         """Learn from rows of features (n, columns), outcomes 0 or 1 (n,) and the log odds they start from (n,)."""
-        known = np.isfinite(design)
-        count = np.maximum(known.sum(axis=0), 1)
-        centre = np.where(known, design, 0.0).sum(axis=0) / count
-        spread = np.sqrt((np.where(known, design - centre, 0.0) ** 2).sum(axis=0) / count)
-        blank = cls(centre, np.where(spread > 1e-6, spread, np.inf), 1 - known.mean(axis=0), np.empty(0), 0.0)
-        weights = _weights(blank._terms(design), outcome, start, ridge)
-        return cls(blank.centre, blank.width, blank.unknown, weights[1:], float(weights[0]))
+        is_observed = np.isfinite(design)
+        count = np.maximum(is_observed.sum(axis=0), 1)
+        centre = np.where(is_observed, design, 0.0).sum(axis=0) / count
+        spread = np.sqrt((np.where(is_observed, design - centre, 0.0) ** 2).sum(axis=0) / count)
+        unfitted = cls(centre, np.where(spread > 1e-6, spread, np.inf), 1 - is_observed.mean(axis=0), np.empty(0), 0.0)
+        weights = _fit_offset_weights(unfitted._terms(design), outcome, init_score, ridge)
+        return cls(unfitted.centre, unfitted.width, unfitted.unknown, weights[1:], float(weights[0]))
 
-    def added(self, design: Floats) -> Floats:
+    def linear_predictor(self, design: Floats) -> Floats:
         """The log odds of each row beyond what it starts from."""
         odds: Floats = self.offset + self._terms(design) @ self.weights
         return odds
 
-    def moved(self, by: float) -> Self:
+    def with_shift(self, shift: float) -> Self:
         """The same, by so much higher for everybody."""
-        return type(self)(self.centre, self.width, self.unknown, self.weights, self.offset + by)
+        return type(self)(self.centre, self.width, self.unknown, self.weights, self.offset + shift)
 
     def contributions(self, design: Floats) -> Floats:
         """How much each column adds to each row, in log odds, against the usual."""
@@ -62,41 +62,59 @@ class Leanings:
         columns = design.shape[1]
         return np.asarray(parts[:, :columns] + parts[:, columns:], dtype=np.float64)
 
-    def numbers(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """All there is to keep; a column that never differed has no width."""
         parts = {name: getattr(self, name).tolist() for name in ("centre", "unknown", "weights")}
         width = [None if np.isinf(value) else float(value) for value in self.width]
         return parts | {"width": width, "offset": self.offset}
 
     @classmethod
-    def of(cls, numbers: dict[str, Any]) -> Self:
+    def from_dict(cls, content: dict[str, Any]) -> Self:
         """Read back what `numbers` gave."""
-        centre, unknown, weights = (np.array(numbers[name]) for name in ("centre", "unknown", "weights"))
-        width = np.array([np.inf if value is None else value for value in numbers["width"]])
-        return cls(centre, width, unknown, weights, numbers["offset"])
+        centre, unknown, weights = (np.array(content[name]) for name in ("centre", "unknown", "weights"))
+        width = np.array([np.inf if value is None else value for value in content["width"]])
+        return cls(centre, width, unknown, weights, content["offset"])
 
     def _terms(self, design: Floats) -> Floats:
-        known = np.isfinite(design)
-        near = np.clip(np.where(known, design - self.centre, 0.0) / self.width, -FARTHEST, FARTHEST)
+        is_observed = np.isfinite(design)
+        scaled = np.clip(
+            np.where(is_observed, design - self.centre, 0.0) / self.width, -MAX_STANDARD_SCORE, MAX_STANDARD_SCORE
+        )
         spread = np.sqrt(self.unknown * (1 - self.unknown))
-        absent = np.where(spread > 1e-6, (~known - self.unknown) / np.maximum(spread, 1e-6), 0.0)
-        return np.hstack([near, absent])
+        missing = np.where(spread > 1e-6, (~is_observed - self.unknown) / np.maximum(spread, 1e-6), 0.0)
+        return np.hstack([scaled, missing])
 
 
-def _weights(terms: Floats, outcome: Floats, start: Floats, ridge: float) -> Floats:
+def _fit_offset_weights(terms: Floats, outcome: Floats, init_score: Floats, ridge: float) -> Floats:
     """The intercept and the first column's weight, which the ridge spares, then a weight a column."""
-    useful = np.flatnonzero(np.abs(terms).max(axis=0, initial=0.0) > 0)
-    design = np.column_stack([np.ones(len(terms)), terms[:, useful]])
-    penalty = ridge * np.concatenate([[0.0], np.where(useful == 0, 0.0, 1.0)])
+    varying = np.flatnonzero(np.abs(terms).max(axis=0, initial=0.0) > 0)
+    design = np.column_stack([np.ones(len(terms)), terms[:, varying]])
+    penalty = ridge * np.concatenate([[0.0], np.where(varying == 0, 0.0, 1.0)])
     weights = np.zeros(design.shape[1])
-    for _ in range(MOST_STEPS):
-        chance = expit(start + design @ weights)
-        slope = design.T @ (outcome - chance) - penalty * weights
-        curve = (design.T * (chance * (1 - chance))) @ design + np.diag(penalty + 1e-6)
-        step = np.clip(np.linalg.solve(curve, slope), -LARGEST_STEP, LARGEST_STEP)
+    for _ in range(MAX_STEPS):
+        probability = expit(init_score + design @ weights)
+        gradient = design.T @ (outcome - probability) - penalty * weights
+        hessian = (design.T * (probability * (1 - probability))) @ design + np.diag(penalty + 1e-6)
+        step = np.clip(np.linalg.solve(hessian, gradient), -MAX_STEP, MAX_STEP)
         weights = weights + step
-        if np.abs(step).max() < SMALL_STEP:
+        if np.abs(step).max() < STEP_TOLERANCE:
             break
-    whole = np.zeros(1 + terms.shape[1])
-    whole[np.concatenate([[0], 1 + useful])] = weights
-    return whole
+    all_weights = np.zeros(1 + terms.shape[1])
+    all_weights[np.concatenate([[0], 1 + varying])] = weights
+    return all_weights
+
+
+def fit_weights(terms: Floats, label: Floats, *, ridge: float = 1.0) -> Floats:
+    """Logistic regression by Newton's method: the intercept, which the ridge spares, then the weights."""
+    design = np.column_stack([np.ones(len(terms)), terms])
+    penalty = ridge * np.diag([0.0] + [1.0] * terms.shape[1])
+    weights = np.zeros(design.shape[1])
+    for _ in range(25):
+        probability = expit(design @ weights)
+        gradient = design.T @ (label - probability) - penalty @ weights
+        hessian = design.T @ (design * (probability * (1 - probability))[:, None]) + penalty
+        step = np.linalg.solve(hessian + 1e-9 * np.eye(len(weights)), gradient)
+        weights = weights + np.clip(step, -3, 3)
+        if np.abs(step).max() < 1e-9:
+            break
+    return weights

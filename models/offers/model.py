@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import expit, logit
+from scipy.special import expit
 
-from models import baselines, btyd, trees
-from models.base import FILE, Floats, TooLittle, matrix, read_json, require, write_json
+from models.base import MODEL_FILE, Floats, InsufficientData, matrix, read_json, require_columns, write_json
+from models.btyd import bg_nbd
+from models.estimators import boosted_trees
 
 AFFINITY, RATE, POPULARITY = "affinity_84d", "response_rate", "popularity"
 #: What the trees look at: more of a 1 never makes a redemption less likely, more of a -1 never makes it likelier. With
 #: a thousand redemptions to learn from, what everybody knows beforehand is worth more than further columns or leaves.
-SENSE = {
+MONOTONE_CONSTRAINTS = {
     "affinity_84d": 1,
     "affinity_120d": 1,
     "affinity_share": 1,
@@ -49,60 +50,20 @@ GROWTH: dict[str, Any] = {
 }
 TREES = 60
 #: Groves that are averaged, and how many offers passed over each of them sees beside all the redeemed ones.
-GROVES, PASSED_OVER = 5, 40_000
-FEWEST, FEWEST_TO_CALIBRATE = 50, 30
+N_ENSEMBLES, MAX_NEGATIVES = 5, 40_000
+MIN_OFFERS, MIN_TO_CALIBRATE = 50, 30
 #: What an offer of products that somebody never bought is worth to them, in days of purchase.
-STRANGE = 1e-3
+AFFINITY_FLOOR = 1e-3
 #: What is redeemed where nobody knows better: one offer in a hundred.
-USUAL = 0.01
+DEFAULT_RATE = 0.01
 
 
 @dataclass(frozen=True)
-class AffinityRate:
-    """Affinity to the offer's products times how often the customer redeems; ranks well, and needs no outcomes."""
-
-    offset: float
-    slope: float
-    base: float
-
-    @classmethod
-    def fit(cls, frame: pd.DataFrame, label: pd.Series[Any] | Floats, *, seed: int = 0) -> Self:
-        """Draw the line from strength to probability; with few redemptions, simply in proportion to it."""
-        taken = np.asarray(label, dtype=np.float64)
-        known = np.isfinite(taken)
-        strength, redeemed = _log_strength(frame)[known], float(taken[known].sum())
-        base = (redeemed + 1) / (known.sum() + 1 / USUAL)
-        if min(redeemed, known.sum() - redeemed) < FEWEST_TO_CALIBRATE:
-            mean = float(np.log(np.mean(np.exp(strength)))) if known.any() else float(np.log(USUAL))
-            return cls(float(logit(base)) - mean, 1.0, float(base))
-        offset, slope = baselines.logistic(strength[:, None], taken[known])
-        return cls(float(offset), max(float(slope), 0.0), float(base))
-
-    def score(self, frame: pd.DataFrame) -> Floats:
-        """P(this customer redeems this offer), a row each."""
-        chance: Floats = expit(self.offset + self.slope * _log_strength(frame))
-        return np.clip(chance, btyd.CERTAIN, 1 - btyd.CERTAIN)
-
-    def typical(self) -> float:
-        """The share of offers that are redeemed."""
-        return self.base
-
-    def save(self, folder: Path) -> None:
-        """Write the line."""
-        write_json(folder / FILE, asdict(self))
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read the line back."""
-        return cls(**read_json(folder / FILE))
-
-
-@dataclass(frozen=True)
-class Offers:
+class OfferModel:
     """A few small trees that may only say what makes sense: more affinity never makes an offer less welcome."""
 
     columns: list[str]
-    groves: tuple[trees.Trees, ...]
+    ensembles: tuple[boosted_trees.BoostedTrees, ...]
     base: float
 
     @classmethod
@@ -112,64 +73,66 @@ class Offers:
         frame: a row for a customer, the moment at which an offer reached them, and the offer (`offer_key`), with
         its appeal. label: 1 = redeemed, 0 = not, NaN = nobody can say yet. `growth` overrides LightGBM's settings.
         """
-        taken = np.asarray(label, dtype=np.float64)
-        redeemed, passed = np.flatnonzero(taken == 1), np.flatnonzero(taken == 0)
-        if min(len(redeemed), len(passed)) < FEWEST:
-            raise TooLittle(
-                f"{len(redeemed)} offers were redeemed and {len(passed)} passed over; {FEWEST} of each are needed: "
+        outcome = np.asarray(label, dtype=np.float64)
+        redeemed, not_redeemed = np.flatnonzero(outcome == 1), np.flatnonzero(outcome == 0)
+        if min(len(redeemed), len(not_redeemed)) < MIN_OFFERS:
+            raise InsufficientData(
+                f"{len(redeemed)} offers were redeemed and {len(not_redeemed)} passed over; {MIN_OFFERS} of each are needed: "
                 "load received and redeemed interactions of more campaigns"
             )
-        columns = [name for name in SENSE if name in frame]
-        groves = []
-        for number in range(seed * GROVES, (seed + 1) * GROVES):
-            rows, weight = _sample(redeemed, passed, number)
-            how = trees.settings(
-                GROWTH | {"monotone_constraints": [SENSE[name] for name in columns]} | growth,
+        columns = [name for name in MONOTONE_CONSTRAINTS if name in frame]
+        ensembles = []
+        for number in range(seed * N_ENSEMBLES, (seed + 1) * N_ENSEMBLES):
+            rows, weight = _sample(redeemed, not_redeemed, number)
+            params = boosted_trees.lightgbm_params(
+                GROWTH | {"monotone_constraints": [MONOTONE_CONSTRAINTS[name] for name in columns]} | growth,
                 objective="binary", seed=number,
             )  # fmt: skip
             design = matrix(frame.iloc[rows], columns)
-            groves.append(trees.grow(trees.Rows(design, taken[rows], weight=weight), how, TREES))
-        return cls(columns, tuple(groves), len(redeemed) / (len(redeemed) + len(passed)))
+            ensembles.append(
+                boosted_trees.fit_trees(boosted_trees.TrainingRows(design, outcome[rows], weight=weight), params, TREES)
+            )
+        return cls(columns, tuple(ensembles), len(redeemed) / (len(redeemed) + len(not_redeemed)))
 
     def score(self, frame: pd.DataFrame) -> Floats:
         """P(this customer redeems this offer), a row each."""
         design = matrix(frame, self.columns)
-        chance: Floats = expit(np.mean([grove.added(design) for grove in self.groves], axis=0))
-        return np.clip(chance, btyd.CERTAIN, 1 - btyd.CERTAIN)
+        probability: Floats = expit(np.mean([ensemble.raw_score(design) for ensemble in self.ensembles], axis=0))
+        return np.clip(probability, bg_nbd.MIN_PROBABILITY, 1 - bg_nbd.MIN_PROBABILITY)
 
-    def typical(self) -> float:
+    def population_average(self) -> float:
         """The share of offers that are redeemed."""
         return self.base
 
     def save(self, folder: Path) -> None:
         """Write the trees as LightGBM's text and everything else as JSON."""
-        for number, grove in enumerate(self.groves):
-            grove.save(folder, _file(number))
-        write_json(folder / FILE, {"columns": self.columns, "base": self.base, "groves": len(self.groves)})
+        for number, ensemble in enumerate(self.ensembles):
+            ensemble.save(folder, _file(number))
+        write_json(folder / MODEL_FILE, {"columns": self.columns, "base": self.base, "groves": len(self.ensembles)})
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read the trees and the rest back."""
-        saved = read_json(folder / FILE)
-        groves = tuple(trees.Trees.load(folder, _file(number)) for number in range(saved["groves"]))
-        return cls(saved["columns"], groves, saved["base"])
+        saved = read_json(folder / MODEL_FILE)
+        ensembles = tuple(boosted_trees.BoostedTrees.load(folder, _file(number)) for number in range(saved["groves"]))
+        return cls(saved["columns"], ensembles, saved["base"])
 
 
-def _log_strength(frame: pd.DataFrame) -> Floats:
+def log_strength(frame: pd.DataFrame) -> Floats:
     """Affinity times rate on a scale of logarithms; what sells anyway decides between products never bought."""
-    require(frame, [AFFINITY, RATE, POPULARITY])
+    require_columns(frame, [AFFINITY, RATE, POPULARITY])
     affinity, rate, popularity = (
         np.maximum(np.nan_to_num(frame[name].to_numpy(np.float64, na_value=np.nan)), 0.0)
         for name in (AFFINITY, RATE, POPULARITY)
     )
-    return np.log(affinity + popularity + STRANGE) + np.log(np.maximum(rate, STRANGE))
+    return np.log(affinity + popularity + AFFINITY_FLOOR) + np.log(np.maximum(rate, AFFINITY_FLOOR))
 
 
-def _sample(redeemed: NDArray[np.intp], passed: NDArray[np.intp], seed: int) -> tuple[NDArray[np.intp], Floats]:
+def _sample(redeemed: NDArray[np.intp], not_redeemed: NDArray[np.intp], seed: int) -> tuple[NDArray[np.intp], Floats]:
     """All that were redeemed and some that were not, each of which stands for all that were left out."""
-    some = np.random.default_rng(seed).choice(passed, min(PASSED_OVER, len(passed)), replace=False)
-    rows = np.concatenate([redeemed, some])
-    weight = np.concatenate([np.ones(len(redeemed)), np.full(len(some), len(passed) / len(some))])
+    sampled = np.random.default_rng(seed).choice(not_redeemed, min(MAX_NEGATIVES, len(not_redeemed)), replace=False)
+    rows = np.concatenate([redeemed, sampled])
+    weight = np.concatenate([np.ones(len(redeemed)), np.full(len(sampled), len(not_redeemed) / len(sampled))])
     order = np.argsort(rows)
     return rows[order], weight[order]
 

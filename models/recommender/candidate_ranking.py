@@ -9,9 +9,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from models import curves, trees
-from models.figures import Sheet
-from models.shelves import Flags, Floats
+from models.arrays import Flags, Floats
+from models.estimators import boosted_trees, isotonic_calibration
+from models.recommender.ranking_features import RankingFeatures
 
 #: Chosen on Complete Journey's windows that end before 2017-12-04; up to 400 slower trees, of 31 leaves, three groves
 #: of them or lambdarank rank alike, and take up to ten times as long.
@@ -26,29 +26,29 @@ GROWTH: dict[str, Any] = {
 }
 TREES = 60
 #: Of the pairs that came to nothing so many are looked at, each for as many as it stands for.
-PASSED_OVER = 150_000
+MAX_NEGATIVES = 150_000
 #: Fewer purchases than this are too few to grow trees from.
-FEWEST = 200
+MIN_PURCHASES = 200
 
 
 @dataclass(frozen=True)
-class Lesson:
+class RankingExamples:
     """Figures of some pairs at one moment, and which of them came true in the window after it."""
 
-    figures: Sheet
-    came: Flags
+    features: RankingFeatures
+    is_bought: Flags
 
 
 @dataclass(frozen=True)
-class Ranker:
+class CandidateRanker:
     """Trees, and the curve from the strength of what they say to the chance of a purchase."""
 
-    trees: trees.Trees
-    curve: curves.Curve
+    trees: boosted_trees.BoostedTrees
+    curve: isotonic_calibration.IsotonicCalibration
 
-    def strength(self, figures: Sheet) -> Floats:
+    def raw_scores(self, features: RankingFeatures) -> Floats:
         """What the trees add up to, a pair each: the higher, the likelier."""
-        return self.trees.added(figures.values)
+        return self.trees.raw_score(features.values)
 
     def save(self, folder: Path, name: str) -> dict[str, Any]:
         """Write the trees; the curve is given back as arrays, for whoever keeps arrays."""
@@ -60,37 +60,45 @@ class Ranker:
         """Read back what `save` wrote; None where there was nothing to save."""
         if f"{name}_shares" not in arrays:
             return None
-        curve = curves.Curve(arrays[f"{name}_strengths"], arrays[f"{name}_shares"])
-        return cls(trees.Trees.load(folder, f"{name}.txt"), curve)
+        curve = isotonic_calibration.IsotonicCalibration(arrays[f"{name}_strengths"], arrays[f"{name}_shares"])
+        return cls(boosted_trees.BoostedTrees.load(folder, f"{name}.txt"), curve)
 
 
-def learn(
-    lessons: Sequence[Lesson], *, seed: int, sense: Sequence[int] = (), curve: curves.Curve | None = None
-) -> Ranker | None:
+def fit(
+    examples: Sequence[RankingExamples],
+    *,
+    seed: int,
+    monotone_constraints: Sequence[int] = (),
+    curve: isotonic_calibration.IsotonicCalibration | None = None,
+) -> CandidateRanker | None:
     """Grow trees from lessons; None where too little came true. Without a curve the chances are the trees' own.
 
     `sense` says per figure whether more of it may only raise (1) or only lower (-1) the answer.
     """
-    came = np.concatenate([lesson.came for lesson in lessons])
-    if min(came.sum(), (~came).sum()) < FEWEST:
+    is_bought = np.concatenate([example.is_bought for example in examples])
+    if min(is_bought.sum(), (~is_bought).sum()) < MIN_PURCHASES:
         return None
-    rows, weight = _sample(came, seed)
-    values = np.concatenate([lesson.figures.values for lesson in lessons])[rows]
+    rows, weight = _sample(is_bought, seed)
+    values = np.concatenate([example.features.values for example in examples])[rows]
     growth = GROWTH | {"min_data_in_leaf": int(np.clip(len(rows) // 1_000, 20, 200))}
-    how = trees.settings(
-        growth | ({"monotone_constraints": list(sense)} if sense else {}), objective="binary", seed=seed
+    params = boosted_trees.lightgbm_params(
+        growth | ({"monotone_constraints": list(monotone_constraints)} if monotone_constraints else {}),
+        objective="binary",
+        seed=seed,
     )
-    lesson = trees.Rows(values, came[rows].astype(np.float64), weight=weight, names=lessons[0].figures.names)
-    return Ranker(trees.grow(lesson, how, TREES), curve or _plain())
+    example = boosted_trees.TrainingRows(
+        values, is_bought[rows].astype(np.float64), weight=weight, names=examples[0].features.names
+    )
+    return CandidateRanker(boosted_trees.fit_trees(example, params, TREES), curve or _logistic_curve())
 
 
-def _sample(came: Flags, seed: int) -> tuple[Any, Floats]:
-    true, passed = np.flatnonzero(came), np.flatnonzero(~came)
-    some = np.random.default_rng(seed).choice(passed, min(PASSED_OVER, len(passed)), replace=False)
-    rows = np.sort(np.concatenate([true, some]))
-    return rows, np.where(came[rows], 1.0, len(passed) / len(some))
+def _sample(is_bought: Flags, seed: int) -> tuple[Any, Floats]:
+    positives, negatives = np.flatnonzero(is_bought), np.flatnonzero(~is_bought)
+    sampled = np.random.default_rng(seed).choice(negatives, min(MAX_NEGATIVES, len(negatives)), replace=False)
+    rows = np.sort(np.concatenate([positives, sampled]))
+    return rows, np.where(is_bought[rows], 1.0, len(negatives) / len(sampled))
 
 
-def _plain() -> curves.Curve:
-    odds = np.linspace(-12.0, 12.0, 481)
-    return curves.Curve(odds, 1.0 / (1.0 + np.exp(-odds)))
+def _logistic_curve() -> isotonic_calibration.IsotonicCalibration:
+    log_odds = np.linspace(-12.0, 12.0, 481)
+    return isotonic_calibration.IsotonicCalibration(log_odds, 1.0 / (1.0 + np.exp(-log_odds)))

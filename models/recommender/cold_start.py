@@ -6,61 +6,69 @@ from dataclasses import replace
 
 import numpy as np
 
-from models.kinds import SORTS, Kinds
-from models.shelves import Flags, Floats, Ints, Shelves
-from models.tastes import Singles, Tastes
+from models.arrays import Flags, Floats, Ints
+from models.recommender.matrix_factorisation import MatrixFactorisation, Singles
+from models.recommender.product_categories import CATEGORY_LEVELS, ProductCategories
+from models.recommender.purchase_history import PurchaseHistory
 
 #: More newcomers than this at once are a catalogue that was loaded, not a launch.
-MOST = 1_000
+MAX_NEW_PRODUCTS = 1_000
 
 
-def welcome(known: Tastes, stock: Shelves, kinds: Kinds, *, window_days: int) -> Tastes:
+def add_new_products(
+    factorisation: MatrixFactorisation, history: PurchaseHistory, categories: ProductCategories, *, window_days: int
+) -> MatrixFactorisation:
     """The tastes with the newcomers among them, each with the mean factors of its subcategory, else of its category.
 
     New is what first sold within the window, to two customers at least; of what never sold nobody can say at a past
     moment whether it was there yet. Their heat is that of the coldest product, for nobody knows better.
     """
-    young = _young(known, stock, window_days)
-    factors, found = _usual(known, kinds, young)
-    young, factors = young[found][-MOST:], factors[found][-MOST:]
-    if not len(young):
-        return known
-    products = np.concatenate([known.products, young])
+    new_products = _new_products(factorisation, history, window_days)
+    factors, has_category = _category_factors(factorisation, categories, new_products)
+    new_products, factors = new_products[has_category][-MAX_NEW_PRODUCTS:], factors[has_category][-MAX_NEW_PRODUCTS:]
+    if not len(new_products):
+        return factorisation
+    products = np.concatenate([factorisation.products, new_products])
     order = np.argsort(products)
-    cold = np.full(len(young), known.heat.min(), np.float32)
+    lowest_popularity = np.full(len(new_products), factorisation.recent_popularity.min(), np.float32)
     return replace(
-        known,
+        factorisation,
         products=products[order],
-        factors=np.concatenate([known.factors, factors.astype(np.float32)])[order],
-        heat=np.concatenate([known.heat, cold])[order],
-        young=np.sort(young),
+        factors=np.concatenate([factorisation.factors, factors.astype(np.float32)])[order],
+        recent_popularity=np.concatenate([factorisation.recent_popularity, lowest_popularity])[order],
+        new_products=np.sort(new_products),
     )
 
 
-def _young(known: Tastes, stock: Shelves, window_days: int) -> Ints:
-    sold, place = np.unique(stock.products, return_inverse=True)
-    opened = np.zeros(len(sold))
-    np.maximum.at(opened, place, stock.columns["first_days"])
-    return np.setdiff1d(sold[(opened <= window_days) & (np.bincount(place) > 1)], known.products)
+def _new_products(factorisation: MatrixFactorisation, history: PurchaseHistory, window_days: int) -> Ints:
+    sold, place = np.unique(history.products, return_inverse=True)
+    first_sold_days = np.zeros(len(sold))
+    np.maximum.at(first_sold_days, place, history.columns["first_days"])
+    return np.setdiff1d(sold[(first_sold_days <= window_days) & (np.bincount(place) > 1)], factorisation.products)
 
 
-def _usual(known: Tastes, kinds: Kinds, young: Ints) -> tuple[Singles, Flags]:
+def _category_factors(
+    factorisation: MatrixFactorisation, categories: ProductCategories, new_products: Ints
+) -> tuple[Singles, Flags]:
     """The mean factors of the finest kind that is known of each, and whether there is any."""
-    factors, found = np.zeros((len(young), known.factors.shape[1]), np.float32), np.zeros(len(young), bool)
-    for sort in SORTS[:2]:
-        means, counts = _means(known, kinds.of(known.products, sort))
-        codes = kinds.of(young, sort)
-        told = (codes >= 0) & (codes < len(counts)) & ~found
-        told[told] = counts[codes[told]] > 0
-        factors[told] = means[codes[told]]
-        found |= told
-    return factors, found
+    factors, has_category = (
+        np.zeros((len(new_products), factorisation.factors.shape[1]), np.float32),
+        np.zeros(len(new_products), bool),
+    )
+    for level in CATEGORY_LEVELS[:2]:
+        means, counts = _mean_factors(factorisation, categories.codes_at_level(factorisation.products, level))
+        codes = categories.codes_at_level(new_products, level)
+        is_matched = (codes >= 0) & (codes < len(counts)) & ~has_category
+        is_matched[is_matched] = counts[codes[is_matched]] > 0
+        factors[is_matched] = means[codes[is_matched]]
+        has_category |= is_matched
+    return factors, has_category
 
 
-def _means(known: Tastes, codes: Ints) -> tuple[Floats, Floats]:
-    told = codes >= 0
+def _mean_factors(factorisation: MatrixFactorisation, codes: Ints) -> tuple[Floats, Floats]:
+    has_code = codes >= 0
     size = int(codes.max(initial=-1)) + 1
-    counts = np.bincount(codes[told], minlength=size).astype(np.float64)
-    sums = np.zeros((size, known.factors.shape[1]))
-    np.add.at(sums, codes[told], known.factors[told])
+    counts = np.bincount(codes[has_code], minlength=size).astype(np.float64)
+    sums = np.zeros((size, factorisation.factors.shape[1]))
+    np.add.at(sums, codes[has_code], factorisation.factors[has_code])
     return sums / np.maximum(counts, 1)[:, None], counts

@@ -9,40 +9,45 @@ from typing import Any, Self
 
 import numpy as np
 
-from models import curves, figures, ranker, shelves, tastes
-from models.base import TooLittle
-from models.bestsellers import Bestsellers
-from models.figures import Scene
-from models.ranker import Lesson, Ranker
-from models.shelves import Flags, Picks, Rules, Shelves, Truth
+from models.arrays import Flags
+from models.base import InsufficientData
+from models.estimators import isotonic_calibration
+from models.recommender import candidate_ranking, matrix_factorisation, ranked_lists, ranking_features
+from models.recommender.candidate_ranking import CandidateRanker, RankingExamples
+from models.recommender.popularity import Bestsellers
+from models.recommender.purchase_history import PurchaseHistory, WindowPurchases
+from models.recommender.ranked_lists import ProductFilter, RankedProducts
+from models.recommender.ranking_features import RankingContext
 
-POPULAR, TASTES, RANKER = "popularity", "collaborative filtering", "ranker"
+POPULARITY, COLLABORATIVE_FILTERING, RANKER = "popularity", "collaborative filtering", "ranker"
 #: So many products that suit a customer's taste are ranked with care.
-DEEP = 150
+MAX_CANDIDATES = 150
 
 
 @dataclass(frozen=True)
-class New:
+class Discovery:
     """What customers try; `tried` is how well each way ranked the latest window, in capped NDCG@10.
 
     `lean` is how much the popularity of a product counts beside the customer's taste. `curve` leads from the strength
     of a taste to the chance of a purchase; a ranker has its own.
     """
 
-    by: str
-    lean: float
-    curve: curves.Curve
-    ranker: Ranker | None
-    tried: dict[str, float]
+    method: str
+    popularity_weight: float
+    curve: isotonic_calibration.IsotonicCalibration
+    ranker: CandidateRanker | None
+    validation_ndcg: dict[str, float]
 
-    def picks(self, scene: Scene, rules: Rules, n: int) -> Picks:
+    def rank_products(self, context: RankingContext, product_filter: ProductFilter, n: int) -> RankedProducts:
         """The n products that each customer is likeliest to buy for the first time, with the chance of it."""
-        if self.by == POPULAR:
-            return shelves.none()
+        if self.method == POPULARITY:
+            return ranked_lists.empty_ranking()
         if self.ranker is None:
-            return _found(scene, self.lean, rules, n).through(self.curve)
-        found = _found(scene, self.lean, rules, max(DEEP, n))
-        return _ranked(found, self.ranker.strength(figures.fresh(scene, found)), n).through(self.ranker.curve)
+            return _candidates(context, self.popularity_weight, product_filter, n).calibrate(self.curve)
+        candidates = _candidates(context, self.popularity_weight, product_filter, max(MAX_CANDIDATES, n))
+        return _top_products(
+            candidates, self.ranker.raw_scores(ranking_features.new_product_features(context, candidates)), n
+        ).calibrate(self.ranker.curve)
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write the trees; the rest is given back as arrays."""
@@ -52,69 +57,101 @@ class New:
     @classmethod
     def load(cls, folder: Path, arrays: dict[str, Any], numbers: dict[str, Any]) -> Self:
         """Read back what `save` wrote."""
-        curve = curves.Curve(arrays["new_strengths"], arrays["new_shares"])
-        grown = Ranker.load(folder, "new_trees", arrays)
-        return cls(numbers["new_by"], numbers["lean"], curve, grown, numbers["new_tried"])
+        curve = isotonic_calibration.IsotonicCalibration(arrays["new_strengths"], arrays["new_shares"])
+        candidate_ranker = CandidateRanker.load(folder, "new_trees", arrays)
+        return cls(numbers["new_by"], numbers["lean"], curve, candidate_ranker, numbers["new_tried"])
 
 
-def learn(
-    scenes: Sequence[tuple[Scene, Truth]], popular: Bestsellers, *, leans: Sequence[float], seed: int, earlier: int
-) -> New:
+def fit(
+    contexts: Sequence[tuple[RankingContext, WindowPurchases]],
+    bestsellers: Bestsellers,
+    *,
+    popularity_weights: Sequence[float],
+    seed: int,
+    n_earlier: int,
+) -> Discovery:
     """The simplest of three ways that no other beat at the latest scene; a ranker learns from the `earlier` ones first.
 
     `popular` is what sold best before the latest scene.
     """
-    scene, bought = scenes[-1][0], _firsts(*scenes[-1])
-    lean = _best_lean(*scenes[max(earlier, 1) - 1], leans)
-    found = _found(scene, lean, Rules(), DEEP)
-    if not len(found.rows):
-        raise TooLittle("there is nothing that a customer has not bought yet, so nothing new to recommend")
-    everybody = np.full(len(scene.stock), 10)
-    tried = {
-        POPULAR: shelves.ndcg(popular.fill(scene.stock, Rules(), everybody), bought),
-        TASTES: shelves.ndcg(found, bought),
+    context, bought = contexts[-1][0], _first_purchases(*contexts[-1])
+    popularity_weight = _best_popularity_weight(*contexts[max(n_earlier, 1) - 1], popularity_weights)
+    candidates = _candidates(context, popularity_weight, ProductFilter(), MAX_CANDIDATES)
+    if not len(candidates.rows):
+        raise InsufficientData("there is nothing that a customer has not bought yet, so nothing new to recommend")
+    list_sizes = np.full(len(context.history), 10)
+    validation_ndcg = {
+        POPULARITY: ranked_lists.ndcg(bestsellers.fill(context.history, ProductFilter(), list_sizes), bought),
+        COLLABORATIVE_FILTERING: ranked_lists.ndcg(candidates, bought),
     }
-    curve = curves.learn(found.scores, bought.holds(found.rows, found.products))
-    simple = New(max(tried, key=lambda way: tried[way]), lean, curve, None, tried)
-    lessons = [_lesson(scene, bought, lean) for scene, bought in scenes] if earlier else []
-    trial = ranker.learn(lessons[:earlier], seed=seed) if earlier else None
-    if trial is None:
-        return simple
-    worth = trial.strength(lessons[-1].figures)
-    tried[RANKER] = shelves.ndcg(_ranked(found, worth, 10), bought)
-    if tried[RANKER] <= tried[simple.by]:
-        return simple
-    grown = ranker.learn(lessons, seed=seed, curve=curves.learn(worth, lessons[-1].came))
-    return replace(simple, by=RANKER, ranker=grown)
+    curve = isotonic_calibration.fit_isotonic(candidates.scores, bought.contains(candidates.rows, candidates.products))
+    simplest = Discovery(
+        max(validation_ndcg, key=lambda way: validation_ndcg[way]), popularity_weight, curve, None, validation_ndcg
+    )
+    examples = (
+        [_ranking_examples(context, bought, popularity_weight) for context, bought in contexts] if n_earlier else []
+    )
+    early_ranker = candidate_ranking.fit(examples[:n_earlier], seed=seed) if n_earlier else None
+    if early_ranker is None:
+        return simplest
+    scores = early_ranker.raw_scores(examples[-1].features)
+    validation_ndcg[RANKER] = ranked_lists.ndcg(_top_products(candidates, scores, 10), bought)
+    if validation_ndcg[RANKER] <= validation_ndcg[simplest.method]:
+        return simplest
+    final_ranker = candidate_ranking.fit(
+        examples, seed=seed, curve=isotonic_calibration.fit_isotonic(scores, examples[-1].is_bought)
+    )
+    return replace(simplest, method=RANKER, ranker=final_ranker)
 
 
-def _best_lean(scene: Scene, bought: Truth, leans: Sequence[float]) -> float:
+def _best_popularity_weight(
+    context: RankingContext, bought: WindowPurchases, popularity_weights: Sequence[float]
+) -> float:
     """The lean with the best lists of ten, at a scene before the one that is judged where there is one."""
-    firsts = _firsts(scene, bought)
-    return max(leans, key=lambda lean: shelves.ndcg(_found(scene, lean, Rules(), 10), firsts))
+    first_purchases = _first_purchases(context, bought)
+    return max(
+        popularity_weights,
+        key=lambda popularity_weight: ranked_lists.ndcg(
+            _candidates(context, popularity_weight, ProductFilter(), 10), first_purchases
+        ),
+    )
 
 
-def _lesson(scene: Scene, bought: Truth, lean: float) -> Lesson:
-    found = _found(scene, lean, Rules(), DEEP)
-    return Lesson(figures.fresh(scene, found), bought.holds(found.rows, found.products))
+def _ranking_examples(context: RankingContext, bought: WindowPurchases, popularity_weight: float) -> RankingExamples:
+    candidates = _candidates(context, popularity_weight, ProductFilter(), MAX_CANDIDATES)
+    return RankingExamples(
+        ranking_features.new_product_features(context, candidates),
+        bought.contains(candidates.rows, candidates.products),
+    )
 
 
-def _found(scene: Scene, lean: float, rules: Rules, n: int) -> Picks:
+def _candidates(
+    context: RankingContext, popularity_weight: float, product_filter: ProductFilter, n: int
+) -> RankedProducts:
     """What suits each customer's taste best and is not on their shelf; scores are strengths, not yet chances."""
-    known = scene.known.tastes
-    return tastes.discover(known.products, known.sides(lean), scene.liking, scene.stock, rules, n)
+    factorisation = context.product_context.factorisation
+    return matrix_factorisation.recommend_new(
+        factorisation.products,
+        factorisation.product_vectors(popularity_weight),
+        context.user_factors,
+        context.history,
+        product_filter,
+        n,
+    )
 
 
-def _ranked(found: Picks, worth: np.ndarray, n: int) -> Picks:
-    order, ranks = shelves.best(found.rows, (worth, -found.products), n)
-    return Picks(found.rows[order], found.products[order], worth[order], found.sources[order], ranks)
+def _top_products(candidates: RankedProducts, scores: np.ndarray, n: int) -> RankedProducts:
+    order, ranks = ranked_lists.top_n(candidates.rows, (scores, -candidates.products), n)
+    return RankedProducts(
+        candidates.rows[order], candidates.products[order], scores[order], candidates.sources[order], ranks
+    )
 
 
-def _firsts(scene: Scene, bought: Truth) -> Truth:
+def _first_purchases(context: RankingContext, bought: WindowPurchases) -> WindowPurchases:
     """What was bought in the window and never before."""
-    return bought.only(~_owned(scene.stock, bought))
+    return bought.subset(~_is_owned(context.history, bought))
 
 
-def _owned(stock: Shelves, bought: Truth) -> Flags:
-    everyone = np.ones(len(stock), bool)
-    return Truth(everyone, stock.rows, stock.products).holds(bought.rows, bought.products)
+def _is_owned(history: PurchaseHistory, bought: WindowPurchases) -> Flags:
+    everyone = np.ones(len(history), bool)
+    return WindowPurchases(everyone, history.rows, history.products).contains(bought.rows, bought.products)

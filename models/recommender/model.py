@@ -13,34 +13,55 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from models import again, base, bestsellers, demand, figures, new, newcomers, shelves, tastes
-from models.again import Again
-from models.bestsellers import DecayedFrequency
-from models.companions import Companions
-from models.figures import Known, Scene
-from models.kinds import Kinds
-from models.new import New
-from models.shelves import Floats, Ints, Picks, Rules, Shelves
-from models.tastes import Tastes
+from models import arrays as models_arrays
+from models import base
+from models.arrays import Floats, Ints
+from models.recommender import (
+    cold_start,
+    decayed_frequency,
+    discovery,
+    matrix_factorisation,
+    popularity,
+    product_statistics,
+    purchase_history,
+    ranked_lists,
+    ranking_features,
+    repeat_purchases,
+)
+from models.recommender.decayed_frequency import DecayedFrequency
+from models.recommender.discovery import Discovery
+from models.recommender.matrix_factorisation import MatrixFactorisation
+from models.recommender.product_categories import ProductCategories
+from models.recommender.purchase_history import PurchaseHistory
+from models.recommender.ranked_lists import ProductFilter, RankedProducts
+from models.recommender.ranking_features import ProductContext, RankingContext
+from models.recommender.repeat_purchases import RepeatPurchases
+from models.related_products.complements import RelatedProducts
 
 #: How much the popularity of a product may count beside the customer's taste; learning chooses one.
-LEANS = (0.02, 0.05, 0.1, 0.2)
+POPULARITY_WEIGHTS = (0.02, 0.05, 0.1, 0.2)
 
 
 #: The fewest customers of a window from whose baskets anything is learned.
-ENOUGH = 50
+MIN_BUYERS = 50
 #: Counted up whenever the figures or what is kept of them change: trees would read the wrong columns.
-SHAPE = 3
+FORMAT_VERSION = 3
 
 
 class Recommender:
     """Ranks products for customers: what they buy again, what is new to them, and both in one list."""
 
-    def __init__(self, known: Known, again: Again, new: New, companions: Companions | None = None) -> None:
-        self.known = known
-        self.again = again
-        self.new = new
-        self.companions = companions
+    def __init__(
+        self,
+        product_context: ProductContext,
+        repeat_purchases: RepeatPurchases,
+        discovery: Discovery,
+        related_products: RelatedProducts | None = None,
+    ) -> None:
+        self.product_context = product_context
+        self.repeat_purchases = repeat_purchases
+        self.discovery = discovery
+        self.related_products = related_products
 
     @classmethod
     def fit(
@@ -53,8 +74,8 @@ class Recommender:
         factors: int = 48,
         iterations: int = 8,
         threads: int = 1,
-        enough: int = ENOUGH,
-        leans: Sequence[float] = LEANS,
+        min_buyers: int = MIN_BUYERS,
+        popularity_weights: Sequence[float] = POPULARITY_WEIGHTS,
         products: pd.DataFrame | None = None,
         prices: pd.DataFrame | None = None,
         together: pd.DataFrame | None = None,
@@ -66,31 +87,41 @@ class Recommender:
         `kinds.SORTS`; with it, `prices` and `together` the model also knows what goes with what (see Companions).
         Raises TooLittle where fewer than `enough` customers bought something in that window.
         """
-        past = bestsellers.past(frame, label, moments=3)
-        if not past or past[-1].buyers < enough:
-            raise base.TooLittle(f"fewer than {enough} customers bought something in a window that is over")
-        learn = {"seed": seed, "factors": factors, "iterations": iterations, "threads": threads}
-        kinds = Kinds.read(products)
+        past_cutoffs = decayed_frequency.labelled_cutoffs(frame, label, n_cutoffs=3)
+        if not past_cutoffs or past_cutoffs[-1].n_buyers < min_buyers:
+            raise base.InsufficientData(f"fewer than {min_buyers} customers bought something in a window that is over")
+        als_settings = {"seed": seed, "factors": factors, "iterations": iterations, "threads": threads}
+        categories = ProductCategories.from_catalogue(products)
 
-        def known(moment: Any) -> Known:
-            return _known(bestsellers.at(frame, moment), kinds, window_days, learn)
+        def product_context_at(cutoff: Any) -> ProductContext:
+            return _fit_product_context(popularity.rows_at(frame, cutoff), categories, window_days, als_settings)
 
-        lately = past[-1].moment
-        scenes = [(known(then.moment).scene(_stock(then.frame)), then.bought) for then in past]
-        earlier = sum(then.moment <= lately - pd.Timedelta(days=window_days) for then in past)
-        plain = DecayedFrequency.fit(frame, label, window_days=window_days, enough=0)
-        popular = bestsellers.sellers(bestsellers.at(frame, lately), window_days=window_days)
-        mine = again.learn(scenes, plain, popular, seed=seed, earlier=earlier)
-        theirs = new.learn(scenes, popular, leans=leans, seed=seed, earlier=earlier)
-        now = known(frame["as_of"].max())
-        return cls(now, mine, theirs, _companions(now.tastes, products, prices, together))
+        latest_cutoff = past_cutoffs[-1].cutoff
+        contexts = [
+            (product_context_at(labelled.cutoff).ranking_context(_read_history(labelled.frame)), labelled.bought)
+            for labelled in past_cutoffs
+        ]
+        n_earlier = sum(labelled.cutoff <= latest_cutoff - pd.Timedelta(days=window_days) for labelled in past_cutoffs)
+        baseline = DecayedFrequency.fit(frame, label, window_days=window_days, min_buyers=0)
+        top_sellers = popularity.rank_bestsellers(popularity.rows_at(frame, latest_cutoff), window_days=window_days)
+        repeats = repeat_purchases.fit(contexts, baseline, top_sellers, seed=seed, n_earlier=n_earlier)
+        discoveries = discovery.fit(
+            contexts, top_sellers, popularity_weights=popularity_weights, seed=seed, n_earlier=n_earlier
+        )
+        latest_context = product_context_at(frame["as_of"].max())
+        return cls(
+            latest_context,
+            repeats,
+            discoveries,
+            _fit_related_products(latest_context.factorisation, products, prices, together),
+        )
 
     def score(
         self,
         frame: pd.DataFrame,
         n: int = 50,
-        lists: Sequence[str] = shelves.LISTS,
-        exclude: shelves.Excluded = None,
+        lists: Sequence[str] = ranked_lists.LISTS,
+        exclude: ranked_lists.Excluded = None,
         only: Collection[int] | None = None,
     ) -> pd.DataFrame:
         """Ranked products for every customer: customer_key, list, rank (from 1), product_key, score, source.
@@ -99,115 +130,137 @@ class Recommender:
         chance of a purchase within the window. `exclude` leaves products out, for all customers or, as a
         mapping, for each; `only` allows no others. A list is shorter than n where there is not enough.
         """
-        shelves.check_lists(lists)
-        rules = Rules(exclude, only)
-        return pd.concat([self._score(part, rules, n, lists) for part in shelves.turns(frame)], ignore_index=True)
+        ranked_lists.check_lists(lists)
+        product_filter = ProductFilter(exclude, only)
+        return pd.concat(
+            [self._score(part, product_filter, n, lists) for part in purchase_history.customer_batches(frame)],
+            ignore_index=True,
+        )
 
-    def chances(self, frame: pd.DataFrame, products: Collection[int]) -> Floats:
+    def purchase_probabilities(self, frame: pd.DataFrame, products: Collection[int]) -> Floats:
         """P(each customer of the frame buys at least one of these products within the window), (n,).
 
         Far down a long list a taste promises too much, and over a whole category that adds up: nothing new is taken
         for likelier than it is for customers in general, where it sells at all.
         """
         ranked = self.score(frame, lists=("again", "new"), only=products)
-        usual = self.again.plain.bestsellers.shares_of(ranked["product_key"].to_numpy(np.int64))
-        capped = (ranked["source"] != "again").to_numpy() & (usual > 0)
-        return shelves.any_of(
-            ranked.assign(score=ranked["score"].where(~capped, ranked["score"].clip(upper=usual))), frame
+        population_shares = self.repeat_purchases.baseline.bestsellers.lookup_shares(
+            ranked["product_key"].to_numpy(np.int64)
+        )
+        capped = (ranked["source"] != "again").to_numpy() & (population_shares > 0)
+        return ranked_lists.probability_of_any(
+            ranked.assign(score=ranked["score"].where(~capped, ranked["score"].clip(upper=population_shares))), frame
         )
 
-    def _score(self, frame: pd.DataFrame, rules: Rules, n: int, lists: Sequence[str]) -> pd.DataFrame:
-        scene = self.known.scene(_stock(frame))
-        made: dict[str, Picks] = {}
+    def _score(self, frame: pd.DataFrame, product_filter: ProductFilter, n: int, lists: Sequence[str]) -> pd.DataFrame:
+        context = self.product_context.ranking_context(_read_history(frame))
+        rankings: dict[str, RankedProducts] = {}
         if {"any", "again"} & set(lists):
-            made["again"] = self.again.picks(scene, rules, n)
+            rankings["again"] = self.repeat_purchases.rank_products(context, product_filter, n)
         if {"any", "new"} & set(lists):
-            made["new"] = self._fresh(scene, rules, n)
+            rankings["new"] = self._rank_new(context, product_filter, n)
         if "any" in lists:
-            made["any"] = shelves.merge((made["again"], made["new"]), n)
-        return shelves.table(scene.stock, {name: made[name] for name in lists})
+            rankings["any"] = ranked_lists.merge_lists((rankings["again"], rankings["new"]), n)
+        return ranked_lists.to_frame(context.history, {name: rankings[name] for name in lists})
 
-    def _fresh(self, scene: Scene, rules: Rules, n: int) -> Picks:
-        liked = self.new.picks(scene, rules, n)
-        missing = n - np.bincount(liked.rows, minlength=len(scene.stock))
-        popular = self.again.plain.bestsellers.fill(scene.stock, rules, missing, taken=liked)
-        return shelves.follow(liked, popular, n)
+    def _rank_new(self, context: RankingContext, product_filter: ProductFilter, n: int) -> RankedProducts:
+        discovered = self.discovery.rank_products(context, product_filter, n)
+        missing = n - np.bincount(discovered.rows, minlength=len(context.history))
+        fillers = self.repeat_purchases.baseline.bestsellers.fill(
+            context.history, product_filter, missing, already_listed=discovered
+        )
+        return ranked_lists.append_list(discovered, fillers, n)
 
-    def typical(self, n: int = 50) -> tuple[Ints, Floats]:
+    def population_average(self, n: int = 50) -> tuple[Ints, Floats]:
         """The shop's n best sellers: product keys, and the share of customers who bought each lately."""
-        return self.again.plain.typical(n)
+        return self.repeat_purchases.baseline.population_average(n)
 
     @property
-    def newcomers(self) -> Ints:
+    def cold_start_products(self) -> Ints:
         """The products, rising, of which nobody's taste tells yet: they are taken for what is usual of their kind."""
-        return self.known.tastes.young
+        return self.product_context.factorisation.new_products
 
     @property
     def settings(self) -> dict[str, Any]:
         """What was settled while learning and why, for the record."""
-        tried = {"again": self.again.tried, "new": self.new.tried}
+        validation_ndcg = {"again": self.repeat_purchases.validation_ndcg, "new": self.discovery.validation_ndcg}
         return {
-            **self.again.plain.settings,
-            "again_by": self.again.by,
-            "new_by": self.new.by,
-            **{f"{name}_tried": _spoken(ways) for name, ways in tried.items()},
-            "factorised_products": len(self.known.tastes.products),
-            "factors": self.known.tastes.factors.shape[1],
-            "regularisation": round(self.known.tastes.regularisation, 6),
-            "lean": self.new.lean,
+            **self.repeat_purchases.baseline.settings,
+            "again_by": self.repeat_purchases.method,
+            "new_by": self.discovery.method,
+            **{f"{name}_tried": _format_methods(ndcg_by_method) for name, ndcg_by_method in validation_ndcg.items()},
+            "factorised_products": len(self.product_context.factorisation.products),
+            "factors": self.product_context.factorisation.factors.shape[1],
+            "regularisation": round(self.product_context.factorisation.regularisation, 6),
+            "lean": self.discovery.popularity_weight,
         }
 
     def save(self, folder: Path) -> None:
         """Write arrays.npz, recommender.json and the trees into an existing folder; nothing of any customer."""
-        pairs = self.companions.arrays() if self.companions else {}
-        bestsellers.write_arrays(
+        pairs = self.related_products.arrays() if self.related_products else {}
+        models_arrays.write_arrays(
             folder,
-            **self.known.arrays(),
-            **self.again.save(folder),
-            **self.new.save(folder),
-            **{f"{_COMPANIONS}{name}": array for name, array in pairs.items()},
+            **self.product_context.arrays(),
+            **self.repeat_purchases.save(folder),
+            **self.discovery.save(folder),
+            **{f"{_RELATED_PREFIX}{name}": array for name, array in pairs.items()},
         )
         numbers = {
-            "shape": SHAPE,
-            "half_life_days": self.again.plain.half_life,
-            "again_tried": self.again.tried,
-            "new_by": self.new.by,
-            "new_tried": self.new.tried,
-            "lean": self.new.lean,
+            "shape": FORMAT_VERSION,
+            "half_life_days": self.repeat_purchases.baseline.half_life,
+            "again_tried": self.repeat_purchases.validation_ndcg,
+            "new_by": self.discovery.method,
+            "new_tried": self.discovery.validation_ndcg,
+            "lean": self.discovery.popularity_weight,
         }
         base.write_json(folder / "recommender.json", numbers)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what `save` wrote."""
-        arrays, numbers = bestsellers.read_arrays(folder), base.read_json(folder / "recommender.json")
-        if numbers.get("shape") != SHAPE:
-            raise base.Unfit("this recommender was saved by another version of regulars; run: regulars run")
-        pairs = {name.removeprefix(_COMPANIONS): part for name, part in arrays.items() if name.startswith(_COMPANIONS)}
-        companions = Companions.of(pairs) if pairs else None
-        ways = Again.load(folder, arrays, numbers), New.load(folder, arrays, numbers)
-        return cls(Known.of(arrays), *ways, companions)
+        stored, numbers = models_arrays.read_arrays(folder), base.read_json(folder / "recommender.json")
+        if numbers.get("shape") != FORMAT_VERSION:
+            raise base.MissingFeatures("this recommender was saved by another version of regulars; run: regulars run")
+        pairs = {
+            name.removeprefix(_RELATED_PREFIX): part
+            for name, part in stored.items()
+            if name.startswith(_RELATED_PREFIX)
+        }
+        related_products = RelatedProducts.from_arrays(pairs) if pairs else None
+        methods = RepeatPurchases.load(folder, stored, numbers), Discovery.load(folder, stored, numbers)
+        return cls(ProductContext.from_arrays(stored), *methods, related_products)
 
 
-_COMPANIONS = "companions_"
+_RELATED_PREFIX = "companions_"
 
 
-def _companions(known: Tastes, products: Any, prices: Any, together: Any) -> Companions | None:
+def _fit_related_products(
+    factorisation: MatrixFactorisation, products: Any, prices: Any, together: Any
+) -> RelatedProducts | None:
     if products is None or prices is None or together is None:
         return None
-    return Companions.learn(together, products, prices, (known.products, known.factors))
+    return RelatedProducts.fit(together, products, prices, (factorisation.products, factorisation.factors))
 
 
-def _known(frame: pd.DataFrame, kinds: Kinds, window_days: int, learn: dict[str, Any]) -> Known:
-    stock, halves = _stock(frame), shelves.half_lives(frame)
-    measured = demand.measure(stock, (halves[0], halves[-1]), window_days=window_days)
-    known = tastes.factorise(frame, window_days=window_days, **learn)
-    return Known(halves, measured, kinds, newcomers.welcome(known, stock, kinds, window_days=window_days))
+def _fit_product_context(
+    frame: pd.DataFrame, categories: ProductCategories, window_days: int, als_settings: dict[str, Any]
+) -> ProductContext:
+    history, half_life_days = _read_history(frame), purchase_history.half_lives(frame)
+    statistics = product_statistics.compute_statistics(
+        history, (half_life_days[0], half_life_days[-1]), window_days=window_days
+    )
+    factorisation = matrix_factorisation.factorise(frame, window_days=window_days, **als_settings)
+    return ProductContext(
+        half_life_days,
+        statistics,
+        categories,
+        cold_start.add_new_products(factorisation, history, categories, window_days=window_days),
+    )
 
 
-def _stock(frame: pd.DataFrame) -> Shelves:
-    return shelves.read(frame, figures.columns(shelves.half_lives(frame)))
+def _read_history(frame: pd.DataFrame) -> PurchaseHistory:
+    return purchase_history.read(frame, ranking_features.history_columns(purchase_history.half_lives(frame)))
 
 
-def _spoken(ways: dict[str, float]) -> str:
-    return ", ".join(f"{way} {ndcg:.4f}" for way, ndcg in ways.items())
+def _format_methods(ndcg_by_method: dict[str, float]) -> str:
+    return ", ".join(f"{method} {ndcg:.4f}" for method, ndcg in ndcg_by_method.items())

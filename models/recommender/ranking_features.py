@@ -9,128 +9,148 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from models import kinds, shelves
-from models.demand import Demand
-from models.kinds import Held, Kinds
-from models.shelves import Floats, Ints, Picks, Shelves
-from models.tastes import Tastes
+from models.arrays import Floats, Ints
+from models.recommender import product_categories, purchase_history
+from models.recommender.matrix_factorisation import MatrixFactorisation
+from models.recommender.product_categories import CategoryTotals, ProductCategories
+from models.recommender.product_statistics import ProductStatistics
+from models.recommender.purchase_history import PurchaseHistory
+from models.recommender.ranked_lists import RankedProducts
 
-Table = dict[str, Floats]
+FeatureColumns = dict[str, Floats]
 
 #: Of a customer's own product: more of these never makes another purchase less likely, more of those never likelier.
 #: What everybody knows beforehand holds also in the weeks before Christmas, of which last month's trees know nothing.
-RISING = ("weight_", "times", "times_a_day", "product_popular", "product_lately", "product_repeated")
-FALLING = ("last_days",)
+INCREASING = ("weight_", "times", "times_a_day", "product_popular", "product_lately", "product_repeated")
+DECREASING = ("last_days",)
 
 
 @dataclass(frozen=True)
-class Sheet:
+class RankingFeatures:
     """Figures of pairs, a row each: `values` is (pairs, names)."""
 
     names: tuple[str, ...]
     values: NDArray[np.float32]
 
     @classmethod
-    def of(cls, table: Table) -> Self:
+    def from_columns(cls, named_columns: FeatureColumns) -> Self:
         """Columns side by side."""
-        values = np.empty((len(next(iter(table.values()))), len(table)), np.float32)
-        for place, column in enumerate(table.values()):
+        values = np.empty((len(next(iter(named_columns.values()))), len(named_columns)), np.float32)
+        for place, column in enumerate(named_columns.values()):
             values[:, place] = column
-        return cls(tuple(table), values)
+        return cls(tuple(named_columns), values)
 
     @property
-    def sense(self) -> list[int]:
+    def monotone_constraints(self) -> list[int]:
         """Per column 1 where more is never worse for a customer's own product, -1 where it is never better."""
-        return [1 if _is(name, RISING) else -1 if _is(name, FALLING) else 0 for name in self.names]
+        return [
+            1 if _matches_any(name, INCREASING) else -1 if _matches_any(name, DECREASING) else 0 for name in self.names
+        ]
 
 
 @dataclass(frozen=True)
-class Known:
+class ProductContext:
     """What is known of the shop's products at one moment, whoever asks."""
 
     half_lives: tuple[int, ...]
-    demand: Demand
-    kinds: Kinds
-    tastes: Tastes
+    statistics: ProductStatistics
+    categories: ProductCategories
+    factorisation: MatrixFactorisation
 
-    def scene(self, stock: Shelves) -> Scene:
+    def ranking_context(self, history: PurchaseHistory) -> RankingContext:
         """The shelves of some customers among these products."""
-        return Scene(stock, self)
+        return RankingContext(history, self)
 
     def arrays(self) -> dict[str, Any]:
         """All there is to keep."""
         halves = {"half_lives": np.array(self.half_lives)}
-        return {**halves, **self.demand.arrays(), **self.kinds.arrays(), **self.tastes.arrays()}
+        return {**halves, **self.statistics.arrays(), **self.categories.arrays(), **self.factorisation.arrays()}
 
     @classmethod
-    def of(cls, arrays: dict[str, Any]) -> Self:
+    def from_arrays(cls, arrays: dict[str, Any]) -> Self:
         """The same again, from what `arrays` gave."""
         halves = tuple(int(days) for days in arrays["half_lives"])
-        return cls(halves, Demand.of_arrays(arrays), Kinds.of_arrays(arrays), Tastes.of_arrays(arrays))
+        return cls(
+            halves,
+            ProductStatistics.from_arrays(arrays),
+            ProductCategories.from_arrays(arrays),
+            MatrixFactorisation.from_arrays(arrays),
+        )
 
     @property
-    def ends(self) -> tuple[int, int]:
+    def half_life_range(self) -> tuple[int, int]:
         """The shortest and the longest half-life."""
         return self.half_lives[0], self.half_lives[-1]
 
-    def standing(self, products: Ints, sort: str) -> Floats:
+    def share_of_category(self, products: Ints, level: str) -> Floats:
         """The share that each product has of what lately sold of its sort; NaN where the sort is unknown."""
-        mine = self.kinds.of(products, sort)
-        popular = np.exp(self.demand.of(products)["popular"])
-        return np.where(mine < 0, np.nan, popular / np.maximum(self._sales[sort][mine + 1], 1e-12))
+        codes = self.categories.codes_at_level(products, level)
+        popular = np.exp(self.statistics.columns_for(products)["popular"])
+        return np.where(codes < 0, np.nan, popular / np.maximum(self._category_sales[level][codes + 1], 1e-12))
 
     @cached_property
-    def _sales(self) -> dict[str, Floats]:
+    def _category_sales(self) -> dict[str, Floats]:
         """How much of each sort lately sold; that of unknown sort first."""
-        popular = np.exp(self.demand.of(self.demand.products)["popular"])
-        size = self.kinds.sorts + 1
-        codes = {sort: self.kinds.of(self.demand.products, sort) + 1 for sort in kinds.SORTS}
-        return {sort: np.asarray(np.bincount(code, popular, size), np.float64) for sort, code in codes.items()}
+        popular = np.exp(self.statistics.columns_for(self.statistics.products)["popular"])
+        size = self.categories.n_codes + 1
+        codes = {
+            level: self.categories.codes_at_level(self.statistics.products, level) + 1
+            for level in product_categories.CATEGORY_LEVELS
+        }
+        return {level: np.asarray(np.bincount(code, popular, size), np.float64) for level, code in codes.items()}
 
 
 @dataclass(frozen=True)
-class Scene:
+class RankingContext:
     """The shelves of some customers, looked at among the products as they are known at one moment."""
 
-    stock: Shelves
-    known: Known
+    history: PurchaseHistory
+    product_context: ProductContext
 
     @cached_property
-    def liking(self) -> NDArray[np.float32]:
+    def user_factors(self) -> NDArray[np.float32]:
         """Each customer's taste."""
-        return self.known.tastes.fold(self.stock)
+        return self.product_context.factorisation.fold_in(self.history)
 
     @cached_property
-    def customers(self) -> Table:
+    def customer_features(self) -> FeatureColumns:
         """What each customer is like, a row each."""
-        return _customers(self.stock, self.known.ends)
+        return _customer_features(self.history, self.product_context.half_life_range)
 
-    def held(self, sort: str, asked: Ints) -> Held:
+    def category_totals(self, level: str, requested_codes: Ints) -> CategoryTotals:
         """What each shelf holds of each sort of these codes."""
-        codes = self._codes[:, kinds.SORTS.index(sort)]
-        return kinds.held(self.stock, codes, self.known.ends, self.known.kinds.sorts, asked)
+        entry_codes = self._category_codes[:, product_categories.CATEGORY_LEVELS.index(level)]
+        return product_categories.compute_category_totals(
+            self.history,
+            entry_codes,
+            self.product_context.half_life_range,
+            self.product_context.categories.n_codes,
+            requested_codes,
+        )
 
     @cached_property
-    def _codes(self) -> Ints:
-        return self.known.kinds.all_of(self.stock.products)
+    def _category_codes(self) -> Ints:
+        return self.product_context.categories.all_codes(self.history.products)
 
 
-def columns(half_lives: tuple[int, ...]) -> list[str]:
+def history_columns(half_lives: tuple[int, ...]) -> list[str]:
     """The columns of a shelf that figures are made from."""
-    return ["times", "last_days", "first_days", *map(shelves.weights_name, half_lives)]
+    return ["times", "last_days", "first_days", *map(purchase_history.weight_column, half_lives)]
 
 
-def own(scene: Scene, entries: Ints) -> Sheet:
+def own_product_features(context: RankingContext, entries: Ints) -> RankingFeatures:
     """Figures of some entries of the shelves: (entries, OWN)."""
-    stock = scene.stock
-    rows, products = stock.rows[entries], stock.products[entries]
-    times, last, first = (stock.columns[name][entries] for name in ("times", "last_days", "first_days"))
-    demand = scene.known.demand.of(products)
+    history = context.history
+    rows, products = history.rows[entries], history.products[entries]
+    times, last, first = (history.columns[name][entries] for name in ("times", "last_days", "first_days"))
+    statistics = context.product_context.statistics.columns_for(products)
     gap = np.where(times > 1, (first - last) / np.maximum(times - 1, 1), np.nan)
-    expected = (np.nan_to_num(gap) * (times - 1) + demand["gap_days"]) / np.maximum(times, 1)
-    weights = {f"weight_{days}d": np.log(stock.weights(days)[entries] + 1e-3) for days in scene.known.half_lives}
-    short, long = scene.known.ends
-    table = {
+    expected = (np.nan_to_num(gap) * (times - 1) + statistics["gap_days"]) / np.maximum(times, 1)
+    weights = {
+        f"weight_{days}d": np.log(history.weights(days)[entries] + 1e-3) for days in context.product_context.half_lives
+    }
+    short, long = context.product_context.half_life_range
+    named_columns = {
         **weights,
         "momentum": weights[f"weight_{short}d"] - weights[f"weight_{long}d"],
         "times": times,
@@ -138,73 +158,76 @@ def own(scene: Scene, entries: Ints) -> Sheet:
         "first_days": first,
         "gap_days": gap,
         "overdue": last / np.maximum(expected, 1.0),
-        "times_a_day": times / np.maximum(scene.customers["days"][rows], 1),
-        "liking": scene.known.tastes.strength(scene.liking, rows, products),
-        **{f"product_{name}": values for name, values in demand.items()},
-        **{name: values[rows] for name, values in scene.customers.items()},
+        "times_a_day": times / np.maximum(context.customer_features["days"][rows], 1),
+        "liking": context.product_context.factorisation.score_pairs(context.user_factors, rows, products),
+        **{f"product_{name}": values for name, values in statistics.items()},
+        **{name: values[rows] for name, values in context.customer_features.items()},
     }
-    for sort in ("subcategory", "category"):
-        codes = scene.known.kinds.of(products, sort)
-        mine = scene.held(sort, codes).of(rows, codes)
-        weight = stock.weights(long)[entries]
-        table |= {
-            f"{sort}_others": np.log(np.maximum(mine["long"] - weight, 0) + 1e-2),
-            f"{sort}_lately": np.log(mine["lately"] + 1e-2),
-            f"{sort}_share": weight / (mine["long"] + 1e-9),
-            f"{sort}_last_days": mine["last_days"],
-            f"{sort}_products": mine["products"],
+    for level in ("subcategory", "category"):
+        codes = context.product_context.categories.codes_at_level(products, level)
+        totals = context.category_totals(level, codes).lookup(rows, codes)
+        weight = history.weights(long)[entries]
+        named_columns |= {
+            f"{level}_others": np.log(np.maximum(totals["long"] - weight, 0) + 1e-2),
+            f"{level}_lately": np.log(totals["lately"] + 1e-2),
+            f"{level}_share": weight / (totals["long"] + 1e-9),
+            f"{level}_last_days": totals["last_days"],
+            f"{level}_products": totals["products"],
         }
-    return Sheet.of(table)
+    return RankingFeatures.from_columns(named_columns)
 
 
-def fresh(scene: Scene, found: Picks) -> Sheet:
+def new_product_features(context: RankingContext, candidates: RankedProducts) -> RankingFeatures:
     """Figures of products that customers never bought, with the strengths at which they were found: (picks, FRESH)."""
-    rows, products = found.rows, found.products
-    best = np.full(len(scene.stock), -np.inf)
-    np.maximum.at(best, rows, found.scores)
-    table = {
-        "strength": found.scores,
-        "behind": found.scores - best[rows],
-        "place": found.ranks.astype(np.float64),
-        "liking": scene.known.tastes.strength(scene.liking, rows, products),
-        **{f"product_{name}": values for name, values in scene.known.demand.of(products).items()},
-        **{name: values[rows] for name, values in scene.customers.items()},
+    rows, products = candidates.rows, candidates.products
+    best = np.full(len(context.history), -np.inf)
+    np.maximum.at(best, rows, candidates.scores)
+    named_columns = {
+        "strength": candidates.scores,
+        "behind": candidates.scores - best[rows],
+        "place": candidates.ranks.astype(np.float64),
+        "liking": context.product_context.factorisation.score_pairs(context.user_factors, rows, products),
+        **{
+            f"product_{name}": values
+            for name, values in context.product_context.statistics.columns_for(products).items()
+        },
+        **{name: values[rows] for name, values in context.customer_features.items()},
     }
-    for sort in kinds.SORTS:
-        codes = scene.known.kinds.of(products, sort)
-        mine = scene.held(sort, codes).of(rows, codes)
-        table |= {
-            f"{sort}_standing": scene.known.standing(products, sort),
-            f"{sort}_lately": np.log(mine["lately"] + 1e-2),
-            f"{sort}_long": np.log(mine["long"] + 1e-2),
-            f"{sort}_last_days": mine["last_days"],
-            f"{sort}_products": mine["products"],
+    for level in product_categories.CATEGORY_LEVELS:
+        codes = context.product_context.categories.codes_at_level(products, level)
+        totals = context.category_totals(level, codes).lookup(rows, codes)
+        named_columns |= {
+            f"{level}_standing": context.product_context.share_of_category(products, level),
+            f"{level}_lately": np.log(totals["lately"] + 1e-2),
+            f"{level}_long": np.log(totals["long"] + 1e-2),
+            f"{level}_last_days": totals["last_days"],
+            f"{level}_products": totals["products"],
         }
-    return Sheet.of(table)
+    return RankingFeatures.from_columns(named_columns)
 
 
-def _customers(stock: Shelves, half_lives: tuple[int, int]) -> Table:
-    everybody, rows = len(stock), stock.rows
-    last, first, times = (stock.columns[name] for name in ("last_days", "first_days", "times"))
-    short, long = (np.bincount(rows, stock.weights(days), everybody) for days in half_lives)
-    size = np.bincount(rows, minlength=everybody).astype(np.float64)
-    recency, tenure = np.full(everybody, np.inf), np.zeros(everybody)
+def _customer_features(history: PurchaseHistory, half_lives: tuple[int, int]) -> FeatureColumns:
+    n_customers, rows = len(history), history.rows
+    last, first, times = (history.columns[name] for name in ("last_days", "first_days", "times"))
+    short, long = (np.bincount(rows, history.weights(days), n_customers) for days in half_lives)
+    size = np.bincount(rows, minlength=n_customers).astype(np.float64)
+    recency, tenure = np.full(n_customers, np.inf), np.zeros(n_customers)
     np.minimum.at(recency, rows, last)
     np.maximum.at(tenure, rows, first)
-    seen = np.zeros((everybody, int(last.max(initial=0)) + 1), bool)
-    seen[rows, last.astype(np.int64)] = True
-    days = seen.sum(axis=1)
+    has_purchase = np.zeros((n_customers, int(last.max(initial=0)) + 1), bool)
+    has_purchase[rows, last.astype(np.int64)] = True
+    days = has_purchase.sum(axis=1)
     return {
         "activity": np.log(short + 0.1),
         "activity_trend": np.log((short + 0.1) / (long + 0.1)),
         "shelf": size,
         "recency_days": recency,
         "tenure_days": tenure,
-        "repeat_share": np.bincount(rows, times > 1, everybody) / np.maximum(size, 1),
-        "tried": np.log(np.bincount(rows, first <= half_lives[0], everybody) + 1.0),
+        "repeat_share": np.bincount(rows, times > 1, n_customers) / np.maximum(size, 1),
+        "tried": np.log(np.bincount(rows, first <= half_lives[0], n_customers) + 1.0),
         "days": days.astype(np.float64),
     }
 
 
-def _is(name: str, known: tuple[str, ...]) -> bool:
-    return name in known or any(each.endswith("_") and name.startswith(each) for each in known)
+def _matches_any(name: str, patterns: tuple[str, ...]) -> bool:
+    return name in patterns or any(each.endswith("_") and name.startswith(each) for each in patterns)

@@ -9,98 +9,127 @@ from typing import Any, Self
 
 import numpy as np
 
-from models import curves, figures, ranker, shelves
-from models.bestsellers import Bestsellers, DecayedFrequency
-from models.figures import Scene, Sheet
-from models.ranker import Lesson, Ranker
-from models.shelves import AGAIN, Flags, Floats, Ints, Picks, Rules, Truth
+from models.arrays import Flags, Floats, Ints
+from models.estimators import isotonic_calibration
+from models.recommender import candidate_ranking, ranked_lists, ranking_features
+from models.recommender.candidate_ranking import CandidateRanker, RankingExamples
+from models.recommender.decayed_frequency import DecayedFrequency
+from models.recommender.popularity import Bestsellers
+from models.recommender.purchase_history import WindowPurchases
+from models.recommender.ranked_lists import AGAIN, ProductFilter, RankedProducts
+from models.recommender.ranking_features import RankingContext, RankingFeatures
 
-PLAIN, RANKER = "decayed frequency", "ranker"
+BASELINE, RANKER = "decayed frequency", "ranker"
 #: So many products of a shelf, those bought most and latest, are ranked with care: on Complete Journey the figures
 #: of longer lists differ in the fourth digit.
-DEEP = 100
+MAX_CANDIDATES = 100
 #: How much a ranker leans on the plain rule: months differ, and trees know only the last few. On Complete Journey's
 #: earlier windows it costs nothing next to the months learned from, and gains where half a year lies between.
-LEAN = 0.3
+BASELINE_WEIGHT = 0.3
 
 
 @dataclass(frozen=True)
-class Again:
+class RepeatPurchases:
     """What customers buy again; `tried` is how well each way ranked the latest window, in capped NDCG@10."""
 
-    plain: DecayedFrequency
-    ranker: Ranker | None
-    tried: dict[str, float]
+    baseline: DecayedFrequency
+    ranker: CandidateRanker | None
+    validation_ndcg: dict[str, float]
 
     @property
-    def by(self) -> str:
+    def method(self) -> str:
         """The way that serves."""
-        return RANKER if self.ranker else PLAIN
+        return RANKER if self.ranker else BASELINE
 
-    def picks(self, scene: Scene, rules: Rules, n: int) -> Picks:
+    def rank_products(self, context: RankingContext, product_filter: ProductFilter, n: int) -> RankedProducts:
         """The n products that each customer is likeliest to buy again, with the chance of it."""
         if self.ranker is None:
-            return self.plain.again(scene.stock, rules, n)
-        entries = _near(scene, self.plain.half_life, max(DEEP, n), rules.allow_pairs(scene.stock))
-        worth = _worth(self.ranker, figures.own(scene, entries), scene, entries, self.plain.half_life)
-        return _ranked(scene, entries, worth, n).through(self.ranker.curve)
+            return self.baseline.rank_repeats(context.history, product_filter, n)
+        entries = _candidates(
+            context, self.baseline.half_life, max(MAX_CANDIDATES, n), product_filter.is_entry_allowed(context.history)
+        )
+        scores = _ranking_scores(
+            self.ranker,
+            ranking_features.own_product_features(context, entries),
+            context,
+            entries,
+            self.baseline.half_life,
+        )
+        return _top_products(context, entries, scores, n).calibrate(self.ranker.curve)
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write the trees; the rest is given back as arrays."""
-        return {**self.plain.arrays(), **(self.ranker.save(folder, "again_trees") if self.ranker else {})}
+        return {**self.baseline.arrays(), **(self.ranker.save(folder, "again_trees") if self.ranker else {})}
 
     @classmethod
     def load(cls, folder: Path, arrays: dict[str, Any], numbers: dict[str, Any]) -> Self:
         """Read back what `save` wrote."""
-        plain = DecayedFrequency.of(arrays, numbers["half_life_days"])
-        return cls(plain, Ranker.load(folder, "again_trees", arrays), numbers["again_tried"])
+        baseline = DecayedFrequency.from_arrays(arrays, numbers["half_life_days"])
+        return cls(baseline, CandidateRanker.load(folder, "again_trees", arrays), numbers["again_tried"])
 
 
-def learn(
-    scenes: Sequence[tuple[Scene, Truth]], plain: DecayedFrequency, popular: Bestsellers, *, seed: int, earlier: int
-) -> Again:
+def fit(
+    contexts: Sequence[tuple[RankingContext, WindowPurchases]],
+    baseline: DecayedFrequency,
+    bestsellers: Bestsellers,
+    *,
+    seed: int,
+    n_earlier: int,
+) -> RepeatPurchases:
     """Grow a ranker where one that learned from the `earlier` scenes ranks the latest better than the plain rule.
 
     `popular` is what sold best before the latest scene; the plain rule breaks ties by it.
     """
-    scene, bought = scenes[-1]
-    then = DecayedFrequency(popular, plain.half_life, plain.curve)
-    tried = {PLAIN: shelves.ndcg(then.again(scene.stock, Rules(), 10), bought)}
-    lessons = [_lesson(*each, plain.half_life) for each in scenes] if earlier else []
-    sense = lessons[-1].figures.sense if lessons else []
-    trial = ranker.learn(lessons[:earlier], seed=seed, sense=sense) if earlier else None
-    if trial is None:
-        return Again(plain, None, tried)
-    latest = lessons[-1]
-    entries = _near(scene, plain.half_life, DEEP, np.ones(len(scene.stock.rows), bool))
-    worth = _worth(trial, latest.figures, scene, entries, plain.half_life)
-    tried[RANKER] = shelves.ndcg(_ranked(scene, entries, worth, 10), bought)
-    if tried[RANKER] <= tried[PLAIN]:
-        return Again(plain, None, tried)
-    curve = curves.learn(worth, latest.came)
-    return Again(plain, ranker.learn(lessons, seed=seed, sense=sense, curve=curve), tried)
+    context, bought = contexts[-1]
+    earlier_baseline = DecayedFrequency(bestsellers, baseline.half_life, baseline.curve)
+    validation_ndcg = {
+        BASELINE: ranked_lists.ndcg(earlier_baseline.rank_repeats(context.history, ProductFilter(), 10), bought)
+    }
+    examples = [_ranking_examples(*each, baseline.half_life) for each in contexts] if n_earlier else []
+    monotone_constraints = examples[-1].features.monotone_constraints if examples else []
+    early_ranker = (
+        candidate_ranking.fit(examples[:n_earlier], seed=seed, monotone_constraints=monotone_constraints)
+        if n_earlier
+        else None
+    )
+    if early_ranker is None:
+        return RepeatPurchases(baseline, None, validation_ndcg)
+    latest = examples[-1]
+    entries = _candidates(context, baseline.half_life, MAX_CANDIDATES, np.ones(len(context.history.rows), bool))
+    scores = _ranking_scores(early_ranker, latest.features, context, entries, baseline.half_life)
+    validation_ndcg[RANKER] = ranked_lists.ndcg(_top_products(context, entries, scores, 10), bought)
+    if validation_ndcg[RANKER] <= validation_ndcg[BASELINE]:
+        return RepeatPurchases(baseline, None, validation_ndcg)
+    curve = isotonic_calibration.fit_isotonic(scores, latest.is_bought)
+    return RepeatPurchases(
+        baseline,
+        candidate_ranking.fit(examples, seed=seed, monotone_constraints=monotone_constraints, curve=curve),
+        validation_ndcg,
+    )
 
 
-def _worth(grown: Ranker, sheet: Sheet, scene: Scene, entries: Ints, half_life: int) -> Floats:
-    return grown.strength(sheet) + LEAN * np.log(scene.stock.weights(half_life)[entries] + 1e-3)
+def _ranking_scores(
+    model: CandidateRanker, features: RankingFeatures, context: RankingContext, entries: Ints, half_life: int
+) -> Floats:
+    return model.raw_scores(features) + BASELINE_WEIGHT * np.log(context.history.weights(half_life)[entries] + 1e-3)
 
 
-def _lesson(scene: Scene, bought: Truth, half_life: int) -> Lesson:
-    stock = scene.stock
-    entries = _near(scene, half_life, DEEP, np.ones(len(stock.rows), bool))
-    came = bought.holds(stock.rows[entries], stock.products[entries])
-    return Lesson(figures.own(scene, entries), came)
+def _ranking_examples(context: RankingContext, bought: WindowPurchases, half_life: int) -> RankingExamples:
+    history = context.history
+    entries = _candidates(context, half_life, MAX_CANDIDATES, np.ones(len(history.rows), bool))
+    is_bought = bought.contains(history.rows[entries], history.products[entries])
+    return RankingExamples(ranking_features.own_product_features(context, entries), is_bought)
 
 
-def _near(scene: Scene, half_life: int, deep: int, allowed: Flags) -> Ints:
+def _candidates(context: RankingContext, half_life: int, limit: int, is_allowed: Flags) -> Ints:
     """The entries of each shelf that weigh most, in the shelf's order."""
-    stock, kept = scene.stock, np.flatnonzero(allowed)
-    weight, products = stock.weights(half_life)[kept], stock.products[kept]
-    chosen, _ = shelves.best(stock.rows[kept], (weight, -products), deep)
-    return np.sort(kept[chosen])
+    history, allowed_entries = context.history, np.flatnonzero(is_allowed)
+    weight, products = history.weights(half_life)[allowed_entries], history.products[allowed_entries]
+    chosen, _ = ranked_lists.top_n(history.rows[allowed_entries], (weight, -products), limit)
+    return np.sort(allowed_entries[chosen])
 
 
-def _ranked(scene: Scene, entries: Ints, worth: Floats, n: int) -> Picks:
-    rows, products = scene.stock.rows[entries], scene.stock.products[entries]
-    order, ranks = shelves.best(rows, (worth, -products), n)
-    return Picks(rows[order], products[order], worth[order], np.full(len(order), AGAIN, np.int8), ranks)
+def _top_products(context: RankingContext, entries: Ints, scores: Floats, n: int) -> RankedProducts:
+    rows, products = context.history.rows[entries], context.history.products[entries]
+    order, ranks = ranked_lists.top_n(rows, (scores, -products), n)
+    return RankedProducts(rows[order], products[order], scores[order], np.full(len(order), AGAIN, np.int8), ranks)

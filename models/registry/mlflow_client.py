@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-_QUIET = {
+_MLFLOW_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -29,11 +29,11 @@ _QUIET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
 }
-_SQLITE = "sqlite:///"
+_SQLITE_PREFIX = "sqlite:///"
 #: Whose errors mean that the registry is away, unless MLflow gives one of these answers.
-_FOREIGN = {"mlflow", "sqlalchemy", "alembic", "sqlite3", "requests", "urllib3"}
-ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-_ANSWERS = (*ABSENT, "RESOURCE_ALREADY_EXISTS", "INVALID_STATE")
+_LIBRARIES = {"mlflow", "sqlalchemy", "alembic", "sqlite3", "requests", "urllib3"}
+ABSENT_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+_EXPECTED_CODES = (*ABSENT_CODES, "RESOURCE_ALREADY_EXISTS", "INVALID_STATE")
 
 _Rest = ParamSpec("_Rest")
 _Answer = TypeVar("_Answer")
@@ -43,24 +43,24 @@ class RegistryDown(ConnectionError):
     """The registry cannot be asked; the message says where it was sought, and never a password."""
 
 
-def door(ask: Callable[Concatenate[str, _Rest], _Answer]) -> Callable[Concatenate[str, _Rest], _Answer]:
+def translate_errors(call: Callable[Concatenate[str, _Rest], _Answer]) -> Callable[Concatenate[str, _Rest], _Answer]:
     """Turn whatever MLflow and the libraries below it raise while the registry is away into RegistryDown."""
 
-    @wraps(ask)
-    def asked(uri: str, *args: _Rest.args, **settings: _Rest.kwargs) -> _Answer:
+    @wraps(call)
+    def wrapper(uri: str, *args: _Rest.args, **settings: _Rest.kwargs) -> _Answer:
         try:
-            return ask(uri, *args, **settings)
+            return call(uri, *args, **settings)
         except Exception as error:
-            if not _means_down(error):
+            if not _is_unavailable(error):
                 raise
-            raise _down(uri, error) from (error if uri.startswith(_SQLITE) else None)
+            raise _registry_down(uri, error) from (error if uri.startswith(_SQLITE_PREFIX) else None)
 
-    return asked
+    return wrapper
 
 
-def imported() -> None:
+def import_mlflow() -> None:
     """Make sure that MLflow is imported quietly and with its telemetry off."""
-    for name, value in _QUIET.items():
+    for name, value in _MLFLOW_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import mlflow  # noqa: F401
 
@@ -69,65 +69,67 @@ def imported() -> None:
 
 
 @lru_cache(maxsize=8)
-def client(uri: str) -> MlflowClient:
-    imported()
+def open_client(uri: str) -> MlflowClient:
+    import_mlflow()
     from mlflow import MlflowClient
 
     try:
         if not uri.startswith("http"):
-            _open_at_once(uri)
+            _prepare_database(uri)
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
     # Whatever keeps MLflow from opening it, there is no registry to ask.
     except Exception as error:
-        raise _down(uri, error) from (error if uri.startswith(_SQLITE) else None)
+        raise _registry_down(uri, error) from (error if uri.startswith(_SQLITE_PREFIX) else None)
 
 
-def _open_at_once(uri: str) -> None:
+def _prepare_database(uri: str) -> None:
     """Make room for a database; one that cannot be opened is tried once, where MLflow would try for 100 seconds."""
     from mlflow.store.db import utils
 
     utils.MAX_RETRY_COUNT = 1
-    beside = artifacts(uri)
-    if beside:
-        beside.parent.mkdir(parents=True, exist_ok=True)
-        place = Path(uri.removeprefix(_SQLITE).partition("?")[0])
-        if place.name != ":memory:" and not place.exists():
-            _appear_whole(place)
+    artifact_folder = local_artifact_folder(uri)
+    if artifact_folder:
+        artifact_folder.parent.mkdir(parents=True, exist_ok=True)
+        path = Path(uri.removeprefix(_SQLITE_PREFIX).partition("?")[0])
+        if path.name != ":memory:" and not path.exists():
+            _create_database_atomically(path)
 
 
-def _appear_whole(place: Path) -> None:
+def _create_database_atomically(path: Path) -> None:
     """A new database is there with all its tables or not at all: MLflow cannot go on with one that was cut short."""
     from mlflow.store.db import utils
 
-    with tempfile.TemporaryDirectory(prefix=".mlflow.", dir=place.parent) as beside:
-        engine = utils.create_sqlalchemy_engine(f"{_SQLITE}{beside}/new.db")
+    with tempfile.TemporaryDirectory(prefix=".mlflow.", dir=path.parent) as temporary:
+        engine = utils.create_sqlalchemy_engine(f"{_SQLITE_PREFIX}{temporary}/new.db")
         utils._initialize_tables(engine)
         engine.dispose()
         with suppress(FileExistsError):  # another program was quicker, and its database is as good
-            os.link(f"{beside}/new.db", place)
-    for leftover in place.parent.glob(".mlflow.*"):
+            os.link(f"{temporary}/new.db", path)
+    for leftover in path.parent.glob(".mlflow.*"):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _means_down(error: Exception) -> bool:
-    foreign = any(kind.__module__.partition(".")[0] in _FOREIGN for kind in type(error).__mro__)
-    return foreign and getattr(error, "error_code", None) not in _ANSWERS
+def _is_unavailable(error: Exception) -> bool:
+    is_library_error = any(
+        error_class.__module__.partition(".")[0] in _LIBRARIES for error_class in type(error).__mro__
+    )
+    return is_library_error and getattr(error, "error_code", None) not in _EXPECTED_CODES
 
 
-def _down(uri: str, error: Exception) -> RegistryDown:
+def _registry_down(uri: str, error: Exception) -> RegistryDown:
     """Says where, without the user, password and settings that an address can hold."""
-    place = uri
-    if not uri.startswith(_SQLITE):
-        scheme, mark, rest = uri.rpartition("://")
-        place = scheme + mark + re.split("[/?#]", rest.rpartition("@")[2])[0]
+    address = uri
+    if not uri.startswith(_SQLITE_PREFIX):
+        scheme, separator, rest = uri.rpartition("://")
+        address = scheme + separator + re.split("[/?#]", rest.rpartition("@")[2])[0]
     return RegistryDown(
-        f"the registry at {place} does not answer ({type(error).__name__}); "
+        f"the registry at {address} does not answer ({type(error).__name__}); "
         "check MLFLOW_TRACKING_URI, and that a sound MLflow registry is there"
     )
 
 
-def artifacts(uri: str) -> Path | None:
+def local_artifact_folder(uri: str) -> Path | None:
     """The folder for artifacts beside a SQLite database, as it lies now; None for any other registry."""
-    if not uri.startswith(_SQLITE):
+    if not uri.startswith(_SQLITE_PREFIX):
         return None
-    return Path(uri.removeprefix(_SQLITE).partition("?")[0]).parent.resolve() / "artifacts"
+    return Path(uri.removeprefix(_SQLITE_PREFIX).partition("?")[0]).parent.resolve() / "artifacts"

@@ -1,7 +1,7 @@
 """The registry: which models were trained, on what, how well they did, and which one is champion.
 
 The door to MLflow, with `tracking` and `runs` behind it, and the only one. What is registered is a bundle
-(`models.bundle`), never a pickle. MLflow's own loader can open it for somebody who explores; serving opens the
+(`models.registry.bundle`), never a pickle. MLflow's own loader can open it for somebody who explores; serving opens the
 published copy instead.
 
 A registry in a SQLite file is its folder: artifacts are found beside the database wherever it lies now, though
@@ -21,22 +21,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from models import bundle, runs, tracking
-from models.runs import Metrics
+from models.registry import bundle, mlflow_client, mlflow_runs
+from models.registry.mlflow_runs import Metrics
 
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
 
 _EXPERIMENT = "regulars"
+#: The module that MLflow loads a version with; 0.4.0 wrote this name, so it stays importable.
+LOADER_MODULE = "models.registry"
 
 
-class NoVersion(Exception):
+class UnknownVersion(Exception):
     """The registry has no such version; the message says which."""
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RegisteredVersion:
     """What the registry knows of one version. `metrics` holds values by moment ("" for none) and name."""
 
     name: str
@@ -47,8 +49,8 @@ class Recorded:
     metrics: dict[str, dict[str, float]]
 
 
-@tracking.door
-def record(
+@mlflow_client.translate_errors
+def register_version(
     uri: str,
     name: str,
     folder: Path,
@@ -64,21 +66,21 @@ def record(
     that JSON can hold. A recording that fails half-way leaves a run without a version, which nobody sees.
     """
     bundle.verify(folder)
-    client = tracking.client(uri)
-    words = {key: str(value) for key, value in (tags or {}).items()}
-    run = client.create_run(_experiment(uri), run_name=name)
-    with runs.ended(client, run.info.run_id):
-        runs.log(client, run.info.run_id, params or {}, metrics or {}, words)
+    client = mlflow_client.open_client(uri)
+    tag_values = {key: str(value) for key, value in (tags or {}).items()}
+    run = client.create_run(_experiment_id(uri), run_name=name)
+    with mlflow_runs.finish_run(client, run.info.run_id):
+        mlflow_runs.log_run(client, run.info.run_id, params or {}, metrics or {}, tag_values)
         for file, content in (artifacts or {}).items():
-            runs.log_artifact(client, run.info.run_id, file, content)
+            mlflow_runs.log_artifact(client, run.info.run_id, file, content)
         source = _log_bundle(client, run.info.run_id, folder)
         _ensure_model(client, name)
-        made = client.create_model_version(name, source, run_id=run.info.run_id, tags=words)
-    return str(made.version), run.info.run_id
+        created = client.create_model_version(name, source, run_id=run.info.run_id, tags=tag_values)
+    return str(created.version), run.info.run_id
 
 
-@tracking.door
-def note(
+@mlflow_client.translate_errors
+def record_run(
     uri: str,
     name: str,
     *,
@@ -87,106 +89,112 @@ def note(
     artifacts: Mapping[str, Any] | None = None,
 ) -> str:
     """Keep figures that belong to no version, such as those of a backtest, as a run of their own; its id."""
-    client = tracking.client(uri)
-    run = client.create_run(_experiment(uri), run_name=name)
-    with runs.ended(client, run.info.run_id):
-        runs.log(client, run.info.run_id, params or {}, metrics or {}, {})
+    client = mlflow_client.open_client(uri)
+    run = client.create_run(_experiment_id(uri), run_name=name)
+    with mlflow_runs.finish_run(client, run.info.run_id):
+        mlflow_runs.log_run(client, run.info.run_id, params or {}, metrics or {}, {})
         for file, content in (artifacts or {}).items():
-            runs.log_artifact(client, run.info.run_id, file, content)
+            mlflow_runs.log_artifact(client, run.info.run_id, file, content)
     return str(run.info.run_id)
 
 
-@tracking.door
-def versions(uri: str, name: str) -> list[str]:
+@mlflow_client.translate_errors
+def list_versions(uri: str, name: str) -> list[str]:
     """All versions of a model, oldest first."""
-    return sorted((str(found.version) for found in _all(uri, name)), key=int)
+    return sorted((str(registered.version) for registered in _search_versions(uri, name)), key=int)
 
 
-@tracking.door
-def find(uri: str, name: str, fingerprint: str) -> str | None:
+@mlflow_client.translate_errors
+def find_version(uri: str, name: str, fingerprint: str) -> str | None:
     """The newest version with this `fingerprint` among its tags, so that nothing need be trained twice."""
-    same = [str(found.version) for found in _all(uri, name) if found.tags.get("fingerprint") == fingerprint]
-    return max(same, key=int, default=None)
+    matches = [
+        str(registered.version)
+        for registered in _search_versions(uri, name)
+        if registered.tags.get("fingerprint") == fingerprint
+    ]
+    return max(matches, key=int, default=None)
 
 
-@tracking.door
-def alias(uri: str, name: str, which: str) -> str | None:
+@mlflow_client.translate_errors
+def version_by_alias(uri: str, name: str, alias_name: str) -> str | None:
     """The version that is called `champion` or `challenger`; None where none is."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return str(tracking.client(uri).get_model_version_by_alias(name, which).version)
+        return str(mlflow_client.open_client(uri).get_model_version_by_alias(name, alias_name).version)
     except MlflowException as error:
-        if error.error_code in tracking.ABSENT:
+        if error.error_code in mlflow_client.ABSENT_CODES:
             return None
         raise
 
 
-@tracking.door
-def set_alias(uri: str, name: str, which: str, version: str | None) -> None:
+@mlflow_client.translate_errors
+def set_alias(uri: str, name: str, alias_name: str, version: str | None) -> None:
     """Call this version `champion` or `challenger`; None takes the name away from whoever has it."""
     if version is None:
-        if alias(uri, name, which) is not None:
-            tracking.client(uri).delete_registered_model_alias(name, which)
+        if version_by_alias(uri, name, alias_name) is not None:
+            mlflow_client.open_client(uri).delete_registered_model_alias(name, alias_name)
         return
-    _version(uri, name, version)
-    tracking.client(uri).set_registered_model_alias(name, which, version)
+    _mlflow_version(uri, name, version)
+    mlflow_client.open_client(uri).set_registered_model_alias(name, alias_name, version)
 
 
-@tracking.door
-def facts(uri: str, name: str, version: str) -> Recorded:
+@mlflow_client.translate_errors
+def get_version(uri: str, name: str, version: str) -> RegisteredVersion:
     """What was recorded with one version."""
-    found = _version(uri, name, version)
-    run = tracking.client(uri).get_run(found.run_id)
-    return Recorded(
+    registered = _mlflow_version(uri, name, version)
+    run = mlflow_client.open_client(uri).get_run(registered.run_id)
+    return RegisteredVersion(
         name,
-        str(found.version),
-        found.run_id,
-        dict(found.tags),
+        str(registered.version),
+        registered.run_id,
+        dict(registered.tags),
         dict(run.data.params),
-        runs.metrics_of(tracking.client(uri), run),
+        mlflow_runs.read_metrics(mlflow_client.open_client(uri), run),
     )
 
 
-@tracking.door
-def download(uri: str, name: str, version: str, to: Path) -> Path:
+@mlflow_client.translate_errors
+def download_bundle(uri: str, name: str, version: str, target: Path) -> Path:
     """Copy a version's bundle into the new folder `to`, verified; returns `to`."""
-    found = _version(uri, name, version)
+    registered = _mlflow_version(uri, name, version)
     from mlflow.artifacts import download_artifacts
 
-    here = _here(uri, found.run_id, found.source)
-    to.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".download.", dir=to.parent) as beside:
-        lying = here or Path(download_artifacts(artifact_uri=found.source, dst_path=beside, tracking_uri=uri))
-        bundles = list(lying.glob(f"data/*/{bundle.MANIFEST}"))
+    local_path = _local_path(uri, registered.run_id, registered.source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".download.", dir=target.parent) as temporary:
+        downloaded = local_path or Path(
+            download_artifacts(artifact_uri=registered.source, dst_path=temporary, tracking_uri=uri)
+        )
+        bundles = list(downloaded.glob(f"data/*/{bundle.MANIFEST}"))
         if len(bundles) != 1:
-            where = f" in {here}; bring that folder back from a backup" if here else ""
-            raise bundle.BadBundle(f"version {version} of {name} holds no bundle{where}")
-        shutil.copytree(bundles[0].parent, Path(beside) / "bundle", symlinks=True)
-        bundle.verify(Path(beside) / "bundle")
-        os.rename(Path(beside) / "bundle", to)
-    return to
+            where = f" in {local_path}; bring that folder back from a backup" if local_path else ""
+            raise bundle.InvalidBundle(f"version {version} of {name} holds no bundle{where}")
+        shutil.copytree(bundles[0].parent, Path(temporary) / "bundle", symlinks=True)
+        bundle.verify(Path(temporary) / "bundle")
+        os.rename(Path(temporary) / "bundle", target)
+    return target
 
 
-@tracking.door
-def artifact(uri: str, name: str, version: str, path: str, to: Path) -> Path | None:
+@mlflow_client.translate_errors
+def download_artifact(uri: str, name: str, version: str, path: str, target: Path) -> Path | None:
     """Copy what lies at `path` among the artifacts of a version's run into the folder `to`; None if nothing does."""
-    run_id = _version(uri, name, version).run_id
-    client = tracking.client(uri)
-    here = _here(uri, run_id, client.get_run(run_id).info.artifact_uri)
-    if here:
-        return _copy(here / path, to / path)
+    run_id = _mlflow_version(uri, name, version).run_id
+    client = mlflow_client.open_client(uri)
+    local_path = _local_path(uri, run_id, client.get_run(run_id).info.artifact_uri)
+    if local_path:
+        return _copy_artifact(local_path / path, target / path)
     if not any(entry.path == path for entry in client.list_artifacts(run_id)):
         return None
-    return Path(client.download_artifacts(run_id, path, str(to)))
+    return Path(client.download_artifacts(run_id, path, str(target)))
 
 
-def _load_pyfunc(path: str) -> _Explored:
+def load_pyfunc(path: str) -> _PyfuncModel:
     """What MLflow calls when somebody opens a version with `mlflow.pyfunc`."""
-    return _Explored(bundle.open_model(Path(path))[1])
+    return _PyfuncModel(bundle.open_model(Path(path))[1])
 
 
-class _Explored:
+class _PyfuncModel:
     def __init__(self, model: Any) -> None:
         self._model = model
 
@@ -194,38 +202,38 @@ class _Explored:
         return self._model.score(frame, **(params or {}))
 
 
-def _here(uri: str, run_id: str, remembered: str) -> Path | None:
+def _local_path(uri: str, run_id: str, stored_uri: str) -> Path | None:
     """Where something of a run lies now, given the address that MLflow remembers; None if that is for MLflow to say."""
-    beside = tracking.artifacts(uri)
-    _, ours, rest = remembered.rpartition(f"/artifacts/{run_id}/")
-    return beside / run_id / unquote(rest) if beside and ours else None
+    artifact_folder = mlflow_client.local_artifact_folder(uri)
+    _, separator, rest = stored_uri.rpartition(f"/artifacts/{run_id}/")
+    return artifact_folder / run_id / unquote(rest) if artifact_folder and separator else None
 
 
-def _copy(source: Path, to: Path) -> Path | None:
+def _copy_artifact(source: Path, target: Path) -> Path | None:
     if not source.exists():
         return None
-    to.parent.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
-        return Path(shutil.copytree(source, to, dirs_exist_ok=True))
-    return Path(shutil.copy(source, to))
+        return Path(shutil.copytree(source, target, dirs_exist_ok=True))
+    return Path(shutil.copy(source, target))
 
 
-def _experiment(uri: str) -> str:
+def _experiment_id(uri: str) -> str:
     """The experiment to record in: one whose artifacts lie beside the database, as it lies now.
 
     An experiment keeps its location for good, so a home that was moved or copied gets another experiment.
     """
-    client = tracking.client(uri)
-    beside = tracking.artifacts(uri)
+    client = mlflow_client.open_client(uri)
+    artifact_folder = mlflow_client.local_artifact_folder(uri)
     # Without a location, MLflow would put artifacts of a SQLite store into the working directory.
-    location = beside.as_uri() if beside else None
+    location = artifact_folder.as_uri() if artifact_folder else None
     name = _EXPERIMENT
-    found = client.get_experiment_by_name(name)
-    if found is not None and location and found.artifact_location != location:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None and location and experiment.artifact_location != location:
         name = f"{_EXPERIMENT}-{sha256(location.encode()).hexdigest()[:8]}"
-        found = client.get_experiment_by_name(name)
-    if found is not None:
-        return str(found.experiment_id)
+        experiment = client.get_experiment_by_name(name)
+    if experiment is not None:
+        return str(experiment.experiment_id)
     return str(client.create_experiment(name, artifact_location=location))
 
 
@@ -236,10 +244,10 @@ def _log_bundle(client: MlflowClient, run_id: str, folder: Path) -> str:
     """
     from mlflow import pyfunc
 
-    needs = [f"{package}=={installed(package)}" for package in ("numpy", "pandas", "scipy")]
-    with tempfile.TemporaryDirectory() as beside:
-        saved = Path(beside) / "model"
-        pyfunc.save_model(saved, loader_module=__name__, data_path=str(folder), pip_requirements=needs)
+    requirements = [f"{package}=={installed(package)}" for package in ("numpy", "pandas", "scipy")]
+    with tempfile.TemporaryDirectory() as temporary:
+        saved = Path(temporary) / "model"
+        pyfunc.save_model(saved, loader_module=LOADER_MODULE, data_path=str(folder), pip_requirements=requirements)
         client.log_artifacts(run_id, str(saved), "model")
     return f"{client.get_run(run_id).info.artifact_uri}/model"
 
@@ -254,23 +262,23 @@ def _ensure_model(client: MlflowClient, name: str) -> None:
             raise
 
 
-def _all(uri: str, name: str) -> list[Any]:
+def _search_versions(uri: str, name: str) -> list[Any]:
     if "'" in name:
-        raise NoVersion("a model's name holds no quotation marks")
-    found: list[Any] = []
+        raise UnknownVersion("a model's name holds no quotation marks")
+    matches: list[Any] = []
     page = None
     while page != "":
-        some = tracking.client(uri).search_model_versions(f"name='{name}'", page_token=page)
-        found, page = [*found, *some], some.token or ""
-    return found
+        batch = mlflow_client.open_client(uri).search_model_versions(f"name='{name}'", page_token=page)
+        matches, page = [*matches, *batch], batch.token or ""
+    return matches
 
 
-def _version(uri: str, name: str, version: str) -> Any:
+def _mlflow_version(uri: str, name: str, version: str) -> Any:
     from mlflow.exceptions import MlflowException
 
     try:
-        return tracking.client(uri).get_model_version(name, version)
+        return mlflow_client.open_client(uri).get_model_version(name, version)
     except MlflowException as error:
-        if error.error_code not in tracking.ABSENT:
+        if error.error_code not in mlflow_client.ABSENT_CODES:
             raise
-        raise NoVersion(f"{name} has no version {version}; see: regulars models") from None
+        raise UnknownVersion(f"{name} has no version {version}; see: regulars models") from None

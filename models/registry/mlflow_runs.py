@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 #: What MLflow's store takes in one batch.
-_MOST_METRICS, _MOST_PARAMS, _MOST_TAGS = 1000, 100, 100
+_MAX_METRICS, _MAX_PARAMS, _MAX_TAGS = 1000, 100, 100
 
 #: Metrics by name, or by moment (an ISO date or time) and then by name.
 Metrics = Mapping[str, "float | Mapping[str, float]"]
 
 
 @contextmanager
-def ended(client: MlflowClient, run_id: str) -> Iterator[None]:
+def finish_run(client: MlflowClient, run_id: str) -> Iterator[None]:
     try:
         yield
     except BaseException:
@@ -31,60 +31,66 @@ def ended(client: MlflowClient, run_id: str) -> Iterator[None]:
     client.set_terminated(run_id, "FINISHED")
 
 
-def log(
+def log_run(
     client: MlflowClient, run_id: str, params: Mapping[str, Any], metrics: Metrics, tags: Mapping[str, str]
 ) -> None:
     from mlflow.entities import Param, RunTag
 
-    steps = _steps(metrics)
-    settings = [Param(key, str(value)) for key, value in params.items()]
-    words = [RunTag(key, value) for key, value in tags.items()]
-    if steps:
-        words.append(RunTag("moments", json.dumps(_moments(metrics))))
-    while steps or settings or words:
-        client.log_batch(run_id, steps[:_MOST_METRICS], settings[:_MOST_PARAMS], words[:_MOST_TAGS])
-        steps, settings, words = steps[_MOST_METRICS:], settings[_MOST_PARAMS:], words[_MOST_TAGS:]
+    mlflow_metrics = _mlflow_metrics(metrics)
+    run_params = [Param(key, str(value)) for key, value in params.items()]
+    run_tags = [RunTag(key, value) for key, value in tags.items()]
+    if mlflow_metrics:
+        run_tags.append(RunTag("moments", json.dumps(_cutoffs(metrics))))
+    while mlflow_metrics or run_params or run_tags:
+        client.log_batch(run_id, mlflow_metrics[:_MAX_METRICS], run_params[:_MAX_PARAMS], run_tags[:_MAX_TAGS])
+        mlflow_metrics, run_params, run_tags = (
+            mlflow_metrics[_MAX_METRICS:],
+            run_params[_MAX_PARAMS:],
+            run_tags[_MAX_TAGS:],
+        )
 
 
-def _moments(metrics: Metrics) -> list[str]:
-    return sorted(moment for moment, values in metrics.items() if isinstance(values, Mapping))
+def _cutoffs(metrics: Metrics) -> list[str]:
+    return sorted(cutoff for cutoff, values in metrics.items() if isinstance(values, Mapping))
 
 
-def _steps(metrics: Metrics) -> list[Any]:
+def _mlflow_metrics(metrics: Metrics) -> list[Any]:
     """Every figure as MLflow's own, the step being the place of its moment among the moments, from 0."""
     from mlflow.entities import Metric
 
-    moments = _moments(metrics)
-    figures = []
-    for moment, values in metrics.items():
+    cutoffs = _cutoffs(metrics)
+    mlflow_metrics = []
+    for cutoff, values in metrics.items():
         if isinstance(values, Mapping):
-            at, step = int(datetime.fromisoformat(moment).timestamp() * 1000), moments.index(moment)
-            figures += [Metric(key, float(value), at, step) for key, value in values.items()]
+            timestamp_ms, step = int(datetime.fromisoformat(cutoff).timestamp() * 1000), cutoffs.index(cutoff)
+            mlflow_metrics += [Metric(key, float(value), timestamp_ms, step) for key, value in values.items()]
         else:
-            figures.append(Metric(moment, float(values), 0, len(moments)))
-    return figures
+            mlflow_metrics.append(Metric(cutoff, float(values), 0, len(cutoffs)))
+    return mlflow_metrics
 
 
-def metrics_of(client: MlflowClient, run: Any) -> dict[str, dict[str, float]]:
-    moments = json.loads(run.data.tags.get("moments", "[]"))
-    found: dict[str, dict[str, float]] = {}
+def read_metrics(client: MlflowClient, run: Any) -> dict[str, dict[str, float]]:
+    cutoffs = json.loads(run.data.tags.get("moments", "[]"))
+    metrics: dict[str, dict[str, float]] = {}
     for key in sorted(run.data.metrics):
-        for figure in client.get_metric_history(run.info.run_id, key):
-            moment = moments[figure.step] if figure.step < len(moments) else ""
-            found.setdefault(moment, {})[key] = figure.value
-    return dict(sorted(found.items()))
+        for metric in client.get_metric_history(run.info.run_id, key):
+            cutoff = cutoffs[metric.step] if metric.step < len(cutoffs) else ""
+            metrics.setdefault(cutoff, {})[key] = metric.value
+    return dict(sorted(metrics.items()))
 
 
 def log_artifact(client: MlflowClient, run_id: str, name: str, content: Any) -> None:
     if isinstance(content, str):
         client.log_text(run_id, content, name)
     elif isinstance(content, Path):
-        with tempfile.TemporaryDirectory() as beside:
-            client.log_artifact(run_id, str(shutil.copy(content, Path(beside) / Path(name).name)), _folder(name))
+        with tempfile.TemporaryDirectory() as temporary:
+            client.log_artifact(
+                run_id, str(shutil.copy(content, Path(temporary) / Path(name).name)), _parent_folder(name)
+            )
     else:
         client.log_text(run_id, json.dumps(content, indent=1, default=str), name)
 
 
-def _folder(name: str) -> str | None:
+def _parent_folder(name: str) -> str | None:
     parent = str(Path(name).parent)
     return None if parent == "." else parent

@@ -9,18 +9,22 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import pandas as pd
 
-from models import btyd, fates, trees, waits
-from models.asking import end_of
+from models import base
 from models.base import Floats, matrix, read_json, write_json
-from models.waits import Calendar, Singles, Waits, Whole
+from models.btyd import bg_nbd, survival_features
+from models.estimators import boosted_trees
+from models.survival import censored_durations, kaplan_meier
+from models.survival.censored_durations import CensoredDurations, Floats32, Ints, end_of_follow_up
+from models.timing import weekday_profile
+from models.timing.seasonal_level import CalendarEffect
 
 #: The last days of the periods into which the days ahead are cut: single days first, then longer and longer ones.
-LAST_DAYS = (*range(1, 15), 16, 18, 21, 24, 28, 35, 42, 56, 70, 90, 115, 145, 180)
+PERIOD_LAST_DAYS = (*range(1, 15), 16, 18, 21, 24, 28, 35, 42, 56, 70, 90, 115, 145, 180)
 #: Own gaps that a silence is measured against, where the frame has them.
-GAPS = ("gap_mean_days", "gap_median_days", "gap_long_days", "gap_max_days")
+GAP_COLUMNS = ("gap_mean_days", "gap_median_days", "gap_long_days", "gap_max_days")
 #: Chosen on both shops at cut-offs before those that are reported. More leaves, or twice the periods, foretell no
 #: better: a customer's moments are so alike that trees learn the customer by heart.
-GROWTH: dict[str, Any] = {
+LIGHTGBM_PARAMS: dict[str, Any] = {
     "num_leaves": 15,
     "learning_rate": 0.05,
     "min_data_in_leaf": 300,
@@ -30,17 +34,17 @@ GROWTH: dict[str, Any] = {
     "bagging_freq": 1,
     "max_bin": 63,
 }
-MOST_TREES, PATIENCE = 300, 20
-MOST_PERIODS = 100_000
+MAX_TREES, PATIENCE = 300, 20
+MAX_PERSON_PERIODS = 100_000
 #: Trees to grow where there are no earlier moments to learn from and later ones to judge by.
-CAUTIOUS_TREES = 40
+DEFAULT_TREES = 40
 #: The fewest next purchases that trees may be grown from.
-FEWEST = 300
-ROWS_AT_ONCE = 2048
+MIN_PURCHASES = 300
+BATCH_ROWS = 2048
 
 
 @dataclass(frozen=True)
-class Hazard:
+class HazardTrees:
     """Trees grown on top of BG/NBD's chance of buying in each period, given no purchase before it.
 
     Every customer and moment is asked once for each period in which the purchase could still come (a
@@ -49,13 +53,13 @@ class Hazard:
     """
 
     columns: list[str]
-    rhythm: btyd.BgNbd
-    grown: trees.Trees
+    rhythm: bg_nbd.BgNbd
+    ensemble: boosted_trees.BoostedTrees
     days: int
     pooled: Floats
 
     @classmethod
-    def fit(cls, frame: pd.DataFrame, label: pd.DataFrame, *, seed: int = 0, days: int = 90, **growth: Any) -> Self:
+    def fit(cls, frame: pd.DataFrame, label: pd.DataFrame, *, seed: int = 0, days: int = 90, **overrides: Any) -> Self:
         """Learn from the first `days` days of every row.
 
         label: duration_days = 1 for a purchase on the day of as_of itself, and observed; where observed is 0,
@@ -64,33 +68,41 @@ class Hazard:
         before them, but for the calendar's swings, which are those of all moments. `growth` overrides
         LightGBM's settings. Raises TooLittle below 300 next purchases.
         """
-        fates.enough_outcomes(label, days, fewest=FEWEST)
-        columns, edges, watch = waits.telling(frame), _edges(days), Waits.of(frame, label, days)
-        chosen = _some_rows(watch, edges, seed)
-        terms, ahead = waits.rhythms(frame, edges, chosen)
-        ahead += Calendar.of(frame, watch).on(watch.moment[chosen], edges)
-        given = _given(frame.iloc[chosen], columns, edges, terms, ahead)
-        how = trees.settings(GROWTH | growth, objective="binary", seed=seed)
-        watch = watch.where(chosen)
-        grown = trees.grow(_asked(given, watch, end_of(watch)), how, _count(given, watch, how))
-        rhythm = btyd.BgNbd.fit_frame(btyd.latest(frame))
-        return cls(columns, rhythm, grown, days, fates.kaplan_meier(label, days))
+        kaplan_meier.require_purchases(label, days, min_purchases=MIN_PURCHASES)
+        columns, edges, durations = (
+            survival_features.training_columns(frame),
+            _period_edges(days),
+            CensoredDurations.from_label(frame, label, days),
+        )
+        sampled = _sample_rows(durations, edges, seed)
+        terms, base_log_odds = survival_features.bgnbd_features(frame, edges, sampled)
+        base_log_odds += CalendarEffect.fit(frame, durations).log_odds_at(durations.cutoff[sampled], edges)
+        inputs = _build_inputs(frame.iloc[sampled], columns, edges, terms, base_log_odds)
+        params = boosted_trees.lightgbm_params(LIGHTGBM_PARAMS | overrides, objective="binary", seed=seed)
+        durations = durations.subset(sampled)
+        ensemble = boosted_trees.fit_trees(
+            _person_period_rows(inputs, durations, end_of_follow_up(durations)),
+            params,
+            _choose_tree_count(inputs, durations, params),
+        )
+        bgnbd = bg_nbd.BgNbd.fit_frame(base.latest_rows(frame))
+        return cls(columns, bgnbd, ensemble, days, kaplan_meier.survival_curve(label, days))
 
     def score(self, frame: pd.DataFrame) -> Floats:
         """P(the next purchase is more than d days away) for d = 1..days: array (rows, days), never rising."""
         curves = np.empty((len(frame), self.days))
-        for start in range(0, len(frame), ROWS_AT_ONCE):
-            rows = slice(start, start + ROWS_AT_ONCE)
-            curves[rows] = self._curves(frame.iloc[rows])
+        for start in range(0, len(frame), BATCH_ROWS):
+            rows = slice(start, start + BATCH_ROWS)
+            curves[rows] = self._survival_curves(frame.iloc[rows])
         return curves
 
-    def typical(self) -> Floats:
+    def population_average(self) -> Floats:
         """The Kaplan-Meier curve of all customers together: array (days,)."""
         return self.pooled
 
     def save(self, folder: Path, name: str = "model") -> None:
         """Write the trees as LightGBM's text and everything else as JSON; the name tells it from others' files."""
-        self.grown.save(folder, f"{name}.txt")
+        self.ensemble.save(folder, f"{name}.txt")
         content = {
             "columns": self.columns,
             "rhythm": asdict(self.rhythm),
@@ -105,105 +117,124 @@ class Hazard:
         saved = read_json(folder / f"{name}.json")
         return cls(
             saved["columns"],
-            btyd.BgNbd(**saved["rhythm"]),
-            trees.Trees.load(folder, f"{name}.txt"),
+            bg_nbd.BgNbd(**saved["rhythm"]),
+            boosted_trees.BoostedTrees.load(folder, f"{name}.txt"),
             saved["days"],
             np.array(saved["pooled"]),
         )
 
-    def _curves(self, frame: pd.DataFrame) -> Floats:
-        past, edges = btyd.history(frame), _edges(self.days)
-        terms = waits.rhythm_terms(self.rhythm, past)
-        ahead = waits.log_odds_ahead(self.rhythm, past, edges)
-        given = _given(frame, self.columns, edges, terms, ahead)
-        row, period = (place.ravel() for place in np.indices(given.ahead.shape))
-        odds = given.ahead + self.grown.added(_design(given, row, period)).reshape(given.ahead.shape)
-        passed: Floats = np.exp(-np.logaddexp(0, odds) @ _days_of_periods(edges))
-        return passed
+    def _survival_curves(self, frame: pd.DataFrame) -> Floats:
+        summary, edges = bg_nbd.purchase_summary(frame), _period_edges(self.days)
+        terms = survival_features.bgnbd_terms(self.rhythm, summary)
+        base_log_odds = survival_features.log_odds_ahead(self.rhythm, summary, edges)
+        inputs = _build_inputs(frame, self.columns, edges, terms, base_log_odds)
+        row, period = (index.ravel() for index in np.indices(inputs.base_log_odds.shape))
+        odds = inputs.base_log_odds + self.ensemble.raw_score(_build_design(inputs, row, period)).reshape(
+            inputs.base_log_odds.shape
+        )
+        survival: Floats = np.exp(-np.logaddexp(0, odds) @ _elapsed_shares(edges))
+        return survival
 
 
-class Given(NamedTuple):
+class HazardInputs(NamedTuple):
     """What the trees are told of each row, before it is asked once for every period."""
 
-    features: Singles  # (rows, features)
-    silent: Singles  # (rows,): days since the last purchase
-    gaps: Singles  # (rows, gaps): the customer's own
-    weekday: Whole  # of the first day ahead, Monday 0
-    habit: Singles  # (rows, 7): log of how much oftener than one in seven the customer came on a weekday
-    ahead: Singles  # (rows, periods): the rhythm's log odds of buying in each period
-    edges: Whole  # (periods + 1,): days from as_of
+    features: Floats32  # (rows, features)
+    recency_days: Floats32  # (rows,): days since the last purchase
+    gaps: Floats32  # (rows, gaps): the customer's own
+    weekday: Ints  # of the first day ahead, Monday 0
+    weekday_lift: Floats32  # (rows, 7): log of how much oftener than one in seven the customer came on a weekday
+    base_log_odds: Floats32  # (rows, periods): the rhythm's log odds of buying in each period
+    edges: Ints  # (periods + 1,): days from as_of
 
-    def rows(self, which: Any) -> Given:
+    def subset(self, which: Any) -> HazardInputs:
         return self._replace(**{name: getattr(self, name)[which] for name in self._fields if name != "edges"})
 
 
-def _edges(days: int) -> Whole:
-    return np.array([0, *(day for day in LAST_DAYS if day < days), days], dtype=np.int64)
+def _period_edges(days: int) -> Ints:
+    return np.array([0, *(day for day in PERIOD_LAST_DAYS if day < days), days], dtype=np.int64)
 
 
-def _days_of_periods(edges: Whole) -> Floats:
+def _elapsed_shares(edges: Ints) -> Floats:
     """Which share of each period has passed by the end of each day: array (periods, days)."""
     day = np.arange(1, edges[-1] + 1)
     shares: Floats = np.clip((day - edges[:-1, None]) / np.diff(edges)[:, None], 0, 1)
     return shares
 
 
-def _some_rows(watch: Waits, edges: Whole, seed: int) -> Whole:
+def _sample_rows(durations: CensoredDurations, edges: Ints, seed: int) -> Ints:
     """The places of rows that were watched for a day at least; of too many, as many as can be learned from."""
-    rows = np.random.default_rng(seed).permutation(np.flatnonzero(watch.begun))
-    periods = np.searchsorted(edges, watch.watched[rows])
-    kept: Whole = np.sort(rows[np.cumsum(periods) <= MOST_PERIODS])
-    return kept
+    rows = np.random.default_rng(seed).permutation(np.flatnonzero(durations.has_follow_up))
+    periods = np.searchsorted(edges, durations.follow_up_days[rows])
+    sampled: Ints = np.sort(rows[np.cumsum(periods) <= MAX_PERSON_PERIODS])
+    return sampled
 
 
-def _given(frame: pd.DataFrame, columns: list[str], edges: Whole, terms: Floats, ahead: Singles) -> Given:
+def _build_inputs(
+    frame: pd.DataFrame, columns: list[str], edges: Ints, terms: Floats, base_log_odds: Floats32
+) -> HazardInputs:
     features = np.hstack([matrix(frame, columns), terms]).astype(np.float32)
-    past = btyd.history(frame)
-    silent = (past.T - past.t_x).astype(np.float32)
-    gaps = matrix(frame, [name for name in GAPS if name in columns]).astype(np.float32)
-    return Given(features, silent, gaps, waits.first_weekday(frame), waits.habit(frame), ahead, edges)
+    summary = bg_nbd.purchase_summary(frame)
+    recency_days = (summary.T - summary.t_x).astype(np.float32)
+    gaps = matrix(frame, [name for name in GAP_COLUMNS if name in columns]).astype(np.float32)
+    return HazardInputs(
+        features,
+        recency_days,
+        gaps,
+        weekday_profile.first_weekday(frame),
+        weekday_profile.log_weekday_lift(frame),
+        base_log_odds,
+        edges,
+    )
 
 
-def _asked(given: Given, watch: Waits, end: np.datetime64) -> trees.Rows:
+def _person_period_rows(
+    inputs: HazardInputs, durations: CensoredDurations, end: np.datetime64
+) -> boosted_trees.TrainingRows:
     """A row for each period that was over by the end of watching: 1 where the purchase came in it, else 0.
 
     Of a period that is not over only those would be known who have bought: they would make everybody look eager.
     """
-    watched = watch.watched[:, None]
-    over = waits.over(watch.moment[:, None], given.edges[1:], end)
-    row, period = np.nonzero(over & (watched > given.edges[:-1]))
-    came = watch.bought[:, None] & (watched <= given.edges[1:])
-    start = given.ahead[row, period].astype(np.float64)
-    return trees.Rows(_design(given, row, period), came[row, period].astype(np.float64), start)
-
-
-def _design(given: Given, row: Whole, period: Whole) -> Singles:
-    """A customer's features and what they mean for one period: the silence by then, and the weekday."""
-    first, last = given.edges[:-1][period], given.edges[1:][period]
-    silent = given.silent[row] + first + 1
-    weekday = (given.weekday[row] + first) % 7
-    single = last == first + 1
-    told = [
-        last,
-        silent,
-        *(silent / np.maximum(gap[row], 1) for gap in given.gaps.T),
-        np.where(single, weekday, np.nan),
-        np.where(single, given.habit[row, weekday], 0),
-        given.ahead[row, period],
-    ]
-    return np.hstack([given.features[row], np.column_stack(told).astype(np.float32)])
-
-
-def _count(given: Given, watch: Waits, how: dict[str, Any]) -> int:
-    """The number of trees after which trees that know only the past foretell the latest moments best."""
-    split = watch.split(int(given.edges[-1]))
-    if split is None:
-        return CAUTIOUS_TREES
-    later, past = watch.moment >= split, watch.until(split)
-    before = past.begun & ~later
-    if past.bought[before].sum() < FEWEST / 2:
-        return CAUTIOUS_TREES
-    pupils, judge = (
-        _asked(given.rows(who), part.where(who), end_of(part)) for who, part in ((before, past), (later, watch))
+    follow_up_days = durations.follow_up_days[:, None]
+    is_complete = censored_durations.has_elapsed(durations.cutoff[:, None], inputs.edges[1:], end)
+    row, period = np.nonzero(is_complete & (follow_up_days > inputs.edges[:-1]))
+    has_purchase = durations.has_purchase[:, None] & (follow_up_days <= inputs.edges[1:])
+    init_score = inputs.base_log_odds[row, period].astype(np.float64)
+    return boosted_trees.TrainingRows(
+        _build_design(inputs, row, period), has_purchase[row, period].astype(np.float64), init_score
     )
-    return trees.grow_until(pupils, judge, how, most=MOST_TREES, patience=PATIENCE).count
+
+
+def _build_design(inputs: HazardInputs, row: Ints, period: Ints) -> Floats32:
+    """A customer's features and what they mean for one period: the silence by then, and the weekday."""
+    first, last = inputs.edges[:-1][period], inputs.edges[1:][period]
+    recency_days = inputs.recency_days[row] + first + 1
+    weekday = (inputs.weekday[row] + first) % 7
+    is_single_day = last == first + 1
+    period_terms = [
+        last,
+        recency_days,
+        *(recency_days / np.maximum(gap[row], 1) for gap in inputs.gaps.T),
+        np.where(is_single_day, weekday, np.nan),
+        np.where(is_single_day, inputs.weekday_lift[row, weekday], 0),
+        inputs.base_log_odds[row, period],
+    ]
+    return np.hstack([inputs.features[row], np.column_stack(period_terms).astype(np.float32)])
+
+
+def _choose_tree_count(inputs: HazardInputs, durations: CensoredDurations, params: dict[str, Any]) -> int:
+    """The number of trees after which trees that know only the past foretell the latest moments best."""
+    cutoff = durations.validation_cutoff(int(inputs.edges[-1]))
+    if cutoff is None:
+        return DEFAULT_TREES
+    is_later, past_durations = durations.cutoff >= cutoff, durations.censored_at(cutoff)
+    is_before = past_durations.has_follow_up & ~is_later
+    if past_durations.has_purchase[is_before].sum() < MIN_PURCHASES / 2:
+        return DEFAULT_TREES
+    training_rows, validation_rows = (
+        _person_period_rows(inputs.subset(mask), part.subset(mask), end_of_follow_up(part))
+        for mask, part in ((is_before, past_durations), (is_later, durations))
+    )
+    return boosted_trees.fit_with_early_stopping(
+        training_rows, validation_rows, params, max_trees=MAX_TREES, patience=PATIENCE
+    ).tree_count

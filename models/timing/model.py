@@ -11,23 +11,25 @@ import pandas as pd
 from safetensors.numpy import load_file, save_file
 from scipy.special import expit
 
-from models import btyd, fates, timing_network, timing_training, waits
-from models.base import FILE, Floats, matrix, read_json, write_json
-from models.hazard import Hazard
-from models.timing_network import Lesson, Weights
-from models.waits import Waits
+from models.base import MODEL_FILE, Floats, matrix, read_json, write_json
+from models.btyd import bg_nbd, survival_features
+from models.survival import kaplan_meier
+from models.survival.censored_durations import CensoredDurations
+from models.timing import network, network_training, seasonal_level
+from models.timing.hazard_trees import HazardTrees
+from models.timing.network import NetworkExamples, Weights
 
 #: The fewest next purchases that a distribution may be learned from.
-FEWEST = 300
+MIN_PURCHASES = 300
 #: A customer's moments are so alike that more rows than this take longer and teach no more: of 43,000 rows of
 #: Complete Journey (June 2017) this many gave CRPS 6.444 and all of them 6.449.
-MOST_ROWS = 25_000
-ROWS_AT_ONCE = 4096
-LEAST = 1e-7
+MAX_ROWS = 25_000
+BATCH_ROWS = 4096
+EPSILON = 1e-7
 
 
 @dataclass(frozen=True)
-class Timing:
+class TimingModel:
     """A chance of buying for each of the next days, given none before it: three opinions of equal weight.
 
     A network, the same without hidden layers, and the hazard's trees each start from BG/NBD and bend it; the
@@ -39,10 +41,10 @@ class Timing:
     """
 
     columns: list[str]
-    rhythm: btyd.BgNbd
+    rhythm: bg_nbd.BgNbd
     weights: Weights
-    straight: Weights
-    hazard: Hazard
+    linear_weights: Weights
+    hazard: HazardTrees
     days: int
 
     @classmethod
@@ -53,7 +55,7 @@ class Timing:
         *,
         seed: int = 0,
         days: int = 90,
-        **growth: Any,
+        **overrides: Any,
     ) -> Self:
         """Learn by maximum likelihood over the first `days` days of every row.
 
@@ -62,61 +64,66 @@ class Timing:
         rows. The latest moments say how long to learn, judging what was learned from before them. `growth`
         overrides the network's settings. Raises TooLittle below 300 next purchases.
         """
-        fates.enough_outcomes(label, days, fewest=FEWEST)
-        columns = waits.telling(frame)
-        scales = timing_network.scales_of(matrix(frame, columns))
-        lesson = _lesson(frame, columns, scales, Waits.of(frame, label, days), days, seed)
-        how = timing_training.Growth(**growth)
-        bent, straight = (
-            timing_training.learn(lesson, days, seed, shape) for shape in (how, replace(how, depth=0, seeds=1))
+        kaplan_meier.require_purchases(label, days, min_purchases=MIN_PURCHASES)
+        columns = survival_features.training_columns(frame)
+        scales = network.fit_scales(matrix(frame, columns))
+        examples = _network_examples(
+            frame, columns, scales, CensoredDurations.from_label(frame, label, days), days, seed
         )
-        hazard = Hazard.fit(frame, label, seed=seed, days=days)
-        return cls(columns, hazard.rhythm, {**bent, **scales}, straight, hazard, days)
+        settings = network_training.NetworkSettings(**overrides)
+        network_weights, linear_weights = (
+            network_training.fit_network(examples, days, seed, shape_settings)
+            for shape_settings in (settings, replace(settings, depth=0, seeds=1))
+        )
+        hazard = HazardTrees.fit(frame, label, seed=seed, days=days)
+        return cls(columns, hazard.rhythm, {**network_weights, **scales}, linear_weights, hazard, days)
 
     def score(self, frame: pd.DataFrame) -> Floats:
         """P(the next purchase is more than d days away) for d = 1..days: array (rows, days), never rising."""
         curves = self.hazard.score(frame)
-        for start in range(0, len(frame), ROWS_AT_ONCE):
-            rows = slice(start, start + ROWS_AT_ONCE)
-            curves[rows] = (curves[rows] + sum(self._learned(frame.iloc[rows]))) / 3
+        for start in range(0, len(frame), BATCH_ROWS):
+            rows = slice(start, start + BATCH_ROWS)
+            curves[rows] = (curves[rows] + sum(self._network_curves(frame.iloc[rows]))) / 3
         return curves
 
-    def typical(self) -> Floats:
+    def population_average(self) -> Floats:
         """The Kaplan-Meier curve of all customers together: array (days,)."""
-        return self.hazard.typical()
+        return self.hazard.population_average()
 
     def save(self, folder: Path) -> None:
         """Write the network's weights as safetensors, the trees as LightGBM's text, everything else as JSON."""
-        for name, weights in (("model", self.weights), ("straight", self.straight)):
+        for name, weights in (("model", self.weights), ("straight", self.linear_weights)):
             parts = {part: np.ascontiguousarray(values) for part, values in weights.items()}
             save_file(parts, folder / f"{name}.safetensors")
         self.hazard.save(folder, "hazard")
-        write_json(folder / FILE, {"columns": self.columns, "rhythm": asdict(self.rhythm), "days": self.days})
+        write_json(folder / MODEL_FILE, {"columns": self.columns, "rhythm": asdict(self.rhythm), "days": self.days})
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read the weights, the trees and the rest back."""
-        saved = read_json(folder / FILE)
-        weights, straight = (load_file(folder / f"{name}.safetensors") for name in ("model", "straight"))
-        rhythm, hazard = btyd.BgNbd(**saved["rhythm"]), Hazard.load(folder, "hazard")
-        return cls(saved["columns"], rhythm, weights, straight, hazard, saved["days"])
+        saved = read_json(folder / MODEL_FILE)
+        weights, linear_weights = (load_file(folder / f"{name}.safetensors") for name in ("model", "straight"))
+        bgnbd, hazard = bg_nbd.BgNbd(**saved["rhythm"]), HazardTrees.load(folder, "hazard")
+        return cls(saved["columns"], bgnbd, weights, linear_weights, hazard, saved["days"])
 
-    def _learned(self, frame: pd.DataFrame) -> list[Floats]:
+    def _network_curves(self, frame: pd.DataFrame) -> list[Floats]:
         """The network's curves, and those of the one without hidden layers."""
-        past = btyd.history(frame)
-        daily = waits.log_odds_ahead(self.rhythm, past, np.arange(self.days + 1))
-        terms = waits.rhythm_terms(self.rhythm, past)
-        given = timing_network.tell(frame, self.columns, self.weights, terms, daily)
-        odds = (timing_network.log_odds(weights, given, self.days) for weights in (self.weights, self.straight))
-        return [np.cumprod(expit(-each.astype(np.float64)), axis=1) for each in odds]
+        summary = bg_nbd.purchase_summary(frame)
+        daily_log_odds = survival_features.log_odds_ahead(self.rhythm, summary, np.arange(self.days + 1))
+        terms = survival_features.bgnbd_terms(self.rhythm, summary)
+        inputs = network.build_inputs(frame, self.columns, self.weights, terms, daily_log_odds)
+        network_log_odds = (
+            network.log_odds(weights, inputs, self.days) for weights in (self.weights, self.linear_weights)
+        )
+        return [np.cumprod(expit(-each.astype(np.float64)), axis=1) for each in network_log_odds]
 
 
-def told(survival: Floats, horizon: int, churn: Floats) -> Floats:
+def reconcile(survival: Floats, horizon: int, churn: Floats) -> Floats:
     """The curves as customers are told of them: in agreement with churn, wherever they reach as far as its horizon."""
-    return agree(survival, horizon, churn) if horizon <= survival.shape[1] else survival
+    return tilt_to_churn(survival, horizon, churn) if horizon <= survival.shape[1] else survival
 
 
-def agree(survival: Floats, horizon: int, churn: Floats) -> Floats:
+def tilt_to_churn(survival: Floats, horizon: int, churn: Floats) -> Floats:
     """Tilt every curve so that P(no purchase within the horizon) is the churn model's number, exactly.
 
     All daily chances move together (proportional hazards): S becomes S to the power log(churn) / log S(horizon).
@@ -125,17 +132,24 @@ def agree(survival: Floats, horizon: int, churn: Floats) -> Floats:
     """
     if not 1 <= horizon <= survival.shape[1]:
         raise ValueError(f"the curve has {survival.shape[1]} days and the churn horizon is {horizon}; train it longer")
-    wanted = np.asarray(churn, dtype=np.float64)[:, None]
-    log_curve = np.log(np.clip(survival, LEAST, 1 - LEAST))
-    power = np.log(np.clip(wanted, LEAST, 1 - LEAST)) / log_curve[:, horizon - 1 : horizon]
+    target = np.asarray(churn, dtype=np.float64)[:, None]
+    log_curve = np.log(np.clip(survival, EPSILON, 1 - EPSILON))
+    power = np.log(np.clip(target, EPSILON, 1 - EPSILON)) / log_curve[:, horizon - 1 : horizon]
     tilted = np.exp(np.clip(power, 0.0, 1e6) * log_curve)
-    before, after = np.maximum(tilted[:, : horizon - 1], wanted), np.minimum(tilted[:, horizon:], wanted)
-    return np.hstack([before, wanted, after])
+    before, after = np.maximum(tilted[:, : horizon - 1], target), np.minimum(tilted[:, horizon:], target)
+    return np.hstack([before, target, after])
 
 
-def _lesson(frame: pd.DataFrame, columns: list[str], scales: Weights, watch: Waits, days: int, seed: int) -> Lesson:
+def _network_examples(
+    frame: pd.DataFrame, columns: list[str], scales: Weights, durations: CensoredDurations, days: int, seed: int
+) -> NetworkExamples:
     """What the network learns from: rows that were watched for a day at least, of too many a sample."""
-    rows, edges = np.random.default_rng(seed).permutation(np.flatnonzero(watch.begun))[:MOST_ROWS], np.arange(days + 1)
-    terms, daily = waits.rhythms(frame, edges, rows)
-    daily += waits.Calendar.of(frame, watch).on(watch.moment[rows], edges)
-    return Lesson(timing_network.tell(frame.iloc[rows], columns, scales, terms, daily), watch.where(rows))
+    rows, edges = (
+        np.random.default_rng(seed).permutation(np.flatnonzero(durations.has_follow_up))[:MAX_ROWS],
+        np.arange(days + 1),
+    )
+    terms, daily_log_odds = survival_features.bgnbd_features(frame, edges, rows)
+    daily_log_odds += seasonal_level.CalendarEffect.fit(frame, durations).log_odds_at(durations.cutoff[rows], edges)
+    return NetworkExamples(
+        network.build_inputs(frame.iloc[rows], columns, scales, terms, daily_log_odds), durations.subset(rows)
+    )

@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from models import timing_network as network
-from models.timing_network import Lesson, Weights
+from models.timing import network
+from models.timing.network import NetworkExamples, Weights
 
 #: The fewest next purchases that a network may be trained on to find out how many passes to make.
-FEWEST_BEFORE = 150
+MIN_PURCHASES_TO_VALIDATE = 150
 #: Passes over the rows where there are no earlier moments to train on and later ones to judge by.
-CAUTIOUS_PASSES = 6
+DEFAULT_PASSES = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Growth:
+class NetworkSettings:
     """How the network is grown; chosen on both shops at cut-offs before those that are reported."""
 
     width: int = 32
@@ -33,38 +33,42 @@ class Growth:
     patience: int = 4
 
 
-def learn(lesson: Lesson, days: int, seed: int, growth: Growth) -> Weights:
+def fit_network(examples: NetworkExamples, days: int, seed: int, settings: NetworkSettings) -> Weights:
     """Find how long to train, then train that long on everything, from several starts."""
-    passes = _passes(lesson, days, seed, growth)
-    grown = [list(_training(lesson, days, seed + number, growth, passes))[-1] for number in range(growth.seeds)]
-    return network.together(grown)
+    passes = _choose_passes(examples, days, seed, settings)
+    starts = [list(_train(examples, days, seed + number, settings, passes))[-1] for number in range(settings.seeds)]
+    return network.combine_ensemble(starts)
 
 
-def _passes(lesson: Lesson, days: int, seed: int, growth: Growth) -> int:
+def _choose_passes(examples: NetworkExamples, days: int, seed: int, settings: NetworkSettings) -> int:
     """The number of passes after which a network that knows only the past foretells the latest moments best."""
-    if (split := lesson.waits.split(days)) is None:
-        return CAUTIOUS_PASSES
-    before, later = _halves(lesson, split)
-    if before.waits.bought.sum() < FEWEST_BEFORE:
-        return CAUTIOUS_PASSES
+    if (cutoff := examples.durations.validation_cutoff(days)) is None:
+        return DEFAULT_PASSES
+    training_part, validation_part = _train_validation_split(examples, cutoff)
+    if training_part.durations.has_purchase.sum() < MIN_PURCHASES_TO_VALIDATE:
+        return DEFAULT_PASSES
     best, best_pass, number = np.inf, 1, 0
-    for number, weights in enumerate(_training(before, days, seed, growth, growth.most_passes), start=1):
-        loss = network.loss(network.alone(weights), later, days)
+    for number, weights in enumerate(_train(training_part, days, seed, settings, settings.most_passes), start=1):
+        loss = network.loss(network.as_ensemble(weights), validation_part, days)
         if loss < best:
             best, best_pass = loss, number
-        if number - best_pass >= growth.patience:
+        if number - best_pass >= settings.patience:
             break
     return best_pass
 
 
-def _halves(lesson: Lesson, split: np.datetime64) -> tuple[Lesson, Lesson]:
+def _train_validation_split(
+    examples: NetworkExamples, cutoff: np.datetime64
+) -> tuple[NetworkExamples, NetworkExamples]:
     """What was known before the latest moments, and those moments with all that became of them."""
-    later = lesson.waits.moment >= split
-    then = Lesson(lesson.given, lesson.waits.until(split))
-    return then.rows(then.waits.begun & ~later), lesson.rows(later)
+    is_later = examples.durations.cutoff >= cutoff
+    censored = NetworkExamples(examples.inputs, examples.durations.censored_at(cutoff))
+    return censored.subset(censored.durations.has_follow_up & ~is_later), examples.subset(is_later)
 
 
-def _training(lesson: Lesson, days: int, seed: int, growth: Growth, passes: int) -> Iterator[Weights]:
+def _train(
+    examples: NetworkExamples, days: int, seed: int, settings: NetworkSettings, passes: int
+) -> Iterator[Weights]:
     """The weights after each pass over the rows, by torch: on the CPU the same seed gives the same weights.
 
     One thread, for models learn side by side; a GPU where there is one. The draws are made on the CPU in either
@@ -72,74 +76,91 @@ def _training(lesson: Lesson, days: int, seed: int, growth: Growth, passes: int)
     """
     import torch  # heavy, and needed for learning only: who asks when somebody comes back never waits for it
 
-    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads, was_deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(not torch.cuda.is_available())
     try:
-        yield from _descend(lesson, days, seed, growth, passes)
+        yield from _gradient_descent(examples, days, seed, settings, passes)
     finally:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(strict)
+        torch.use_deterministic_algorithms(was_deterministic)
 
 
-def _descend(lesson: Lesson, days: int, seed: int, growth: Growth, passes: int) -> Iterator[Weights]:
+def _gradient_descent(
+    examples: NetworkExamples, days: int, seed: int, settings: NetworkSettings, passes: int
+) -> Iterator[Weights]:
     import torch
 
-    place = "cuda" if torch.cuda.is_available() else "cpu"
-    chance = torch.Generator().manual_seed(seed)
-    parts = newborn(lesson.given.features.shape[1], days, growth, chance, place)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    generator = torch.Generator().manual_seed(seed)
+    parts = initial_weights(examples.inputs.features.shape[1], days, settings, generator, device)
     decayed = [part for name, part in parts.items() if name.startswith("layer")]
-    free = [part for name, part in parts.items() if not name.startswith("layer")]
-    groups = [{"params": decayed, "weight_decay": growth.decay}, {"params": free, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=growth.rate)
-    rows_told = tensors(lesson, days, place)
+    undecayed = [part for name, part in parts.items() if not name.startswith("layer")]
+    groups = [{"params": decayed, "weight_decay": settings.decay}, {"params": undecayed, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, lr=settings.rate)
+    row_tensors = to_tensors(examples, days, device)
     for _ in range(passes):
-        order = torch.randperm(len(lesson.waits.watched), generator=chance).to(place)
-        for rows in order.split(growth.batch):
-            loss = surprise(parts, [part.index_select(0, rows) for part in rows_told], days, growth, chance)
+        order = torch.randperm(len(examples.durations.follow_up_days), generator=generator).to(device)
+        for rows in order.split(settings.batch):
+            loss = negative_log_likelihood(
+                parts, [part.index_select(0, rows) for part in row_tensors], days, settings, generator
+            )
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
         yield {name: part.detach().cpu().numpy().copy() for name, part in parts.items()}
 
 
-def newborn(features: int, days: int, growth: Growth, chance: Any, place: str = "cpu") -> dict[str, Any]:
+def initial_weights(
+    features: int, days: int, settings: NetworkSettings, generator: Any, device: str = "cpu"
+) -> dict[str, Any]:
     """Weights that know nothing yet; the last layer is small, so that the first answers are the rhythm's."""
     import torch
 
-    sizes = [features, *[growth.width] * growth.depth, len(network.basis(days)) + 1]
+    sizes = [features, *[settings.width] * settings.depth, len(network.hat_basis(days)) + 1]
     parts = {"week": torch.zeros(7), "pull": torch.zeros(1)}
     for number, (before, after) in enumerate(pairwise(sizes)):
-        size = (2 / before) ** 0.5 * (0.1 if number == growth.depth else 1.0)
-        parts[f"layer{number}"] = torch.randn(before, after, generator=chance) * size
+        size = (2 / before) ** 0.5 * (0.1 if number == settings.depth else 1.0)
+        parts[f"layer{number}"] = torch.randn(before, after, generator=generator) * size
         parts[f"shift{number}"] = torch.zeros(after)
-    return {name: part.to(place).requires_grad_(True) for name, part in parts.items()}
+    return {name: part.to(device).requires_grad_(True) for name, part in parts.items()}
 
 
-def tensors(lesson: Lesson, days: int, place: str = "cpu") -> list[Any]:
+def to_tensors(examples: NetworkExamples, days: int, device: str = "cpu") -> list[Any]:
     """What `surprise` wants of the rows: features, the rhythm's odds, weekdays, habits, days watched, bought."""
     import torch
 
-    given = lesson.given
-    target = (given.weekday[:, None] + np.arange(days)) % 7
-    habit = np.take_along_axis(given.habit, target, axis=1)
-    told = (given.features, given.daily, target, habit, lesson.waits.watched, lesson.waits.bought)
-    return [torch.from_numpy(part).to(place) for part in told]
+    inputs = examples.inputs
+    target = (inputs.weekday[:, None] + np.arange(days)) % 7
+    lift = np.take_along_axis(inputs.weekday_lift, target, axis=1)
+    row_arrays = (
+        inputs.features,
+        inputs.daily_log_odds,
+        target,
+        lift,
+        examples.durations.follow_up_days,
+        examples.durations.has_purchase,
+    )
+    return [torch.from_numpy(part).to(device) for part in row_arrays]
 
 
-def surprise(parts: dict[str, Any], rows: list[Any], days: int, growth: Growth, chance: Any) -> Any:
+def negative_log_likelihood(
+    parts: dict[str, Any], rows: list[Any], days: int, settings: NetworkSettings, generator: Any
+) -> Any:
     """Minus the log likelihood of what happened, a row; `network.log_odds` says the same without torch."""
     import torch
 
-    hidden, daily, target, habit, watched, bought = rows
-    for number in range(growth.depth):
+    hidden, daily_log_odds, target, lift, follow_up_days, has_purchase = rows
+    for number in range(settings.depth):
         hidden = torch.relu(hidden @ parts[f"layer{number}"] + parts[f"shift{number}"])
-        if growth.dropout:
-            kept = torch.rand(hidden.shape, generator=chance) >= growth.dropout
-            hidden = hidden * kept.to(hidden.device) / (1 - growth.dropout)
-    bent = hidden @ parts[f"layer{growth.depth}"] + parts[f"shift{growth.depth}"]
-    odds = daily + bent[:, :-1] @ torch.from_numpy(network.basis(days)).to(daily.device)
-    odds = odds + parts["week"][target] + (parts["pull"] + bent[:, -1:]) * habit
-    waiting = torch.nn.functional.softplus(odds) * (torch.arange(1, days + 1, device=odds.device) <= watched[:, None])
-    came = odds.gather(1, watched[:, None] - 1)[:, 0] * bought
-    return (waiting.sum() - came.sum()) / len(odds)
+        if settings.dropout:
+            dropout_mask = torch.rand(hidden.shape, generator=generator) >= settings.dropout
+            hidden = hidden * dropout_mask.to(hidden.device) / (1 - settings.dropout)
+    adjustment = hidden @ parts[f"layer{settings.depth}"] + parts[f"shift{settings.depth}"]
+    odds = daily_log_odds + adjustment[:, :-1] @ torch.from_numpy(network.hat_basis(days)).to(daily_log_odds.device)
+    odds = odds + parts["week"][target] + (parts["pull"] + adjustment[:, -1:]) * lift
+    survival_terms = torch.nn.functional.softplus(odds) * (
+        torch.arange(1, days + 1, device=odds.device) <= follow_up_days[:, None]
+    )
+    purchase_terms = odds.gather(1, follow_up_days[:, None] - 1)[:, 0] * has_purchase
+    return (survival_terms.sum() - purchase_terms.sum()) / len(odds)

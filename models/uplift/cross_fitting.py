@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from models import baselines, groves, trees
 from models.base import Floats
-from models.groves import Groves
-from models.trial import Trial, enough
+from models.estimators import boosted_trees, logistic_regression
+from models.uplift import x_learner
+from models.uplift.treatment_data import TreatmentData, require_enough
+from models.uplift.x_learner import XLearner
 
 #: Steady rather than clever: an effect is a small part of what an outcome varies by.
 GROWTH: dict[str, Any] = {
@@ -38,13 +39,13 @@ FOLDS = 4
 #: How far the straight line that trees start from is held back.
 RIDGE = 10.0
 #: So many of either kind that the models of some folds learn from.
-FEWEST_TAUGHT = 30
+MIN_TRAINING_ROWS = 30
 #: Whoever was nearly sure to be contacted, or not to be, has nobody to be compared with.
 OVERLAP = (0.05, 0.95)
 
 
 @dataclass(frozen=True)
-class Tried:
+class CrossFittedScores:
     """What is held of every row by models that have never seen its customer.
 
     `chance` of being contacted, `kept` where somebody can be compared, `gain`: the row's doubly robust score, whose
@@ -52,102 +53,128 @@ class Tried:
     happened otherwise; `effects`: what each learner foretells, by its name.
     """
 
-    chance: Floats
-    kept: NDArray[np.bool_]
-    gain: Floats
-    imputed: Floats
+    propensity: Floats
+    has_overlap: NDArray[np.bool_]
+    dr_scores: Floats
+    imputed_effects: Floats
     effects: dict[str, Floats]
 
 
 @dataclass(frozen=True)
-class Reach:
+class PropensityScores:
     """How likely each row was to be contacted, said by models that have not seen two of the folds, for each two."""
 
     fold: NDArray[np.int64]
-    chance: dict[tuple[int, int], Floats]
+    propensity_by_pair: dict[tuple[int, int], Floats]
 
     @classmethod
-    def of(cls, trial: Trial, *, seed: int = 0, folds: int = FOLDS, count: int = TREES, **growth: Any) -> Self:
+    def fit(cls, study: TreatmentData, *, seed: int = 0, folds: int = FOLDS, count: int = TREES, **growth: Any) -> Self:
         """Customers fall into folds by lot; whoever is in one is never judged by models that have seen them."""
-        fold, mailed = _folds(trial.customers, folds, seed), trial.contacted.astype(np.float64)
-        grown = {"count": count, "seed": seed, **growth}
-        apart = {pair: ~np.isin(fold, pair) for pair in combinations(range(folds), 2)}
+        fold, contacted = _assign_folds(study.customers, folds, seed), study.contacted.astype(np.float64)
+        fit_settings = {"count": count, "seed": seed, **growth}
+        training_rows_by_pair = {pair: ~np.isin(fold, pair) for pair in combinations(range(folds), 2)}
         return cls(
-            fold, {pair: expit(_learned(trial, mailed, "binary", taught, **grown)) for pair, taught in apart.items()}
+            fold,
+            {
+                pair: expit(_fit_predict(study, contacted, "binary", training_rows, **fit_settings))
+                for pair, training_rows in training_rows_by_pair.items()
+            },
         )
 
 
-def tried(
-    trial: Trial, reach: Reach | None = None, *, seed: int = 0, folds: int = FOLDS, count: int = TREES, **growth: Any
-) -> Tried:
+def cross_fit(
+    study: TreatmentData,
+    propensity_scores: PropensityScores | None = None,
+    *,
+    seed: int = 0,
+    folds: int = FOLDS,
+    count: int = TREES,
+    **growth: Any,
+) -> CrossFittedScores:
     """Score every row by models made from other customers alone, those of the scores they learn from included.
 
     For each two folds, models of chance and outcome learn from all others. What contact adds to one fold is then
     learned from the others by scores whose models have seen neither. `reach` spares a second outcome of the same
     trial the first half of it.
     """
-    reach = reach or Reach.of(trial, seed=seed, folds=folds, count=count, **growth)
-    fold, grown = reach.fold, {"count": count, "seed": seed, **growth}
-    pairs = {pair: _guess(trial, chance, ~np.isin(fold, pair), grown) for pair, chance in reach.chance.items()}
-    mine = [[guess for pair, guess in pairs.items() if held in pair] for held in range(int(fold.max()) + 1)]
-    chance, gain, imputed, apart = (_own(fold, mine, name) for name in ("chance", "gain", "imputed", "apart"))
-    kept = (chance >= OVERLAP[0]) & (chance <= OVERLAP[1])
-    enough(int((kept & trial.contacted).sum()), int((kept & ~trial.contacted).sum()))
-    effects = {name: np.zeros(len(fold)) for name in ("x", "dr")} | {"t": apart}
-    for held in range(len(mine)):
-        for name, effect in _foretold(trial, fold, held, pairs, kept, seed).items():
-            effects[name][fold == held] = effect
-    return Tried(chance, kept, gain, imputed, effects)
+    propensity_scores = propensity_scores or PropensityScores.fit(study, seed=seed, folds=folds, count=count, **growth)
+    fold, fit_settings = propensity_scores.fold, {"count": count, "seed": seed, **growth}
+    predictions = {
+        pair: _predict_nuisances(study, propensity, ~np.isin(fold, pair), fit_settings)
+        for pair, propensity in propensity_scores.propensity_by_pair.items()
+    }
+    guesses_by_fold = [
+        [guess for pair, guess in predictions.items() if held_out in pair] for held_out in range(int(fold.max()) + 1)
+    ]
+    propensity, dr_scores, imputed_effects, t_effects = (
+        _mean_out_of_fold(fold, guesses_by_fold, name)
+        for name in ("propensity", "dr_scores", "imputed_effects", "effect")
+    )
+    has_overlap = (propensity >= OVERLAP[0]) & (propensity <= OVERLAP[1])
+    require_enough(int((has_overlap & study.contacted).sum()), int((has_overlap & ~study.contacted).sum()))
+    effects = {name: np.zeros(len(fold)) for name in ("x", "dr")} | {"t": t_effects}
+    for held_out in range(len(guesses_by_fold)):
+        for name, effect in _predict_effects(study, fold, held_out, predictions, has_overlap, seed).items():
+            effects[name][fold == held_out] = effect
+    return CrossFittedScores(propensity, has_overlap, dr_scores, imputed_effects, effects)
 
 
 @dataclass(frozen=True)
-class _Guess:
+class _NuisancePredictions:
     """What models say of rows that they have not seen: how likely contact was, and the outcome without and with it."""
 
-    trial: Trial
-    chance: Floats
-    without: Floats
-    contacted: Floats
+    study: TreatmentData
+    propensity: Floats
+    untreated_outcome: Floats
+    treated_outcome: Floats
 
     @property
-    def apart(self) -> Floats:
-        return self.contacted - self.without
+    def effect(self) -> Floats:
+        return self.treated_outcome - self.untreated_outcome
 
     @property
-    def gain(self) -> Floats:
+    def dr_scores(self) -> Floats:
         """The doubly robust score: the guess, and what happened beyond it."""
-        chance = np.clip(self.chance, *OVERLAP)
-        reached, outcome = self.trial.contacted, self.trial.outcome
-        beyond = np.where(reached, (outcome - self.contacted) / chance, -(outcome - self.without) / (1 - chance))
-        return self.apart + beyond
+        propensity = np.clip(self.propensity, *OVERLAP)
+        is_treated, outcome = self.study.contacted, self.study.outcome
+        correction = np.where(
+            is_treated,
+            (outcome - self.treated_outcome) / propensity,
+            -(outcome - self.untreated_outcome) / (1 - propensity),
+        )
+        return self.effect + correction
 
     @property
-    def imputed(self) -> Floats:
+    def imputed_effects(self) -> Floats:
         """What happened against the guess of what would have happened otherwise (the X-learner's)."""
-        outcome = self.trial.outcome
-        return np.where(self.trial.contacted, outcome - self.without, self.contacted - outcome)
+        outcome = self.study.outcome
+        return np.where(self.study.contacted, outcome - self.untreated_outcome, self.treated_outcome - outcome)
 
 
-def _folds(customers: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
+def _assign_folds(customers: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
     """A fold for each customer, by lot."""
-    known, place = np.unique(customers, return_inverse=True)
-    drawn = np.random.default_rng(seed).permutation(len(known)) % folds
+    unique_customers, place = np.unique(customers, return_inverse=True)
+    drawn = np.random.default_rng(seed).permutation(len(unique_customers)) % folds
     return np.asarray(drawn[place], np.int64)
 
 
-def _guess(trial: Trial, chance: Floats, taught: NDArray[np.bool_], grown: dict[str, Any]) -> _Guess:
+def _predict_nuisances(
+    study: TreatmentData, propensity: Floats, training_rows: NDArray[np.bool_], fit_settings: dict[str, Any]
+) -> _NuisancePredictions:
     """Outcomes of all rows, learned from some. That with contact starts from the one without: few are contacted."""
-    reached, others = trial.contacted & taught, taught & ~trial.contacted
-    enough(int(reached.sum()), int(others.sum()), FEWEST_TAUGHT)
-    without = _learned(trial, trial.outcome, trial.objective, others, **grown)
-    with_contact = _learned(trial, trial.outcome, trial.objective, reached, start=without, **grown)
-    if trial.objective == "binary":
-        without, with_contact = expit(without), expit(with_contact)
-    return _Guess(trial, chance, without, with_contact)
+    treated_rows, untreated_rows = study.contacted & training_rows, training_rows & ~study.contacted
+    require_enough(int(treated_rows.sum()), int(untreated_rows.sum()), MIN_TRAINING_ROWS)
+    untreated_outcome = _fit_predict(study, study.outcome, study.objective, untreated_rows, **fit_settings)
+    treated_outcome = _fit_predict(
+        study, study.outcome, study.objective, treated_rows, start=untreated_outcome, **fit_settings
+    )
+    if study.objective == "binary":
+        untreated_outcome, treated_outcome = expit(untreated_outcome), expit(treated_outcome)
+    return _NuisancePredictions(study, propensity, untreated_outcome, treated_outcome)
 
 
-def _learned(
-    trial: Trial, outcome: Floats, objective: str, taught: NDArray[np.bool_], *, count: int, seed: int,
+def _fit_predict(
+    study: TreatmentData, outcome: Floats, objective: str, training_rows: NDArray[np.bool_], *, count: int, seed: int,
     start: Floats | None = None, **growth: Any,
 ) -> Floats:  # fmt: skip
     """What trees on top of a straight line, or of another answer, say of every row: log odds, or an amount.
@@ -156,50 +183,56 @@ def _learned(
     for an effect: without the line they found one in 9 of 20 worlds that had none.
     """
     if start is None:
-        start = _line(trial.plain[taught], outcome[taught], objective)(trial.plain)
-    how = trees.settings(GROWTH | growth, objective=objective, seed=seed)
-    return start + trees.grow(trees.Rows(trial.situation, outcome, start).where(taught), how, count).added(
-        trial.situation
-    )
+        start = _fit_linear(study.linear_design[training_rows], outcome[training_rows], objective)(study.linear_design)
+    params = boosted_trees.lightgbm_params(GROWTH | growth, objective=objective, seed=seed)
+    return start + boosted_trees.fit_trees(
+        boosted_trees.TrainingRows(study.tree_design, outcome, start).subset(training_rows), params, count
+    ).raw_score(study.tree_design)
 
 
-def _line(terms: Floats, outcome: Floats, objective: str) -> Callable[[Floats], Floats]:
+def _fit_linear(terms: Floats, outcome: Floats, objective: str) -> Callable[[Floats], Floats]:
     if objective == "binary":
-        weights = baselines.logistic(terms, outcome, ridge=RIDGE)
-        return lambda asked: np.asarray(weights[0] + asked @ weights[1:])
-    mean, middle = float(outcome.mean()), terms.mean(axis=0)
-    apart = terms - middle
-    slopes = np.linalg.solve(apart.T @ apart + RIDGE * np.eye(terms.shape[1]), apart.T @ (outcome - mean))
-    return lambda asked: np.asarray(mean + (asked - middle) @ slopes)
+        weights = logistic_regression.fit_weights(terms, outcome, ridge=RIDGE)
+        return lambda rows: np.asarray(weights[0] + rows @ weights[1:])
+    mean, term_means = float(outcome.mean()), terms.mean(axis=0)
+    centred = terms - term_means
+    slopes = np.linalg.solve(centred.T @ centred + RIDGE * np.eye(terms.shape[1]), centred.T @ (outcome - mean))
+    return lambda rows: np.asarray(mean + (rows - term_means) @ slopes)
 
 
-def _own(fold: NDArray[np.int64], mine: list[list[_Guess]], name: str) -> Floats:
+def _mean_out_of_fold(fold: NDArray[np.int64], guesses_by_fold: list[list[_NuisancePredictions]], name: str) -> Floats:
     """For each row, the mean of what all models say that have not seen it."""
-    told = np.zeros(len(fold))
-    for held, guesses in enumerate(mine):
-        here = fold == held
-        told[here] = np.mean([getattr(guess, name)[here] for guess in guesses], axis=0)
-    return told
+    means = np.zeros(len(fold))
+    for held_out, guesses in enumerate(guesses_by_fold):
+        in_fold = fold == held_out
+        means[in_fold] = np.mean([getattr(guess, name)[in_fold] for guess in guesses], axis=0)
+    return means
 
 
-def _foretold(
-    trial: Trial, fold: NDArray[np.int64], held: int, pairs: dict[tuple[int, int], _Guess],
-    kept: NDArray[np.bool_], seed: int,
+def _predict_effects(
+    study: TreatmentData, fold: NDArray[np.int64], held_out: int, predictions: dict[tuple[int, int], _NuisancePredictions],
+    has_overlap: NDArray[np.bool_], seed: int,
 ) -> dict[str, Floats]:  # fmt: skip
     """What contact adds to the customers of one fold, learned from the others."""
-    gain, imputed, chance = (np.zeros(len(fold)) for _ in range(3))
-    for other in set(fold.tolist()) - {held}:
-        guess, here = pairs[min(held, other), max(held, other)], fold == other
-        for into, values in ((gain, guess.gain), (imputed, guess.imputed), (chance, guess.chance)):
-            into[here] = values[here]
-    taught, asked = (fold != held) & kept, trial.design[fold == held]
-    design, reached = trial.design[taught], trial.contacted[taught]
-    robust = groves.grow(design, gain[taught], seed=seed, trust=_trust(chance[taught]))
-    crossed = Groves.grow(design, imputed[taught], reached, seed=seed)
-    return {"x": crossed.score(asked), "dr": robust.score(asked)}
+    dr_scores, imputed_effects, propensity = (np.zeros(len(fold)) for _ in range(3))
+    for other in set(fold.tolist()) - {held_out}:
+        guess, in_fold = predictions[min(held_out, other), max(held_out, other)], fold == other
+        for target, values in (
+            (dr_scores, guess.dr_scores),
+            (imputed_effects, guess.imputed_effects),
+            (propensity, guess.propensity),
+        ):
+            target[in_fold] = values[in_fold]
+    training_rows, held_out_design = (fold != held_out) & has_overlap, study.design[fold == held_out]
+    design, is_treated = study.design[training_rows], study.contacted[training_rows]
+    dr_learner = x_learner.fit_effect_trees(
+        design, dr_scores[training_rows], seed=seed, weight=_overlap_weights(propensity[training_rows])
+    )
+    x_model = XLearner.fit(design, imputed_effects[training_rows], is_treated, seed=seed)
+    return {"x": x_model.score(held_out_design), "dr": dr_learner.score(held_out_design)}
 
 
-def _trust(chance: Floats) -> Floats:
+def _overlap_weights(propensity: Floats) -> Floats:
     """A score counts for less where contact was nearly sure or nearly out of the question: it is noisier there."""
-    chance = np.clip(chance, *OVERLAP)
-    return 4 * chance * (1 - chance)
+    propensity = np.clip(propensity, *OVERLAP)
+    return 4 * propensity * (1 - propensity)

@@ -9,8 +9,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from models import trees
 from models.base import Floats
+from models.estimators import boosted_trees
 
 #: Few trees of few and large leaves.
 GROWTH: dict[str, Any] = {
@@ -24,41 +24,49 @@ GROWTH: dict[str, Any] = {
     "max_bin": 63,
 }
 TREES = 50
-REACHED, OTHERS = "reached.txt", "others.txt"
+TREATED_FILE, CONTROL_FILE = "reached.txt", "others.txt"
 
 
 @dataclass(frozen=True)
-class Groves:
+class XLearner:
     """The X-learner's two groves: one learned from those who were contacted, one from those who were not."""
 
-    reached: trees.Trees
-    others: trees.Trees
-    share: float
+    treated: boosted_trees.BoostedTrees
+    control: boosted_trees.BoostedTrees
+    treated_share: float
 
     @classmethod
-    def grow(cls, design: Floats, imputed: Floats, contacted: NDArray[np.bool_], *, seed: int) -> Self:
+    def fit(cls, design: Floats, imputed: Floats, contacted: NDArray[np.bool_], *, seed: int) -> Self:
         """Learn from what happened to each against the guess of what would have happened otherwise."""
-        groves = [grow(design[who], imputed[who], seed=seed) for who in (contacted, ~contacted)]
-        return cls(groves[0], groves[1], float(contacted.mean()))
+        fitted = [fit_effect_trees(design[group], imputed[group], seed=seed) for group in (contacted, ~contacted)]
+        return cls(fitted[0], fitted[1], float(contacted.mean()))
 
     def score(self, design: Floats) -> Floats:
         """What contact adds. The grove of the fewer counts for less: what it compares with is known the better."""
-        return np.asarray(self.share * self.others.score(design) + (1 - self.share) * self.reached.score(design))
+        return np.asarray(
+            self.treated_share * self.control.score(design) + (1 - self.treated_share) * self.treated.score(design)
+        )
 
     def save(self, folder: Path) -> None:
         """Write both as LightGBM's text."""
-        self.reached.save(folder, REACHED)
-        self.others.save(folder, OTHERS)
+        self.treated.save(folder, TREATED_FILE)
+        self.control.save(folder, CONTROL_FILE)
 
     @classmethod
     def load(cls, folder: Path, share: float) -> Self:
         """Read both back."""
-        return cls(trees.Trees.load(folder, REACHED), trees.Trees.load(folder, OTHERS), share)
+        return cls(
+            boosted_trees.BoostedTrees.load(folder, TREATED_FILE),
+            boosted_trees.BoostedTrees.load(folder, CONTROL_FILE),
+            share,
+        )
 
 
-def grow(design: Floats, gain: Floats, *, seed: int, trust: Floats | None = None) -> trees.Trees:
+def fit_effect_trees(
+    design: Floats, effect_scores: Floats, *, seed: int, weight: Floats | None = None
+) -> boosted_trees.BoostedTrees:
     """Trees for what contact adds, from a score of each row; `trust` says how much each counts."""
-    how = trees.settings(GROWTH, objective="regression", seed=seed)
+    params = boosted_trees.lightgbm_params(GROWTH, objective="regression", seed=seed)
     # Leaves of a tenth of a small shop say more than no leaves at all.
-    how["min_data_in_leaf"] = max(20, min(how["min_data_in_leaf"], len(gain) // 10))
-    return trees.grow(trees.Rows(design, gain, weight=trust), how, TREES)
+    params["min_data_in_leaf"] = max(20, min(params["min_data_in_leaf"], len(effect_scores) // 10))
+    return boosted_trees.fit_trees(boosted_trees.TrainingRows(design, effect_scores, weight=weight), params, TREES)

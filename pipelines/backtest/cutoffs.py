@@ -9,15 +9,15 @@ from typing import Any
 import pandas as pd
 
 from customers import clock
-from customers.shop import Shop
-from features import snapshot
-from pipelines.failures import NothingToDo, WrongUsage
-from training import labels
+from customers.shop.settings import Shop
+from features.snapshots import snapshot
+from pipelines.errors import NothingToDo, WrongUsage
+from training import calendar as training_calendar
 
 #: What a night as of the cutoff would have served: the model, or the baseline that it lost to.
 SERVED = "served"
 #: How the baselines of the night are called beside the rivals.
-NAMES = {
+METHOD_NAMES = {
     "bestsellers.Popularity": "popularity, lately",
     "bestsellers.DecayedFrequency": "decayed frequency",
     "offers.AffinityRate": "affinity x rate",
@@ -35,11 +35,11 @@ NAMES = {
 
 
 @dataclass(frozen=True)
-class Backtest:
-    """What a backtest found: the long table (training.backtest.COLUMNS), and what it was made of.
+class BacktestResult:
+    """What a backtest found: the long table (training.evaluation.method_comparison.COLUMNS), and what it was made of.
 
     `model` is the method that the others are compared with; `settings` are those that each rival chose. `curves` are
-    for pictures: "reliability" and "gains" (training.curves), each with the method it is of.
+    for pictures: "reliability" and "gains" (training.evaluation.calibration_curves), each with the method it is of.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Backtest:
     curves: dict[str, pd.DataFrame] = field(default_factory=dict)
 
 
-def moments(shop: Shop, count: int, every: int, *, ahead: int, behind: int) -> list[datetime]:
+def choose_cutoffs(shop: Shop, count: int, every: int, *, outcome_days: int, history_days: int) -> list[datetime]:
     """Starts of days, oldest first: `ahead` days are known after each, and at least `behind` days before it.
 
     Fewer than asked for where the history is too short; NothingToDo where it is too short for one.
@@ -59,15 +59,15 @@ def moments(shop: Shop, count: int, every: int, *, ahead: int, behind: int) -> l
     if count < 1 or every < 1:
         raise WrongUsage("a backtest needs at least one cutoff, and at least one day between them")
     now = clock.now(shop)
-    first = snapshot.first_day(shop.home / "ledger", now, shop.timezone)
-    if first is None:
+    first_day = snapshot.first_sale_day(shop.home / "ledger", now, shop.timezone)
+    if first_day is None:
         raise NothingToDo("nothing has been sold yet; run: regulars load transactions FILE")
-    calendar = labels.Calendar(first, now, shop.timezone)
-    backs = [ahead + every * nth for nth in reversed(range(count))]
-    known = [calendar.day_start(back) for back in backs if calendar.history_days - back >= behind]
-    if not known:
+    calendar = training_calendar.TrainingCalendar(first_day, now, shop.timezone)
+    backs = [outcome_days + every * nth for nth in reversed(range(count))]
+    cutoffs = [calendar.day_start(back) for back in backs if calendar.history_days - back >= history_days]
+    if not cutoffs:
         raise NothingToDo(
-            f"{calendar.history_days} days of sales are known; a backtest needs {ahead + behind}: {behind} to learn "
-            f"from and {ahead} to judge on; load more sales"
+            f"{calendar.history_days} days of sales are known; a backtest needs {outcome_days + history_days}: {history_days} to learn "
+            f"from and {outcome_days} to judge on; load more sales"
         )
-    return known
+    return cutoffs

@@ -8,91 +8,110 @@ import numpy as np
 import pandas as pd
 
 from customers import clock
-from customers.shop import Shop
-from models.base import TooLittle
-from pipelines.earlier import NAMES, Backtest, moments
-from pipelines.evening import Evening, Tell, rehearsal
-from pipelines.failures import NothingToDo
-from training import backtest, exams, plans
-from training.plans import Plan
-from training.train import rehearse
+from customers.shop.settings import Shop
+from models.base import InsufficientData
+from pipelines.backtest.cutoffs import METHOD_NAMES, BacktestResult, choose_cutoffs
+from pipelines.errors import NothingToDo
+from pipelines.nightly.run_context import ProgressCallback, RunContext, open_dry_run
+from training.evaluation import method_comparison, next_basket_holdout
+from training.tasks import all_tasks
+from training.tasks import offers as tasks_offers
+from training.tasks.task import Task
+from training.train import fit_before_holdout
 
 #: Columns of an offer's appeal that rank by themselves, each followed by what breaks its ties.
-PLAIN = {"affinity": ("affinity_84d", "popularity"), "popularity": ("popularity", "popularity")}
-SEGMENTS = (
-    f"segments are thirds of what customers had bought lately, known when the campaign went out; {backtest.UNTOLD}"
-)
+SINGLE_COLUMN_METHODS = {"affinity": ("affinity_84d", "popularity"), "popularity": ("popularity", "popularity")}
+SEGMENT_NOTE = f"segments are thirds of what customers had bought lately, known when the campaign went out; {method_comparison.SMALL_SEGMENT_NOTE}"
 
 
-def offers(
-    shop: Shop, *, cutoffs: int = 3, every: int | None = None, tell: Tell, at: list[datetime] | None = None
-) -> Backtest:
+def backtest_offers(
+    shop: Shop,
+    *,
+    cutoffs: int = 3,
+    every: int | None = None,
+    progress: ProgressCallback,
+    at_cutoffs: list[datetime] | None = None,
+) -> BacktestResult:
     """Offers of the campaigns that went out from each cutoff until the next; `at` names the cutoffs.
 
     Models are made from outcomes known at the cutoff; features are those of the day on which a campaign went out.
     """
-    plan, step = plans.plan("offers"), every or plans.OFFER_DAYS // 3
-    chosen = at or moments(shop, cutoffs, step, ahead=step, behind=plans.OFFER_DAYS)
-    with rehearsal(shop, clock.now(shop), plan) as evening:
-        frame = evening.frame(plan)
+    task, step_days = all_tasks.get_task("offers"), every or tasks_offers.OFFER_DAYS // 3
+    chosen_cutoffs = at_cutoffs or choose_cutoffs(
+        shop, cutoffs, step_days, outcome_days=step_days, history_days=tasks_offers.OFFER_DAYS
+    )
+    with open_dry_run(shop, clock.now(shop), task) as context:
+        frame = context.load_task_frame(task)
         parts = []
-        for moment, end in zip(chosen, [*chosen[1:], evening.as_of], strict=True):
-            tell(f"offers as of {moment.date()} ...")
-            parts.append(_answers(plan, evening, frame, moment, end))
-        told = [part for part in parts if len(part)]
-        if not any(part["redeemed"].any() for part in told):
+        for cutoff, end in zip(chosen_cutoffs, [*chosen_cutoffs[1:], context.as_of], strict=True):
+            progress(f"offers as of {cutoff.date()} ...")
+            parts.append(_predict_campaigns(task, context, frame, cutoff, end))
+        nonempty_parts = [part for part in parts if len(part)]
+        if not any(part["redeemed"].any() for part in nonempty_parts):
             raise NothingToDo(
-                f"no offer of a campaign from {chosen[0].date()} on was redeemed; try more cutoffs, or load offers "
+                f"no offer of a campaign from {chosen_cutoffs[0].date()} on was redeemed; try more cutoffs, or load offers "
                 "and interactions of kind received and redeemed"
             )
-        answers = pd.concat(told, ignore_index=True)
-        table = _table(plan, evening, answers)
+        predictions = pd.concat(nonempty_parts, ignore_index=True)
+        table = _metrics_table(task, context, predictions)
     notes = [
-        f"{len(answers):,} pairs of a customer and an offer, {int(answers['redeemed'].sum()):,} redeemed",
-        SEGMENTS,
+        f"{len(predictions):,} pairs of a customer and an offer, {int(predictions['redeemed'].sum()):,} redeemed",
+        SEGMENT_NOTE,
     ]
-    return Backtest("offers", plan.learner, [str(moment.date()) for moment in chosen], table, {}, notes)
+    return BacktestResult("offers", task.learner, [str(cutoff.date()) for cutoff in chosen_cutoffs], table, {}, notes)
 
 
-def _answers(plan: Plan, evening: Evening, frame: pd.DataFrame, moment: datetime, end: datetime) -> pd.DataFrame:
+def _predict_campaigns(
+    task: Task, context: RunContext, frame: pd.DataFrame, cutoff: datetime, end: datetime
+) -> pd.DataFrame:
     """The offers of one stretch of campaigns whose fate is known, with every method's chance of it."""
-    rows = frame[(frame["as_of"] >= moment) & (frame["as_of"] < end)].reset_index(drop=True)
+    rows = frame[(frame["as_of"] >= cutoff) & (frame["as_of"] < end)].reset_index(drop=True)
     if rows.empty:
         return rows
-    fate = plan.label(evening.world, rows, evening.world.calendar.known_until)
-    known = plan.take(evening.world, rows, fate)
-    rows = rows[known].reset_index(drop=True)
-    said = {NAMES.get(learner, learner): _chances(plan, evening, frame, moment, learner, rows)
-            for learner in (plan.learner, *plan.baselines)}  # fmt: skip
-    said |= {name: _plainly(rows, *by) for name, by in PLAIN.items()}
-    return rows[["customer_key", "as_of", "offer_key", "shelf_weight"]].assign(redeemed=fate[known], **said)
+    outcome = task.label(context.training_data, rows, context.training_data.calendar.complete_until)
+    has_outcome = task.evaluated_rows(context.training_data, rows, outcome)
+    rows = rows[has_outcome].reset_index(drop=True)
+    predictions = {METHOD_NAMES.get(learner, learner): _redemption_probabilities(task, context, frame, cutoff, learner, rows)
+            for learner in (task.learner, *task.baselines)}  # fmt: skip
+    predictions |= {name: _rank_by_columns(rows, *columns) for name, columns in SINGLE_COLUMN_METHODS.items()}
+    return rows[["customer_key", "as_of", "offer_key", "shelf_weight"]].assign(
+        redeemed=outcome[has_outcome], **predictions
+    )
 
 
-def _chances(
-    plan: Plan, evening: Evening, frame: pd.DataFrame, moment: datetime, learner: str, rows: pd.DataFrame
+def _redemption_probabilities(
+    task: Task, context: RunContext, frame: pd.DataFrame, cutoff: datetime, learner: str, rows: pd.DataFrame
 ) -> np.ndarray:
     try:
-        chances: np.ndarray = rehearse(plan, evening.world, frame, moment, learner=learner).score(rows)
-    except TooLittle as reason:
-        raise NothingToDo(f"as of {moment.date()} {learner} cannot learn: {reason}; try fewer cutoffs") from None
-    return chances
+        probabilities: np.ndarray = fit_before_holdout(
+            task, context.training_data, frame, cutoff, learner=learner
+        ).score(rows)
+    except InsufficientData as reason:
+        raise NothingToDo(f"as of {cutoff.date()} {learner} cannot learn: {reason}; try fewer cutoffs") from None
+    return probabilities
 
 
-def _plainly(rows: pd.DataFrame, first: str, then: str) -> np.ndarray:
+def _rank_by_columns(rows: pd.DataFrame, first: str, then: str) -> np.ndarray:
     """A column's own order, ties broken by another column; a number that means nothing but its place."""
-    by, also = (np.nan_to_num(rows[name].to_numpy(np.float64)) for name in (first, then))
-    return np.asarray(by + 1e-6 * also)
+    primary, tie_breaker = (np.nan_to_num(rows[name].to_numpy(np.float64)) for name in (first, then))
+    return np.asarray(primary + 1e-6 * tie_breaker)
 
 
-def _table(plan: Plan, evening: Evening, answers: pd.DataFrame) -> pd.DataFrame:
-    offered = evening.world.offers.drop_duplicates("offer_key").set_index("offer_key")
-    campaign = answers["offer_key"].map(offered["campaign_id"]).fillna("")
-    group = pd.MultiIndex.from_arrays([answers["customer_key"], answers["as_of"], campaign]).factorize()[0]
-    methods = [plan.learner, *(NAMES.get(learner, learner) for learner in plan.baselines), *PLAIN]
-    bought = answers["shelf_weight"].fillna(0.0).rank(method="dense", pct=True).to_numpy(np.float64)
-    third = np.array(exams.ACTIVITY[:3], dtype=object)[np.clip(((1 - bought) * 3).astype(np.int64), 0, 2)]
-    return backtest.offers(
-        answers["customer_key"].to_numpy(np.int64), group.astype(np.int64),
-        answers["redeemed"].to_numpy(np.float64), {name: answers[name].to_numpy(np.float64) for name in methods},
-        third, model=plan.learner,
+def _metrics_table(task: Task, context: RunContext, predictions: pd.DataFrame) -> pd.DataFrame:
+    offer_table = context.training_data.offers.drop_duplicates("offer_key").set_index("offer_key")
+    campaign = predictions["offer_key"].map(offer_table["campaign_id"]).fillna("")
+    group = pd.MultiIndex.from_arrays([predictions["customer_key"], predictions["as_of"], campaign]).factorize()[0]
+    methods = [
+        task.learner,
+        *(METHOD_NAMES.get(learner, learner) for learner in task.baselines),
+        *SINGLE_COLUMN_METHODS,
+    ]
+    bought = predictions["shelf_weight"].fillna(0.0).rank(method="dense", pct=True).to_numpy(np.float64)
+    third = np.array(next_basket_holdout.ACTIVITY_SEGMENTS[:3], dtype=object)[
+        np.clip(((1 - bought) * 3).astype(np.int64), 0, 2)
+    ]
+    return method_comparison.compare_offers(
+        predictions["customer_key"].to_numpy(np.int64), group.astype(np.int64),
+        predictions["redeemed"].to_numpy(np.float64), {name: predictions[name].to_numpy(np.float64) for name in methods},
+        third, model=task.learner,
     )  # fmt: skip

@@ -11,150 +11,217 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from customers import clock, consent
-from customers.shop import Shop
-from features import snapshot
-from models import rivals
-from models.base import TooLittle
-from pipelines.earlier import NAMES, Backtest, moments
-from pipelines.evening import Evening, Tell, rehearsal
-from pipelines.failures import NothingToDo
-from training import backtest, exams, labels, plans
-from training.exams import Exam, Terms
-from training.plans import Plan
-from training.rivals import ENTRANTS, choose
+from customers import clock
+from customers.privacy import consents
+from customers.shop.settings import Shop
+from features.snapshots import snapshot
+from models.base import InsufficientData
+from models.benchmarks import next_basket
+from pipelines.backtest.cutoffs import METHOD_NAMES, BacktestResult, choose_cutoffs
+from pipelines.errors import NothingToDo
+from pipelines.nightly.run_context import ProgressCallback, RunContext, open_dry_run
+from training import calendar as training_calendar
+from training.evaluation import method_comparison, next_basket_holdout
+from training.evaluation.benchmark_tuning import BENCHMARKS, choose_settings
+from training.evaluation.next_basket_holdout import HoldoutCriteria, HoldoutEvaluation
+from training.tasks import all_tasks
+from training.tasks import recommender as tasks_recommender
+from training.tasks.task import Task
 from training.train import refit
 
 #: How deep lists are asked for: the figures look at 10 and 20 places.
 DEPTH = 20
 #: What the model's own candidates would come to in the best order there is.
-CEILING = "best order of the model's candidates"
-SEGMENTS = (
+BEST_ORDER = "best order of the model's candidates"
+SEGMENT_NOTE = (
     "segments are groups of activity known before each cutoff: quiet for a whole window, else by thirds of their "
-    f"trips in the last three windows; {backtest.UNTOLD}"
+    f"trips in the last three windows; {method_comparison.SMALL_SEGMENT_NOTE}"
 )
 
-Settings = Mapping[str, dict[str, Any]]
+BenchmarkSettings = Mapping[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Answer:
+class MethodMetrics:
     """One method at one cutoff: figures of each judged customer, and those of all lists together."""
 
-    look: pd.DataFrame
-    whole: dict[str, float]
+    per_customer: pd.DataFrame
+    overall: dict[str, float]
 
 
-def recommender(
-    shop: Shop, *, cutoffs: int = 3, every: int | None = None, terms: Terms | None = None, tell: Tell,
-    at: list[datetime] | None = None, ceiling: int = 0,
-) -> Backtest:  # fmt: skip
+def backtest_recommender(
+    shop: Shop, *, cutoffs: int = 3, every: int | None = None, terms: HoldoutCriteria | None = None, progress: ProgressCallback,
+    at_cutoffs: list[datetime] | None = None, ceiling_depth: int = 0,
+) -> BacktestResult:  # fmt: skip
     """Lists of products for the window after each cutoff, and for the next trip in it; `at` names the cutoffs.
 
     With a `ceiling`, the model's lists of that depth stand in the table a second time, in the best order there is.
     """
-    terms, days = terms or Terms(), plans.LIST_DAYS
-    chosen = at or moments(shop, cutoffs, every or days, ahead=days, behind=3 * days)
-    settings = _tuned(shop, chosen[0], days, terms, tell)
-    asked: list[Exam] = []
-    answers: dict[str, list[Answer]] = {}
-    for moment in chosen:
-        tell(f"recommender as of {moment.date()} ...")
-        exam, answered = _answers(shop, moment, days, terms, settings, ceiling)
-        asked.append(exam)
-        for method, answer in answered.items():
-            answers.setdefault(method, []).append(answer)
-    model = plans.plan("recommender").learner
-    notes = [f"{len(exam.customers)} customers and {len(exam.catalogue)} products as of {exam.cutoff.date()}"
-             for exam in asked]  # fmt: skip
-    dates = [str(exam.cutoff.date()) for exam in asked]
-    return Backtest("recommender", model, dates, _table(asked, answers, model), dict(settings), [*notes, SEGMENTS])
+    terms, window_days = terms or HoldoutCriteria(), tasks_recommender.LIST_DAYS
+    chosen_cutoffs = at_cutoffs or choose_cutoffs(
+        shop, cutoffs, every or window_days, outcome_days=window_days, history_days=3 * window_days
+    )
+    settings = _tune_benchmarks(shop, chosen_cutoffs[0], window_days, terms, progress)
+    holdouts: list[HoldoutEvaluation] = []
+    metrics_by_method: dict[str, list[MethodMetrics]] = {}
+    for cutoff in chosen_cutoffs:
+        progress(f"recommender as of {cutoff.date()} ...")
+        holdout, cutoff_metrics = _evaluate_methods(shop, cutoff, window_days, terms, settings, ceiling_depth)
+        holdouts.append(holdout)
+        for method, method_metrics in cutoff_metrics.items():
+            metrics_by_method.setdefault(method, []).append(method_metrics)
+    model = all_tasks.get_task("recommender").learner
+    notes = [f"{len(holdout.customers)} customers and {len(holdout.catalogue)} products as of {holdout.cutoff.date()}"
+             for holdout in holdouts]  # fmt: skip
+    dates = [str(holdout.cutoff.date()) for holdout in holdouts]
+    return BacktestResult(
+        "recommender",
+        model,
+        dates,
+        _metrics_table(holdouts, metrics_by_method, model),
+        dict(settings),
+        [*notes, SEGMENT_NOTE],
+    )
 
 
-def examine(shop: Shop, moment: datetime, days: int, terms: Terms, *, allowed: pd.Series | None = None) -> Exam:
+def load_holdout(
+    shop: Shop,
+    cutoff: datetime,
+    window_days: int,
+    terms: HoldoutCriteria,
+    *,
+    allowed_customers: pd.Series | None = None,
+) -> HoldoutEvaluation:
     """The exam of one cutoff, of customers who are `allowed` (all, if none are named)."""
     ledger, zone, now = shop.home / "ledger", shop.timezone, clock.now(shop)
-    calendar = labels.Calendar(moment.date(), now, zone)
-    end = calendar.day_start(calendar.days_back(moment) - days)
-    before = snapshot.product_days(ledger, as_of=moment, timezone=zone)
-    after = snapshot.product_days(ledger, as_of=now, timezone=zone, start=moment, end=end)
-    if allowed is not None:
-        before, after = (rows[rows["customer_key"].isin(allowed)] for rows in (before, after))
-    said = snapshot.products(ledger).set_index("product_key")["department"]
-    return exams.exam(before, after, pd.Timestamp(calendar.day_of(moment)), days, terms=terms, departments=said)
+    calendar = training_calendar.TrainingCalendar(cutoff.date(), now, zone)
+    end = calendar.day_start(calendar.days_before_run(cutoff) - window_days)
+    before = snapshot.load_product_days(ledger, as_of=cutoff, timezone=zone)
+    after = snapshot.load_product_days(ledger, as_of=now, timezone=zone, start=cutoff, end=end)
+    if allowed_customers is not None:
+        before, after = (rows[rows["customer_key"].isin(allowed_customers)] for rows in (before, after))
+    departments = snapshot.load_products(ledger).set_index("product_key")["department"]
+    return next_basket_holdout.build_holdout(
+        before, after, pd.Timestamp(calendar.local_day(cutoff)), window_days, criteria=terms, departments=departments
+    )
 
 
-def _tuned(shop: Shop, first: datetime, days: int, terms: Terms, tell: Tell) -> Settings:
+def _tune_benchmarks(
+    shop: Shop, first_cutoff: datetime, window_days: int, terms: HoldoutCriteria, progress: ProgressCallback
+) -> BenchmarkSettings:
     """Every rival's settings, chosen on the window before the first cutoff that is reported."""
-    tell(f"settings of the rivals, on the {days} days before {first.date()} ...")
-    earlier = _earlier(shop, first, days, terms)
-    if not len(earlier.customers):
-        return {entrant.name: entrant.tries[0] for entrant in ENTRANTS}
-    known = (earlier.histories, earlier.customers, earlier.month)
-    return {entrant.name: choose(entrant, *known) for entrant in ENTRANTS}
+    progress(f"settings of the rivals, on the {window_days} days before {first_cutoff.date()} ...")
+    tuning_holdout = _build_tuning_holdout(shop, first_cutoff, window_days, terms)
+    if not len(tuning_holdout.customers):
+        return {benchmark.name: benchmark.settings_grid[0] for benchmark in BENCHMARKS}
+    tuning_data = (tuning_holdout.histories, tuning_holdout.customers, tuning_holdout.window_purchases)
+    return {benchmark.name: choose_settings(benchmark, *tuning_data) for benchmark in BENCHMARKS}
 
 
-def _earlier(shop: Shop, first: datetime, days: int, terms: Terms) -> Exam:
+def _build_tuning_holdout(
+    shop: Shop, first_cutoff: datetime, window_days: int, terms: HoldoutCriteria
+) -> HoldoutEvaluation:
     """The exam before the first one, of whoever allows profiling."""
-    calendar = labels.Calendar(first.date(), first, shop.timezone)
-    customers = snapshot.purchases(shop.home / "ledger", as_of=first, timezone=shop.timezone)["customer_key"]
-    allowed = customers[customers.isin(consent.allowed(shop, customers.unique(), "profiling"))]
-    return examine(shop, calendar.day_start(days), days, terms, allowed=allowed)
+    calendar = training_calendar.TrainingCalendar(first_cutoff.date(), first_cutoff, shop.timezone)
+    customers = snapshot.load_purchases(shop.home / "ledger", as_of=first_cutoff, timezone=shop.timezone)[
+        "customer_key"
+    ]
+    allowed_customers = customers[customers.isin(consents.allowed_customers(shop, customers.unique(), "profiling"))]
+    return load_holdout(shop, calendar.day_start(window_days), window_days, terms, allowed_customers=allowed_customers)
 
 
-def _answers(
-    shop: Shop, moment: datetime, days: int, terms: Terms, settings: Settings, ceiling: int
-) -> tuple[Exam, dict[str, Answer]]:
+def _evaluate_methods(
+    shop: Shop,
+    cutoff: datetime,
+    window_days: int,
+    terms: HoldoutCriteria,
+    settings: BenchmarkSettings,
+    ceiling_depth: int,
+) -> tuple[HoldoutEvaluation, dict[str, MethodMetrics]]:
     """One cutoff: the exam, and what everybody says to it, the model first."""
-    plan = plans.plan("recommender")
-    with rehearsal(shop, moment, plan) as evening:
-        frame = evening.frame(plan)
-        now = frame[frame["as_of"] == evening.as_of].reset_index(drop=True)
-        exam = examine(shop, moment, days, terms, allowed=now["customer_key"])
-        if not len(exam.customers):
-            raise NothingToDo(f"nobody bought anything in the {days} days from {moment.date()}; try fewer cutoffs")
-        judged = now[now["customer_key"].isin(exam.customers)].sort_values("customer_key", ignore_index=True)
-        answers: dict[str, Answer] = {}
-        for learner in (plan.learner, *plan.baselines):
-            answers |= _model(plan, evening, frame, learner, exam, judged, ceiling)
-    for entrant in ENTRANTS:
-        rival = entrant.fit(exam.histories, **settings[entrant.name])
-        shown = rivals.ranked(rival, exam.histories, exam.customers, n=DEPTH, window_days=days)
-        answers[entrant.name] = Answer(exams.look(exam, shown), exams.spread(exam, shown))
-    return exam, answers
+    task = all_tasks.get_task("recommender")
+    with open_dry_run(shop, cutoff, task) as context:
+        frame = context.load_task_frame(task)
+        current_rows = frame[frame["as_of"] == context.as_of].reset_index(drop=True)
+        holdout = load_holdout(shop, cutoff, window_days, terms, allowed_customers=current_rows["customer_key"])
+        if not len(holdout.customers):
+            raise NothingToDo(
+                f"nobody bought anything in the {window_days} days from {cutoff.date()}; try fewer cutoffs"
+            )
+        judged_rows = current_rows[current_rows["customer_key"].isin(holdout.customers)].sort_values(
+            "customer_key", ignore_index=True
+        )
+        metrics_by_method: dict[str, MethodMetrics] = {}
+        for learner in (task.learner, *task.baselines):
+            metrics_by_method |= _evaluate_learner(task, context, frame, learner, holdout, judged_rows, ceiling_depth)
+    for benchmark in BENCHMARKS:
+        fitted = benchmark.fit(holdout.histories, **settings[benchmark.name])
+        ranked_lists = next_basket.rank_lists(
+            fitted, holdout.histories, holdout.customers, n=DEPTH, window_days=window_days
+        )
+        metrics_by_method[benchmark.name] = MethodMetrics(
+            next_basket_holdout.evaluate_customers(holdout, ranked_lists),
+            next_basket_holdout.evaluate_variety(holdout, ranked_lists),
+        )
+    return holdout, metrics_by_method
 
 
-def _model(
-    plan: Plan, evening: Evening, frame: pd.DataFrame, learner: str, exam: Exam, judged: pd.DataFrame, ceiling: int
-) -> dict[str, Answer]:
+def _evaluate_learner(
+    task: Task,
+    context: RunContext,
+    frame: pd.DataFrame,
+    learner: str,
+    holdout: HoldoutEvaluation,
+    judged_rows: pd.DataFrame,
+    ceiling_depth: int,
+) -> dict[str, MethodMetrics]:
     """One of the house's own learners, made from what was known at the cutoff."""
     try:
-        model: Any = refit(plan, evening.world, frame, learner=learner)
-    except TooLittle as reason:
-        raise NothingToDo(f"as of {evening.as_of.date()} {learner} cannot learn: {reason}; try fewer cutoffs") from None
-    deep = ceiling if learner == plan.learner else 0
-    shown = model.score(judged, n=max(deep, DEPTH), only=exam.catalogue.tolist())
-    lift = exams.audience_lift(exam, partial(_chances, model, judged))
-    answer = Answer(exams.look(exam, shown), exams.spread(exam, shown) | {"audience_lift_10": lift})
-    best = {CEILING: Answer(exams.ceiling(exam, shown), {})} if deep else {}
-    return {NAMES.get(learner, learner): answer, **best}
+        model: Any = refit(task, context.training_data, frame, learner=learner)
+    except InsufficientData as reason:
+        raise NothingToDo(f"as of {context.as_of.date()} {learner} cannot learn: {reason}; try fewer cutoffs") from None
+    depth = ceiling_depth if learner == task.learner else 0
+    ranked_lists = model.score(judged_rows, n=max(depth, DEPTH), only=holdout.catalogue.tolist())
+    audience_lift = next_basket_holdout.evaluate_audience_lift(
+        holdout, partial(_purchase_probabilities, model, judged_rows)
+    )
+    metrics = MethodMetrics(
+        next_basket_holdout.evaluate_customers(holdout, ranked_lists),
+        next_basket_holdout.evaluate_variety(holdout, ranked_lists) | {"audience_lift_10": audience_lift},
+    )
+    ceiling_metrics = (
+        {BEST_ORDER: MethodMetrics(next_basket_holdout.evaluate_upper_bound(holdout, ranked_lists), {})}
+        if depth
+        else {}
+    )
+    return {METHOD_NAMES.get(learner, learner): metrics, **ceiling_metrics}
 
 
-def _chances(model: Any, judged: pd.DataFrame, products: np.ndarray) -> np.ndarray:
-    chances: np.ndarray = model.chances(judged, products.tolist())
-    return chances
+def _purchase_probabilities(model: Any, judged_rows: pd.DataFrame, products: np.ndarray) -> np.ndarray:
+    probabilities: np.ndarray = model.chances(judged_rows, products.tolist())
+    return probabilities
 
 
-def _table(asked: list[Exam], answers: Mapping[str, list[Answer]], model: str) -> pd.DataFrame:
-    looks = {method: pd.concat([answer.look for answer in parts]) for method, parts in answers.items()}
-    ranked = backtest.table(looks, pd.concat([exam.activity for exam in asked]), model=model)
-    wholes = {method: _mean([answer.whole for answer in parts]) for method, parts in answers.items()}
-    together = backtest.whole(wholes, sum(len(exam.customers) for exam in asked))
-    return pd.concat([ranked, together], ignore_index=True)
+def _metrics_table(
+    holdouts: list[HoldoutEvaluation], metrics_by_method: Mapping[str, list[MethodMetrics]], model: str
+) -> pd.DataFrame:
+    per_customer = {
+        method: pd.concat([method_metrics.per_customer for method_metrics in parts])
+        for method, parts in metrics_by_method.items()
+    }
+    ranked = method_comparison.compare_methods(
+        per_customer, pd.concat([holdout.activity for holdout in holdouts]), model=model
+    )
+    overall = {
+        method: _average_metrics([method_metrics.overall for method_metrics in parts])
+        for method, parts in metrics_by_method.items()
+    }
+    overall_rows = method_comparison.overall_rows(overall, sum(len(holdout.customers) for holdout in holdouts))
+    return pd.concat([ranked, overall_rows], ignore_index=True)
 
 
-def _mean(figures: list[dict[str, float]]) -> dict[str, float]:
+def _average_metrics(metrics: list[dict[str, float]]) -> dict[str, float]:
     """The mean over cutoffs; a source that filled no place at one of them has a share of 0 there."""
-    frame = pd.DataFrame(figures)
+    frame = pd.DataFrame(metrics)
     shares = [name for name in frame if str(name).startswith("source_")]
     return {str(name): float(value) for name, value in frame.fillna(dict.fromkeys(shares, 0.0)).mean().items()}

@@ -15,75 +15,89 @@ from typing import Any
 
 import pandas as pd
 
-from customers.shop import Shop
-from models import registry
-from pipelines import page, pictures
-from pipelines.earlier import Backtest
-from pipelines.earlier_answers import answers
-from pipelines.earlier_lists import recommender
-from pipelines.earlier_offers import offers
-from pipelines.evening import Tell
-from pipelines.failures import WrongUsage
-from training import backtest, promote
+from customers.shop.settings import Shop
+from models.registry import mlflow_registry
+from pipelines.backtest import html_page
+from pipelines.backtest.customer_models import backtest_customer_model
+from pipelines.backtest.cutoffs import BacktestResult
+from pipelines.backtest.offers import backtest_offers
+from pipelines.backtest.recommender import backtest_recommender
+from pipelines.errors import WrongUsage
+from pipelines.nightly.run_context import ProgressCallback
+from pipelines.reporting import plots
+from training import promotion
+from training.evaluation import method_comparison
 
-KINDS: dict[str, Callable[..., Backtest]] = {"recommender": recommender, "offers": offers} | {
-    name: partial(answers, name=name) for name in ("churn", "timing", "restock", "value")
-}
+BACKTESTS: dict[str, Callable[..., BacktestResult]] = {
+    "recommender": backtest_recommender,
+    "offers": backtest_offers,
+} | {name: partial(backtest_customer_model, name=name) for name in ("churn", "timing", "restock", "value")}
 
 
-def run(
-    shop: Shop, name: str, *, cutoffs: int = 3, every: int | None = None, out: Path | None = None, tell: Tell
+def run_backtest(
+    shop: Shop,
+    name: str,
+    *,
+    cutoffs: int = 3,
+    every: int | None = None,
+    out: Path | None = None,
+    progress: ProgressCallback,
 ) -> dict[str, Any]:
     """Backtest one question; write the table, its pictures and a page of both to a folder, and all of it to MLflow."""
-    if name not in KINDS:
-        raise WrongUsage(f"there is no backtest of {name}; there are {', '.join(KINDS)}")
+    if name not in BACKTESTS:
+        raise WrongUsage(f"there is no backtest of {name}; there are {', '.join(BACKTESTS)}")
     began = time.perf_counter()
-    found = KINDS[name](shop, cutoffs=cutoffs, every=every, tell=tell)
-    files = publish(found, out or shop.home / "exports" / f"backtest-{name}")
-    run_id = _record(shop, found, files)
+    result = BACKTESTS[name](shop, cutoffs=cutoffs, every=every, progress=progress)
+    files = write_result(result, out or shop.home / "exports" / f"backtest-{name}")
+    run_id = _log_run(shop, result, files)
     return {
-        "name": name, "model": found.model, "cutoffs": found.cutoffs, "settings": found.settings,
-        "notes": found.notes, "files": [str(path) for path in files], "run": run_id,
-        "seconds": round(time.perf_counter() - began, 1), "table": records(found.table),
+        "name": name, "model": result.model, "cutoffs": result.cutoffs, "settings": result.settings,
+        "notes": result.notes, "files": [str(path) for path in files], "run": run_id,
+        "seconds": round(time.perf_counter() - began, 1), "table": json_records(result.table),
     }  # fmt: skip
 
 
-def publish(found: Backtest, folder: Path) -> list[Path]:
+def write_result(result: BacktestResult, folder: Path) -> list[Path]:
     """Write the table as CSV and JSON, pictures where they can be drawn, and a page that shows it all; the paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    table, told = folder / f"{found.name}.csv", folder / f"{found.name}.json"
-    found.table.to_csv(table, index=False)
-    about = {"cutoffs": found.cutoffs, "settings": found.settings, "notes": found.notes}
-    told.write_text(json.dumps(about | {"table": records(found.table)}, indent=1), encoding="utf-8")
-    title = f"{found.name} as of {', '.join(found.cutoffs)}"
-    drawn = [
-        pictures.backtest(found.table, folder / f"{found.name}.png", title=title),
-        pictures.curves(found.curves, folder / f"{found.name}-curves.png", name=found.name, title=title),
+    csv_path, json_path = folder / f"{result.name}.csv", folder / f"{result.name}.json"
+    result.table.to_csv(csv_path, index=False)
+    about = {"cutoffs": result.cutoffs, "settings": result.settings, "notes": result.notes}
+    json_path.write_text(json.dumps(about | {"table": json_records(result.table)}, indent=1), encoding="utf-8")
+    title = f"{result.name} as of {', '.join(result.cutoffs)}"
+    plot_paths = [
+        plots.plot_backtest(result.table, folder / f"{result.name}.png", title=title),
+        plots.plot_curves(result.curves, folder / f"{result.name}-curves.png", name=result.name, title=title),
     ]
-    shown = [path for path in drawn if path]
-    return [table, told, *shown, page.write(found, shown, folder / f"{found.name}.html", title=title)]
+    drawn_paths = [path for path in plot_paths if path]
+    return [
+        csv_path,
+        json_path,
+        *drawn_paths,
+        html_page.write_page(result, drawn_paths, folder / f"{result.name}.html", title=title),
+    ]
 
 
-def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+def json_records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as JSON holds them: what is not known is None."""
     rows = table.astype(object).where(table.notna(), None).to_dict("records")
     return [{str(name): value for name, value in row.items()} for row in rows]
 
 
-def _record(shop: Shop, found: Backtest, files: list[Path]) -> str:
-    everyone = found.table[found.table["segment"] == backtest.EVERYONE].dropna(subset=["value"])
-    figures = {
-        f"{_plain(str(method))}.{figure}": float(value)
-        for method, figure, value in zip(everyone["method"], everyone["figure"], everyone["value"], strict=True)
+def _log_run(shop: Shop, result: BacktestResult, files: list[Path]) -> str:
+    everyone = result.table[result.table["segment"] == method_comparison.ALL_CUSTOMERS].dropna(subset=["value"])
+    metrics = {
+        f"{_mlflow_name(str(method))}.{metric}": float(value)
+        for method, metric, value in zip(everyone["method"], everyone["figure"], everyone["value"], strict=True)
     }
-    settings = {_plain(method): chosen for method, chosen in found.settings.items()}
-    return registry.note(
-        promote.address(shop), f"backtest-{found.name}", metrics=figures,
-        params={"cutoffs": ", ".join(found.cutoffs), "model": found.model, **settings},
+    settings = {_mlflow_name(method): method_settings for method, method_settings in result.settings.items()}
+    return mlflow_registry.record_run(
+        promotion.registry_uri(shop), f"backtest-{result.name}", metrics=metrics,
+        params={"cutoffs": ", ".join(result.cutoffs), "model": result.model, **settings},
         artifacts={path.name: path for path in files},
     )  # fmt: skip
 
 
-def _plain(method: str) -> str:
+def _mlflow_name(method: str) -> str:
     """A method's name as MLflow lets figures be called."""
     return "".join(letter if letter.isalnum() or letter in "_-." else "_" for letter in method.replace(", ", "_"))

@@ -9,12 +9,13 @@ from typing import Annotated
 
 import typer
 
-from customers.orderings import Order
-from pipelines import quiet, terminal
-from pipelines.people import customer_app, keys_app
-from pipelines.terminal import AsJson, AsOf
+from customers.reports.sort_orders import SortOrder
+from pipelines import process_environment
+from pipelines.cli import terminal
+from pipelines.cli.customers_and_keys import customer_app, keys_app
+from pipelines.cli.terminal import AsJson, AsOf
 
-quiet.down()
+process_environment.set_variables()
 app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -34,11 +35,11 @@ def init(
     as_json: AsJson = False,
 ) -> None:
     """Make a home for a shop."""
-    from customers import shop as shops
+    from customers import setup
 
-    with terminal.plainly():
-        shop = shops.init(terminal.home(), timezone=timezone, currency=currency, now=now)
-        terminal.say(
+    with terminal.handle_errors():
+        shop = setup.init_home(terminal.home_folder(), timezone=timezone, currency=currency, now=now)
+        terminal.print_result(
             {"home": str(shop.home)},
             as_json,
             f"A shop lives in {shop.home} now; next: regulars load transactions FILE",
@@ -56,16 +57,18 @@ def load(
     as_json: AsJson = False,
 ) -> None:
     """Take records in; rows that cannot be kept go to a rejects file, all others are kept."""
-    from pipelines import failures, steps
+    from pipelines import errors, operations
 
-    with terminal.plainly():
-        loaded = steps.ingest(terminal.shop(), kind, paths, source=source, mapping=mapping, dry_run=dry_run)
-        counted = "{read} read: {inserted} new, {updated} changed, {unchanged} as before, {rejected} rejected"
-        text = counted.format(**loaded)
-        terminal.say(loaded, as_json, f"{text}; see {loaded['rejects_file']}" if loaded["rejected"] else text)
-        nothing_kept = loaded["read"] > 0 and loaded["rejected"] >= loaded["read"]
-        if nothing_kept or (strict and loaded["rejected"]):
-            raise typer.Exit(failures.NOTHING_DONE)
+    with terminal.handle_errors():
+        loaded = operations.load_records(
+            terminal.open_shop(), kind, paths, source=source, mapping=mapping, dry_run=dry_run
+        )
+        template = "{read} read: {inserted} new, {updated} changed, {unchanged} as before, {rejected} rejected"
+        text = template.format(**loaded)
+        terminal.print_result(loaded, as_json, f"{text}; see {loaded['rejects_file']}" if loaded["rejected"] else text)
+        is_nothing_loaded = loaded["read"] > 0 and loaded["rejected"] >= loaded["read"]
+        if is_nothing_loaded or (strict and loaded["rejected"]):
+            raise typer.Exit(errors.EXIT_NOTHING_DONE)
 
 
 @app.command()
@@ -75,52 +78,63 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """The night: features, training, judging, promotion if better, scores for everyone, written back."""
-    from pipelines import night, report
+    from pipelines.nightly import run as nightly_run
+    from pipelines.reporting import terminal_text
 
-    with terminal.plainly():
-        told = night.run(terminal.shop(), as_of=as_of, only=only.split(",") if only else None, tell=terminal.tell)
-        terminal.say(told, as_json, report.of_night(told))
+    with terminal.handle_errors():
+        summary = nightly_run.run_nightly(
+            terminal.open_shop(), as_of=as_of, only=only.split(",") if only else None, progress=terminal.print_progress
+        )
+        terminal.print_result(summary, as_json, terminal_text.format_nightly(summary))
 
 
 @app.command()
 def train(name: str, as_of: AsOf = None, as_json: AsJson = False) -> None:
     """Train one model and register it as challenger; promote it with: regulars promote NAME."""
-    from pipelines import night
+    from pipelines.nightly import run as nightly_run
 
-    with terminal.plainly():
-        told = night.train(terminal.shop(), name, as_of=as_of, tell=terminal.tell)
-        terminal.say(told, as_json, f"{name} version {told['version']} is registered: {told['why']}")
+    with terminal.handle_errors():
+        summary = nightly_run.train_challenger(
+            terminal.open_shop(), name, as_of=as_of, progress=terminal.print_progress
+        )
+        terminal.print_result(summary, as_json, f"{name} version {summary['version']} is registered: {summary['why']}")
 
 
 @app.command()
 def promote(name: str, version: Annotated[str | None, typer.Option()] = None, as_json: AsJson = False) -> None:
     """Make a version the champion: the newest challenger, or the one named."""
-    from training import promote as promotions
+    from training import promotion
 
-    with terminal.plainly():
-        moved = promotions.promote(terminal.shop(), name, version=version, why="by hand")
-        terminal.say({"name": name, "version": moved}, as_json, f"{name} version {moved} speaks for the shop now")
+    with terminal.handle_errors():
+        promoted_version = promotion.promote(terminal.open_shop(), name, version=version, why="by hand")
+        terminal.print_result(
+            {"name": name, "version": promoted_version},
+            as_json,
+            f"{name} version {promoted_version} speaks for the shop now",
+        )
 
 
 @app.command()
 def rollback(name: str, as_json: AsJson = False) -> None:
     """Go back to the champion before this one."""
-    from training import promote as promotions
+    from training import promotion
 
-    with terminal.plainly():
-        moved = promotions.rollback(terminal.shop(), name)
-        terminal.say({"name": name, "version": moved}, as_json, f"{name} went back to version {moved}")
+    with terminal.handle_errors():
+        restored_version = promotion.rollback(terminal.open_shop(), name)
+        terminal.print_result(
+            {"name": name, "version": restored_version}, as_json, f"{name} went back to version {restored_version}"
+        )
 
 
 @app.command()
 def models(as_json: AsJson = False) -> None:
     """Who speaks for the shop, since when, and why."""
-    from pipelines import report
-    from training import promote as promotions
+    from pipelines.reporting import terminal_text
+    from training import promotion
 
-    with terminal.plainly():
-        told = promotions.overview(terminal.shop())
-        terminal.say({"models": told}, as_json, report.of_models(told))
+    with terminal.handle_errors():
+        champions = promotion.summarise_champions(terminal.open_shop())
+        terminal.print_result({"models": champions}, as_json, terminal_text.format_models(champions))
 
 
 @app.command()
@@ -132,23 +146,29 @@ def backtest(
     as_json: AsJson = False,
 ) -> None:
     """What would have been said at earlier moments, by the model and by every rival, and what came of it."""
-    from pipelines import backtest as backtests
-    from pipelines import report
+    from pipelines.backtest import run as backtest_run
+    from pipelines.reporting import terminal_text
 
-    with terminal.plainly():
-        told = backtests.run(terminal.shop(), name, cutoffs=cutoffs, every=every, out=out, tell=terminal.tell)
-        terminal.say(told, as_json, report.of_backtest(told))
+    with terminal.handle_errors():
+        summary = backtest_run.run_backtest(
+            terminal.open_shop(), name, cutoffs=cutoffs, every=every, out=out, progress=terminal.print_progress
+        )
+        terminal.print_result(summary, as_json, terminal_text.format_backtest(summary))
 
 
 @app.command()
 def sufficiency(as_json: AsJson = False) -> None:
     """Whether the shop knows enough for each model, and what is served where it does not."""
-    from pipelines import report
-    from pipelines import sufficiency as counts
+    from pipelines import data_sufficiency
+    from pipelines.reporting import terminal_text
 
-    with terminal.plainly():
-        told = counts.of(terminal.shop())
-        terminal.say({"needs": told, "enough": counts.enough(told)}, as_json, report.of_sufficiency(told))
+    with terminal.handle_errors():
+        requirements = data_sufficiency.check_sufficiency(terminal.open_shop())
+        terminal.print_result(
+            {"needs": requirements, "enough": data_sufficiency.is_sufficient(requirements)},
+            as_json,
+            terminal_text.format_sufficiency(requirements),
+        )
 
 
 @app.command()
@@ -157,22 +177,24 @@ def uplift(
     as_json: AsJson = False,
 ) -> None:
     """Whom the shop's campaigns brought back, and whether that is known well enough to order lists by it."""
-    from pipelines import report
-    from pipelines import uplift as trials
+    from pipelines.reporting import terminal_text
+    from pipelines.uplift import run as uplift_run
 
-    with terminal.plainly():
-        told = trials.run(terminal.shop(), out=out, tell=terminal.tell)
-        terminal.say(told, as_json, report.of_uplift(told))
+    with terminal.handle_errors():
+        summary = uplift_run.run_uplift(terminal.open_shop(), out=out, progress=terminal.print_progress)
+        terminal.print_result(summary, as_json, terminal_text.format_uplift(summary))
 
 
 @app.command()
 def score(as_of: AsOf = None, as_json: AsJson = False) -> None:
     """Score everyone with the champions as they are; nothing is trained."""
-    from pipelines import night
+    from pipelines.nightly import run as nightly_run
 
-    with terminal.plainly():
-        told = night.score(terminal.shop(), as_of=as_of, tell=terminal.tell)
-        terminal.say(told, as_json, f"{told['scores_written']} scores written for {told['customers']} customers")
+    with terminal.handle_errors():
+        summary = nightly_run.score_everyone(terminal.open_shop(), as_of=as_of, progress=terminal.print_progress)
+        terminal.print_result(
+            summary, as_json, f"{summary['scores_written']} scores written for {summary['customers']} customers"
+        )
 
 
 @app.command()
@@ -187,11 +209,11 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write a table for other programs."""
-    from pipelines import steps
+    from pipelines import operations
 
-    with terminal.plainly():
-        rows = steps.export(terminal.shop(), table, out)
-        terminal.say({"table": table, "rows": rows, "out": str(out)}, as_json, f"{rows} rows in {out}")
+    with terminal.handle_errors():
+        rows = operations.export_table(terminal.open_shop(), table, out)
+        terminal.print_result({"table": table, "rows": rows, "out": str(out)}, as_json, f"{rows} rows in {out}")
 
 
 @app.command()
@@ -202,11 +224,16 @@ def recommend(
     as_json: AsJson = False,
 ) -> None:
     """What these customers will buy next, or which offers they will redeem."""
-    from pipelines import report, steps
+    from pipelines import operations
+    from pipelines.reporting import terminal_text
 
-    with terminal.plainly():
-        told = (steps.offers if offers else steps.recommend)(terminal.shop(), customer_ids, n)
-        terminal.say(told, as_json, (report.of_offers if offers else report.of_recommendations)(told))
+    with terminal.handle_errors():
+        results = (operations.list_offers if offers else operations.list_recommendations)(
+            terminal.open_shop(), customer_ids, n
+        )
+        terminal.print_result(
+            results, as_json, (terminal_text.format_offers if offers else terminal_text.format_recommendations)(results)
+        )
 
 
 @app.command("at-risk")
@@ -214,18 +241,21 @@ def at_risk(
     n: Annotated[int, typer.Option("-n", min=1)] = 20,
     segment: Annotated[str | None, typer.Option(help="Only customers of this segment.")] = None,
     min_value: Annotated[float | None, typer.Option(help="Only customers with at least so much at risk.")] = None,
-    order: Annotated[Order, typer.Option(help="What the list begins with most of.")] = "probability",
+    order: Annotated[SortOrder, typer.Option(help="What the list begins with most of.")] = "probability",
     as_json: AsJson = False,
 ) -> None:
     """Who is slipping away, most endangered first."""
-    from pipelines import report, steps
+    from pipelines import operations
+    from pipelines.reporting import terminal_text
 
-    with terminal.plainly():
-        told, doubt = steps.at_risk(terminal.shop(), n, segment=segment, min_value=min_value, order=order)
-        said = report.of_at_risk(told)
-        if doubt and order == "saved_value":
-            said = f"By probability, as nobody's saved value is known: {doubt}\n{said}"
-        terminal.say({"items": told, "no_saved_value": doubt}, as_json, said)
+    with terminal.handle_errors():
+        rows, no_saved_value_reason = operations.list_at_risk(
+            terminal.open_shop(), n, segment=segment, min_value=min_value, order=order
+        )
+        text = terminal_text.format_at_risk(rows)
+        if no_saved_value_reason and order == "saved_value":
+            text = f"By probability, as nobody's saved value is known: {no_saved_value_reason}\n{text}"
+        terminal.print_result({"items": rows, "no_saved_value": no_saved_value_reason}, as_json, text)
 
 
 @app.command()
@@ -234,10 +264,10 @@ def serve(
     workers: Annotated[int, typer.Option(min=1)] = 1,
 ) -> None:
     """Answer over HTTP until Ctrl-C."""
-    from serving import launch
+    from serving import server
 
-    with terminal.plainly():
-        launch.serve(terminal.shop(), port=port, workers=workers)
+    with terminal.handle_errors():
+        server.serve(terminal.open_shop(), port=port, workers=workers)
 
 
 @app.command()
@@ -245,27 +275,28 @@ def clock() -> None:
     """Run every night by itself, on Dagster's clock in the shop's time zone, until Ctrl-C."""
     from pipelines import definitions
 
-    with terminal.plainly():
-        definitions.start(terminal.shop())
+    with terminal.handle_errors():
+        definitions.start_scheduler(terminal.open_shop())
 
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Look at the home and say what is missing and what to do."""
-    from pipelines import report, steps
+    from pipelines import operations
+    from pipelines.reporting import terminal_text
 
-    with terminal.plainly():
-        found = steps.doctor(terminal.shop())
-        terminal.say(found, as_json, report.of_doctor(found))
+    with terminal.handle_errors():
+        result = operations.check_home(terminal.open_shop())
+        terminal.print_result(result, as_json, terminal_text.format_home_check(result))
 
 
 @app.command()
 def mlflow(port: Annotated[int, typer.Option()] = 5000) -> None:
     """Open MLflow's page on this home, to compare runs."""
-    from pipelines import steps
+    from pipelines import operations
 
-    with terminal.plainly():
-        steps.mlflow_page(terminal.shop(), port)
+    with terminal.handle_errors():
+        operations.open_mlflow(terminal.open_shop(), port)
 
 
 @app.command()
@@ -274,14 +305,14 @@ def demo(
     port: Annotated[int, typer.Option()] = 3000,
 ) -> None:
     """Load a real grocer (Complete Journey), run a night, and serve."""
-    from pipelines import demo as demonstration
+    from pipelines import demo as pipelines_demo
 
-    with terminal.plainly():
-        demonstration.play(terminal.home(), port=port, tell=terminal.tell)
+    with terminal.handle_errors():
+        pipelines_demo.run_demo(terminal.home_folder(), port=port, progress=terminal.print_progress)
         if serve:
-            from serving import launch
+            from serving import server
 
-            launch.serve(terminal.shop(), port=port)
+            server.serve(terminal.open_shop(), port=port)
 
 
 def main() -> None:

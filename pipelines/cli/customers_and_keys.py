@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from pipelines import terminal
-from pipelines.terminal import AsJson
+from pipelines.cli import terminal
+from pipelines.cli.terminal import AsJson
 
 keys_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Keys of programs and people that may ask.")
 customer_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="One customer at a time.")
@@ -17,21 +17,23 @@ customer_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="On
 @customer_app.command()
 def show(customer_id: str, as_json: AsJson = False) -> None:
     """Everything on file about a customer, as JSON; it is personal data."""
-    from pipelines import steps
+    from pipelines import operations
 
-    with terminal.plainly():
-        told = steps.show(terminal.shop(), customer_id)
-        terminal.say(told, as_json, json.dumps(told, default=str, ensure_ascii=False, indent=1))
+    with terminal.handle_errors():
+        profile = operations.show_customer(terminal.open_shop(), customer_id)
+        terminal.print_result(profile, as_json, json.dumps(profile, default=str, ensure_ascii=False, indent=1))
 
 
 @customer_app.command("export")
-def hand_over(customer_id: str, as_json: AsJson = False) -> None:
+def export_customer(customer_id: str, as_json: AsJson = False) -> None:
     """Everything the shop holds about a customer, as JSON, to hand to that customer; it is personal data."""
-    from pipelines import steps
+    from pipelines import operations
 
-    with terminal.plainly():
-        told = steps.hand_over(terminal.shop(), customer_id)
-        terminal.say(told, as_json, json.dumps(told, default=str, ensure_ascii=False, indent=1))
+    with terminal.handle_errors():
+        customer_data = operations.export_customer(terminal.open_shop(), customer_id)
+        terminal.print_result(
+            customer_data, as_json, json.dumps(customer_data, default=str, ensure_ascii=False, indent=1)
+        )
 
 
 @customer_app.command()
@@ -41,25 +43,25 @@ def erase(
     as_json: AsJson = False,
 ) -> None:
     """Forget a customer for good: key, record, scores and features go; sales stay without a name."""
-    from pipelines import steps
+    from pipelines import operations
 
-    with terminal.plainly():
+    with terminal.handle_errors():
         if not (yes or as_json):
             typer.confirm("This cannot be taken back. Erase this customer?", abort=True)
-        told = steps.erase(terminal.shop(), customer_id)
-        terminal.say(
-            told, as_json, "This customer is forgotten; loading the same files again does not bring them back."
+        summary = operations.erase_customer(terminal.open_shop(), customer_id)
+        terminal.print_result(
+            summary, as_json, "This customer is forgotten; loading the same files again does not bring them back."
         )
 
 
 @keys_app.command("add")
-def keys_add(
+def add_key(
     role: Annotated[str, typer.Argument(help="admin, agent, campaign, analyst or till.")],
     as_json: AsJson = False,
 ) -> None:
     """Make a key; it is shown once."""
-    from customers import access
+    from customers.security import api_keys
 
-    with terminal.plainly():
-        key = access.add(terminal.shop(), role)
-        terminal.say({"role": role, "key": key}, as_json, key)
+    with terminal.handle_errors():
+        key = api_keys.create_key(terminal.open_shop(), role)
+        terminal.print_result({"role": role, "key": key}, as_json, key)

@@ -16,41 +16,41 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.
 AsOf = Annotated[str | None, typer.Option("--as-of", help="A day or a moment; what was known before it may be used.")]
 
 
-def home() -> Path:
+def home_folder() -> Path:
     """The folder that everything is kept in."""
     return Path(os.environ.get("REGULARS_HOME", ".regulars"))
 
 
-def shop() -> Any:
+def open_shop() -> Any:
     """The shop that lives there."""
-    from customers import shop as shops
+    from customers.shop import settings
 
-    return shops.open()
+    return settings.open_shop()
 
 
-def say(told: dict[str, Any], as_json: bool, text: str) -> None:
+def print_result(result: dict[str, Any], as_json: bool, text: str) -> None:
     """The answer on stdout: JSON for programs, words for people."""
-    typer.echo(json.dumps(told, default=str, ensure_ascii=False) if as_json else text)
+    typer.echo(json.dumps(result, default=str, ensure_ascii=False) if as_json else text)
 
 
-def tell(text: str) -> None:
+def print_progress(text: str) -> None:
     """Progress goes to stderr, so that stdout stays one answer."""
     typer.echo(text, err=True)
 
 
 @contextmanager
-def plainly() -> Iterator[None]:
+def handle_errors() -> Iterator[None]:
     """Errors meant for people are one line and an exit code; all others are ours to mend and keep their trace."""
-    from pipelines.failures import explain
+    from pipelines.errors import explain_error
 
     try:
         yield
     except typer.Exit:
         raise
-    except Exception as failure:
-        told = explain(failure)
-        if told is None:
+    except Exception as error:
+        explanation = explain_error(error)
+        if explanation is None:
             raise
-        text, code = told
+        text, code = explanation
         typer.echo(f"regulars: {text}", err=True)
         sys.exit(code)

@@ -7,113 +7,126 @@ from typing import Any
 
 import pandas as pd
 
-from customers import freshness, scores
-from customers.shop import Shop
-from models import registry
-from pipelines import persuaded, versions
-from pipelines.evening import Evening, Tell, evening, timed
-from pipelines.failures import NothingToDo, WrongUsage
-from serving import desk, forget, live, writeback
-from training import plans, promote
-from training.plans import Plan
+from customers.ledger import refresh_queue
+from customers.scores import score_store
+from customers.shop.settings import Shop
+from models.registry import mlflow_registry
+from pipelines.errors import NothingToDo, WrongUsage
+from pipelines.nightly import model_versions, uplift_scores
+from pipelines.nightly.run_context import ProgressCallback, RunContext, open_run_context, time_step
+from serving import runtime
+from serving.privacy import erasure
+from serving.scoring import batch, refresh
+from training import promotion
+from training.tasks import all_tasks
+from training.tasks.task import Task
 from training.train import train as learn
 
 
-def run(shop: Shop, *, as_of: str | None = None, only: Sequence[str] | None = None, tell: Tell) -> dict[str, Any]:
+def run_nightly(
+    shop: Shop, *, as_of: str | None = None, only: Sequence[str] | None = None, progress: ProgressCallback
+) -> dict[str, Any]:
     """One night. With `as_of` in the past it gives what would have been given then, and moves no champion.
 
     With `only`, those models are trained; tonight everyone is scored by the others' champions too.
     """
-    chosen = _plans(only)
+    tasks = _select_tasks(only)
     seconds: dict[str, float] = {}
-    told: dict[str, dict[str, Any]] = {}
-    with evening(shop, as_of, seconds, tell) as tonight:
-        with timed(seconds, "training", tell):
-            trained = versions.tonight(tonight, chosen, tell)
-        with timed(seconds, "promotion", tell):
-            speakers = {} if tonight.replay else versions.champions(shop, [p for p in plans.PLANS if p not in chosen])
-            for plan in chosen:
-                told[plan.name], speaker = versions.appoint(tonight, plan, trained[plan.name])
-                speakers |= {plan.name: speaker} if speaker else {}
-        customers, written = _tell_everyone(tonight, speakers, seconds, tell)
+    reports: dict[str, dict[str, Any]] = {}
+    with open_run_context(shop, as_of, seconds, progress) as context:
+        with time_step(seconds, "training", progress):
+            trained_versions = model_versions.train_or_reuse_versions(context, tasks, progress)
+        with time_step(seconds, "promotion", progress):
+            champions = (
+                {}
+                if context.is_historical
+                else promotion.load_champions(shop, [other for other in all_tasks.TASKS if other not in tasks])
+            )
+            for task in tasks:
+                reports[task.name], champion = promotion.promote_if_better(context, task, trained_versions[task.name])
+                champions |= {task.name: champion} if champion else {}
+        customer_count, score_count = _score_and_write_back(context, champions, seconds, progress)
     return {
-        "as_of": tonight.as_of.isoformat(), "customers": customers, "churn_horizon_days": tonight.world.churn_days,
-        "models": told, "scores_written": written, "seconds": seconds,
+        "as_of": context.as_of.isoformat(), "customers": customer_count, "churn_horizon_days": context.training_data.churn_days,
+        "models": reports, "scores_written": score_count, "seconds": seconds,
     }  # fmt: skip
 
 
-def train(shop: Shop, name: str, *, as_of: str | None = None, tell: Tell) -> dict[str, Any]:
+def train_challenger(shop: Shop, name: str, *, as_of: str | None = None, progress: ProgressCallback) -> dict[str, Any]:
     """Train one model and register it as challenger; who speaks for the shop does not change."""
-    with evening(shop, as_of, {}, tell) as tonight:
-        version = versions.tonight(tonight, _plans([name]), tell)[name]
+    with open_run_context(shop, as_of, {}, progress) as context:
+        version = model_versions.train_or_reuse_versions(context, _select_tasks([name]), progress)[name]
         if version is None:
             raise NothingToDo(f"there is nothing to train {name} on; load more sales")
-        registry.set_alias(promote.address(shop), name, "challenger", version.number)
-        return versions.report(version, promoted=False, why=version.facts["why"])
+        mlflow_registry.set_alias(promotion.registry_uri(shop), name, "challenger", version.number)
+        return promotion.report_version(version, promoted=False, why=version.facts["why"])
 
 
-def score(shop: Shop, *, as_of: str | None = None, tell: Tell) -> dict[str, Any]:
+def score_everyone(shop: Shop, *, as_of: str | None = None, progress: ProgressCallback) -> dict[str, Any]:
     """Score everyone with the champions as they are; nothing is trained."""
     seconds: dict[str, float] = {}
-    with evening(shop, as_of, seconds, tell) as tonight:
-        speakers = versions.champions(shop, plans.PLANS)
-        if not speakers:
+    with open_run_context(shop, as_of, seconds, progress) as context:
+        champions = promotion.load_champions(shop, all_tasks.TASKS)
+        if not champions:
             raise NothingToDo("no model has a champion yet; run: regulars run")
-        customers, written = _tell_everyone(tonight, speakers, seconds, tell)
+        customer_count, score_count = _score_and_write_back(context, champions, seconds, progress)
     return {
-        "as_of": tonight.as_of.isoformat(), "customers": customers, "scores_written": written, "seconds": seconds,
+        "as_of": context.as_of.isoformat(), "customers": customer_count, "scores_written": score_count, "seconds": seconds,
     }  # fmt: skip
 
 
-def retrain(shop: Shop, name: str, version: str, *, tell: Tell) -> pd.DataFrame:
+def retrain_version(shop: Shop, name: str, version: str, *, progress: ProgressCallback) -> pd.DataFrame:
     """Train a recorded version again from what its run says, and score its day: customer_key, score.
 
     Nothing is registered: this is how somebody checks that a score can be explained by its version. Refused where
     the sales known at that day, or the code, are not those of the run.
     """
-    plan = _plans([name])[0]
-    recorded = registry.facts(promote.address(shop), name, version)
-    with evening(shop, recorded.params["as_of"], {}, tell) as tonight:
-        if recorded.tags["fingerprint"] != versions.fingerprint(tonight, plan):
+    task = _select_tasks([name])[0]
+    recorded = mlflow_registry.get_version(promotion.registry_uri(shop), name, version)
+    with open_run_context(shop, recorded.params["as_of"], {}, progress) as context:
+        if recorded.tags["fingerprint"] != model_versions.fingerprint(context, task):
             raise NothingToDo(f"{name} version {version} came from other sales or other code: it cannot be made again")
-        frame = tonight.frame(plan)
-        trained = learn(plan, tonight.world, frame, seed=int(recorded.params["seed"]), tell=tell)
-        last = frame[frame["as_of"] == frame["as_of"].max()].reset_index(drop=True)
-        return last[["customer_key"]].assign(score=trained.model.score(last))
+        frame = context.load_task_frame(task)
+        trained = learn(task, context.training_data, frame, seed=int(recorded.params["seed"]), progress=progress)
+        latest_rows = frame[frame["as_of"] == frame["as_of"].max()].reset_index(drop=True)
+        return latest_rows[["customer_key"]].assign(score=trained.model.score(latest_rows))
 
 
-def _tell_everyone(
-    tonight: Evening, speakers: dict[str, versions.Version], seconds: dict[str, float], tell: Tell
+def _score_and_write_back(
+    context: RunContext,
+    champions: dict[str, promotion.ModelVersion],
+    seconds: dict[str, float],
+    progress: ProgressCallback,
 ) -> tuple[int, int]:
-    with timed(seconds, "online features", tell):
-        if not tonight.replay:
-            tonight.features.materialise(tonight.as_of)
-    with timed(seconds, "scores", tell):
-        told = writeback.everyone(
-            tonight.shop,
-            tonight.features,
-            {name: (version.number, version.model) for name, version in speakers.items()},
-            tonight.as_of,
-            stand_ins=[name for name, version in speakers.items() if version.facts["fallback"]],
+    with time_step(seconds, "online features", progress):
+        if not context.is_historical:
+            context.features.materialise(context.as_of)
+    with time_step(seconds, "scores", progress):
+        counts = batch.score_all_customers(
+            context.shop,
+            context.features,
+            {name: (version.number, version.model) for name, version in champions.items()},
+            context.as_of,
+            fallback_names=[name for name, version in champions.items() if version.facts["fallback"]],
         )
-        if not tonight.replay:
-            persuaded.tell(tonight.shop, tonight.features, tonight.as_of)
-    _make_up(tonight)
-    return told
+        if not context.is_historical:
+            uplift_scores.write_uplift_scores(context.shop, context.features, context.as_of)
+    _apply_late_changes(context)
+    return counts
 
 
-def _make_up(tonight: Evening) -> None:
+def _apply_late_changes(context: RunContext) -> None:
     """What happened while the night was at work: whoever was erased is forgotten, and late sales are seen to."""
-    if tonight.replay:
+    if context.is_historical:
         return  # its features are gone in a moment, and those of today are the next night's care
-    forget.forget(tonight.shop, tonight.features, at_night=True)
-    if freshness.lagging(tonight.shop) or scores.told_after(tonight.shop, tonight.as_of):
-        live.retell(desk.of(tonight.shop), tonight.as_of)
+    erasure.erase_derived_data(context.shop, context.features, is_nightly=True)
+    if refresh_queue.list_pending(context.shop) or score_store.customers_scored_after(context.shop, context.as_of):
+        refresh.rescore_after_batch(runtime.open_runtime(context.shop), context.as_of)
 
 
-def _plans(only: Sequence[str] | None) -> list[Plan]:
-    known = {plan.name: plan for plan in plans.PLANS}
-    unknown = set(only or ()) - set(known)
+def _select_tasks(only: Sequence[str] | None) -> list[Task]:
+    tasks = {task.name: task for task in all_tasks.TASKS}
+    unknown = set(only or ()) - set(tasks)
     if unknown:
-        raise WrongUsage(f"there is no model called {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    return [plan for name, plan in known.items() if not only or name in only]
+        raise WrongUsage(f"there is no model called {', '.join(sorted(unknown))}; there are {', '.join(tasks)}")
+    return [task for name, task in tasks.items() if not only or name in only]

@@ -15,195 +15,225 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 
-from customers import clock, consent, mirror, nights
-from customers.shop import Shop, ShopError
-from features import appeal, needs, prices, snapshot, sorts, store, together
-from models import bundle
-from pipelines import outlook
-from pipelines.failures import NothingToDo, WrongUsage
-from training import labels, plans
-from training.plans import Plan, World
+from customers import clock
+from customers.ledger import watermark
+from customers.parquet import mirror
+from customers.privacy import consents
+from customers.shop.errors import ShopError
+from customers.shop.settings import Shop
+from features.families import category_history
+from features.offers import affinity, category_affinity
+from features.products import co_purchases, prices
+from features.snapshots import snapshot
+from features.store import feature_store
+from models.registry import bundle
+from pipelines.errors import NothingToDo, WrongUsage
+from pipelines.nightly import training_data
+from pipelines.nightly.training_data import CampaignHistory
+from training import calendar as training_calendar
+from training.tasks import all_tasks
+from training.tasks.task import Task, TrainingData
 
-Tell = Callable[[str], None]
+ProgressCallback = Callable[[str], None]
 
 #: The view whose rows say who has figures, for each way of laying out a plan's rows.
-VIEWS = {"recommender_v1": "shelf", "restock_v1": "needs"}
+ENTITY_VIEWS = {"recommender_v1": "shelf", "restock_v1": "needs"}
 
 
 @dataclass(frozen=True, slots=True)
-class Evening:
+class RunContext:
     """What a night works on: the shop as it was known at a moment, with its features computed."""
 
     shop: Shop
     as_of: datetime
-    replay: bool
-    world: World
-    features: store.Store
-    ledger: str
-    past: outlook.Past
+    is_historical: bool
+    training_data: TrainingData
+    features: feature_store.FeatureStore
+    ledger_digest: str
+    campaigns: CampaignHistory
     _frames: dict[str | tuple[str, ...], pd.DataFrame] = field(default_factory=dict)
 
-    def frame(self, plan: Plan) -> pd.DataFrame:
+    def load_task_frame(self, task: Task) -> pd.DataFrame:
         """All rows that a plan learns from, in a stable order: customer_key, as_of, features, of whoever allows it.
 
         One a customer and moment; with `expand`, one a customer, moment and offer or category.
         """
         # Churn, timing and value look at the same figures, and asking for them takes as long as some models learn.
-        laid_out = plan.expand or (self._view(plan), *self.features.columns(plan.service))
-        if laid_out not in self._frames:
-            entities = allowing(self.shop, self._entities(plan))
-            figures = self.features.history(plan.service, entities).rename(columns={"event_timestamp": "as_of"})
-            self._frames[laid_out] = self._expanded(plan, figures)
-        return self._frames[laid_out]
+        frame_key = task.expand or (self._entity_view(task), *self.features.feature_names(task.service))
+        if frame_key not in self._frames:
+            entities = filter_profiling_allowed(self.shop, self._load_entities(task))
+            features = self.features.historical_features(task.service, entities).rename(columns={"event_timestamp": "as_of"})
+            self._frames[frame_key] = self._expand_rows(task, features)
+        return self._frames[frame_key]
 
     @staticmethod
-    def _view(plan: Plan) -> str:
-        return VIEWS.get(plan.service, "rhythm")
+    def _entity_view(task: Task) -> str:
+        return ENTITY_VIEWS.get(task.service, "rhythm")
 
-    def _entities(self, plan: Plan) -> pd.DataFrame:
-        if plan.expand == "offers":
-            return self.past.mailings
-        path = self.features.folder / self._view(plan) / "part.parquet"
-        found = pq.read_table(path, columns=["customer_key", "event_timestamp"]).to_pandas()
-        if plan.service in VIEWS:  # lists are also kept as of the days on which campaigns went out
-            found = found[found["event_timestamp"].isin([*self.world.baskets, self.as_of])]
-        return found.reset_index(drop=True)
+    def _load_entities(self, task: Task) -> pd.DataFrame:
+        if task.expand == "offers":
+            return self.campaigns.deliveries
+        path = self.features.folder / self._entity_view(task) / "part.parquet"
+        entities = pq.read_table(path, columns=["customer_key", "event_timestamp"]).to_pandas()
+        if task.service in ENTITY_VIEWS:  # lists are also kept as of the days on which campaigns went out
+            entities = entities[entities["event_timestamp"].isin([*self.training_data.baskets, self.as_of])]
+        return entities.reset_index(drop=True)
 
-    def _expanded(self, plan: Plan, figures: pd.DataFrame) -> pd.DataFrame:
-        if plan.expand == "needs":
-            return needs.pairs(figures)
-        if plan.expand == "offers":
+    def _expand_rows(self, task: Task, features: pd.DataFrame) -> pd.DataFrame:
+        if task.expand == "needs":
+            return category_history.explode_lists(features)
+        if task.expand == "offers":
             prices = pd.read_parquet(self.features.folder / "prices" / "part.parquet")
-            book, catalogue = self.past.book, sorts.Sorts.read(self.world.products)
-            return appeal.pairs(figures, self.past.wanted, book.covers, book.offers, prices, catalogue)
-        return figures
+            offer_catalogue, product_categories = (
+                self.campaigns.catalogue,
+                category_affinity.ProductCategoryCodes.from_catalogue(self.training_data.products),
+            )
+            return affinity.build_affinity_features(
+                features,
+                self.campaigns.redeemable_offers,
+                offer_catalogue.covered_products,
+                offer_catalogue.offers,
+                prices,
+                product_categories,
+            )
+        return features
 
 
 @contextmanager
-def evening(shop: Shop, as_of: str | None, seconds: dict[str, float], tell: Tell) -> Iterator[Evening]:
+def open_run_context(
+    shop: Shop, as_of: str | None, seconds: dict[str, float], progress: ProgressCallback
+) -> Iterator[RunContext]:
     """Bring the mirror up to date and compute every feature as of the moment; one night at a time in a home."""
-    moment = _moment(shop, as_of)
-    with _alone(shop):
-        with timed(seconds, "mirror", tell):
-            _look(shop, moment)
-        replay = moment < (nights.last_looked(shop) or moment)
+    cutoff = _parse_as_of(shop, as_of)
+    with _lock_home(shop):
+        with time_step(seconds, "mirror", progress):
+            _advance_watermark(shop, cutoff)
+        is_historical = cutoff < (watermark.read_watermark(shop) or cutoff)
         folder = shop.home / "features"
-        if replay:
-            folder = shop.home / "replays" / moment.strftime("%Y%m%dT%H%M%S")
-        with timed(seconds, "features", tell):
-            tonight = _prepare(shop, moment, folder, replay=replay)
+        if is_historical:
+            folder = shop.home / "replays" / cutoff.strftime("%Y%m%dT%H%M%S")
+        with time_step(seconds, "features", progress):
+            context = _build_context(shop, cutoff, folder, is_historical=is_historical)
         try:
-            yield tonight
+            yield context
         finally:
-            if replay:
+            if is_historical:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def rehearsal(shop: Shop, moment: datetime, plan: Plan, *, at: Sequence[datetime] | None = None) -> Iterator[Evening]:
+def open_dry_run(
+    shop: Shop, as_of: datetime, task: Task, *, cutoffs: Sequence[datetime] | None = None
+) -> Iterator[RunContext]:
     """The shop as it was known at a moment, with what one plan learns from; nothing is left behind.
 
     Customers are looked at at the moments `at`, without it at those that the plan itself would learn from. Unlike
     a night it does not say that it looked: no sale is late because somebody tried models out.
     """
-    with _alone(shop):
+    with _lock_home(shop):
         mirror.refresh(shop)
-        _somebody_bought(shop, moment)
-        folder = shop.home / "replays" / f"{plan.name}-{moment:%Y%m%dT%H%M%S}"
+        _require_purchases(shop, as_of)
+        folder = shop.home / "replays" / f"{task.name}-{as_of:%Y%m%dT%H%M%S}"
         try:
-            yield _prepare(shop, moment, folder, replay=True, only=plan, at=at)
+            yield _build_context(shop, as_of, folder, is_historical=True, only_task=task, cutoffs=cutoffs)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def allowing(shop: Shop, rows: pd.DataFrame) -> pd.DataFrame:
+def filter_profiling_allowed(shop: Shop, rows: pd.DataFrame) -> pd.DataFrame:
     """Nobody learns from a customer who does not allow profiling; where nobody does, totals of all are left."""
-    allowed = rows["customer_key"].isin(consent.allowed(shop, rows["customer_key"].unique(), "profiling"))
-    return rows[allowed].reset_index(drop=True) if allowed.any() else rows
+    is_allowed = rows["customer_key"].isin(consents.allowed_customers(shop, rows["customer_key"].unique(), "profiling"))
+    return rows[is_allowed].reset_index(drop=True) if is_allowed.any() else rows
 
 
 @contextmanager
-def timed(seconds: dict[str, float], step: str, tell: Tell) -> Iterator[None]:
+def time_step(seconds: dict[str, float], step: str, progress: ProgressCallback) -> Iterator[None]:
     """Say that a step begins, and note how long it took."""
-    tell(f"{step} ...")
-    began = time.perf_counter()
+    progress(f"{step} ...")
+    started = time.perf_counter()
     yield
-    seconds[step] = round(time.perf_counter() - began, 2)
+    seconds[step] = round(time.perf_counter() - started, 2)
 
 
-def _moment(shop: Shop, as_of: str | None) -> datetime:
+def _parse_as_of(shop: Shop, as_of: str | None) -> datetime:
     now = clock.now(shop)
     if as_of is None:
         return now
     try:
-        moment = clock.moment(shop, as_of)
+        cutoff = clock.parse_time(shop, as_of)
     except ShopError as error:
         raise WrongUsage(str(error)) from None
-    if moment > now:
+    if cutoff > now:
         raise WrongUsage(f"{as_of} has not come yet: in this shop it is {now.isoformat(timespec='minutes')}")
-    return moment
+    return cutoff
 
 
-def _look(shop: Shop, moment: datetime) -> None:
+def _advance_watermark(shop: Shop, as_of: datetime) -> None:
     """Say that this night looks at everything before the moment, and bring the mirror up to what is known.
 
     Said only where there is something to see: what is loaded later would count as late for ever. Said before the
     mirror is read for good: what arrives in between is late.
     """
     mirror.refresh(shop)
-    _somebody_bought(shop, moment)
-    nights.began(shop, moment)
+    _require_purchases(shop, as_of)
+    watermark.record_run_start(shop, as_of)
     mirror.refresh(shop)
 
 
-def _somebody_bought(shop: Shop, moment: datetime) -> None:
-    if snapshot.purchases(shop.home / "ledger", as_of=moment, timezone=shop.timezone).empty:
+def _require_purchases(shop: Shop, as_of: datetime) -> None:
+    if snapshot.load_purchases(shop.home / "ledger", as_of=as_of, timezone=shop.timezone).empty:
         raise NothingToDo(
-            f"no customer had bought anything before {moment.isoformat()}; run: regulars load transactions FILE"
+            f"no customer had bought anything before {as_of.isoformat()}; run: regulars load transactions FILE"
         )
 
 
-def _prepare(
+def _build_context(
     shop: Shop,
     as_of: datetime,
     folder: Path,
     *,
-    replay: bool,
-    only: Plan | None = None,
-    at: Sequence[datetime] | None = None,
-) -> Evening:
+    is_historical: bool,
+    only_task: Task | None = None,
+    cutoffs: Sequence[datetime] | None = None,
+) -> RunContext:
     ledger, zone = shop.home / "ledger", shop.timezone
-    world, past = outlook.of(shop, as_of)
-    calendar = world.calendar
-    lists = plans.plan("recommender").window(world)
-    shelves = [calendar.back(n * lists) for n in (3, 2, 1) if n * lists < calendar.history_days]
-    shelves = [] if only and only.service not in VIEWS else shelves
-    windows = [plan.window(world) for plan in plans.PLANS if not plan.spread]
+    dataset, campaigns = training_data.load_training_data(shop, as_of)
+    calendar = dataset.calendar
+    list_days = all_tasks.get_task("recommender").holdout_days(dataset)
+    list_cutoffs = [calendar.cutoff_before(n * list_days) for n in (3, 2, 1) if n * list_days < calendar.history_days]
+    list_cutoffs = [] if only_task and only_task.service not in ENTITY_VIEWS else list_cutoffs
+    windows = [task.holdout_days(dataset) for task in all_tasks.TASKS if not task.is_event_based]
     # Lists and offers have moments of their own; whoever asks for them alone needs no others.
-    alone = only is not None and only.name in ("recommender", "offers")
-    moments = list(at) if at else [as_of] if alone else labels.moments(calendar, windows)
-    mailings = None if only and only.expand != "offers" else past.mailings
+    needs_no_other_cutoffs = only_task is not None and only_task.name in ("recommender", "offers")
+    feature_cutoffs = (
+        list(cutoffs)
+        if cutoffs
+        else [as_of]
+        if needs_no_other_cutoffs
+        else training_calendar.training_cutoffs(calendar, windows)
+    )
+    deliveries = None if only_task and only_task.expand != "offers" else campaigns.deliveries
     # Importing Feast takes as long as computing the features: DuckDB works while Python imports.
-    with ThreadPoolExecutor(1) as aside:
-        opening = aside.submit(store.open, folder, None if replay else shop.online_store)
-        snapshot.write(
-            ledger, folder, as_of=as_of, moments=moments, timezone=zone,
-            shelf_moments=[*shelves, as_of], receipts=mailings,
+    with ThreadPoolExecutor(1) as executor:
+        store_future = executor.submit(feature_store.open_store, folder, None if is_historical else shop.online_store)
+        snapshot.write_snapshot(
+            ledger, folder, as_of=as_of, cutoffs=feature_cutoffs, timezone=zone,
+            list_cutoffs=[*list_cutoffs, as_of], customer_cutoffs=deliveries,
         )  # fmt: skip
-        world = replace(
-            world, baskets=outlook.baskets(ledger, calendar, shelves, lists),
-            prices=prices.going(folder, ledger, as_of=as_of),
-            together=together.pairs(ledger, as_of=as_of, timezone=zone),
+        dataset = replace(
+            dataset, baskets=training_data.load_window_baskets(ledger, calendar, list_cutoffs, list_days),
+            prices=prices.load_prices(folder, ledger, as_of=as_of),
+            together=co_purchases.count_co_purchases(ledger, as_of=as_of, timezone=zone),
         )  # fmt: skip
-        together.keep(world.together, folder)
-    features = opening.result()
+        co_purchases.save_co_purchases(dataset.together, folder)
+    features = store_future.result()
     features.apply()
-    sales = snapshot.digest(ledger, as_of=as_of)
-    return Evening(shop, as_of, replay, world, features, f"{sales}{past.digest()}", past)
+    sales_digest = snapshot.digest(ledger, as_of=as_of)
+    return RunContext(shop, as_of, is_historical, dataset, features, f"{sales_digest}{campaigns.digest()}", campaigns)
 
 
 @contextmanager
-def _alone(shop: Shop) -> Iterator[None]:
+def _lock_home(shop: Shop) -> Iterator[None]:
     """One night at a time: two would write the same features."""
     with (shop.home / "night.lock").open("w") as lock:
         try:

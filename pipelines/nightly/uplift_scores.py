@@ -10,67 +10,71 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from customers import persuasion, scores
-from customers.persuasion import Finding
-from customers.shop import Shop
-from features import store
-from models import bundle
-from models.base import Unfit
-from models.bundle import BadBundle, Champion
-from models.uplift import Uplift
-from training import plans
+from customers.scores import score_store, uplift_result
+from customers.scores.uplift_result import UpliftResult
+from customers.shop.settings import Shop
+from features.store import feature_store
+from models.base import MissingFeatures
+from models.registry import bundle
+from models.registry.bundle import Champion, InvalidBundle
+from models.uplift.model import UpliftModel
+from training.tasks import all_tasks
 
 #: Columns of customers are those of churn: what the shop knows of them, and nothing of who they are.
-SERVICE = plans.plan("churn").service
+SERVICE = all_tasks.get_task("churn").service
 
 
-def keep(shop: Shop, finding: Finding, model: Uplift | None) -> Finding:
+def store_result(shop: Shop, result: UpliftResult, model: UpliftModel | None) -> UpliftResult:
     """Keep the finding and its effect model, and score everybody of the last night by it."""
     if model is not None:
-        finding = replace(finding, version=_published(shop, finding, model))
-    persuasion.keep(shop, finding)
-    night = scores.newest(shop, "churn")
-    if night is not None and (shop.home / "features").exists():
-        tell(shop, store.open(shop.home / "features", shop.online_store), night.as_of)
-    return finding
+        result = replace(result, version=_publish_model(shop, result, model))
+    uplift_result.save_result(shop, result)
+    latest_run = score_store.newest_run(shop, "churn")
+    if latest_run is not None and (shop.home / "features").exists():
+        write_uplift_scores(shop, feature_store.open_store(shop.home / "features", shop.online_store), latest_run.as_of)
+    return result
 
 
-def tell(shop: Shop, features: store.Store, as_of: datetime) -> int:
+def write_uplift_scores(shop: Shop, features: feature_store.FeatureStore, as_of: datetime) -> int:
     """Write what contact adds for each customer as of a night; how many. Nothing without evidence."""
-    finding = persuasion.kept(shop)
-    if finding is None or not finding.holds:
+    result = uplift_result.load_result(shop)
+    if result is None or not result.is_conclusive:
         return 0
     try:
-        speaker = bundle.open_champion(shop.home / "champions", persuasion.MODEL)
-        rows = _scored(features, speaker, as_of) if speaker else []
-    except (BadBundle, Unfit) as reason:
+        champion = bundle.open_champion(shop.home / "champions", uplift_result.MODEL)
+        rows = _estimate_effects(features, champion, as_of) if champion else []
+    except (InvalidBundle, MissingFeatures) as reason:
         doubt = f"{reason}; run: regulars uplift"
-        persuasion.keep(shop, replace(finding, verdict=persuasion.TOO_LITTLE, why=doubt, outcome=None))
+        uplift_result.save_result(
+            shop, replace(result, verdict=uplift_result.NOT_ENOUGH_EVIDENCE, why=doubt, outcome=None)
+        )
         return 0
-    if not speaker or not rows:
+    if not champion or not rows:
         return 0
-    run = scores.begin(shop, persuasion.MODEL, speaker.version, as_of)
-    detail = json.dumps({"outcome": finding.outcome, "days": finding.days})
-    written = scores.record(shop, run, [(key, effect, detail) for key, effect in rows])
-    scores.finish(shop, run)
+    run_id = score_store.begin_run(shop, uplift_result.MODEL, champion.version, as_of)
+    detail = json.dumps({"outcome": result.outcome, "days": result.days})
+    written = score_store.write_scores(shop, run_id, [(key, effect, detail) for key, effect in rows])
+    score_store.finish_run(shop, run_id)
     return written
 
 
-def _scored(features: store.Store, speaker: Champion, as_of: datetime) -> list[tuple[int, float]]:
+def _estimate_effects(
+    features: feature_store.FeatureStore, champion: Champion, as_of: datetime
+) -> list[tuple[int, float]]:
     path = features.folder / "rhythm" / "part.parquet"
     if not path.exists():
         return []
-    known = pq.read_table(path, columns=["customer_key", "event_timestamp"]).to_pandas()
-    frame = features.history(SERVICE, known[known["event_timestamp"] == as_of])
-    effects = speaker.model.score(frame) if len(frame) else []
+    entities = pq.read_table(path, columns=["customer_key", "event_timestamp"]).to_pandas()
+    frame = features.historical_features(SERVICE, entities[entities["event_timestamp"] == as_of])
+    effects = champion.model.score(frame) if len(frame) else []
     return list(zip(frame["customer_key"].tolist(), map(float, effects), strict=True))
 
 
-def _published(shop: Shop, finding: Finding, model: Uplift) -> str:
-    version = "".join(letter for letter in finding.as_of[:19] if letter.isalnum())
+def _publish_model(shop: Shop, result: UpliftResult, model: UpliftModel) -> str:
+    version = "".join(letter for letter in result.as_of[:19] if letter.isalnum())
     # A folder of this name that a killed run leaves behind is swept away by the next night.
-    with tempfile.TemporaryDirectory(prefix=".found-", dir=shop.home) as beside:
-        written = bundle.write(model, Path(beside) / "bundle", facts={"as_of": finding.as_of, "days": finding.days})
-        version = f"{version}-{written.sha256[:8]}"
-        bundle.publish(Path(beside) / "bundle", shop.home / "champions", persuasion.MODEL, version)
+    with tempfile.TemporaryDirectory(prefix=".found-", dir=shop.home) as folder:
+        manifest = bundle.write(model, Path(folder) / "bundle", facts={"as_of": result.as_of, "days": result.days})
+        version = f"{version}-{manifest.sha256[:8]}"
+        bundle.publish(Path(folder) / "bundle", shop.home / "champions", uplift_result.MODEL, version)
     return version

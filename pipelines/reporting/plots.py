@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 #: The figures that are drawn, of whichever question was asked, with the words under them.
-DRAWN = {
+METRIC_LABELS = {
     "recall_10": "Recall@10",
     "ndcg_10": "NDCG@10",
     "new_hit_rate_10": "a hit on the list of new products",
@@ -25,7 +25,7 @@ DRAWN = {
     "decile_error": "decile error",
 }
 #: What is said, what is seen, and of what a list's first hold a share, by question.
-AXES = {
+CURVE_LABELS = {
     "churn": ("said: P(no purchase within the horizon)", "seen: share that stayed away", "of all who stayed away"),
     "timing": ("said: P(purchase within four weeks)", "seen: share that came", "of all who came"),
     "restock": ("said: P(needed within two weeks)", "seen: share that bought again", "of all needs that came up"),
@@ -33,50 +33,58 @@ AXES = {
 }
 
 
-def backtest(table: pd.DataFrame, path: Path, *, title: str) -> Path | None:
+def plot_backtest(table: pd.DataFrame, path: Path, *, title: str) -> Path | None:
     """Draw the figures of everybody, a panel each, to a PNG; None where matplotlib is not installed."""
-    if (figure := _blank()) is None:
+    if (figure := _new_figure()) is None:
         return None
     everyone = table[table["segment"] == "all"]
-    drawn = [name for name in DRAWN if (everyone["figure"] == name).any()]
-    figure.set_size_inches(4 * max(len(drawn), 1), 4.5)
+    metrics = [name for name in METRIC_LABELS if (everyone["figure"] == name).any()]
+    figure.set_size_inches(4 * max(len(metrics), 1), 4.5)
     figure.suptitle(title)
     methods = list(everyone["method"].drop_duplicates())[::-1]
-    panels: Any = figure.subplots(1, max(len(drawn), 1), sharey=True, squeeze=False)[0]
-    for axes, name in zip(panels, drawn, strict=False):
+    panels: Any = figure.subplots(1, max(len(metrics), 1), sharey=True, squeeze=False)[0]
+    for axes, name in zip(panels, metrics, strict=False):
         rows = everyone[everyone["figure"] == name].set_index("method").reindex(methods)
         places = range(len(methods))
         # Drawn anew, a calibration error is larger than it is: the figure may lie below its own interval.
         below, above = (rows["value"] - rows["low"]).clip(lower=0), (rows["high"] - rows["value"]).clip(lower=0)
         axes.errorbar(rows["value"], places, xerr=[below, above], fmt="o", capsize=3)
         axes.set_yticks(places, methods)
-        axes.set_xlabel(DRAWN[name])
+        axes.set_xlabel(METRIC_LABELS[name])
         axes.grid(axis="x", alpha=0.3)
     figure.savefig(path, dpi=120)
     return path
 
 
-def curves(shown: Mapping[str, pd.DataFrame], path: Path, *, name: str, title: str) -> Path | None:
+def plot_curves(tables: Mapping[str, pd.DataFrame], path: Path, *, name: str, title: str) -> Path | None:
     """Draw reliability (the straight line is perfect) and gains of every method; None where matplotlib is missing.
 
     shown: "reliability" with said, seen, customers and "gains" with share, held, each with the method.
     """
-    if not shown or (figure := _blank()) is None:
+    if not tables or (figure := _new_figure()) is None:
         return None
     figure.set_size_inches(12, 5.5)
     figure.suptitle(title)
     left, right = figure.subplots(1, 2)
-    said, gained = shown["reliability"], shown["gains"]
-    edge = float(max(said["said"].max(), said["seen"].max()))
-    left.plot([0, edge], [0, edge], color="black", linewidth=0.8)
+    reliability, gains = tables["reliability"], tables["gains"]
+    limit = float(max(reliability["said"].max(), reliability["seen"].max()))
+    left.plot([0, limit], [0, limit], color="black", linewidth=0.8)
     right.plot([0, 1], [0, 1], color="black", linewidth=0.8)
-    for method in said["method"].drop_duplicates():
+    for method in reliability["method"].drop_duplicates():
         bold: dict[str, Any] = {"linewidth": 2.5} if method == "served" else {"linewidth": 1, "alpha": 0.7}
-        left.plot("said", "seen", data=said[said["method"] == method], marker="o", markersize=3, label=method, **bold)
-        right.plot("share", "held", data=gained[gained["method"] == method], label=method, **bold)
-    below, beside, held = AXES[name]
-    left.set(xlabel=below, ylabel=beside)
-    right.set(xlabel="so large a share of the list", ylabel=f"so large a share {held}")
+        left.plot(
+            "said",
+            "seen",
+            data=reliability[reliability["method"] == method],
+            marker="o",
+            markersize=3,
+            label=method,
+            **bold,
+        )
+        right.plot("share", "held", data=gains[gains["method"] == method], label=method, **bold)
+    x_label, y_label, share_label = CURVE_LABELS[name]
+    left.set(xlabel=x_label, ylabel=y_label)
+    right.set(xlabel="so large a share of the list", ylabel=f"so large a share {share_label}")
     for axes in (left, right):
         axes.grid(alpha=0.3)
     left.legend()
@@ -84,23 +92,23 @@ def curves(shown: Mapping[str, pd.DataFrame], path: Path, *, name: str, title: s
     return path
 
 
-def qini(drawn: Mapping[str, pd.DataFrame], path: Path, *, title: str) -> Path | None:
+def plot_qini(curves_by_panel: Mapping[str, pd.DataFrame], path: Path, *, title: str) -> Path | None:
     """Draw what contacting the most persuadable first would gain, a panel an outcome; None without matplotlib.
 
     drawn: for each panel's title, learner, share, gain, low, high; the band is of the learner that comes first.
     """
-    if not drawn or (figure := _blank()) is None:
+    if not curves_by_panel or (figure := _new_figure()) is None:
         return None
-    figure.set_size_inches(6 * len(drawn), 5)
+    figure.set_size_inches(6 * len(curves_by_panel), 5)
     figure.suptitle(title)
-    panels: Any = figure.subplots(1, len(drawn), squeeze=False)[0]
-    for axes, (words, curves) in zip(panels, drawn.items(), strict=True):
-        for nth, (learner, curve) in enumerate(curves.groupby("learner", sort=False)):
+    panels: Any = figure.subplots(1, len(curves_by_panel), squeeze=False)[0]
+    for axes, (panel_title, panel_curves) in zip(panels, curves_by_panel.items(), strict=True):
+        for nth, (learner, curve) in enumerate(panel_curves.groupby("learner", sort=False)):
             axes.plot("share", "gain", data=curve, label=learner, linewidth=2.5 if nth == 0 else 1)
             if nth == 0:
                 axes.fill_between(curve["share"], curve["low"], curve["high"], alpha=0.2)
                 axes.plot([0, 1], [0, curve["gain"].iloc[-1]], color="black", linewidth=0.8, label="by lot")
-        axes.set_title(words)
+        axes.set_title(panel_title)
         axes.set_xlabel("first so many of the customers contacted")
         axes.set_ylabel("gained, a customer of the shop")
         axes.grid(alpha=0.3)
@@ -109,7 +117,7 @@ def qini(drawn: Mapping[str, pd.DataFrame], path: Path, *, title: str) -> Path |
     return path
 
 
-def _blank() -> Any:
+def _new_figure() -> Any:
     """A figure to draw on; None where matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure

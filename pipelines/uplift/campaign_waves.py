@@ -8,27 +8,27 @@ from datetime import date, datetime, timedelta
 import numpy as np
 import pandas as pd
 
-from customers import interactions
-from customers.shop import Shop
-from features import engagement
-from models.trial import FEWEST
-from models.unseen import OVERLAP
-from pipelines.failures import NothingToDo
-from training.labels import Calendar
-from training.plans import World
+from customers.ledger import interactions
+from customers.shop.settings import Shop
+from features.families import engagement
+from models.uplift.cross_fitting import OVERLAP
+from models.uplift.treatment_data import MIN_GROUP_SIZE
+from pipelines.errors import NothingToDo
+from training.calendar import TrainingCalendar
+from training.tasks.task import TrainingData
 
 #: How long after a mailing customers are watched, and how far before it they must have been known.
-DAYS = 28
+FOLLOW_UP_DAYS = 28
 #: A campaign goes out within a week; who is reached later is reached by something else.
 SENDING_DAYS = 7
 #: The mailings that say most: more of them would take longer and say little more.
-MOST = 10
+MAX_WAVES = 10
 #: A mailing to fewer than this, or one that left out fewer, says too little for a comparison of its own.
-LEAST = 30
+MIN_WAVE_GROUP = 30
 
 
 @dataclass(frozen=True)
-class Mailings:
+class CampaignWaves:
     """Mailings that can be looked back on, and everybody who was reached by anything.
 
     `began`: each mailing's first day, by the moment at which it is asked about, the day after its last was sent: what
@@ -37,91 +37,97 @@ class Mailings:
     barred: customer_key, day, of those who are in no comparison.
     """
 
-    began: dict[datetime, datetime]
-    reached: pd.DataFrame
-    barred: pd.DataFrame
+    first_days: dict[datetime, datetime]
+    contacts: pd.DataFrame
+    excluded_customers: pd.DataFrame
     left_out: list[str]
 
     @property
-    def days(self) -> list[datetime]:
+    def cutoffs(self) -> list[datetime]:
         """The moments at which mailings are asked about."""
-        return list(self.began)
+        return list(self.first_days)
 
-    def rows(self, frame: pd.DataFrame, calendar: Calendar) -> pd.DataFrame:
+    def comparable_rows(self, frame: pd.DataFrame, calendar: TrainingCalendar) -> pd.DataFrame:
         """Whoever can be compared, as of each mailing's moment: customer_key, as_of and features.
 
         What the shop had sent them, and how they had answered, is told as of the first day: it must not know of the
         mailing.
         """
-        sent = [name for name in engagement.names() if name in frame.columns]
-        before = frame[["customer_key", "as_of", *sent]].rename(columns={"as_of": "began"})
-        asked = frame[frame["as_of"].isin(self.days)].drop(columns=sent)
-        asked = asked.assign(began=asked["as_of"].map(self.began).astype(frame["as_of"].dtype))
-        told = asked.merge(before, on=["customer_key", "began"])[frame.columns]
-        return told[~_among(told, calendar, self.barred)].reset_index(drop=True)
+        engagement_columns = [name for name in engagement.column_names() if name in frame.columns]
+        before = frame[["customer_key", "as_of", *engagement_columns]].rename(columns={"as_of": "began"})
+        rows_at_cutoff = frame[frame["as_of"].isin(self.cutoffs)].drop(columns=engagement_columns)
+        rows_at_cutoff = rows_at_cutoff.assign(
+            began=rows_at_cutoff["as_of"].map(self.first_days).astype(frame["as_of"].dtype)
+        )
+        with_engagement = rows_at_cutoff.merge(before, on=["customer_key", "began"])[frame.columns]
+        return with_engagement[~_is_among(with_engagement, calendar, self.excluded_customers)].reset_index(drop=True)
 
-    def contacted(self, rows: pd.DataFrame, calendar: Calendar) -> np.ndarray:
+    def is_contacted(self, rows: pd.DataFrame, calendar: TrainingCalendar) -> np.ndarray:
         """Whether each row's customer was reached by the mailing of its as_of."""
-        return _among(rows, calendar, self.reached)
+        return _is_among(rows, calendar, self.contacts)
 
-    def otherwise(self, rows: pd.DataFrame, calendar: Calendar) -> np.ndarray:
+    def is_otherwise_contacted(self, rows: pd.DataFrame, calendar: TrainingCalendar) -> np.ndarray:
         """Whether anything else reached each row's customer in the DAYS before the mailing of its as_of began."""
-        began = rows["as_of"].map(self.began).astype(rows["as_of"].dtype)
-        told = pd.DataFrame({
-            "customer_key": rows["customer_key"], "as_of": _days(rows["as_of"], calendar),
-            "began": _days(began, calendar),
+        first_days = rows["as_of"].map(self.first_days).astype(rows["as_of"].dtype)
+        waves = pd.DataFrame({
+            "customer_key": rows["customer_key"], "as_of": _local_days(rows["as_of"], calendar),
+            "began": _local_days(first_days, calendar),
         })  # fmt: skip
-        met = told.assign(row=np.arange(len(told))).merge(self.reached, on="customer_key")
-        away = (met["began"] - met["on"]).dt.days
-        met = met[(met["day"] != met["as_of"]) & (away > 0) & (away <= DAYS)]
-        found = np.zeros(len(rows), dtype=bool)
-        found[met["row"].to_numpy(np.int64)] = True
-        return found
+        earlier_contacts = waves.assign(row=np.arange(len(waves))).merge(self.contacts, on="customer_key")
+        days_before = (earlier_contacts["began"] - earlier_contacts["on"]).dt.days
+        earlier_contacts = earlier_contacts[
+            (earlier_contacts["day"] != earlier_contacts["as_of"]) & (days_before > 0) & (days_before <= FOLLOW_UP_DAYS)
+        ]
+        has_other_contact = np.zeros(len(rows), dtype=bool)
+        has_other_contact[earlier_contacts["row"].to_numpy(np.int64)] = True
+        return has_other_contact
 
 
-def find(shop: Shop, world: World) -> Mailings:
+def find_waves(shop: Shop, training_data: TrainingData) -> CampaignWaves:
     """The mailings of a shop that reached some of those it knew and left some out, and are over.
 
     Raises NothingToDo where there are none, with what to do about it.
     """
-    calendar = world.calendar
-    reached = _reached(shop, calendar)
-    if reached.empty:
+    calendar = training_data.calendar
+    contacts = _load_contacts(shop, calendar)
+    if contacts.empty:
         raise NothingToDo("the shop has contacted nobody yet: run: regulars load interactions FILE, of kind sent")
-    if reached["day"].isna().all():
+    if contacts["day"].isna().all():
         raise NothingToDo("no contact is known to be part of a campaign: load interactions with their campaign_id")
-    began = reached.groupby("day")["on"].min()
-    barred = _barred(reached, began, world.purchases)
-    counted = _counted(reached, began, barred, world.purchases)
-    why = counted.assign(day=counted.index).apply(lambda row: _unfit(row, calendar), axis=1)
-    fit = counted[why == ""]
-    if fit.empty:
-        raise NothingToDo(_nothing(why))
-    most = fit[["contacted", "others"]].min(axis=1).sort_values(ascending=False, kind="stable")
-    chosen = sorted(most.index[:MOST])
-    left = [f"{count} {words}" for words, count in why[why != ""].value_counts().items()]
-    left += [f"{len(fit) - MOST} would add little"] if len(fit) > MOST else []
-    asked = {_start(day, calendar): _start(began[day], calendar) for day in chosen}
-    return Mailings(asked, reached, barred, left)
+    first_days = contacts.groupby("day")["on"].min()
+    excluded = _find_purchase_triggered(contacts, first_days, training_data.purchases)
+    group_sizes = _count_groups(contacts, first_days, excluded, training_data.purchases)
+    reasons = group_sizes.assign(day=group_sizes.index).apply(lambda row: _unfit_reason(row, calendar), axis=1)
+    usable = group_sizes[reasons == ""]
+    if usable.empty:
+        raise NothingToDo(_no_wave_message(reasons))
+    smaller_group = usable[["contacted", "others"]].min(axis=1).sort_values(ascending=False, kind="stable")
+    chosen = sorted(smaller_group.index[:MAX_WAVES])
+    left_out = [f"{count} {words}" for words, count in reasons[reasons != ""].value_counts().items()]
+    left_out += [f"{len(usable) - MAX_WAVES} would add little"] if len(usable) > MAX_WAVES else []
+    first_day_by_cutoff = {_day_start(day, calendar): _day_start(first_days[day], calendar) for day in chosen}
+    return CampaignWaves(first_day_by_cutoff, contacts, excluded, left_out)
 
 
-def before(moment: datetime, calendar: Calendar, days: int = DAYS) -> datetime:
+def shift_back(instant: datetime, calendar: TrainingCalendar, days: int = FOLLOW_UP_DAYS) -> datetime:
     """The start of the day so many days before."""
-    return calendar.day_start(calendar.days_back(moment) + days)
+    return calendar.day_start(calendar.days_before_run(instant) + days)
 
 
-def _reached(shop: Shop, calendar: Calendar) -> pd.DataFrame:
+def _load_contacts(shop: Shop, calendar: TrainingCalendar) -> pd.DataFrame:
     """Who was reached on which day, and the day after which what reached them had gone out; NaT for no mailing."""
-    met = interactions.happened(shop, engagement.REACHING, as_of=calendar.as_of)
-    on, campaign = _days(met["happened_at"], calendar), met["campaign_id"]
-    begun = on.groupby(campaign).transform("min")
-    together = on.where(begun.notna() & (on - begun < pd.Timedelta(days=SENDING_DAYS)))
-    day = (together.groupby(campaign).transform("max") + pd.Timedelta(days=1)).where(together.notna())
-    told = pd.DataFrame({"customer_key": met["customer_key"].astype("int64"), "day": day, "on": on})
-    return told.drop_duplicates(ignore_index=True)
+    events = interactions.load_by_kind(shop, engagement.CONTACT_ACTIONS, as_of=calendar.as_of)
+    contact_days, campaign = _local_days(events["happened_at"], calendar), events["campaign_id"]
+    campaign_starts = contact_days.groupby(campaign).transform("min")
+    wave_days = contact_days.where(
+        campaign_starts.notna() & (contact_days - campaign_starts < pd.Timedelta(days=SENDING_DAYS))
+    )
+    day = (wave_days.groupby(campaign).transform("max") + pd.Timedelta(days=1)).where(wave_days.notna())
+    contacts = pd.DataFrame({"customer_key": events["customer_key"].astype("int64"), "day": day, "on": contact_days})
+    return contacts.drop_duplicates(ignore_index=True)
 
 
-def _barred(reached: pd.DataFrame, began: pd.Series, purchases: pd.DataFrame) -> pd.DataFrame:
+def _find_purchase_triggered(contacts: pd.DataFrame, first_days: pd.Series, purchases: pd.DataFrame) -> pd.DataFrame:
     """Of mailings that followed purchases, everybody who bought while they went out: customer_key, day.
 
     A voucher as thanks, or the confirmation of an order, goes to those who have just bought, and they are the
@@ -129,76 +135,80 @@ def _barred(reached: pd.DataFrame, began: pd.Series, purchases: pd.DataFrame) ->
     """
     bought = purchases.sort_values("day").set_index("day")["customer_key"]
     parts = [pd.DataFrame({"customer_key": pd.Series(dtype="int64"), "day": pd.Series(dtype="datetime64[us]")})]
-    for day, first in zip(pd.DatetimeIndex(began.index), began, strict=True):
-        met = reached[reached["day"] == day].groupby("customer_key")["on"].min()
-        here = bought.loc[first - pd.Timedelta(days=SENDING_DAYS) : day - pd.Timedelta(days=1)]
-        if _followed(here, met, first):
-            parts.append(pd.DataFrame({"customer_key": here.loc[first:].unique(), "day": day}))
+    for day, first in zip(pd.DatetimeIndex(first_days.index), first_days, strict=True):
+        contact_days = contacts[contacts["day"] == day].groupby("customer_key")["on"].min()
+        recent_buyers = bought.loc[first - pd.Timedelta(days=SENDING_DAYS) : day - pd.Timedelta(days=1)]
+        if _is_purchase_triggered(recent_buyers, contact_days, first):
+            parts.append(pd.DataFrame({"customer_key": recent_buyers.loc[first:].unique(), "day": day}))
     return pd.concat(parts, ignore_index=True)
 
 
-def _followed(bought: pd.Series, met: pd.Series, first: pd.Timestamp) -> bool:
+def _is_purchase_triggered(bought: pd.Series, contact_days: pd.Series, first: pd.Timestamp) -> bool:
     """Whether customers bought more from the first day to their contact than in the same days of the week before.
 
     bought: customers, by their days; met: the days of contact, by their customers. The sign test, at two standard
     errors.
     """
-    day, contact = pd.DatetimeIndex(bought.index), pd.DatetimeIndex(bought.map(met))
-    then = set(bought[(day >= first) & (day <= contact)])
+    day, contact = pd.DatetimeIndex(bought.index), pd.DatetimeIndex(bought.map(contact_days))
+    during = set(bought[(day >= first) & (day <= contact)])
     earlier = set(bought[(day < first) & (day <= contact - pd.Timedelta(days=SENDING_DAYS))])
-    more, fewer = len(then - earlier), len(earlier - then)
+    more, fewer = len(during - earlier), len(earlier - during)
     return more - fewer > 2 * (more + fewer) ** 0.5
 
 
-def _counted(reached: pd.DataFrame, began: pd.Series, barred: pd.DataFrame, purchases: pd.DataFrame) -> pd.DataFrame:
+def _count_groups(
+    contacts: pd.DataFrame, first_days: pd.Series, excluded: pd.DataFrame, purchases: pd.DataFrame
+) -> pd.DataFrame:
     """How many of those known when each mailing began it reached at all, and can be compared: contacted, others."""
     first = purchases.groupby("customer_key")["day"].min()
-    told = reached.loc[reached["day"].notna(), ["customer_key", "day"]].drop_duplicates(ignore_index=True)
-    told, out = (some[some["day"].map(began) > some["customer_key"].map(first)] for some in (told, barred))
-    left = told.merge(out, on=["customer_key", "day"], how="left", indicator=True)
+    contacted = contacts.loc[contacts["day"].notna(), ["customer_key", "day"]].drop_duplicates(ignore_index=True)
+    contacted, excluded_contacted = (
+        pairs[pairs["day"].map(first_days) > pairs["customer_key"].map(first)] for pairs in (contacted, excluded)
+    )
+    joined = contacted.merge(excluded_contacted, on=["customer_key", "day"], how="left", indicator=True)
     sizes = [
-        some.groupby("day").size().reindex(began.index, fill_value=0)
-        for some in (told, out, left[left["_merge"] == "left_only"])
+        pairs.groupby("day").size().reindex(first_days.index, fill_value=0)
+        for pairs in (contacted, excluded_contacted, joined[joined["_merge"] == "left_only"])
     ]
-    known = np.searchsorted(np.sort(first.to_numpy()), began.to_numpy())
-    counted = pd.DataFrame({"reached": sizes[0], "contacted": sizes[2], "others": known - sizes[1] - sizes[2]})
-    return counted.assign(began=began)
+    customer_counts = np.searchsorted(np.sort(first.to_numpy()), first_days.to_numpy())
+    counts = pd.DataFrame({"reached": sizes[0], "contacted": sizes[2], "others": customer_counts - sizes[1] - sizes[2]})
+    return counts.assign(began=first_days)
 
 
-def _unfit(row: pd.Series, calendar: Calendar) -> str:
+def _unfit_reason(row: pd.Series, calendar: TrainingCalendar) -> str:
     """Why a mailing cannot be looked back on, in words; empty where it can."""
     first: date = row["began"].date()
     day: date = row["day"].date()
     share = row["contacted"] / max(row["contacted"] + row["others"], 1)
-    if first < calendar.first_day + timedelta(days=2 * DAYS):
-        return f"went out within {2 * DAYS} days of the first sale"
-    if day + timedelta(days=DAYS) > calendar.known_until:
-        return f"went out less than {DAYS} days ago"
-    if row["contacted"] < LEAST <= row["reached"]:
+    if first < calendar.first_day + timedelta(days=2 * FOLLOW_UP_DAYS):
+        return f"went out within {2 * FOLLOW_UP_DAYS} days of the first sale"
+    if day + timedelta(days=FOLLOW_UP_DAYS) > calendar.complete_until:
+        return f"went out less than {FOLLOW_UP_DAYS} days ago"
+    if row["contacted"] < MIN_WAVE_GROUP <= row["reached"]:
         return "went to customers because they had just bought"
-    if share > OVERLAP[1] or row["others"] < LEAST:
+    if share > OVERLAP[1] or row["others"] < MIN_WAVE_GROUP:
         return "went to everybody or nearly so"
-    return "went to too few" if share < OVERLAP[0] or row["contacted"] < LEAST else ""
+    return "went to too few" if share < OVERLAP[0] or row["contacted"] < MIN_WAVE_GROUP else ""
 
 
-def _nothing(why: pd.Series) -> str:
-    told = "; ".join(f"{count} {words}" for words, count in why.value_counts().items())
+def _no_wave_message(reasons: pd.Series) -> str:
+    reason_counts = "; ".join(f"{count} {words}" for words, count in reasons.value_counts().items())
     return (
-        f"no mailing can be compared with its absence: of {len(why)}, {told}. Leave some customers out of the next "
-        f"campaign, drawn by lot, at least {FEWEST} of either kind, and ask again {DAYS} days later"
+        f"no mailing can be compared with its absence: of {len(reasons)}, {reason_counts}. Leave some customers out of the next "
+        f"campaign, drawn by lot, at least {MIN_GROUP_SIZE} of either kind, and ask again {FOLLOW_UP_DAYS} days later"
     )
 
 
-def _among(rows: pd.DataFrame, calendar: Calendar, pairs: pd.DataFrame) -> np.ndarray:
+def _is_among(rows: pd.DataFrame, calendar: TrainingCalendar, pairs: pd.DataFrame) -> np.ndarray:
     """Whether each row's customer_key and the day of its as_of are among the pairs of customer_key and day."""
-    asked = pd.MultiIndex.from_arrays([rows["customer_key"], _days(rows["as_of"], calendar)])
-    return np.asarray(asked.isin(pd.MultiIndex.from_frame(pairs.loc[pairs["day"].notna(), ["customer_key", "day"]])))
+    keys = pd.MultiIndex.from_arrays([rows["customer_key"], _local_days(rows["as_of"], calendar)])
+    return np.asarray(keys.isin(pd.MultiIndex.from_frame(pairs.loc[pairs["day"].notna(), ["customer_key", "day"]])))
 
 
-def _days(instants: pd.Series, calendar: Calendar) -> pd.Series:
+def _local_days(instants: pd.Series, calendar: TrainingCalendar) -> pd.Series:
     """The shop's days of instants, as midnights without a zone, like those of purchases."""
     return instants.dt.tz_convert(calendar.timezone).dt.tz_localize(None).dt.normalize().astype("datetime64[us]")
 
 
-def _start(day: pd.Timestamp, calendar: Calendar) -> datetime:
-    return calendar.day_start((calendar.known_until - day.date()).days)
+def _day_start(day: pd.Timestamp, calendar: TrainingCalendar) -> datetime:
+    return calendar.day_start((calendar.complete_until - day.date()).days)

@@ -18,197 +18,230 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from customers import clock, mirror
-from customers.persuasion import EVIDENCE, TOO_LITTLE, Finding
-from customers.shop import Shop
-from features import snapshot
-from models import registry
-from models.base import TooLittle
-from models.trial import Trial, some
-from models.unseen import Reach, Tried, tried
-from models.uplift import Uplift
-from pipelines import mailings, outlook, persuaded, pictures
-from pipelines.evening import Evening, Tell, rehearsal
-from pipelines.failures import NothingToDo
-from pipelines.mailings import DAYS, Mailings
-from training import labels, plans, promote, uplift
-from training.plans import World
-from training.uplift import Judged, Verdict
+from customers import clock
+from customers.parquet import mirror
+from customers.scores.uplift_result import EVIDENCE, NOT_ENOUGH_EVIDENCE, UpliftResult
+from customers.shop.settings import Shop
+from features.snapshots import snapshot
+from models.base import InsufficientData
+from models.registry import mlflow_registry
+from models.uplift.cross_fitting import CrossFittedScores, PropensityScores, cross_fit
+from models.uplift.model import UpliftModel
+from models.uplift.treatment_data import TreatmentData, sample_rows
+from pipelines.errors import NothingToDo
+from pipelines.nightly import training_data, uplift_scores
+from pipelines.nightly.run_context import ProgressCallback, RunContext, open_dry_run
+from pipelines.reporting import plots
+from pipelines.uplift import campaign_waves
+from pipelines.uplift.campaign_waves import FOLLOW_UP_DAYS, CampaignWaves
+from training import labels, promotion
+from training.evaluation import uplift_evaluation
+from training.evaluation.uplift_evaluation import UpliftEvaluation, UpliftVerdict
+from training.tasks import all_tasks
+from training.tasks.task import TrainingData
 
 #: What contact may raise, and how it is called: a purchase within DAYS, and what is spent in them.
-OUTCOMES = {"return": f"bought within {DAYS} days", "spend": f"spent within {DAYS} days"}
+OUTCOMES = {"return": f"bought within {FOLLOW_UP_DAYS} days", "spend": f"spent within {FOLLOW_UP_DAYS} days"}
 #: The days before a mailing are asked about with fewer folds: they only need to show that nothing happened.
 PLACEBO_FOLDS = 3
-PARTS = ("value", "low", "high")
+INTERVAL_FIELDS = ("value", "low", "high")
 
 
 @dataclass(frozen=True)
-class Asked:
+class OutcomeAnalysis:
     """One outcome: its trial, what was held of each row, and what was found, after contact and before it."""
 
-    trial: Trial
-    seen: Tried
-    found: Judged
-    placebo: Judged | None = None
+    treatment_data: TreatmentData
+    cross_fitted: CrossFittedScores
+    evaluation: UpliftEvaluation
+    placebo: UpliftEvaluation | None = None
 
     @cached_property
-    def verdict(self) -> Verdict:
-        return uplift.verdict(self.found, self.placebo)
+    def verdict(self) -> UpliftVerdict:
+        return uplift_evaluation.decide_verdict(self.evaluation, self.placebo)
 
 
-def run(shop: Shop, *, out: Path | None = None, tell: Tell, seed: int = 0) -> dict[str, Any]:
+def run_uplift(shop: Shop, *, out: Path | None = None, progress: ProgressCallback, seed: int = 0) -> dict[str, Any]:
     """Look back on the shop's mailings; keep the finding, its table and its picture, and all of it in MLflow."""
-    began, now = time.perf_counter(), clock.now(shop)
+    started, now = time.perf_counter(), clock.now(shop)
     mirror.refresh(shop)
-    if snapshot.first_day(shop.home / "ledger", now, shop.timezone) is None:
+    if snapshot.first_sale_day(shop.home / "ledger", now, shop.timezone) is None:
         raise NothingToDo("nothing has been sold yet; run: regulars load transactions FILE")
-    world, _ = outlook.of(shop, now)
-    sent = mailings.find(shop, world)
-    firsts = sent.began.values()
-    moments = sorted({*sent.days, *firsts, *(mailings.before(day, world.calendar) for day in firsts)})
-    tell(f"customers before {len(sent.days)} mailings ...")
-    with rehearsal(shop, now, plans.plan("churn"), at=moments) as evening:
-        frame = evening.frame(plans.plan("churn"))
-        asked = _asked(evening, frame, sent, seed, tell)
-    finding, model = _concluded(now, asked, seed)
-    told = _told(shop, finding, asked, sent, world)
-    files = _publish(told, asked, out or shop.home / "exports" / "uplift")
-    note = _note(shop, told, files)
-    persuaded.keep(shop, finding, model)
-    return told | {
+    dataset, _ = training_data.load_training_data(shop, now)
+    waves = campaign_waves.find_waves(shop, dataset)
+    first_days = waves.first_days.values()
+    cutoffs = sorted(
+        {*waves.cutoffs, *first_days, *(campaign_waves.shift_back(day, dataset.calendar) for day in first_days)}
+    )
+    progress(f"customers before {len(waves.cutoffs)} mailings ...")
+    with open_dry_run(shop, now, all_tasks.get_task("churn"), cutoffs=cutoffs) as context:
+        frame = context.load_task_frame(all_tasks.get_task("churn"))
+        analyses = _analyse_outcomes(context, frame, waves, seed, progress)
+    result, model = _conclude(now, analyses, seed)
+    summary = _summarise(shop, result, analyses, waves, dataset)
+    files = _write_files(summary, analyses, out or shop.home / "exports" / "uplift")
+    run_id = _log_run(shop, summary, files)
+    uplift_scores.store_result(shop, result, model)
+    return summary | {
         "files": [str(path) for path in files],
-        "run": note,
-        "seconds": round(time.perf_counter() - began, 1),
+        "run": run_id,
+        "seconds": round(time.perf_counter() - started, 1),
     }
 
 
-def _asked(evening: Evening, frame: pd.DataFrame, sent: Mailings, seed: int, tell: Tell) -> dict[str, Asked]:
+def _analyse_outcomes(
+    context: RunContext, frame: pd.DataFrame, waves: CampaignWaves, seed: int, progress: ProgressCallback
+) -> dict[str, OutcomeAnalysis]:
     """Every outcome that varies at all, asked about after the mailings and before them."""
-    rows = sent.rows(frame, evening.world.calendar)
-    rows = rows[some(rows["customer_key"].to_numpy(np.int64), seed)].reset_index(drop=True)
-    contacted = sent.contacted(rows, evening.world.calendar)
-    reach: Reach | None = None
-    asked: dict[str, Asked] = {}
-    for name, outcome in _outcomes(evening.world, rows).items():
-        tell(f"who {OUTCOMES[name]} because of them ...")
-        trial = Trial.of(rows, pd.DataFrame({"contacted": contacted, "outcome": outcome}))
-        reach = reach or Reach.of(trial, seed=seed)
-        seen = tried(trial, reach, seed=seed)
-        asked[name] = Asked(trial, seen, uplift.judged(trial, seen, seed=seed))
-    tell("whether they had been alike in the days before ...")
-    earlier = _earlier(evening, frame, rows, contacted, sent, asked, seed) if asked else {}
-    return {name: replace(one, placebo=earlier.get(name)) for name, one in asked.items()}
+    rows = waves.comparable_rows(frame, context.training_data.calendar)
+    rows = rows[sample_rows(rows["customer_key"].to_numpy(np.int64), seed)].reset_index(drop=True)
+    contacted = waves.is_contacted(rows, context.training_data.calendar)
+    propensity: PropensityScores | None = None
+    analyses: dict[str, OutcomeAnalysis] = {}
+    for name, outcome in _observed_outcomes(context.training_data, rows).items():
+        progress(f"who {OUTCOMES[name]} because of them ...")
+        treatment_data = TreatmentData.from_frame(rows, pd.DataFrame({"contacted": contacted, "outcome": outcome}))
+        propensity = propensity or PropensityScores.fit(treatment_data, seed=seed)
+        cross_fitted = cross_fit(treatment_data, propensity, seed=seed)
+        analyses[name] = OutcomeAnalysis(
+            treatment_data, cross_fitted, uplift_evaluation.evaluate_uplift(treatment_data, cross_fitted, seed=seed)
+        )
+    progress("whether they had been alike in the days before ...")
+    earlier = _evaluate_placebos(context, frame, rows, contacted, waves, analyses, seed) if analyses else {}
+    return {name: replace(analysis, placebo=earlier.get(name)) for name, analysis in analyses.items()}
 
 
-def _outcomes(world: World, rows: pd.DataFrame) -> dict[str, np.ndarray]:
+def _observed_outcomes(training_data: TrainingData, rows: pd.DataFrame) -> dict[str, np.ndarray]:
     """What became of each row; a shop without prices has no spend."""
-    quiet = labels.gone_quiet(rows, world.purchases, days=DAYS, calendar=world.calendar)
-    spent = labels.spent_next(rows, world.purchases, days=DAYS, calendar=world.calendar)
-    found = {"return": 1 - quiet, "spend": uplift.winsorised(np.nan_to_num(spent))}
-    return {name: outcome for name, outcome in found.items() if len(outcome) and np.ptp(outcome) > 0}
+    churned = labels.churned(rows, training_data.purchases, days=FOLLOW_UP_DAYS, calendar=training_data.calendar)
+    spent = labels.spend_within(rows, training_data.purchases, days=FOLLOW_UP_DAYS, calendar=training_data.calendar)
+    outcomes = {"return": 1 - churned, "spend": uplift_evaluation.winsorise(np.nan_to_num(spent))}
+    return {name: outcome for name, outcome in outcomes.items() if len(outcome) and np.ptp(outcome) > 0}
 
 
-def _earlier(
-    evening: Evening, frame: pd.DataFrame, rows: pd.DataFrame, contacted: np.ndarray, sent: Mailings,
-    asked: dict[str, Asked], seed: int,
-) -> dict[str, Judged]:  # fmt: skip
+def _evaluate_placebos(
+    context: RunContext, frame: pd.DataFrame, rows: pd.DataFrame, contacted: np.ndarray, waves: CampaignWaves,
+    analyses: dict[str, OutcomeAnalysis], seed: int,
+) -> dict[str, UpliftEvaluation]:  # fmt: skip
     """The same question of the same customers in the month before the mailing began, unless reached in it."""
-    calendar, kept = evening.world.calendar, next(iter(asked.values())).seen.kept
-    then = {day: mailings.before(first, calendar) for day, first in sent.began.items()}
-    told = pd.DataFrame({
-        "customer_key": rows["customer_key"], "as_of": rows["as_of"].map(then).astype(frame["as_of"].dtype),
+    calendar, is_included = context.training_data.calendar, next(iter(analyses.values())).cross_fitted.has_overlap
+    placebo_cutoffs = {day: campaign_waves.shift_back(first, calendar) for day, first in waves.first_days.items()}
+    placebo_rows = pd.DataFrame({
+        "customer_key": rows["customer_key"], "as_of": rows["as_of"].map(placebo_cutoffs).astype(frame["as_of"].dtype),
         "row": np.arange(len(rows)),
-    })[kept & ~sent.otherwise(rows, calendar)]  # fmt: skip
-    before = frame.merge(told, on=["customer_key", "as_of"])
-    row = before.pop("row").to_numpy(np.int64)
-    reach: Reach | None = None
-    found: dict[str, Judged] = {}
-    for name, outcome in _outcomes(evening.world, before).items():
+    })[is_included & ~waves.is_otherwise_contacted(rows, calendar)]  # fmt: skip
+    matched_rows = frame.merge(placebo_rows, on=["customer_key", "as_of"])
+    positions = matched_rows.pop("row").to_numpy(np.int64)
+    propensity: PropensityScores | None = None
+    evaluations: dict[str, UpliftEvaluation] = {}
+    for name, outcome in _observed_outcomes(context.training_data, matched_rows).items():
         try:
-            trial = Trial.of(before, pd.DataFrame({"contacted": contacted[row], "outcome": outcome}))
-            reach = reach or Reach.of(trial, seed=seed, folds=PLACEBO_FOLDS)
-            seen = tried(trial, reach, seed=seed)
-        except TooLittle:
+            treatment_data = TreatmentData.from_frame(
+                matched_rows, pd.DataFrame({"contacted": contacted[positions], "outcome": outcome})
+            )
+            propensity = propensity or PropensityScores.fit(treatment_data, seed=seed, folds=PLACEBO_FOLDS)
+            cross_fitted = cross_fit(treatment_data, propensity, seed=seed)
+        except InsufficientData:
             return {}
-        if name in asked:
-            foretold = {learner: effect[row] for learner, effect in asked[name].seen.effects.items()}
-            found[name] = uplift.judged(trial, replace(seen, effects=foretold), drawn=asked[name].found.draws)
-    return found
+        if name in analyses:
+            effects = {learner: effect[positions] for learner, effect in analyses[name].cross_fitted.effects.items()}
+            evaluations[name] = uplift_evaluation.evaluate_uplift(
+                treatment_data, replace(cross_fitted, effects=effects), shared_draws=analyses[name].evaluation.draws
+            )
+    return evaluations
 
 
-def _concluded(now: datetime, asked: dict[str, Asked], seed: int) -> tuple[Finding, Uplift | None]:
+def _conclude(
+    now: datetime, analyses: dict[str, OutcomeAnalysis], seed: int
+) -> tuple[UpliftResult, UpliftModel | None]:
     """The first outcome that is known to be raised speaks for the shop: a return, for its value comes with it."""
-    held = next((name for name, one in asked.items() if one.verdict.holds), None)
-    if held is None:
-        return Finding(now.isoformat(), TOO_LITTLE, _doubts(asked), None, DAYS, None), None
-    one = asked[held]
-    model = Uplift.of(one.trial, one.seen, seed=seed)
-    return Finding(now.isoformat(), EVIDENCE, f"{held}: {one.verdict.why[0]}", held, DAYS, None), model
+    conclusive = next((name for name, analysis in analyses.items() if analysis.verdict.is_evidence), None)
+    if conclusive is None:
+        return UpliftResult(
+            now.isoformat(), NOT_ENOUGH_EVIDENCE, _join_doubts(analyses), None, FOLLOW_UP_DAYS, None
+        ), None
+    analysis = analyses[conclusive]
+    model = UpliftModel.fit_from_scores(analysis.treatment_data, analysis.cross_fitted, seed=seed)
+    return UpliftResult(
+        now.isoformat(), EVIDENCE, f"{conclusive}: {analysis.verdict.why[0]}", conclusive, FOLLOW_UP_DAYS, None
+    ), model
 
 
-def _doubts(asked: dict[str, Asked]) -> str:
+def _join_doubts(analyses: dict[str, OutcomeAnalysis]) -> str:
     """Every doubt once, with the outcomes that it is about."""
-    about: dict[str, list[str]] = {}
-    for name, one in asked.items():
-        for doubt in one.verdict.why:
-            about.setdefault(doubt, []).append(name)
-    told = "; ".join(f"{' and '.join(names)}: {doubt}" for doubt, names in about.items())
-    return told or "nobody bought anything in the days after the mailings, or everybody did"
+    outcomes_by_doubt: dict[str, list[str]] = {}
+    for name, analysis in analyses.items():
+        for doubt in analysis.verdict.why:
+            outcomes_by_doubt.setdefault(doubt, []).append(name)
+    text = "; ".join(f"{' and '.join(names)}: {doubt}" for doubt, names in outcomes_by_doubt.items())
+    return text or "nobody bought anything in the days after the mailings, or everybody did"
 
 
-def _told(shop: Shop, finding: Finding, asked: dict[str, Asked], sent: Mailings, world: World) -> dict[str, Any]:
-    about = {
+def _summarise(
+    shop: Shop,
+    result: UpliftResult,
+    analyses: dict[str, OutcomeAnalysis],
+    waves: CampaignWaves,
+    training_data: TrainingData,
+) -> dict[str, Any]:
+    outcomes = {
         name: {
-            "verdict": one.verdict.verdict, "why": one.verdict.why,
+            "verdict": analysis.verdict.verdict, "why": analysis.verdict.why,
             "unit": "chance" if name == "return" else shop.currency,
-            "contacted": one.found.contacted, "others": one.found.others,
-            "figures": _figures(one.found), "placebo": _figures(one.placebo) if one.placebo else None,
+            "contacted": analysis.evaluation.contacted, "others": analysis.evaluation.others,
+            "figures": _metric_intervals(analysis.evaluation), "placebo": _metric_intervals(analysis.placebo) if analysis.placebo else None,
         }
-        for name, one in asked.items()
+        for name, analysis in analyses.items()
     }  # fmt: skip
     return {
-        "as_of": finding.as_of, "verdict": finding.verdict, "why": finding.why, "outcome": finding.outcome,
-        "days": DAYS, "mailings": [str(world.calendar.day_of(day)) for day in sent.began.values()],
-        "left_out": sent.left_out, "outcomes": about,
+        "as_of": result.as_of, "verdict": result.verdict, "why": result.why, "outcome": result.outcome,
+        "days": FOLLOW_UP_DAYS, "mailings": [str(training_data.calendar.local_day(day)) for day in waves.first_days.values()],
+        "left_out": waves.left_out, "outcomes": outcomes,
     }  # fmt: skip
 
 
-def _figures(found: Judged) -> dict[str, dict[str, float | None]]:
-    told = {name: {part: getattr(figure, part) for part in PARTS} for name, figure in found.figures.items()}
+def _metric_intervals(evaluation: UpliftEvaluation) -> dict[str, dict[str, float | None]]:
+    intervals = {
+        name: {part: getattr(metric, part) for part in INTERVAL_FIELDS} for name, metric in evaluation.metrics.items()
+    }
     return {
-        name: {part: None if np.isnan(each) else float(each) for part, each in parts.items()}
-        for name, parts in told.items()
+        name: {part: None if np.isnan(number) else float(number) for part, number in parts.items()}
+        for name, parts in intervals.items()
     }
 
 
-def _publish(told: dict[str, Any], asked: dict[str, Asked], folder: Path) -> list[Path]:
+def _write_files(summary: dict[str, Any], analyses: dict[str, OutcomeAnalysis], folder: Path) -> list[Path]:
     """The table as CSV, all of it as JSON, and the Qini curves where they can be drawn; the paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    table, whole = folder / "uplift.csv", folder / "uplift.json"
+    csv_path, json_path = folder / "uplift.csv", folder / "uplift.json"
     rows = [
-        {"outcome": name, "asked": when, "figure": figure, **value}
-        for name, about in told["outcomes"].items()
-        for when, figures in (("after", about["figures"]), ("before", about["placebo"] or {}))
-        for figure, value in figures.items()
+        {"outcome": name, "asked": when, "figure": metric, **value}
+        for name, about in summary["outcomes"].items()
+        for when, metrics in (("after", about["figures"]), ("before", about["placebo"] or {}))
+        for metric, value in metrics.items()
     ]
-    pd.DataFrame(rows, columns=["outcome", "asked", "figure", "value", "low", "high"]).to_csv(table, index=False)
-    whole.write_text(json.dumps(told, indent=1), encoding="utf-8")
-    drawn = {OUTCOMES[name]: one.found.curves for name, one in asked.items()}
-    picture = pictures.qini(drawn, folder / "uplift.png", title=f"whom contact brings back: {told['verdict']}")
-    return [table, whole, *([picture] if picture else [])]
+    pd.DataFrame(rows, columns=["outcome", "asked", "figure", "value", "low", "high"]).to_csv(csv_path, index=False)
+    json_path.write_text(json.dumps(summary, indent=1), encoding="utf-8")
+    curves = {OUTCOMES[name]: analysis.evaluation.curves for name, analysis in analyses.items()}
+    plot_path = plots.plot_qini(curves, folder / "uplift.png", title=f"whom contact brings back: {summary['verdict']}")
+    return [csv_path, json_path, *([plot_path] if plot_path else [])]
 
 
-def _note(shop: Shop, told: dict[str, Any], files: list[Path]) -> str:
+def _log_run(shop: Shop, summary: dict[str, Any], files: list[Path]) -> str:
     metrics = {
-        f"{name}.{when}.{figure}.{part}".removesuffix(".value"): each
-        for name, about in told["outcomes"].items()
-        for when, figures in (("after", about["figures"]), ("before", about["placebo"] or {}))
-        for figure, value in figures.items()
+        f"{name}.{when}.{metric}.{part}".removesuffix(".value"): each
+        for name, about in summary["outcomes"].items()
+        for when, intervals in (("after", about["figures"]), ("before", about["placebo"] or {}))
+        for metric, value in intervals.items()
         for part, each in value.items()
         if each is not None
     }
-    settings = {"verdict": told["verdict"], "outcome": told["outcome"], "mailings": ", ".join(told["mailings"])}
-    return registry.note(
-        promote.address(shop), "uplift", metrics=metrics, params=settings,
+    settings = {
+        "verdict": summary["verdict"],
+        "outcome": summary["outcome"],
+        "mailings": ", ".join(summary["mailings"]),
+    }
+    return mlflow_registry.record_run(
+        promotion.registry_uri(shop), "uplift", metrics=metrics, params=settings,
         artifacts={path.name: path for path in files},
     )  # fmt: skip

@@ -8,97 +8,122 @@ from typing import Any
 
 import pandas as pd
 
-from customers import catalogue, clock, consent, reasons, scores, validity
-from customers.scores import Score
-from serving import asked, details, spending
-from serving.desk import Desk
+from customers import clock
+from customers.catalogue import products
+from customers.marketing import eligibility_recheck
+from customers.privacy import consents
+from customers.reports import recommendation_reasons
+from customers.scores import score_details, score_store
+from customers.scores.score_store import StoredScore
+from serving.api import requested_customers
+from serving.runtime import ServerRuntime
+from serving.scoring import value
 
 #: Entries of a kept list that are shown.
-SHOWN = 10
+MAX_ITEMS = 10
 
 
-def of(here: Desk, key: int) -> dict[str, dict[str, Any]]:
+def load_latest_scores(runtime: ServerRuntime, customer_key: int) -> dict[str, dict[str, Any]]:
     """What every model said last, by model."""
-    found = scores.latest(here.shop, key)
-    return {name: _head(score) | WORDS[name](here, score) for name, score in found.items() if name in WORDS}
+    latest = score_store.load_customer_scores(runtime.shop, customer_key)
+    return {
+        name: _version_fields(score) | FORMATTERS[name](runtime, score)
+        for name, score in latest.items()
+        if name in FORMATTERS
+    }
 
 
-def _head(score: Score) -> dict[str, Any]:
+def _version_fields(score: StoredScore) -> dict[str, Any]:
     return {"version": score.version, "as_of": score.as_of}
 
 
-def _churn(here: Desk, score: Score) -> dict[str, Any]:
-    return {"probability": score.value, **reasons.discreet(score.detail, here.goods().sensitive_categories)}
+def _format_churn(runtime: ServerRuntime, score: StoredScore) -> dict[str, Any]:
+    return {
+        "probability": score.value,
+        **recommendation_reasons.without_sensitive_reasons(score.detail, runtime.get_inventory().sensitive_categories),
+    }
 
 
-def _timing(here: Desk, score: Score) -> dict[str, Any]:
+def _format_timing(runtime: ServerRuntime, score: StoredScore) -> dict[str, Any]:
     return {part: score.detail[part] for part in score.detail if part != "cdf"}
 
 
-def _value(here: Desk, score: Score) -> dict[str, Any]:
-    currency = here.shop.currency
-    return {"expected": spending.text(score.value or 0.0, currency), "currency": currency, **score.detail}
+def _format_value(runtime: ServerRuntime, score: StoredScore) -> dict[str, Any]:
+    currency = runtime.shop.currency
+    return {"expected": value.format_amount(score.value or 0.0, currency), "currency": currency, **score.detail}
 
 
-def _products(here: Desk, score: Score) -> dict[str, Any]:
-    hidden = _hidden(here, score.customer_key, here.goods().sensitive)
-    entries = [entry for entry in details.listed(score.detail, "any") if entry[1] not in hidden][:SHOWN]
-    names = catalogue.ids_of(here.shop, [product for _, product, *_ in entries])
-    said = reasons.speak(here.shop, [(score.customer_key, source, grounds) for *_, source, grounds in entries])
+def _format_products(runtime: ServerRuntime, score: StoredScore) -> dict[str, Any]:
+    hidden = _hidden_from_customer(runtime, score.customer_key, runtime.get_inventory().sensitive_products)
+    entries = [entry for entry in score_details.iter_list(score.detail, "any") if entry[1] not in hidden][:MAX_ITEMS]
+    names = products.find_ids(runtime.shop, [product for _, product, *_ in entries])
+    reason_texts = recommendation_reasons.product_reasons(
+        runtime.shop, [(score.customer_key, source, grounds) for *_, source, grounds in entries]
+    )
     items = [
-        {"rank": rank, "product_id": names[product], "score": chance, "source": source, "reason": reason}
-        for rank, ((_, product, chance, source, _), reason) in enumerate(zip(entries, said, strict=True), start=1)
+        {"rank": rank, "product_id": names[product], "score": probability, "source": source, "reason": reason}
+        for rank, ((_, product, probability, source, _), reason) in enumerate(
+            zip(entries, reason_texts, strict=True), start=1
+        )
     ]
     return {"items": items, "fallback": score.detail["fallback"]}
 
 
-def _offers(here: Desk, score: Score) -> dict[str, Any]:
+def _format_offers(runtime: ServerRuntime, score: StoredScore) -> dict[str, Any]:
     """Those of the kept offers that may still be made."""
-    currency, book = here.shop.currency, here.goods().book.offers.set_index("offer_key")
-    said = [item for item in score.detail["items"] if item[0] in book.index]
-    found = pd.DataFrame({"customer_key": score.customer_key, "offer_key": [key for key, *_ in said]})
-    kept = list(compress(said, validity.may_be_made(here.shop, found)))[:SHOWN]
-    why = reasons.of_offers(here.shop, [(score.customer_key, reason) for *_, reason in kept])
+    currency, offers_by_key = runtime.shop.currency, runtime.get_inventory().catalogue.offers.set_index("offer_key")
+    stored_items = [item for item in score.detail["items"] if item[0] in offers_by_key.index]
+    pairs = pd.DataFrame({"customer_key": score.customer_key, "offer_key": [key for key, *_ in stored_items]})
+    eligible_items = list(compress(stored_items, eligibility_recheck.is_still_eligible(runtime.shop, pairs)))[
+        :MAX_ITEMS
+    ]
+    reason_texts = recommendation_reasons.offer_reasons(
+        runtime.shop, [(score.customer_key, reason) for *_, reason in eligible_items]
+    )
     items = [
         {
             "rank": rank,
-            "offer_id": book.at[key, "called"],
-            "score": chance,
-            "expected_gain": None if gain is None else spending.text(gain, currency),
+            "offer_id": offers_by_key.at[key, "called"],
+            "score": probability,
+            "expected_gain": None if gain is None else value.format_amount(gain, currency),
             "reason": reason,
-            "expires_at": asked.moment(book.at[key, "ends_at"]),
+            "expires_at": requested_customers.to_datetime(offers_by_key.at[key, "ends_at"]),
         }
-        for rank, ((key, chance, gain, _), reason) in enumerate(zip(kept, why, strict=True), start=1)
+        for rank, ((key, probability, gain, _), reason) in enumerate(
+            zip(eligible_items, reason_texts, strict=True), start=1
+        )
     ]
     return {"items": items, "fallback": score.detail["fallback"]}
 
 
-def _restock(here: Desk, score: Score) -> dict[str, Any]:
-    now, zone = here.now(), here.shop.zone
-    hidden = _hidden(here, score.customer_key, here.goods().sensitive_categories)
+def _format_restock(runtime: ServerRuntime, score: StoredScore) -> dict[str, Any]:
+    now, zone = runtime.now(), runtime.shop.zone
+    hidden = _hidden_from_customer(runtime, score.customer_key, runtime.get_inventory().sensitive_categories)
     items = [
         {
             "category": category,
             "p": {"7": p7, "14": p14, "28": p28},
-            "expected_at": None if wait is None else clock.expected_at(score.as_of, wait, zone, now=now),
+            "expected_at": None
+            if median_days is None
+            else clock.expected_purchase_at(score.as_of, median_days, zone, now=now),
         }
-        for category, p7, p14, p28, wait in score.detail["items"]
+        for category, p7, p14, p28, median_days in score.detail["items"]
         if category not in hidden
     ]
-    return {"items": items[:SHOWN], "fallback": score.detail["fallback"]}
+    return {"items": items[:MAX_ITEMS], "fallback": score.detail["fallback"]}
 
 
-def _hidden(here: Desk, key: int, sensitive: frozenset[Any]) -> frozenset[Any]:
+def _hidden_from_customer(runtime: ServerRuntime, customer_key: int, sensitive: frozenset[Any]) -> frozenset[Any]:
     """What of this must not be named to the customer: a consent may have been revoked since it was said."""
-    sees = sensitive and consent.allowed(here.shop, [key], "profiling_sensitive")
-    return frozenset() if sees else sensitive
+    may_see = sensitive and consents.allowed_customers(runtime.shop, [customer_key], "profiling_sensitive")
+    return frozenset() if may_see else sensitive
 
 
-WORDS: dict[str, Callable[[Desk, Score], dict[str, Any]]] = {
-    "churn": _churn,
-    "timing": _timing,
-    "value": _value,
-    "recommender": _products,
-    "offers": _offers,
-    "restock": _restock,
+FORMATTERS: dict[str, Callable[[ServerRuntime, StoredScore], dict[str, Any]]] = {
+    "churn": _format_churn,
+    "timing": _format_timing,
+    "value": _format_value,
+    "recommender": _format_products,
+    "offers": _format_offers,
+    "restock": _format_restock,
 }

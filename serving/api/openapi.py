@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from serving.problems import PROBLEM_JSON, WORDS
-from serving.roles import ROUTES, Route
+from serving.http.problems import DEFAULT_DETAILS, PROBLEM_JSON
+from serving.http.routes import ROUTES, Route
 
-PROBLEM = {
+PROBLEM_SCHEMA = {
     "type": "object",
     "description": "A refusal (RFC 9457). It never repeats what was sent.",
     "required": ["type", "title", "status", "detail"],
@@ -32,28 +32,28 @@ PROBLEM = {
         },
     },
 }
-_HEALTH = {
+_HEALTH_DESCRIPTIONS = {
     "/livez": "Alive: the process answers.",
     "/readyz": "Ready: there are champions to ask; where not, the reasons.",
     "/metrics": "Counts for Prometheus, by route template.",
 }
-_KEPT = ("summary", "description", "parameters", "requestBody")
+_COPIED_FIELDS = ("summary", "description", "parameters", "requestBody")
 
 
-def describe(bento: dict[str, Any], version: str) -> dict[str, Any]:
+def build_document(bento_spec: dict[str, Any], version: str) -> dict[str, Any]:
     """BentoML's specification with our titles, keys and problems, without the routes the door keeps shut."""
     paths = {
         path: {
-            method: _operation(route, bento["paths"].get(path, {}).get(method, {}))
+            method: _build_operation(route, bento_spec["paths"].get(path, {}).get(method, {}))
             for route in ROUTES
             if route.path == path and (method := route.method.lower())
         }
         for path in dict.fromkeys(route.path for route in ROUTES)
     }
-    shapes = bento["components"]["schemas"]
-    schemas = {name: shapes[name] for name in sorted(_reachable(paths, shapes))}
+    bento_schemas = bento_spec["components"]["schemas"]
+    schemas = {name: bento_schemas[name] for name in sorted(_reachable_schemas(paths, bento_schemas))}
     return {
-        "openapi": bento["openapi"],
+        "openapi": bento_spec["openapi"],
         "info": {
             "title": "regulars",
             "version": version,
@@ -63,22 +63,24 @@ def describe(bento: dict[str, Any], version: str) -> dict[str, Any]:
         "security": [{"key": []}],
         "paths": paths,
         "components": {
-            "schemas": {**schemas, "Problem": PROBLEM},
+            "schemas": {**schemas, "Problem": PROBLEM_SCHEMA},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
     }
 
 
-def _operation(route: Route, told: dict[str, Any]) -> dict[str, Any]:
-    kept = {name: told[name] for name in _KEPT if told.get(name)}
-    good = {code: reply for code, reply in told.get("responses", {}).items() if str(code).startswith("2")}
+def _build_operation(route: Route, bento_operation: dict[str, Any]) -> dict[str, Any]:
+    copied = {name: bento_operation[name] for name in _COPIED_FIELDS if bento_operation.get(name)}
+    successes = {
+        code: response for code, response in bento_operation.get("responses", {}).items() if str(code).startswith("2")
+    }
     operation = {
         "operationId": _operation_id(route),
-        **({"description": _HEALTH[route.path]} if route.path in _HEALTH else kept),
-        "responses": {str(code): reply for code, reply in (good or {200: {"description": "OK"}}).items()},
+        **({"description": _HEALTH_DESCRIPTIONS[route.path]} if route.path in _HEALTH_DESCRIPTIONS else copied),
+        "responses": {str(code): response for code, response in (successes or {200: {"description": "OK"}}).items()},
     }
-    operation["responses"] |= {str(status): _refusal(status) for status in _refusals(route)}
-    if route.open:
+    operation["responses"] |= {str(status): _problem_response(status) for status in _problem_statuses(route)}
+    if route.is_public:
         return {**operation, "security": []}
     return {**operation, "x-roles": sorted(route.roles)}
 
@@ -88,33 +90,33 @@ def _operation_id(route: Route) -> str:
     return f"{route.method.lower()}_{words}".replace("-", "_").replace(".", "_")
 
 
-def _refusals(route: Route) -> list[int]:
-    if route.open:
+def _problem_statuses(route: Route) -> list[int]:
+    if route.is_public:
         return [503] if route.path == "/readyz" else []
-    body = [413, 415] if route.method == "POST" else []
-    unknown = [404] if route.path.endswith(("{customer_id}", "/scores", "/export", "/erase")) else []
-    return sorted([401, 403, 422, 500, 503, *body, *unknown])
+    body_statuses = [413, 415] if route.method == "POST" else []
+    missing_statuses = [404] if route.path.endswith(("{customer_id}", "/scores", "/export", "/erase")) else []
+    return sorted([401, 403, 422, 500, 503, *body_statuses, *missing_statuses])
 
 
-def _refusal(status: int) -> dict[str, Any]:
+def _problem_response(status: int) -> dict[str, Any]:
     schema = {"$ref": "#/components/schemas/Problem"}
-    return {"description": WORDS[status], "content": {PROBLEM_JSON: {"schema": schema}}}
+    return {"description": DEFAULT_DETAILS[status], "content": {PROBLEM_JSON: {"schema": schema}}}
 
 
-def _reachable(told: Any, schemas: dict[str, Any]) -> set[str]:
+def _reachable_schemas(document: Any, schemas: dict[str, Any]) -> set[str]:
     """The shapes that are spoken of by anything that can be asked, directly or through another shape."""
-    found: set[str] = set()
-    waiting = _named(told)
-    while waiting:
-        name = waiting.pop()
-        if name not in found and name in schemas:
-            found.add(name)
-            waiting |= _named(schemas[name])
-    return found
+    reachable: set[str] = set()
+    pending = _referenced_schemas(document)
+    while pending:
+        name = pending.pop()
+        if name not in reachable and name in schemas:
+            reachable.add(name)
+            pending |= _referenced_schemas(schemas[name])
+    return reachable
 
 
-def _named(told: Any) -> set[str]:
-    if isinstance(told, dict):
-        here = {told["$ref"].rsplit("/", 1)[1]} if isinstance(told.get("$ref"), str) else set()
-        return here.union(*(_named(part) for part in told.values()))
-    return set().union(*(_named(part) for part in told)) if isinstance(told, list) else set()
+def _referenced_schemas(document: Any) -> set[str]:
+    if isinstance(document, dict):
+        references = {document["$ref"].rsplit("/", 1)[1]} if isinstance(document.get("$ref"), str) else set()
+        return references.union(*(_referenced_schemas(part) for part in document.values()))
+    return set().union(*(_referenced_schemas(part) for part in document)) if isinstance(document, list) else set()

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from customers import consent, profiles
-from models.bundle import Champion
-from serving import metrics, visits
-from serving.desk import NOBODY, Desk
-from serving.schemas import ModelFacts
+from customers.people import lookup
+from customers.privacy import consents
+from models.registry.bundle import Champion
+from serving.api.schemas.common import ModelFacts
+from serving.http import prometheus, request_context
+from serving.runtime import UNKNOWN_CUSTOMER, ServerRuntime
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestedCustomers:
     """The customers asked for: each id with its row in frames of `keys`, which end with a row for nobody.
 
     That row answers for whoever the shop does not know, and for whoever does not allow profiling. `known` are all
@@ -26,52 +27,54 @@ class Asked:
     """
 
     customer_ids: Sequence[str]
-    known: Mapping[str, int]
+    key_by_id: Mapping[str, int]
     keys: list[int]
     rows: list[int]
 
-    def common(self, frame: pd.DataFrame, fallback: np.ndarray, place: int) -> dict[str, Any]:
+    def common_fields(self, frame: pd.DataFrame, fallback: np.ndarray, position: int) -> dict[str, Any]:
         """What every result says first."""
-        row = self.rows[place]
+        row = self.rows[position]
         return {
-            "customer_id": self.customer_ids[place],
-            "known": self.customer_ids[place] in self.known,
+            "customer_id": self.customer_ids[position],
+            "known": self.customer_ids[position] in self.key_by_id,
             "fallback": bool(fallback[row]),
-            "features_as_of": moment(frame["as_of"].iloc[row]),
+            "features_as_of": to_datetime(frame["as_of"].iloc[row]),
         }
 
 
-def look_up(desk: Desk, customer_ids: Sequence[str]) -> Asked:
+def resolve_customers(runtime: ServerRuntime, customer_ids: Sequence[str]) -> RequestedCustomers:
     """Who these ids are, and of whom anything may be foretold."""
-    known = profiles.keys_of(desk.shop, list(customer_ids))
-    allowed = consent.allowed(desk.shop, known.values(), "profiling")
-    keys = list(dict.fromkeys(known[name] for name in customer_ids if known.get(name) in allowed))
-    place = {key: row for row, key in enumerate(keys)}
-    rows = [place.get(known.get(name, NOBODY), len(keys)) for name in customer_ids]
-    return Asked(customer_ids, known, keys, rows)
+    key_by_id = lookup.find_keys(runtime.shop, list(customer_ids))
+    allowed = consents.allowed_customers(runtime.shop, key_by_id.values(), "profiling")
+    keys = list(dict.fromkeys(key_by_id[name] for name in customer_ids if key_by_id.get(name) in allowed))
+    row_by_key = {key: row for row, key in enumerate(keys)}
+    rows = [row_by_key.get(key_by_id.get(name, UNKNOWN_CUSTOMER), len(keys)) for name in customer_ids]
+    return RequestedCustomers(customer_ids, key_by_id, keys, rows)
 
 
-def moment(value: Any) -> datetime | None:
+def to_datetime(value: Any) -> datetime | None:
     """An instant out of a frame; None where there is none."""
     return None if pd.isna(value) else pd.Timestamp(value).to_pydatetime()
 
 
-def envelope(
-    desk: Desk, question: str, frame: pd.DataFrame, champions: Sequence[Champion], results: Sequence[Any]
+def build_envelope(
+    runtime: ServerRuntime, question: str, frame: pd.DataFrame, champions: Sequence[Champion], results: Sequence[Any]
 ) -> dict[str, Any]:
     """What surrounds every answer. It speaks of the newest figures used: with none, of now."""
-    visit = visits.current()
-    as_of = moment(frame["as_of"].max()) or desk.now()
-    metrics.answers(question, len(results), sum(result.fallback for result in results))
+    context = request_context.current()
+    as_of = to_datetime(frame["as_of"].max()) or runtime.now()
+    prometheus.count_answers(question, len(results), sum(result.fallback for result in results))
     return {
-        "request_id": visit.request_id,
+        "request_id": context.request_id,
         "as_of": as_of,
-        "models": [_facts(champion) for champion in champions],
-        "took_ms": visit.took_ms,
-        "attribution_token": desk.token(visit.request_id, {c.name: str(c.version) for c in champions}, as_of),
+        "models": [_model_facts(champion) for champion in champions],
+        "took_ms": context.took_ms,
+        "attribution_token": runtime.attribution_token(
+            context.request_id, {c.name: str(c.version) for c in champions}, as_of
+        ),
         "results": results,
     }
 
 
-def _facts(champion: Champion) -> ModelFacts:
+def _model_facts(champion: Champion) -> ModelFacts:
     return ModelFacts(name=champion.name, version=str(champion.version), trained_at=champion.facts.get("trained_at"))

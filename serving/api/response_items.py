@@ -11,132 +11,183 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from customers import catalogue, clock, reasons
-from customers.wishes import READERS, Wishes
-from models.bundle import Champion
-from serving import because, details, offering, restocking, rules, scorer, shortage, spending
-from serving.asked import moment
-from serving.desk import NOBODY, Desk
-from serving.fresh import Lists
-from serving.offering import Offered
-from serving.schemas import Days, Offer, Product, RunningOut
-from serving.wanted import RecommendationQuestion, Short
+from customers import clock
+from customers.catalogue import products as catalogue_products
+from customers.reports import recommendation_reasons
+from customers.shop.merchandising_rules import PARSERS, MerchandisingRules
+from models.registry.bundle import Champion
+from serving.api.requested_customers import to_datetime
+from serving.api.schemas.common import Product
+from serving.api.schemas.predictions import Days, Offer, RunningOut
+from serving.api.schemas.recommendations import RecommendationQuestion, Short
+from serving.recommendations import evidence, merchandising, short_lists
+from serving.runtime import UNKNOWN_CUSTOMER, ServerRuntime
+from serving.scoring import fallback, recommender, restock, timing, value
+from serving.scoring import offers as offers_scoring
+from serving.scoring.offers import RankedOffers
+from serving.scoring.recommender import RecommendedLists
 
 
 @dataclass(frozen=True)
-class Chosen:
+class SelectedProducts:
     """The products listed, of whom there are too few and why, and what of the question could not be followed."""
 
     listed: pd.DataFrame
-    short: Mapping[int, shortage.Shortage]
+    shortages: Mapping[int, short_lists.Shortage]
     notes: list[str]
 
 
-def waits(desk: Desk, frame: pd.DataFrame, back: scorer.Return) -> list[dict[str, Any]]:
+def build_next_purchase_fields(
+    runtime: ServerRuntime, frame: pd.DataFrame, prediction: timing.ReturnPrediction
+) -> list[dict[str, Any]]:
     """When each customer of the frame comes back."""
-    days, now, zone = details.days(back), desk.now(), desk.shop.zone
-    moments = [moment(at) or now for at in frame["as_of"]]
+    days, now, zone = timing.quantile_days(prediction), runtime.now(), runtime.shop.zone
+    as_of_by_row = [to_datetime(at) or now for at in frame["as_of"]]
     return [
         {
-            "p": {str(within): p for within, p in details.chances(back, row).items()},
+            "p": {str(within): p for within, p in timing.window_probabilities(prediction, row).items()},
             "days": Days(**{name: at[row] for name, at in days.items()}),
-            "expected_at": None if wait is None else clock.expected_at(moments[row], wait, zone, now=now),
+            "expected_at": None
+            if median_days is None
+            else clock.expected_purchase_at(as_of_by_row[row], median_days, zone, now=now),
         }
-        for row, wait in enumerate(days["p50"])
+        for row, median_days in enumerate(days["p50"])
     ]
 
 
-def chosen(
-    champion: Champion, question: RecommendationQuestion, said: Lists, desk: Desk, *, nobody: bool = True
-) -> Chosen:
+def select_products(
+    champion: Champion,
+    question: RecommendationQuestion,
+    recommended: RecommendedLists,
+    runtime: ServerRuntime,
+    *,
+    include_unknown: bool = True,
+) -> SelectedProducts:
     """The list asked for, under the shop's rules and those of the question; for nobody too, if somebody is nobody."""
-    if not nobody:
-        said = replace(said, shelf=said.shelf[said.shelf["customer_key"] != NOBODY])
-    wishes = {name: getattr(question, name) for name in READERS}
-    order = rules.order(desk.shop, said.order.now, desk.shop.recommendations.beside(wishes))
+    if not include_unknown:
+        recommended = replace(
+            recommended, history=recommended.history[recommended.history["customer_key"] != UNKNOWN_CUSTOMER]
+        )
+    requested_rules = {name: getattr(question, name) for name in PARSERS}
+    active_rules = merchandising.load_active_rules(
+        runtime.shop, recommended.active_rules.now, runtime.shop.recommendations.merged_with(requested_rules)
+    )
     # Who has no purchases has nothing to buy again: they get what sells in the shop, whatever was asked.
-    wanted = np.where(scorer.has_figures(said.shelf), question.list, "any")
-    whole = said.ranked
-    if order.wishes != said.order.wishes:
-        whole = _again(champion, said, order, wanted, question.n)
-    kind = pd.Series(wanted, said.shelf["customer_key"]).reindex(whole["customer_key"]).to_numpy()
-    listed = whole[(whole["list"].to_numpy() == kind) & (whole["rank"].to_numpy() <= question.n)]
-    shelf = said.shelf.assign(wanted=wanted)
-    short = shortage.why(order, shelf, listed, question.n, hidden=said.hidden, sees=said.sees)
-    return Chosen(listed, short, shortage.notes(order, Wishes().beside(wishes)))
+    list_names = np.where(fallback.has_features(recommended.history), question.list, "any")
+    ranked = recommended.ranked
+    if active_rules.rules != recommended.active_rules.rules:
+        ranked = _rerank(champion, recommended, active_rules, list_names, question.n)
+    row_list = pd.Series(list_names, recommended.history["customer_key"]).reindex(ranked["customer_key"]).to_numpy()
+    listed = ranked[(ranked["list"].to_numpy() == row_list) & (ranked["rank"].to_numpy() <= question.n)]
+    history = recommended.history.assign(wanted=list_names)
+    shortages = short_lists.explain_shortages(
+        active_rules, history, listed, question.n, hidden=recommended.hidden, consenting=recommended.consenting
+    )
+    return SelectedProducts(
+        listed, shortages, short_lists.unmet_rule_notes(active_rules, MerchandisingRules().merged_with(requested_rules))
+    )
 
 
-def _again(champion: Champion, said: Lists, order: rules.Order, wanted: NDArray[Any], n: int) -> pd.DataFrame:
+def _rerank(
+    champion: Champion,
+    recommended: RecommendedLists,
+    active_rules: merchandising.ActiveRules,
+    list_names: NDArray[Any],
+    n: int,
+) -> pd.DataFrame:
     """The lists made again under other rules: out of those just made, where they do no more than add to theirs."""
-    asked: dict[str, Any] = {"n": n, "hidden": said.hidden, "sees": said.sees, "liking": said.liking}
-    adds = not said.order.mixes and bool(np.isin(said.order.out, order.out).all())
-    known = scorer.has_figures(said.shelf)
-    made = []
-    for name, seen in sorted({*zip(wanted.tolist(), known.tolist(), strict=True)}):
-        shelf = said.shelf[(wanted == name) & (known == seen)]
-        before = said.ranked[said.ranked["customer_key"].isin(shelf["customer_key"])] if adds and seen else None
-        made.append(scorer.lists(champion.model, shelf, order, names=[name], known=before, **asked))
-    return pd.concat(made, ignore_index=True)
+    options: dict[str, Any] = {
+        "n": n,
+        "hidden": recommended.hidden,
+        "consenting": recommended.consenting,
+        "favourites_by_key": recommended.favourites_by_key,
+    }
+    is_stricter = not recommended.active_rules.has_reordering and bool(
+        np.isin(recommended.active_rules.excluded_keys, active_rules.excluded_keys).all()
+    )
+    has_history = fallback.has_features(recommended.history)
+    parts = []
+    for name, history_flag in sorted({*zip(list_names.tolist(), has_history.tolist(), strict=True)}):
+        history = recommended.history[(list_names == name) & (has_history == history_flag)]
+        previous = (
+            recommended.ranked[recommended.ranked["customer_key"].isin(history["customer_key"])]
+            if is_stricter and history_flag
+            else None
+        )
+        parts.append(
+            recommender.score_lists(champion.model, history, active_rules, names=[name], previous=previous, **options)
+        )
+    return pd.concat(parts, ignore_index=True)
 
 
-def missing(chosen: Chosen) -> dict[int, Short]:
+def build_shortages(selection: SelectedProducts) -> dict[int, Short]:
     """By customer key, of those with fewer products than asked for."""
-    return {key: Short(missing=few.missing, rules=few.rules, reason=few.reason) for key, few in chosen.short.items()}
+    return {
+        key: Short(missing=shortfall.missing, rules=shortfall.rules, reason=shortfall.reason)
+        for key, shortfall in selection.shortages.items()
+    }
 
 
-def products(desk: Desk, ranked: pd.DataFrame) -> dict[int, list[Product]]:
+def build_product_items(runtime: ServerRuntime, ranked: pd.DataFrame) -> dict[int, list[Product]]:
     """Ranked products by customer key."""
-    names = catalogue.ids_of(desk.shop, [int(key) for key in ranked["product_key"].unique()])
-    ranked = ranked.assign(reason=because.said(desk.shop, ranked))
-    found: dict[int, list[Product]] = {}
+    names = catalogue_products.find_ids(runtime.shop, [int(key) for key in ranked["product_key"].unique()])
+    ranked = ranked.assign(reason=evidence.reason_texts(runtime.shop, ranked))
+    items_by_key: dict[int, list[Product]] = {}
     columns = ("customer_key", "rank", "product_key", "score", "source", "reason")
-    for customer, rank, product, score, source, reason in _rows(ranked, *columns):
-        named = Product(rank=rank, product_id=names[product], score=score, source=source, reason=reason)
-        found.setdefault(customer, []).append(named)
-    return found
+    for customer, rank, product, score, source, reason in _iter_rows(ranked, *columns):
+        item = Product(rank=rank, product_id=names[product], score=score, source=source, reason=reason)
+        items_by_key.setdefault(customer, []).append(item)
+    return items_by_key
 
 
-def needed(desk: Desk, frame: pd.DataFrame, rows: pd.DataFrame) -> dict[int, list[RunningOut]]:
+def build_restock_items(runtime: ServerRuntime, frame: pd.DataFrame, rows: pd.DataFrame) -> dict[int, list[RunningOut]]:
     """What runs out by customer key, and when."""
-    now, zone = desk.now(), desk.shop.zone
-    moments = {key: moment(at) or now for key, at in _rows(frame, "customer_key", "as_of")}
-    days: dict[tuple[datetime, float], datetime] = {}
-    found: dict[int, list[RunningOut]] = {}
-    columns = ("customer_key", "category", "p", "wait_days", *restocking.GROUNDS)
-    for key, category, p, wait, *grounds in _rows(rows, *columns):
-        place = moments[key], wait
-        if wait == wait and place not in days:
-            days[place] = clock.expected_at(moments[key], int(wait), zone, now=now)
-        need = RunningOut(category=category, p=p, expected_at=days.get(place), reason=reasons.own(*grounds))
-        found.setdefault(key, []).append(need)
-    return found
+    now, zone = runtime.now(), runtime.shop.zone
+    as_of_by_key = {key: to_datetime(at) or now for key, at in _iter_rows(frame, "customer_key", "as_of")}
+    expected_dates: dict[tuple[datetime, float], datetime] = {}
+    items_by_key: dict[int, list[RunningOut]] = {}
+    columns = ("customer_key", "category", "p", "wait_days", *restock.EVIDENCE_COLUMNS)
+    for key, category, p, median_days, *evidence_values in _iter_rows(rows, *columns):
+        lookup = as_of_by_key[key], median_days
+        if median_days == median_days and lookup not in expected_dates:
+            expected_dates[lookup] = clock.expected_purchase_at(as_of_by_key[key], int(median_days), zone, now=now)
+        item = RunningOut(
+            category=category,
+            p=p,
+            expected_at=expected_dates.get(lookup),
+            reason=recommendation_reasons.repeat_reason(*evidence_values),
+        )
+        items_by_key.setdefault(key, []).append(item)
+    return items_by_key
 
 
-def offers(desk: Desk, ranked: pd.DataFrame, offered: Offered) -> dict[int, list[Offer]]:
+def build_offer_items(runtime: ServerRuntime, ranked: pd.DataFrame, offered: RankedOffers) -> dict[int, list[Offer]]:
     """Ranked offers by the customers' rows."""
     listed = offered.table.offers.take(ranked["column"].to_numpy(np.int64))
-    named = _rows(listed.astype({"campaign_id": object}), "called", "campaign_id", "ends_at")
-    why = reasons.of_offers(desk.shop, zip(ranked["customer_key"].tolist(), offering.reasons_kept(ranked), strict=True))
+    labels = _iter_rows(listed.astype({"campaign_id": object}), "called", "campaign_id", "ends_at")
+    reason_texts = recommendation_reasons.offer_reasons(
+        runtime.shop, zip(ranked["customer_key"].tolist(), offers_scoring.encode_reasons(ranked), strict=True)
+    )
     columns = ("row", "rank", "p", "expected_gain", "gain_basis", "source")
-    found: dict[int, list[Offer]] = {}
+    items_by_row: dict[int, list[Offer]] = {}
     for (row, rank, p, gain, basis, source), reason, (offer_id, campaign, ends_at) in zip(
-        _rows(ranked, *columns), why, named, strict=True
+        _iter_rows(ranked, *columns), reason_texts, labels, strict=True
     ):
-        made = Offer(
+        item = Offer(
             rank=rank,
             offer_id=offer_id,
             campaign_id=campaign,
             score=p,
-            expected_gain=None if np.isnan(gain) else spending.text(gain, desk.shop.currency),
+            expected_gain=None if np.isnan(gain) else value.format_amount(gain, runtime.shop.currency),
             gain_basis=basis,
-            currency=desk.shop.currency,
+            currency=runtime.shop.currency,
             source=source,
             reason=reason,
             expires_at=ends_at,
         )
-        found.setdefault(row, []).append(made)
-    return found
+        items_by_row.setdefault(row, []).append(item)
+    return items_by_row
 
 
-def _rows(frame: pd.DataFrame, *columns: str) -> Iterator[tuple[Any, ...]]:
+def _iter_rows(frame: pd.DataFrame, *columns: str) -> Iterator[tuple[Any, ...]]:
     return zip(*(frame[name].tolist() for name in columns), strict=True)

@@ -5,57 +5,58 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from customers import profiles
-from serving import buyers, redeemers, scorer
-from serving.asked import envelope
-from serving.crowd import Floats, Found
-from serving.desk import Desk
-from serving.inquiries import AudienceAnswer, AudienceQuestion, AudienceResult, PassedOver
+from customers.people import lookup
+from serving.api.requested_customers import build_envelope
+from serving.api.schemas.products import AudienceAnswer, AudienceQuestion, AudienceResult, PassedOver
+from serving.audiences import buyers, redeemers
+from serving.audiences.population import Floats, RankedCustomers
+from serving.runtime import ServerRuntime
+from serving.scoring import fallback
 
-NOBODY_LEFT = "nobody may be asked about; see left_out"
-NO_MORE_LEFT = "no others may be asked about; see left_out"
-NO_MORE = "the shop has figures of no others"
-NO_FIGURES = "no night has computed figures of anybody yet; run: regulars run"
+NOBODY_ELIGIBLE = "nobody may be asked about; see left_out"
+NO_MORE_ELIGIBLE = "no others may be asked about; see left_out"
+NO_MORE_WITH_FEATURES = "the shop has figures of no others"
+NO_FEATURES_YET = "no night has computed figures of anybody yet; run: regulars run"
 
 
-def answer(desk: Desk, question: AudienceQuestion) -> AudienceAnswer:
+def answer_audience(runtime: ServerRuntime, question: AudienceQuestion) -> AudienceAnswer:
     """The n likeliest customers, and how much better than chance such an audience is expected to be."""
     if question.offer_id is not None:
-        found = redeemers.found(desk, question.offer_id, question.n, question.channel)
+        ranked = redeemers.rank_redeemers(runtime, question.offer_id, question.n, question.channel)
     else:
-        found = buyers.found(desk, question)
-    keys, chances = found.keys[: question.n], found.chances[: question.n]
-    names = profiles.ids_of(desk.shop, keys.tolist())
+        ranked = buyers.rank_buyers(runtime, question)
+    keys, probabilities = ranked.keys[: question.n], ranked.probabilities[: question.n]
+    names = lookup.find_ids(runtime.shop, keys.tolist())
     results = [
         AudienceResult(
-            customer_id=names[key], known=True, fallback=found.stands_in, features_as_of=found.as_of,
-            rank=rank, score=round(chance, scorer.DIGITS), reason=found.why[key],
+            customer_id=names[key], known=True, fallback=ranked.is_fallback, features_as_of=ranked.as_of,
+            rank=rank, score=round(probability, fallback.PROBABILITY_DIGITS), reason=ranked.reason_by_key[key],
         )
-        for rank, (key, chance) in enumerate(zip(keys.tolist(), chances.tolist(), strict=True), start=1)
+        for rank, (key, probability) in enumerate(zip(keys.tolist(), probabilities.tolist(), strict=True), start=1)
     ]  # fmt: skip
-    told = pd.DataFrame({"as_of": [found.as_of]})
+    as_of_frame = pd.DataFrame({"as_of": [ranked.as_of]})
     return AudienceAnswer(
-        **envelope(desk, "audience", told, [found.champion], results),
-        eligible=len(found.keys),
-        expected_buyers=round(float(chances.sum()), 3),
-        expected_lift=expected_lift(found.chances, question.n),
-        window_days=found.window_days,
-        left_out=[PassedOver(reason=reason, customers=count) for reason, count in found.left_out.items()],
-        notes=found.notes,
-        reason=_why_fewer(found, len(results), question.n),
+        **build_envelope(runtime, "audience", as_of_frame, [ranked.champion], results),
+        eligible=len(ranked.keys),
+        expected_buyers=round(float(probabilities.sum()), 3),
+        expected_lift=expected_lift(ranked.probabilities, question.n),
+        window_days=ranked.window_days,
+        left_out=[PassedOver(reason=reason, customers=count) for reason, count in ranked.excluded_counts.items()],
+        notes=ranked.notes,
+        reason=_shortfall_reason(ranked, len(results), question.n),
     )
 
 
-def _why_fewer(found: Found, given: int, n: int) -> str | None:
+def _shortfall_reason(ranked: RankedCustomers, returned_count: int, n: int) -> str | None:
     """Why fewer than n are in it, or nobody is; None where it is full."""
-    if given == n:
+    if returned_count == n:
         return None
-    if given == 0:
-        return found.reason or (NOBODY_LEFT if found.left_out else NO_FIGURES)
-    return f"{given} of {n}; {NO_MORE_LEFT if found.left_out else NO_MORE}"
+    if returned_count == 0:
+        return ranked.empty_reason or (NOBODY_ELIGIBLE if ranked.excluded_counts else NO_FEATURES_YET)
+    return f"{returned_count} of {n}; {NO_MORE_ELIGIBLE if ranked.excluded_counts else NO_MORE_WITH_FEATURES}"
 
 
-def expected_lift(chances: Floats, n: int) -> float | None:
+def expected_lift(probabilities: Floats, n: int) -> float | None:
     """The mean chance of the n likeliest over that of everybody; None where nobody has any."""
-    usual = float(chances.mean()) if len(chances) else 0.0
-    return round(float(np.sort(chances)[::-1][:n].mean()) / usual, 4) if usual > 0 else None
+    mean_probability = float(probabilities.mean()) if len(probabilities) else 0.0
+    return round(float(np.sort(probabilities)[::-1][:n].mean()) / mean_probability, 4) if mean_probability > 0 else None

@@ -9,132 +9,190 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from customers import catalogue, consent, reasons
-from models import shelves
-from models.bundle import Champion
-from serving import because, company, crowd, fresh, rules
-from serving.crowd import Crowd, Floats, Found, Ints
-from serving.desk import Desk
-from serving.inquiries import AudienceQuestion
-from serving.rules import Order
+from customers.catalogue import products as catalogue_products
+from customers.privacy import consents
+from customers.reports import recommendation_reasons
+from models.recommender import ranked_lists
+from models.registry.bundle import Champion
+from serving.api.schemas.products import AudienceQuestion
+from serving.audiences import population
+from serving.audiences.population import Floats, Ints, Population, RankedCustomers
+from serving.recommendations import co_purchases, evidence, merchandising
+from serving.recommendations.merchandising import ActiveRules
+from serving.runtime import ServerRuntime
+from serving.scoring import fallback
 
 #: Of a whole category, so many best sellers are looked at when a reason is sought for who has bought none of it.
-TELLING = 20
-NOTHING_ASKED = "the shop knows none of what was asked for"
-ALL_BARRED = "the shop's rules leave out all that was asked for"
-HIDDEN = "it is sensitive, and they have not allowed that such things are looked at"
-HAVE_IT = "they have bought it and are not to be offered it again yet"
+MAX_EVIDENCE_PRODUCTS = 20
+UNKNOWN_PRODUCTS = "the shop knows none of what was asked for"
+ALL_EXCLUDED = "the shop's rules leave out all that was asked for"
+SENSITIVE_NOT_ALLOWED = "it is sensitive, and they have not allowed that such things are looked at"
+BOUGHT_RECENTLY = "they have bought it and are not to be offered it again yet"
 
 
-def found(desk: Desk, question: AudienceQuestion) -> Found:
+def rank_buyers(runtime: ServerRuntime, question: AudienceQuestion) -> RankedCustomers:
     """Who is likeliest to buy any of these products within the recommender's window."""
-    champion, order = desk.champion("recommender"), rules.order(desk.shop, desk.now())
-    asked, notes = _asked(desk, question)
-    products = np.setdiff1d(asked, order.out)
-    gathered = crowd.gather(desk, question.channel)
-    days = champion.facts.get("settings", {}).get("window_days")
-    none = Found(
-        np.empty(0, np.int64), np.empty(0), {}, gathered.as_of, gathered.left_out, days,
-        fresh.stands_in(champion), champion, notes,
+    champion, active_rules = (
+        runtime.champion("recommender"),
+        merchandising.load_active_rules(runtime.shop, runtime.now()),
+    )
+    requested, notes = _requested_products(runtime, question)
+    products = np.setdiff1d(requested, active_rules.excluded_keys)
+    candidates = population.load_population(runtime, question.channel)
+    window_days = champion.facts.get("settings", {}).get("window_days")
+    empty = RankedCustomers(
+        np.empty(0, np.int64), np.empty(0), {}, candidates.as_of, candidates.excluded_counts, window_days,
+        fallback.uses_fallback(champion), champion, notes,
     )  # fmt: skip
     if not len(products):
-        return replace(none, reason=ALL_BARRED if len(asked) else NOTHING_ASKED)
-    keys, chances, left_out = _chances(desk, champion, order, gathered, products)
-    best = np.lexsort((keys, -chances))
-    keys, chances = keys[best], chances[best]
-    why = _why(desk, gathered, keys[: question.n], products)
-    return replace(none, keys=keys, chances=chances, why=why, left_out={**gathered.left_out, **left_out})
+        return replace(empty, empty_reason=ALL_EXCLUDED if len(requested) else UNKNOWN_PRODUCTS)
+    keys, probabilities, left_out = _score_candidates(runtime, champion, active_rules, candidates, products)
+    ranking = np.lexsort((keys, -probabilities))
+    keys, probabilities = keys[ranking], probabilities[ranking]
+    reason_by_key = _reason_texts(runtime, candidates, keys[: question.n], products)
+    return replace(
+        empty,
+        keys=keys,
+        probabilities=probabilities,
+        reason_by_key=reason_by_key,
+        excluded_counts={**candidates.excluded_counts, **left_out},
+    )
 
 
-def _asked(desk: Desk, question: AudienceQuestion) -> tuple[Ints, list[str]]:
+def _requested_products(runtime: ServerRuntime, question: AudienceQuestion) -> tuple[Ints, list[str]]:
     """The products in question, rising, and what of it the shop does not know."""
     if question.categories:
-        keys = desk.in_categories(question.categories)
+        keys = runtime.products_in_categories(question.categories)
         return np.unique(np.array(keys, np.int64)), [] if keys else ["categories: none is in the catalogue"]
-    known = catalogue.keys_of(desk.shop, question.product_ids)
-    wanted = set(question.product_ids)
-    missing = len(wanted - set(known))
-    notes = [f"product_ids: {missing} of {len(wanted)} are no products of this shop"] if missing else []
-    return np.unique(np.array(list(known.values()), np.int64)), notes
+    key_by_id = catalogue_products.find_keys(runtime.shop, question.product_ids)
+    requested_ids = set(question.product_ids)
+    missing = len(requested_ids - set(key_by_id))
+    notes = [f"product_ids: {missing} of {len(requested_ids)} are no products of this shop"] if missing else []
+    return np.unique(np.array(list(key_by_id.values()), np.int64)), notes
 
 
-def _chances(
-    desk: Desk, champion: Champion, order: Order, gathered: Crowd, products: Ints
+def _score_candidates(
+    runtime: ServerRuntime, champion: Champion, active_rules: ActiveRules, candidates: Population, products: Ints
 ) -> tuple[Ints, Floats, Counter[str]]:
     """P(everybody who may be asked about buys any of the products that they may be offered), and who is left out."""
-    guarded = np.intersect1d(products, np.array(sorted(desk.goods().sensitive), np.int64))
-    sees = consent.allowed(desk.shop, gathered.keys.tolist(), "profiling_sensitive") if len(guarded) else set[int]()
-    found: list[tuple[Ints, Floats]] = [(np.empty(0, np.int64), np.empty(0))]
+    sensitive = np.intersect1d(products, np.array(sorted(runtime.get_inventory().sensitive_products), np.int64))
+    consenting = (
+        consents.allowed_customers(runtime.shop, candidates.keys.tolist(), "profiling_sensitive")
+        if len(sensitive)
+        else set[int]()
+    )
+    scored: list[tuple[Ints, Floats]] = [(np.empty(0, np.int64), np.empty(0))]
     left_out: Counter[str] = Counter()
-    for shelf in crowd.shelves(desk, gathered):
-        may = shelf["customer_key"].isin(sees).to_numpy() | (len(guarded) == 0)
-        for part, wanted in ((shelf[may], products), (shelf[~may], np.setdiff1d(products, guarded))):
-            kept, barred = _to_offer(part, order, wanted)
-            left_out[HIDDEN if not len(wanted) else HAVE_IT] += len(part) - len(kept)
-            if len(kept):
-                found.append((kept["customer_key"].to_numpy(np.int64), _bought(champion, kept, wanted, barred)))
-    keys, chances = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return keys, chances, +left_out
+    for history in population.iter_histories(runtime, candidates):
+        is_unrestricted = history["customer_key"].isin(consenting).to_numpy() | (len(sensitive) == 0)
+        for part, allowed_products in (
+            (history[is_unrestricted], products),
+            (history[~is_unrestricted], np.setdiff1d(products, sensitive)),
+        ):
+            eligible, excluded_by_key = _split_excluded(part, active_rules, allowed_products)
+            left_out[SENSITIVE_NOT_ALLOWED if not len(allowed_products) else BOUGHT_RECENTLY] += len(part) - len(
+                eligible
+            )
+            if len(eligible):
+                scored.append(
+                    (
+                        eligible["customer_key"].to_numpy(np.int64),
+                        _purchase_probabilities(champion, eligible, allowed_products, excluded_by_key),
+                    )
+                )
+    keys, probabilities = (np.concatenate(parts) for parts in zip(*scored, strict=True))
+    return keys, probabilities, +left_out
 
 
-def _to_offer(shelf: pd.DataFrame, order: Order, products: Ints) -> tuple[pd.DataFrame, dict[int, Ints]]:
+def _split_excluded(
+    history: pd.DataFrame, active_rules: ActiveRules, products: Ints
+) -> tuple[pd.DataFrame, dict[int, Ints]]:
     """Those to whom any of the products may be offered, and to whom which of them may not."""
     if not len(products):
-        return shelf.head(0), {}
-    barred = {key: np.intersect1d(mine, products) for key, mine in rules.barred(shelf, order).items()}
-    all_of_it = [key for key, mine in barred.items() if len(mine) == len(products)]
-    some = {key: mine for key, mine in barred.items() if 0 < len(mine) < len(products)}
-    return shelf[~shelf["customer_key"].isin(all_of_it)], some
+        return history.head(0), {}
+    excluded_by_key = {
+        key: np.intersect1d(excluded, products)
+        for key, excluded in merchandising.excluded_products(history, active_rules).items()
+    }
+    fully_excluded = [key for key, excluded in excluded_by_key.items() if len(excluded) == len(products)]
+    partly_excluded = {key: excluded for key, excluded in excluded_by_key.items() if 0 < len(excluded) < len(products)}
+    return history[~history["customer_key"].isin(fully_excluded)], partly_excluded
 
 
-def _bought(champion: Champion, shelf: pd.DataFrame, products: Ints, barred: Mapping[int, Ints]) -> Floats:
+def _purchase_probabilities(
+    champion: Champion, history: pd.DataFrame, products: Ints, excluded_by_key: Mapping[int, Ints]
+) -> Floats:
     """P(each customer buys any of the products), without those that are not offered to them."""
-    chances = np.asarray(champion.model.chances(shelf, products), np.float64)
-    few = shelf["customer_key"].isin(list(barred)).to_numpy()
-    if few.any():
-        some = shelf[few]
-        listed = champion.model.score(some, lists=("again", "new"), exclude=dict(barred), only=products)
-        chances[few] = shelves.any_of(listed, some)
-    return np.clip(np.nan_to_num(chances), 0.0, 1.0)
+    probabilities = np.asarray(champion.model.chances(history, products), np.float64)
+    has_exclusions = history["customer_key"].isin(list(excluded_by_key)).to_numpy()
+    if has_exclusions.any():
+        restricted = history[has_exclusions]
+        listed = champion.model.score(restricted, lists=("again", "new"), exclude=dict(excluded_by_key), only=products)
+        probabilities[has_exclusions] = ranked_lists.probability_of_any(listed, restricted)
+    return np.clip(np.nan_to_num(probabilities), 0.0, 1.0)
 
 
-def _why(desk: Desk, gathered: Crowd, keys: Ints, products: Ints) -> dict[int, str]:
+def _reason_texts(runtime: ServerRuntime, candidates: Population, keys: Ints, products: Ints) -> dict[int, str]:
     """Of each of these customers what they bought most of it, else what goes with it on their shelf."""
-    rows = list(crowd.shelves(desk, gathered, keys, ["product_keys", *because.FIGURES]))
-    if not rows:
+    histories = list(population.iter_histories(runtime, candidates, keys, ["product_keys", *evidence.HISTORY_COLUMNS]))
+    if not histories:
         return {}
-    shelf = pd.concat(rows, ignore_index=True)
-    hidden = desk.goods().sensitive
-    sees = consent.allowed(desk.shop, keys.tolist(), "profiling_sensitive") if hidden else set[int]()
-    own = because.flat(shelf, hidden=hidden, sees=sees)
-    mine = own[own["product_key"].isin(products)]
-    most = mine.sort_values(["times", "last_days"], ascending=[False, True]).drop_duplicates("customer_key")
-    said = dict(zip(most["customer_key"].tolist(), _own_words(desk, most, products), strict=True))
-    others = shelf[~shelf["customer_key"].isin(list(said))]
-    return said | _beside(desk, others, own, products)
-
-
-def _own_words(desk: Desk, most: pd.DataFrame, products: Ints) -> list[str]:
-    columns = ("product_key", *because.FIGURES)
-    names = catalogue.names_of(desk.shop, most["product_key"].unique()) if len(products) > 1 else {}
-    told = zip(*(most[name].tolist() for name in columns), strict=True)
-    return [f"{names[key]}: {reasons.own(*figures)}" if key in names else reasons.own(*figures)
-            for key, *figures in told]  # fmt: skip
-
-
-def _beside(desk: Desk, others: pd.DataFrame, own: pd.DataFrame, products: Ints) -> dict[int, str]:
-    """Of customers who have bought none of the products: what of theirs goes with the best sold of these."""
-    keys, companions = others["customer_key"].to_numpy(np.int64), company.of(desk)
-    grounds: list[Sequence[int]] = [()] * len(keys)
-    if companions is not None and len(keys):
-        telling = companions.best_sold(products, TELLING)
-        asked = np.repeat(np.arange(len(keys)), len(telling))
-        place = pd.Index(keys).get_indexer(pd.Index(own["customer_key"]))
-        theirs = own.assign(row=place)[place >= 0].reset_index(drop=True)
-        best = companions.because(
-            asked, np.tile(telling, len(keys)), theirs["row"].to_numpy(), theirs["product_key"].to_numpy()
+    history = pd.concat(histories, ignore_index=True)
+    hidden = runtime.get_inventory().sensitive_products
+    consenting = (
+        consents.allowed_customers(runtime.shop, keys.tolist(), "profiling_sensitive") if hidden else set[int]()
+    )
+    own_purchases = evidence.flatten_history(history, hidden=hidden, consenting=consenting)
+    matching = own_purchases[own_purchases["product_key"].isin(products)]
+    top_purchases = matching.sort_values(["times", "last_days"], ascending=[False, True]).drop_duplicates(
+        "customer_key"
+    )
+    text_by_key = dict(
+        zip(
+            top_purchases["customer_key"].tolist(), _own_purchase_reasons(runtime, top_purchases, products), strict=True
         )
-        for row, entry in zip(asked[best >= 0][::-1].tolist(), best[best >= 0][::-1].tolist(), strict=True):
-            grounds[row] = (int(theirs["product_key"].iat[entry]), int(theirs["last_days"].iat[entry]))
-    spoken = reasons.speak(desk.shop, [(key, "new", each) for key, each in zip(keys.tolist(), grounds, strict=True)])
-    return dict(zip(keys.tolist(), spoken, strict=True))
+    )
+    other_histories = history[~history["customer_key"].isin(list(text_by_key))]
+    return text_by_key | _co_purchase_reasons(runtime, other_histories, own_purchases, products)
+
+
+def _own_purchase_reasons(runtime: ServerRuntime, top_purchases: pd.DataFrame, products: Ints) -> list[str]:
+    columns = ("product_key", *evidence.HISTORY_COLUMNS)
+    names = (
+        catalogue_products.load_display_names(runtime.shop, top_purchases["product_key"].unique())
+        if len(products) > 1
+        else {}
+    )
+    entries = zip(*(top_purchases[name].tolist() for name in columns), strict=True)
+    return [f"{names[key]}: {recommendation_reasons.repeat_reason(*features)}" if key in names else recommendation_reasons.repeat_reason(*features)
+            for key, *features in entries]  # fmt: skip
+
+
+def _co_purchase_reasons(
+    runtime: ServerRuntime, other_histories: pd.DataFrame, own_purchases: pd.DataFrame, products: Ints
+) -> dict[int, str]:
+    """Of customers who have bought none of the products: what of theirs goes with the best sold of these."""
+    keys, co_purchase_index = (
+        other_histories["customer_key"].to_numpy(np.int64),
+        co_purchases.load_co_purchase_index(runtime),
+    )
+    evidence_by_row: list[Sequence[int]] = [()] * len(keys)
+    if co_purchase_index is not None and len(keys):
+        best_sellers = co_purchase_index.top_sellers(products, MAX_EVIDENCE_PRODUCTS)
+        row_index = np.repeat(np.arange(len(keys)), len(best_sellers))
+        row_by_purchase = pd.Index(keys).get_indexer(pd.Index(own_purchases["customer_key"]))
+        purchases = own_purchases.assign(row=row_by_purchase)[row_by_purchase >= 0].reset_index(drop=True)
+        best_entries = co_purchase_index.supporting_entries(
+            row_index,
+            np.tile(best_sellers, len(keys)),
+            purchases["row"].to_numpy(),
+            purchases["product_key"].to_numpy(),
+        )
+        for row, entry in zip(
+            row_index[best_entries >= 0][::-1].tolist(), best_entries[best_entries >= 0][::-1].tolist(), strict=True
+        ):
+            evidence_by_row[row] = (int(purchases["product_key"].iat[entry]), int(purchases["last_days"].iat[entry]))
+    reason_texts = recommendation_reasons.product_reasons(
+        runtime.shop, [(key, "new", each) for key, each in zip(keys.tolist(), evidence_by_row, strict=True)]
+    )
+    return dict(zip(keys.tolist(), reason_texts, strict=True))

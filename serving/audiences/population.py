@@ -15,75 +15,81 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from customers import consent, profiles
-from customers.consent import OPEN_CHANNELS
-from features.staples import SHELF
-from models.bundle import Champion
-from serving import rules
-from serving.asked import moment
-from serving.desk import Desk
+from customers.people import lookup
+from customers.privacy import consents
+from customers.privacy.consents import CONSENT_FREE_CHANNELS
+from features.families.product_history import PRODUCT_LIST_TYPES
+from models.registry.bundle import Champion
+from serving.api.requested_customers import to_datetime
+from serving.recommendations import merchandising
+from serving.runtime import ServerRuntime
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 #: So many are read and scored at a time: shelves of all of a large shop would not fit.
-PORTION = 5_000
-NOT_PROFILED = "they have not allowed profiling"
-NOT_ON_CHANNEL = "they have not allowed this channel"
+BATCH_SIZE = 5_000
+PROFILING_NOT_ALLOWED = "they have not allowed profiling"
+CHANNEL_NOT_ALLOWED = "they have not allowed this channel"
 
 
 @dataclass(frozen=True)
-class Crowd:
+class Population:
     """Who may be asked about: their keys, rising; the moment of their figures; and how many are left out, and why."""
 
     keys: Ints
     as_of: datetime | None
-    left_out: dict[str, int]
+    excluded_counts: dict[str, int]
 
 
 @dataclass(frozen=True)
-class Found:
+class RankedCustomers:
     """Everybody who may be asked about, likeliest first: keys, chances, and of the first ones why."""
 
     keys: Ints
-    chances: Floats
-    why: Mapping[int, str]
+    probabilities: Floats
+    reason_by_key: Mapping[int, str]
     as_of: datetime | None
-    left_out: Mapping[str, int]
+    excluded_counts: Mapping[str, int]
     window_days: int | None
-    stands_in: bool
+    is_fallback: bool
     champion: Champion
     notes: list[str] = field(default_factory=list)
-    reason: str | None = None
+    empty_reason: str | None = None
 
 
-def gather(desk: Desk, channel: str | None) -> Crowd:
+def load_population(runtime: ServerRuntime, channel: str | None) -> Population:
     """Everybody with figures who allows profiling and, where one is named, the channel."""
-    path = desk.features.folder / "shelf" / "part.parquet"
+    path = runtime.features.folder / "shelf" / "part.parquet"
     if not path.exists():
-        return Crowd(np.empty(0, np.int64), None, {})
-    told = pq.read_table(path, columns=["customer_key", "event_timestamp"]).to_pandas()
-    newest = told["event_timestamp"].max()
-    known = profiles.ids_of(desk.shop, told.loc[told["event_timestamp"] == newest, "customer_key"].tolist())
-    keys = np.array(sorted(known), np.int64)
-    allowed = _among(keys, consent.allowed(desk.shop, keys.tolist(), "profiling"))
-    reached = allowed if channel is None else _among(allowed, _open_to(desk, allowed, channel))
-    counts = {NOT_PROFILED: len(keys) - len(allowed), NOT_ON_CHANNEL: len(allowed) - len(reached)}
-    return Crowd(reached, moment(newest), {reason: count for reason, count in counts.items() if count})
+        return Population(np.empty(0, np.int64), None, {})
+    table = pq.read_table(path, columns=["customer_key", "event_timestamp"]).to_pandas()
+    latest_at = table["event_timestamp"].max()
+    id_by_key = lookup.find_ids(runtime.shop, table.loc[table["event_timestamp"] == latest_at, "customer_key"].tolist())
+    keys = np.array(sorted(id_by_key), np.int64)
+    allowed = _intersect(keys, consents.allowed_customers(runtime.shop, keys.tolist(), "profiling"))
+    contactable = allowed if channel is None else _intersect(allowed, _contactable_on(runtime, allowed, channel))
+    counts = {PROFILING_NOT_ALLOWED: len(keys) - len(allowed), CHANNEL_NOT_ALLOWED: len(allowed) - len(contactable)}
+    return Population(contactable, to_datetime(latest_at), {reason: count for reason, count in counts.items() if count})
 
 
-def _open_to(desk: Desk, keys: Ints, channel: str) -> set[int]:
-    if channel in OPEN_CHANNELS:
+def _contactable_on(runtime: ServerRuntime, keys: Ints, channel: str) -> set[int]:
+    if channel in CONSENT_FREE_CHANNELS:
         return set(keys.tolist())
-    return {key for key, mine in consent.channels(desk.shop, keys.tolist()).items() if channel in mine}
+    return {
+        key for key, channels in consents.allowed_channels(runtime.shop, keys.tolist()).items() if channel in channels
+    }
 
 
-def _among(keys: Ints, wanted: Collection[int]) -> Ints:
-    return keys[np.isin(keys, np.fromiter(wanted, np.int64, len(wanted)))]
+def _intersect(keys: Ints, selected: Collection[int]) -> Ints:
+    return keys[np.isin(keys, np.fromiter(selected, np.int64, len(selected)))]
 
 
-def shelves(
-    desk: Desk, crowd: Crowd, keys: Ints | None = None, names: Collection[str] | None = None
+def iter_histories(
+    runtime: ServerRuntime,
+    population: Population,
+    keys: Ints | None = None,
+    list_columns: Collection[str] | None = None,
 ) -> Iterator[pd.DataFrame]:
     """What they have bought, as a recommender reads it, in portions; of these of them alone, if keys are given.
 
@@ -92,40 +98,46 @@ def shelves(
     The night may have seen sensitive purchases of who has withdrawn that consent since, or of products marked since:
     they are cut out.
     """
-    wanted = crowd.keys if keys is None else keys
-    path = desk.features.folder / "shelf" / "part.parquet"
-    if not len(wanted) or crowd.as_of is None:
+    selected_keys = population.keys if keys is None else keys
+    path = runtime.features.folder / "shelf" / "part.parquet"
+    if not len(selected_keys) or population.as_of is None:
         return
-    when = ds.field("event_timestamp") == pd.Timestamp(crowd.as_of).as_unit("us")
-    without = {"created"} if names is None else {"created", *SHELF} - {*names}
-    columns = [name for name in pq.read_schema(path).names if name not in without]
-    hidden = desk.goods().sensitive
-    sees = consent.allowed(desk.shop, wanted.tolist(), "profiling_sensitive") if hidden else set[int]()
-    for batch in ds.dataset(path).to_batches(columns=columns, filter=when, batch_size=PORTION):
-        mine = batch.filter(pc.is_in(batch["customer_key"], pa.array(wanted)))
-        if mine.num_rows:
-            yield _cut(mine.to_pandas().rename(columns={"event_timestamp": "as_of"}), hidden, sees)
+    is_latest = ds.field("event_timestamp") == pd.Timestamp(population.as_of).as_unit("us")
+    skipped = {"created"} if list_columns is None else {"created", *PRODUCT_LIST_TYPES} - {*list_columns}
+    columns = [name for name in pq.read_schema(path).names if name not in skipped]
+    hidden = runtime.get_inventory().sensitive_products
+    consenting = (
+        consents.allowed_customers(runtime.shop, selected_keys.tolist(), "profiling_sensitive")
+        if hidden
+        else set[int]()
+    )
+    for batch in ds.dataset(path).to_batches(columns=columns, filter=is_latest, batch_size=BATCH_SIZE):
+        selected = batch.filter(pc.is_in(batch["customer_key"], pa.array(selected_keys)))
+        if selected.num_rows:
+            yield _drop_sensitive(selected.to_pandas().rename(columns={"event_timestamp": "as_of"}), hidden, consenting)
 
 
-def _cut(shelf: pd.DataFrame, hidden: Collection[int], sees: Collection[int]) -> pd.DataFrame:
+def _drop_sensitive(history: pd.DataFrame, hidden: Collection[int], consenting: Collection[int]) -> pd.DataFrame:
     """The shelves without these products, but for the customers in `sees`."""
     if not hidden:
-        return shelf
-    own = rules.bought(shelf)
-    guarded = own["product_key"].isin(list(hidden)) & ~own["customer_key"].isin(list(sees))
-    rows = own.loc[guarded, "row"].unique()
-    if not len(rows):
-        return shelf
-    stays = [mine.to_numpy() for _, mine in (~guarded)[own["row"].isin(rows)].groupby(own["row"])]
-    shelf = shelf.copy()
-    for name in (name for name in SHELF if name in shelf):
-        lists = shelf[name].to_numpy(copy=True)
-        for row, kept in zip(np.sort(rows), stays, strict=True):
-            lists[row] = None if lists[row] is None else lists[row][kept]
-        shelf[name] = lists
-    return shelf
+        return history
+    purchases = merchandising.flatten_purchases(history)
+    is_removed = purchases["product_key"].isin(list(hidden)) & ~purchases["customer_key"].isin(list(consenting))
+    affected_rows = purchases.loc[is_removed, "row"].unique()
+    if not len(affected_rows):
+        return history
+    keep_masks = [
+        mask.to_numpy() for _, mask in (~is_removed)[purchases["row"].isin(affected_rows)].groupby(purchases["row"])
+    ]
+    history = history.copy()
+    for name in (name for name in PRODUCT_LIST_TYPES if name in history):
+        lists = history[name].to_numpy(copy=True)
+        for row, keep_mask in zip(np.sort(affected_rows), keep_masks, strict=True):
+            lists[row] = None if lists[row] is None else lists[row][keep_mask]
+        history[name] = lists
+    return history
 
 
-def counted(reasons_: Collection[str]) -> dict[str, int]:
+def count_reasons(reasons: Collection[str]) -> dict[str, int]:
     """How many customers each reason concerns, the commonest first."""
-    return dict(Counter(reasons_).most_common())
+    return dict(Counter(reasons).most_common())

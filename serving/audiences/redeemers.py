@@ -7,70 +7,90 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from customers.offers import Book
-from models.bundle import Champion
-from serving import crowd, eligibility, fresh, offering, stall
-from serving.crowd import Found, counted
-from serving.desk import Desk
-from serving.stall import Stall
+from customers.marketing import eligibility, eligibility_inputs
+from customers.marketing.offers import OfferCatalogue
+from models.registry.bundle import Champion
+from serving.audiences import population
+from serving.audiences.population import RankedCustomers, count_reasons
+from serving.offers import offer_inventory
+from serving.offers.offer_inventory import OfferInventory
+from serving.runtime import ServerRuntime
+from serving.scoring import fallback, offers
 
 #: So many are asked about together: with each of them comes everything they ever received.
-PORTION = 2_000
-UNKNOWN = "the shop does not know this offer"
+BATCH_SIZE = 2_000
+UNKNOWN_OFFER = "the shop does not know this offer"
 
 
-def found(desk: Desk, offer_id: str, n: int, channel: str | None) -> Found:
+def rank_redeemers(runtime: ServerRuntime, offer_id: str, n: int, channel: str | None) -> RankedCustomers:
     """Everybody to whom the offer may be made, the likeliest to redeem it first, with why it suits the first n."""
-    champion, campaign = desk.champion("offers"), _campaign(desk.goods(), offer_id)
-    gathered = crowd.gather(desk, channel)
-    none = Found(
-        np.empty(0, np.int64), np.empty(0), {}, gathered.as_of, {}, None, fresh.stands_in(champion), champion,
-        reason=UNKNOWN,
+    champion, campaign = runtime.champion("offers"), _campaign_inventory(runtime.get_inventory(), offer_id)
+    candidates = population.load_population(runtime, channel)
+    empty = RankedCustomers(
+        np.empty(0, np.int64), np.empty(0), {}, candidates.as_of, {}, None, fallback.uses_fallback(champion), champion,
+        empty_reason=UNKNOWN_OFFER,
     )  # fmt: skip
     if campaign is None:
-        return none
-    parts = [gathered.keys[start : start + PORTION] for start in range(0, len(gathered.keys), PORTION)]
-    asked = [_asked(desk, champion, *campaign, part.tolist(), channel) for part in parts]
-    if not asked:
-        return replace(none, left_out=gathered.left_out, reason=None)
-    ranked = pd.concat([made for made, _ in asked])
+        return empty
+    parts = [candidates.keys[start : start + BATCH_SIZE] for start in range(0, len(candidates.keys), BATCH_SIZE)]
+    batches = [_score_batch(runtime, champion, *campaign, part.tolist(), channel) for part in parts]
+    if not batches:
+        return replace(empty, excluded_counts=candidates.excluded_counts, empty_reason=None)
+    ranked = pd.concat([scored for scored, _ in batches])
     ranked = ranked.sort_values(["p", "customer_key"], ascending=[False, True])
-    why = dict(zip(ranked["customer_key"].tolist()[:n], ranked["reason"].tolist()[:n], strict=True))
-    left_out = gathered.left_out | counted([reason for _, reasons in asked for reason in reasons])
+    reason_by_key = dict(zip(ranked["customer_key"].tolist()[:n], ranked["reason"].tolist()[:n], strict=True))
+    excluded_counts = candidates.excluded_counts | count_reasons(
+        [reason for _, reasons in batches for reason in reasons]
+    )
     return replace(
-        none, keys=ranked["customer_key"].to_numpy(np.int64), chances=ranked["p"].to_numpy(np.float64), why=why,
-        left_out=left_out, reason=None,
+        empty, keys=ranked["customer_key"].to_numpy(np.int64), probabilities=ranked["p"].to_numpy(np.float64), reason_by_key=reason_by_key,
+        excluded_counts=excluded_counts, empty_reason=None,
     )  # fmt: skip
 
 
-def _campaign(stock: Stall, offer_id: str) -> tuple[Stall, int] | None:
+def _campaign_inventory(inventory: OfferInventory, offer_id: str) -> tuple[OfferInventory, int] | None:
     """The stall with the offers of this one's campaign alone, and its place; None where there is none of this name.
 
     An offer is judged beside its rivals: the same customer redeems it less likely among many.
     """
-    every = stock.book.offers
-    places = np.flatnonzero(every["called"] == offer_id)
-    if not len(places):
+    all_offers = inventory.catalogue.offers
+    positions = np.flatnonzero(all_offers["called"] == offer_id)
+    if not len(positions):
         return None
-    campaign = every["campaign_id"].iloc[places[0]]
-    same = every["campaign_id"].isna() if pd.isna(campaign) else every["campaign_id"] == campaign
-    offers = every[same].reset_index(drop=True)
-    covers = stock.book.covers[stock.book.covers["offer_key"].isin(offers["offer_key"])].reset_index(drop=True)
-    table = eligibility.lay_out(offers, covers, sold_out=stock.sold_out)
-    return replace(stock, book=Book(offers, covers), table=table), int(np.flatnonzero(offers["called"] == offer_id)[0])
+    campaign = all_offers["campaign_id"].iloc[positions[0]]
+    is_same_campaign = all_offers["campaign_id"].isna() if pd.isna(campaign) else all_offers["campaign_id"] == campaign
+    campaign_offers = all_offers[is_same_campaign].reset_index(drop=True)
+    campaign_covers = inventory.catalogue.covered_products[
+        inventory.catalogue.covered_products["offer_key"].isin(campaign_offers["offer_key"])
+    ].reset_index(drop=True)
+    table = eligibility.build_offer_table(campaign_offers, campaign_covers, sold_out=inventory.sold_out_products)
+    return replace(inventory, catalogue=OfferCatalogue(campaign_offers, campaign_covers), offer_table=table), int(
+        np.flatnonzero(campaign_offers["called"] == offer_id)[0]
+    )
 
 
-def _asked(
-    desk: Desk, champion: Champion, stock: Stall, column: int, keys: list[int], channel: str | None
+def _score_batch(
+    runtime: ServerRuntime,
+    champion: Champion,
+    inventory: OfferInventory,
+    column: int,
+    keys: list[int],
+    channel: str | None,
 ) -> tuple[pd.DataFrame, list[str]]:
     """The offer to each of these customers to whom it may be made, and of the others why not."""
-    figures = desk.figures(champion, keys).iloc[: len(keys)].reset_index(drop=True)
-    baskets = desk.baskets(keys) if stock.book.offers["min_spend"].notna().any() else None
-    occasion = offering.Occasion(
-        stock, stall.on_the_table(desk.shop, stock), stall.prices(desk.features.folder), desk.now(), desk.shop.currency
+    features = runtime.load_features(champion, keys).iloc[: len(keys)].reset_index(drop=True)
+    basket_values = runtime.load_basket_values(keys) if inventory.catalogue.offers["min_spend"].notna().any() else None
+    occasion = offers.OfferContext(
+        inventory,
+        offer_inventory.load_offer_table(runtime.shop, inventory),
+        offer_inventory.load_prices(runtime.features.folder),
+        runtime.now(),
+        runtime.shop.currency,
     )
-    offered = offering.offer(champion.model, occasion, figures, offering.standing(desk.shop, keys, baskets))
-    verdict = offering.wished(offered, channel=channel)[:, column]
-    made = offered.ranked[offered.ranked["column"] == column]
-    made = made[verdict[made["row"].to_numpy(np.int64)] == 0][["customer_key", "p", "reason"]]
-    return made, [eligibility.REASONS[code] for code in verdict.tolist() if code]
+    offered = offers.score_offers(
+        champion.model, occasion, features, eligibility_inputs.load_customer_state(runtime.shop, keys, basket_values)
+    )
+    codes = offers.restrict_to_request(offered, channel=channel)[:, column]
+    scored = offered.ranking[offered.ranking["column"] == column]
+    scored = scored[codes[scored["row"].to_numpy(np.int64)] == 0][["customer_key", "p", "reason"]]
+    return scored, [eligibility.REASONS[code] for code in codes.tolist() if code]

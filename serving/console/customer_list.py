@@ -9,20 +9,21 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 from urllib.parse import urlencode
 
-from customers import profiles, risk
-from customers.orderings import Order
-from customers.shop import Shop
-from serving.api import at_risk
-from serving.console.wording import full_name
-from serving.desk import Desk
-from serving.listings import AtRisk
-from serving.problems import Problem
-from serving.schemas import Band
+from customers.people import lookup
+from customers.reports import at_risk
+from customers.reports.sort_orders import SortOrder
+from customers.shop.retention_costs import Band
+from customers.shop.settings import Shop
+from serving.api import at_risk as api_at_risk
+from serving.api.schemas.records import AtRisk
+from serving.console.formatting import format_full_name
+from serving.http.problems import Problem
+from serving.runtime import ServerRuntime
 
-ROWS = 25
+PAGE_SIZE = 25
 #: More people than this of one name, and the search has to say more.
-MOST_FOUND = 50
-BANDS: dict[Band | None, tuple[str, str]] = {
+MAX_MATCHES = 50
+BAND_TITLES: dict[Band | None, tuple[str, str]] = {
     None: ("At risk", "Slipping away"),
     "high": ("High", "Slipping away"),
     "medium": ("Medium", "May slip away"),
@@ -32,7 +33,7 @@ BANDS: dict[Band | None, tuple[str, str]] = {
 
 
 #: How a list may begin; the last only where there is evidence that a contact saves anything.
-ORDERS: dict[Order, str] = {
+ORDER_TITLES: dict[SortOrder, str] = {
     "probability": "Likeliest to leave first",
     "value_at_risk": "Most at stake first",
     "saved_value": "Most to save first",
@@ -40,7 +41,7 @@ ORDERS: dict[Order, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CustomerListRow:
     """One customer on the list."""
 
     entry: AtRisk
@@ -49,117 +50,124 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Tab:
+class BandTab:
     """A band to look at: what it is called, how many are in it, and where it begins."""
 
     title: str
     count: int
     link: str
-    here: bool
+    is_current: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class CustomerListPage:
     """A page of the list, what was asked for, and how to turn to others."""
 
-    rows: Sequence[Row]
+    rows: Sequence[CustomerListRow]
     as_of: datetime
     band: Band | None
     min_value: str
-    order: Order
-    orders: dict[Order, str]
-    begun: bool
-    next_query: str | None
-    tabs: Sequence[Tab]
+    order: SortOrder
+    orders: dict[SortOrder, str]
+    has_previous: bool
+    next_page_link: str | None
+    tabs: Sequence[BandTab]
 
     @property
     def title(self) -> str:
         """What to call those on it."""
-        return BANDS[self.band][1]
+        return BAND_TITLES[self.band][1]
 
     @property
-    def start(self) -> str:
+    def first_page_link(self) -> str:
         """Where this list begins."""
-        return next(tab.link for tab in self.tabs if tab.here)
+        return next(tab.link for tab in self.tabs if tab.is_current)
 
     @property
-    def valued(self) -> bool:
+    def has_value_at_risk(self) -> bool:
         """Whether it is known of anybody here what is at stake; a column that says nothing is left out."""
         return any(row.entry.value_at_risk for row in self.rows)
 
     @property
-    def reaching(self) -> bool:
+    def has_next_steps(self) -> bool:
         """Whether anybody here may be written to, or offered something."""
         return any(row.entry.contactable or row.entry.suggested_offer_id for row in self.rows)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class CustomerMatch:
     """Somebody a search has found."""
 
     customer_id: str
     name: str | None
 
 
-def of(
-    desk: Desk,
+def load_list_page(
+    runtime: ServerRuntime,
     *,
     cursor: str | None,
     band: Band | None,
     min_value: str,
-    personal: bool,
-    order: Order = "probability",
-) -> Listing:
+    show_personal: bool,
+    order: SortOrder = "probability",
+) -> CustomerListPage:
     """A page of those who may be slipping away, likeliest to leave first or in another of ORDERS."""
-    least = _amount(min_value)
-    page = at_risk.page_of(desk.shop, limit=ROWS, cursor=cursor, band=band, min_value=least, order=order)
-    known = {name: title for name, title in ORDERS.items() if name != "saved_value" or page.no_saved_value is None}
-    names = _names(desk.shop, [entry.customer_id for entry in page.items]) if personal else {}
-    now = desk.now()
-    kept = ({"min_value": min_value} if least else {}) | ({"order": order} if order != "probability" else {})
-    return Listing(
-        rows=[Row(entry, names.get(entry.customer_id), _days_since(entry, now, desk)) for entry in page.items],
+    min_amount = _parse_amount(min_value)
+    page = api_at_risk.load_page(
+        runtime.shop, limit=PAGE_SIZE, cursor=cursor, band=band, min_value=min_amount, order=order
+    )
+    order_titles = {
+        name: title for name, title in ORDER_TITLES.items() if name != "saved_value" or page.no_saved_value is None
+    }
+    names = _load_names(runtime.shop, [entry.customer_id for entry in page.items]) if show_personal else {}
+    now = runtime.now()
+    filters = ({"min_value": min_value} if min_amount else {}) | ({"order": order} if order != "probability" else {})
+    return CustomerListPage(
+        rows=[
+            CustomerListRow(entry, names.get(entry.customer_id), _days_since_purchase(entry, now, runtime))
+            for entry in page.items
+        ],
         as_of=page.items[0].as_of if page.items else now,
         band=band,
-        min_value=min_value if least else "",
+        min_value=min_value if min_amount else "",
         order=order,
-        orders=known,
-        begun=cursor is not None,
-        next_query=_query(kept, band=band, cursor=page.next_cursor) if page.next_cursor else None,
-        tabs=list(_tabs(desk.shop, band, least, kept)),
+        orders=order_titles,
+        has_previous=cursor is not None,
+        next_page_link=_build_link(filters, band=band, cursor=page.next_cursor) if page.next_cursor else None,
+        tabs=list(_build_tabs(runtime.shop, band, min_amount, filters)),
     )
 
 
-def found(shop: Shop, asked: str, *, personal: bool) -> list[Found]:
+def find_customers(shop: Shop, search_text: str, *, show_personal: bool) -> list[CustomerMatch]:
     """Whoever goes by this id, and for those who may see such things by this e-mail, phone or name."""
-    keys = list(profiles.keys_of(shop, [asked]).values()) if asked else []
-    for field in ("email", "phone", "name") if personal and asked and not keys else ():
-        keys = keys or _looked_up(shop, field, asked)
-    ids = profiles.ids_of(shop, keys[:MOST_FOUND])
-    names = _names(shop, list(ids.values())) if personal else {}
-    return [Found(name, names.get(name)) for name in ids.values()]
+    keys = list(lookup.find_keys(shop, [search_text]).values()) if search_text else []
+    for field in ("email", "phone", "name") if show_personal and search_text and not keys else ():
+        keys = keys or _find_by_field(shop, field, search_text)
+    ids = lookup.find_ids(shop, keys[:MAX_MATCHES])
+    names = _load_names(shop, list(ids.values())) if show_personal else {}
+    return [CustomerMatch(name, names.get(name)) for name in ids.values()]
 
 
-def _tabs(shop: Shop, band: Band | None, least: float | None, kept: dict[str, str]) -> Iterator[Tab]:
-    counts = at_risk.ranking(shop, None, least)["churn_band"].value_counts().to_dict()
-    for name, (title, _) in BANDS.items():
-        count = sum(counts.get(each, 0) for each in ([name] if name else risk.BANDS))
-        yield Tab(title, count, _query(kept, band=name), name == band)
+def _build_tabs(shop: Shop, band: Band | None, min_value: float | None, filters: dict[str, str]) -> Iterator[BandTab]:
+    counts = api_at_risk.load_ranking(shop, None, min_value)["churn_band"].value_counts().to_dict()
+    for name, (title, _) in BAND_TITLES.items():
+        count = sum(counts.get(each, 0) for each in ([name] if name else at_risk.BANDS))
+        yield BandTab(title, count, _build_link(filters, band=name), name == band)
 
 
-def _looked_up(shop: Shop, field: str, asked: str) -> list[int]:
-    return profiles.find(shop, **{field: asked})
+def _find_by_field(shop: Shop, field: str, search_text: str) -> list[int]:
+    return lookup.find_customers(shop, **{field: search_text})
 
 
-def _names(shop: Shop, customer_ids: Sequence[str]) -> dict[str, str]:
+def _load_names(shop: Shop, customer_ids: Sequence[str]) -> dict[str, str]:
     """What each of these customers is called, where they have said so."""
-    keys = profiles.keys_of(shop, customer_ids)
-    fields = profiles.personal_of(shop, keys.values())
-    called = {customer_id: full_name(fields.get(key)) for customer_id, key in keys.items()}
-    return {customer_id: name for customer_id, name in called.items() if name}
+    keys = lookup.find_keys(shop, customer_ids)
+    fields = lookup.load_personal_fields(shop, keys.values())
+    name_by_id = {customer_id: format_full_name(fields.get(key)) for customer_id, key in keys.items()}
+    return {customer_id: name for customer_id, name in name_by_id.items() if name}
 
 
-def _amount(text: str) -> float | None:
+def _parse_amount(text: str) -> float | None:
     """The least value asked for; an empty field asks for nothing."""
     if not text.strip():
         return None
@@ -172,12 +180,16 @@ def _amount(text: str) -> float | None:
     return float(amount)
 
 
-def _days_since(entry: AtRisk, now: datetime, desk: Desk) -> int | None:
-    last = entry.last_purchase_at
-    return (now.astimezone(desk.shop.zone).date() - last.astimezone(desk.shop.zone).date()).days if last else None
+def _days_since_purchase(entry: AtRisk, now: datetime, runtime: ServerRuntime) -> int | None:
+    last_purchase_at = entry.last_purchase_at
+    return (
+        (now.astimezone(runtime.shop.zone).date() - last_purchase_at.astimezone(runtime.shop.zone).date()).days
+        if last_purchase_at
+        else None
+    )
 
 
-def _query(kept: dict[str, Any], **said: str | None) -> str:
+def _build_link(filters: dict[str, Any], **changes: str | None) -> str:
     """A link to this list with other wishes."""
-    wishes: Iterable[tuple[str, Any]] = {**kept, **{name: value for name, value in said.items() if value}}.items()
-    return f"/?{urlencode(list(wishes))}" if wishes else "/"
+    query: Iterable[tuple[str, Any]] = {**filters, **{name: value for name, value in changes.items() if value}}.items()
+    return f"/?{urlencode(list(query))}" if query else "/"

@@ -13,17 +13,13 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from customers import catalogue, consent, mirror, profiles, scores
-from serving import answers
-from serving.api import customers
-from serving.console import pictures, visiting
-from serving.console.pictures import Curve, Strip
-from serving.console.visiting import Rhythm
-from serving.console.wording import full_name
-from serving.desk import Desk
-from serving.listings import Profile
-from serving.problems import Problem
-from serving.schemas import (
+from customers.catalogue import products as catalogue_products
+from customers.parquet import mirror
+from customers.people import lookup
+from customers.privacy import consents
+from customers.scores import score_store
+from serving.api import customers, predictions
+from serving.api.schemas.predictions import (
     ChurnResult,
     NextPurchaseResult,
     OffersQuestion,
@@ -33,178 +29,197 @@ from serving.schemas import (
     RunningOut,
     ValueResult,
 )
-from serving.wanted import RecommendationQuestion
+from serving.api.schemas.recommendations import RecommendationQuestion
+from serving.api.schemas.records import Profile
+from serving.console import charts, visit_history
+from serving.console.charts import PurchaseCurve, VisitTimeline
+from serving.console.formatting import format_full_name
+from serving.console.visit_history import VisitHistory
+from serving.http.problems import Problem
+from serving.runtime import ServerRuntime
 
-Result = TypeVar("Result")
+ResultT = TypeVar("ResultT")
 
 #: Drawings are made for a wide page and for a phone.
-WIDE, NARROW = 1040, 340
-PRODUCTS, OFFERS, CATEGORIES, ORDERS, INTERACTIONS = 8, 5, 8, 6, 6
-WITHIN_DAYS, HARDLY = 14, 0.1
+WIDE_WIDTH, NARROW_WIDTH = 1040, 340
+MAX_PRODUCTS, MAX_OFFERS, MAX_CATEGORIES, MAX_ORDERS, MAX_INTERACTIONS = 8, 5, 8, 6, 6
+WITHIN_DAYS, MIN_RESTOCK_PROBABILITY = 14, 0.1
 #: Whoever asked for something and waits.
-UNSETTLED = (None, "open")
+OPEN_STATUSES = (None, "open")
 
 
 @dataclass(frozen=True, slots=True)
-class Visits:
+class VisitSection:
     """The rhythm of visits, and its drawings."""
 
-    rhythm: Rhythm
-    wide: Strip
-    narrow: Strip
+    history: VisitHistory
+    wide: VisitTimeline
+    narrow: VisitTimeline
 
 
 @dataclass(frozen=True, slots=True)
-class Return:
+class NextPurchaseSection:
     """When they come back, and its drawing where the whole curve is known."""
 
     answer: NextPurchaseResult
-    expected: date | None
-    wide: Curve | None
-    narrow: Curve | None
+    expected_day: date | None
+    wide: PurchaseCurve | None
+    narrow: PurchaseCurve | None
 
 
 @dataclass(frozen=True, slots=True)
-class Suggestion:
+class ProductSuggestion:
     """A product to suggest, by the name it is sold under."""
 
     product_id: str
     name: str
     reason: str
-    again: bool
+    is_repeat: bool
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class CustomerPage:
     """The whole page; what is None is left out."""
 
     profile: Profile
     name: str | None
-    profiled: bool
-    drift: ChurnResult | None
-    back: Return | None
-    visits: Visits | None
-    worth: ValueResult | None
-    products: Sequence[Suggestion]
+    is_profiled: bool
+    churn: ChurnResult | None
+    next_purchase: NextPurchaseSection | None
+    visits: VisitSection | None
+    value: ValueResult | None
+    products: Sequence[ProductSuggestion]
     offers: OffersResult | None
     restock: Sequence[RunningOut]
     complaints: Sequence[Mapping[str, Any]]
     contacts: Sequence[Mapping[str, Any]]
     orders: Sequence[Mapping[str, Any]]
     channels: Sequence[str]
-    told: Sequence[tuple[str, Any]]
+    other_fields: Sequence[tuple[str, Any]]
 
 
-def of(desk: Desk, customer_id: str) -> View:
+def load_customer_page(runtime: ServerRuntime, customer_id: str) -> CustomerPage:
     """The page of one customer."""
     profile = customers.profile(customer_id)
-    key = profiles.keys_of(desk.shop, [customer_id])[customer_id]
-    profiled = key in consent.allowed(desk.shop, [key], "profiling")
-    back = returning(desk, customer_id, key)
+    key = lookup.find_keys(runtime.shop, [customer_id])[customer_id]
+    is_profiled = key in consents.allowed_customers(runtime.shop, [key], "profiling")
+    next_purchase = load_next_purchase(runtime, customer_id, key)
     contacts = profile.interactions
-    return View(
+    return CustomerPage(
         profile=profile,
-        name=full_name(profile.profile),
-        profiled=profiled,
-        drift=drift(desk, customer_id),
-        back=back,
-        visits=visits(desk, key, back.expected if back else None) if profiled else None,
-        worth=worth(desk, customer_id),
-        products=products(desk, customer_id),
-        offers=offers(desk, customer_id),
-        restock=restock(desk, customer_id),
-        complaints=[each for each in contacts if each["kind"] == "complaint" and each["status"] in UNSETTLED],
-        contacts=contacts[:INTERACTIONS],
-        orders=profile.orders[:ORDERS],
-        channels=consent.channels(desk.shop, [key])[key],
-        told=_told(profile),
+        name=format_full_name(profile.profile),
+        is_profiled=is_profiled,
+        churn=load_churn(runtime, customer_id),
+        next_purchase=next_purchase,
+        visits=load_visits(runtime, key, next_purchase.expected_day if next_purchase else None)
+        if is_profiled
+        else None,
+        value=load_value(runtime, customer_id),
+        products=load_products(runtime, customer_id),
+        offers=load_offers(runtime, customer_id),
+        restock=load_restock(runtime, customer_id),
+        complaints=[each for each in contacts if each["kind"] == "complaint" and each["status"] in OPEN_STATUSES],
+        contacts=contacts[:MAX_INTERACTIONS],
+        orders=profile.orders[:MAX_ORDERS],
+        channels=consents.allowed_channels(runtime.shop, [key])[key],
+        other_fields=_other_fields(profile),
     )
 
 
 # A section each ------------------------------------------------------------------------------------------
 
 
-def drift(desk: Desk, customer_id: str) -> ChurnResult | None:
+def load_churn(runtime: ServerRuntime, customer_id: str) -> ChurnResult | None:
     """How likely they are to stay away, and why."""
-    return _first(lambda: answers.churn(desk, [customer_id]))
+    return _first_result(lambda: predictions.answer_churn(runtime, [customer_id]))
 
 
-def returning(desk: Desk, customer_id: str, key: int) -> Return | None:
+def load_next_purchase(runtime: ServerRuntime, customer_id: str, key: int) -> NextPurchaseSection | None:
     """When they come back; the curve itself is the one that the answer has just written down."""
-    answer: NextPurchaseResult | None = _first(lambda: answers.next_purchase(desk, [customer_id]))
+    answer: NextPurchaseResult | None = _first_result(lambda: predictions.answer_next_purchase(runtime, [customer_id]))
     if answer is None:
         return None
-    kept = scores.latest(desk.shop, key).get("timing")
-    cdf = kept.detail["cdf"] if kept and not answer.fallback else None
-    since = answer.features_as_of or desk.now()
-    first = since.astimezone(desk.shop.zone).date()
+    stored_score = score_store.load_customer_scores(runtime.shop, key).get("timing")
+    cdf = stored_score.detail["cdf"] if stored_score and not answer.fallback else None
+    as_of = answer.features_as_of or runtime.now()
+    first_day = as_of.astimezone(runtime.shop.zone).date()
     days = answer.days.model_dump()
     wide, narrow = (
-        pictures.curve(cdf, days, first=first, width=width) if cdf else None for width in (WIDE // 2, NARROW)
+        charts.draw_purchase_curve(cdf, days, first=first_day, width=width) if cdf else None
+        for width in (WIDE_WIDTH // 2, NARROW_WIDTH)
     )
-    return Return(answer, _day_before(answer.expected_at, desk), wide, narrow)
+    return NextPurchaseSection(answer, _last_day_before(answer.expected_at, runtime), wide, narrow)
 
 
-def visits(desk: Desk, key: int, expected: date | None) -> Visits | None:
+def load_visits(runtime: ServerRuntime, key: int, expected_day: date | None) -> VisitSection | None:
     """The year's visits, as the ledger has them now."""
-    lines = mirror.lines_of(desk.shop, [key])
-    hidden = desk.goods().sensitive
-    if hidden and not consent.allowed(desk.shop, [key], "profiling_sensitive"):
+    lines = mirror.load_lines(runtime.shop, [key])
+    hidden = runtime.get_inventory().sensitive_products
+    if hidden and not consents.allowed_customers(runtime.shop, [key], "profiling_sensitive"):
         lines = lines.filter(pc.invert(pc.is_in(lines["product_key"], pa.array(hidden, pa.int64()))))
-    rhythm = visiting.rhythm(lines, zone=desk.shop.zone, today=desk.now().astimezone(desk.shop.zone).date())
-    if rhythm is None:
+    history = visit_history.build_visit_history(
+        lines, zone=runtime.shop.zone, today=runtime.now().astimezone(runtime.shop.zone).date()
+    )
+    if history is None:
         return None
-    return Visits(rhythm, *(pictures.strip(rhythm, width=width, expected=expected) for width in (WIDE, NARROW)))
+    return VisitSection(
+        history,
+        *(
+            charts.draw_visit_timeline(history, width=width, expected_day=expected_day)
+            for width in (WIDE_WIDTH, NARROW_WIDTH)
+        ),
+    )
 
 
-def worth(desk: Desk, customer_id: str) -> ValueResult | None:
+def load_value(runtime: ServerRuntime, customer_id: str) -> ValueResult | None:
     """What they are expected to spend."""
-    return _first(lambda: answers.value(desk, [customer_id]))
+    return _first_result(lambda: predictions.answer_value(runtime, [customer_id]))
 
 
-def products(desk: Desk, customer_id: str) -> list[Suggestion]:
+def load_products(runtime: ServerRuntime, customer_id: str) -> list[ProductSuggestion]:
     """What they are likeliest to buy next."""
-    question = RecommendationQuestion(customer_ids=[customer_id], n=PRODUCTS)
-    result = _first(lambda: answers.recommendations(desk, question))
+    question = RecommendationQuestion(customer_ids=[customer_id], n=MAX_PRODUCTS)
+    result = _first_result(lambda: predictions.answer_recommendations(runtime, question))
     items = result.items if result else []
-    keys = catalogue.keys_of(desk.shop, [item.product_id for item in items])
-    names = catalogue.names_of(desk.shop, keys.values())
+    keys = catalogue_products.find_keys(runtime.shop, [item.product_id for item in items])
+    names = catalogue_products.load_display_names(runtime.shop, keys.values())
     return [
-        Suggestion(item.product_id, names[keys[item.product_id]], item.reason, item.source == "again") for item in items
+        ProductSuggestion(item.product_id, names[keys[item.product_id]], item.reason, item.source == "again")
+        for item in items
     ]
 
 
-def offers(desk: Desk, customer_id: str) -> OffersResult | None:
+def load_offers(runtime: ServerRuntime, customer_id: str) -> OffersResult | None:
     """What may be offered them, and what may not and why; None where the shop has no offer at all."""
-    question = OffersQuestion(customer_ids=[customer_id], n=OFFERS)
-    result: OffersResult | None = _first(lambda: answers.offers(desk, question))
+    question = OffersQuestion(customer_ids=[customer_id], n=MAX_OFFERS)
+    result: OffersResult | None = _first_result(lambda: predictions.answer_offers(runtime, question))
     return result if result and (result.items or result.dropped) else None
 
 
-def restock(desk: Desk, customer_id: str) -> list[RunningOut]:
+def load_restock(runtime: ServerRuntime, customer_id: str) -> list[RunningOut]:
     """What they will need again soon; what they hardly will is left out."""
     question = RestockQuestion(customer_ids=[customer_id], within_days=WITHIN_DAYS)
-    result: RestockResult | None = _first(lambda: answers.restock(desk, question))
-    likely = [category for category in result.items if category.p >= HARDLY] if result else []
-    return likely[:CATEGORIES]
+    result: RestockResult | None = _first_result(lambda: predictions.answer_restock(runtime, question))
+    likely = [category for category in result.items if category.p >= MIN_RESTOCK_PROBABILITY] if result else []
+    return likely[:MAX_CATEGORIES]
 
 
-def _told(profile: Profile) -> list[tuple[str, Any]]:
+def _other_fields(profile: Profile) -> list[tuple[str, Any]]:
     """What else is on file, as far as it may be seen; the name stands at the head of the page."""
     fields = {**(profile.profile or {}), **profile.attributes}
     return [(name, value) for name, value in fields.items() if value and name not in ("given_name", "family_name")]
 
 
-def _first(ask: Callable[[], Any]) -> Any:
+def _first_result(answer: Callable[[], Any]) -> Any:
     """The answer for the one customer asked for; None where no model speaks yet."""
     try:
-        return ask().results[0]
+        return answer().results[0]
     except Problem as problem:
         if problem.status != 503:
             raise
         return None
 
 
-def _day_before(ends: datetime | None, desk: Desk) -> date | None:
+def _last_day_before(end_at: datetime | None, runtime: ServerRuntime) -> date | None:
     """The day that ends at this instant."""
-    return (ends - timedelta(microseconds=1)).astimezone(desk.shop.zone).date() if ends else None
+    return (end_at - timedelta(microseconds=1)).astimezone(runtime.shop.zone).date() if end_at else None

@@ -10,120 +10,137 @@ from fastapi import APIRouter, Form, Query, Request
 from fastapi.routing import APIRoute
 from starlette.responses import FileResponse, RedirectResponse, Response
 
-from customers import access
-from customers.orderings import Order
-from customers.shop import ShopDown
-from serving import desk, problems, roles, visits
+from customers.reports.sort_orders import SortOrder
+from customers.security import api_keys
+from customers.shop.errors import ShopUnavailable
+from customers.shop.retention_costs import Band
+from serving import runtime
 from serving.api import customers
-from serving.console import listing, paper, session, view
-from serving.problems import Problem
-from serving.schemas import Band
+from serving.console import customer_list, customer_page, templating
+from serving.http import problems, request_context, routes, session_cookie
+from serving.http.problems import Problem
 
-UNKNOWN = "No key of this shop. Take it as it was printed, from rg_ to its end."
-NOT_FOR = "This key is for a till; the desk's pages need the key of an agent, a campaign, an analyst or an admin."
+UNKNOWN_KEY = "No key of this shop. Take it as it was printed, from rg_ to its end."
+ROLE_NOT_ALLOWED = (
+    "This key is for a till; the desk's pages need the key of an agent, a campaign, an analyst or an admin."
+)
 #: What is typed into a search is a name or a number, not a letter.
-LONGEST = 200
+MAX_SEARCH_LENGTH = 200
 
 
-class Page(APIRoute):
+class PageRoute(APIRoute):
     """A route whose refusals are pages too."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The route's own work, with what it refuses put into words for a person."""
-        work = super().get_route_handler()
+        route_handler = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
             try:
-                return await work(request)
-            except (Problem, ShopDown) as error:
-                return paper.refusal(problems.of(error), visits.current().request_id, request.url.path)
+                return await route_handler(request)
+            except (Problem, ShopUnavailable) as error:
+                return templating.render_problem(
+                    problems.from_exception(error), request_context.current().request_id, request.url.path
+                )
 
         return answer
 
 
-router = APIRouter(route_class=Page, include_in_schema=False)
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 
 @router.get("/")
-def at_risk(
+def show_customer_list(
     cursor: Annotated[str | None, Query(max_length=400)] = None,
     band: Annotated[Band | None, Query()] = None,
     min_value: Annotated[str, Query(max_length=20)] = "",
-    order: Annotated[Order, Query()] = "probability",
+    order: Annotated[SortOrder, Query()] = "probability",
 ) -> Response:
     """Who is slipping away, likeliest first."""
-    here = desk.here()
-    personal = visits.current().role in roles.SEE_PERSONAL
-    told = listing.of(here, cursor=cursor, band=band, min_value=min_value, personal=personal, order=order)
-    return paper.page("at_risk.html", list=told, zone=here.shop.zone, currency=here.shop.currency)
+    server_runtime = runtime.get_runtime()
+    show_personal = request_context.current().role in routes.PERSONAL_DATA_ROLES
+    list_page = customer_list.load_list_page(
+        server_runtime, cursor=cursor, band=band, min_value=min_value, show_personal=show_personal, order=order
+    )
+    return templating.render_page(
+        "at_risk.html", list=list_page, zone=server_runtime.shop.zone, currency=server_runtime.shop.currency
+    )
 
 
 @router.get("/customers/{customer_id}")
-def customer(customer_id: customers.CustomerId) -> Response:
+def show_customer(customer_id: customers.CustomerId) -> Response:
     """One customer on one page."""
-    here = desk.here()
-    shown = view.of(here, customer_id)
-    return paper.page("customer.html", view=shown, zone=here.shop.zone, within_days=view.WITHIN_DAYS)
+    server_runtime = runtime.get_runtime()
+    page = customer_page.load_customer_page(server_runtime, customer_id)
+    return templating.render_page(
+        "customer.html", view=page, zone=server_runtime.shop.zone, within_days=customer_page.WITHIN_DAYS
+    )
 
 
 @router.post("/find")
-def find(asked: Annotated[str, Form(max_length=LONGEST)] = "") -> Response:
+def find_customer(asked: Annotated[str, Form(max_length=MAX_SEARCH_LENGTH)] = "") -> Response:
     """Go to a customer by id; who may see personal fields also by e-mail, phone or name. Sent in a form's body."""
-    shop = desk.here().shop
-    personal = visits.current().role in roles.SEE_PERSONAL
-    found = listing.found(shop, asked.strip(), personal=personal)
-    if len(found) == 1:
-        return _go(f"/customers/{quote(found[0].customer_id, safe='')}")
-    return paper.page("found.html", found=found, personal=personal)
+    shop = runtime.get_runtime().shop
+    show_personal = request_context.current().role in routes.PERSONAL_DATA_ROLES
+    matches = customer_list.find_customers(shop, asked.strip(), show_personal=show_personal)
+    if len(matches) == 1:
+        return _redirect(f"/customers/{quote(matches[0].customer_id, safe='')}")
+    return templating.render_page("found.html", found=matches, personal=show_personal)
 
 
 @router.get("/sign-in")
-def ask_for_a_key() -> Response:
+def show_sign_in() -> Response:
     """The page that asks for a key."""
-    return paper.sign_in("/")
+    return templating.render_sign_in("/")
 
 
 @router.post("/sign-in")
 def sign_in(request: Request, key: Annotated[str, Form()] = "", to: Annotated[str, Form()] = "/") -> Response:
     """Show a key once; from then on the browser remembers that it was shown."""
-    shop = desk.here().shop
-    role = access.role_of(shop, key.strip())
+    shop = runtime.get_runtime().shop
+    role = api_keys.role_for_key(shop, key.strip())
     if role is None:
-        return paper.sign_in(_inside(to), status=401, wrong=UNKNOWN)
-    if role not in roles.READERS:
-        return paper.sign_in(_inside(to), status=403, wrong=NOT_FOR)
-    response = _go(_inside(to))
+        return templating.render_sign_in(_safe_path(to), status=401, error=UNKNOWN_KEY)
+    if role not in routes.CONSOLE_ROLES:
+        return templating.render_sign_in(_safe_path(to), status=403, error=ROLE_NOT_ALLOWED)
+    response = _redirect(_safe_path(to))
     secure = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
-    session.begin(response, shop, key.strip(), secure=secure)
+    session_cookie.set_session(response, shop, key.strip(), secure=secure)
     return response
 
 
 @router.post("/sign-out")
 def sign_out() -> Response:
     """Forget who was signed in."""
-    response = _go("/sign-in")
-    session.end(response, desk.here().shop)
+    response = _redirect("/sign-in")
+    session_cookie.clear_session(response, runtime.get_runtime().shop)
     return response
 
 
 @router.get("/style.css")
-def style() -> Response:
+def serve_stylesheet() -> Response:
     """How the pages look."""
-    return FileResponse(paper.FOLDER / "style.css", media_type="text/css", headers=paper.HEADERS)
+    return FileResponse(
+        templating.TEMPLATE_FOLDER / "style.css", media_type="text/css", headers=templating.SECURITY_HEADERS
+    )
 
 
 @router.get("/icon.svg")
-def icon() -> Response:
+def serve_icon() -> Response:
     """The sign on the door."""
-    return FileResponse(paper.FOLDER / "icon.svg", media_type="image/svg+xml", headers=paper.HEADERS)
+    return FileResponse(
+        templating.TEMPLATE_FOLDER / "icon.svg", media_type="image/svg+xml", headers=templating.SECURITY_HEADERS
+    )
 
 
-def _go(to: str) -> Response:
+def _redirect(to: str) -> Response:
     """After a form, a page that may be loaded again without sending the form again."""
-    return RedirectResponse(to, 303, headers=paper.HEADERS)
+    return RedirectResponse(to, 303, headers=templating.SECURITY_HEADERS)
 
 
-def _inside(to: str) -> str:
+def _safe_path(to: str) -> str:
     """A page of ours to go to; whatever else a form asks for becomes the first page."""
-    inside = any(route.pattern.fullmatch(to) and route.method == "GET" and not route.open for route in roles.PAGES)
-    return quote(to, safe="/:") if inside else "/"
+    is_console_page = any(
+        route.pattern.fullmatch(to) and route.method == "GET" and not route.is_public for route in routes.PAGES
+    )
+    return quote(to, safe="/:") if is_console_page else "/"

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class ShopVisit:
     """A day on which something was bought, and what was paid in all."""
 
     day: date
@@ -24,51 +24,51 @@ class Visit:
 
 
 @dataclass(frozen=True)
-class Rhythm:
+class VisitHistory:
     """A customer's visits up to today, in order; there is at least one."""
 
-    visits: Sequence[Visit]
+    visits: Sequence[ShopVisit]
     today: date
 
     @cached_property
-    def gaps(self) -> list[int]:
+    def gap_days(self) -> list[int]:
         """Days between one visit and the next."""
         days = [visit.day for visit in self.visits]
         return [(after - before).days for before, after in pairwise(days)]
 
     @property
-    def last(self) -> date:
+    def last_day(self) -> date:
         """The day of the last visit."""
         return self.visits[-1].day
 
     @property
     def silent_days(self) -> int:
         """Days from the last visit to today."""
-        return (self.today - self.last).days
+        return (self.today - self.last_day).days
 
     @property
-    def usual_gap(self) -> float | None:
+    def median_gap_days(self) -> float | None:
         """The gap that half of the gaps exceed; None after a single visit."""
-        return median(self.gaps) if self.gaps else None
+        return median(self.gap_days) if self.gap_days else None
 
     @property
-    def longest_gap(self) -> int | None:
+    def longest_gap_days(self) -> int | None:
         """The longest that they ever stayed away and came back."""
-        return max(self.gaps, default=None)
+        return max(self.gap_days, default=None)
 
     @property
-    def mood(self) -> str:
+    def gap_status(self) -> str:
         """How today's silence compares: as usual, longer than usual, or longer than ever."""
-        if self.usual_gap is None or self.silent_days <= self.usual_gap:
+        if self.median_gap_days is None or self.silent_days <= self.median_gap_days:
             return "usual"
-        return "longer" if self.silent_days <= (self.longest_gap or 0) else "longest"
+        return "longer" if self.silent_days <= (self.longest_gap_days or 0) else "longest"
 
-    def since(self, start: date) -> list[Visit]:
+    def visits_since(self, start: date) -> list[ShopVisit]:
         """The visits from a day on."""
         return [visit for visit in self.visits if visit.day >= start]
 
 
-def rhythm(lines: pa.Table, *, zone: ZoneInfo, today: date) -> Rhythm | None:
+def build_visit_history(lines: pa.Table, *, zone: ZoneInfo, today: date) -> VisitHistory | None:
     """The rhythm in one customer's lines as they stand now; None without a purchase.
 
     A day counts where more was paid than returned, or something was sold in a currency that is not the shop's:
@@ -76,15 +76,18 @@ def rhythm(lines: pa.Table, *, zone: ZoneInfo, today: date) -> Rhythm | None:
     """
     frame = lines.select(["sold_at", "superseded_at", "kind", "amount"]).to_pandas()
     frame = frame[frame["superseded_at"].isna()]
-    sale = frame["kind"] == "sale"
+    is_sale = frame["kind"] == "sale"
     by_day = pd.DataFrame(
         {
             "day": frame["sold_at"].dt.tz_convert(zone).dt.date,
-            "paid": np.nan_to_num(np.where(sale, frame["amount"], -frame["amount"].abs())),
-            "unpriced": sale & frame["amount"].isna(),
+            "paid": np.nan_to_num(np.where(is_sale, frame["amount"], -frame["amount"].abs())),
+            "unpriced": is_sale & frame["amount"].isna(),
         }
     )
     days = by_day.groupby("day").agg(paid=("paid", "sum"), unpriced=("unpriced", "any"))
-    bought = days[((days["paid"] > 5e-5) | days["unpriced"]) & (days.index <= today)]
-    visits = [Visit(day, paid) for day, paid in zip(bought.index.tolist(), bought["paid"].tolist(), strict=True)]
-    return Rhythm(visits, today) if visits else None
+    purchase_days = days[((days["paid"] > 5e-5) | days["unpriced"]) & (days.index <= today)]
+    visits = [
+        ShopVisit(day, paid)
+        for day, paid in zip(purchase_days.index.tolist(), purchase_days["paid"].tolist(), strict=True)
+    ]
+    return VisitHistory(visits, today) if visits else None

@@ -4,171 +4,200 @@ from __future__ import annotations
 
 import math
 
-from customers.reasons import ago
-from serving.sentences import Family, Told, days, every, number
+from customers.reports.recommendation_reasons import format_days_ago
+from serving.explanations.reason_text import CustomerFeatures, ReasonFamily, day_count, every_days, format_count
 
 # Silence: how long ago they came, against how often they do ----------------------------------------------------
 
 
-def overdue(told: Told) -> str | None:
+def overdue(features: CustomerFeatures) -> str | None:
     """Longer ago than usual."""
-    gap, silent = told("gap_median_days"), told("recency_days")
-    if not silent > gap >= 1:
+    gap, recency = features("gap_median_days"), features("recency_days")
+    if not recency > gap >= 1:
         return None
-    return f"comes about {every(gap)}, silent for {number(silent)}{', longer than ever before' * longest(told)}"
+    return f"comes about {every_days(gap)}, silent for {format_count(recency)}{', longer than ever before' * is_longest_gap(features)}"
 
 
-def longest(told: Told) -> bool:
+def is_longest_gap(features: CustomerFeatures) -> bool:
     """Whether they never stayed away this long."""
-    return told("recency_days") > told("gap_max_days")
+    return features("recency_days") > features("gap_max_days")
 
 
-def once(told: Told) -> str | None:
+def single_purchase(features: CustomerFeatures) -> str | None:
     """A single visit has no gap to compare with."""
-    silent = told("recency_days")
-    return None if told("gap_median_days") >= 1 or not silent >= 0 else f"bought only once, {ago(silent)}"
+    recency = features("recency_days")
+    return (
+        None
+        if features("gap_median_days") >= 1 or not recency >= 0
+        else f"bought only once, {format_days_ago(recency)}"
+    )
 
 
-def begun(told: Told) -> str | None:
+def first_purchase(features: CustomerFeatures) -> str | None:
     """Somebody new, who may well come again."""
-    silent = told("recency_days")
-    new = not told("gap_median_days") >= 1 and 0 <= silent <= told.horizon_days / 2
-    return f"bought for the first time {ago(silent)}" if new else None
+    recency = features("recency_days")
+    is_new = not features("gap_median_days") >= 1 and 0 <= recency <= features.horizon_days / 2
+    return f"bought for the first time {format_days_ago(recency)}" if is_new else None
 
 
-def in_time(told: Told) -> str | None:
+def on_schedule(features: CustomerFeatures) -> str | None:
     """No longer ago than usual."""
-    gap, silent = told("gap_median_days"), told("recency_days")
-    return f"comes about {every(gap)}, last bought {ago(silent)}" if gap >= 1 and silent <= gap else None
+    gap, recency = features("gap_median_days"), features("recency_days")
+    return (
+        f"comes about {every_days(gap)}, last bought {format_days_ago(recency)}"
+        if gap >= 1 and recency <= gap
+        else None
+    )
 
 
-def come_back(told: Told) -> str | None:
+def returned_before(features: CustomerFeatures) -> str | None:
     """They were away for longer before."""
-    away = told("gap_max_days")
-    return f"has stayed away for {days(away)} before and come back" if away >= told("recency_days") else None
+    longest_gap = features("gap_max_days")
+    return (
+        f"has stayed away for {day_count(longest_gap)} before and come back"
+        if longest_gap >= features("recency_days")
+        else None
+    )
 
 
 # How often they come, over all the time ------------------------------------------------------------------------
 
 
-def seldom(told: Told) -> str | None:
+def infrequent(features: CustomerFeatures) -> str | None:
     """So seldom that a horizon without them is nothing special."""
-    bought, tenure = told("purchase_days"), told("tenure_days")
-    if not 2 <= bought < 3 * tenure / told.horizon_days:
+    purchase_days, tenure = features("purchase_days"), features("tenure_days")
+    if not 2 <= purchase_days < 3 * tenure / features.horizon_days:
         return None
-    return f"bought on only {number(bought)} of the {days(tenure)} since they first came"
+    return f"bought on only {format_count(purchase_days)} of the {day_count(tenure)} since they first came"
 
 
-def frequent(told: Told) -> str | None:
+def frequent(features: CustomerFeatures) -> str | None:
     """So often that a horizon without them would be unusual."""
-    bought, tenure = told("purchase_days"), told("tenure_days")
-    if not (bought >= 3 and tenure >= 1 and bought >= 2 * tenure / told.horizon_days):
+    purchase_days, tenure = features("purchase_days"), features("tenure_days")
+    if not (purchase_days >= 3 and tenure >= 1 and purchase_days >= 2 * tenure / features.horizon_days):
         return None
-    return f"bought on {number(bought)} of the {days(tenure)} since they first came"
+    return f"bought on {format_count(purchase_days)} of the {day_count(tenure)} since they first came"
 
 
 # Whether they come less than they did --------------------------------------------------------------------------
 
 
-def rarer(told: Told) -> str | None:
+def fewer_purchase_days(features: CustomerFeatures) -> str | None:
     """Fewer days than in the weeks before."""
-    now, before = _compared(told, "purchase_days")
-    return _of_days(told, now, before) if now < before else None
+    current, previous = _compare_windows(features, "purchase_days")
+    return _purchase_days_text(features, current, previous) if current < previous else None
 
 
-def oftener(told: Told) -> str | None:
+def more_purchase_days(features: CustomerFeatures) -> str | None:
     """More days than in the weeks before."""
-    now, before = _compared(told, "purchase_days")
-    return _of_days(told, now, before) if now > before else None
+    current, previous = _compare_windows(features, "purchase_days")
+    return _purchase_days_text(features, current, previous) if current > previous else None
 
 
-def steady(told: Told) -> str | None:
+def steady(features: CustomerFeatures) -> str | None:
     """As many, or somebody too new to compare with themselves."""
-    now, before = told(f"purchase_days_{told.window}d"), told(f"purchase_days_{told.window}d_before")
-    same = now == before if told.knows(2 * told.window) else True
-    return f"bought on {days(now)} of the last {told.window}" if now >= 2 and same else None
+    current, previous = (
+        features(f"purchase_days_{features.window_days}d"),
+        features(f"purchase_days_{features.window_days}d_before"),
+    )
+    is_unchanged = current == previous if features.has_tenure(2 * features.window_days) else True
+    return (
+        f"bought on {day_count(current)} of the last {features.window_days}" if current >= 2 and is_unchanged else None
+    )
 
 
-def slower(told: Told) -> str | None:
+def longer_gaps(features: CustomerFeatures) -> str | None:
     """Gaps of late are longer than all of them."""
-    lately, usual = told("gap_recent_days"), told("gap_mean_days")
-    return _pace(lately, usual) if lately >= 1.1 * usual >= 1.1 else None
+    recent_gap, usual = features("gap_recent_days"), features("gap_mean_days")
+    return _pace_text(recent_gap, usual) if recent_gap >= 1.1 * usual >= 1.1 else None
 
 
-def faster(told: Told) -> str | None:
+def shorter_gaps(features: CustomerFeatures) -> str | None:
     """Gaps of late are shorter than all of them."""
-    lately, usual = told("gap_recent_days"), told("gap_mean_days")
-    return _pace(lately, usual) if 1 <= lately <= 0.9 * usual else None
+    recent_gap, usual = features("gap_recent_days"), features("gap_mean_days")
+    return _pace_text(recent_gap, usual) if 1 <= recent_gap <= 0.9 * usual else None
 
 
-def last_gap_long(told: Told) -> str | None:
+def last_gap_long(features: CustomerFeatures) -> str | None:
     """The last gap was a long one."""
-    last, usual = told("gap_last_days"), told("gap_median_days")
-    return _apart(last, usual) if last >= 1.5 * usual >= 1.5 else None
+    last, usual = features("gap_last_days"), features("gap_median_days")
+    return _last_gap_text(last, usual) if last >= 1.5 * usual >= 1.5 else None
 
 
-def last_gap_short(told: Told) -> str | None:
+def last_gap_short(features: CustomerFeatures) -> str | None:
     """The last gap was a short one."""
-    last, usual = told("gap_last_days"), told("gap_median_days")
-    return _apart(last, usual) if usual >= 1.5 * last >= 1.5 else None
+    last, usual = features("gap_last_days"), features("gap_median_days")
+    return _last_gap_text(last, usual) if usual >= 1.5 * last >= 1.5 else None
 
 
-def _of_days(told: Told, now: float, before: float) -> str:
-    window, lately, earlier = told.window, days(now) if now else "none", number(before) if before else "none"
-    return f"bought on {lately} of the last {window}, on {earlier} of the {window} before"
+def _purchase_days_text(features: CustomerFeatures, current: float, previous: float) -> str:
+    window, current_text, previous_text = (
+        features.window_days,
+        day_count(current) if current else "none",
+        format_count(previous) if previous else "none",
+    )
+    return f"bought on {current_text} of the last {window}, on {previous_text} of the {window} before"
 
 
-def _pace(lately: float, usual: float) -> str | None:
+def _pace_text(recent_gap: float, usual_gap: float) -> str | None:
     """Both paces, where they differ as they are told."""
-    now, always = every(lately), every(usual)
-    return None if now == always else f"lately came {now}, over all the time {always}"
+    recent_text, usual_text = every_days(recent_gap), every_days(usual_gap)
+    return None if recent_text == usual_text else f"lately came {recent_text}, over all the time {usual_text}"
 
 
-def _apart(last: float, usual: float) -> str:
-    return f"the last two visits were {days(last)} apart, usually {number(usual)}"
+def _last_gap_text(last: float, usual: float) -> str:
+    return f"the last two visits were {day_count(last)} apart, usually {format_count(usual)}"
 
 
 # What they pay -------------------------------------------------------------------------------------------------
 
 
-def less(told: Told) -> str | None:
+def lower_spend(features: CustomerFeatures) -> str | None:
     """They spent less than in the weeks before; who spent nothing at all is told of by their visits."""
-    now, before = _compared(told, "spend")
-    return _money(told, "less", 1 - now / before) if 0 < now <= 0.95 * before else None
+    current, previous = _compare_windows(features, "spend")
+    return _spend_text(features, "less", 1 - current / previous) if 0 < current <= 0.95 * previous else None
 
 
-def more(told: Told) -> str | None:
+def higher_spend(features: CustomerFeatures) -> str | None:
     """They spent more than in the weeks before."""
-    now, before = _compared(told, "spend")
-    return _money(told, "more", now / before - 1) if now >= 1.05 * before > 0 else None
+    current, previous = _compare_windows(features, "spend")
+    return _spend_text(features, "more", current / previous - 1) if current >= 1.05 * previous > 0 else None
 
 
-def small_basket(told: Told) -> str | None:
+def small_basket(features: CustomerFeatures) -> str | None:
     """The last basket was a small one."""
-    return _basket(told) if told("basket_value_last") <= 0.8 * told("basket_value_mean") else None
+    return _basket_text(features) if features("basket_value_last") <= 0.8 * features("basket_value_mean") else None
 
 
-def large_basket(told: Told) -> str | None:
+def large_basket(features: CustomerFeatures) -> str | None:
     """The last basket was a large one."""
-    return _basket(told) if told("basket_value_last") >= 1.2 * told("basket_value_mean") else None
+    return _basket_text(features) if features("basket_value_last") >= 1.2 * features("basket_value_mean") else None
 
 
-def _compared(told: Told, what: str) -> tuple[float, float]:
+def _compare_windows(features: CustomerFeatures, feature: str) -> tuple[float, float]:
     """Of the last window and the one before it; nothing of somebody who is too new for that."""
-    now, before = told(f"{what}_{told.window}d"), told(f"{what}_{told.window}d_before")
-    return (now, before) if told.knows(2 * told.window) else (math.nan, math.nan)
+    current, previous = (
+        features(f"{feature}_{features.window_days}d"),
+        features(f"{feature}_{features.window_days}d_before"),
+    )
+    return (current, previous) if features.has_tenure(2 * features.window_days) else (math.nan, math.nan)
 
 
-def _money(told: Told, which: str, share: float) -> str:
-    return f"spent {round(100 * share)} % {which} in the last {told.window} days than in the {told.window} before"
+def _spend_text(features: CustomerFeatures, direction: str, share: float) -> str:
+    return f"spent {round(100 * share)} % {direction} in the last {features.window_days} days than in the {features.window_days} before"
 
 
-def _basket(told: Told) -> str | None:
-    last, usual = told("basket_value_last"), told("basket_value_mean")
+def _basket_text(features: CustomerFeatures) -> str | None:
+    last, usual = features("basket_value_last"), features("basket_value_mean")
     return f"the last basket was worth {round(100 * last / usual)} % of the usual one" if usual > 0 <= last else None
 
 
-SILENCE = Family(bad=(overdue, once), good=(in_time, begun, come_back))
-OFTEN = Family(bad=(seldom, once), good=(frequent,))
-LATELY = Family(bad=(rarer, slower, last_gap_long), good=(oftener, faster, last_gap_short, steady))
-SPENDING = Family(bad=(less, small_basket), good=(more, large_basket))
+RECENCY = ReasonFamily(
+    risk_reasons=(overdue, single_purchase), retention_reasons=(on_schedule, first_purchase, returned_before)
+)
+FREQUENCY = ReasonFamily(risk_reasons=(infrequent, single_purchase), retention_reasons=(frequent,))
+RECENT_CHANGE = ReasonFamily(
+    risk_reasons=(fewer_purchase_days, longer_gaps, last_gap_long),
+    retention_reasons=(more_purchase_days, shorter_gaps, last_gap_short, steady),
+)
+SPEND = ReasonFamily(risk_reasons=(lower_spend, small_basket), retention_reasons=(higher_spend, large_basket))

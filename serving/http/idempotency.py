@@ -8,64 +8,69 @@ from collections.abc import Callable
 from starlette.requests import Request
 from starlette.responses import Response
 
-from customers import access, receipts
-from customers.shop import Shop
-from serving import visits
-from serving.problems import PROBLEM_JSON, Problem
+from customers.loading import idempotency
+from customers.security import api_keys
+from customers.shop.settings import Shop
+from serving.http import request_context
+from serving.http.problems import PROBLEM_JSON, Problem
 
-HEADER = "Idempotency-Key"
-REPLAYED = {"Idempotent-Replayed": "true"}
-_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+KEY_HEADER = "Idempotency-Key"
+REPLAYED_HEADERS = {"Idempotent-Replayed": "true"}
+_KEY_PATTERN = re.compile(r"[\x21-\x7e]{1,255}")
 
 
-def only(shop: Shop, request: Request, body: bytes, write: Callable[[], Response]) -> Response:
+def run_once(shop: Shop, request: Request, body: bytes, write: Callable[[], Response]) -> Response:
     """The answer to this write: done now, or what was answered before to the same request under the same key.
 
     What the server could not do is no answer: it is not kept, and can be asked for again.
     """
-    said = request.headers.get(HEADER)
-    if said is None:
+    client_key = request.headers.get(KEY_HEADER)
+    if client_key is None:
         return write()
-    if not _KEY.fullmatch(said):
-        wrong = {"parameter": HEADER, "detail": "use 1 to 255 visible ASCII characters, a UUID for instance"}
-        raise Problem(422, errors=[wrong])
-    key = _key(request, said)
-    with receipts.held(shop, key):
-        return _once(shop, key, _asked(request, body), write)
+    if not _KEY_PATTERN.fullmatch(client_key):
+        error = {"parameter": KEY_HEADER, "detail": "use 1 to 255 visible ASCII characters, a UUID for instance"}
+        raise Problem(422, errors=[error])
+    key = _scoped_key(request, client_key)
+    with idempotency.lock_key(shop, key):
+        return _run_with_key(shop, key, _request_content(request, body), write)
 
 
-def _once(shop: Shop, key: str, asked: bytes, write: Callable[[], Response]) -> Response:
-    route = visits.current().route
+def _run_with_key(shop: Shop, key: str, content: bytes, write: Callable[[], Response]) -> Response:
+    route = request_context.current().route
     try:
-        before = receipts.begin(shop, key, route.path if route else "", asked)
-    except receipts.Reused as reused:
-        raise Problem(422, str(reused), errors=[{"parameter": HEADER, "detail": "it names another request"}]) from None
-    if before is not None:
-        return _answer(before, replayed=True)
-    response = _done(write)
+        record = idempotency.begin_request(shop, key, route.path if route else "", content)
+    except idempotency.IdempotencyKeyReused as reused:
+        raise Problem(
+            422, str(reused), errors=[{"parameter": KEY_HEADER, "detail": "it names another request"}]
+        ) from None
+    if record is not None:
+        return _to_response(record, replayed=True)
+    response = _run(write)
     if response.status_code >= 500:
         return response
-    return _answer(receipts.finish(shop, key, response.status_code, bytes(response.body).decode()), replayed=False)
+    return _to_response(
+        idempotency.finish_request(shop, key, response.status_code, bytes(response.body).decode()), replayed=False
+    )
 
 
-def _done(write: Callable[[], Response]) -> Response:
+def _run(write: Callable[[], Response]) -> Response:
     """The answer of a write; a refusal is an answer too."""
     try:
         return write()
     except Problem as problem:
-        return problem.response(visits.current().request_id)
+        return problem.response(request_context.current().request_id)
 
 
-def _key(request: Request, said: str) -> str:
+def _scoped_key(request: Request, client_key: str) -> str:
     """The caller's key beside the one that opened the door: two tills may count alike."""
-    _, _, opened = request.headers.get("authorization", "").partition(" ")
-    return f"{access.prefix_of(opened.strip())} {said}"
+    _, _, api_key = request.headers.get("authorization", "").partition(" ")
+    return f"{api_keys.key_prefix(api_key.strip())} {client_key}"
 
 
-def _asked(request: Request, body: bytes) -> bytes:
+def _request_content(request: Request, body: bytes) -> bytes:
     return f"{request.url.path}?{request.url.query}\n".encode("utf-8", "surrogatepass") + body
 
 
-def _answer(receipt: receipts.Receipt, *, replayed: bool) -> Response:
-    kind = PROBLEM_JSON if receipt.status >= 400 else "application/json"
-    return Response(receipt.answer, receipt.status, headers=REPLAYED if replayed else {}, media_type=kind)
+def _to_response(record: idempotency.IdempotencyRecord, *, replayed: bool) -> Response:
+    media_type = PROBLEM_JSON if record.status >= 400 else "application/json"
+    return Response(record.answer, record.status, headers=REPLAYED_HEADERS if replayed else {}, media_type=media_type)

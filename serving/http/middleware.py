@@ -15,26 +15,26 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from customers import access
-from serving import desk, metrics, problems, roles, visits
-from serving.console import session
-from serving.problems import Problem
-from serving.reply import Reply
-from serving.roles import Route
-from serving.visits import Visit
+from customers.security import api_keys
+from serving import runtime
+from serving.http import problems, prometheus, request_context, routes, session_cookie
+from serving.http.problems import Problem
+from serving.http.request_context import RequestContext
+from serving.http.responses import ResponseWriter
+from serving.http.routes import Route
 
 log = logging.getLogger("regulars.door")
 
 #: 1,000 ids with 1,000 exclusions are some 100 kB; this leaves room for bulk records.
-BODY_BYTES = 4 * 1024 * 1024
+MAX_BODY_BYTES = 4 * 1024 * 1024
 #: Long enough for 1,000 customers on a busy machine; a client has given up by then.
-PATIENCE_SECONDS = 60.0
-TOO_LONG = "This took too long; ask for fewer customers at a time."
+TIMEOUT_SECONDS = 60.0
+TIMEOUT_DETAIL = "This took too long; ask for fewer customers at a time."
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
-class Door:
+class GatewayMiddleware:
     """The middleware that owns the edge."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -45,114 +45,116 @@ class Door:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
-            await self._visit(scope, receive, send)
+            await self._serve(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1008})
 
-    async def _visit(self, scope: Scope, receive: Receive, send: Send) -> None:
-        visit = visits.begin(Headers(scope=scope).get("x-request-id", ""))
-        reply = Reply(send, visit, scope["path"])
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        context = request_context.begin(Headers(scope=scope).get("x-request-id", ""))
+        writer = ResponseWriter(send, context, scope["path"])
         try:
-            await self._admit(visit, scope, receive, reply)
+            await self._authorize_and_forward(context, scope, receive, writer)
         except Problem as problem:
-            await reply.refuse(problem)
-        except Gone:
-            reply.status = 499
+            await writer.send_problem(problem)
+        except ClientDisconnected:
+            writer.status = 499
         except Exception as error:
-            log.error("%s %s: %s", visit.request_id, _template(visit), problems.whereabouts(error))
-            await reply.refuse(problems.of(error))
+            log.error("%s %s: %s", context.request_id, _route_template(context), problems.describe_traceback(error))
+            await writer.send_problem(problems.from_exception(error))
         finally:
-            _account(visit, scope["method"], reply.status)
+            _record_request(context, scope["method"], writer.status)
 
-    async def _admit(self, visit: Visit, scope: Scope, receive: Receive, reply: Reply) -> None:
+    async def _authorize_and_forward(
+        self, context: RequestContext, scope: Scope, receive: Receive, writer: ResponseWriter
+    ) -> None:
         headers = Headers(scope=scope)
-        visit.route = _route(visit, scope)
-        if not visit.route.open:
-            visit.role = await run_sync(_role, visit.route, headers)
-            if visit.role not in visit.route.roles:
+        context.route = _match_route(context, scope)
+        if not context.route.is_public:
+            context.role = await run_sync(_authenticate, context.route, headers)
+            if context.role not in context.route.roles:
                 raise Problem(403)
-        if visit.route.path in _HERE:
-            response = await run_sync(_HERE[visit.route.path])
-            return await response(scope, receive, reply)
-        if visit.route.method == "POST":
-            session.check_form(headers) if visit.route.page else _check_content(headers)
-            receive = _again(await _body(headers, receive))
-        return await self._answer(scope, receive, reply)
+        if context.route.path in _LOCAL_ROUTES:
+            response = await run_sync(_LOCAL_ROUTES[context.route.path])
+            return await response(scope, receive, writer)
+        if context.route.method == "POST":
+            session_cookie.check_form_origin(headers) if context.route.is_page else _check_content_type(headers)
+            receive = _replay_body(await _read_body(headers, receive))
+        return await self._forward(scope, receive, writer)
 
-    async def _answer(self, scope: Scope, receive: Receive, reply: Reply) -> None:
+    async def _forward(self, scope: Scope, receive: Receive, writer: ResponseWriter) -> None:
         """Wait for the answer, but not for ever; a thread that goes on has nobody left to talk to."""
-        work = asyncio.ensure_future(self.app(scope, receive, reply))
+        task = asyncio.ensure_future(self.app(scope, receive, writer))
         try:
-            done, _ = await asyncio.wait({work}, timeout=PATIENCE_SECONDS)
+            done, _ = await asyncio.wait({task}, timeout=TIMEOUT_SECONDS)
         except asyncio.CancelledError:
-            work.cancel()
+            task.cancel()
             raise
         if done:
-            return work.result()
-        work.cancel()
-        raise Problem(503, TOO_LONG, headers={"Retry-After": "5"})
+            return task.result()
+        task.cancel()
+        raise Problem(503, TIMEOUT_DETAIL, headers={"Retry-After": "5"})
 
 
-class Gone(Exception):
+class ClientDisconnected(Exception):
     """The caller hung up before the question was complete."""
 
 
-def _route(visit: Visit, scope: Scope) -> Route:
+def _match_route(context: RequestContext, scope: Scope) -> Route:
     """The question asked, by path and method; a wrong method is counted under its path."""
-    here = roles.matching(scope["path"])
-    if not here:
+    matches = routes.match_routes(scope["path"])
+    if not matches:
         raise Problem(404)
-    for route in here:
-        visit.route = route
+    for route in matches:
+        context.route = route
         if route.method == scope["method"]:
             return route
-    raise Problem(405, headers={"Allow": ", ".join(sorted(route.method for route in here))})
+    raise Problem(405, headers={"Allow": ", ".join(sorted(route.method for route in matches))})
 
 
-def _role(route: Route, headers: Headers) -> str:
+def _authenticate(route: Route, headers: Headers) -> str:
     """The role of the key that was sent, or with which the reader of a page signed in.
 
     A cookie opens pages alone: browsers send it by themselves, and no program's question may be asked that way.
     """
-    shop = desk.here().shop
-    if route.page:
-        role = session.role_of(shop, headers.get("cookie", ""))
+    shop = runtime.get_runtime().shop
+    if route.is_page:
+        role = session_cookie.read_role(shop, headers.get("cookie", ""))
     else:
         scheme, _, key = headers.get("authorization", "").partition(" ")
         key = key.strip() if scheme.lower() == "bearer" else ""
-        role = access.role_of(shop, key) if key else None
+        role = api_keys.role_for_key(shop, key) if key else None
     if role is None:
         raise Problem(401)
     return role
 
 
-def _check_content(headers: Headers) -> None:
+def _check_content_type(headers: Headers) -> None:
     """Only plain JSON may come in: BentoML would also read forms, fetch files by URL, and know pickles."""
-    kind, _, parameters = headers.get("content-type", "application/json").lower().partition(";")
+    media_type, _, parameters = headers.get("content-type", "application/json").lower().partition(";")
     charset = parameters.replace(" ", "").replace('"', "")
-    plain = headers.get("content-encoding", "identity").lower() == "identity"
-    if kind.strip() != "application/json" or charset not in ("", "charset=utf-8") or not plain:
+    is_uncompressed = headers.get("content-encoding", "identity").lower() == "identity"
+    if media_type.strip() != "application/json" or charset not in ("", "charset=utf-8") or not is_uncompressed:
         raise Problem(415, headers={"Accept-Post": "application/json"})
 
 
-async def _body(headers: Headers, receive: Receive) -> bytes:
+async def _read_body(headers: Headers, receive: Receive) -> bytes:
     """The whole body, and no more of it than is allowed."""
     length = headers.get("content-length", "0")
-    if length.isdigit() and int(length) > BODY_BYTES:
+    if length.isdigit() and int(length) > MAX_BODY_BYTES:
         raise Problem(413)
     body = bytearray()
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise Gone
+            raise ClientDisconnected
         body += message.get("body", b"")
-        if len(body) > BODY_BYTES:
+        if len(body) > MAX_BODY_BYTES:
             raise Problem(413)
         if not message.get("more_body", False):
             return bytes(body)
 
 
-def _again(body: bytes) -> Receive:
+def _replay_body(body: bytes) -> Receive:
     """A body that was read already, to be read once more behind the door."""
     messages = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -165,36 +167,36 @@ def _again(body: bytes) -> Receive:
     return receive
 
 
-def _alive() -> Response:
+def _livez() -> Response:
     return PlainTextResponse("alive\n")
 
 
-def _ready() -> Response:
+def _readyz() -> Response:
     """Whether questions can be answered, and what is missing; without any champion nobody could."""
-    state = desk.here().readiness()
-    if state.ready:
-        return JSONResponse({"status": "ready", "models": state.models, "reasons": state.reasons})
-    return Problem(503, "Not ready to answer; see reasons.", reasons=state.reasons).response()
+    readiness = runtime.get_runtime().check_readiness()
+    if readiness.is_ready:
+        return JSONResponse({"status": "ready", "models": readiness.models, "reasons": readiness.reasons})
+    return Problem(503, "Not ready to answer; see reasons.", reasons=readiness.reasons).response()
 
 
-_HERE = {"/livez": _alive, "/readyz": _ready, "/metrics": metrics.page}
+_LOCAL_ROUTES = {"/livez": _livez, "/readyz": _readyz, "/metrics": prometheus.render_metrics}
 
 
-def _template(visit: Visit) -> str:
-    return visit.route.path if visit.route else metrics.UNMATCHED
+def _route_template(context: RequestContext) -> str:
+    return context.route.path if context.route else prometheus.UNMATCHED
 
 
-def _account(visit: Visit, method: str, status: int) -> None:
+def _record_request(context: RequestContext, method: str, status: int) -> None:
     """Count the visit and write its one line."""
     method = method if method in _METHODS else "OTHER"
-    metrics.request(_template(visit), method, status, visit.took_ms / 1000)
+    prometheus.count_request(_route_template(context), method, status, context.took_ms / 1000)
     if log.isEnabledFor(logging.INFO):
-        facts = {
-            "request_id": visit.request_id,
-            "route": _template(visit),
+        fields = {
+            "request_id": context.request_id,
+            "route": _route_template(context),
             "method": method,
             "status": status,
-            "role": visit.role,
-            "took_ms": visit.took_ms,
+            "role": context.role,
+            "took_ms": context.took_ms,
         }
-        log.info(json.dumps(facts))
+        log.info(json.dumps(fields))

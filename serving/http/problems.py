@@ -13,12 +13,12 @@ from typing import Any
 from pydantic import ValidationError
 from starlette.responses import Response
 
-from customers.shop import ShopDown
+from customers.shop.errors import ShopUnavailable
 
 PROBLEM_JSON = "application/problem+json"
 
 #: What is said where nobody chose better words.
-WORDS = {
+DEFAULT_DETAILS = {
     400: "The request could not be read; send one JSON object.",
     401: "Send a key: Authorization: Bearer KEY. An admin makes one with: regulars keys add ROLE.",
     403: "This key's role may not ask for this.",
@@ -45,7 +45,7 @@ class Problem(Exception):
         **members: Any,
     ) -> None:
         self.status = status
-        self.detail = detail or WORDS.get(status, HTTPStatus(status).phrase)
+        self.detail = detail or DEFAULT_DETAILS.get(status, HTTPStatus(status).phrase)
         self.errors = [dict(error) for error in errors]
         self.headers = dict(headers or {})
         self.members = members
@@ -71,22 +71,22 @@ class Problem(Exception):
         )
 
 
-def of(error: Exception) -> Problem:
+def from_exception(error: Exception) -> Problem:
     """What may be said of a failure: a problem's own words, and nothing of what another error says."""
     if isinstance(error, Problem):
         return error
-    return Problem(503, headers={"Retry-After": "5"}) if isinstance(error, ShopDown) else Problem(500)
+    return Problem(503, headers={"Retry-After": "5"}) if isinstance(error, ShopUnavailable) else Problem(500)
 
 
-def from_reply(status: int, body: bytes, allow: str | None = None) -> Problem:
+def from_response(status: int, body: bytes, allow: str | None = None) -> Problem:
     """The problem that a framework's own error reply stands for: its pointers are kept, its words are not."""
-    complaints = _complaints(body) if status in (400, 422) else []
-    if complaints:
-        return Problem(422, errors=[_error(complaint) for complaint in complaints])
+    entries = _validation_errors(body) if status in (400, 422) else []
+    if entries:
+        return Problem(422, errors=[_to_error(entry) for entry in entries])
     return Problem(status, headers={"Allow": allow} if allow else None)
 
 
-def _complaints(body: bytes) -> list[dict[str, Any]]:
+def _validation_errors(body: bytes) -> list[dict[str, Any]]:
     """The validation errors in a reply of FastAPI or BentoML: both put pydantic's under "detail"."""
     try:
         detail = json.loads(body)["detail"]
@@ -95,29 +95,29 @@ def _complaints(body: bytes) -> list[dict[str, Any]]:
     return [entry for entry in detail if isinstance(entry, dict)] if isinstance(detail, list) else []
 
 
-def _error(complaint: Mapping[str, Any]) -> dict[str, str]:
+def _to_error(entry: Mapping[str, Any]) -> dict[str, str]:
     """Where and why, without pydantic's `input` and `ctx`, which repeat what was sent."""
-    place, *path = [*complaint.get("loc", ())] or [""]
-    says = str(complaint.get("msg", "cannot be accepted")).removeprefix("Value error, ")
-    if place in ("query", "path", "header"):
-        return {"parameter": "/".join(map(str, path)), "detail": says}
-    steps = path if place == "body" else [place, *path]
-    return {"pointer": "".join(f"/{step}" for step in steps if step != ""), "detail": says}
+    location, *path = [*entry.get("loc", ())] or [""]
+    message = str(entry.get("msg", "cannot be accepted")).removeprefix("Value error, ")
+    if location in ("query", "path", "header"):
+        return {"parameter": "/".join(map(str, path)), "detail": message}
+    steps = path if location == "body" else [location, *path]
+    return {"pointer": "".join(f"/{step}" for step in steps if step != ""), "detail": message}
 
 
-def whereabouts(error: BaseException) -> str:
+def describe_traceback(error: BaseException) -> str:
     """What failed and where, for the log: kind and lines, not the message, which may hold personal data."""
     frames = traceback.extract_tb(error.__traceback__)[-8:]
     steps = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(frames)]
     return f"{type(error).__name__} at {' < '.join(steps)}"
 
 
-class Discreet(logging.Filter):
+class PrivacyLogFilter(logging.Filter):
     """What a framework logs of a failure: where, not what was said; and nothing of questions refused."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Keep the record with its error's place in the code, unless it only says a question was wrong."""
         error = record.exc_info[1] if record.exc_info else None
         if error is not None:
-            record.msg, record.args, record.exc_info = whereabouts(error), (), None
+            record.msg, record.args, record.exc_info = describe_traceback(error), (), None
         return not isinstance(error, ValidationError)

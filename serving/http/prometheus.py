@@ -13,47 +13,47 @@ from starlette.responses import Response
 UNMATCHED = "unmatched"
 # prometheus_client decides once, on import, whether it counts in files. The environment may say otherwise by
 # now: Feast, imported after it, sets the variable.
-_SHARED = values.ValueClass is not values.MutexValue
-_OURS = CollectorRegistry()
-_SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_IS_MULTIPROCESS = values.ValueClass is not values.MutexValue
+_REGISTRY = CollectorRegistry()
+_BUCKETS_SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
-_requests = Counter("regulars_requests", "Requests answered.", ("route", "method", "status"), registry=_OURS)
-_latency = Histogram(
+_request_counter = Counter("regulars_requests", "Requests answered.", ("route", "method", "status"), registry=_REGISTRY)
+_latency_seconds = Histogram(
     "regulars_request_seconds",
     "Seconds from the first byte asked to the last byte answered.",
     ("route",),
-    buckets=_SECONDS,
-    registry=_OURS,
+    buckets=_BUCKETS_SECONDS,
+    registry=_REGISTRY,
 )
-_answers = Counter("regulars_answers", "Customers answered for.", ("question",), registry=_OURS)
-_fallbacks = Counter(
+_answer_counter = Counter("regulars_answers", "Customers answered for.", ("question",), registry=_REGISTRY)
+_fallback_counter = Counter(
     "regulars_fallbacks",
     "Customers answered for with what holds for all, unknown ones included.",
     ("question",),
-    registry=_OURS,
+    registry=_REGISTRY,
 )
 
 
-def request(route: str, method: str, status: int, seconds: float) -> None:
+def count_request(route: str, method: str, status: int, seconds: float) -> None:
     """Count one request under its template."""
-    _requests.labels(route, method, str(status)).inc()
-    _latency.labels(route).observe(seconds)
+    _request_counter.labels(route, method, str(status)).inc()
+    _latency_seconds.labels(route).observe(seconds)
 
 
-def answers(question: str, customers: int, strangers: int) -> None:
+def count_answers(question: str, customers: int, fallbacks: int) -> None:
     """Count the customers of one answer, and those of them who got what holds for all."""
-    _answers.labels(question).inc(customers)
-    _fallbacks.labels(question).inc(strangers)
+    _answer_counter.labels(question).inc(customers)
+    _fallback_counter.labels(question).inc(fallbacks)
 
 
-def page() -> Response:
+def render_metrics() -> Response:
     """All counts of all workers, as Prometheus reads them."""
-    return Response(generate_latest(_registry()), media_type=CONTENT_TYPE_LATEST)
+    return Response(generate_latest(_collect_registry()), media_type=CONTENT_TYPE_LATEST)
 
 
-def _registry() -> CollectorRegistry:
-    if not _SHARED:
-        return _OURS
-    everybody = CollectorRegistry()
-    MultiProcessCollector(everybody)
-    return everybody
+def _collect_registry() -> CollectorRegistry:
+    if not _IS_MULTIPROCESS:
+        return _REGISTRY
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)
+    return registry

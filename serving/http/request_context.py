@@ -8,14 +8,14 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from time import perf_counter
 
-from serving.roles import Route
+from serving.http.routes import Route
 
 # Only what no name or address can look like is taken over from the caller.
 _UUID = re.compile(r"[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
 
 
 @dataclass
-class Visit:
+class RequestContext:
     """A request between its first and its last byte."""
 
     request_id: str
@@ -29,17 +29,17 @@ class Visit:
         return round((perf_counter() - self.started) * 1000, 3)
 
 
-_current: ContextVar[Visit] = ContextVar("visit")
+_current: ContextVar[RequestContext] = ContextVar("visit")
 
 
-def begin(asked_id: str = "") -> Visit:
+def begin(client_request_id: str = "") -> RequestContext:
     """Begin a visit; the caller's own request id is kept where it is a UUID."""
-    request_id = asked_id if _UUID.fullmatch(asked_id) else str(uuid.uuid4())
-    visit = Visit(request_id, perf_counter())
-    _current.set(visit)
-    return visit
+    request_id = client_request_id if _UUID.fullmatch(client_request_id) else str(uuid.uuid4())
+    context = RequestContext(request_id, perf_counter())
+    _current.set(context)
+    return context
 
 
-def current() -> Visit:
+def current() -> RequestContext:
     """The visit being worked on; outside the server, a new one without a key."""
     return _current.get(None) or begin()

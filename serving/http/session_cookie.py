@@ -14,59 +14,66 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
-from customers import access
-from customers.shop import Shop
-from serving.problems import Problem
+from customers.security import api_keys
+from customers.shop.settings import Shop
+from serving.http.problems import Problem
 
-SECONDS = 12 * 3600
-FORM = "application/x-www-form-urlencoded"
-ELSEWHERE = "This form was sent from another site; open the page itself and try again."
+LIFETIME_SECONDS = 12 * 3600
+FORM_MEDIA_TYPE = "application/x-www-form-urlencoded"
+CROSS_SITE_DETAIL = "This form was sent from another site; open the page itself and try again."
 
 
-def begin(response: Response, shop: Shop, key: str, *, secure: bool) -> None:
+def set_session(response: Response, shop: Shop, key: str, *, secure: bool) -> None:
     """Remember in the browser that this key was shown; the door asks no more until the day is over."""
-    said = f"{access.prefix_of(key)}.{int(time.time()) + SECONDS}"
+    payload = f"{api_keys.key_prefix(key)}.{int(time.time()) + LIFETIME_SECONDS}"
     response.set_cookie(
-        _name(shop), f"{said}.{_seal(shop, said)}", max_age=SECONDS, httponly=True, samesite="strict", secure=secure
+        _cookie_name(shop),
+        f"{payload}.{_sign(shop, payload)}",
+        max_age=LIFETIME_SECONDS,
+        httponly=True,
+        samesite="strict",
+        secure=secure,
     )
 
 
-def end(response: Response, shop: Shop) -> None:
+def clear_session(response: Response, shop: Shop) -> None:
     """Forget it again."""
-    response.delete_cookie(_name(shop), httponly=True, samesite="strict")
+    response.delete_cookie(_cookie_name(shop), httponly=True, samesite="strict")
 
 
-def role_of(shop: Shop, cookies: str) -> str | None:
+def read_role(shop: Shop, cookie_header: str) -> str | None:
     """The role of whoever is signed in; None for nobody, too long ago, or a key that is no more."""
-    said, _, seal = _value(shop, cookies).rpartition(".")
-    prefix, _, until = said.partition(".")
-    if not hmac.compare_digest(seal.encode(), _seal(shop, said).encode()) or int(until) < time.time():
+    payload, _, signature = _cookie_value(shop, cookie_header).rpartition(".")
+    prefix, _, expires_at = payload.partition(".")
+    if not hmac.compare_digest(signature.encode(), _sign(shop, payload).encode()) or int(expires_at) < time.time():
         return None
-    return access.role_named(shop, prefix)
+    return api_keys.role_for_prefix(shop, prefix)
 
 
-def check_form(headers: Headers) -> None:
+def check_form_origin(headers: Headers) -> None:
     """Let in a form that one of our own pages sent, and no other: browsers say where a form comes from."""
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
-    ours = site in ("same-origin", "none") if site else not origin or urlsplit(origin).netloc == headers.get("host")
-    if not ours:
-        raise Problem(403, ELSEWHERE)
-    if headers.get("content-type", "").partition(";")[0].strip().lower() != FORM:
+    is_same_origin = (
+        site in ("same-origin", "none") if site else not origin or urlsplit(origin).netloc == headers.get("host")
+    )
+    if not is_same_origin:
+        raise Problem(403, CROSS_SITE_DETAIL)
+    if headers.get("content-type", "").partition(";")[0].strip().lower() != FORM_MEDIA_TYPE:
         raise Problem(415, "Send the page's own form.")
 
 
-def _name(shop: Shop) -> str:
+def _cookie_name(shop: Shop) -> str:
     """A name of this shop's own: browsers share cookies among all the ports of a machine."""
-    return f"regulars_{_seal(shop, 'name')[:8]}"
+    return f"regulars_{_sign(shop, 'name')[:8]}"
 
 
-def _value(shop: Shop, cookies: str) -> str:
+def _cookie_value(shop: Shop, cookie_header: str) -> str:
     try:
-        found = SimpleCookie(cookies).get(_name(shop))
+        morsel = SimpleCookie(cookie_header).get(_cookie_name(shop))
     except CookieError:
         return ""
-    return found.value if found else ""
+    return morsel.value if morsel else ""
 
 
-def _seal(shop: Shop, said: str) -> str:
-    return hmac.new(shop.key, f"session:{said}".encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+def _sign(shop: Shop, payload: str) -> str:
+    return hmac.new(shop.key, f"session:{payload}".encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()

@@ -8,59 +8,71 @@ from datetime import datetime
 import numpy as np
 import pandas as pd
 
-from customers import profiles, scores, validity
-from customers.shop import Shop
-from serving import desk, eligibility, offering, stall
-from serving.eligibility import Table
+from customers.marketing import eligibility, eligibility_inputs, eligibility_recheck
+from customers.marketing.eligibility import OfferTable
+from customers.people import lookup
+from customers.scores import score_store
+from customers.shop.settings import Shop
+from serving import runtime
+from serving.offers import offer_inventory
 
-WITHHELD = ("customer_id", "offer_id", "campaign_id", "reason")
+INELIGIBLE_COLUMNS = ("customer_id", "offer_id", "campaign_id", "reason")
 #: So many customers are judged at a time, each beside every offer that runs.
-_PORTION = 2_000
+_BATCH_SIZE = 2_000
 
 
-def table(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
+def list_ineligible_offers(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
     """A row a customer of whom the last night spoke and offer that may not be made to them, nearest to it first.
 
     It is judged when what that night found is judged: see `validity.standpoint`. Words repeat: they are categories.
     Customers are not, since a file of categories names them all, also those whose rows are gone.
     """
-    at, before = validity.standpoint(shop, as_of)
-    keys = scores.current(shop, "offers", as_of)["customer_key"].tolist()
-    running = stall.of(shop).running(at)
-    laid = stall.on_the_table(shop, running, before=before)
-    parts = [_judged(shop, laid, keys[start : start + _PORTION], at, before) for start in range(0, len(keys), _PORTION)]
-    found = pd.concat(parts) if parts else _judged(shop, laid, [], at, before)
-    return _named(shop, laid, found)
+    evaluated_at, before = eligibility_recheck.evaluation_times(shop, as_of)
+    keys = score_store.load_run_scores(shop, "offers", as_of)["customer_key"].tolist()
+    active_inventory = offer_inventory.load_offer_inventory(shop).filter_active(evaluated_at)
+    offer_table = offer_inventory.load_offer_table(shop, active_inventory, before=before)
+    parts = [
+        _evaluate_batch(shop, offer_table, keys[start : start + _BATCH_SIZE], evaluated_at, before)
+        for start in range(0, len(keys), _BATCH_SIZE)
+    ]
+    ineligible = pd.concat(parts) if parts else _evaluate_batch(shop, offer_table, [], evaluated_at, before)
+    return _decode_keys(shop, offer_table, ineligible)
 
 
-def _judged(shop: Shop, laid: Table, keys: Sequence[int], at: datetime, before: datetime | None) -> pd.DataFrame:
+def _evaluate_batch(
+    shop: Shop, offer_table: OfferTable, keys: Sequence[int], evaluated_at: datetime, before: datetime | None
+) -> pd.DataFrame:
     """customer_key, column (of the table) and code of what may not be made to these customers."""
-    known = offering.standing(shop, keys, _baskets(shop, laid, keys, before), before=before)
-    verdict = eligibility.judge(laid, known, now=at)
-    rows, columns = np.nonzero(verdict)
-    codes = verdict[rows, columns]
-    order = np.lexsort((-laid.ends[columns], -codes, rows))
+    customer_state = eligibility_inputs.load_customer_state(
+        shop, keys, _load_basket_values(shop, offer_table, keys, before), before=before
+    )
+    eligibility_codes = eligibility.evaluate_eligibility(offer_table, customer_state, now=evaluated_at)
+    rows, columns = np.nonzero(eligibility_codes)
+    codes = eligibility_codes[rows, columns]
+    order = np.lexsort((-offer_table.end_times[columns], -codes, rows))
     customers = np.array(keys, np.int64)[rows]
     return pd.DataFrame({"customer_key": customers, "column": columns, "code": codes}).take(order)
 
 
-def _baskets(shop: Shop, laid: Table, keys: Sequence[int], before: datetime | None) -> np.ndarray | None:
+def _load_basket_values(
+    shop: Shop, offer_table: OfferTable, keys: Sequence[int], before: datetime | None
+) -> np.ndarray | None:
     """What their usual baskets are worth, where it matters; of a day gone by nobody has kept it."""
-    if before is not None or not keys or not laid.offers["min_spend"].notna().any():
+    if before is not None or not keys or not offer_table.offers["min_spend"].notna().any():
         return None
-    return desk.of(shop).baskets(keys)
+    return runtime.open_runtime(shop).load_basket_values(keys)
 
 
-def _named(shop: Shop, laid: Table, found: pd.DataFrame) -> pd.DataFrame:
+def _decode_keys(shop: Shop, offer_table: OfferTable, ineligible: pd.DataFrame) -> pd.DataFrame:
     """Codes in words and keys as ids, each text kept once."""
-    names = profiles.ids_of(shop, found["customer_key"].unique().tolist())
-    columns = found["column"].to_numpy(np.int64)
-    campaigns, words = pd.factorize(laid.offers["campaign_id"])
-    customers = pd.Categorical(found["customer_key"])
-    columns_of = {
-        "customer_id": customers.rename_categories(names).astype(object),
-        "offer_id": pd.Categorical.from_codes(columns, pd.Index(laid.ids)),
-        "campaign_id": pd.Categorical.from_codes(campaigns[columns], pd.Index(words)),
-        "reason": pd.Categorical.from_codes(found["code"].to_numpy(), pd.Index(eligibility.REASONS)),
+    customer_ids = lookup.find_ids(shop, ineligible["customer_key"].unique().tolist())
+    columns = ineligible["column"].to_numpy(np.int64)
+    campaigns, campaign_ids = pd.factorize(offer_table.offers["campaign_id"])
+    customers = pd.Categorical(ineligible["customer_key"])
+    values_by_name = {
+        "customer_id": customers.rename_categories(customer_ids).astype(object),
+        "offer_id": pd.Categorical.from_codes(columns, pd.Index(offer_table.offer_ids)),
+        "campaign_id": pd.Categorical.from_codes(campaigns[columns], pd.Index(campaign_ids)),
+        "reason": pd.Categorical.from_codes(ineligible["code"].to_numpy(), pd.Index(eligibility.REASONS)),
     }
-    return pd.DataFrame({name: columns_of[name] for name in WITHHELD})
+    return pd.DataFrame({name: values_by_name[name] for name in INELIGIBLE_COLUMNS})

@@ -7,29 +7,30 @@ from typing import Any
 
 import numpy as np
 
-from customers import privacy, profiles
-from customers.shop import Shop
-from features.store import Store
+from customers.people import lookup
+from customers.privacy import data_export
+from customers.shop.settings import Shop
+from features.store.feature_store import FeatureStore
 
 
-def everything(
-    shop: Shop, store: Store, customer_id: str, *, turn: AbstractContextManager[Any] | None = None
+def export_customer(
+    shop: Shop, store: FeatureStore, customer_id: str, *, store_lock: AbstractContextManager[Any] | None = None
 ) -> dict[str, Any] | None:
     """What the customers' floor discloses, with `features`: name -> number or list; None for an unknown id.
 
     `turn` is held while the store is read, for whoever shares its one connection.
     """
-    found = privacy.export(shop, customer_id)
-    key = profiles.keys_of(shop, [customer_id]).get(customer_id)
-    if found is None or key is None:
+    document = data_export.export_customer(shop, customer_id)
+    key = lookup.find_keys(shop, [customer_id]).get(customer_id)
+    if document is None or key is None:
         return None
-    with turn or nullcontext():
-        figures = store.held(key)
-    return {**found, "features": {name: _plain(value) for name, value in figures.items()}}
+    with store_lock or nullcontext():
+        features = store.customer_features(key)
+    return {**document, "features": {name: _to_json_value(value) for name, value in features.items()}}
 
 
-def _plain(value: Any) -> Any:
+def _to_json_value(value: Any) -> Any:
     """A figure as JSON holds it; what is not known is None."""
     if isinstance(value, np.ndarray):
-        return [_plain(each) for each in value.tolist()]
+        return [_to_json_value(each) for each in value.tolist()]
     return None if value is None or (isinstance(value, float) and not np.isfinite(value)) else value

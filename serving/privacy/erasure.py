@@ -7,46 +7,50 @@ import logging
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from customers import mirror, privacy
-from customers.shop import Shop
-from features.store import Store
-from serving import live, problems, writeback
-from serving.desk import Desk
+from customers.parquet import mirror
+from customers.privacy import erasure
+from customers.shop.settings import Shop
+from features.store.feature_store import FeatureStore
+from serving.http import problems
+from serving.runtime import ServerRuntime
+from serving.scoring import refresh, write_back
 
 log = logging.getLogger("regulars.forget")
 
 
-def forget(shop: Shop, store: Store, *, at_night: bool = False, turn: AbstractContextManager[Any] | None = None) -> int:
+def erase_derived_data(
+    shop: Shop, store: FeatureStore, *, is_nightly: bool = False, store_lock: AbstractContextManager[Any] | None = None
+) -> int:
     """Follow every erasure that was announced; how many. Again is the same as once.
 
     A night that is at work may have read of somebody before they were erased and write of them after this. Then
     the announcements stand, and the night follows them once more at its end, with `at_night`. `turn`: what
     must be held while the store is at work, where others in this process use it.
     """
-    pending = privacy.unforgotten(shop)
+    pending = erasure.pending_erasures(shop)
     if not pending:
         return 0
-    with live.alone(shop):
+    with refresh.refresh_lock(shop):
         mirror.refresh(shop)
-        with turn or nullcontext():
-            store.forget(sorted({key for _, key in pending}))
-    if at_night or _no_night(shop):
-        privacy.forgotten(shop, [number for number, _ in pending])
+        with store_lock or nullcontext():
+            store.delete_customers(sorted({key for _, key in pending}))
+    if is_nightly or _is_night_idle(shop):
+        erasure.complete_erasures(shop, [number for number, _ in pending])
     return len(pending)
 
 
-def follow(desk: Desk) -> bool:
+def complete_erasures(runtime: ServerRuntime) -> bool:
     """As `forget`, at the door; whether nothing is left of anybody. A failure leaves the announcement standing."""
     try:
-        forget(desk.shop, desk.features, turn=desk.turn)
-        writeback.heard(desk.shop)
-        return not privacy.unforgotten(desk.shop)
+        erase_derived_data(runtime.shop, runtime.features, store_lock=runtime.store_lock)
+        write_back.touch_change_marker(runtime.shop)
+        return not erasure.pending_erasures(runtime.shop)
     except Exception as error:
-        log.error("erased customers are not forgotten everywhere: %s", problems.whereabouts(error))
+        log.error("erased customers are not forgotten everywhere: %s", problems.describe_traceback(error))
         return False
 
 
-def _no_night(shop: Shop) -> bool:
+def _is_night_idle(shop: Shop) -> bool:
     """Whether no night is at work in this home."""
     with (shop.home / "night.lock").open("a") as lock:
         try:

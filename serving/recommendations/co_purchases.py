@@ -7,29 +7,37 @@ from pathlib import Path
 
 import pandas as pd
 
-from features import together
-from models.companions import Companions
-from serving import stall
-from serving.desk import Desk
+from features.products import co_purchases
+from models.related_products.complements import RelatedProducts
+from serving.offers import offer_inventory
+from serving.runtime import ServerRuntime
 
 
-def of(desk: Desk) -> Companions | None:
+def load_co_purchase_index(runtime: ServerRuntime) -> RelatedProducts | None:
     """What the recommender has learned; where a plain rule serves, the same from the last night's pairs.
 
     None before the first night.
     """
-    champion = desk.champions.get("recommender")
-    learned: Companions | None = getattr(champion.model, "companions", None) if champion else None
-    if learned is not None:
-        return learned
-    pairs = together.kept(desk.features.folder)
+    champion = runtime.champions.get("recommender")
+    trained_index: RelatedProducts | None = getattr(champion.model, "related_products", None) if champion else None
+    if trained_index is not None:
+        return trained_index
+    pairs = co_purchases.co_purchases_path(runtime.features.folder)
     if pairs is None:
         return None
-    return _of(pairs, pairs.stat().st_mtime_ns, desk.features.folder, desk.shop.home / "ledger" / "products.parquet")
+    return _build_index(
+        pairs, pairs.stat().st_mtime_ns, runtime.features.folder, runtime.shop.home / "ledger" / "products.parquet"
+    )
 
 
 @lru_cache(maxsize=2)
-def _of(pairs: Path, _changed: int, features: Path, catalogue: Path) -> Companions:
-    words = ["product_key", "category", "subcategory", "brand"]
-    products = pd.read_parquet(catalogue, columns=words) if catalogue.exists() else pd.DataFrame(columns=words)
-    return Companions.learn(pd.read_parquet(pairs), products, stall.prices(features)[["product_key", "price", "sold"]])
+def _build_index(pairs: Path, _changed: int, feature_folder: Path, catalogue: Path) -> RelatedProducts:
+    attribute_columns = ["product_key", "category", "subcategory", "brand"]
+    products = (
+        pd.read_parquet(catalogue, columns=attribute_columns)
+        if catalogue.exists()
+        else pd.DataFrame(columns=attribute_columns)
+    )
+    return RelatedProducts.fit(
+        pd.read_parquet(pairs), products, offer_inventory.load_prices(feature_folder)[["product_key", "price", "sold"]]
+    )

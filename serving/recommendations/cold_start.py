@@ -9,85 +9,119 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from customers import catalogue, favourites
-from customers.shop import Shop
-from serving import ranking, rules
-from serving.exploring import WITHIN
+from customers.catalogue import products
+from customers.people import favourite_categories
+from customers.shop.settings import Shop
+from serving.recommendations import merchandising, ranked_lists
+from serving.recommendations.exploration import LIST_KEY_COLUMNS
 
 #: Why a product is listed that nobody's taste tells of yet.
-YOUNG = "new in the shop; others of its kind suit their taste"
+NEW_PRODUCT_REASON = "new in the shop; others of its kind suit their taste"
 #: What each newcomer likes best, by customer key.
-Favourites = Mapping[int, tuple[str, ...]]
+FavouriteCategories = Mapping[int, tuple[str, ...]]
 
 
-def liked(shop: Shop, keys: Collection[int]) -> Favourites:
+def load_favourites(shop: Shop, keys: Collection[int]) -> FavouriteCategories:
     """The favourite categories of those of these customers who have named some that the shop sells."""
-    return favourites.of(shop, keys) if keys else {}
+    return favourite_categories.load_favourite_categories(shop, keys) if keys else {}
 
 
-def welcomed(
+def add_favourites_first(
     ranked: pd.DataFrame,
     model: Any,
-    shelf: pd.DataFrame,
-    order: rules.Order,
-    liking: Favourites,
+    history: pd.DataFrame,
+    active_rules: merchandising.ActiveRules,
+    favourites_by_key: FavouriteCategories,
     *,
     names: Sequence[str],
     n: int,
     hidden: Collection[int] = (),
-    sees: Collection[int] = (),
+    consenting: Collection[int] = (),
 ) -> pd.DataFrame:
     """The same lists, with `words` (None elsewhere), in which newcomers get first what sells in their favourites.
 
     A question for certain categories is answered as it is asked.
     """
     ranked = ranked.assign(words=None)
-    if not liking or order.wishes.categories:
+    if not favourites_by_key or active_rules.rules.categories:
         return ranked
-    asked: dict[str, Any] = {"names": names, "n": n, "hidden": hidden, "sees": sees}
-    groups = [(narrowed, shelf[shelf["customer_key"].isin(keys)]) for narrowed, keys in _alike(order, liking)]
-    first = [ranking.ranked(model, group, narrowed, **asked) for narrowed, group in groups]
-    mine = pd.concat([ranked.head(0), *first])
-    if mine.empty:
+    options: dict[str, Any] = {"names": names, "n": n, "hidden": hidden, "consenting": consenting}
+    groups = [
+        (narrowed_rules, history[history["customer_key"].isin(keys)])
+        for narrowed_rules, keys in _group_by_favourites(active_rules, favourites_by_key)
+    ]
+    favourite_lists = [
+        ranked_lists.rank_lists(model, group, narrowed_rules, **options) for narrowed_rules, group in groups
+    ]
+    favourites_ranked = pd.concat([ranked.head(0), *favourite_lists])
+    if favourites_ranked.empty:
         return ranked
-    both = pd.concat([mine.assign(words=_words(order.shop, mine), turn=0), ranked.assign(turn=1)], ignore_index=True)
-    both = both.drop_duplicates([*WITHIN, "product_key"])
-    place = pd.Series(np.arange(len(shelf)), shelf["customer_key"]), pd.Series(np.arange(len(names)), list(names))
-    at = np.lexsort((both["rank"], both["turn"], both["list"].map(place[1]), both["customer_key"].map(place[0])))
-    both = both.iloc[at].reset_index(drop=True)
-    both["rank"] = both.groupby(WITHIN, sort=False).cumcount() + 1
-    return both.loc[both["rank"] <= n, list(ranked)].reset_index(drop=True)
+    combined = pd.concat(
+        [
+            favourites_ranked.assign(words=_favourite_reasons(active_rules.shop, favourites_ranked), turn=0),
+            ranked.assign(turn=1),
+        ],
+        ignore_index=True,
+    )
+    combined = combined.drop_duplicates([*LIST_KEY_COLUMNS, "product_key"])
+    list_positions = (
+        pd.Series(np.arange(len(history)), history["customer_key"]),
+        pd.Series(np.arange(len(names)), list(names)),
+    )
+    sorted_rows = np.lexsort(
+        (
+            combined["rank"],
+            combined["turn"],
+            combined["list"].map(list_positions[1]),
+            combined["customer_key"].map(list_positions[0]),
+        )
+    )
+    combined = combined.iloc[sorted_rows].reset_index(drop=True)
+    combined["rank"] = combined.groupby(LIST_KEY_COLUMNS, sort=False).cumcount() + 1
+    return combined.loc[combined["rank"] <= n, list(ranked)].reset_index(drop=True)
 
 
-def introduced(ranked: pd.DataFrame, young: Collection[int]) -> pd.DataFrame:
+def label_new_products(ranked: pd.DataFrame, new_products: Collection[int]) -> pd.DataFrame:
     """The same lists, in which a product that is itself new says so in `words`, where nothing else speaks for it."""
-    alone = (ranked["source"].eq("new") & ranked["because"].lt(0)).to_numpy(bool)
-    alone &= np.isin(ranked["product_key"], np.fromiter(young, np.int64, len(young)))
-    if not alone.any():
+    has_no_reason = (ranked["source"].eq("new") & ranked["because"].lt(0)).to_numpy(bool)
+    has_no_reason &= np.isin(ranked["product_key"], np.fromiter(new_products, np.int64, len(new_products)))
+    if not has_no_reason.any():
         return ranked
-    words = np.array(ranked["words"] if "words" in ranked else [None] * len(ranked), object)
-    words[alone & pd.isna(words)] = YOUNG
-    return ranked.assign(words=words)
+    texts = np.array(ranked["words"] if "words" in ranked else [None] * len(ranked), object)
+    texts[has_no_reason & pd.isna(texts)] = NEW_PRODUCT_REASON
+    return ranked.assign(words=texts)
 
 
-def _alike(order: rules.Order, liking: Favourites) -> list[tuple[rules.Order, list[int]]]:
+def _group_by_favourites(
+    active_rules: merchandising.ActiveRules, favourites_by_key: FavouriteCategories
+) -> list[tuple[merchandising.ActiveRules, list[int]]]:
     """Customers of the same favourites together, and the rules narrowed to these."""
     groups: dict[tuple[str, ...], list[int]] = {}
-    for key, words in liking.items():
-        known = tuple(sorted(word for word in words if word in order.goods.category_names))
-        if known:
-            groups.setdefault(known, []).append(key)
+    for key, categories in favourites_by_key.items():
+        category_names = tuple(
+            sorted(category for category in categories if category in active_rules.attributes.category_names)
+        )
+        if category_names:
+            groups.setdefault(category_names, []).append(key)
     return [
-        (rules.order(order.shop, order.now, order.wishes.beside({"categories": list(known)})), keys)
-        for known, keys in groups.items()
+        (
+            merchandising.load_active_rules(
+                active_rules.shop,
+                active_rules.now,
+                active_rules.rules.merged_with({"categories": list(category_names)}),
+            ),
+            keys,
+        )
+        for category_names, keys in groups.items()
     ]
 
 
-def _words(shop: Shop, mine: pd.DataFrame) -> NDArray[np.object_]:
+def _favourite_reasons(shop: Shop, favourites_ranked: pd.DataFrame) -> NDArray[np.object_]:
     """Of what sells best in a favourite category; what the shop put there has a reason of its own."""
-    kinds = catalogue.kinds_of(shop, mine["product_key"].unique())
-    listed = zip(mine["product_key"].tolist(), mine["source"].tolist(), strict=True)
-    said = [
-        f"sells best in {kinds[key][1]}, which they like" if source == "popular" else None for key, source in listed
+    categories = products.load_categories(shop, favourites_ranked["product_key"].unique())
+    entries = zip(favourites_ranked["product_key"].tolist(), favourites_ranked["source"].tolist(), strict=True)
+    texts = [
+        f"sells best in {categories[key][1]}, which they like" if source == "popular" else None
+        for key, source in entries
     ]
-    return np.array(said, object)
+    return np.array(texts, object)

@@ -9,67 +9,74 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from serving.rules import EXPLORED
+from serving.recommendations.merchandising import EXPLORED
 
 Ints = NDArray[np.int64]
 Draws = NDArray[np.uint64]
 #: Products are drawn from so many places below the end of a list, for each place of the list.
-POOL = 4
-WITHIN = ["customer_key", "list"]
+POOL_FACTOR = 4
+LIST_KEY_COLUMNS = ["customer_key", "list"]
 
 
-def seeds(shelf: pd.DataFrame, seed: int | None = None) -> pd.Series:
+def draw_seeds(history: pd.DataFrame, seed: int | None = None) -> pd.Series:
     """What each customer's draw begins with: the seed, else a number that changes when their figures do."""
-    moments = pd.to_datetime(shelf["as_of"], utc=True).dt.tz_localize(None).astype("datetime64[us]").astype(np.int64)
-    begins = moments.to_numpy() if seed is None else np.full(len(shelf), seed, np.int64)
-    return pd.Series(begins, shelf["customer_key"].to_numpy(np.int64))
+    as_of_micros = (
+        pd.to_datetime(history["as_of"], utc=True).dt.tz_localize(None).astype("datetime64[us]").astype(np.int64)
+    )
+    seed_values = as_of_micros.to_numpy() if seed is None else np.full(len(history), seed, np.int64)
+    return pd.Series(seed_values, history["customer_key"].to_numpy(np.int64))
 
 
-def explored(listed: pd.DataFrame, share: float, begins: pd.Series, n: int) -> pd.DataFrame:
+def explore_lists(listed: pd.DataFrame, share: float, seed_by_key: pd.Series, n: int) -> pd.DataFrame:
     """The first n of each list, with every so many places given to a product drawn from below.
 
     `listed` is best first in each list, longer than n where there is more, with `pinned`, who stay where they are.
     """
-    place = listed.groupby(WITHIN, sort=False).cumcount().to_numpy()
+    position = listed.groupby(LIST_KEY_COLUMNS, sort=False).cumcount().to_numpy()
     slots = np.flatnonzero(np.diff(np.floor(np.arange(n + 1) * share + 1e-9))) if share else np.empty(0, np.int64)
     if not len(slots):
-        return listed[place < n].assign(rank=place[place < n] + 1)
-    group = listed.groupby(WITHIN, sort=False).ngroup().to_numpy()
-    pool = (place >= n) & (place < n * (1 + POOL))
-    pins = np.bincount(group, listed["pinned"])
-    below = np.bincount(group[pool], minlength=len(pins))
+        return listed[position < n].assign(rank=position[position < n] + 1)
+    group = listed.groupby(LIST_KEY_COLUMNS, sort=False).ngroup().to_numpy()
+    is_in_pool = (position >= n) & (position < n * (1 + POOL_FACTOR))
+    pin_counts = np.bincount(group, listed["pinned"])
+    pool_sizes = np.bincount(group[is_in_pool], minlength=len(pin_counts))
     # Pins stay first: only the places behind them are free to be drawn for.
-    free = len(slots) - np.searchsorted(slots, pins)
-    drawn = np.minimum(free, below).astype(np.int64)
-    kept = place < n - drawn[group]
-    ranks = _left(slots, n)[drawn[group[kept]], place[kept]]
-    top = listed[kept].assign(rank=ranks + 1)
-    at = np.flatnonzero(pool)[np.lexsort((_drawn(listed[pool], begins), group[pool]))]
-    nth = listed.iloc[at].groupby(WITHIN, sort=False).cumcount().to_numpy()
-    at, nth = at[nth < drawn[group[at]]], nth[nth < drawn[group[at]]]
-    rank = slots[len(slots) - drawn[group[at]] + nth]
-    return pd.concat([top, listed.iloc[at].assign(rank=rank + 1, source=EXPLORED)], ignore_index=True)
+    free_slots = len(slots) - np.searchsorted(slots, pin_counts)
+    draw_counts = np.minimum(free_slots, pool_sizes).astype(np.int64)
+    is_top = position < n - draw_counts[group]
+    top_ranks = _free_ranks(slots, n)[draw_counts[group[is_top]], position[is_top]]
+    top = listed[is_top].assign(rank=top_ranks + 1)
+    drawn_rows = np.flatnonzero(is_in_pool)[
+        np.lexsort((_random_order(listed[is_in_pool], seed_by_key), group[is_in_pool]))
+    ]
+    draw_positions = listed.iloc[drawn_rows].groupby(LIST_KEY_COLUMNS, sort=False).cumcount().to_numpy()
+    drawn_rows, draw_positions = (
+        drawn_rows[draw_positions < draw_counts[group[drawn_rows]]],
+        draw_positions[draw_positions < draw_counts[group[drawn_rows]]],
+    )
+    drawn_ranks = slots[len(slots) - draw_counts[group[drawn_rows]] + draw_positions]
+    return pd.concat([top, listed.iloc[drawn_rows].assign(rank=drawn_ranks + 1, source=EXPLORED)], ignore_index=True)
 
 
-def _left(slots: Ints, n: int) -> Ints:
+def _free_ranks(slots: Ints, n: int) -> Ints:
     """Row d: the places that are left, in order, where the last d slots are taken."""
-    left = np.zeros((len(slots) + 1, n), np.int64)
-    for taken in range(len(slots) + 1):
-        free = np.setdiff1d(np.arange(n), slots[len(slots) - taken :])
-        left[taken, : len(free)] = free
-    return left
+    free_ranks = np.zeros((len(slots) + 1, n), np.int64)
+    for taken_count in range(len(slots) + 1):
+        free = np.setdiff1d(np.arange(n), slots[len(slots) - taken_count :])
+        free_ranks[taken_count, : len(free)] = free
+    return free_ranks
 
 
-def _drawn(pool: pd.DataFrame, begins: pd.Series) -> Draws:
+def _random_order(pool: pd.DataFrame, seed_by_key: pd.Series) -> Draws:
     """A number a product and customer, by chance, and the same whenever it is drawn again from the same seed."""
     customers = pool["customer_key"].to_numpy(np.int64)
-    drawn = np.zeros(len(pool), np.uint64)
-    for part in (begins.reindex(customers).to_numpy(np.int64), customers, pool["product_key"].to_numpy(np.int64)):
-        drawn = _mixed_up(drawn ^ part.astype(np.uint64))
-    return drawn
+    random_keys = np.zeros(len(pool), np.uint64)
+    for part in (seed_by_key.reindex(customers).to_numpy(np.int64), customers, pool["product_key"].to_numpy(np.int64)):
+        random_keys = _splitmix64(random_keys ^ part.astype(np.uint64))
+    return random_keys
 
 
-def _mixed_up(number: Draws) -> Draws:
+def _splitmix64(number: Draws) -> Draws:
     """SplitMix64 (Steele, Lea & Flood 2014): every bit of the number moves half of the others."""
     with np.errstate(over="ignore"):
         number = number + np.uint64(0x9E3779B97F4A7C15)

@@ -22,11 +22,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from customers import assortment, catalogue
-from customers.assortment import Assortment, Waits
-from customers.shop import Shop
-from customers.wishes import Wishes
-from features.staples import LONGEST_SHELF
+from customers.catalogue import product_attributes, products
+from customers.catalogue.product_attributes import ProductAttributes, RepurchaseDelays
+from customers.shop.merchandising_rules import MerchandisingRules
+from customers.shop.settings import Shop
+from features.families.product_history import MAX_PRODUCTS
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -34,28 +34,28 @@ Flags = NDArray[np.bool_]
 #: Sources that the rules add: what the shop put first without a word from the model, and what is tried out.
 PINNED, EXPLORED = "pinned", "explore"
 
-Bar = Callable[[Assortment, Wishes, Ints], Flags]
+ExclusionRule = Callable[[ProductAttributes, MerchandisingRules, Ints], Flags]
 
 
-def _out_of(words: Sequence[str], names: Mapping[str, int], codes: Ints) -> Flags:
+def _is_in(words: Sequence[str], names: Mapping[str, int], codes: Ints) -> Flags:
     return np.isin(codes, [names[word] for word in words if word in names])
 
 
 #: Which products a wish bars for everybody; `left_out` are the keys of those left out by their ids.
-BARS: dict[str, Bar] = {
+EXCLUSION_RULES: dict[str, ExclusionRule] = {
     "exclude_product_ids": lambda goods, wishes, left_out: np.isin(goods.keys, left_out),
-    "categories": lambda goods, wishes, _: ~_out_of(wishes.categories, goods.category_names, goods.categories),
-    "exclude_categories": lambda goods, wishes, _: _out_of(
+    "categories": lambda goods, wishes, _: ~_is_in(wishes.categories, goods.category_names, goods.categories),
+    "exclude_categories": lambda goods, wishes, _: _is_in(
         wishes.exclude_categories, goods.category_names, goods.categories
     ),
-    "exclude_departments": lambda goods, wishes, _: _out_of(
+    "exclude_departments": lambda goods, wishes, _: _is_in(
         wishes.exclude_departments, goods.department_names, goods.departments
     ),
     "in_stock_only": lambda goods, wishes, _: ~goods.in_stock,
     "min_margin": lambda goods, wishes, _: goods.margin < float(wishes.min_margin or 0.0),
 }
 #: Why a product is not on a list, in words, by the rule that kept it off, in the order of the rules.
-WHY = {
+EXCLUSION_REASONS = {
     "exclude_product_ids": "products left out by their ids",
     "categories": "only these categories are asked for",
     "exclude_categories": "categories that are left out",
@@ -69,101 +69,123 @@ WHY = {
 
 
 @dataclass(frozen=True)
-class Order:
+class ActiveRules:
     """The wishes that hold for some lists, with the products that they speak of; all of one shop at one moment.
 
     What is not asked for is not read: without a wish nothing is known here but which products must wait.
     """
 
     shop: Shop
-    wishes: Wishes
+    rules: MerchandisingRules
     now: datetime
-    waits: Waits
+    repurchase_delays: RepurchaseDelays
 
     @cached_property
-    def goods(self) -> Assortment:
+    def attributes(self) -> ProductAttributes:
         """What the shop sells."""
-        return assortment.of(self.shop)
+        return product_attributes.load_attributes(self.shop)
 
     @cached_property
-    def bars(self) -> dict[str, Flags]:
+    def exclusions(self) -> dict[str, Flags]:
         """What each rule that holds for everybody bars, over the goods; no rule, no entry."""
-        wanted = {name: getattr(self.wishes, name) for name in BARS}
-        ids = [*self.wishes.exclude_product_ids]
-        left_out = np.array(sorted(catalogue.keys_of(self.shop, ids).values() if ids else []), np.int64)
+        settings = {name: getattr(self.rules, name) for name in EXCLUSION_RULES}
+        ids = [*self.rules.exclude_product_ids]
+        excluded_ids = np.array(sorted(products.find_keys(self.shop, ids).values() if ids else []), np.int64)
         return {
-            name: BARS[name](self.goods, self.wishes, left_out)
-            for name, wish in wanted.items()
-            if wish is not None and wish is not False and wish != ()
+            name: EXCLUSION_RULES[name](self.attributes, self.rules, excluded_ids)
+            for name, setting in settings.items()
+            if setting is not None and setting is not False and setting != ()
         }
 
     @cached_property
-    def out(self) -> Ints:
+    def excluded_keys(self) -> Ints:
         """The keys, rising, of the products that nobody gets."""
-        if not self.bars:
+        if not self.exclusions:
             return np.empty(0, np.int64)
-        return self.goods.keys[np.logical_or.reduce([*self.bars.values()])]
+        return self.attributes.keys[np.logical_or.reduce([*self.exclusions.values()])]
 
     @cached_property
-    def boosted(self) -> list[tuple[float, Ints]]:
+    def boost_groups(self) -> list[tuple[float, Ints]]:
         """The products whose scores are multiplied, by the factor."""
-        if not self.wishes.boost:
+        if not self.rules.boost:
             return []
-        factor = np.ones(len(self.goods.keys))
-        for label, times in self.wishes.boost:
-            factor[self.goods.places(self.goods.called([label]))] *= times
-        return [(float(times), self.goods.keys[factor == times]) for times in np.unique(factor) if times != 1.0]
+        factor = np.ones(len(self.attributes.keys))
+        for label, boost in self.rules.boost:
+            factor[self.attributes.row_indices(self.attributes.keys_with_labels([label]))] *= boost
+        return [(float(boost), self.attributes.keys[factor == boost]) for boost in np.unique(factor) if boost != 1.0]
 
     @cached_property
-    def pinned(self) -> Ints:
+    def pinned_keys(self) -> Ints:
         """The keys of the products that come first."""
-        return self.goods.called(self.wishes.pin) if self.wishes.pin else np.empty(0, np.int64)
+        return self.attributes.keys_with_labels(self.rules.pin) if self.rules.pin else np.empty(0, np.int64)
 
     @property
-    def mixes(self) -> bool:
+    def has_reordering(self) -> bool:
         """Whether lists are anything but what the model says of the products that are allowed."""
-        wishes = self.wishes
-        return bool(wishes.boost or wishes.pin or wishes.max_per_category or wishes.explore)
+        rules = self.rules
+        return bool(rules.boost or rules.pin or rules.max_per_category or rules.explore)
 
 
-def order(shop: Shop, now: datetime, wishes: Wishes | None = None) -> Order:
+def load_active_rules(shop: Shop, now: datetime, rules: MerchandisingRules | None = None) -> ActiveRules:
     """What holds for lists made at a moment: the shop's own wishes, or these in their place."""
-    return Order(shop, shop.recommendations if wishes is None else wishes, now, assortment.waits(shop))
+    return ActiveRules(
+        shop, shop.recommendations if rules is None else rules, now, product_attributes.load_repurchase_delays(shop)
+    )
 
 
-def barred(shelf: pd.DataFrame, order: Order) -> dict[int, Ints]:
+def excluded_products(history: pd.DataFrame, active_rules: ActiveRules) -> dict[int, Ints]:
     """What each customer has bought and is not to be offered again yet: product keys by customer key."""
-    if not len(order.waits.keys):
+    if not len(active_rules.repurchase_delays.keys):
         return {}
-    own = bought(shelf, ("last_days",))
-    place = np.searchsorted(order.waits.keys, own["product_key"]).clip(max=len(order.waits.keys) - 1)
-    days = np.where(order.waits.keys[place] == own["product_key"], order.waits.days[place], 0.0)
-    since = own["last_days"].to_numpy(np.float64) + _elapsed(shelf["as_of"], order)[own["row"].to_numpy()]
-    out = pd.concat([own.loc[since < days, ["customer_key", "product_key"]], _fallen_off(shelf, order)])
-    return {int(key): mine.to_numpy(np.int64) for key, mine in out.groupby("customer_key")["product_key"]}
+    purchases = flatten_purchases(history, ("last_days",))
+    position = np.searchsorted(active_rules.repurchase_delays.keys, purchases["product_key"]).clip(
+        max=len(active_rules.repurchase_delays.keys) - 1
+    )
+    interval_days = np.where(
+        active_rules.repurchase_delays.keys[position] == purchases["product_key"],
+        active_rules.repurchase_delays.days[position],
+        0.0,
+    )
+    elapsed_days = (
+        purchases["last_days"].to_numpy(np.float64)
+        + _elapsed_days(history["as_of"], active_rules)[purchases["row"].to_numpy()]
+    )
+    excluded = pd.concat(
+        [
+            purchases.loc[elapsed_days < interval_days, ["customer_key", "product_key"]],
+            _off_history(history, active_rules),
+        ]
+    )
+    return {
+        int(key): customer_rows.to_numpy(np.int64)
+        for key, customer_rows in excluded.groupby("customer_key")["product_key"]
+    }
 
 
-def _fallen_off(shelf: pd.DataFrame, order: Order) -> pd.DataFrame:
+def _off_history(history: pd.DataFrame, active_rules: ActiveRules) -> pd.DataFrame:
     """What is never bought again and was bought so long ago that it is not on a full shelf any more."""
-    full = shelf["product_keys"].map(lambda keys: np.size(keys) >= LONGEST_SHELF).to_numpy(bool)
-    never = order.waits.keys[np.isinf(order.waits.days)]
-    owners = shelf.loc[full, "customer_key"] if len(never) else ()
-    return assortment.owned(order.shop, owners, never, order.now)
+    is_full = history["product_keys"].map(lambda keys: np.size(keys) >= MAX_PRODUCTS).to_numpy(bool)
+    never_again = active_rules.repurchase_delays.keys[np.isinf(active_rules.repurchase_delays.days)]
+    owners = history.loc[is_full, "customer_key"] if len(never_again) else ()
+    return product_attributes.purchased_pairs(active_rules.shop, owners, never_again, active_rules.now)
 
 
-def bought(shelf: pd.DataFrame, columns: Sequence[str] = ()) -> pd.DataFrame:
+def flatten_purchases(history: pd.DataFrame, columns: Sequence[str] = ()) -> pd.DataFrame:
     """The shelf laid flat: row (of the shelf), customer_key, product_key, and these columns."""
-    held = shelf["product_keys"].notna().to_numpy()
-    full = shelf[held]
-    sizes = full["product_keys"].map(len).to_numpy(np.int64)
-    named = {"product_key": "product_keys"} | {name: name for name in columns}
-    flat = {name: np.concatenate([*full[column], np.empty(0, np.int64)]) for name, column in named.items()}
-    rows = np.repeat(np.flatnonzero(held), sizes)
-    return pd.DataFrame({"row": rows, "customer_key": shelf["customer_key"].to_numpy(np.int64)[rows], **flat})
+    has_products = history["product_keys"].notna().to_numpy()
+    with_products = history[has_products]
+    sizes = with_products["product_keys"].map(len).to_numpy(np.int64)
+    source_by_column = {"product_key": "product_keys"} | {name: name for name in columns}
+    flat_columns = {
+        name: np.concatenate([*with_products[column], np.empty(0, np.int64)])
+        for name, column in source_by_column.items()
+    }
+    rows = np.repeat(np.flatnonzero(has_products), sizes)
+    return pd.DataFrame({"row": rows, "customer_key": history["customer_key"].to_numpy(np.int64)[rows], **flat_columns})
 
 
-def _elapsed(as_of: pd.Series, order: Order) -> Floats:
+def _elapsed_days(as_of: pd.Series, active_rules: ActiveRules) -> Floats:
     """Calendar days in the shop from the moment that each row's figures speak of until now."""
-    days = pd.to_datetime(as_of, utc=True).dt.tz_convert(order.shop.zone).dt.tz_localize(None).dt.normalize()
-    today = pd.Timestamp(order.now.astimezone(order.shop.zone).date())
+    days = pd.to_datetime(as_of, utc=True).dt.tz_convert(active_rules.shop.zone).dt.tz_localize(None).dt.normalize()
+    today = pd.Timestamp(active_rules.now.astimezone(active_rules.shop.zone).date())
     return (today - days).dt.days.fillna(0).clip(lower=0).to_numpy().astype(np.float64)

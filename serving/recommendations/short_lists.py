@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from customers import catalogue
-from customers.assortment import Assortment
-from customers.wishes import Wishes
-from serving import rules
-from serving.rules import WHY, Order
+from customers.catalogue import products
+from customers.catalogue.product_attributes import ProductAttributes
+from customers.shop.merchandising_rules import MerchandisingRules
+from serving.recommendations import merchandising
+from serving.recommendations.merchandising import EXCLUSION_REASONS, ActiveRules
 
 #: Where no rule has left anything out.
-NO_MORE = {
+NO_MORE_REASONS = {
     "again": "they have bought no others",
     "new": "the shop has sold no others that they have not bought",
     "any": "the shop has sold no others",
@@ -31,80 +31,93 @@ class Shortage:
     reason: str
 
 
-def why(
-    order: Order,
-    shelf: pd.DataFrame,
+def explain_shortages(
+    active_rules: ActiveRules,
+    history: pd.DataFrame,
     listed: pd.DataFrame,
     n: int,
     *,
     hidden: Collection[int] = (),
-    sees: Collection[int] = (),
+    consenting: Collection[int] = (),
 ) -> dict[int, Shortage]:
     """Why who gets fewer than n does, by customer key. `shelf` says in `wanted` which list each of them was to get."""
     sizes = listed["customer_key"].value_counts()
-    given = sizes.reindex(shelf["customer_key"], fill_value=0).to_numpy()
-    few = shelf[given < n].assign(given=given[given < n])
-    if few.empty:
+    listed_counts = sizes.reindex(history["customer_key"], fill_value=0).to_numpy()
+    short_rows = history[listed_counts < n].assign(given=listed_counts[listed_counts < n])
+    if short_rows.empty:
         return {}
-    concerned = _concerned(order, few, listed, hidden, sees)
-    found: dict[int, Shortage] = {}
-    for key, kind, size in zip(*(few[name].tolist() for name in ("customer_key", "wanted", "given")), strict=True):
-        blamed = [name for name in WHY if key in concerned.get(name, ())]
-        left_out = "; ".join(WHY[name] for name in blamed)
-        because = f"left out: {left_out}" if blamed else NO_MORE[kind]
-        found[key] = Shortage(n - size, blamed, f"{size} of {n}; {because}")
-    return found
+    affected = _affected_customers(active_rules, short_rows, listed, hidden, consenting)
+    shortages: dict[int, Shortage] = {}
+    for key, list_name, size in zip(
+        *(short_rows[name].tolist() for name in ("customer_key", "wanted", "given")), strict=True
+    ):
+        applied_rules = [name for name in EXCLUSION_REASONS if key in affected.get(name, ())]
+        excluded_text = "; ".join(EXCLUSION_REASONS[name] for name in applied_rules)
+        explanation = f"left out: {excluded_text}" if applied_rules else NO_MORE_REASONS[list_name]
+        shortages[key] = Shortage(n - size, applied_rules, f"{size} of {n}; {explanation}")
+    return shortages
 
 
-def _concerned(
-    order: Order, few: pd.DataFrame, listed: pd.DataFrame, hidden: Collection[int], sees: Collection[int]
+def _affected_customers(
+    active_rules: ActiveRules,
+    short_rows: pd.DataFrame,
+    listed: pd.DataFrame,
+    hidden: Collection[int],
+    consenting: Collection[int],
 ) -> dict[str, set[int]]:
     """By rule, those of these customers from whose lists it has kept something."""
-    keys = set(few["customer_key"].tolist())
-    again = few[few["wanted"] == "again"]
-    others = keys - set(again["customer_key"].tolist())
-    own = rules.bought(again)
-    found: dict[str, set[int]] = {}
-    for name, out in _first(order).items():
-        mine = own.loc[np.isin(own["product_key"], out), "customer_key"]
-        found[name] = {*mine.tolist(), *(others if len(out) else ())}
-    unseen = own.loc[own["product_key"].isin(list(hidden)), "customer_key"]
-    found["profiling_sensitive"] = {*unseen.tolist(), *(others if hidden else ())} - set(sees)
-    found["repurchase"] = set(rules.barred(few[few["wanted"] != "new"], order))
-    found["max_per_category"] = _full(order, listed)
-    return found
+    keys = set(short_rows["customer_key"].tolist())
+    repeat_rows = short_rows[short_rows["wanted"] == "again"]
+    others = keys - set(repeat_rows["customer_key"].tolist())
+    purchases = merchandising.flatten_purchases(repeat_rows)
+    affected: dict[str, set[int]] = {}
+    for name, excluded in _first_exclusions(active_rules).items():
+        owners = purchases.loc[np.isin(purchases["product_key"], excluded), "customer_key"]
+        affected[name] = {*owners.tolist(), *(others if len(excluded) else ())}
+    hidden_owners = purchases.loc[purchases["product_key"].isin(list(hidden)), "customer_key"]
+    affected["profiling_sensitive"] = {*hidden_owners.tolist(), *(others if hidden else ())} - set(consenting)
+    affected["repurchase"] = set(
+        merchandising.excluded_products(short_rows[short_rows["wanted"] != "new"], active_rules)
+    )
+    affected["max_per_category"] = _at_category_cap(active_rules, listed)
+    return affected
 
 
-def _first(order: Order) -> dict[str, np.ndarray]:
+def _first_exclusions(active_rules: ActiveRules) -> dict[str, np.ndarray]:
     """The keys of the products that each rule for everybody is the first to bar."""
-    taken = np.zeros(len(order.goods.keys) if order.bars else 0, bool)
-    found = {}
-    for name, out in order.bars.items():
-        found[name] = order.goods.keys[out & ~taken]
-        taken = taken | out
-    return found
+    is_counted = np.zeros(len(active_rules.attributes.keys) if active_rules.exclusions else 0, bool)
+    excluded_by_rule = {}
+    for name, is_excluded in active_rules.exclusions.items():
+        excluded_by_rule[name] = active_rules.attributes.keys[is_excluded & ~is_counted]
+        is_counted = is_counted | is_excluded
+    return excluded_by_rule
 
 
-def _full(order: Order, listed: pd.DataFrame) -> set[int]:
+def _at_category_cap(active_rules: ActiveRules, listed: pd.DataFrame) -> set[int]:
     """Those with as many of some category as there may be."""
-    most = order.wishes.max_per_category
-    if most is None or listed.empty:
+    limit = active_rules.rules.max_per_category
+    if limit is None or listed.empty:
         return set()
-    category = order.goods.categories[order.goods.places(listed["product_key"].to_numpy(np.int64))]
+    category = active_rules.attributes.categories[
+        active_rules.attributes.row_indices(listed["product_key"].to_numpy(np.int64))
+    ]
     sizes = listed.assign(category=category)[category >= 0].groupby(["customer_key", "category"]).size()
-    return set(sizes[sizes >= most].index.get_level_values(0))
+    return set(sizes[sizes >= limit].index.get_level_values(0))
 
 
-def notes(order: Order, asked: Wishes) -> list[str]:
+def unmet_rule_notes(active_rules: ActiveRules, requested_rules: MerchandisingRules) -> list[str]:
     """What of the wishes of a question means nothing in this shop, or not for all products; without their words."""
-    if asked == Wishes():
+    if requested_rules == MerchandisingRules():
         return []
-    unknown = [_unknown_ids(order, asked), *(_unknown_words(order, asked, name) for name in WORDS)]
-    return [said for said in (*unknown, _unknown_margins(order, asked)) if said]
+    id_and_value_notes = [
+        _unknown_ids(active_rules, requested_rules),
+        *(_unknown_values(active_rules, requested_rules, name) for name in ALLOWED_VALUES),
+    ]
+    return [note for note in (*id_and_value_notes, _unknown_margins(active_rules, requested_rules)) if note]
 
 
 #: Wishes that are made of words, and where in the assortment those stand.
-WORDS: dict[str, Callable[[Assortment], Collection[str]]] = {
+ALLOWED_VALUES: dict[str, Callable[[ProductAttributes], Collection[str]]] = {
     "categories": lambda goods: goods.category_names,
     "exclude_categories": lambda goods: goods.category_names,
     "exclude_departments": lambda goods: goods.department_names,
@@ -113,20 +126,20 @@ WORDS: dict[str, Callable[[Assortment], Collection[str]]] = {
 }
 
 
-def _unknown_ids(order: Order, asked: Wishes) -> str | None:
-    ids = asked.exclude_product_ids
-    missing = len(ids) - len(catalogue.keys_of(order.shop, ids)) if ids else 0
+def _unknown_ids(active_rules: ActiveRules, requested_rules: MerchandisingRules) -> str | None:
+    ids = requested_rules.exclude_product_ids
+    missing = len(ids) - len(products.find_keys(active_rules.shop, ids)) if ids else 0
     return f"exclude_product_ids: {missing} of {len(ids)} are no products of this shop" if missing else None
 
 
-def _unknown_words(order: Order, asked: Wishes, name: str) -> str | None:
-    said = [word if isinstance(word, str) else word[0] for word in getattr(asked, name)]
-    known = WORDS[name](order.goods) if said else ()
-    missing = sum(word not in known for word in said)
-    what = "carried by no product" if name in ("boost", "pin") else "not in the catalogue"
-    return f"{name}: {missing} of {len(said)} {'is' if missing == 1 else 'are'} {what}" if missing else None
+def _unknown_values(active_rules: ActiveRules, requested_rules: MerchandisingRules, name: str) -> str | None:
+    values = [value if isinstance(value, str) else value[0] for value in getattr(requested_rules, name)]
+    allowed = ALLOWED_VALUES[name](active_rules.attributes) if values else ()
+    missing = sum(value not in allowed for value in values)
+    problem = "carried by no product" if name in ("boost", "pin") else "not in the catalogue"
+    return f"{name}: {missing} of {len(values)} {'is' if missing == 1 else 'are'} {problem}" if missing else None
 
 
-def _unknown_margins(order: Order, asked: Wishes) -> str | None:
-    unknown = int(np.isnan(order.goods.margin).sum()) if asked.min_margin is not None else 0
+def _unknown_margins(active_rules: ActiveRules, requested_rules: MerchandisingRules) -> str | None:
+    unknown = int(np.isnan(active_rules.attributes.margin).sum()) if requested_rules.min_margin is not None else 0
     return f"min_margin: {unknown} products without a price or a cost may stay" if unknown else None

@@ -15,23 +15,26 @@ from datetime import datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from customers import freshness, mirror, scores
-from customers.instants import ONE_MICROSECOND
-from customers.shop import Shop
-from serving import fresh, problems
-from serving.desk import Desk
+from customers.ledger import refresh_queue
+from customers.parquet import mirror
+from customers.scores import score_store
+from customers.shop.settings import Shop
+from customers.shop.timestamps import ONE_MICROSECOND
+from serving.http import problems
+from serving.runtime import ServerRuntime
+from serving.scoring import online
 
 log = logging.getLogger("regulars.live")
 
 #: So many are seen to at once: a thousand sales of one request take a few turns, each soon over.
-AT_ONCE = 200
+BATCH_SIZE = 200
 #: Where it fails for so many and works for nobody, it is not they whom it fails for.
-IN_VAIN = 10
+MAX_FAILURES = 10
 #: Kinds whose copy beside the ledger is read with every customer's figures, not only with the night's.
-COPIED = ("products", "consents")
+MIRRORED_TABLES = ("products", "consents")
 
 
-def catch_up(desk: Desk, keys: Collection[int] | None = None) -> bool:
+def process_queue(runtime: ServerRuntime, keys: Collection[int] | None = None) -> bool:
     """See to everybody whose figures lag behind the books; whether nobody is left behind.
 
     With `keys` to these, and on the way to some who wait since longer; whether none of these is left behind. A
@@ -39,111 +42,121 @@ def catch_up(desk: Desk, keys: Collection[int] | None = None) -> bool:
     first night there are no figures that could lag: it sees to whoever is on the list.
     """
     try:
-        behind = _see_to_all(desk, _due(desk, keys)) if desk.begun else set(freshness.lagging(desk.shop))
+        unprocessed = (
+            _process_batches(runtime, _plan_batches(runtime, keys))
+            if runtime.has_computed_features
+            else set(refresh_queue.list_pending(runtime.shop))
+        )
     except Exception as error:
-        log.error("features lag behind the books: %s", problems.whereabouts(error))
+        log.error("features lag behind the books: %s", problems.describe_traceback(error))
         return False
-    return not (behind if keys is None else behind & set(keys))
+    return not (unprocessed if keys is None else unprocessed & set(keys))
 
 
-def overtaken(desk: Desk, as_of: datetime) -> list[int]:
+def scored_after(runtime: ServerRuntime, as_of: datetime) -> list[int]:
     """Of whom something was said already as of a moment later than a night's: they still hear its older champions."""
-    return scores.told_after(desk.shop, as_of)
+    return score_store.customers_scored_after(runtime.shop, as_of)
 
 
-def retell(desk: Desk, as_of: datetime) -> bool:
+def rescore_after_batch(runtime: ServerRuntime, as_of: datetime) -> bool:
     """What a night does at its end: see to those whom live sales put ahead of it, and to late news; as `catch_up`."""
-    freshness.note(desk.shop, overtaken(desk, as_of))
-    return catch_up(desk)
+    refresh_queue.enqueue_customers(runtime.shop, scored_after(runtime, as_of))
+    return process_queue(runtime)
 
 
-def _due(desk: Desk, keys: Collection[int] | None) -> list[list[int]]:
+def _plan_batches(runtime: ServerRuntime, keys: Collection[int] | None) -> list[list[int]]:
     """Whom to see to, in turns: who waits longest first, and last those for whom it failed before."""
-    lagging = list(freshness.lagging(desk.shop))
-    stuck = [key for key in lagging if key in desk.stuck]
-    sound = [key for key in lagging if key not in desk.stuck]
+    queued = list(refresh_queue.list_pending(runtime.shop))
+    failed = [key for key in queued if key in runtime.failed_customer_keys]
+    untried = [key for key in queued if key not in runtime.failed_customer_keys]
     if keys is not None:
-        mine = set(keys)
-        sound = sorted(sound, key=lambda key: key not in mine)[: max(AT_ONCE, len(mine))]
-    return [some[at : at + AT_ONCE] for some in (sound, stuck) for at in range(0, len(some), AT_ONCE)]
+        requested = set(keys)
+        untried = sorted(untried, key=lambda key: key not in requested)[: max(BATCH_SIZE, len(requested))]
+    return [
+        keys_batch[start : start + BATCH_SIZE]
+        for keys_batch in (untried, failed)
+        for start in range(0, len(keys_batch), BATCH_SIZE)
+    ]
 
 
-def _see_to_all(desk: Desk, turns: list[list[int]]) -> set[int]:
+def _process_batches(runtime: ServerRuntime, batches: list[list[int]]) -> set[int]:
     """Those whom it could not see to, and whom it did not get to: where it fails for all of a turn it ends there."""
-    left = {key for some in turns for key in some}
-    behind: set[int] = set()
-    for some in turns:
-        failed = _see_to(desk, some)
-        if len(failed) == len(some) >= IN_VAIN:
-            return behind | left
-        behind |= failed
-        left.difference_update(some)
-    return behind
+    remaining = {key for keys_batch in batches for key in keys_batch}
+    unprocessed: set[int] = set()
+    for keys_batch in batches:
+        failed = _process_batch(runtime, keys_batch)
+        if len(failed) == len(keys_batch) >= MAX_FAILURES:
+            return unprocessed | remaining
+        unprocessed |= failed
+        remaining.difference_update(keys_batch)
+    return unprocessed
 
 
-def _see_to(desk: Desk, keys: list[int]) -> set[int]:
+def _process_batch(runtime: ServerRuntime, keys: list[int]) -> set[int]:
     """Those of these customers for whom it failed: one of them must not keep the others behind."""
     try:
-        _renew(desk, keys)
+        _refresh_queued(runtime, keys)
     except Exception as error:
         if len(keys) > 1:
-            return _one_by_one(desk, keys)
-        log.error("a customer's features lag behind the books: %s", problems.whereabouts(error))
-        desk.stuck.update(keys)
+            return _process_individually(runtime, keys)
+        log.error("a customer's features lag behind the books: %s", problems.describe_traceback(error))
+        runtime.failed_customer_keys.update(keys)
         return set(keys)
-    desk.stuck.difference_update(keys)
+    runtime.failed_customer_keys.difference_update(keys)
     return set()
 
 
-def _one_by_one(desk: Desk, keys: list[int]) -> set[int]:
+def _process_individually(runtime: ServerRuntime, keys: list[int]) -> set[int]:
     failed: set[int] = set()
-    for tried, key in enumerate(keys, start=1):
-        failed |= _see_to(desk, [key])
-        if len(failed) == tried >= IN_VAIN:
+    for tried_count, key in enumerate(keys, start=1):
+        failed |= _process_batch(runtime, [key])
+        if len(failed) == tried_count >= MAX_FAILURES:
             return set(keys)
     return failed
 
 
-def _renew(desk: Desk, keys: list[int]) -> None:
+def _refresh_queued(runtime: ServerRuntime, keys: list[int]) -> None:
     """Refresh those of these customers who still wait, from copies of today, and strike them off the list."""
-    shop = desk.shop
-    with alone(shop):
-        lagging = freshness.lagging(shop)
-        some = {key: lagging[key] for key in keys if key in lagging}
-        if some:
-            mirror.refresh(shop, only=COPIED)
-            refresh(desk, list(some))
-            freshness.caught_up(shop, some)
+    shop = runtime.shop
+    with refresh_lock(shop):
+        queued = refresh_queue.list_pending(shop)
+        due = {key: queued[key] for key in keys if key in queued}
+        if due:
+            mirror.refresh(shop, only=MIRRORED_TABLES)
+            refresh_customers(runtime, list(due))
+            refresh_queue.mark_refreshed(shop, due)
 
 
-def refresh(desk: Desk, keys: Sequence[int]) -> datetime:
+def refresh_customers(runtime: ServerRuntime, keys: Sequence[int]) -> datetime:
     """Compute the figures of these customers again, show them, and say everything of them anew; as of when."""
-    from features import live as figures
+    from features.snapshots import real_time
 
-    shop = desk.shop
-    sold, met = mirror.lines_of(shop, keys), mirror.interactions_of(shop, keys)
-    as_of = _moment(desk, keys, sold, met)
-    views = figures.figures(sold, met, shop.home / "ledger", as_of=as_of, timezone=shop.timezone)
-    with desk.turn:
+    shop = runtime.shop
+    lines, interaction_rows = mirror.load_lines(shop, keys), mirror.load_interactions(shop, keys)
+    as_of = _choose_as_of(runtime, keys, lines, interaction_rows)
+    views = real_time.compute_features(
+        lines, interaction_rows, shop.home / "ledger", as_of=as_of, timezone=shop.timezone
+    )
+    with runtime.store_lock:
         for view, rows in views.items():
-            desk.features.push(view, rows)
-    fresh.everything(desk, fresh.profiled(desk, keys))
+            runtime.features.push(view, rows)
+    online.rescore_customers(runtime, online.profiling_allowed(runtime, keys))
     return as_of
 
 
 @contextmanager
-def alone(shop: Shop) -> Iterator[None]:
+def refresh_lock(shop: Shop) -> Iterator[None]:
     """One at a time in a home: of two that read the books at once, the older could speak last."""
     with (shop.home / "live.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _moment(desk: Desk, keys: Sequence[int], *told: pa.Table) -> datetime:
+def _choose_as_of(runtime: ServerRuntime, keys: Sequence[int], *tables: pa.Table) -> datetime:
     """A moment that sees all that was told, and is later than any that was shown of these customers."""
-    seen = [desk.seen_until(keys)]
-    for table in told:
+    instants = [runtime.latest_features_at(keys)]
+    for table in tables:
         for name in ("sold_at", "happened_at", "known_at", "superseded_at"):
             if name in table.column_names and len(table):
-                seen.append(pc.max(table[name]).as_py())
-    return max(desk.now(), *(at + ONE_MICROSECOND for at in seen if at is not None))
+                instants.append(pc.max(table[name]).as_py())
+    return max(runtime.now(), *(at + ONE_MICROSECOND for at in instants if at is not None))

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-FIGURES = ("recency_days", "purchase_days", "spend_total")
-_FIFTHS = (0.2, 0.4, 0.6, 0.8)
+RFM_COLUMNS = ("recency_days", "purchase_days", "spend_total")
+_QUINTILE_SHARES = (0.2, 0.4, 0.6, 0.8)
 
 
 @dataclass(frozen=True, slots=True)
-class Lines:
+class RfmQuintiles:
     """Where one fifth of the customers ends and the next begins, for each of the three figures."""
 
     as_of: str
@@ -29,45 +29,45 @@ class Lines:
     spend_total: tuple[float, ...]
 
 
-def draw(frame: pd.DataFrame, as_of: datetime) -> Lines:
+def compute_quintiles(frame: pd.DataFrame, as_of: datetime) -> RfmQuintiles:
     """The lines between fifths of these customers; a figure nobody has puts everyone on one side."""
-    return Lines(as_of.astimezone(UTC).isoformat(), *(_fifths(frame, name) for name in FIGURES))
+    return RfmQuintiles(as_of.astimezone(UTC).isoformat(), *(_quintile_edges(frame, name) for name in RFM_COLUMNS))
 
 
-def digits(frame: pd.DataFrame, lines: Lines) -> list[str | None]:
+def rfm_codes(frame: pd.DataFrame, quintiles: RfmQuintiles) -> list[str | None]:
     """Three digits a customer, 5 the best: "511" came lately, seldom, for little. None where figures lack."""
-    recency, days, spend = (_column(frame, name) for name in FIGURES)
-    known = np.isfinite(recency) & np.isfinite(days) & np.isfinite(spend)
-    r = 5 - np.searchsorted(lines.recency_days, recency)
-    f = 1 + np.searchsorted(lines.purchase_days, days)
-    m = 1 + np.searchsorted(lines.spend_total, spend)
+    recency, days, spend = (_column(frame, name) for name in RFM_COLUMNS)
+    is_complete = np.isfinite(recency) & np.isfinite(days) & np.isfinite(spend)
+    r = 5 - np.searchsorted(quintiles.recency_days, recency)
+    f = 1 + np.searchsorted(quintiles.purchase_days, days)
+    m = 1 + np.searchsorted(quintiles.spend_total, spend)
     codes = (100 * r + 10 * f + m).tolist()
-    return [str(code) if sure else None for code, sure in zip(codes, known.tolist(), strict=True)]
+    return [str(code) if has_code else None for code, has_code in zip(codes, is_complete.tolist(), strict=True)]
 
 
-def keep(home: Path, lines: Lines) -> None:
+def save_quintiles(home: Path, quintiles: RfmQuintiles) -> None:
     """Leave the lines for the door, unless it has newer ones: a replay must not move them."""
-    newest = kept(home)
-    if newest and newest.as_of > lines.as_of:
+    newest = load_quintiles(home)
+    if newest and newest.as_of > quintiles.as_of:
         return
     partial = home / f".rfm.json.{os.getpid()}"
-    partial.write_text(json.dumps(asdict(lines)), encoding="utf-8")
+    partial.write_text(json.dumps(asdict(quintiles)), encoding="utf-8")
     partial.replace(home / "rfm.json")
 
 
-def kept(home: Path) -> Lines | None:
+def load_quintiles(home: Path) -> RfmQuintiles | None:
     """The lines of the last night; None before the first."""
     path = home / "rfm.json"
     if not path.exists():
         return None
-    drawn = json.loads(path.read_text(encoding="utf-8"))
-    return Lines(drawn["as_of"], *(tuple(drawn[name]) for name in FIGURES))
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    return RfmQuintiles(stored["as_of"], *(tuple(stored[name]) for name in RFM_COLUMNS))
 
 
-def _fifths(frame: pd.DataFrame, name: str) -> tuple[float, ...]:
+def _quintile_edges(frame: pd.DataFrame, name: str) -> tuple[float, ...]:
     values = _column(frame, name)
     values = values[np.isfinite(values)]
-    return tuple(np.quantile(values, _FIFTHS).tolist()) if len(values) else (0.0,) * len(_FIFTHS)
+    return tuple(np.quantile(values, _QUINTILE_SHARES).tolist()) if len(values) else (0.0,) * len(_QUINTILE_SHARES)
 
 
 def _column(frame: pd.DataFrame, name: str) -> np.ndarray:

@@ -11,43 +11,43 @@ from pathlib import Path
 
 import duckdb
 
-from customers import shop as shops
-from customers.shop import Shop
-from customers.sources import complete_journey
-from pipelines import demo, steps
+from customers import setup
+from customers.loading.connectors import complete_journey
+from customers.shop.settings import Shop
+from pipelines import demo, operations
 
-RETAIL = "REGULARS_ONLINE_RETAIL"
+RETAIL_VARIABLE = "REGULARS_ONLINE_RETAIL"
 
-Tell = Callable[[str], None]
+ProgressCallback = Callable[[str], None]
 
 
-def grocer(folder: Path, tell: Tell) -> Shop:
+def load_grocer(folder: Path, progress: ProgressCallback) -> Shop:
     """A home with a year of a real grocer's records, and no night yet."""
-    shop = shops.init(folder / "grocer", timezone=complete_journey.TIMEZONE, currency="USD", now="last-sale")
-    complete_journey.write(folder / "records")
-    for kind in demo.KINDS:
-        tell(f"{kind} ...")
-        steps.ingest(shop, kind, [folder / "records" / f"{kind}.parquet"], source="files")
+    shop = setup.init_home(folder / "grocer", timezone=complete_journey.TIMEZONE, currency="USD", now="last-sale")
+    complete_journey.write_files(folder / "records")
+    for kind in demo.LOAD_ORDER:
+        progress(f"{kind} ...")
+        operations.load_records(shop, kind, [folder / "records" / f"{kind}.parquet"], source="files")
     return shop
 
 
-def wholesaler(folder: Path, tell: Tell) -> Shop | None:
+def load_wholesaler(folder: Path, progress: ProgressCallback) -> Shop | None:
     """A home with two years of a real wholesaler's invoices; None where its file is not."""
-    place = os.environ.get(RETAIL)
-    if not place or not Path(place).exists():
-        tell(f"the gift wholesaler is left out: set {RETAIL} to the path of online_retail_ii.parquet")
+    source_file = os.environ.get(RETAIL_VARIABLE)
+    if not source_file or not Path(source_file).exists():
+        progress(f"the gift wholesaler is left out: set {RETAIL_VARIABLE} to the path of online_retail_ii.parquet")
         return None
-    shop = shops.init(folder / "wholesaler", timezone="Europe/London", currency="GBP", now="last-sale")
-    for kind, path in _records(Path(place), folder).items():
-        steps.ingest(shop, kind, [path], source="files")
+    shop = setup.init_home(folder / "wholesaler", timezone="Europe/London", currency="GBP", now="last-sale")
+    for kind, path in _retail_records(Path(source_file), folder).items():
+        operations.load_records(shop, kind, [path], source="files")
     return shop
 
 
-def _records(place: Path, folder: Path) -> dict[str, Path]:
+def _retail_records(source_file: Path, folder: Path) -> dict[str, Path]:
     """Its lines as records to load; postage, fees and manual lines are no products."""
     paths = {kind: folder / f"{kind}-retail.parquet" for kind in ("products", "transactions")}
     with duckdb.connect() as con:
-        con.execute(f"create view lines as select * from '{place}' where not is_adjust")
+        con.execute(f"create view lines as select * from '{source_file}' where not is_adjust")
         con.execute(
             f"""copy (select stock_code as product_id, any_value(description) as name from lines group by all
                 order by 1) to '{paths["products"]}'"""

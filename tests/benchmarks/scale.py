@@ -28,96 +28,99 @@ import pandas as pd
 import scipy.sparse
 from implicit.cpu.als import AlternatingLeastSquares
 
-from models import shelves
-from models.recommender import Recommender
-from models.tastes import Tastes
+from models import arrays
+from models.recommender import purchase_history
+from models.recommender.matrix_factorisation import MatrixFactorisation
+from models.recommender.model import Recommender
 
 Swap = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
-CUSTOMERS, PORTION, LENGTH = 100_000, 5_000, 50
-SWAPPED = 0.3
+CUSTOMERS, BATCH_SIZE, LENGTH = 100_000, 5_000, 50
+SWAP_SHARE = 0.3
 #: A night of the large shop must come through on a small machine.
-MOST_SECONDS, MOST_GIB = 600, 4.0
+MAX_SECONDS, MAX_GIB = 600, 4.0
 
 
 def main() -> None:
     """Both sides, one after the other, and the ratio between them."""
-    asked = _arguments()
-    if asked.side:
-        print(json.dumps(_side(asked.side, Path(asked.folder), asked.customers)))  # noqa: T201
+    arguments = _parse_arguments()
+    if arguments.side:
+        print(json.dumps(_measure_side(arguments.side, Path(arguments.folder), arguments.customers)))  # noqa: T201
         return
     with TemporaryDirectory(prefix="regulars-crowd-") as folder:
-        _ground(Path(folder))
-        sides = {side: _apart(side, folder, asked.customers) for side in ("ours", "implicit")}
+        _prepare_inputs(Path(folder))
+        sides = {side: _run_side(side, folder, arguments.customers) for side in ("ours", "implicit")}
     for side, spent in sides.items():
         print(f"{side:9} {spent['cpu']:7.1f} s CPU {spent['wall']:7.1f} s {spent['peak_gib']:5.2f} GiB at most")  # noqa: T201
     ours, reference = sides["ours"], sides["implicit"]
-    met = ours["wall"] <= MOST_SECONDS and ours["peak_gib"] <= MOST_GIB
-    print(f"{asked.customers:,} customers x {ours['products']:,} products: {ours['cpu'] / reference['cpu']:.2f}x "  # noqa: T201
-          f"implicit's recommend; aim {MOST_SECONDS} s and {MOST_GIB:g} GiB {'met' if met else 'missed'}")  # fmt: skip
+    met = ours["wall"] <= MAX_SECONDS and ours["peak_gib"] <= MAX_GIB
+    print(f"{arguments.customers:,} customers x {ours['products']:,} products: {ours['cpu'] / reference['cpu']:.2f}x "  # noqa: T201
+          f"implicit's recommend; aim {MAX_SECONDS} s and {MAX_GIB:g} GiB {'met' if met else 'missed'}")  # fmt: skip
 
 
-def _ground(folder: Path) -> None:
+def _prepare_inputs(folder: Path) -> None:
     """The real shop's model and shelves, where both sides find them."""
     import bench
 
-    world = bench.World(folder)
+    journey = bench.World(folder)
     (folder / "model").mkdir()
-    world.recommender.save(folder / "model")
-    world.everyone.to_parquet(folder / "shelves.parquet")
+    journey.recommender.save(folder / "model")
+    journey.current_rows.to_parquet(folder / "shelves.parquet")
 
 
-def _apart(side: str, folder: str, customers: int) -> dict[str, float]:
-    asked = [sys.executable, __file__, "--side", side, "--folder", folder, "--customers", str(customers)]
-    said = subprocess.run(asked, check=True, capture_output=True, text=True).stdout
-    spent: dict[str, float] = json.loads(said.splitlines()[-1])
+def _run_side(side: str, folder: str, customers: int) -> dict[str, float]:
+    command = [sys.executable, __file__, "--side", side, "--folder", folder, "--customers", str(customers)]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    spent: dict[str, float] = json.loads(output.splitlines()[-1])
     return spent
 
 
-def _side(side: str, folder: Path, customers: int) -> dict[str, float]:
+def _measure_side(side: str, folder: Path, customers: int) -> dict[str, float]:
     model = Recommender.load(folder / "model")
     real = pd.read_parquet(folder / "shelves.parquet")
-    cpu, wall = _ours(model, real, customers) if side == "ours" else _implicit(model, real, customers)
+    cpu, wall = _time_ours(model, real, customers) if side == "ours" else _time_implicit(model, real, customers)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return {"cpu": cpu, "wall": wall, "peak_gib": peak, "products": len(model.known.tastes.products)}
+    return {"cpu": cpu, "wall": wall, "peak_gib": peak, "products": len(model.product_context.factorisation.products)}
 
 
-def _ours(model: Recommender, real: pd.DataFrame, customers: int) -> tuple[float, float]:
+def _time_ours(model: Recommender, real: pd.DataFrame, customers: int) -> tuple[float, float]:
     cpu = wall = 0.0
-    for portion in _grown(model, real, customers):
+    for batch in _grow_customers(model, real, customers):
         began = time.process_time(), time.perf_counter()
-        model.score(portion, n=LENGTH)
+        model.score(batch, n=LENGTH)
         cpu, wall = cpu + time.process_time() - began[0], wall + time.perf_counter() - began[1]
     return cpu, wall
 
 
-def _implicit(model: Recommender, real: pd.DataFrame, customers: int) -> tuple[float, float]:
-    known = model.known.tastes
-    rows = [_bought(known, portion) for portion in _grown(model, real, customers)]
+def _time_implicit(model: Recommender, real: pd.DataFrame, customers: int) -> tuple[float, float]:
+    factorisation = model.product_context.factorisation
+    rows = [_purchase_matrix(factorisation, batch) for batch in _grow_customers(model, real, customers)]
     bought = scipy.sparse.vstack(rows, format="csr")
     reference = AlternatingLeastSquares(
-        factors=known.factors.shape[1], regularization=known.regularisation, num_threads=1
+        factors=factorisation.factors.shape[1], regularization=factorisation.regularisation, num_threads=1
     )
-    reference.item_factors = known.factors
-    reference.user_factors = np.zeros((bought.shape[0], known.factors.shape[1]), np.float32)
+    reference.item_factors = factorisation.factors
+    reference.user_factors = np.zeros((bought.shape[0], factorisation.factors.shape[1]), np.float32)
     began = time.process_time(), time.perf_counter()
     reference.recommend(np.arange(bought.shape[0]), bought, N=LENGTH, recalculate_user=True)
     return time.process_time() - began[0], time.perf_counter() - began[1]
 
 
-def _bought(known: Tastes, portion: pd.DataFrame) -> scipy.sparse.csr_matrix:
-    stock = shelves.read(portion, [shelves.weights_name(known.half_life)])
-    places, sold = shelves.find(known.products, stock.products)
-    weights = stock.weights(known.half_life)[sold].astype(np.float32)
-    return scipy.sparse.csr_matrix((weights, (stock.rows[sold], places[sold])), (len(stock), len(known.products)))
+def _purchase_matrix(factorisation: MatrixFactorisation, batch: pd.DataFrame) -> scipy.sparse.csr_matrix:
+    history = purchase_history.read(batch, [purchase_history.weight_column(factorisation.half_life)])
+    places, sold = arrays.find_positions(factorisation.products, history.products)
+    weights = history.weights(factorisation.half_life)[sold].astype(np.float32)
+    return scipy.sparse.csr_matrix(
+        (weights, (history.rows[sold], places[sold])), (len(history), len(factorisation.products))
+    )
 
 
-def _grown(model: Recommender, real: pd.DataFrame, customers: int) -> Iterator[pd.DataFrame]:
+def _grow_customers(model: Recommender, real: pd.DataFrame, customers: int) -> Iterator[pd.DataFrame]:
     """The customers of the large shop, portion by portion, the same each time."""
     rng = np.random.default_rng(1)
-    swap = _swaps(model)
-    for start in range(0, customers, PORTION):
-        drawn = real.iloc[rng.integers(0, len(real), min(PORTION, customers - start))].reset_index(drop=True)
+    swap = _make_swap(model)
+    for start in range(0, customers, BATCH_SIZE):
+        drawn = real.iloc[rng.integers(0, len(real), min(BATCH_SIZE, customers - start))].reset_index(drop=True)
         sizes = drawn["product_keys"].map(len).to_numpy()
         products = swap(np.concatenate(drawn["product_keys"].to_numpy()), rng)
         keys = np.split(products, np.cumsum(sizes)[:-1])
@@ -125,23 +128,27 @@ def _grown(model: Recommender, real: pd.DataFrame, customers: int) -> Iterator[p
         yield drawn.assign(customer_key=np.arange(start, start + len(drawn)), product_keys=keys)
 
 
-def _swaps(model: Recommender) -> Swap:
+def _make_swap(model: Recommender) -> Swap:
     """A way to swap products for others of their subcategory."""
-    kinds = model.known.kinds
-    order = np.argsort(kinds.codes[:, 0], kind="stable")
-    codes = kinds.codes[order, 0]
+    categories = model.product_context.categories
+    order = np.argsort(categories.codes[:, 0], kind="stable")
+    codes = categories.codes[order, 0]
 
     def swap(products: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        mine = kinds.of(products, "subcategory")
-        first, last = np.searchsorted(codes, mine, "left"), np.searchsorted(codes, mine, "right")
-        others = kinds.products[order[(first + rng.random(len(mine)) * (last - first)).astype(np.int64) % len(order)]]
-        swapped: np.ndarray = np.where((mine >= 0) & (rng.random(len(mine)) < SWAPPED), others, products)
+        subcategories = categories.codes_at_level(products, "subcategory")
+        first, last = np.searchsorted(codes, subcategories, "left"), np.searchsorted(codes, subcategories, "right")
+        others = categories.products[
+            order[(first + rng.random(len(subcategories)) * (last - first)).astype(np.int64) % len(order)]
+        ]
+        swapped: np.ndarray = np.where(
+            (subcategories >= 0) & (rng.random(len(subcategories)) < SWAP_SHARE), others, products
+        )
         return swapped
 
     return swap
 
 
-def _arguments() -> argparse.Namespace:
+def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="All lists of a large shop, in time and memory.")
     parser.add_argument("--customers", type=int, default=CUSTOMERS)
     parser.add_argument("--side", choices=("ours", "implicit"), help=argparse.SUPPRESS)

@@ -38,14 +38,19 @@ import pandas as pd
 import scipy.sparse
 from implicit.cpu.als import AlternatingLeastSquares
 
-from customers import clock, database, loading, mirror, schema, scores
-from customers import shop as shops
-from customers.sources import complete_journey
-from features import engine, snapshot
-from features import moments as recipes
-from models import shelves
-from models.recommender import Recommender
-from training import labels
+from customers import clock, setup
+from customers.database import engine, schema
+from customers.loading import load as loading_load
+from customers.loading.connectors import complete_journey
+from customers.parquet import mirror
+from customers.scores import score_store
+from customers.shop import settings
+from features.engine import duckdb as engine_duckdb
+from features.snapshots import point_in_time, snapshot
+from models import arrays
+from models.recommender import purchase_history, ranked_lists
+from models.recommender.model import Recommender
+from training import calendar, labels
 
 ZONE, CURRENCY = complete_journey.TIMEZONE, complete_journey.CURRENCY
 #: Twelve cutoffs as a night spreads them: the earliest still has a third of a year behind it.
@@ -57,7 +62,7 @@ Work = Callable[[], object]
 
 
 @dataclass(frozen=True)
-class Bench:
+class SpeedComparison:
     """One row: a side makes everything ready for a round, untimed, and gives back the work that is timed.
 
     `aim` is the most that ours may take as a multiple of the reference, `within` the most in seconds on the clock.
@@ -65,15 +70,15 @@ class Bench:
 
     name: str
     against: str
-    ours: Callable[[World], Work]
-    reference: Callable[[World], Work]
+    ours: Callable[[CompleteJourneyShop], Work]
+    reference: Callable[[CompleteJourneyShop], Work]
     rounds: int = 5
     aim: float | None = None
     within: float | None = None
 
 
 @dataclass(frozen=True)
-class Spent:
+class ElapsedSeconds:
     """What one piece of work took, in seconds; the CPU time counts all threads and child processes."""
 
     cpu: float
@@ -81,7 +86,7 @@ class Spent:
 
 
 @dataclass(frozen=True)
-class Figure:
+class RatioSummary:
     """The median over the rounds, and how far they ranged."""
 
     median: float
@@ -89,72 +94,77 @@ class Figure:
     most: float
 
     @classmethod
-    def of(cls, numbers: Sequence[float]) -> Figure:
+    def summarise(cls, numbers: Sequence[float]) -> RatioSummary:
         """Of one number a round."""
         return cls(statistics.median(numbers), min(numbers), max(numbers))
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """What came of a row: ratios of ours over the reference, and the median seconds behind them."""
 
     name: str
     against: str
     rounds: int
-    cpu: Figure
-    wall: Figure
-    ours: Spent
-    reference: Spent
+    cpu: RatioSummary
+    wall: RatioSummary
+    ours: ElapsedSeconds
+    reference: ElapsedSeconds
     aim: str
     met: bool | None
 
 
 def main() -> None:
     """Measure what is asked for, and print it."""
-    asked = _arguments()
+    arguments = _parse_arguments()
     with TemporaryDirectory(prefix="regulars-bench-") as folder:
-        world = World(Path(folder))
-        measured = [measure(bench, world) for bench in BENCHES if bench.name.startswith(asked.only)]
-    sys.stdout.write(as_json(measured) if asked.json else as_table(measured))
+        journey = CompleteJourneyShop(Path(folder))
+        measurements = [
+            measure(comparison, journey) for comparison in COMPARISONS if comparison.name.startswith(arguments.subset)
+        ]
+    sys.stdout.write(format_json(measurements) if arguments.json else format_table(measurements))
     sys.stdout.flush()
     # DuckDB's binding writes of a lost lock when the interpreter takes it down; there is nothing left to lose.
     os._exit(0)
 
 
-def measure(bench: Bench, world: World) -> Measured:
+def measure(comparison: SpeedComparison, journey: CompleteJourneyShop) -> Measurement:
     """Both sides in turns, round by round."""
-    _say(f"{bench.name} ...")
-    rounds = [(timed(bench.ours(world)), timed(bench.reference(world))) for _ in range(bench.rounds)]
-    _say(f"\r{' ' * 60}\r")
-    ours, reference = (_middle([pair[side] for pair in rounds]) for side in (0, 1))
-    cpu = Figure.of([ours.cpu / reference.cpu for ours, reference in rounds])
-    wall = Figure.of([ours.wall / reference.wall for ours, reference in rounds])
-    judged = _judged(bench, cpu, ours)
-    return Measured(bench.name, bench.against, bench.rounds, cpu, wall, ours, reference, *judged)
+    _print_progress(f"{comparison.name} ...")
+    rounds = [
+        (time_work(comparison.ours(journey)), time_work(comparison.reference(journey)))
+        for _ in range(comparison.rounds)
+    ]
+    _print_progress(f"\r{' ' * 60}\r")
+    ours, reference = (_median_seconds([pair[side] for pair in rounds]) for side in (0, 1))
+    cpu = RatioSummary.summarise([ours.cpu / reference.cpu for ours, reference in rounds])
+    wall = RatioSummary.summarise([ours.wall / reference.wall for ours, reference in rounds])
+    aim_result = _check_aim(comparison, cpu, ours)
+    return Measurement(comparison.name, comparison.against, comparison.rounds, cpu, wall, ours, reference, *aim_result)
 
 
-def timed(work: Work) -> Spent:
+def time_work(work: Work) -> ElapsedSeconds:
     """Do it once, with nothing of the round before left to clear away."""
     gc.collect()
-    cpu, wall = _cpu(), time.perf_counter()
+    cpu, wall = _cpu_seconds(), time.perf_counter()
     work()
-    return Spent(_cpu() - cpu, time.perf_counter() - wall)
+    return ElapsedSeconds(_cpu_seconds() - cpu, time.perf_counter() - wall)
 
 
-def as_table(measured: Sequence[Measured]) -> str:
+def format_table(measurements: Sequence[Measurement]) -> str:
     """Rows that a person reads."""
     head = ("what", "against", "CPU ratio", "clock ratio", "ours s", "reference s", "aim", "")
     rows = [
         (
             row.name,
             row.against,
-            _ratio(row.cpu),
-            _ratio(row.wall),
+            _format_ratio(row.cpu),
+            _format_ratio(row.wall),
             *(f"{side.cpu:.3f}/{side.wall:.3f}" for side in (row.ours, row.reference)),
             row.aim,
             {True: "met", False: "missed", None: ""}[row.met],
         )
-        for row in measured
+        for row in measurements
     ]
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     table = "\n".join(
@@ -163,54 +173,54 @@ def as_table(measured: Sequence[Measured]) -> str:
     return f"{table}\n\nRatios: median (range) over the rounds. Seconds: medians, CPU/clock.\n"
 
 
-def as_json(measured: Sequence[Measured]) -> str:
+def format_json(measurements: Sequence[Measurement]) -> str:
     """The same for a program."""
-    return json.dumps({"benches": [asdict(row) for row in measured]}, indent=2) + "\n"
+    return json.dumps({"benches": [asdict(row) for row in measurements]}, indent=2) + "\n"
 
 
-class World:
+class CompleteJourneyShop:
     """The Complete Journey in a temporary home, and what the rows need of it; each made when first asked for."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def fresh(self) -> Path:
+    def make_folder(self) -> Path:
         """An empty folder."""
         return Path(mkdtemp(dir=self.folder))
 
     @cached_property
-    def records(self) -> Path:
+    def record_files(self) -> Path:
         """The records as files to load."""
-        folder = self.fresh()
-        complete_journey.write(folder)
+        folder = self.make_folder()
+        complete_journey.write_files(folder)
         return folder
 
     @cached_property
-    def shop(self) -> shops.Shop:
+    def shop(self) -> settings.Shop:
         """A shop that has loaded them, with its mirror."""
-        shop = self.stocked()
-        loading.load(shop, "transactions", [self.records / "transactions.parquet"])
+        shop = self.make_stocked_shop()
+        loading_load.load_files(shop, "transactions", [self.record_files / "transactions.parquet"])
         mirror.refresh(shop)
         return shop
 
-    def stocked(self) -> shops.Shop:
+    def make_stocked_shop(self) -> settings.Shop:
         """A fresh shop that knows its customers and products, and has sold nothing yet."""
-        shop = self.empty()
+        shop = self.make_empty_shop()
         for kind in ("customers", "products"):
-            loading.load(shop, kind, [self.records / f"{kind}.parquet"])
+            loading_load.load_files(shop, kind, [self.record_files / f"{kind}.parquet"])
         return shop
 
-    def empty(self) -> shops.Shop:
+    def make_empty_shop(self) -> settings.Shop:
         """A fresh shop that knows nothing."""
-        return shops.init(self.fresh() / "home", timezone=ZONE, currency=CURRENCY, now="last-sale")
+        return setup.init_home(self.make_folder() / "home", timezone=ZONE, currency=CURRENCY, now="last-sale")
 
     @cached_property
-    def calendar(self) -> labels.Calendar:
+    def calendar(self) -> calendar.TrainingCalendar:
         """The shop's days up to the morning after the last sale."""
         as_of = clock.now(self.shop)
-        first = snapshot.first_day(self.ledger, as_of, ZONE)
+        first = snapshot.first_sale_day(self.ledger, as_of, ZONE)
         assert first is not None
-        return labels.Calendar(first, as_of, ZONE)
+        return calendar.TrainingCalendar(first, as_of, ZONE)
 
     @property
     def ledger(self) -> Path:
@@ -219,80 +229,82 @@ class World:
 
     def cutoffs(self, count: int) -> list[datetime]:
         """So many moments, the latest first."""
-        return [self.calendar.back(EVERY_DAYS * nth) for nth in range(count)]
+        return [self.calendar.cutoff_before(EVERY_DAYS * nth) for nth in range(count)]
 
     @cached_property
-    def shelves(self) -> pd.DataFrame:
+    def history_frame(self) -> pd.DataFrame:
         """Everybody's shelf, now and at the three moments that a night learns from."""
-        moments = [self.calendar.back(WINDOW_DAYS * nth) for nth in range(4)]
-        now, out = moments[0], self.fresh()
-        snapshot.write(self.ledger, out, as_of=now, moments=[now], timezone=ZONE, shelf_moments=moments)
+        cutoffs = [self.calendar.cutoff_before(WINDOW_DAYS * nth) for nth in range(4)]
+        now, out = cutoffs[0], self.make_folder()
+        snapshot.write_snapshot(self.ledger, out, as_of=now, cutoffs=[now], timezone=ZONE, list_cutoffs=cutoffs)
         return pd.read_parquet(out / "shelf" / "part.parquet").rename(columns={"event_timestamp": "as_of"})
 
     @cached_property
     def recommender(self) -> Recommender:
         """What a night learns from them."""
-        moments = [self.calendar.back(WINDOW_DAYS * nth) for nth in range(4)]
+        cutoffs = [self.calendar.cutoff_before(WINDOW_DAYS * nth) for nth in range(4)]
         bought = {
-            start: snapshot.bought(self.ledger, as_of=moments[0], start=start, end=end)
-            for end, start in pairwise(moments)
+            start: snapshot.load_baskets(self.ledger, as_of=cutoffs[0], start=start, end=end)
+            for end, start in pairwise(cutoffs)
         }
-        label, products = labels.bought_next(self.shelves, bought), snapshot.products(self.ledger)
-        return Recommender.fit(self.shelves, label, window_days=WINDOW_DAYS, products=products)
+        label, products = labels.products_bought_next(self.history_frame, bought), snapshot.load_products(self.ledger)
+        return Recommender.fit(self.history_frame, label, window_days=WINDOW_DAYS, products=products)
 
     @cached_property
-    def everyone(self) -> pd.DataFrame:
+    def current_rows(self) -> pd.DataFrame:
         """All customers as they are now."""
-        return self.shelves[self.shelves["as_of"] == self.calendar.as_of].reset_index(drop=True)
+        return self.history_frame[self.history_frame["as_of"] == self.calendar.as_of].reset_index(drop=True)
 
     @cached_property
-    def implicit(self) -> tuple[AlternatingLeastSquares, scipy.sparse.csr_matrix]:
+    def implicit_model(self) -> tuple[AlternatingLeastSquares, scipy.sparse.csr_matrix]:
         """The same factors as implicit holds them, and who has bought what of the same products."""
-        known = self.recommender.known.tastes
-        stock = shelves.read(self.everyone, [shelves.weights_name(known.half_life)])
-        places, sold = shelves.find(known.products, stock.products)
-        weights = stock.weights(known.half_life)[sold].astype(np.float32)
-        shape = (len(stock), len(known.products))
+        factorisation = self.recommender.product_context.factorisation
+        history = purchase_history.read(self.current_rows, [purchase_history.weight_column(factorisation.half_life)])
+        places, sold = arrays.find_positions(factorisation.products, history.products)
+        weights = history.weights(factorisation.half_life)[sold].astype(np.float32)
+        shape = (len(history), len(factorisation.products))
         model = AlternatingLeastSquares(
-            factors=known.factors.shape[1], regularization=known.regularisation, num_threads=1
+            factors=factorisation.factors.shape[1], regularization=factorisation.regularisation, num_threads=1
         )
-        model.item_factors, model.user_factors = known.factors, known.fold(stock)
-        return model, scipy.sparse.csr_matrix((weights, (stock.rows[sold], places[sold])), shape=shape)
+        model.item_factors, model.user_factors = factorisation.factors, factorisation.fold_in(history)
+        return model, scipy.sparse.csr_matrix((weights, (history.rows[sold], places[sold])), shape=shape)
 
 
 # Features --------------------------------------------------------------------------------------------------------
 
 
-def features(world: World, *, count: int) -> Work:
+def compute_features(journey: CompleteJourneyShop, *, count: int) -> Work:
     """Every number of every family at so many cutoffs, from the mirror to files."""
-    ledger, moments, out = world.ledger, world.cutoffs(count), world.fresh()
+    ledger, cutoffs, out = journey.ledger, journey.cutoffs(count), journey.make_folder()
 
     def work() -> None:
-        with _connected() as con:
-            looks = snapshot.looking(moments[0], moments, moments[:1], snapshot.pairs(None, moments[0]), ZONE)
-            snapshot.lay_out(con, ledger, moments[0], looks)
-            recipe = recipes.numbers(ZONE)
-            recipe.follow(con)
-            for name, query in recipe.answers.items():
-                engine.save(con, query, out / f"{name}.parquet")
+        with _open_connection() as con:
+            looks = snapshot.build_cutoff_tables(
+                cutoffs[0], cutoffs, cutoffs[:1], snapshot.customer_cutoff_pairs(None, cutoffs[0]), ZONE
+            )
+            snapshot.register_inputs(con, ledger, cutoffs[0], looks)
+            query_plan = point_in_time.numeric_plan(ZONE)
+            query_plan.run(con)
+            for name, query in query_plan.outputs.items():
+                engine_duckdb.write_parquet(con, query, out / f"{name}.parquet")
 
     return work
 
 
-def by_hand(world: World, *, count: int) -> Work:
+def compute_features_by_sql(journey: CompleteJourneyShop, *, count: int) -> Work:
     """The same columns and rows by reference.sql, on an engine with the same settings."""
-    ledger, moments, out = world.ledger, world.cutoffs(count), world.fresh() / "features.parquet"
+    ledger, cutoffs, out = journey.ledger, journey.cutoffs(count), journey.make_folder() / "features.parquet"
     query = REFERENCE.read_text(encoding="utf-8").format(
         lines=f"read_parquet('{ledger}/month=*/part.parquet', hive_partitioning = false)",
         products=f"read_parquet('{ledger}/products.parquet')",
         timezone=ZONE,
-        as_of=f"timestamptz '{moments[0].isoformat()}'",
+        as_of=f"timestamptz '{cutoffs[0].isoformat()}'",
         before="<",
     )
-    rows = [(moment, engine.day_number(moment, ZONE)) for moment in moments]
+    rows = [(cutoff, engine_duckdb.day_number(cutoff, ZONE)) for cutoff in cutoffs]
 
     def work() -> None:
-        with _connected() as con:
+        with _open_connection() as con:
             con.con.execute("create table moments (as_of timestamptz, as_of_day bigint)")
             con.con.executemany("insert into moments values (?, ?)", rows)
             con.con.execute(f"copy ({query}) to '{out}' (format parquet)")
@@ -301,8 +313,8 @@ def by_hand(world: World, *, count: int) -> Work:
 
 
 @contextmanager
-def _connected() -> Iterator[Any]:
-    con = engine.connect()
+def _open_connection() -> Iterator[Any]:
+    con = engine_duckdb.connect()
     try:
         yield con
     finally:
@@ -312,14 +324,19 @@ def _connected() -> Iterator[Any]:
 # The load --------------------------------------------------------------------------------------------------------
 
 
-def load(world: World) -> Work:
+def load_transactions(journey: CompleteJourneyShop) -> Work:
     """A year of lines into the ledger of a shop that knows its customers and products."""
-    return partial(loading.load, world.stocked(), "transactions", [world.records / "transactions.parquet"])
+    return partial(
+        loading_load.load_files,
+        journey.make_stocked_shop(),
+        "transactions",
+        [journey.record_files / "transactions.parquet"],
+    )
 
 
-def copy(world: World) -> Work:
+def copy_transactions(journey: CompleteJourneyShop) -> Work:
     """The same file through DuckDB."""
-    records, out = world.records / "transactions.parquet", world.fresh() / "copy.parquet"
+    records, out = journey.record_files / "transactions.parquet", journey.make_folder() / "copy.parquet"
 
     def work() -> None:
         with duckdb.connect() as con:
@@ -331,14 +348,14 @@ def copy(world: World) -> Work:
 # Recommending ----------------------------------------------------------------------------------------------------
 
 
-def recommend(world: World, *, lists: Sequence[str]) -> Work:
+def recommend_products(journey: CompleteJourneyShop, *, lists: Sequence[str]) -> Work:
     """These lists for everybody."""
-    return partial(world.recommender.score, world.everyone, n=LENGTH, lists=lists)
+    return partial(journey.recommender.score, journey.current_rows, n=LENGTH, lists=lists)
 
 
-def implicit(world: World, *, fold: bool) -> Work:
+def recommend_with_implicit(journey: CompleteJourneyShop, *, fold: bool) -> Work:
     """What implicit would recommend to everybody; with `fold` it too has to work out their tastes first."""
-    model, bought = world.implicit
+    model, bought = journey.implicit_model
     everybody = np.arange(bought.shape[0])
     return partial(model.recommend, everybody, bought, N=LENGTH, recalculate_user=fold)
 
@@ -346,23 +363,23 @@ def implicit(world: World, *, fold: bool) -> Work:
 # Writing back ----------------------------------------------------------------------------------------------------
 
 
-def record(world: World, *, count: int) -> Work:
+def write_scores(journey: CompleteJourneyShop, *, count: int) -> Work:
     """So many scores into a fresh shop that knows these customers."""
-    shop, rows = world.empty(), _scores(count)
+    shop, rows = journey.make_empty_shop(), _make_scores(count)
     people = ((key, "active", 0) for key, _, _ in rows)
-    with database.writing(shop) as connection:
-        database.insert_many(connection, schema.customers, ["customer_key", "stage", "made_at"], people)
-    run_id = scores.begin(shop, "churn", "1", datetime(2018, 1, 1, tzinfo=UTC))
-    return partial(scores.record, shop, run_id, rows)
+    with engine.write_transaction(shop) as connection:
+        engine.insert_many(connection, schema.customers, ["customer_key", "stage", "made_at"], people)
+    run_id = score_store.begin_run(shop, "churn", "1", datetime(2018, 1, 1, tzinfo=UTC))
+    return partial(score_store.write_scores, shop, run_id, rows)
 
 
-def upsert(world: World, *, count: int) -> Work:
+def upsert_scores(journey: CompleteJourneyShop, *, count: int) -> Work:
     """The same rows by one executemany into one bare table, in a fresh file with the same pragmas."""
-    place, rows = world.fresh() / "bare.db", _scores(count)
+    database_file, rows = journey.make_folder() / "bare.db", _make_scores(count)
 
     def work() -> None:
-        with closing(sqlite3.connect(place, isolation_level=None)) as connection:
-            for pragma in database.PRAGMAS:
+        with closing(sqlite3.connect(database_file, isolation_level=None)) as connection:
+            for pragma in engine.PRAGMAS:
                 connection.execute(f"pragma {pragma}")
             connection.execute(
                 """create table scores (run_id integer, customer_key integer, value double, detail text not null,
@@ -379,92 +396,94 @@ def upsert(world: World, *, count: int) -> Work:
     return work
 
 
-def _scores(count: int) -> list[tuple[int, float, str]]:
-    chances = np.random.default_rng(1).random(count).round(6).tolist()
-    return [(key, chance, _detail(chance)) for key, chance in enumerate(chances, start=1)]
+def _make_scores(count: int) -> list[tuple[int, float, str]]:
+    probabilities = np.random.default_rng(1).random(count).round(6).tolist()
+    return [(key, probability, _score_detail(probability)) for key, probability in enumerate(probabilities, start=1)]
 
 
-def _detail(chance: float) -> str:
+def _score_detail(probability: float) -> str:
     reasons = ["has not come for longer than usual", "spends less than before", "buys fewer kinds of things"]
-    return json.dumps({"horizon_days": 28, "band": "high" if chance > 0.5 else "low", "reasons": reasons, "rfm": "543"})
+    return json.dumps(
+        {"horizon_days": 28, "band": "high" if probability > 0.5 else "low", "reasons": reasons, "rfm": "543"}
+    )
 
 
 # The command -----------------------------------------------------------------------------------------------------
 
 
-def command(world: World, *, words: Sequence[str | Path]) -> Work:
+def run_command(journey: CompleteJourneyShop, *, words: Sequence[str | Path]) -> Work:
     """A process of its own, from start to end."""
     return partial(subprocess.run, words, stdout=subprocess.DEVNULL, check=True)
 
 
 BIN = Path(sys.executable).parent
-BENCHES: tuple[Bench, ...] = (
-    Bench(
+COMPARISONS: tuple[SpeedComparison, ...] = (
+    SpeedComparison(
         "help", "python -c pass",
-        ours=partial(command, words=[BIN / "regulars", "--help"]),
-        reference=partial(command, words=[sys.executable, "-c", "pass"]),
+        ours=partial(run_command, words=[BIN / "regulars", "--help"]),
+        reference=partial(run_command, words=[sys.executable, "-c", "pass"]),
         within=0.5,
     ),
-    Bench(
+    SpeedComparison(
         f"features of {CUTOFFS} cutoffs", "features of 1 cutoff",
-        ours=partial(features, count=CUTOFFS), reference=partial(features, count=1), rounds=3, aim=1.5,
+        ours=partial(compute_features, count=CUTOFFS), reference=partial(compute_features, count=1), rounds=3, aim=1.5,
     ),
-    Bench(
+    SpeedComparison(
         f"features by Ibis, {CUTOFFS} cutoffs", "two-level SQL by hand",
-        ours=partial(features, count=CUTOFFS), reference=partial(by_hand, count=CUTOFFS), rounds=3, aim=1.15,
+        ours=partial(compute_features, count=CUTOFFS), reference=partial(compute_features_by_sql, count=CUTOFFS), rounds=3, aim=1.15,
     ),
-    Bench("load", "DuckDB copies the same Parquet", ours=load, reference=copy, rounds=3),
-    Bench(
+    SpeedComparison("load", "DuckDB copies the same Parquet", ours=load_transactions, reference=copy_transactions, rounds=3),
+    SpeedComparison(
         "recommend new", "implicit.recommend",
-        ours=partial(recommend, lists=["new"]), reference=partial(implicit, fold=False),
+        ours=partial(recommend_products, lists=["new"]), reference=partial(recommend_with_implicit, fold=False),
     ),
-    Bench(
+    SpeedComparison(
         "recommend new, folding", "implicit.recommend, folding too",
-        ours=partial(recommend, lists=["new"]), reference=partial(implicit, fold=True),
+        ours=partial(recommend_products, lists=["new"]), reference=partial(recommend_with_implicit, fold=True),
     ),
-    Bench(
+    SpeedComparison(
         "recommend all lists", "implicit.recommend",
-        ours=partial(recommend, lists=shelves.LISTS), reference=partial(implicit, fold=False),
+        ours=partial(recommend_products, lists=ranked_lists.LISTS), reference=partial(recommend_with_implicit, fold=False),
     ),
-    Bench(
+    SpeedComparison(
         "write back 2,469", "bare bulk upsert",
-        ours=partial(record, count=2_469), reference=partial(upsert, count=2_469),
+        ours=partial(write_scores, count=2_469), reference=partial(upsert_scores, count=2_469),
     ),
-    Bench(
+    SpeedComparison(
         "write back 200,000", "bare bulk upsert",
-        ours=partial(record, count=200_000), reference=partial(upsert, count=200_000), rounds=3,
+        ours=partial(write_scores, count=200_000), reference=partial(upsert_scores, count=200_000), rounds=3,
     ),
 )  # fmt: skip
 
 
-def _judged(bench: Bench, cpu: Figure, ours: Spent) -> tuple[str, bool | None]:
-    if bench.aim is not None:
-        return f"<= {bench.aim:g}x", cpu.median <= bench.aim
-    if bench.within is not None:
-        return f"<= {bench.within:g} s", ours.wall <= bench.within
+def _check_aim(comparison: SpeedComparison, cpu: RatioSummary, ours: ElapsedSeconds) -> tuple[str, bool | None]:
+    if comparison.aim is not None:
+        return f"<= {comparison.aim:g}x", cpu.median <= comparison.aim
+    if comparison.within is not None:
+        return f"<= {comparison.within:g} s", ours.wall <= comparison.within
     return "", None
 
 
-def _middle(spent: Sequence[Spent]) -> Spent:
-    return Spent(statistics.median(one.cpu for one in spent), statistics.median(one.wall for one in spent))
+def _median_seconds(seconds: Sequence[ElapsedSeconds]) -> ElapsedSeconds:
+    return ElapsedSeconds(statistics.median(one.cpu for one in seconds), statistics.median(one.wall for one in seconds))
 
 
-def _cpu() -> float:
+def _cpu_seconds() -> float:
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
-def _ratio(figure: Figure) -> str:
+def _format_ratio(figure: RatioSummary) -> str:
     return f"{figure.median:.2f} ({figure.least:.2f}-{figure.most:.2f})"
 
 
-def _say(text: str) -> None:
+def _print_progress(text: str) -> None:
     if sys.stderr.isatty():
         sys.stderr.write(text)
         sys.stderr.flush()
 
 
-def _arguments() -> Any:
+def _parse_arguments() -> Any:
     parser = argparse.ArgumentParser(description="Ratios of our time over that of named references.")
     parser.add_argument("--only", default="", metavar="NAME", help="rows whose name begins so")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")

@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from customers import database, loading, shop
-from customers.loading import Loaded
-from customers.shop import Shop
+from customers import setup
+from customers.database import engine, schema
+from customers.loading import load as loading_load
+from customers.loading.load import LoadResult
+from customers.shop import settings
+from customers.shop.settings import Shop
 
-LINES = "order_id,customer_id,product_id,sold_at,quantity,amount\n"
+LINE_HEADER = "order_id,customer_id,product_id,sold_at,quantity,amount\n"
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
@@ -20,8 +23,8 @@ def new_home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "postgresql":
             patch.setenv("REGULARS_DATABASE_URL", request.getfixturevalue("new_database")())
-        made = shop.init(tmp_path_factory.mktemp("new") / "shop", timezone="Europe/Berlin", currency="EUR")
-    move(made.home, made.database_url)
+        made = setup.init_home(tmp_path_factory.mktemp("new") / "shop", timezone="Europe/Berlin", currency="EUR")
+    set_database_url(made.home, made.database_url)
     return made.home
 
 
@@ -30,44 +33,44 @@ def copied(request: pytest.FixtureRequest) -> Callable[[Path, Path], Shop]:
     """A shop that is as another one: copied(its home, where to), with a database of its own beside it."""
 
     def copy(original: Path, place: Path) -> Shop:
-        like = shop.open(original)
-        database.engine(like).dispose()  # a server copies no database that anybody has open
+        like = settings.open_shop(original)
+        engine.get_engine(like).dispose()  # a server copies no database that anybody has open
         home = shutil.copytree(original, place)
         on_a_server = like.database_url.startswith("postgresql")
         url = request.getfixturevalue("new_database")(like.database_url) if on_a_server else f"sqlite:///{home}/shop.db"
-        move(home, url)
-        return shop.open(home)
+        set_database_url(home, url)
+        return settings.open_shop(home)
 
     return copy
 
 
 @pytest.fixture(scope="session")
-def spare() -> list[str]:
+def spare_databases() -> list[str]:
     """Databases on a server that a test has emptied again: quicker than a new one for each."""
     return []
 
 
 @pytest.fixture
 def corner_shop(
-    copied: Callable[[Path, Path], Shop], spare: list[str], new_home: Path, tmp_path: Path
+    copied: Callable[[Path, Path], Shop], spare_databases: list[str], new_home: Path, tmp_path: Path
 ) -> Iterator[Shop]:
     """Open since this morning, in Berlin, with nothing in it; once on SQLite, once on PostgreSQL."""
-    on_a_server = shop.open(new_home).database_url.startswith("postgresql")
-    if on_a_server and spare:
-        move(shutil.copytree(new_home, tmp_path / "shop"), spare.pop())
-        here = shop.open(tmp_path / "shop")
+    on_a_server = settings.open_shop(new_home).database_url.startswith("postgresql")
+    if on_a_server and spare_databases:
+        set_database_url(shutil.copytree(new_home, tmp_path / "shop"), spare_databases.pop())
+        this_shop = settings.open_shop(tmp_path / "shop")
     else:
-        here = copied(new_home, tmp_path / "shop")
-    yield here
+        this_shop = copied(new_home, tmp_path / "shop")
+    yield this_shop
     if on_a_server:
-        with database.writing(here) as connection:
-            for table in reversed(database.metadata.sorted_tables):
+        with engine.write_transaction(this_shop) as connection:
+            for table in reversed(schema.metadata.sorted_tables):
                 connection.execute(table.delete())
-        spare.append(here.database_url)
-    database.engine(here).dispose()
+        spare_databases.append(this_shop.database_url)
+    engine.get_engine(this_shop).dispose()
 
 
-def move(home: Path, url: str) -> None:
+def set_database_url(home: Path, url: str) -> None:
     """Say in a home's settings where its database is."""
     settings = (home / "regulars.toml").read_text(encoding="utf-8")
     first = [line for line in settings.splitlines() if not line.startswith("database_url")]
@@ -77,34 +80,34 @@ def move(home: Path, url: str) -> None:
 @pytest.fixture
 def sqlite_shop(tmp_path: Path) -> Shop:
     """A shop whose database is a file, for what only SQLite has."""
-    return shop.init(tmp_path / "shop")
+    return setup.init_home(tmp_path / "shop")
 
 
 @pytest.fixture(scope="session")
-def hand_in(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Loaded]:
-    """Load a text as a CSV file: hand_in(shop, kind, text)."""
+def load_text(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., LoadResult]:
+    """Load a text as a CSV file: load_text(shop, kind, text)."""
     folder = tmp_path_factory.mktemp("handed-in")
 
-    def load(where: Shop, kind: str, text: str, **settings: object) -> Loaded:
+    def load_csv(where: Shop, kind: str, text: str, **settings: object) -> LoadResult:
         path = folder / f"{kind}.csv"
         path.write_text(text, encoding="utf-8")
-        return loading.load(where, kind, [path], **settings)  # type: ignore[arg-type]
+        return loading_load.load_files(where, kind, [path], **settings)  # type: ignore[arg-type]
 
-    return load
+    return load_csv
 
 
 @pytest.fixture(scope="session")
-def sell(hand_in: Callable[..., Loaded]) -> Callable[..., Loaded]:
+def sell(load_text: Callable[..., LoadResult]) -> Callable[..., LoadResult]:
     """Load lines of `order, customer, product, sold_at, quantity, amount`."""
-    return lambda where, lines, **settings: hand_in(where, "transactions", LINES + lines, **settings)
+    return lambda where, lines, **settings: load_text(where, "transactions", LINE_HEADER + lines, **settings)
 
 
 @pytest.fixture
 def rows() -> Callable[..., list[tuple]]:
     """What a table holds: rows(shop, "select ...")."""
 
-    def ask(where: Shop, query: str) -> list[tuple]:
-        with database.reading(where) as connection:
+    def query_rows(where: Shop, query: str) -> list[tuple]:
+        with engine.read_transaction(where) as connection:
             return [tuple(row) for row in connection.execute(sa.text(query))]
 
-    return ask
+    return query_rows

@@ -109,9 +109,9 @@ def build(
     for each in lines:
         months.setdefault(f"{each['sold_at']:%Y-%m}", []).append(each)
     for month, sold in months.items():
-        place = folder / f"month={month}" / "part.parquet"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(sold, schema=LINE), place)
+        month_file = folder / f"month={month}" / "part.parquet"
+        month_file.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(sold, schema=LINE), month_file)
     folder.mkdir(parents=True, exist_ok=True)
     tables = (("products", products, PRODUCT), ("interactions", interactions, CONTACT), ("consents", consents, CONSENT))
     for name, rows, schema in tables:
@@ -123,22 +123,22 @@ def build(
 def bazaar(*, customers: int = 40, days: int = 120, seed: int = 3) -> dict[str, Any]:
     """What a lively small shop wrote down: lines, products and interactions, at all hours, returns among them."""
     rng = np.random.default_rng(seed)
-    kinds = [(f"d{n % 3}", f"c{n % 7}" if n % 9 else None, f"b{n % 4}") for n in range(60)]
+    categories_of_products = [(f"d{n % 3}", f"c{n % 7}" if n % 9 else None, f"b{n % 4}") for n in range(60)]
     products = [
         {"product_key": n, "department": department, "category": category, "brand": brand, "sensitive": n % 20 == 0}
-        for n, (department, category, brand) in enumerate(kinds)
+        for n, (department, category, brand) in enumerate(categories_of_products)
     ]
     opened, lines, contacts = at("2026-01-01 00:00"), [], []
     for customer in range(customers):
         for _ in range(int(rng.integers(1, 60))):
             sold_at = opened + timedelta(seconds=int(rng.integers(days * 86_400)))
             for product in rng.integers(60, size=int(rng.integers(1, 5))):
-                back = rng.random() < 0.05
+                is_returned = rng.random() < 0.05
                 amount = None if rng.random() < 0.02 else round(float(rng.exponential(5.0)), 2)
                 lines.append(
                     line(
-                        customer, sold_at, -amount if back and amount else amount, product_key=int(product),
-                        kind="return" if back else "sale", quantity=float(rng.integers(0, 4)), discount=0.25,
+                        customer, sold_at, -amount if is_returned and amount else amount, product_key=int(product),
+                        kind="return" if is_returned else "sale", quantity=float(rng.integers(0, 4)), discount=0.25,
                         store_id=str(rng.integers(3)), known_at=sold_at + timedelta(hours=int(rng.integers(30))),
                     )
                 )  # fmt: skip
@@ -166,14 +166,14 @@ def midnights(last: datetime, zone: str, *, every: int, count: int) -> list[date
 
 
 def by_hand(
-    ledger: Path, *, as_of: datetime, moments: Sequence[datetime], timezone: str, before: str = "<"
+    ledger: Path, *, as_of: datetime, cutoffs: Sequence[datetime], timezone: str, before: str = "<"
 ) -> pd.DataFrame:
     """What reference.sql says of a ledger."""
     con = duckdb.connect()
     con.execute("set timezone = 'UTC'")
     con.execute("create table moments (as_of timestamptz, as_of_day bigint)")
-    days = [(moment.astimezone(ZoneInfo(timezone)).date() - datetime(1970, 1, 1).date()).days for moment in moments]
-    con.executemany("insert into moments values (?, ?)", list(zip(moments, days, strict=True)))
+    days = [(cutoff.astimezone(ZoneInfo(timezone)).date() - datetime(1970, 1, 1).date()).days for cutoff in cutoffs]
+    con.executemany("insert into moments values (?, ?)", list(zip(cutoffs, days, strict=True)))
     text = Path(__file__).with_name("reference.sql").read_text(encoding="utf-8")
     return con.execute(
         text.format(
@@ -253,16 +253,16 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def real_snapshot(real: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real shop as of its now, seen from five mornings and one noon; lists for the now and the noon."""
-    from features import snapshot
+    from features.snapshots import snapshot
 
     out = tmp_path_factory.mktemp("snapshot")
-    snapshot.write(
+    snapshot.write_snapshot(
         real,
         out,
         as_of=REAL_NOW,
-        moments=[*REAL_MORNINGS, REAL_NOON],
+        cutoffs=[*REAL_MORNINGS, REAL_NOON],
         timezone=REAL_ZONE,
-        shelf_moments=[REAL_NOW, REAL_NOON],
+        list_cutoffs=[REAL_NOW, REAL_NOON],
     )
     return out
 

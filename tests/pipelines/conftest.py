@@ -8,17 +8,18 @@ from typing import Any
 
 import pytest
 
-from customers import database
-from customers import shop as shops
-from customers.shop import Shop
-from pipelines import night, steps
+from customers import setup
+from customers.database import engine
+from customers.shop.settings import Shop
+from pipelines import operations
+from pipelines.nightly import run as nightly_run
 
 
 def open_shop(home: Path, files: Path) -> Shop:
     """A home with the small grocer's records, no night yet."""
-    shop = shops.init(home, timezone="America/New_York", currency="USD", now="last-sale")
+    shop = setup.init_home(home, timezone="America/New_York", currency="USD", now="last-sale")
     for kind in ("customers", "products", "transactions", "offers", "interactions", "consents"):
-        steps.ingest(shop, kind, [files / f"{kind}.csv"], source="files")
+        operations.load_records(shop, kind, [files / f"{kind}.csv"], source="files")
     return shop
 
 
@@ -33,21 +34,21 @@ def grocer(small_shop_files: Path) -> Callable[[Path], Shop]:
 
 
 @pytest.fixture(scope="session")
-def untouched(small_shop_files: Path, made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
+def first_night_home(small_shop_files: Path, build_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """The home as its first night left it; to be copied, for other tests read it too."""
 
     def make(folder: Path) -> None:
         shop = open_shop(folder / "home", small_shop_files)
-        told = night.run(shop, tell=silent)
-        database.engine(shop).dispose()  # whoever copies the home finds all of it in one file
-        (folder / "told.json").write_text(json.dumps(told))
+        summary = nightly_run.run_nightly(shop, progress=silent)
+        engine.get_engine(shop).dispose()  # whoever copies the home finds all of it in one file
+        (folder / "told.json").write_text(json.dumps(summary))
 
-    return made_once("first-night", make) / "home"
+    return build_once("first-night", make) / "home"
 
 
 @pytest.fixture(scope="session")
-def first_night(untouched: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def first_night(first_night_home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A home after one night that tests may go on with, and what the night told."""
     home = tmp_path_factory.mktemp("grocer") / "home"
-    shutil.copytree(untouched, home)
-    return home, json.loads(untouched.with_name("told.json").read_text())
+    shutil.copytree(first_night_home, home)
+    return home, json.loads(first_night_home.with_name("told.json").read_text())

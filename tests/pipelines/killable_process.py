@@ -15,88 +15,93 @@ from typing import Any
 from tqdm import tqdm
 
 
-def count(beads: Path) -> None:
+def count_commits(marker_file: Path) -> None:
     """A bead for every commit that changed something, in any SQLite file, and for every file renamed into place."""
-    string = os.open(beads, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    descriptor = os.open(marker_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     connect = sqlite3.connect
 
-    def watched(*place: Any, **settings: Any) -> sqlite3.Connection:
-        file = connect(*place, **settings)
-        seen = [file.total_changes]
+    def connect_traced(*location: Any, **settings: Any) -> sqlite3.Connection:
+        connection = connect(*location, **settings)
+        change_counts = [connection.total_changes]
 
-        def hear(statement: str) -> None:
-            if statement[:6].upper() == "COMMIT" and file.total_changes > seen[0]:
-                seen[0] = file.total_changes
-                os.write(string, b".")
+        def on_statement(statement: str) -> None:
+            if statement[:6].upper() == "COMMIT" and connection.total_changes > change_counts[0]:
+                change_counts[0] = connection.total_changes
+                os.write(descriptor, b".")
 
-        file.set_trace_callback(hear)
-        return file
+        connection.set_trace_callback(on_statement)
+        return connection
 
-    def notice(event: str, _: tuple) -> None:
+    def on_audit_event(event: str, _: tuple) -> None:
         if event == "os.rename":
-            os.write(string, b".")
+            os.write(descriptor, b".")
 
-    sqlite3.connect = sqlite3.dbapi2.connect = watched
-    sys.addaudithook(notice)
+    sqlite3.connect = sqlite3.dbapi2.connect = connect_traced
+    sys.addaudithook(on_audit_event)
 
 
-def silent(text: str) -> None:
+def ignore_progress(text: str) -> None:
     """Nobody watches."""
 
 
 def load(home: Path) -> None:
     """Customers, products and sales, in slices small enough to be killed between."""
-    from customers import enrolment, orders, shop
-    from pipelines import steps
+    from customers.loading import load_customers, load_transactions
+    from customers.shop import settings
+    from pipelines import operations
 
-    enrolment.SLICE, orders.SLICE = 10, 100
+    load_customers.BATCH_SIZE, load_transactions.BATCH_SIZE = 10, 100
     for kind in ("customers", "products", "transactions"):
-        steps.ingest(shop.open(home), kind, [home.parent / f"{kind}.csv"], source="files")
+        operations.load_records(settings.open_shop(home), kind, [home.parent / f"{kind}.csv"], source="files")
 
 
 def promote(home: Path) -> None:
     """The newest version of every model becomes champion."""
-    from customers import shop
-    from models import registry
-    from training import promote
-    from training.plans import PLANS
+    from customers.shop import settings
+    from models.registry import mlflow_registry
+    from training import promotion
+    from training.tasks.all_tasks import TASKS
 
-    here = shop.open(home)
-    for plan in PLANS:
-        newest = registry.versions(promote.address(here), plan.name)[-1]
-        promote.promote(here, plan.name, version=newest, why="by hand")
+    this_shop = settings.open_shop(home)
+    for task in TASKS:
+        newest = mlflow_registry.list_versions(promotion.registry_uri(this_shop), task.name)[-1]
+        promotion.promote(this_shop, task.name, version=newest, why="by hand")
 
 
 def materialise(home: Path) -> None:
     """The features of the shop's now go into the online store."""
-    from customers import clock, shop
-    from features import store
+    from customers import clock
+    from customers.shop import settings
+    from features.store import feature_store
 
-    here = shop.open(home)
-    features = store.open(home / "features", here.online_store)
+    this_shop = settings.open_shop(home)
+    features = feature_store.open_store(home / "features", this_shop.online_store)
     features.apply()
-    features.materialise(clock.now(here))
+    features.materialise(clock.now(this_shop))
 
 
-def night(home: Path) -> None:
+def run_nightly(home: Path) -> None:
     """A whole night."""
-    from customers import shop
-    from pipelines import night
+    from customers.shop import settings
+    from pipelines.nightly import run as nightly_run
 
-    night.run(shop.open(home), tell=silent)
+    nightly_run.run_nightly(settings.open_shop(home), progress=ignore_progress)
 
 
 def write_back(home: Path) -> None:
     """The champions as they are score everybody."""
-    from customers import shop
-    from serving import desk, fresh, writeback
+    from customers.shop import settings
+    from serving import runtime
+    from serving.scoring import batch, fallback
 
-    here = desk.of(shop.open(home))
-    here.features.apply()
-    champions = {name: here.champion(name) for name in desk.MODELS}
-    stand_ins = [name for name, champion in champions.items() if fresh.stands_in(champion)]
-    speakers = {name: (champion.version, champion.model) for name, champion in champions.items()}
-    writeback.everyone(here.shop, here.features, speakers, here.now(), stand_ins=stand_ins)
+    server_runtime = runtime.open_runtime(settings.open_shop(home))
+    server_runtime.features.apply()
+    champions = {name: server_runtime.champion(name) for name in runtime.MODEL_NAMES}
+    fallbacks = [name for name, champion in champions.items() if fallback.uses_fallback(champion)]
+    served_models = {name: (champion.version, champion.model) for name, champion in champions.items()}
+    batch.score_all_customers(
+        server_runtime.shop, server_runtime.features, served_models, server_runtime.now(), fallback_names=fallbacks
+    )
 
 
 def live_sale(home: Path) -> None:
@@ -106,10 +111,10 @@ def live_sale(home: Path) -> None:
 
     from serving.service import Regulars
 
-    door = {"Authorization": f"Bearer {(home / 'till.key').read_text()}"}
+    headers = {"Authorization": f"Bearer {(home / 'till.key').read_text()}"}
     with TestClient(Regulars.to_asgi(), raise_server_exceptions=False) as till:
         for number, lines in enumerate(json.loads((home / "basket.json").read_text())):
-            answer = till.post("/v1/transactions", json=lines, headers={**door, "Idempotency-Key": f"sale-{number}"})
+            answer = till.post("/v1/transactions", json=lines, headers={**headers, "Idempotency-Key": f"sale-{number}"})
             assert answer.status_code == 200, answer.text
             assert answer.json()["refreshed"], "the figures follow before the answer is given"
 
@@ -118,5 +123,5 @@ if "ACT" in globals():
     warnings.simplefilter("ignore")
     tqdm.set_lock(threading.RLock())  # its own is the system's, and would outlive whoever is killed
     if "BEADS" in globals():
-        count(globals()["BEADS"])
+        count_commits(globals()["BEADS"])
     globals()[globals()["ACT"]](globals()["HOME"])

@@ -9,21 +9,22 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from customers import shop as shops
-from customers import tables
+from customers import setup
+from customers.reports import exports as reports_exports
+from customers.shop import settings
 from pipelines import definitions
-from training import promote
-from training.plans import PLANS
+from training import promotion
+from training.tasks.all_tasks import TASKS
 
-MODELS = {plan.name for plan in PLANS}
+MODELS = {plan.name for plan in TASKS}
 
 
 @pytest.fixture
-def home(untouched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(first_night_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A grocer's home the day after a night, as the clock finds it."""
-    copied = shutil.copytree(untouched, tmp_path / "home")
+    copied = shutil.copytree(first_night_home, tmp_path / "home")
     monkeypatch.setenv("REGULARS_HOME", str(copied))
-    monkeypatch.setenv("DAGSTER_HOME", str(definitions.settle(shops.open())))
+    monkeypatch.setenv("DAGSTER_HOME", str(definitions.prepare_dagster_home(settings.open_shop())))
     return copied
 
 
@@ -36,7 +37,7 @@ def test_every_step_is_there_and_the_models_stand_between_features_and_scores(ho
     dg.Definitions.validate_loadable(house)
     graph = house.resolve_asset_graph()
     keys = {key.to_user_string() for key in graph.get_all_asset_keys()}
-    exports = {f"exports/{name.replace('-', '_')}" for name in tables.TABLES}
+    exports = {f"exports/{name.replace('-', '_')}" for name in reports_exports.TABLES}
     assert keys == {"ledger", "features", "scores"} | MODELS | exports
     scores = graph.get(dg.AssetKey("scores"))
     assert {key.to_user_string() for key in scores.parent_keys} == {"features"} | MODELS
@@ -49,7 +50,7 @@ def test_a_tick_starts_the_night_and_the_night_does_all_of_it(home: Path) -> Non
     [schedule] = house.schedules
     [request] = schedule.evaluate_tick(tick).run_requests
     assert (schedule.job_name, schedule.cron_schedule) == ("night", "30 3 * * *")
-    assert schedule.execution_timezone == shops.open().timezone
+    assert schedule.execution_timezone == settings.open_shop().timezone
     night = house.resolve_job_def(schedule.job_name)
     with dg.DagsterInstance.get() as records:
         done = night.execute_in_process(run_config=request.run_config, instance=records)
@@ -58,11 +59,13 @@ def test_a_tick_starts_the_night_and_the_night_does_all_of_it(home: Path) -> Non
     assert done.success
     assert materialised(done) == keys
     exported = pd.read_parquet(home / "exports" / "scores.parquet")
-    pd.testing.assert_frame_equal(exported, tables.table(shops.open(), "scores"), check_dtype=False)
+    pd.testing.assert_frame_equal(
+        exported, reports_exports.build_table(settings.open_shop(), "scores"), check_dtype=False
+    )
 
 
 def test_retraining_touches_the_models_alone(home: Path) -> None:
-    champion = {row["name"]: row["version"] for row in promote.overview(shops.open())}["churn"]
+    champion = {row["name"]: row["version"] for row in promotion.summarise_champions(settings.open_shop())}["churn"]
     done = definitions.defs().resolve_job_def("retrain").execute_in_process(asset_selection=[dg.AssetKey("churn")])
     assert materialised(done) == {"churn"}
     [event] = done.get_asset_materialization_events()
@@ -72,7 +75,7 @@ def test_retraining_touches_the_models_alone(home: Path) -> None:
 
 
 def test_a_shop_that_has_sold_nothing_skips_the_night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shop = shops.init(tmp_path / "home", timezone="Asia/Shanghai", currency="CNY")
+    shop = setup.init_home(tmp_path / "home", timezone="Asia/Shanghai", currency="CNY")
     monkeypatch.setenv("REGULARS_HOME", str(shop.home))
     house = definitions.defs()
     [schedule] = house.schedules

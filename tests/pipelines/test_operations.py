@@ -6,47 +6,51 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from customers import shop as shops
-from pipelines import report, steps
-from pipelines.failures import NothingToDo, WrongUsage
+from customers.shop import settings
+from pipelines import operations
+from pipelines.errors import NothingToDo, WrongUsage
+from pipelines.reporting import terminal_text
 
 
 def test_whoever_asks_is_shown_everything_and_then_forgotten(first_night: tuple[Path, dict], tmp_path: Path) -> None:
-    shop = shops.open(Path(shutil.copytree(first_night[0], tmp_path / "home")))
-    shown = steps.hand_over(shop, "c002")
+    shop = settings.open_shop(Path(shutil.copytree(first_night[0], tmp_path / "home")))
+    shown = operations.export_customer(shop, "c002")
     assert shown["profile"]["given_name"] == "Zoë"
     assert shown["features"]["recency_days"] >= 0
-    assert steps.erase(shop, "c002")["lines"] == sum(len(order["lines"]) for order in shown["orders"])
+    assert operations.erase_customer(shop, "c002")["lines"] == sum(len(order["lines"]) for order in shown["orders"])
     with pytest.raises(NothingToDo, match="no customer has that id"):
-        steps.hand_over(shop, "c002")
+        operations.export_customer(shop, "c002")
     for table in ("scores", "recommendations", "restock", "customers"):
-        assert "c002" not in set(steps.table(shop, table)["customer_id"])
+        assert "c002" not in set(operations.load_table(shop, table)["customer_id"])
 
 
 def test_a_customer_without_offers_has_an_empty_list(first_night: tuple[Path, dict]) -> None:
-    assert steps.offers(shops.open(first_night[0]), ["c001", "nobody"], 5) == {"c001": [], "nobody": []}
+    assert operations.list_offers(settings.open_shop(first_night[0]), ["c001", "nobody"], 5) == {
+        "c001": [],
+        "nobody": [],
+    }
 
 
 def test_the_offers_that_may_not_be_made_are_a_table_of_their_own(
     first_night: tuple[Path, dict], tmp_path: Path
 ) -> None:
     """Half of the grocer's customers may be written to, and half got the last letter."""
-    shop, out = shops.open(first_night[0]), tmp_path / "dropped.csv"
-    rows = steps.export(shop, "dropped-offers", out)
+    shop, out = settings.open_shop(first_night[0]), tmp_path / "dropped.csv"
+    rows = operations.export_table(shop, "dropped-offers", out)
     found = pd.read_csv(out)
     assert (len(found), list(found)) == (rows, ["customer_id", "offer_id", "campaign_id", "reason"])
-    made = steps.table(shop, "offers")
+    made = operations.load_table(shop, "offers")
     assert not {*zip(made["customer_id"], made["offer_id"], strict=True)} & {
         *zip(found["customer_id"], found["offer_id"], strict=True)
     }
     with pytest.raises(WrongUsage, match="dropped-offers"):
-        steps.table(shop, "no such table")
+        operations.load_table(shop, "no such table")
 
 
 def test_what_contact_saves_has_a_column_where_it_is_known_of_anybody() -> None:
     row = {"customer_id": "anna", "churn_probability": 0.5, "churn_band": "high", "value_at_risk": 30.0,
            "saved_value": None, "contactable": [], "suggested_offer_id": None, "reasons": []}  # fmt: skip
-    assert "saved" not in report.of_at_risk([row])
-    head, first, second = report.of_at_risk([row, row | {"saved_value": 2.5}]).splitlines()
+    assert "saved" not in terminal_text.format_at_risk([row])
+    head, first, second = terminal_text.format_at_risk([row, row | {"saved_value": 2.5}]).splitlines()
     assert head.split() == ["customer", "p(gone)", "band", "at", "risk", "saved", "by", "offer", "why"]
     assert (first.split()[3:5], second.split()[3:5]) == (["30.00", "-"], ["30.00", "2.50"])

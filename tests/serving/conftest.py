@@ -1,4 +1,4 @@
-"""A small shop behind a counter: two hundred days of sales and letters, six champions, and keys for every role."""
+"""A small shop behind a api: two hundred days of sales and letters, six champions, and keys for every role."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -81,26 +81,29 @@ def _contacts(sales: pd.DataFrame) -> pd.DataFrame:
         for name in sorted(sales["customer_id"].unique())[: 100 if letter == "summer" else None]:
             rows.append((name, "received", letter, None, day))
             for category in CATEGORIES if letter != "summer" else ():
-                if rng.random() < _taste(sales, name, category, day):
+                if rng.random() < _redemption_probability(sales, name, category, day):
                     rows.append((name, "redeemed", letter, f"{letter}-{category}", day + 5))
-    said = pd.DataFrame(rows, columns=["customer_id", "kind", "campaign_id", "offer_id", "day"])
-    ids = [f"i{number}" for number in range(len(said))]
-    return said.assign(interaction_id=ids, happened_at=said["day"].map(_day), channel="post").drop(columns="day")
+    contacts = pd.DataFrame(rows, columns=["customer_id", "kind", "campaign_id", "offer_id", "day"])
+    ids = [f"i{number}" for number in range(len(contacts))]
+    return contacts.assign(interaction_id=ids, happened_at=contacts["day"].map(_day), channel="post").drop(
+        columns="day"
+    )
 
 
-def _taste(sales: pd.DataFrame, name: str, category: str, day: int) -> float:
+def _redemption_probability(sales: pd.DataFrame, name: str, category: str, day: int) -> float:
     """The chance that somebody redeems a coupon: higher where they bought of its category before."""
     number = CATEGORIES.index(category)
-    mine = sales[(sales["customer_id"] == name) & (sales["sold_at"] < _day(day))]
-    return min(0.6, 0.02 + 0.03 * (mine["product_id"].str[1:].astype(int) % 4 == number).sum())
+    purchases = sales[(sales["customer_id"] == name) & (sales["sold_at"] < _day(day))]
+    return min(0.6, 0.02 + 0.03 * (purchases["product_id"].str[1:].astype(int) % 4 == number).sum())
 
 
 def _day(day: int) -> str:
     return (OPENED + timedelta(days=day)).isoformat()
 
 
-def _load(shop, folder: Path, customers: int) -> None:
-    from customers import loading, mirror
+def _load_shop(shop, folder: Path, customers: int) -> None:
+    from customers.loading import load as loading_load
+    from customers.parquet import mirror
 
     people = pd.DataFrame({"customer_id": [f"c{n:03d}" for n in range(customers)]})
     people = people.assign(given_name=GIVEN, family_name=FAMILY, email=EMAIL)
@@ -108,98 +111,113 @@ def _load(shop, folder: Path, customers: int) -> None:
     products = pd.DataFrame({"product_id": [f"p{n:02d}" for n in range(40)]})
     products = products.assign(name=products["product_id"], category=[CATEGORIES[n % 4] for n in range(40)])
     sales = _sales(customers)
-    letters = pd.DataFrame({"customer_id": people["customer_id"][:customers], "purpose": "marketing_post"})
-    letters = letters.assign(state="granted", at=_day(0), source="membership")
-    kinds = {"customers": people, "products": products, "transactions": sales, "offers": _coupons()}
-    for kind, frame in (kinds | {"interactions": _contacts(sales), "consents": letters}).items():
+    consents = pd.DataFrame({"customer_id": people["customer_id"][:customers], "purpose": "marketing_post"})
+    consents = consents.assign(state="granted", at=_day(0), source="membership")
+    frames = {"customers": people, "products": products, "transactions": sales, "offers": _coupons()}
+    for kind, frame in (frames | {"interactions": _contacts(sales), "consents": consents}).items():
         path = folder / f"{kind}.csv"
         frame.to_csv(path, index=False)
-        loading.load(shop, kind, [path])
+        loading_load.load_files(shop, kind, [path])
     mirror.refresh(shop)
 
 
-def _publish(shop, features, now: datetime) -> None:
+def _publish_champions(shop, features, now: datetime) -> None:
     """Fit six small models on what happened next, and make them champions of version 1."""
-    from features import snapshot
-    from models.baselines import BgNbdTiming
-    from models.bestsellers import DecayedFrequency
-    from models.churn import Churn
-    from models.spending import RateValue
+    from features.snapshots import snapshot
+    from models.churn.model import ChurnModel
+    from models.recommender.decayed_frequency import DecayedFrequency
+    from models.timing.baselines import BgNbdTiming
+    from models.value.baselines import RateValue
+    from training import calendar as training_calendar
     from training import labels
 
     ledger = shop.home / "ledger"
-    calendar = labels.Calendar(snapshot.first_day(ledger, now, shop.timezone), now, shop.timezone)
-    purchases = snapshot.purchases(ledger, as_of=now, timezone=shop.timezone)
-    rows = history(features, "churn_v1")
-    quiet = labels.gone_quiet(rows, purchases, days=HORIZON_DAYS, calendar=calendar)
-    waits = labels.time_to_next(rows, purchases, calendar=calendar)
-    spent = labels.spent_next(rows, purchases, days=HORIZON_DAYS, calendar=calendar)
-    later = waits["duration_days"] > 0
-    known = np.isfinite(spent)
+    calendar = training_calendar.TrainingCalendar(
+        snapshot.first_sale_day(ledger, now, shop.timezone), now, shop.timezone
+    )
+    purchases = snapshot.load_purchases(ledger, as_of=now, timezone=shop.timezone)
+    rows = load_history(features, "churn_v1")
+    churned = labels.churned(rows, purchases, days=HORIZON_DAYS, calendar=calendar)
+    durations = labels.time_to_next_purchase(rows, purchases, calendar=calendar)
+    spent = labels.spend_within(rows, purchases, days=HORIZON_DAYS, calendar=calendar)
+    later = durations["duration_days"] > 0
+    has_value = np.isfinite(spent)
     fitted = {
-        "churn": Churn.fit(rows, quiet, horizon_days=HORIZON_DAYS),
-        "timing": BgNbdTiming.fit(rows[later], waits[later], days=CURVE_DAYS),
-        "recommender": DecayedFrequency.fit(history(features, "recommender_v1"), None),
-        "value": RateValue.fit(rows[known], spent[known], horizon_days=HORIZON_DAYS),
+        "churn": ChurnModel.fit(rows, churned, horizon_days=HORIZON_DAYS),
+        "timing": BgNbdTiming.fit(rows[later], durations[later], days=CURVE_DAYS),
+        "recommender": DecayedFrequency.fit(load_history(features, "recommender_v1"), None),
+        "value": RateValue.fit(rows[has_value], spent[has_value], horizon_days=HORIZON_DAYS),
         "offers": _offers_model(shop, features, calendar),
         "restock": _restock_model(shop, features, calendar),
     }
     for name, model in fitted.items():
-        publish(shop.home, name, "1", model)
+        publish_champion(shop.home, name, "1", model)
 
 
 def _offers_model(shop, features, calendar) -> Any:
     """What letters came to: who received a coupon and redeemed it."""
-    from customers import interactions, offers
-    from features import appeal, snapshot, sorts
-    from models.offers import Offers
+    from customers.ledger import interactions
+    from customers.marketing import offers
+    from features.offers import affinity, category_affinity
+    from features.snapshots import snapshot
+    from models.offers.model import OfferModel
     from training import labels
 
-    mailings = receipts(shop)
-    book = offers.book(shop)
-    figures = features.history("offers_v1", mailings).rename(columns={"event_timestamp": "as_of"})
-    wanted = mailings.rename(columns={"event_timestamp": "as_of"}).merge(
-        book.offers.loc[book.offers["audience"] == "received", ["offer_key", "starts_at"]],
+    mailings = load_deliveries(shop)
+    offer_catalogue = offers.load_catalogue(shop)
+    feature_rows = features.historical_features("offers_v1", mailings).rename(columns={"event_timestamp": "as_of"})
+    offered_pairs = mailings.rename(columns={"event_timestamp": "as_of"}).merge(
+        offer_catalogue.offers.loc[offer_catalogue.offers["audience"] == "received", ["offer_key", "starts_at"]],
         left_on="as_of", right_on="starts_at",
     )  # fmt: skip
     prices = pd.read_parquet(features.folder / "prices" / "part.parquet")
-    catalogue = sorts.Sorts.read(snapshot.products(shop.home / "ledger"))
-    pairs = appeal.pairs(figures, wanted, book.covers, book.offers, prices, catalogue)
-    redeemed = labels.redeemed(pairs, interactions.redemptions(shop), book.offers, calendar=calendar)
-    return Offers.fit(pairs, redeemed)
+    product_categories = category_affinity.ProductCategoryCodes.from_catalogue(
+        snapshot.load_products(shop.home / "ledger")
+    )
+    pairs = affinity.build_affinity_features(
+        feature_rows,
+        offered_pairs,
+        offer_catalogue.covered_products,
+        offer_catalogue.offers,
+        prices,
+        product_categories,
+    )
+    redeemed = labels.redeemed(pairs, interactions.load_redemptions(shop), offer_catalogue.offers, calendar=calendar)
+    return OfferModel.fit(pairs, redeemed)
 
 
 def _restock_model(shop, features, calendar) -> Any:
     """When customers bought of each category again."""
-    from features import needs, snapshot
-    from models.restock import Restock
+    from features.families import category_history
+    from features.snapshots import snapshot
+    from models.restock.model import RestockModel
     from training import labels
 
-    pairs = needs.pairs(history(features, "restock_v1"))
-    days = snapshot.category_days(
+    pairs = category_history.explode_lists(load_history(features, "restock_v1"))
+    days = snapshot.load_category_days(
         shop.home / "ledger", as_of=calendar.as_of, timezone=shop.timezone, start=OPENED.astimezone(UTC)
     )
-    return Restock.fit(pairs, labels.needed_next(pairs, days, within=(7, 14, 28), calendar=calendar))
+    return RestockModel.fit(pairs, labels.repurchased_within(pairs, days, horizons=(7, 14, 28), calendar=calendar))
 
 
-def receipts(shop) -> pd.DataFrame:
+def load_deliveries(shop) -> pd.DataFrame:
     """Whom each letter reached on which day: customer_key, event_timestamp."""
-    from customers import interactions
+    from customers.ledger import interactions
 
-    got = interactions.happened(shop, ["received"])
-    return got[["customer_key", "happened_at"]].set_axis(["customer_key", "event_timestamp"], axis=1)
+    contacts = interactions.load_by_kind(shop, ["received"])
+    return contacts[["customer_key", "happened_at"]].set_axis(["customer_key", "event_timestamp"], axis=1)
 
 
-def history(features, service: str) -> pd.DataFrame:
+def load_history(features, service: str) -> pd.DataFrame:
     """Every customer at every moment, with the features of a service."""
     family = "rhythm" if service == "churn_v1" else "needs"
     entities = pd.read_parquet(features.folder / family / "part.parquet", columns=["customer_key", "event_timestamp"])
-    return features.history(service, entities).rename(columns={"event_timestamp": "as_of"})
+    return features.historical_features(service, entities).rename(columns={"event_timestamp": "as_of"})
 
 
-def publish(home: Path, name: str, version: str, model, **facts: Any) -> None:
+def publish_champion(home: Path, name: str, version: str, model, **facts: Any) -> None:
     """Make a model champion, as promotion does; what its bundle says of it may be added."""
-    from models import bundle
+    from models.registry import bundle
 
     folder = home / "work" / f"{name}-{version}"
     bundle.write(model, folder, facts={"trained_at": "2025-07-25T00:00:00Z", **facts})
@@ -207,83 +225,87 @@ def publish(home: Path, name: str, version: str, model, **facts: Any) -> None:
 
 
 @pytest.fixture(scope="session")
-def built(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
+def trained_home(build_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """A home with features as of its now and six champions of version 1; copy it before changing it."""
-    return made_once("built", _build) / "home"
+    return build_once("trained_home", _build) / "home"
 
 
 @pytest.fixture(scope="session")
-def told(built: Path, made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
+def told(trained_home: Path, build_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """The same home after its champions have scored everybody; copy it before changing it."""
-    from customers import database
-    from customers import shop as shops
+    from customers.database import engine
+    from customers.shop import settings
 
-    def tell(folder: Path) -> None:
-        shop = shops.open(shutil.copytree(built, folder / "home"))
-        run_night(shop)
-        database.engine(shop).dispose()
+    def build(folder: Path) -> None:
+        shop = settings.open_shop(shutil.copytree(trained_home, folder / "home"))
+        score_home(shop)
+        engine.get_engine(shop).dispose()
 
-    return made_once("told", tell) / "home"
+    return build_once("told", build) / "home"
 
 
 def _build(folder: Path) -> None:
-    from customers import clock, database
-    from customers import shop as shops
-    from features import snapshot, together
-    from serving import desk
+    from customers import clock, setup
+    from customers.database import engine
+    from features.products import co_purchases
+    from features.snapshots import snapshot
+    from serving import runtime
 
-    shop = shops.init(folder / "home", timezone=str(ZONE), currency="USD", now="last-sale")
-    _load(shop, folder, customers=150)
+    shop = setup.init_home(folder / "home", timezone=str(ZONE), currency="USD", now="last-sale")
+    _load_shop(shop, folder, customers=150)
     now = clock.now(shop)
-    moments = [now - timedelta(days=days) for days in (0, 30, 58, 86, 114)]
-    snapshot.write(
-        shop.home / "ledger", shop.home / "features", as_of=now, moments=moments, timezone=shop.timezone,
-        receipts=receipts(shop),
+    cutoffs = [now - timedelta(days=days) for days in (0, 30, 58, 86, 114)]
+    snapshot.write_snapshot(
+        shop.home / "ledger", shop.home / "features", as_of=now, cutoffs=cutoffs, timezone=shop.timezone,
+        customer_cutoffs=load_deliveries(shop),
     )  # fmt: skip
-    pairs = together.pairs(shop.home / "ledger", as_of=now, timezone=shop.timezone)
-    together.keep(pairs, shop.home / "features")
-    features = desk.of(shop).features
+    pairs = co_purchases.count_co_purchases(shop.home / "ledger", as_of=now, timezone=shop.timezone)
+    co_purchases.save_co_purchases(pairs, shop.home / "features")
+    features = runtime.open_runtime(shop).features
     features.apply()
     features.materialise(now)
-    _publish(shop, features, now)
-    database.engine(shop).dispose()  # whoever copies the home finds all of it in one file
+    _publish_champions(shop, features, now)
+    engine.get_engine(shop).dispose()  # whoever copies the home finds all of it in one file
 
 
 ROLES = ("admin", "agent", "campaign", "analyst", "till")
 
 
-def open_counter(home: Path) -> Iterator[SimpleNamespace]:
+def open_api(home: Path) -> Iterator[SimpleNamespace]:
     """The server of a home, in process, with a key for every role."""
     from starlette.testclient import TestClient
 
-    from customers import access
-    from customers import shop as shops
+    from customers.security import api_keys
+    from customers.shop import settings
     from serving.service import Regulars
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REGULARS_HOME", str(home))
-        shop = shops.open()
-        keys = {role: access.add(shop, role) for role in ROLES}
+        shop = settings.open_shop()
+        keys = {role: api_keys.create_key(shop, role) for role in ROLES}
         with TestClient(Regulars.to_asgi(), raise_server_exceptions=False) as client:
-            yield Counter(shop=shop, keys=keys, client=client)
+            yield ApiClient(shop=shop, keys=keys, client=client)
 
 
-def run_night(shop) -> tuple[int, int]:
+def score_home(shop) -> tuple[int, int]:
     """Score everybody with the champions, as a night does at its end."""
-    from serving import desk, fresh, writeback
+    from serving import runtime
+    from serving.scoring import batch, fallback
 
-    here = desk.of(shop)
-    here.features.apply()  # the home was copied, and Feast knows where its files lay
-    champions = {name: champion for name in desk.MODELS if (champion := here.champions.get(name))}
-    speakers = {name: (champion.version, champion.model) for name, champion in champions.items()}
-    stand_ins = {name for name, champion in champions.items() if fresh.stands_in(champion)}
-    return writeback.everyone(shop, here.features, speakers, here.now(), stand_ins=stand_ins)
+    server_runtime = runtime.open_runtime(shop)
+    server_runtime.features.apply()  # the home was copied, and Feast knows where its files lay
+    champions = {name: champion for name in runtime.MODEL_NAMES if (champion := server_runtime.champions.get(name))}
+    served_models = {name: (champion.version, champion.model) for name, champion in champions.items()}
+    fallbacks = {name for name, champion in champions.items() if fallback.uses_fallback(champion)}
+    return batch.score_all_customers(
+        shop, server_runtime.features, served_models, server_runtime.now(), fallback_names=fallbacks
+    )
 
 
-class Counter(SimpleNamespace):
+class ApiClient(SimpleNamespace):
     """Where questions are asked: `ask` posts, `read` gets, each in a role."""
 
-    def ask(self, path: str, question: object, role: str = "admin"):
+    def post(self, path: str, question: object, role: str = "admin"):
         return self.client.post(path, json=question, headers=self.key(role))
 
     def read(self, path: str, role: str = "admin", **headers: str):
@@ -294,66 +316,66 @@ class Counter(SimpleNamespace):
 
 
 @pytest.fixture(scope="module")
-def counter(told: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counter]:
-    """A counter of its own for each file of tests."""
-    from serving import desk
+def api(summary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiClient]:
+    """A api of its own for each file of tests."""
+    from serving import runtime
 
-    home = tmp_path_factory.mktemp("counter") / "home"
-    shutil.copytree(told, home)
-    for counter in open_counter(home):
-        desk.of(counter.shop).features.apply()  # the home was copied, and Feast knows where its files lay
-        yield counter
-
-
-@pytest.fixture
-def fresh(built: Path, tmp_path: Path) -> Iterator[Counter]:
-    """A counter whose home nobody else changes."""
-    shutil.copytree(built, tmp_path / "home")
-    yield from open_counter(tmp_path / "home")
+    home = tmp_path_factory.mktemp("api") / "home"
+    shutil.copytree(summary, home)
+    for api in open_api(home):
+        runtime.open_runtime(api.shop).features.apply()  # the home was copied, and Feast knows where its files lay
+        yield api
 
 
 @pytest.fixture
-def untrained(built: Path, tmp_path: Path) -> Iterator[Counter]:
-    """A counter of a shop that has sales and features, and no champion yet."""
-    shutil.copytree(built, tmp_path / "home", ignore=shutil.ignore_patterns("champions"))
-    yield from open_counter(tmp_path / "home")
+def fresh(trained_home: Path, tmp_path: Path) -> Iterator[ApiClient]:
+    """A api whose home nobody else changes."""
+    shutil.copytree(trained_home, tmp_path / "home")
+    yield from open_api(tmp_path / "home")
 
 
 @pytest.fixture
-def unopened(built: Path, tmp_path: Path) -> Iterator[Counter]:
-    """A counter of a shop that has sales, and has not had its first night."""
-    shutil.copytree(built, tmp_path / "home", ignore=shutil.ignore_patterns("champions", "features"))
-    yield from open_counter(tmp_path / "home")
+def untrained(trained_home: Path, tmp_path: Path) -> Iterator[ApiClient]:
+    """A api of a shop that has sales and features, and no champion yet."""
+    shutil.copytree(trained_home, tmp_path / "home", ignore=shutil.ignore_patterns("champions"))
+    yield from open_api(tmp_path / "home")
 
 
 @pytest.fixture
-def without_churn(built: Path, tmp_path: Path) -> Iterator[Counter]:
-    """A counter of a shop whose churn has no champion yet."""
-    shutil.copytree(built, tmp_path / "home", ignore=shutil.ignore_patterns("churn", "churn.json"))
-    yield from open_counter(tmp_path / "home")
+def unopened(trained_home: Path, tmp_path: Path) -> Iterator[ApiClient]:
+    """A api of a shop that has sales, and has not had its first night."""
+    shutil.copytree(trained_home, tmp_path / "home", ignore=shutil.ignore_patterns("champions", "features"))
+    yield from open_api(tmp_path / "home")
 
 
 @pytest.fixture
-def private(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter]:
-    """A counter of a shop that profiles nobody who has not said yes."""
+def without_churn(trained_home: Path, tmp_path: Path) -> Iterator[ApiClient]:
+    """A api of a shop whose churn has no champion yet."""
+    shutil.copytree(trained_home, tmp_path / "home", ignore=shutil.ignore_patterns("churn", "churn.json"))
+    yield from open_api(tmp_path / "home")
+
+
+@pytest.fixture
+def private(trained_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiClient]:
+    """A api of a shop that profiles nobody who has not said yes."""
     monkeypatch.setenv("REGULARS_CONSENT_DEFAULT", "profiling=denied")
-    shutil.copytree(built, tmp_path / "home")
-    yield from open_counter(tmp_path / "home")
+    shutil.copytree(trained_home, tmp_path / "home")
+    yield from open_api(tmp_path / "home")
 
 
 @pytest.fixture(scope="session")
-def counter_of() -> Any:
-    """Opens the counter of a home: for counter in counter_of(home)."""
-    return open_counter
+def api_for() -> Any:
+    """Opens the api of a home: for api in api_for(home)."""
+    return open_api
 
 
 @pytest.fixture(scope="session")
 def night() -> Any:
     """Scores everybody in a shop: night(shop) -> customers, scores."""
-    return run_night
+    return score_home
 
 
 @pytest.fixture(scope="session")
 def make_champion() -> Any:
     """Publishes a model as promotion does: make_champion(home, name, version, model)."""
-    return publish
+    return publish_champion

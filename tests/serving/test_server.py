@@ -15,29 +15,31 @@ from typing import Any
 import httpx
 import pytest
 
-from customers.shop import Shop
+from customers.shop.settings import Shop
 
 
 @contextmanager
-def running(built: Path, place: Path, command: Callable[[Shop, int], list[str]], **settings: str) -> Iterator[Any]:
+def running(
+    trained_home: Path, place: Path, command: Callable[[Shop, int], list[str]], **settings: str
+) -> Iterator[Any]:
     """A server of a copy of the home, started in an empty folder: a client with a key, its process; ended for sure."""
-    from customers import access
-    from customers import shop as shops
-    from serving import launch
+    from customers.security import api_keys
+    from customers.shop import settings as shop_settings
+    from serving import server as serving_server
 
-    shutil.copytree(built, place / "home")
+    shutil.copytree(trained_home, place / "home")
     (place / "empty").mkdir()
-    shop, port, log = shops.open(place / "home"), _free_port(), (place / "log.txt").open("wb")
+    shop, port, log = shop_settings.open_shop(place / "home"), _free_port(), (place / "log.txt").open("wb")
     process = subprocess.Popen(
         command(shop, port),
-        env=launch.environment(shop) | settings,
+        env=serving_server.build_environment(shop) | settings,
         cwd=place / "empty",
         stdout=log,
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
     try:
-        headers = {"Authorization": f"Bearer {access.add(shop, 'admin')}"}
+        headers = {"Authorization": f"Bearer {api_keys.create_key(shop, 'admin')}"}
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=30) as client:
             _wait_until_ready(client, process, place / "log.txt")
             yield client, process, place
@@ -47,12 +49,12 @@ def running(built: Path, place: Path, command: Callable[[Shop, int], list[str]],
 
 
 @pytest.fixture(scope="module")
-def server(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def server(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The server as `regulars serve` starts it."""
-    from serving import launch
+    from serving import server as serving_server
 
     place = tmp_path_factory.mktemp("server")
-    with running(built, place, lambda shop, port: launch.command(shop, port=port)) as started:
+    with running(trained_home, place, lambda shop, port: serving_server.build_command(shop, port=port)) as started:
         yield started
 
 
@@ -108,7 +110,7 @@ def test_the_server_answers_counts_and_leaves(server: Any) -> None:
     assert "canary" not in (place / "log.txt").read_text()
 
 
-def test_a_built_bento_answers_from_an_empty_folder(built: Path, tmp_path: Path) -> None:
+def test_a_built_bento_answers_from_an_empty_folder(trained_home: Path, tmp_path: Path) -> None:
     """Built with the settings in pyproject, then served by its name, as on another machine."""
     house = Path(__file__).parents[2]
     bento = [sys.executable, "-m", "bentoml"]
@@ -119,7 +121,7 @@ def test_a_built_bento_answers_from_an_empty_folder(built: Path, tmp_path: Path)
     def command(shop: Shop, port: int) -> list[str]:
         return [*bento, "serve", "regulars:latest", "--port", str(port)]
 
-    with running(built, tmp_path, command, **settings) as (client, _, _):
+    with running(trained_home, tmp_path, command, **settings) as (client, _, _):
         for question in ("recommendations", "offers", "churn", "next-purchase", "value", "restock"):
             answer = client.post(f"/v1/{question}", json={"customer_ids": ["c000", "canary"]})
             assert [result["known"] for result in answer.json()["results"]] == [True, False]
@@ -150,14 +152,14 @@ def test_workers_are_counted_together(tmp_path: Path) -> None:
 
 
 def test_two_homes_share_nothing(tmp_path: Path) -> None:
-    from customers import shop as shops
-    from serving import launch
+    from customers import setup
+    from serving import server as serving_server
 
-    here, there = shops.init(tmp_path / "here"), shops.init(tmp_path / "there")
-    mine, theirs = launch.environment(here), launch.environment(there, workers=3)
+    here, there = setup.init_home(tmp_path / "here"), setup.init_home(tmp_path / "there")
+    mine, theirs = serving_server.build_environment(here), serving_server.build_environment(there, workers=3)
     assert mine["REGULARS_HOME"] != theirs["REGULARS_HOME"]
     assert mine["BENTOML_HOME"].startswith(str(here.home))
     assert theirs["REGULARS_WORKERS"] == "3"
-    assert launch.command(here, port=3001)[-6:] == [
+    assert serving_server.build_command(here, port=3001)[-6:] == [
         "--working-dir", str(here.home), "--host", "127.0.0.1", "--port", "3001"
     ]  # fmt: skip

@@ -20,20 +20,22 @@ LEVEL = 0.95
 
 
 @dataclass(frozen=True, slots=True)
-class Draws:
+class BootstrapDraws:
     """How often each customer comes up in each draw: customers rising, counts (draws, customers)."""
 
     customers: NDArray[np.int64]
     counts: NDArray[np.int32]
 
     @classmethod
-    def of(cls, customers: NDArray[np.int64], *, draws: int = DRAWS, seed: int = 0) -> Draws:
+    def from_customers(cls, customers: NDArray[np.int64], *, draws: int = DRAWS, seed: int = 0) -> BootstrapDraws:
         """Draw as many customers as there are, with replacement, `draws` times; the same for the same seed."""
-        known = np.unique(customers)
-        if not len(known):
-            return cls(known, np.zeros((draws, 0), np.int32))
-        counts = np.random.default_rng(seed).multinomial(len(known), np.full(len(known), 1 / len(known)), size=draws)
-        return cls(known, counts.astype(np.int32))
+        unique_customers = np.unique(customers)
+        if not len(unique_customers):
+            return cls(unique_customers, np.zeros((draws, 0), np.int32))
+        counts = np.random.default_rng(seed).multinomial(
+            len(unique_customers), np.full(len(unique_customers), 1 / len(unique_customers)), size=draws
+        )
+        return cls(unique_customers, counts.astype(np.int32))
 
     def means(self, values: pd.DataFrame) -> Floats:
         """The mean of every column in every draw, (draws, columns); NaN are no observations.
@@ -41,33 +43,33 @@ class Draws:
         values: one row an observation, its index the customer_key.
         """
         cells = values.to_numpy(np.float64)
-        seen = np.isfinite(cells)
-        place = np.searchsorted(self.customers, values.index.to_numpy(np.int64))
+        is_observed = np.isfinite(cells)
+        positions = np.searchsorted(self.customers, values.index.to_numpy(np.int64))
         sums, counts = (np.zeros((len(self.customers), cells.shape[1])) for _ in range(2))
-        np.add.at(sums, place, np.where(seen, cells, 0.0))
-        np.add.at(counts, place, seen.astype(np.float64))
+        np.add.at(sums, positions, np.where(is_observed, cells, 0.0))
+        np.add.at(counts, positions, is_observed.astype(np.float64))
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray((self.counts @ sums) / (self.counts @ counts))
 
-    def measured(
+    def resampled_metrics(
         self, customers: NDArray[np.int64], measure: Callable[[NDArray[np.int64]], Mapping[str, float]]
     ) -> pd.DataFrame:
         """Figures that are no means, such as a calibration error: a row a draw, a column a figure.
 
         customers: whose each observation is; measure: the figures over some observations, given as their places.
         """
-        place = np.searchsorted(self.customers, customers)
+        positions = np.searchsorted(self.customers, customers)
         rows = np.arange(len(customers))
-        return pd.DataFrame([dict(measure(np.repeat(rows, drawn[place]))) for drawn in self.counts])
+        return pd.DataFrame([dict(measure(np.repeat(rows, drawn[positions]))) for drawn in self.counts])
 
     def aucs(self, customers: NDArray[np.int64], happened: Floats, p: Floats) -> Floats:
         """The area under the ROC curve over all pairs in every draw, (draws,); equal p count one half."""
-        place = np.searchsorted(self.customers, customers)
+        positions = np.searchsorted(self.customers, customers)
         groups = (rankdata(p, method="dense") - 1).astype(np.int64)
         order = np.argsort(groups, kind="stable")
         starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
-        place, came = place[order], happened[order]
-        return np.array([_auc(drawn[place], came, starts) for drawn in self.counts])
+        positions, came = positions[order], happened[order]
+        return np.array([_auc(drawn[positions], came, starts) for drawn in self.counts])
 
 
 def _auc(weight: NDArray[np.int32], came: Floats, starts: NDArray[np.intp]) -> float:
@@ -78,11 +80,11 @@ def _auc(weight: NDArray[np.int32], came: Floats, starts: NDArray[np.intp]) -> f
     return float(yes @ (np.cumsum(no) - no / 2) / pairs) if pairs else float("nan")
 
 
-def bounds(drawn: Floats, level: float = LEVEL) -> tuple[Floats, Floats]:
+def percentile_interval(drawn: Floats, level: float = LEVEL) -> tuple[Floats, Floats]:
     """The interval that holds this share of the draws, for each column."""
     tail = (1 - level) / 2
     low, high = np.full((2, drawn.shape[1]), np.nan)
-    known = np.isfinite(drawn).any(axis=0)
-    if known.any():
-        low[known], high[known] = np.nanquantile(drawn[:, known], [tail, 1 - tail], axis=0)
+    has_draws = np.isfinite(drawn).any(axis=0)
+    if has_draws.any():
+        low[has_draws], high[has_draws] = np.nanquantile(drawn[:, has_draws], [tail, 1 - tail], axis=0)
     return low, high

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from training import lists
+from training.evaluation import ranking_metrics
 
 Floats = NDArray[np.float64]
 
@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 # Probabilities ---------------------------------------------------------------------------------------------
 
 
-def probability(happened: Floats, p: Floats) -> dict[str, float]:
+def probability_metrics(happened: Floats, p: Floats) -> dict[str, float]:
     """How well probabilities p (n,) rank and mean what they say, against what happened (n,) as 0 or 1."""
     p = np.clip(p, 1e-6, 1 - 1e-6)
     ranks = 0 < happened.sum() < happened.size
@@ -49,8 +49,8 @@ def lift(happened: Floats, p: Floats, share: float = 0.1) -> float:
 # Waiting times ---------------------------------------------------------------------------------------------
 
 
-def waiting(
-    duration_days: Floats, observed: NDArray[np.bool_], survival: Floats, until: int, *, level_at: int = 28
+def survival_metrics(
+    duration_days: Floats, observed: NDArray[np.bool_], survival: Floats, follow_up_days: int, *, level_day: int = 28
 ) -> dict[str, float]:
     """How well survival curves foretell waiting times, when everyone was watched for the same `until` days.
 
@@ -59,68 +59,68 @@ def waiting(
     restricted to [0, until] (Graf 1999). `crps_levelled` is the CRPS of curves that are bent, all by one power, until
     as many are away after `level_at` days as were: what is left is how well customers are told apart.
     """
-    curve = np.clip(survival[:, :until], 1e-9, 1.0)
-    days = np.arange(1, until + 1)
-    seen = observed & (duration_days <= until)
-    waited = np.where(seen, duration_days, np.inf)
-    still_away = waited[:, None] > days
+    curve = np.clip(survival[:, :follow_up_days], 1e-9, 1.0)
+    days = np.arange(1, follow_up_days + 1)
+    is_observed = observed & (duration_days <= follow_up_days)
+    event_days = np.where(is_observed, duration_days, np.inf)
+    is_event_free = event_days[:, None] > days
     return {
-        "crps": _crps(curve, still_away),
-        "crps_levelled": _crps(_levelled(curve, still_away, min(level_at, until) - 1), still_away),
-        "nll": _negative_log_likelihood(curve, waited),
-        "c_index": concordance(np.minimum(waited, until + 1.0), seen, curve.sum(axis=1)),
-        "coverage_80": _coverage(curve, waited),
+        "crps": _crps(curve, is_event_free),
+        "crps_levelled": _crps(_recalibrated(curve, is_event_free, min(level_day, follow_up_days) - 1), is_event_free),
+        "nll": _negative_log_likelihood(curve, event_days),
+        "c_index": concordance(np.minimum(event_days, follow_up_days + 1.0), is_observed, curve.sum(axis=1)),
+        "coverage_80": _coverage(curve, event_days),
     }
 
 
-def _crps(curve: Floats, still_away: NDArray[np.bool_]) -> float:
-    return float(np.mean(np.sum((curve - still_away) ** 2, axis=1)))
+def _crps(curve: Floats, is_event_free: NDArray[np.bool_]) -> float:
+    return float(np.mean(np.sum((curve - is_event_free) ** 2, axis=1)))
 
 
-def _levelled(curve: Floats, still_away: NDArray[np.bool_], at: int) -> Floats:
+def _recalibrated(curve: Floats, is_event_free: NDArray[np.bool_], day_index: int) -> Floats:
     """The curves to the power that makes as many stay away until a day as did; within e to the power of 3 of 1."""
-    logs, seen = np.log(curve), float(still_away[:, at].mean())
+    logs, event_free_share = np.log(curve), float(is_event_free[:, day_index].mean())
     low, high = -3.0, 3.0
     for _ in range(40):
         middle = (low + high) / 2
-        too_many = np.exp(np.exp(middle) * logs[:, at]).mean() > seen
+        too_many = np.exp(np.exp(middle) * logs[:, day_index]).mean() > event_free_share
         low, high = (middle, high) if too_many else (low, middle)
     return np.asarray(np.exp(np.exp((low + high) / 2) * logs))
 
 
-def _negative_log_likelihood(curve: Floats, waited: Floats) -> float:
+def _negative_log_likelihood(curve: Floats, event_days: Floats) -> float:
     padded = np.column_stack([np.ones(len(curve)), curve])
-    rows, event = np.arange(len(curve)), np.isfinite(waited)
-    day = np.where(event, waited, curve.shape[1]).astype(int)
+    rows, event = np.arange(len(curve)), np.isfinite(event_days)
+    day = np.where(event, event_days, curve.shape[1]).astype(int)
     mass = np.where(event, padded[rows, day - 1] - padded[rows, day], padded[rows, day])
     return float(-np.mean(np.log(np.maximum(mass, 1e-9))))
 
 
-def _coverage(curve: Floats, waited: Floats, inside: float = 0.8) -> float:
+def _coverage(curve: Floats, event_days: Floats, inside: float = 0.8) -> float:
     """Share of customers inside the central interval, each counted by how much of their day's mass lies there.
 
     Days are discrete, so an interval of whole days covers too much; the share of the mass of the day that came
     is the expectation of the randomised probability integral transform (Czado 2009).
     """
     low, high = (1 - inside) / 2, (1 + inside) / 2
-    reached = 1 - np.column_stack([np.ones(len(curve)), curve])
-    rows, event = np.arange(len(curve)), np.isfinite(waited)
-    day = np.where(event, waited, curve.shape[1] + 1).astype(int)
-    start = reached[rows, day - 1]
-    end = np.where(event, reached[rows, np.minimum(day, curve.shape[1])], 1.0)
+    cdf = 1 - np.column_stack([np.ones(len(curve)), curve])
+    rows, event = np.arange(len(curve)), np.isfinite(event_days)
+    day = np.where(event, event_days, curve.shape[1] + 1).astype(int)
+    start = cdf[rows, day - 1]
+    end = np.where(event, cdf[rows, np.minimum(day, curve.shape[1])], 1.0)
     mass = np.maximum(end - start, 1e-12)
     return float(np.mean(np.clip(np.minimum(end, high) - np.maximum(start, low), 0, None) / mass))
 
 
-def concordance(waited: Floats, observed: NDArray[np.bool_], expected: Floats) -> float:
+def concordance(durations: Floats, observed: NDArray[np.bool_], expected_durations: Floats) -> float:
     """Harrell's C: of the pairs whose order is known, the share that the expected waits put in that order."""
-    order = np.lexsort((~observed, waited))
-    waited, observed, expected = waited[order], observed[order], expected[order]
+    order = np.lexsort((~observed, durations))
+    durations, observed, expected_durations = durations[order], observed[order], expected_durations[order]
     right = pairs = 0.0
     for place in np.flatnonzero(observed):
         later = slice(place + 1, None)
-        usable = (waited[later] > waited[place]) | ~observed[later]
-        gap = expected[later][usable] - expected[place]
+        usable = (durations[later] > durations[place]) | ~observed[later]
+        gap = expected_durations[later][usable] - expected_durations[place]
         right += np.count_nonzero(gap > 0) + 0.5 * np.count_nonzero(gap == 0)
         pairs += gap.size
     return right / pairs if pairs else float("nan")
@@ -129,7 +129,7 @@ def concordance(waited: Floats, observed: NDArray[np.bool_], expected: Floats) -
 # Money -----------------------------------------------------------------------------------------------------
 
 
-def money(spent: Floats, expected: Floats) -> dict[str, float]:
+def value_metrics(spent: Floats, expected: Floats) -> dict[str, float]:
     """How well expected amounts (n,) rank and mean what they say, against what was spent (n,).
 
     The mean absolute error alone would reward the median, which is too low wherever many spend nothing: read it
@@ -173,30 +173,30 @@ def decile_error(spent: Floats, expected: Floats, bins: int = 10) -> float:
     parts = [part for part in np.array_split(order, bins) if part.size]
     gaps = []
     for part in parts:
-        said, seen = float(np.mean(expected[part])), float(np.mean(spent[part]))
-        gaps.append(abs(said - seen) / max(seen, least))
+        mean_expected, mean_spent = float(np.mean(expected[part])), float(np.mean(spent[part]))
+        gaps.append(abs(mean_expected - mean_spent) / max(mean_spent, least))
     return float(np.mean(gaps)) if gaps else float("nan")
 
 
 # Offers ----------------------------------------------------------------------------------------------------
 
 
-def groups(group: NDArray[np.int64], redeemed: Floats, p: Floats, *, at: int = 10) -> dict[str, float]:
+def group_metrics(group: NDArray[np.int64], redeemed: Floats, p: Floats, *, at: int = 10) -> dict[str, float]:
     """How well offers are ranked within groups (a household and a campaign): means over groups with a redemption.
 
     AUC and AP are over all pairs, wherever they stand.
     """
-    judged = lists.each_group(group, redeemed, p, at=at)
-    if judged.empty:
+    per_group = ranking_metrics.metrics_per_group(group, redeemed, p, at=at)
+    if per_group.empty:
         return dict.fromkeys(("map", f"ndcg_{at}", "auc", "ap"), float("nan")) | {"groups": 0.0}
-    return {str(name): float(mean) for name, mean in judged.mean().items()} | {
+    return {str(name): float(mean) for name, mean in per_group.mean().items()} | {
         "auc": float(roc_auc_score(redeemed, p)) if redeemed.min() < 1 else float("nan"),
         "ap": float(average_precision_score(redeemed, p)),
-        "groups": float(len(judged)),
+        "groups": float(len(per_group)),
     }
 
 
-def better(metric: str) -> Callable[[float, float], bool]:
+def comparator(metric: str) -> Callable[[float, float], bool]:
     """Is the first figure better than the second? Errors and losses are better when smaller."""
     smaller = metric in {"log_loss", "brier", "ece", "crps", "crps_levelled", "nll", "mae", "decile_error"}
     return (lambda a, b: a < b) if smaller else (lambda a, b: a > b)

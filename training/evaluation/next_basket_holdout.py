@@ -10,16 +10,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from models.histories import Histories
-from training import lists, metrics
+from models.benchmarks.interaction_matrix import InteractionMatrix
+from training.evaluation import metrics, ranking_metrics
 
 Floats = NDArray[np.float64]
 
 #: How customers are told apart by what they did before the cutoff, the busiest first.
-ACTIVITY = ("often", "sometimes", "seldom", "quiet")
+ACTIVITY_SEGMENTS = ("often", "sometimes", "seldom", "quiet")
 
 #: What is reported, of all that could be.
-FIGURES = (
+REPORTED_METRICS = (
     *("recall_10", "ndcg_10", "ndcg_full_10", "hit_rate_10", "map_10", "recall_20", "ndcg_20"),
     *("trip_recall_10", "trip_ndcg_10", "trip_ndcg_full_10", "trip_hit_rate_10", "trip_recall_20"),
     *("repeat_recall_10", "explore_recall_10", "again_recall_10", "again_hit_rate_10"),
@@ -28,21 +28,21 @@ FIGURES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class HoldoutCriteria:
     """Who and what counts: products bought on so many days before the cutoff, customers with so many trips.
 
     A trip is a day on which a customer bought something of the catalogue. `departments` are left out of it. Of more
     than `most` customers so many are judged, drawn once and for all.
     """
 
-    product_days: int = 1
-    customer_trips: int = 1
-    departments: Collection[str] = ()
-    most: int = 5_000
+    min_product_days: int = 1
+    min_customer_trips: int = 1
+    excluded_departments: Collection[str] = ()
+    max_customers: int = 5_000
 
 
 @dataclass(frozen=True)
-class Exam:
+class HoldoutEvaluation:
     """One cutoff: histories over the catalogue before it, and what the judged customers bought from then on.
 
     `month` holds everything bought in the window, `trip` what the first day of purchase in it held: customer_key,
@@ -51,10 +51,10 @@ class Exam:
 
     cutoff: pd.Timestamp
     window_days: int
-    histories: Histories
+    histories: InteractionMatrix
     customers: NDArray[np.int64]
-    month: pd.DataFrame
-    trip: pd.DataFrame
+    window_purchases: pd.DataFrame
+    next_trip_purchases: pd.DataFrame
     activity: pd.Series = field(repr=False)
 
     @property
@@ -63,120 +63,138 @@ class Exam:
         return self.histories.products
 
     @cached_property
-    def owned(self) -> pd.DataFrame:
+    def prior_purchases(self) -> pd.DataFrame:
         """What each judged customer had bought before."""
-        known = self.histories
+        histories = self.histories
         pairs = pd.DataFrame(
-            {"customer_key": known.customers[known.rows], "product_key": known.products[known.columns]}
+            {"customer_key": histories.customers[histories.rows], "product_key": histories.products[histories.columns]}
         )
         return pairs[pairs["customer_key"].isin(self.customers)].drop_duplicates(ignore_index=True)
 
     @cached_property
-    def buyers(self) -> pd.Series:
+    def buyer_counts(self) -> pd.Series:
         """How many customers ever bought each product."""
         return pd.Series(np.asarray(self.histories.owned.sum(axis=0)).ravel(), index=self.histories.products)
 
 
-def exam(
+def build_holdout(
     before: pd.DataFrame, after: pd.DataFrame, cutoff: pd.Timestamp, window_days: int, *,
-    terms: Terms, departments: pd.Series,
-) -> Exam:  # fmt: skip
+    criteria: HoldoutCriteria, departments: pd.Series,
+) -> HoldoutEvaluation:  # fmt: skip
     """Lay out one cutoff. before, after: customer_key, product_key, day (midnight, no zone), each once.
 
     departments: by product_key, what the catalogue says.
     """
-    barred = departments.index[departments.isin(list(terms.departments))]
-    before = before[~before["product_key"].isin(barred)]
-    days = before.groupby("product_key").size()
-    before = before[before["product_key"].isin(days.index[days >= terms.product_days])]
-    histories = Histories.of(before, cutoff)
+    excluded = departments.index[departments.isin(list(criteria.excluded_departments))]
+    before = before[~before["product_key"].isin(excluded)]
+    purchase_day_counts = before.groupby("product_key").size()
+    before = before[
+        before["product_key"].isin(purchase_day_counts.index[purchase_day_counts >= criteria.min_product_days])
+    ]
+    histories = InteractionMatrix.from_purchase_days(before, cutoff)
     after = after[after["product_key"].isin(histories.products)]
-    busy = histories.customers[histories.trip_counts >= terms.customer_trips]
-    judged = _some(np.intersect1d(busy, after["customer_key"].to_numpy(np.int64)), terms.most)
-    after = after[after["customer_key"].isin(judged)]
+    eligible = histories.customers[histories.trip_counts >= criteria.min_customer_trips]
+    evaluated = _sample_customers(
+        np.intersect1d(eligible, after["customer_key"].to_numpy(np.int64)), criteria.max_customers
+    )
+    after = after[after["customer_key"].isin(evaluated)]
     first = after["day"] == after.groupby("customer_key")["day"].transform("min")
-    month, trip = (rows[lists.PAIR].drop_duplicates(ignore_index=True) for rows in (after, after[first]))
-    return Exam(cutoff, window_days, histories, judged, month, trip, _activity(histories, judged, window_days))
+    window_purchases, next_trip_purchases = (
+        rows[ranking_metrics.PAIR_COLUMNS].drop_duplicates(ignore_index=True) for rows in (after, after[first])
+    )
+    return HoldoutEvaluation(
+        cutoff,
+        window_days,
+        histories,
+        evaluated,
+        window_purchases,
+        next_trip_purchases,
+        _activity_segments(histories, evaluated, window_days),
+    )
 
 
-def _some(customers: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    if len(customers) <= most:
+def _sample_customers(customers: NDArray[np.int64], max_customers: int) -> NDArray[np.int64]:
+    if len(customers) <= max_customers:
         return customers
-    return np.sort(np.random.default_rng(0).choice(customers, most, replace=False))
+    return np.sort(np.random.default_rng(0).choice(customers, max_customers, replace=False))
 
 
-def _activity(histories: Histories, customers: NDArray[np.int64], window_days: int) -> pd.Series:
+def _activity_segments(histories: InteractionMatrix, customers: NDArray[np.int64], window_days: int) -> pd.Series:
     """Groups by what was known before the cutoff: quiet for a whole window, else by thirds of their trips lately."""
     first = np.searchsorted(histories.rows, np.arange(len(histories.customers)))
     recency = histories.ages[first]
-    lately = histories.ages <= 3 * window_days
-    fresh = np.diff(histories.rows * 1_000_000 + histories.ages, prepend=-1) != 0
-    trips = np.bincount(histories.rows[lately & fresh], minlength=len(histories.customers))
-    mine = np.searchsorted(histories.customers, customers)
-    active = trips[mine][recency[mine] <= window_days]
+    is_recent = histories.ages <= 3 * window_days
+    is_new_trip = np.diff(histories.rows * 1_000_000 + histories.ages, prepend=-1) != 0
+    trips = np.bincount(histories.rows[is_recent & is_new_trip], minlength=len(histories.customers))
+    positions = np.searchsorted(histories.customers, customers)
+    active = trips[positions][recency[positions] <= window_days]
     low, high = np.quantile(active, [1 / 3, 2 / 3]) if len(active) else (0, 0)
-    third = np.where(trips[mine] > high, 0, np.where(trips[mine] > low, 1, 2))
-    group = np.where(recency[mine] > window_days, 3, third)
-    return pd.Series(np.array(ACTIVITY, dtype=object)[group], index=customers)
+    third = np.where(trips[positions] > high, 0, np.where(trips[positions] > low, 1, 2))
+    group = np.where(recency[positions] > window_days, 3, third)
+    return pd.Series(np.array(ACTIVITY_SEGMENTS, dtype=object)[group], index=customers)
 
 
-def look(asked: Exam, shown: pd.DataFrame) -> pd.DataFrame:
+def evaluate_customers(holdout: HoldoutEvaluation, ranked: pd.DataFrame) -> pd.DataFrame:
     """Every figure of every judged customer, a row each in the exam's order; NaN where there was nothing to hit.
 
     shown: customer_key, list, rank, product_key. Of the list `any`: the plain names over the window, `trip_` over
     the next trip, `repeat_` and `explore_` over what they had bought before and what not. `again_` and `new_` are
     those two lists over the same two parts.
     """
-    mine = shown[shown["customer_key"].isin(asked.customers)]
-    merged, again, new = (mine[mine["list"] == name] for name in ("any", "again", "new"))
-    before, never = lists.split(asked.month, asked.owned)
+    customer_lists = ranked[ranked["customer_key"].isin(holdout.customers)]
+    merged, again, new = (customer_lists[customer_lists["list"] == name] for name in ("any", "again", "new"))
+    repeat_truth, new_truth = ranking_metrics.split_repeat_and_new(holdout.window_purchases, holdout.prior_purchases)
     parts = {
-        "": lists.each(merged, asked.month),
-        "trip_": lists.each(merged, asked.trip),
-        "repeat_": lists.each(merged, before, at=(10,)),
-        "explore_": lists.each(merged, never, at=(10,)),
-        "again_": lists.each(again, before, at=(10,)),
-        "new_": lists.each(new, never, at=(10,)),
+        "": ranking_metrics.metrics_per_customer(merged, holdout.window_purchases),
+        "trip_": ranking_metrics.metrics_per_customer(merged, holdout.next_trip_purchases),
+        "repeat_": ranking_metrics.metrics_per_customer(merged, repeat_truth, at=(10,)),
+        "explore_": ranking_metrics.metrics_per_customer(merged, new_truth, at=(10,)),
+        "again_": ranking_metrics.metrics_per_customer(again, repeat_truth, at=(10,)),
+        "new_": ranking_metrics.metrics_per_customer(new, new_truth, at=(10,)),
     }
-    frame = pd.concat([part.add_prefix(name) for name, part in parts.items()], axis=1).reindex(asked.customers)
-    unheard = lists.novelty(merged, asked.buyers, len(asked.histories.customers))
-    return frame.assign(novelty_10=unheard.reindex(asked.customers))[list(FIGURES)]
+    frame = pd.concat([part.add_prefix(name) for name, part in parts.items()], axis=1).reindex(holdout.customers)
+    novelty = ranking_metrics.novelty_per_customer(merged, holdout.buyer_counts, len(holdout.histories.customers))
+    return frame.assign(novelty_10=novelty.reindex(holdout.customers))[list(REPORTED_METRICS)]
 
 
-def ceiling(asked: Exam, shown: pd.DataFrame) -> pd.DataFrame:
+def evaluate_upper_bound(holdout: HoldoutEvaluation, ranked: pd.DataFrame) -> pd.DataFrame:
     """The figures of `look` if whatever stands on a customer's lists, however deep, stood in the best order there is.
 
     What no list of theirs holds cannot be reached by ranking; figures of a single list's order are left NaN.
     """
-    mine = shown[shown["customer_key"].isin(asked.customers)]
-    _, never = lists.split(asked.month, asked.owned)
+    customer_lists = ranked[ranked["customer_key"].isin(holdout.customers)]
+    _, new_truth = ranking_metrics.split_repeat_and_new(holdout.window_purchases, holdout.prior_purchases)
     parts = {
-        "": lists.best_possible(mine, asked.month),
-        "trip_": lists.best_possible(mine, asked.trip),
-        "new_": lists.best_possible(mine, never, at=(10,)),
+        "": ranking_metrics.upper_bound_per_customer(customer_lists, holdout.window_purchases),
+        "trip_": ranking_metrics.upper_bound_per_customer(customer_lists, holdout.next_trip_purchases),
+        "new_": ranking_metrics.upper_bound_per_customer(customer_lists, new_truth, at=(10,)),
     }
     frame = pd.concat([part.add_prefix(name) for name, part in parts.items()], axis=1)
-    return frame.reindex(index=asked.customers, columns=list(FIGURES))
+    return frame.reindex(index=holdout.customers, columns=list(REPORTED_METRICS))
 
 
-def spread(asked: Exam, shown: pd.DataFrame) -> dict[str, float]:
+def evaluate_variety(holdout: HoldoutEvaluation, ranked: pd.DataFrame) -> dict[str, float]:
     """What the lists of ten of all judged customers together show, and where it comes from."""
-    merged = shown[(shown["list"] == "any") & shown["customer_key"].isin(asked.customers)]
-    return lists.variety(merged, catalogue=len(asked.catalogue)) | lists.sources(merged)
+    merged = ranked[(ranked["list"] == "any") & ranked["customer_key"].isin(holdout.customers)]
+    return ranking_metrics.variety_metrics(merged, catalogue=len(holdout.catalogue)) | ranking_metrics.source_shares(
+        merged
+    )
 
 
-def audience_lift(asked: Exam, chances: Callable[[NDArray[np.int64]], Floats], *, products: int = 8) -> float:
+def evaluate_audience_lift(
+    holdout: HoldoutEvaluation, purchase_probabilities: Callable[[NDArray[np.int64]], Floats], *, n_products: int = 8
+) -> float:
     """How many times as many of the likeliest tenth of the judged customers bought a product as of all of them.
 
     The mean over best sellers before the cutoff, evenly spread over the first 200; a product that fewer than ten
     bought says nothing. chances: for some products, the chance of each judged customer to buy one of them.
     """
-    selling = np.argsort(-asked.histories.popularity(asked.window_days), kind="stable")[:200]
-    places = np.linspace(0, len(selling) - 1, min(products, len(selling))).astype(np.int64)
+    best_sellers = np.argsort(-holdout.histories.popularity(holdout.window_days), kind="stable")[:200]
+    positions = np.linspace(0, len(best_sellers) - 1, min(n_products, len(best_sellers))).astype(np.int64)
     lifts = []
-    for product in asked.catalogue[selling[places]]:
-        buyers = asked.month.loc[asked.month["product_key"] == product, "customer_key"]
-        happened = np.isin(asked.customers, buyers).astype(np.float64)
+    for product in holdout.catalogue[best_sellers[positions]]:
+        buyers = holdout.window_purchases.loc[holdout.window_purchases["product_key"] == product, "customer_key"]
+        happened = np.isin(holdout.customers, buyers).astype(np.float64)
         if happened.sum() >= 10:
-            lifts.append(metrics.lift(happened, chances(np.array([product]))))
+            lifts.append(metrics.lift(happened, purchase_probabilities(np.array([product]))))
     return float(np.mean(lifts)) if lifts else float("nan")

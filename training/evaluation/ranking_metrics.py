@@ -14,49 +14,51 @@ import pandas as pd
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-PAIR = ["customer_key", "product_key"]
+PAIR_COLUMNS = ["customer_key", "product_key"]
 
 
-def each(ranked: pd.DataFrame, truth: pd.DataFrame, *, at: Sequence[int] = (10, 20)) -> pd.DataFrame:
+def metrics_per_customer(ranked: pd.DataFrame, truth: pd.DataFrame, *, at: Sequence[int] = (10, 20)) -> pd.DataFrame:
     """Every figure of every customer who bought something: a row each, by rising customer_key.
 
     ranked: customer_key, rank (from 1), product_key; one list a customer, and who has none has missed.
     truth: customer_key, product_key, one row a product bought.
     """
-    truth = truth[PAIR].drop_duplicates()
+    truth = truth[PAIR_COLUMNS].drop_duplicates()
     bought = truth.groupby("customer_key").size()
     customers, sizes = np.asarray(bought.index, np.int64), np.asarray(bought, np.int64)
-    hits = ranked[[*PAIR, "rank"]].merge(truth, on=PAIR).sort_values(["customer_key", "rank"])
+    hits = ranked[[*PAIR_COLUMNS, "rank"]].merge(truth, on=PAIR_COLUMNS).sort_values(["customer_key", "rank"])
     columns: dict[str, Floats] = {}
     for k in at:
         top = hits[hits["rank"] <= k]
-        place = np.searchsorted(customers, top["customer_key"].to_numpy(np.int64))
-        columns |= _figures(place, top["rank"].to_numpy(np.int64), sizes, k)
+        positions = np.searchsorted(customers, top["customer_key"].to_numpy(np.int64))
+        columns |= _metrics_at_k(positions, top["rank"].to_numpy(np.int64), sizes, k)
     return pd.DataFrame(columns, index=pd.Index(customers, name="customer_key"))
 
 
-def _figures(place: NDArray[np.int64], rank: NDArray[np.int64], size: NDArray[np.int64], k: int) -> dict[str, Floats]:
+def _metrics_at_k(
+    place: NDArray[np.int64], rank: NDArray[np.int64], size: NDArray[np.int64], k: int
+) -> dict[str, Floats]:
     """place, rank: the hits, those of one customer together, best first. size: how many products each bought."""
-    found = np.bincount(place, minlength=len(size)).astype(np.float64)
+    hit_counts = np.bincount(place, minlength=len(size)).astype(np.float64)
     gain = np.bincount(place, 1 / np.log2(rank + 1), minlength=len(size))
     nth = np.arange(len(place)) - np.searchsorted(place, place) + 1
     precision = np.bincount(place, nth / rank, minlength=len(size))
     ideal = np.cumsum(1 / np.log2(np.arange(2, max(k, int(size.max(initial=1))) + 2)))
     return {
-        f"recall_{k}": found / size,
+        f"recall_{k}": hit_counts / size,
         f"ndcg_{k}": gain / ideal[np.minimum(size, k) - 1],
         f"ndcg_full_{k}": gain / ideal[size - 1],
-        f"hit_rate_{k}": (found > 0).astype(np.float64),
+        f"hit_rate_{k}": (hit_counts > 0).astype(np.float64),
         f"map_{k}": precision / np.minimum(size, k),
     }
 
 
-def ranking(ranked: pd.DataFrame, truth: pd.DataFrame, *, at: Sequence[int] = (10, 20)) -> dict[str, float]:
+def mean_metrics(ranked: pd.DataFrame, truth: pd.DataFrame, *, at: Sequence[int] = (10, 20)) -> dict[str, float]:
     """The means of `each` over customers who bought something in the window."""
-    return {str(name): float(value) for name, value in each(ranked, truth, at=at).mean().items()}
+    return {str(name): float(value) for name, value in metrics_per_customer(ranked, truth, at=at).mean().items()}
 
 
-def each_group(group: NDArray[np.int64], redeemed: Floats, p: Floats, *, at: int = 10) -> pd.DataFrame:
+def metrics_per_group(group: NDArray[np.int64], redeemed: Floats, p: Floats, *, at: int = 10) -> pd.DataFrame:
     """MAP and capped NDCG@k of every group with a redemption, indexed by it; equal p keep the order given.
 
     group: whose list each offer stands on, such as a household and a campaign. redeemed: 1 or 0. All (n,).
@@ -64,21 +66,21 @@ def each_group(group: NDArray[np.int64], redeemed: Floats, p: Floats, *, at: int
     order = np.lexsort((-p, group))
     taken, starts = redeemed[order], np.flatnonzero(np.diff(group[order], prepend=group[order][:1] - 1))
     sizes = np.diff(np.append(starts, len(order)))
-    place = np.arange(len(order)) - np.repeat(starts, sizes) + 1
+    position = np.arange(len(order)) - np.repeat(starts, sizes) + 1
     total = np.add.reduceat(taken, starts) if len(order) else np.empty(0)
     hits = np.cumsum(taken)
     before = np.repeat(hits[starts] - taken[starts], sizes) if len(order) else hits
     names = pd.Index(group[order][starts], name="group")
-    judged = total > 0
-    if not judged.any():
+    has_redemption = total > 0
+    if not has_redemption.any():
         return pd.DataFrame({"map": [], f"ndcg_{at}": []}, index=names[:0])
-    precision = np.add.reduceat(taken * (hits - before) / place, starts)[judged] / total[judged]
-    gain = np.add.reduceat(taken * (place <= at) / np.log2(place + 1), starts)[judged]
-    ideal = np.cumsum(1 / np.log2(np.arange(2, at + 2)))[np.minimum(total[judged], at).astype(int) - 1]
-    return pd.DataFrame({"map": precision, f"ndcg_{at}": gain / ideal}, index=names[judged])
+    precision = np.add.reduceat(taken * (hits - before) / position, starts)[has_redemption] / total[has_redemption]
+    gain = np.add.reduceat(taken * (position <= at) / np.log2(position + 1), starts)[has_redemption]
+    ideal = np.cumsum(1 / np.log2(np.arange(2, at + 2)))[np.minimum(total[has_redemption], at).astype(int) - 1]
+    return pd.DataFrame({"map": precision, f"ndcg_{at}": gain / ideal}, index=names[has_redemption])
 
 
-def variety(ranked: pd.DataFrame, *, at: int = 10, catalogue: int | None = None) -> dict[str, float]:
+def variety_metrics(ranked: pd.DataFrame, *, at: int = 10, catalogue: int | None = None) -> dict[str, float]:
     """Whether customers are told apart: what is shown to anybody, and the share of lists that are nobody else's.
 
     `coverage` is the share of a catalogue of so many products that anybody is shown.
@@ -91,32 +93,36 @@ def variety(ranked: pd.DataFrame, *, at: int = 10, catalogue: int | None = None)
     return {"products_shown": shown, "distinct_lists": distinct} | covered
 
 
-def novelty(ranked: pd.DataFrame, buyers: pd.Series, customers: int, *, at: int = 10) -> pd.Series:
+def novelty_per_customer(ranked: pd.DataFrame, buyers: pd.Series, customers: int, *, at: int = 10) -> pd.Series:
     """How little known the products of each list are: the mean of -log2 of the share of customers who bought them.
 
     buyers: how many of the `customers` ever bought each product_key; one that nobody did counts as of one buyer.
     (Zhou et al., PNAS 2010.)
     """
     top = ranked[ranked["rank"] <= at]
-    known = buyers.reindex(top["product_key"]).fillna(1.0).clip(lower=1.0).to_numpy(np.float64)
-    bits = pd.Series(-np.log2(known / max(customers, 1)), index=top["customer_key"].to_numpy())
+    buyer_counts = buyers.reindex(top["product_key"]).fillna(1.0).clip(lower=1.0).to_numpy(np.float64)
+    bits = pd.Series(-np.log2(buyer_counts / max(customers, 1)), index=top["customer_key"].to_numpy())
     return bits.groupby(level=0).mean()
 
 
-def sources(ranked: pd.DataFrame, *, at: int = 10) -> dict[str, float]:
+def source_shares(ranked: pd.DataFrame, *, at: int = 10) -> dict[str, float]:
     """The share of the places of lists that each source filled: source_again, source_new, source_popular ..."""
     top = ranked[ranked["rank"] <= at]
     return {f"source_{name}": float(share) for name, share in top["source"].value_counts(normalize=True).items()}
 
 
-def split(truth: pd.DataFrame, owned: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def split_repeat_and_new(truth: pd.DataFrame, owned: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What was bought, as (bought before by that customer, never bought before); both frames hold PAIR."""
-    marked = truth[PAIR].drop_duplicates().merge(owned[PAIR].drop_duplicates(), how="left", indicator=True)
+    marked = (
+        truth[PAIR_COLUMNS].drop_duplicates().merge(owned[PAIR_COLUMNS].drop_duplicates(), how="left", indicator=True)
+    )
     before = (marked["_merge"] == "both").to_numpy()
-    return marked.loc[before, PAIR], marked.loc[~before, PAIR]
+    return marked.loc[before, PAIR_COLUMNS], marked.loc[~before, PAIR_COLUMNS]
 
 
-def best_possible(candidates: pd.DataFrame, truth: pd.DataFrame, *, at: Sequence[int] = (10, 20)) -> pd.DataFrame:
+def upper_bound_per_customer(
+    candidates: pd.DataFrame, truth: pd.DataFrame, *, at: Sequence[int] = (10, 20)
+) -> pd.DataFrame:
     """The figures of `each` if these candidates (customer_key, product_key) stood in the best order there is."""
-    hits = candidates[PAIR].drop_duplicates().merge(truth[PAIR].drop_duplicates(), on=PAIR)
-    return each(hits.assign(rank=hits.groupby("customer_key").cumcount() + 1), truth, at=at)
+    hits = candidates[PAIR_COLUMNS].drop_duplicates().merge(truth[PAIR_COLUMNS].drop_duplicates(), on=PAIR_COLUMNS)
+    return metrics_per_customer(hits.assign(rank=hits.groupby("customer_key").cumcount() + 1), truth, at=at)

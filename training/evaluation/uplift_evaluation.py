@@ -12,103 +12,123 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from customers.persuasion import EVIDENCE, TOO_LITTLE
-from models.trial import Trial
-from models.unseen import Tried
-from training import qini
-from training.intervals import Draws, Floats
-from training.qini import Figure
+from customers.scores.uplift_result import EVIDENCE, NOT_ENOUGH_EVIDENCE
+from models.uplift.cross_fitting import CrossFittedScores
+from models.uplift.treatment_data import TreatmentData
+from training.evaluation import qini
+from training.evaluation.bootstrap import BootstrapDraws, Floats
+from training.evaluation.qini import BootstrapEstimate
 
 #: Who ranks customers; the others stand beside it.
 LEARNER = "x"
 #: Where contact is foretold this well, also among customers who can be compared, there is little to compare.
-MOST_TELLING = 0.9
+MAX_PROPENSITY_AUC = 0.9
 #: Outcomes above this quantile count as much as it: a few huge baskets would decide the mean.
-WINSOR = 0.995
+WINSOR_QUANTILE = 0.995
 DRAWS = 500
 
 
 @dataclass(frozen=True)
-class Judged:
+class UpliftEvaluation:
     """What was found of one outcome: its figures, and the Qini curve of every learner.
 
     Gains and effects are in the outcome's own unit, a customer. `draws` are those of all figures' intervals.
     """
 
-    figures: dict[str, Figure]
+    metrics: dict[str, BootstrapEstimate]
     curves: pd.DataFrame
     contacted: int
     others: int
-    draws: Draws
+    draws: BootstrapDraws
 
 
 @dataclass(frozen=True)
-class Verdict:
+class UpliftVerdict:
     """`evidence` or `not enough evidence`, and why in words."""
 
     verdict: str
     why: list[str] = field(default_factory=list)
 
     @property
-    def holds(self) -> bool:
+    def is_evidence(self) -> bool:
         return self.verdict == EVIDENCE
 
 
-def winsorised(outcome: Floats) -> Floats:
+def winsorise(outcome: Floats) -> Floats:
     """Amounts of which the largest count as the quantile WINSOR of what was spent at all."""
     spent = outcome[outcome > 0]
-    return np.minimum(outcome, np.quantile(spent, WINSOR)) if len(spent) else outcome
+    return np.minimum(outcome, np.quantile(spent, WINSOR_QUANTILE)) if len(spent) else outcome
 
 
-def judged(trial: Trial, seen: Tried, *, drawn: Draws | None = None, draws: int = DRAWS, seed: int = 0) -> Judged:
+def evaluate_uplift(
+    treatment_data: TreatmentData,
+    cross_fitted: CrossFittedScores,
+    *,
+    shared_draws: BootstrapDraws | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> UpliftEvaluation:
     """Every figure of one outcome over the rows that can be compared; `drawn`: the draws of a finding to compare."""
-    kept, reached = seen.kept, trial.contacted
-    drawn = drawn or Draws.of(trial.customers[kept], draws=draws, seed=seed)
-    weight, gain = qini.weights(drawn, trial.customers[kept]), seen.gain[kept]
-    figures = {
-        "average": qini.mean(gain, weight),
-        "plain_difference": qini.difference(trial.outcome[kept], reached[kept], weight),
-        "telling": Figure(qini.within_auc(trial, seen.chance, np.ones(len(kept), dtype=bool))),
-        "telling_kept": Figure(qini.within_auc(trial, seen.chance, kept)),
-        "outside": Figure(float(1 - kept.mean())),
+    is_comparable, is_contacted = cross_fitted.has_overlap, treatment_data.contacted
+    shared_draws = shared_draws or BootstrapDraws.from_customers(
+        treatment_data.customers[is_comparable], draws=draws, seed=seed
+    )
+    weight, gain = (
+        qini.draw_weights(shared_draws, treatment_data.customers[is_comparable]),
+        cross_fitted.dr_scores[is_comparable],
+    )
+    metrics = {
+        "average": qini.weighted_mean(gain, weight),
+        "plain_difference": qini.mean_difference(
+            treatment_data.outcome[is_comparable], is_contacted[is_comparable], weight
+        ),
+        "telling": BootstrapEstimate(
+            qini.within_mailing_auc(treatment_data, cross_fitted.propensity, np.ones(len(is_comparable), dtype=bool))
+        ),
+        "telling_kept": BootstrapEstimate(
+            qini.within_mailing_auc(treatment_data, cross_fitted.propensity, is_comparable)
+        ),
+        "outside": BootstrapEstimate(float(1 - is_comparable.mean())),
     }
     curves = []
-    for learner, effect in seen.effects.items():
-        place = qini.order(effect[kept], trial.mailing[kept])
-        found, curve = qini.curve(gain[place], weight.rows(place))
-        figures |= {f"{learner}.{name}": value for name, value in found.items()}
+    for learner, effect in cross_fitted.effects.items():
+        ranking = qini.order_by_effect(effect[is_comparable], treatment_data.mailing[is_comparable])
+        curve_metrics, curve = qini.qini_curve(gain[ranking], weight.select_rows(ranking))
+        metrics |= {f"{learner}.{name}": value for name, value in curve_metrics.items()}
         curves.append(curve.assign(learner=learner))
-    contacted, others = int((kept & reached).sum()), int((kept & ~reached).sum())
-    return Judged(figures, pd.concat(curves, ignore_index=True), contacted, others, drawn)
+    contacted, others = int((is_comparable & is_contacted).sum()), int((is_comparable & ~is_contacted).sum())
+    return UpliftEvaluation(metrics, pd.concat(curves, ignore_index=True), contacted, others, shared_draws)
 
 
-def verdict(found: Judged, placebo: Judged | None, *, learner: str = LEARNER) -> Verdict:
+def decide_verdict(
+    evaluation: UpliftEvaluation, placebo: UpliftEvaluation | None, *, learner: str = LEARNER
+) -> UpliftVerdict:
     """What these figures allow to be said.
 
     `placebo` is the same question asked of the days before contact, over the same draws and with customers in the
     order of what contact is foretold to add afterwards.
     """
-    doubts = [*_unlike(found), *_unmoved(found, learner)]
-    doubts += [] if doubts else _already(found, placebo, learner)
+    doubts = [*_overlap_doubts(evaluation), *_effect_doubts(evaluation, learner)]
+    doubts += [] if doubts else _placebo_doubts(evaluation, placebo, learner)
     if doubts:
-        return Verdict(TOO_LITTLE, doubts)
-    return Verdict(EVIDENCE, [_said(found, learner)])
+        return UpliftVerdict(NOT_ENOUGH_EVIDENCE, doubts)
+    return UpliftVerdict(EVIDENCE, [_evidence_text(evaluation, learner)])
 
 
-def _unlike(found: Judged) -> list[str]:
+def _overlap_doubts(evaluation: UpliftEvaluation) -> list[str]:
     """Doubts about whether those who were contacted have anybody to be compared with."""
-    telling = found.figures["telling_kept"].value
-    if telling <= MOST_TELLING:
+    propensity_auc = evaluation.metrics["telling_kept"].value
+    if propensity_auc <= MAX_PROPENSITY_AUC:
         return []
     return [
-        f"who was contacted could be told beforehand (AUC {telling:.2f}): leave some of each kind out of the next "
+        f"who was contacted could be told beforehand (AUC {propensity_auc:.2f}): leave some of each kind out of the next "
         "campaign, drawn by lot"
     ]
 
 
-def _unmoved(found: Judged, learner: str) -> list[str]:
+def _effect_doubts(evaluation: UpliftEvaluation, learner: str) -> list[str]:
     """Doubts about whether contact does anything, and whom it helps more than others."""
-    average, area, first = (found.figures[name] for name in ("average", f"{learner}.qini", f"{learner}.first"))
+    average, area, first = (evaluation.metrics[name] for name in ("average", f"{learner}.qini", f"{learner}.first"))
     if area.low > 0 and first.low > 0:
         return []
     ranked = "those it is foretold to help most are not known to be helped"
@@ -118,7 +138,7 @@ def _unmoved(found: Judged, learner: str) -> list[str]:
     return doubts
 
 
-def _already(found: Judged, placebo: Judged | None, learner: str) -> list[str]:
+def _placebo_doubts(evaluation: UpliftEvaluation, placebo: UpliftEvaluation | None, learner: str) -> list[str]:
     """Doubts because those who were contacted, or foretold to be helped, had already differed before.
 
     Whoever was chosen for something that no feature shows had it a month earlier too; without this check, letters
@@ -127,17 +147,17 @@ def _already(found: Judged, placebo: Judged | None, learner: str) -> list[str]:
     """
     if placebo is None:
         return ["too few customers are known from before they were contacted: nobody can tell whether they were alike"]
-    average, first, area = (placebo.figures[name] for name in ("average", f"{learner}.first", f"{learner}.qini"))
+    average, first, area = (placebo.metrics[name] for name in ("average", f"{learner}.first", f"{learner}.qini"))
     lots = "leave some of those chosen out of the next campaign, drawn by lot"
     if max(average.low, first.low, area.low) > 0:
         return [f"those who were contacted had done better than others like them before it too: {lots}"]
-    if average.high < 0 and found.figures[f"{learner}.first"].low <= -average.value:
+    if average.high < 0 and evaluation.metrics[f"{learner}.first"].low <= -average.value:
         return [f"those who were contacted had done worse before, and may only be back to their usual: {lots}"]
     return []
 
 
-def _said(found: Judged, learner: str) -> str:
-    first, rest = (found.figures[f"{learner}.{name}"] for name in ("first", "rest"))
+def _evidence_text(evaluation: UpliftEvaluation, learner: str) -> str:
+    first, rest = (evaluation.metrics[f"{learner}.{name}"] for name in ("first", "rest"))
     return (
         f"the third foretold to be helped most gain {first.value:+.3g} [{first.low:.3g}, {first.high:.3g}] by contact, "
         f"the others {rest.value:+.3g} [{rest.low:.3g}, {rest.high:.3g}]"

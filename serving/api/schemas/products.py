@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from serving.schemas import Answer, Channel, Depth, Id, Product, Question, Result
+from serving.api.schemas.common import Answer, Channel, Depth, Id, Product, Question, Result
 
-How = Literal["similar", "together", "upsell"]
+Relation = Literal["similar", "together", "upsell"]
 
 
 class SimilarQuestion(Question):
@@ -21,12 +21,12 @@ class SimilarQuestion(Question):
         default=[], max_length=100, description="1 to 100 products; or none, for a customer's own, those they buy most."
     )
     n: Depth = 10
-    how: How = Field(default="similar", description='"together" goes with it, "upsell" is dearer of its kind.')
+    how: Relation = Field(default="similar", description='"together" goes with it, "upsell" is dearer of its kind.')
     customer_id: Id | None = Field(default=None, description="For whom it is: without one, and without their "
                                    "consent, nothing sensitive is shown.")  # fmt: skip
 
     @model_validator(mode="after")
-    def _of_something(self) -> SimilarQuestion:
+    def _require_product_or_customer(self) -> SimilarQuestion:
         if not self.product_ids and self.customer_id is None:
             raise ValueError("name product_ids, or a customer_id for whose own products it is")
         return self
@@ -42,7 +42,7 @@ class AudienceQuestion(Question):
     channel: Channel | None = Field(default=None, description="Only who may be contacted on this channel.")
 
     @model_validator(mode="after")
-    def _of_one_thing(self) -> AudienceQuestion:
+    def _require_one_target(self) -> AudienceQuestion:
         if sum(map(bool, (self.product_ids, self.categories, self.offer_id))) != 1:
             raise ValueError("give exactly one of product_ids, categories and offer_id")
         return self

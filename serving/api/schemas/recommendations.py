@@ -6,48 +6,60 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from customers import wishes
-from serving.schemas import Answer, Categories, Depth, Id, ListName, Product, ProductIds, QuestionOfNow, Result
+from customers.shop import merchandising_rules
+from serving.api.schemas.common import (
+    Answer,
+    Categories,
+    CurrentQuestion,
+    Depth,
+    Id,
+    ListName,
+    Product,
+    ProductIds,
+    Result,
+)
 
 #: Pydantic gives every question a copy of its own.
-NOTHING: list[str] = []
-LeftOut = Annotated[list[Id], Field(max_length=100, description="None of these, beside what the shop leaves out.")]
+EMPTY_LIST: list[str] = []
+ExcludedIds = Annotated[list[Id], Field(max_length=100, description="None of these, beside what the shop leaves out.")]
 # Of the shop's own rules these take the place; left out or null, the shop's hold.
 InStockOnly = Annotated[bool | None, Field(description="Nothing whose stock is counted and gone.")]
-LeastMargin = Annotated[
+MinMargin = Annotated[
     float | None,
     Field(ge=-10, le=1, allow_inf_nan=False, description="(price - cost) / price at least; unknown ones may stay."),
 ]
 Boosts = Annotated[
-    dict[Id, Annotated[float, Field(ge=0, le=wishes.MOST_BOOST, allow_inf_nan=False)]] | None,
+    dict[Id, Annotated[float, Field(ge=0, le=merchandising_rules.MAX_BOOST, allow_inf_nan=False)]] | None,
     Field(max_length=100, description="A product's label, and the factor on its score."),
 ]
 Pins = Annotated[list[Id] | None, Field(max_length=100, description="Labels of products that come first.")]
-MostOfOne = Annotated[int | None, Field(ge=1, description="So many of one category at most.")]
-Share = Annotated[
+MaxPerCategory = Annotated[int | None, Field(ge=1, description="So many of one category at most.")]
+ExploreShare = Annotated[
     float | None,
-    Field(ge=0, le=wishes.MOST_EXPLORE, allow_inf_nan=False, description="So many of the places to explore."),
+    Field(
+        ge=0, le=merchandising_rules.MAX_EXPLORE, allow_inf_nan=False, description="So many of the places to explore."
+    ),
 ]
 Seed = Annotated[
     int | None, Field(ge=0, lt=2**63, description="Draws what is explored; the same again draws the same.")
 ]
 
 
-class RecommendationQuestion(QuestionOfNow):
+class RecommendationQuestion(CurrentQuestion):
     """Which products next, from which list, and which never."""
 
     list: ListName = Field(default="any", description='"again" was bought before, "new" never; "any" is both.')
     n: Depth = 10
-    exclude_product_ids: ProductIds = NOTHING
-    categories: Categories = NOTHING
-    exclude_categories: LeftOut = NOTHING
-    exclude_departments: LeftOut = NOTHING
+    exclude_product_ids: ProductIds = EMPTY_LIST
+    categories: Categories = EMPTY_LIST
+    exclude_categories: ExcludedIds = EMPTY_LIST
+    exclude_departments: ExcludedIds = EMPTY_LIST
     in_stock_only: InStockOnly = None
-    min_margin: LeastMargin = None
+    min_margin: MinMargin = None
     boost: Boosts = None
     pin: Pins = None
-    max_per_category: MostOfOne = None
-    explore: Share = None
+    max_per_category: MaxPerCategory = None
+    explore: ExploreShare = None
     seed: Seed = None
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from serving.schemas import Band
+from customers.shop.retention_costs import Band
 
 
 class AtRisk(BaseModel):

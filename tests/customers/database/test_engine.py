@@ -11,19 +11,21 @@ from threading import Thread
 import pytest
 import sqlalchemy as sa
 
-from customers import database, loading, schema
-from customers.loading import Loaded
-from customers.shop import Shop, ShopDown
+from customers.database import engine, schema
+from customers.loading import load as loading_load
+from customers.loading.load import LoadResult
+from customers.shop.errors import ShopUnavailable
+from customers.shop.settings import Shop
 
-Load = Callable[..., Loaded]
+Load = Callable[..., LoadResult]
 COUNT = sa.select(sa.func.count()).select_from(schema.transactions)
 
 
 def test_writers_queue_and_never_lose_each_other(corner_shop: Shop, tmp_path: Path) -> None:
-    def enrol(number: int) -> Loaded:
+    def enrol(number: int) -> LoadResult:
         path = tmp_path / f"c{number}.csv"
         path.write_text("customer_id\n" + "".join(f"{number}-{n}\n" for n in range(20)))
-        return loading.load(corner_shop, "customers", [path])
+        return loading_load.load_files(corner_shop, "customers", [path])
 
     with ThreadPoolExecutor(4) as pool:
         assert sum(loaded.inserted for loaded in pool.map(enrol, range(8))) == 8 * 20
@@ -33,10 +35,10 @@ def test_a_writer_waits_until_the_one_before_has_gone(corner_shop: Shop) -> None
     came = []
 
     def second() -> None:
-        with database.writing(corner_shop):
+        with engine.write_transaction(corner_shop):
             came.append("second")
 
-    with database.writing(corner_shop):
+    with engine.write_transaction(corner_shop):
         other = Thread(target=second)
         other.start()
         other.join(timeout=0.3)
@@ -47,17 +49,17 @@ def test_a_writer_waits_until_the_one_before_has_gone(corner_shop: Shop) -> None
 
 def test_a_reader_sees_one_state_while_others_write(corner_shop: Shop, sell: Load) -> None:
     sell(corner_shop, "1,anna,bread,2017-11-01T10:00Z,1,2.50\n")
-    with database.reading(corner_shop) as connection:
+    with engine.read_transaction(corner_shop) as connection:
         before = connection.execute(COUNT).scalar()
         sell(corner_shop, "2,anna,bread,2017-11-02T10:00Z,1,2.50\n")
         assert connection.execute(COUNT).scalar() == before == 1
-    with database.reading(corner_shop) as connection:
+    with engine.read_transaction(corner_shop) as connection:
         assert connection.execute(COUNT).scalar() == 2
 
 
 def test_a_connection_that_a_reader_had_serves_a_writer_next(corner_shop: Shop, sell: Load) -> None:
     for order in range(3):
-        with database.reading(corner_shop) as connection:
+        with engine.read_transaction(corner_shop) as connection:
             assert connection.execute(COUNT).scalar() == order
         sell(corner_shop, f"{order},anna,bread,2017-11-01T10:00Z,1,2.50\n")
 
@@ -74,7 +76,10 @@ def test_an_error_of_the_database_does_not_print_what_it_carried(corner_shop: Sh
         "unknown": {"id": "Kanarienvogel 2"},
         "too large": {"key": 2**70},
     }[wrong]
-    with pytest.raises(Exception, match=r"identities|\w") as failed, database.writing(corner_shop) as connection:
+    with (
+        pytest.raises(Exception, match=r"identities|\w") as failed,
+        engine.write_transaction(corner_shop) as connection,
+    ):
         connection.execute(sa.text(words), values)
     told = "".join(traceback.format_exception(failed.value))
     assert "Kanarienvogel" not in told
@@ -84,8 +89,8 @@ def test_an_error_of_the_database_does_not_print_what_it_carried(corner_shop: Sh
 @pytest.mark.parametrize("place", ["postgresql://grocer:Kanarienvogel@127.0.0.1:1/shop", "sqlite:////nowhere/shop.db"])
 def test_a_database_that_is_not_there_is_named_without_its_password(corner_shop: Shop, place: str) -> None:
     with (
-        pytest.raises(ShopDown, match="does not answer at") as told,
-        database.reading(replace(corner_shop, database_url=place)),
+        pytest.raises(ShopUnavailable, match="does not answer at") as told,
+        engine.read_transaction(replace(corner_shop, database_url=place)),
     ):
         pass
     assert place.partition(":")[0] in str(told.value)
@@ -93,12 +98,12 @@ def test_a_database_that_is_not_there_is_named_without_its_password(corner_shop:
 
 
 def test_texts_that_a_database_might_choke_on_are_kept_or_turned_away(
-    corner_shop: Shop, hand_in: Load, rows: Callable[..., list[tuple]]
+    corner_shop: Shop, load_text: Load, rows: Callable[..., list[tuple]]
 ) -> None:
     """A character that PostgreSQL does not know, an emoji, quotes, placeholders."""
     odd = ["nul\0here", "家🛒", "o'neill", "%s :name ?", "back\\slash"]
     text = "product_id,name\n" + "".join(f"{number},{name}\n" for number, name in enumerate(odd))
-    assert hand_in(corner_shop, "products", text).inserted == len(odd)
+    assert load_text(corner_shop, "products", text).inserted == len(odd)
     kept = [name for (name,) in rows(corner_shop, "select name from products order by product_id")]
     assert kept == ["nulhere", *odd[1:]]
 
@@ -116,10 +121,10 @@ def test_an_id_longer_than_an_index_takes_is_turned_away(corner_shop: Shop, sell
     }
 
 
-def test_a_part_of_a_list_longer_than_an_index_takes_is_turned_away(corner_shop: Shop, hand_in: Load) -> None:
+def test_a_part_of_a_list_longer_than_an_index_takes_is_turned_away(corner_shop: Shop, load_text: Load) -> None:
     letters = "".join(chr(ord("家") + number % 50) for number in range(1_000))
     head = "offer_id,starts_at,ends_at,product_ids,categories\n"
-    loaded = hand_in(
+    loaded = load_text(
         corner_shop, "offers", f"{head}1,2017-11-01,2017-12-01,{letters},\n2,2017-11-01,2017-12-01,,{letters}\n"
     )
     assert loaded.reasons == {
@@ -127,17 +132,17 @@ def test_a_part_of_a_list_longer_than_an_index_takes_is_turned_away(corner_shop:
         "categories has a part longer than 200 characters": 1,
     }
     said = f"customer_id,purpose,state,at,source\nanna,profiling,denied,2017-11-01,{letters}\n"
-    assert hand_in(corner_shop, "consents", said).reasons == {"source is longer than 200 characters": 1}
+    assert load_text(corner_shop, "consents", said).reasons == {"source is longer than 200 characters": 1}
 
 
 def test_the_file_is_kept_safely(sqlite_shop: Shop) -> None:
-    with database.reading(sqlite_shop) as connection:
+    with engine.read_transaction(sqlite_shop) as connection:
         asked = ("journal_mode", "synchronous", "foreign_keys", "secure_delete")
         assert [connection.execute(sa.text(f"pragma {name}")).scalar() for name in asked] == ["wal", 2, 1, 1]
 
 
 def test_a_writer_takes_the_files_lock_at_once(sqlite_shop: Shop) -> None:
-    with database.writing(sqlite_shop):
+    with engine.write_transaction(sqlite_shop):
         other = sqlite3.connect(sqlite_shop.home / "shop.db", timeout=0, isolation_level=None)
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             other.execute("begin immediate")

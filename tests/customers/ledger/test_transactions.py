@@ -6,24 +6,26 @@ from pathlib import Path
 
 import duckdb
 
-from customers import clock, mirror, nights, shop
-from customers.instants import from_micros, micros
-from customers.loading import Loaded
-from customers.shop import Shop
+from customers import clock, setup
+from customers.ledger import watermark
+from customers.loading.load import LoadResult
+from customers.parquet import mirror
+from customers.shop.settings import Shop
+from customers.shop.timestamps import from_micros, to_micros
 
 HEADER = "order_id,line_id,customer_id,product_id,sold_at,quantity,amount\n"
-Load = Callable[..., Loaded]
+Load = Callable[..., LoadResult]
 Rows = Callable[..., list[tuple]]
 
 
-def told(loaded: Loaded) -> tuple[int, int, int, int]:
+def told(loaded: LoadResult) -> tuple[int, int, int, int]:
     return loaded.inserted, loaded.updated, loaded.unchanged, loaded.removed
 
 
 def seen(where: Shop, as_of: datetime) -> list[tuple]:
     """The lines that a run as of this moment sees, from the mirror."""
     mirror.refresh(where)
-    at = micros(as_of)
+    at = to_micros(as_of)
     return (
         duckdb.connect()
         .execute(
@@ -37,11 +39,11 @@ def seen(where: Shop, as_of: datetime) -> list[tuple]:
 
 def test_a_changed_line_is_a_new_version_and_the_old_one_stays(corner_shop: Shop, sell: Load, rows: Rows) -> None:
     sell(corner_shop, "1,anna,bread,2017-11-01,1,2.50\n")
-    before = micros(datetime.now(UTC))
+    before = to_micros(datetime.now(UTC))
     assert told(sell(corner_shop, "1,anna,bread,2017-11-01,1,3.50\n")) == (0, 1, 0, 0)
     [(amount, known_at)] = rows(corner_shop, "select amount_minor, known_at from transactions")
     history = rows(corner_shop, "select amount_minor, known_at, superseded_at from transactions_history")
-    sold_at = micros(clock.moment(corner_shop, "2017-11-01"))
+    sold_at = to_micros(clock.parse_time(corner_shop, "2017-11-01"))
     assert amount == 350
     assert known_at >= before
     assert history == [(250, sold_at, known_at)]
@@ -58,19 +60,19 @@ def test_without_line_ids_the_lines_of_a_load_are_the_whole_order(corner_shop: S
     assert rows(corner_shop, "select amount_minor from transactions_history order by 1") == [(100,), (300,)]
 
 
-def test_with_line_ids_lines_are_matched_one_by_one(corner_shop: Shop, hand_in: Load, rows: Rows) -> None:
-    hand_in(corner_shop, "transactions", HEADER + "1,a,x,bread,2017-11-01,1,1\n1,b,x,milk,2017-11-01,1,2\n")
-    loaded = hand_in(corner_shop, "transactions", HEADER + "1,b,x,milk,2017-11-01,1,7\n1,c,x,eggs,2017-11-01,1,5\n")
+def test_with_line_ids_lines_are_matched_one_by_one(corner_shop: Shop, load_text: Load, rows: Rows) -> None:
+    load_text(corner_shop, "transactions", HEADER + "1,a,x,bread,2017-11-01,1,1\n1,b,x,milk,2017-11-01,1,2\n")
+    loaded = load_text(corner_shop, "transactions", HEADER + "1,b,x,milk,2017-11-01,1,7\n1,c,x,eggs,2017-11-01,1,5\n")
     assert told(loaded) == (1, 1, 0, 0)
     kept = "select line_id, amount_minor from transactions order by 1"
     assert rows(corner_shop, kept) == [("a", 100), ("b", 700), ("c", 500)]
 
 
 def test_line_ids_that_come_later_replace_our_own_numbers(
-    corner_shop: Shop, hand_in: Load, sell: Load, rows: Rows
+    corner_shop: Shop, load_text: Load, sell: Load, rows: Rows
 ) -> None:
     sell(corner_shop, "1,x,bread,2017-11-01,1,1\n1,x,milk,2017-11-01,1,2\n")
-    hand_in(corner_shop, "transactions", HEADER + "1,a,x,bread,2017-11-01,1,1\n1,b,x,milk,2017-11-01,1,2\n")
+    load_text(corner_shop, "transactions", HEADER + "1,a,x,bread,2017-11-01,1,1\n1,b,x,milk,2017-11-01,1,2\n")
     assert rows(corner_shop, "select line_id, amount_minor from transactions order by 1") == [("a", 100), ("b", 200)]
 
 
@@ -81,11 +83,11 @@ def test_a_line_turned_away_does_not_remove_the_one_before(corner_shop: Shop, se
     assert rows(corner_shop, "select amount_minor from transactions order by 1") == [(100,), (200,)]
 
 
-def test_of_one_line_twice_in_a_load_the_last_wins(corner_shop: Shop, hand_in: Load, rows: Rows) -> None:
+def test_of_one_line_twice_in_a_load_the_last_wins(corner_shop: Shop, load_text: Load, rows: Rows) -> None:
     lines = (
         "1,a,x,bread,2017-11-01,1,1\n1,a,x,bread,2017-11-01,1,2\n1,b,x,milk,2017-11-01,1,3\n1,b,x,milk,2017-11-01,1,3\n"
     )
-    loaded = hand_in(corner_shop, "transactions", HEADER + lines)
+    loaded = load_text(corner_shop, "transactions", HEADER + lines)
     assert (*told(loaded), loaded.rejected) == (2, 0, 1, 0, 1)
     assert rows(corner_shop, "select amount_minor from transactions order by 1") == [(200,), (300,)]
 
@@ -108,22 +110,22 @@ def test_a_new_line_was_known_when_it_was_sold(corner_shop: Shop, sell: Load, ro
 
 
 def test_a_sale_that_comes_after_a_night_has_looked_does_not_change_what_it_saw(corner_shop: Shop, sell: Load) -> None:
-    as_of = clock.moment(corner_shop, "2017-12-01")
+    as_of = clock.parse_time(corner_shop, "2017-12-01")
     sell(corner_shop, "1,a,bread,2017-11-01,1,1\n")
-    nights.began(corner_shop, as_of)
-    assert nights.last_looked(corner_shop) == as_of
+    watermark.record_run_start(corner_shop, as_of)
+    assert watermark.read_watermark(corner_shop) == as_of
     sell(corner_shop, "2,a,milk,2017-11-02,1,2\n3,a,milk,2017-12-02,1,3\n")
     assert seen(corner_shop, as_of) == [(1.0,)]
-    assert seen(corner_shop, clock.moment(corner_shop, "2017-12-03")) == [(1.0,), (3.0,)]
+    assert seen(corner_shop, clock.parse_time(corner_shop, "2017-12-03")) == [(1.0,), (3.0,)]
     assert seen(corner_shop, datetime.now(UTC)) == [(1.0,), (2.0,), (3.0,)]
 
 
 def test_so_it_is_in_a_shop_pinned_to_its_last_sale(tmp_path: Path, sell: Load) -> None:
     """The late sale comes in one load with those of the next day, which move the clock on."""
-    pinned = shop.init(tmp_path / "s", now="last-sale")
+    pinned = setup.init_home(tmp_path / "s", now="last-sale")
     sell(pinned, "1,a,bread,2017-11-01T10:00Z,1,1\n")
     first = clock.now(pinned)
-    nights.began(pinned, first)
+    watermark.record_run_start(pinned, first)
     sell(pinned, "2,a,milk,2017-11-01T09:00Z,1,2\n3,a,milk,2017-11-02T10:00Z,1,3\n")
     assert seen(pinned, first) == [(1.0,)]
     assert seen(pinned, clock.now(pinned)) == [(1.0,), (2.0,), (3.0,)]
@@ -142,6 +144,6 @@ def test_a_line_that_leaves_and_comes_again_is_not_seen_twice(corner_shop: Shop,
     sell(corner_shop, "1,a,bread,2017-11-01,1,1\n")
     [(left,)] = rows(corner_shop, "select superseded_at from transactions_history")
     sell(corner_shop, "1,a,bread,2017-11-01,1,1\n1,a,milk,2017-11-01,1,2\n")
-    assert seen(corner_shop, clock.moment(corner_shop, "2017-12-01")) == [(1.0,), (2.0,)]
+    assert seen(corner_shop, clock.parse_time(corner_shop, "2017-12-01")) == [(1.0,), (2.0,)]
     assert seen(corner_shop, from_micros(left + 1)) == [(1.0,)]
     assert seen(corner_shop, datetime.now(UTC)) == [(1.0,), (2.0,)]

@@ -7,10 +7,12 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from customers import database, receipts, vault
-from customers.instants import ONE_MICROSECOND
-from customers.receipts import Receipt
-from customers.shop import Shop
+from customers.database import engine
+from customers.loading import idempotency
+from customers.loading.idempotency import IdempotencyRecord
+from customers.security import encryption
+from customers.shop.settings import Shop
+from customers.shop.timestamps import ONE_MICROSECOND
 
 Rows = Callable[..., list[tuple]]
 ROUTE = "/v1/transactions"
@@ -18,73 +20,77 @@ SALE = b'{"order_id": "1", "customer_id": "anna"}'
 
 
 def test_the_same_request_gets_the_same_answer(corner_shop: Shop) -> None:
-    assert receipts.begin(corner_shop, "till-1 a", ROUTE, SALE) is None
-    assert receipts.finish(corner_shop, "till-1 a", 200, '{"inserted": 1}') == Receipt(200, '{"inserted": 1}')
+    assert idempotency.begin_request(corner_shop, "till-1 a", ROUTE, SALE) is None
+    assert idempotency.finish_request(corner_shop, "till-1 a", 200, '{"inserted": 1}') == IdempotencyRecord(
+        200, '{"inserted": 1}'
+    )
     for _ in range(2):
-        assert receipts.begin(corner_shop, "till-1 a", ROUTE, SALE) == Receipt(200, '{"inserted": 1}')
-    assert receipts.begin(corner_shop, "till-2 a", ROUTE, SALE) is None
+        assert idempotency.begin_request(corner_shop, "till-1 a", ROUTE, SALE) == IdempotencyRecord(
+            200, '{"inserted": 1}'
+        )
+    assert idempotency.begin_request(corner_shop, "till-2 a", ROUTE, SALE) is None
 
 
 @pytest.mark.parametrize(("route", "request_"), [(ROUTE, SALE + b" "), ("/v1/customers", SALE)])
 def test_another_request_under_the_same_key_is_refused(corner_shop: Shop, route: str, request_: bytes) -> None:
-    receipts.begin(corner_shop, "a", ROUTE, SALE)
-    with pytest.raises(receipts.Reused, match="a key of its own"):
-        receipts.begin(corner_shop, "a", route, request_)
-    receipts.finish(corner_shop, "a", 200, "{}")
-    with pytest.raises(receipts.Reused, match="a key of its own"):
-        receipts.begin(corner_shop, "a", route, request_)
+    idempotency.begin_request(corner_shop, "a", ROUTE, SALE)
+    with pytest.raises(idempotency.IdempotencyKeyReused, match="a key of its own"):
+        idempotency.begin_request(corner_shop, "a", route, request_)
+    idempotency.finish_request(corner_shop, "a", 200, "{}")
+    with pytest.raises(idempotency.IdempotencyKeyReused, match="a key of its own"):
+        idempotency.begin_request(corner_shop, "a", route, request_)
 
 
 def test_a_request_that_was_never_answered_is_done_again(corner_shop: Shop) -> None:
     """The server was killed between the sale and its answer: the till asks again and gets one."""
-    assert [receipts.begin(corner_shop, "a", ROUTE, SALE) for _ in range(2)] == [None, None]
+    assert [idempotency.begin_request(corner_shop, "a", ROUTE, SALE) for _ in range(2)] == [None, None]
 
 
 def test_of_two_at_once_the_first_answer_stands(corner_shop: Shop) -> None:
     for _ in range(2):
-        receipts.begin(corner_shop, "a", ROUTE, SALE)
-    assert receipts.finish(corner_shop, "a", 200, '{"inserted": 1}').answer == '{"inserted": 1}'
-    assert receipts.finish(corner_shop, "a", 200, '{"inserted": 0}').answer == '{"inserted": 1}'
-    assert receipts.begin(corner_shop, "a", ROUTE, SALE) == Receipt(200, '{"inserted": 1}')
+        idempotency.begin_request(corner_shop, "a", ROUTE, SALE)
+    assert idempotency.finish_request(corner_shop, "a", 200, '{"inserted": 1}').answer == '{"inserted": 1}'
+    assert idempotency.finish_request(corner_shop, "a", 200, '{"inserted": 0}').answer == '{"inserted": 1}'
+    assert idempotency.begin_request(corner_shop, "a", ROUTE, SALE) == IdempotencyRecord(200, '{"inserted": 1}')
 
 
 def test_the_second_of_two_at_once_waits_for_the_first(corner_shop: Shop) -> None:
     """Another till's request goes on meanwhile."""
     other = next(key for key in map(str, range(99)) if not _shares_a_lock(corner_shop, "a", key))
     with ThreadPoolExecutor(2) as tills:
-        with receipts.held(corner_shop, "a"):
-            assert receipts.begin(corner_shop, "a", ROUTE, SALE) is None
+        with idempotency.lock_key(corner_shop, "a"):
+            assert idempotency.begin_request(corner_shop, "a", ROUTE, SALE) is None
             second = tills.submit(_ask, corner_shop, "a")
             assert tills.submit(_ask, corner_shop, other).result(timeout=5) is None
             with pytest.raises(TimeoutError):
                 second.result(timeout=0.2)
-            receipts.finish(corner_shop, "a", 200, '{"inserted": 1}')
-        assert second.result(timeout=5) == Receipt(200, '{"inserted": 1}')
+            idempotency.finish_request(corner_shop, "a", 200, '{"inserted": 1}')
+        assert second.result(timeout=5) == IdempotencyRecord(200, '{"inserted": 1}')
 
 
-def _ask(shop: Shop, key: str) -> Receipt | None:
-    with receipts.held(shop, key):
-        return receipts.begin(shop, key, ROUTE, SALE)
+def _ask(shop: Shop, key: str) -> IdempotencyRecord | None:
+    with idempotency.lock_key(shop, key):
+        return idempotency.begin_request(shop, key, ROUTE, SALE)
 
 
 def _shares_a_lock(shop: Shop, one: str, other: str) -> bool:
-    first, second = (vault.of(shop).stamp(key.encode())[0] for key in (one, other))
+    first, second = (encryption.get_cipher(shop).content_digest(key.encode())[0] for key in (one, other))
     return first == second
 
 
 def test_after_two_days_a_key_is_as_good_as_new(corner_shop: Shop, rows: Rows) -> None:
     for name in ("a", "b"):
-        receipts.begin(corner_shop, name, ROUTE, SALE)
-        receipts.finish(corner_shop, name, 200, "{}")
+        idempotency.begin_request(corner_shop, name, ROUTE, SALE)
+        idempotency.finish_request(corner_shop, name, 200, "{}")
     aged = timedelta(hours=48) // ONE_MICROSECOND
-    with database.writing(corner_shop) as connection:
+    with engine.write_transaction(corner_shop) as connection:
         connection.execute(sa.text(f"update receipts set made_at = made_at - {aged}"))
-    assert receipts.begin(corner_shop, "a", ROUTE, SALE + b" ") is None
+    assert idempotency.begin_request(corner_shop, "a", ROUTE, SALE + b" ") is None
     assert rows(corner_shop, "select count(*) from receipts") == [(1,)]
 
 
 def test_only_digests_of_key_and_request_are_kept(corner_shop: Shop, rows: Rows) -> None:
-    receipts.begin(corner_shop, "till-1 a", ROUTE, SALE)
+    idempotency.begin_request(corner_shop, "till-1 a", ROUTE, SALE)
     kept = rows(corner_shop, "select key, request from receipts")[0]
     assert [len(bytes(digest)) for digest in kept] == [32, 32]
     assert not [said for said in (b"anna", b"till-1") for digest in kept if said in bytes(digest)]

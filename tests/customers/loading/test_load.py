@@ -16,20 +16,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from customers import catalogue, instants, loading, profiles, shop
-from customers.loading import Loaded
-from customers.shop import Shop, ShopError
+from customers import setup
+from customers.catalogue import products
+from customers.loading import load as loading_load
+from customers.loading.load import LoadResult
+from customers.people import lookup
+from customers.shop import settings, timestamps
+from customers.shop.errors import ShopError
+from customers.shop.settings import Shop
 
 LINES = "order_id,customer_id,product_id,sold_at,quantity,amount\n"
-Sell = Callable[..., Loaded]
+Sell = Callable[..., LoadResult]
 Rows = Callable[..., list[tuple]]
 
 
-def told(loaded: Loaded) -> tuple[int, int, int, int]:
+def told(loaded: LoadResult) -> tuple[int, int, int, int]:
     return loaded.inserted, loaded.updated, loaded.unchanged, loaded.rejected
 
 
-def rejected(loaded: Loaded) -> list[dict[str, str]]:
+def rejected(loaded: LoadResult) -> list[dict[str, str]]:
     assert loaded.rejects_file
     with open(loaded.rejects_file, encoding="utf-8", newline="") as lines:
         return list(csv.DictReader(lines))
@@ -100,13 +105,13 @@ def test_the_rejects_file_names_lines_past_broken_and_folded_ones(corner_shop: S
 
 def test_only_bad_lines_keep_nothing_and_say_so(corner_shop: Shop, sell: Sell) -> None:
     loaded = sell(corner_shop, "1,anna,bread,2017-11-01,1,x\n2,anna,bread,2017-11-01,1,y\n")
-    assert loaded.nothing_kept
+    assert loaded.is_all_rejected
     assert told(loaded) == (0, 0, 0, 2)
 
 
-def test_unknown_words_are_turned_away(corner_shop: Shop, hand_in: Sell) -> None:
+def test_unknown_words_are_turned_away(corner_shop: Shop, load_text: Sell) -> None:
     header = LINES.strip() + ",kind,channel,currency\n"
-    loaded = hand_in(
+    loaded = load_text(
         corner_shop,
         "transactions",
         header
@@ -138,9 +143,9 @@ def test_cents_are_rounded_to_the_even_one(corner_shop: Shop, sell: Sell, rows: 
     assert [minor for (minor,) in found] == [0, 2, 2, 268, 1000, 2, 0, -2]
 
 
-def test_yen_have_no_cents_and_dinars_three_digits(corner_shop: Shop, hand_in: Sell, rows: Rows) -> None:
+def test_yen_have_no_cents_and_dinars_three_digits(corner_shop: Shop, load_text: Sell, rows: Rows) -> None:
     header = LINES.strip() + ",currency\n"
-    hand_in(corner_shop, "transactions", header + "1,a,x,2017-11-01,1,250,JPY\n2,a,x,2017-11-01,1,1.234,kwd\n")
+    load_text(corner_shop, "transactions", header + "1,a,x,2017-11-01,1,250,JPY\n2,a,x,2017-11-01,1,1.234,kwd\n")
     assert rows(corner_shop, "select amount_minor, currency from transactions order by order_id") == [
         (250, "JPY"),
         (1234, "KWD"),
@@ -165,36 +170,36 @@ def test_times_without_an_offset_are_the_shops(corner_shop: Shop, sell: Sell, ro
     }
     sell(corner_shop, "".join(f"{n},a,x,{time},1,1\n" for n, time in enumerate(times)))
     kept = [at for (at,) in rows(corner_shop, "select sold_at from transactions order by order_id")]
-    assert [f"{instants.from_micros(at):%Y-%m-%d %H:%M:%S}" for at in kept] == list(times.values())
+    assert [f"{timestamps.from_micros(at):%Y-%m-%d %H:%M:%S}" for at in kept] == list(times.values())
 
 
-def test_missing_columns_are_named_with_those_found(corner_shop: Shop, hand_in: Sell) -> None:
+def test_missing_columns_are_named_with_those_found(corner_shop: Shop, load_text: Sell) -> None:
     with pytest.raises(ShopError, match=r"no column order_id, quantity; it has Order No, product_id, sold_at, amount"):
-        hand_in(corner_shop, "transactions", "Order No,product_id,sold_at,amount\n1,x,2017-11-01,1\n")
+        load_text(corner_shop, "transactions", "Order No,product_id,sold_at,amount\n1,x,2017-11-01,1\n")
 
 
-def test_a_mapping_says_which_column_is_which(corner_shop: Shop, hand_in: Sell) -> None:
+def test_a_mapping_says_which_column_is_which(corner_shop: Shop, load_text: Sell) -> None:
     text = "Bon;Artikel;Zeit;Menge;Summe\n1;Brot;2017-11-01;1;2.50\n"
     mapping = {"order_id": "Bon", "product_id": "Artikel", "sold_at": "Zeit", "quantity": "Menge", "amount": "Summe"}
-    assert told(hand_in(corner_shop, "transactions", text, mapping=mapping)) == (1, 0, 0, 0)
+    assert told(load_text(corner_shop, "transactions", text, mapping=mapping)) == (1, 0, 0, 0)
     with pytest.raises(ShopError, match="does not have"):
-        hand_in(corner_shop, "transactions", text, mapping={"order_id": "Beleg"})
+        load_text(corner_shop, "transactions", text, mapping={"order_id": "Beleg"})
 
 
 @pytest.mark.parametrize("text", ["", LINES, "\n"])
-def test_an_empty_file_is_said_to_be_empty(corner_shop: Shop, hand_in: Sell, text: str) -> None:
+def test_an_empty_file_is_said_to_be_empty(corner_shop: Shop, load_text: Sell, text: str) -> None:
     with pytest.raises(ShopError, match=r"no rows in|no column"):
-        hand_in(corner_shop, "transactions", text)
+        load_text(corner_shop, "transactions", text)
 
 
 def test_unknown_kinds_and_files_are_named(corner_shop: Shop, tmp_path: Path) -> None:
     with pytest.raises(ShopError, match="unknown kind of record 'visits'"):
-        loading.load(corner_shop, "visits", [tmp_path])
+        loading_load.load_files(corner_shop, "visits", [tmp_path])
     with pytest.raises(ShopError, match="no such file"):
-        loading.load(corner_shop, "products", [tmp_path / "nothing.csv"])
+        loading_load.load_files(corner_shop, "products", [tmp_path / "nothing.csv"])
     (tmp_path / "a.pdf").write_text("x")
     with pytest.raises(ShopError, match="not a kind of file"):
-        loading.load(corner_shop, "products", [tmp_path / "a.pdf"])
+        loading_load.load_files(corner_shop, "products", [tmp_path / "a.pdf"])
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.xlsx", "a.csv.gz", "a.csv.zst", "a.parquet.gz"])
@@ -203,7 +208,7 @@ def test_a_file_that_is_not_what_it_says_is_refused_without_its_content(
 ) -> None:
     (tmp_path / name).write_text("product_id,name\n1,王小明\n")
     with pytest.raises(ShopError) as refused:
-        loading.load(corner_shop, "products", [tmp_path / name])
+        loading_load.load_files(corner_shop, "products", [tmp_path / name])
     assert name in str(refused.value)
     assert "王小明" not in str(refused.value)
 
@@ -226,49 +231,49 @@ def test_every_format_says_the_same(tmp_path: Path, rows: Rows) -> None:
     book.save(folder / "f.xlsx")
     answers = []
     for path in sorted(folder.iterdir()):
-        place = shop.init(tmp_path / path.name)
-        assert told(loading.load(place, "products", [path])) == (2, 0, 0, 0), path.name
+        place = setup.init_home(tmp_path / path.name)
+        assert told(loading_load.load_files(place, "products", [path])) == (2, 0, 0, 0), path.name
         answers.append(rows(place, "select product_id, name, price_minor, currency, content from products order by 1"))
     assert all(answer == answers[0] for answer in answers)
     assert answers[0][1][:4] == ("2", "牛奶", 105, "EUR")
-    everything = shop.init(tmp_path / "everything")
-    assert told(loading.load(everything, "products", [folder])) == (2, 0, 10, 0)
+    everything = setup.init_home(tmp_path / "everything")
+    assert told(loading_load.load_files(everything, "products", [folder])) == (2, 0, 10, 0)
 
 
 def test_lines_of_ndjson_that_are_no_objects_are_turned_away(corner_shop: Shop, tmp_path: Path) -> None:
     path = tmp_path / "p.ndjson"
     path.write_text('{"product_id": "1", "colour": "red"}\nnonsense\n[1]\n{"product_id": 2}\n')
-    loaded = loading.load(corner_shop, "products", [path])
+    loaded = loading_load.load_files(corner_shop, "products", [path])
     assert told(loaded) == (2, 0, 0, 2)
     assert [row["line"] for row in rejected(loaded)] == ["2", "3"]
 
 
-def test_of_rows_with_one_id_the_last_wins(corner_shop: Shop, hand_in: Sell, rows: Rows) -> None:
-    loaded = hand_in(corner_shop, "products", "product_id,name\n1,Brot\n1,Brötchen\n2,Milch\n2,Milch\n")
+def test_of_rows_with_one_id_the_last_wins(corner_shop: Shop, load_text: Sell, rows: Rows) -> None:
+    loaded = load_text(corner_shop, "products", "product_id,name\n1,Brot\n1,Brötchen\n2,Milch\n2,Milch\n")
     assert told(loaded) == (2, 0, 1, 1)
     assert rejected(loaded)[0]["line"] == "2"
     assert rows(corner_shop, "select name from products order by product_id") == [("Brötchen",), ("Milch",)]
 
 
-def test_products_keep_what_a_file_does_not_speak_of(corner_shop: Shop, hand_in: Sell, rows: Rows) -> None:
-    hand_in(corner_shop, "products", "product_id,name,price,colour\n1,Brot,2.50,dark\n2,Milch,1,\n")
-    assert told(hand_in(corner_shop, "products", "product_id,stock\n1,7\n2,\n")) == (0, 1, 1, 0)
+def test_products_keep_what_a_file_does_not_speak_of(corner_shop: Shop, load_text: Sell, rows: Rows) -> None:
+    load_text(corner_shop, "products", "product_id,name,price,colour\n1,Brot,2.50,dark\n2,Milch,1,\n")
+    assert told(load_text(corner_shop, "products", "product_id,stock\n1,7\n2,\n")) == (0, 1, 1, 0)
     assert rows(corner_shop, "select name, price_minor, stock, attributes from products order by product_id") == [
         ("Brot", 250, 7, '{"colour":"dark"}'),
         ("Milch", 100, None, None),
     ]
 
 
-def test_a_stub_becomes_a_product(corner_shop: Shop, hand_in: Sell, sell: Sell) -> None:
+def test_a_stub_becomes_a_product(corner_shop: Shop, load_text: Sell, sell: Sell) -> None:
     sell(corner_shop, "1,a,bread,2017-11-01,1,1\n")
-    key = catalogue.keys_of(corner_shop, ["bread"])["bread"]
-    assert told(hand_in(corner_shop, "products", "product_id,name\nbread,Brot\n")) == (0, 1, 0, 0)
-    assert catalogue.keys_of(corner_shop, ["bread"]) == {"bread": key}
-    assert catalogue.names_of(corner_shop, [key]) == {key: "Brot"}
+    key = products.find_keys(corner_shop, ["bread"])["bread"]
+    assert told(load_text(corner_shop, "products", "product_id,name\nbread,Brot\n")) == (0, 1, 0, 0)
+    assert products.find_keys(corner_shop, ["bread"]) == {"bread": key}
+    assert products.load_display_names(corner_shop, [key]) == {key: "Brot"}
 
 
-def test_a_price_below_nought_is_turned_away(corner_shop: Shop, hand_in: Sell) -> None:
-    loaded = hand_in(
+def test_a_price_below_nought_is_turned_away(corner_shop: Shop, load_text: Sell) -> None:
+    loaded = load_text(
         corner_shop, "products", "product_id,price,repurchase\n1,-1,always\n2,1,sometimes\n3,1,after_days:30\n"
     )
     assert loaded.reasons == {
@@ -279,7 +284,7 @@ def test_a_price_below_nought_is_turned_away(corner_shop: Shop, hand_in: Sell) -
 
 def test_keys_rise_in_the_order_of_ids_whatever_the_order_of_lines(corner_shop: Shop, sell: Sell) -> None:
     sell(corner_shop, "3,cora,x,2017-11-03,1,1\n1,anna,y,2017-11-01,1,1\n2,ben,x,2017-11-02,1,1\n")
-    keys = profiles.keys_of(corner_shop, ["anna", "ben", "cora"])
+    keys = lookup.find_keys(corner_shop, ["anna", "ben", "cora"])
     assert keys["anna"] < keys["ben"] < keys["cora"] < 2**53
 
 
@@ -304,7 +309,7 @@ def test_a_killed_load_leaves_whole_orders_and_can_be_finished(corner_shop: Shop
     reached = 0
     for _ in range(3):
         child = subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(corner_shop.home), str(path)], cwd=Path(shop.__file__).parents[1]
+            [sys.executable, "-c", CHILD, str(corner_shop.home), str(path)], cwd=Path(settings.__file__).parents[1]
         )
         while child.poll() is None and _lines(rows, corner_shop) <= reached + 200:
             time.sleep(0.01)
@@ -314,7 +319,7 @@ def test_a_killed_load_leaves_whole_orders_and_can_be_finished(corner_shop: Shop
         cut = rows(corner_shop, f"select order_id from transactions group by 1 having count(*) <> {per_order}")
         assert cut == []
     assert 0 < reached < orders * per_order
-    finished = loading.load(corner_shop, "transactions", [path])
+    finished = loading_load.load_files(corner_shop, "transactions", [path])
     assert finished.inserted + finished.unchanged == orders * per_order
     assert finished.unchanged == reached
     if corner_shop.database_url.startswith("sqlite"):

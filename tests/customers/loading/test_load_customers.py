@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from customers import database, profiles, schema, vault
-from customers.loading import Loaded
-from customers.shop import Shop, ShopError
-from customers.vault import Vault, VaultError
+from customers.database import engine, schema
+from customers.loading.load import LoadResult
+from customers.people import lookup
+from customers.reports import customer_view
+from customers.security import encryption
+from customers.security.encryption import EncryptionError, PersonalDataCipher
+from customers.shop.errors import ShopError
+from customers.shop.settings import Shop
 
 PEOPLE = (
     "customer_id,given_name,family_name,email,phone,birth_date,city,preferences,joined_at,age_band,work_email\n"
@@ -19,18 +23,18 @@ PEOPLE = (
     "c2,José,Núñez,jose@example.com,0049 30 123456,,Berlin,,,35-44,\n"
     "c3,Jose,Canary-Kanarienvogel,,,,,,,,\n"
 )
-Load = Callable[..., Loaded]
+Load = Callable[..., LoadResult]
 Rows = Callable[..., list[tuple]]
 
 
-def told(loaded: Loaded) -> tuple[int, int, int, int]:
+def told(loaded: LoadResult) -> tuple[int, int, int, int]:
     return loaded.inserted, loaded.updated, loaded.unchanged, loaded.rejected
 
 
-def test_a_customer_is_shown_as_loaded(corner_shop: Shop, hand_in: Load, sell: Load) -> None:
-    assert told(hand_in(corner_shop, "customers", PEOPLE)) == (3, 0, 0, 0)
+def test_a_customer_is_shown_as_loaded(corner_shop: Shop, load_text: Load, sell: Load) -> None:
+    assert told(load_text(corner_shop, "customers", PEOPLE)) == (3, 0, 0, 0)
     sell(corner_shop, "7,c1,tea,2017-11-01T10:00:00Z,2,9.90\n")
-    seen = profiles.show(corner_shop, "c1")
+    seen = customer_view.load_customer_view(corner_shop, "c1")
     assert seen is not None
     assert seen["profile"] == {
         "given_name": "小明",
@@ -47,7 +51,7 @@ def test_a_customer_is_shown_as_loaded(corner_shop: Shop, hand_in: Load, sell: L
     assert seen["joined_at"] == datetime(2016, 12, 31, 23, tzinfo=UTC)
     assert seen["purchases"]["spent"] == [{"amount": "9.90", "currency": "EUR"}]
     assert [(order["order_id"], len(order["lines"])) for order in seen["orders"]] == [("7", 1)]
-    assert profiles.show(corner_shop, "c9") is None
+    assert customer_view.load_customer_view(corner_shop, "c9") is None
 
 
 @pytest.mark.parametrize(
@@ -64,38 +68,41 @@ def test_a_customer_is_shown_as_loaded(corner_shop: Shop, hand_in: Load, sell: L
     ],
 )
 def test_a_customer_is_found_by_any_spelling(
-    corner_shop: Shop, hand_in: Load, asked: dict[str, str], found: list[str]
+    corner_shop: Shop, load_text: Load, asked: dict[str, str], found: list[str]
 ) -> None:
-    hand_in(corner_shop, "customers", PEOPLE)
-    keys = profiles.find(corner_shop, **asked)
-    assert list(profiles.ids_of(corner_shop, keys).values()) == found
+    load_text(corner_shop, "customers", PEOPLE)
+    keys = lookup.find_customers(corner_shop, **asked)
+    assert list(lookup.find_ids(corner_shop, keys).values()) == found
 
 
 def test_a_search_for_nothing_says_what_to_give(corner_shop: Shop) -> None:
     with pytest.raises(ShopError, match="give an email, a phone or a name"):
-        profiles.find(corner_shop, email=" ")
+        lookup.find_customers(corner_shop, email=" ")
 
 
-def test_customers_loaded_again_change_only_where_they_differ(corner_shop: Shop, hand_in: Load) -> None:
-    hand_in(corner_shop, "customers", PEOPLE)
-    assert told(hand_in(corner_shop, "customers", PEOPLE)) == (0, 0, 3, 0)
-    assert told(hand_in(corner_shop, "customers", PEOPLE.replace("Berlin", "Bonn"))) == (0, 1, 2, 0)
-    again = hand_in(corner_shop, "customers", "customer_id,email\nc1,new@example.com\nc2,\n")
+def test_customers_loaded_again_change_only_where_they_differ(corner_shop: Shop, load_text: Load) -> None:
+    load_text(corner_shop, "customers", PEOPLE)
+    assert told(load_text(corner_shop, "customers", PEOPLE)) == (0, 0, 3, 0)
+    assert told(load_text(corner_shop, "customers", PEOPLE.replace("Berlin", "Bonn"))) == (0, 1, 2, 0)
+    again = load_text(corner_shop, "customers", "customer_id,email\nc1,new@example.com\nc2,\n")
     assert told(again) == (0, 2, 0, 0)
-    first, second = profiles.show(corner_shop, "c1"), profiles.show(corner_shop, "c2")
+    first, second = (
+        customer_view.load_customer_view(corner_shop, "c1"),
+        customer_view.load_customer_view(corner_shop, "c2"),
+    )
     assert first is not None
     assert second is not None
     assert (first["profile"]["email"], first["profile"]["city"]) == ("new@example.com", "上海")
     assert "email" not in second["profile"]
     assert second["attributes"] == {"age_band": "35-44"}
-    assert profiles.find(corner_shop, email="jose@example.com") == []
+    assert lookup.find_customers(corner_shop, email="jose@example.com") == []
 
 
-def test_a_bad_customer_is_turned_away_without_a_word_about_them(corner_shop: Shop, hand_in: Load) -> None:
+def test_a_bad_customer_is_turned_away_without_a_word_about_them(corner_shop: Shop, load_text: Load) -> None:
     text = (
         "customer_id,given_name,birth_date,stage\nc1,Kanarienvogel,soon,\n,Kanarienvogel,,\nc3,Kanarienvogel,,friend\n"
     )
-    loaded = hand_in(corner_shop, "customers", text)
+    loaded = load_text(corner_shop, "customers", text)
     assert told(loaded) == (0, 0, 0, 3)
     assert loaded.rejects_file
     content = Path(loaded.rejects_file).read_text()
@@ -104,13 +111,13 @@ def test_a_bad_customer_is_turned_away_without_a_word_about_them(corner_shop: Sh
     assert "4,stage is none of prospect, customer" in content.replace('"', "")
 
 
-def test_no_name_lies_in_the_home_in_clear(corner_shop: Shop, hand_in: Load) -> None:
-    hand_in(corner_shop, "customers", PEOPLE)
-    hand_in(corner_shop, "customers", PEOPLE.replace("Kanarienvogel", "Vogelkanari"))
+def test_no_name_lies_in_the_home_in_clear(corner_shop: Shop, load_text: Load) -> None:
+    load_text(corner_shop, "customers", PEOPLE)
+    load_text(corner_shop, "customers", PEOPLE.replace("Kanarienvogel", "Vogelkanari"))
     secrets = ["Kanarienvogel", "Vogelkanari", "小明", "jose@example", "13800138000", "138 0013 8000", "work@", "上海"]
     places = {path: path.read_bytes() for path in corner_shop.home.rglob("*") if path.is_file()}
-    with database.reading(corner_shop) as connection:
-        for table in database.metadata.tables.values():
+    with engine.read_transaction(corner_shop) as connection:
+        for table in schema.metadata.tables.values():
             held = [value for row in connection.execute(table.select()) for value in row]
             places[table.name] = b"".join(at if isinstance(at, bytes) else str(at).encode() for at in held)
     for place, content in places.items():
@@ -120,70 +127,74 @@ def test_no_name_lies_in_the_home_in_clear(corner_shop: Shop, hand_in: Load) -> 
 
 
 def test_what_is_sealed_opens_only_for_its_own_customer_purpose_and_shop() -> None:
-    safe, other = Vault(b"k" * 32), Vault(b"o" * 32)
-    anna, ben = safe.new_key(1), safe.new_key(2)
-    sealed = safe.seal(1, anna, {"given_name": "Anna"})
-    assert safe.open(1, anna, sealed) == {"given_name": "Anna"}
+    safe, other = PersonalDataCipher(b"k" * 32), PersonalDataCipher(b"o" * 32)
+    anna, ben = safe.new_wrapped_key(1), safe.new_wrapped_key(2)
+    sealed = safe.encrypt(1, anna, {"given_name": "Anna"})
+    assert safe.decrypt(1, anna, sealed) == {"given_name": "Anna"}
     for wrong in (
-        lambda: safe.open(2, anna, sealed),
-        lambda: safe.open(1, ben, sealed),
-        lambda: safe.open(2, ben, sealed),
-        lambda: safe.open(1, anna, sealed, purpose="notes"),
-        lambda: other.open(1, anna, sealed),
-        lambda: safe.open(1, anna, sealed[:-1]),
-        lambda: safe.open(1, anna, b""),
+        lambda: safe.decrypt(2, anna, sealed),
+        lambda: safe.decrypt(1, ben, sealed),
+        lambda: safe.decrypt(2, ben, sealed),
+        lambda: safe.decrypt(1, anna, sealed, purpose="notes"),
+        lambda: other.decrypt(1, anna, sealed),
+        lambda: safe.decrypt(1, anna, sealed[:-1]),
+        lambda: safe.decrypt(1, anna, b""),
     ):
-        with pytest.raises(VaultError):
+        with pytest.raises(EncryptionError):
             wrong()
     for place in range(len(sealed)):
         flipped = bytes([*sealed[:place], sealed[place] ^ 1, *sealed[place + 1 :]])
-        with pytest.raises(VaultError):
-            safe.open(1, anna, flipped)
+        with pytest.raises(EncryptionError):
+            safe.decrypt(1, anna, flipped)
 
 
 def test_the_same_fields_are_never_sealed_alike() -> None:
-    safe = Vault(b"k" * 32)
-    key = safe.new_key(1)
-    assert safe.seal(1, key, {"email": "a"}) != safe.seal(1, key, {"email": "a"})
-    assert safe.new_key(1) != safe.new_key(1)
+    safe = PersonalDataCipher(b"k" * 32)
+    key = safe.new_wrapped_key(1)
+    assert safe.encrypt(1, key, {"email": "a"}) != safe.encrypt(1, key, {"email": "a"})
+    assert safe.new_wrapped_key(1) != safe.new_wrapped_key(1)
 
 
 def test_two_shops_look_up_by_different_digests() -> None:
-    assert Vault(b"k" * 32).token("email", "a@example.com") != Vault(b"o" * 32).token("email", "a@example.com")
-    assert Vault(b"k" * 32).token("email", "1") != Vault(b"k" * 32).token("phone", "1")
+    assert PersonalDataCipher(b"k" * 32).lookup_digest("email", "a@example.com") != PersonalDataCipher(
+        b"o" * 32
+    ).lookup_digest("email", "a@example.com")
+    assert PersonalDataCipher(b"k" * 32).lookup_digest("email", "1") != PersonalDataCipher(b"k" * 32).lookup_digest(
+        "phone", "1"
+    )
 
 
-def test_with_another_key_nothing_can_be_read(corner_shop: Shop, hand_in: Load) -> None:
-    hand_in(corner_shop, "customers", PEOPLE)
+def test_with_another_key_nothing_can_be_read(corner_shop: Shop, load_text: Load) -> None:
+    load_text(corner_shop, "customers", PEOPLE)
     stranger = replace(corner_shop, key=b"x" * 32)
-    assert profiles.find(stranger, email="jose@example.com") == []
-    with pytest.raises(VaultError) as refused:
-        profiles.show(stranger, "c2")
+    assert lookup.find_customers(stranger, email="jose@example.com") == []
+    with pytest.raises(EncryptionError) as refused:
+        customer_view.load_customer_view(stranger, "c2")
     assert "José" not in str(refused.value)
 
 
-def test_destroying_a_key_leaves_nothing_to_read(corner_shop: Shop, hand_in: Load) -> None:
-    hand_in(corner_shop, "customers", PEOPLE)
-    key = profiles.keys_of(corner_shop, ["c2"])["c2"]
-    with database.writing(corner_shop) as connection:
+def test_destroying_a_key_leaves_nothing_to_read(corner_shop: Shop, load_text: Load) -> None:
+    load_text(corner_shop, "customers", PEOPLE)
+    key = lookup.find_keys(corner_shop, ["c2"])["c2"]
+    with engine.write_transaction(corner_shop) as connection:
         connection.execute(schema.person_keys.delete().where(schema.person_keys.c.customer_key == key))
-    seen = profiles.show(corner_shop, "c2")
+    seen = customer_view.load_customer_view(corner_shop, "c2")
     assert seen is not None
     assert seen["profile"] == {}
 
 
-def test_an_id_of_two_sources_is_written_with_its_source(corner_shop: Shop, hand_in: Load) -> None:
-    hand_in(corner_shop, "customers", "customer_id\n7\n8\na:b\n")
-    hand_in(corner_shop, "customers", "customer_id\n7\n9\n", source="till")
-    hand_in(corner_shop, "customers", "customer_id\n9\n", source="web")
+def test_an_id_of_two_sources_is_written_with_its_source(corner_shop: Shop, load_text: Load) -> None:
+    load_text(corner_shop, "customers", "customer_id\n7\n8\na:b\n")
+    load_text(corner_shop, "customers", "customer_id\n7\n9\n", source="till")
+    load_text(corner_shop, "customers", "customer_id\n9\n", source="web")
     asked = ["7", "files:7", "till:7", "8", "files:8", "9", "till:9", "a:b", "nobody:7"]
-    keys = profiles.keys_of(corner_shop, asked)
+    keys = lookup.find_keys(corner_shop, asked)
     assert keys["7"] == keys["files:7"] != keys["till:7"]
     assert keys["8"] == keys["files:8"]
     assert "9" not in keys
     assert "nobody:7" not in keys
-    assert profiles.keys_of(corner_shop, ["\ud800", "a\0", ":", ""]) == {}
-    named = profiles.ids_of(corner_shop, keys.values())
+    assert lookup.find_keys(corner_shop, ["\ud800", "a\0", ":", ""]) == {}
+    named = lookup.find_ids(corner_shop, keys.values())
     assert named[keys["till:7"]] == "till:7"
     assert named[keys["files:7"]] == "files:7"
     assert named[keys["8"]] == "8"
@@ -191,5 +202,5 @@ def test_an_id_of_two_sources_is_written_with_its_source(corner_shop: Shop, hand
 
 
 def test_the_vault_of_a_shop_is_its_own(corner_shop: Shop) -> None:
-    assert vault.of(corner_shop) is vault.of(corner_shop)
-    assert vault.of(corner_shop) is not vault.of(replace(corner_shop, key=b"x" * 32))
+    assert encryption.get_cipher(corner_shop) is encryption.get_cipher(corner_shop)
+    assert encryption.get_cipher(corner_shop) is not encryption.get_cipher(replace(corner_shop, key=b"x" * 32))

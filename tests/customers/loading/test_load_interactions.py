@@ -5,32 +5,36 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from customers import interactions, loading, mirror, nights, profiles
-from customers.loading import Loaded
-from customers.shop import Shop
+from customers.ledger import interactions, watermark
+from customers.loading import load as loading_load
+from customers.loading.load import LoadResult
+from customers.parquet import mirror
+from customers.people import lookup
+from customers.reports import customer_view
+from customers.shop.settings import Shop
 
 HEADER = "interaction_id,customer_id,happened_at,channel,kind,status,campaign_id,offer_id,text\n"
-Load = Callable[..., Loaded]
+Load = Callable[..., LoadResult]
 Rows = Callable[..., list[tuple]]
 
 
 @pytest.fixture
-def anna(corner_shop: Shop, hand_in: Load) -> int:
+def anna(corner_shop: Shop, load_text: Load) -> int:
     """Somebody whom the shop knows."""
-    hand_in(corner_shop, "customers", "customer_id\nanna\nben\n")
-    return profiles.keys_of(corner_shop, ["anna"])["anna"]
+    load_text(corner_shop, "customers", "customer_id\nanna\nben\n")
+    return lookup.find_keys(corner_shop, ["anna"])["anna"]
 
 
-def told(loaded: Loaded) -> tuple[int, int, int, int]:
+def told(loaded: LoadResult) -> tuple[int, int, int, int]:
     return loaded.inserted, loaded.updated, loaded.unchanged, loaded.rejected
 
 
 def test_what_was_said_is_shown_to_who_asks_and_lies_sealed(
-    corner_shop: Shop, anna: int, hand_in: Load, rows: Rows
+    corner_shop: Shop, anna: int, load_text: Load, rows: Rows
 ) -> None:
     line = "1,anna,2017-11-01T10:00Z,phone,complaint,open,,,The bread was stale\n"
-    assert told(hand_in(corner_shop, "interactions", HEADER + line)) == (1, 0, 0, 0)
-    shown = profiles.show(corner_shop, "anna")
+    assert told(load_text(corner_shop, "interactions", HEADER + line)) == (1, 0, 0, 0)
+    shown = customer_view.load_customer_view(corner_shop, "anna")
     assert shown is not None
     (entry,) = shown["interactions"]
     assert (entry["kind"], entry["text"], entry["happened_at"]) == (
@@ -48,8 +52,10 @@ def test_unknown_columns_are_kept_and_those_that_sound_personal_are_sealed(
     corner_shop: Shop, anna: int, rows: Rows
 ) -> None:
     call = {"interaction_id": "1", "customer_id": "anna", "happened_at": "2017-11-01", "kind": "call"}
-    loading.take(corner_shop, "interactions", [call | {"reason": "late", "minutes": 4, "callback_phone": "0151 1"}])
-    shown = profiles.show(corner_shop, "anna")
+    loading_load.ingest_records(
+        corner_shop, "interactions", [call | {"reason": "late", "minutes": 4, "callback_phone": "0151 1"}]
+    )
+    shown = customer_view.load_customer_view(corner_shop, "anna")
     assert shown is not None
     (entry,) = shown["interactions"]
     assert entry["attributes"] == {"reason": "late", "minutes": "4"}
@@ -58,16 +64,16 @@ def test_unknown_columns_are_kept_and_those_that_sound_personal_are_sealed(
 
 
 def test_loading_twice_changes_nothing_and_news_keeps_what_it_does_not_speak_of(
-    corner_shop: Shop, anna: int, hand_in: Load, rows: Rows
+    corner_shop: Shop, anna: int, load_text: Load, rows: Rows
 ) -> None:
     line = HEADER + "1,anna,2017-11-01T10:00Z,phone,complaint,open,,,The bread was stale\n"
-    hand_in(corner_shop, "interactions", line)
+    load_text(corner_shop, "interactions", line)
     before = rows(corner_shop, "select known_at from interactions")
-    assert told(hand_in(corner_shop, "interactions", line)) == (0, 0, 1, 0)
-    nights.began(corner_shop, datetime(2017, 12, 1, tzinfo=UTC))
+    assert told(load_text(corner_shop, "interactions", line)) == (0, 0, 1, 0)
+    watermark.record_run_start(corner_shop, datetime(2017, 12, 1, tzinfo=UTC))
     news = "interaction_id,customer_id,happened_at,status\n1,anna,2017-11-01T10:00Z,closed\n"
-    assert told(hand_in(corner_shop, "interactions", news)) == (0, 1, 0, 0)
-    shown = profiles.show(corner_shop, "anna")
+    assert told(load_text(corner_shop, "interactions", news)) == (0, 1, 0, 0)
+    shown = customer_view.load_customer_view(corner_shop, "anna")
     assert shown is not None
     assert [(one["status"], one["text"]) for one in shown["interactions"]] == [("closed", "The bread was stale")]
     assert shown["open_complaints"] == 0
@@ -81,34 +87,34 @@ def test_loading_twice_changes_nothing_and_news_keeps_what_it_does_not_speak_of(
         ("9,,2017-11-01,email,sent,,,,", "customer_id is empty"),
         ("9,anna,2199-11-01,email,sent,,,,", "happened_at is in the future"),
         ("9,anna,,email,sent,,,,", "happened_at is empty"),
-        ("9,anna,2017-11-01,email,bribed,,,,", "kind is none of " + ", ".join(interactions.KINDS)),
+        ("9,anna,2017-11-01,email,bribed,,,,", "kind is none of " + ", ".join(interactions.INTERACTION_KINDS)),
         ("9,anna,2017-11-01,fax,sent,,,,", "channel is none of " + ", ".join(interactions.CHANNELS)),
         ("9,anna,2017-11-01,email,sent,maybe,,,", "status is none of open, answered, closed"),
         (",anna,2017-11-01,email,sent,,,,", "interaction_id is empty"),
     ],
 )
 def test_what_cannot_have_happened_is_turned_away(
-    corner_shop: Shop, anna: int, hand_in: Load, line: str, reason: str
+    corner_shop: Shop, anna: int, load_text: Load, line: str, reason: str
 ) -> None:
-    loaded = hand_in(corner_shop, "interactions", HEADER + f"1,anna,2017-11-01,email,sent,,,,\n{line}\n")
+    loaded = load_text(corner_shop, "interactions", HEADER + f"1,anna,2017-11-01,email,sent,,,,\n{line}\n")
     assert (told(loaded), loaded.reasons) == ((1, 0, 0, 1), {reason: 1})
 
 
 @pytest.mark.parametrize("rating", ["0", "6", "3.5", "good"])
 def test_a_rating_has_one_to_five_stars(corner_shop: Shop, anna: int, rating: str) -> None:
     review = {"interaction_id": "1", "customer_id": "anna", "happened_at": "2017-11-01", "rating": rating}
-    taken = loading.take(corner_shop, "interactions", [review])
+    taken = loading_load.ingest_records(corner_shop, "interactions", [review])
     assert [error["reason"] for error in taken.errors] == ["rating is not a whole number from 1 to 5"]
 
 
-def test_only_what_was_known_by_then_had_happened(corner_shop: Shop, anna: int, hand_in: Load) -> None:
-    hand_in(corner_shop, "interactions", HEADER + "1,anna,2017-11-01T10:00Z,post,received,,c1,,\n")
-    nights.began(corner_shop, datetime(2017, 12, 1, tzinfo=UTC))
+def test_only_what_was_known_by_then_had_happened(corner_shop: Shop, anna: int, load_text: Load) -> None:
+    load_text(corner_shop, "interactions", HEADER + "1,anna,2017-11-01T10:00Z,post,received,,c1,,\n")
+    watermark.record_run_start(corner_shop, datetime(2017, 12, 1, tzinfo=UTC))
     lines = "2,anna,2017-11-02T10:00Z,post,received,,c2,,\n3,anna,2017-12-02T10:00Z,post,received,,c3,,\n"
-    hand_in(corner_shop, "interactions", HEADER + lines)
+    load_text(corner_shop, "interactions", HEADER + lines)
 
     def campaigns(as_of: datetime | None) -> list[str]:
-        return list(interactions.happened(corner_shop, ["received"], as_of=as_of)["campaign_id"])
+        return list(interactions.load_by_kind(corner_shop, ["received"], as_of=as_of)["campaign_id"])
 
     assert campaigns(None) == ["c1", "c2", "c3"]
     assert campaigns(datetime(2017, 12, 1, tzinfo=UTC)) == ["c1"]  # c2 came late and nobody knew of it that night
@@ -133,44 +139,44 @@ def test_what_is_another_fact_now_was_not_known_before(
     """The night of the first saw that Anna received c1; what she is said to have received since, it did not see."""
     said = {"interaction_id": "1", "customer_id": "anna", "happened_at": "2017-11-01T10:00Z", "kind": "received",
             "campaign_id": "c1"}  # fmt: skip
-    loading.take(corner_shop, "interactions", [said])
+    loading_load.ingest_records(corner_shop, "interactions", [said])
     night = datetime(2017, 12, 1, tzinfo=UTC)
-    nights.began(corner_shop, night)
-    assert loading.take(corner_shop, "interactions", [said | news]).updated == 1
-    seen = interactions.happened(corner_shop, ["received", "redeemed"], as_of=night)
+    watermark.record_run_start(corner_shop, night)
+    assert loading_load.ingest_records(corner_shop, "interactions", [said | news]).updated == 1
+    seen = interactions.load_by_kind(corner_shop, ["received", "redeemed"], as_of=night)
     assert list(seen["campaign_id"]) == campaigns
     tomorrow = datetime.now(UTC) + timedelta(days=1)
-    known = interactions.happened(corner_shop, ["received", "redeemed"], as_of=tomorrow)
+    known = interactions.load_by_kind(corner_shop, ["received", "redeemed"], as_of=tomorrow)
     assert list(known["campaign_id"]) == [news.get("campaign_id", "c1")]
 
 
-def test_a_complaint_is_open_until_it_is_answered(corner_shop: Shop, anna: int, hand_in: Load) -> None:
+def test_a_complaint_is_open_until_it_is_answered(corner_shop: Shop, anna: int, load_text: Load) -> None:
     states = ["open", "", "answered", "closed"]
     lines = "".join(f"{at},anna,2017-11-0{at},email,complaint,{said},,,\n" for at, said in enumerate(states, 1))
-    hand_in(corner_shop, "interactions", HEADER + lines + "9,ben,2017-11-01,email,enquiry,open,,,\n")
-    assert interactions.open_complaints(corner_shop) == {anna: 2}
-    assert interactions.open_complaints(corner_shop, datetime(2017, 11, 1, 12, tzinfo=UTC)) == {anna: 1}
+    load_text(corner_shop, "interactions", HEADER + lines + "9,ben,2017-11-01,email,enquiry,open,,,\n")
+    assert interactions.count_open_complaints(corner_shop) == {anna: 2}
+    assert interactions.count_open_complaints(corner_shop, datetime(2017, 11, 1, 12, tzinfo=UTC)) == {anna: 1}
 
 
-def test_a_redemption_is_of_the_offer_of_its_own_source(corner_shop: Shop, anna: int, hand_in: Load) -> None:
+def test_a_redemption_is_of_the_offer_of_its_own_source(corner_shop: Shop, anna: int, load_text: Load) -> None:
     offer = "offer_id,starts_at,ends_at,product_ids\n1,2017-11-01,2017-12-01,rye\n"
-    hand_in(corner_shop, "offers", offer, source="till")
-    hand_in(corner_shop, "offers", offer)
+    load_text(corner_shop, "offers", offer, source="till")
+    load_text(corner_shop, "offers", offer)
     lines = "1,anna,2017-11-01T10:00Z,store,redeemed,,c1,1,\n2,anna,2017-11-02T10:00Z,store,redeemed,,c1,7,\n"
-    hand_in(corner_shop, "interactions", HEADER + lines)
-    redeemed = interactions.redemptions(corner_shop)
+    load_text(corner_shop, "interactions", HEADER + lines)
+    redeemed = interactions.load_redemptions(corner_shop)
     assert redeemed[["customer_key", "offer_key"]].to_numpy().tolist() == [[anna, 2]]
     assert redeemed["redeemed_at"][0] == datetime(2017, 11, 1, 10, tzinfo=UTC)
 
 
-def test_the_mirror_shows_that_something_was_said_and_never_what(corner_shop: Shop, anna: int, hand_in: Load) -> None:
-    hand_in(corner_shop, "interactions", HEADER + "1,anna,2017-11-01T10:00Z,phone,complaint,open,,,Stale\n")
+def test_the_mirror_shows_that_something_was_said_and_never_what(corner_shop: Shop, anna: int, load_text: Load) -> None:
+    load_text(corner_shop, "interactions", HEADER + "1,anna,2017-11-01T10:00Z,phone,complaint,open,,,Stale\n")
     mirror.refresh(corner_shop)
     path = corner_shop.home / "ledger" / "interactions.parquet"
     assert b"Stale" not in path.read_bytes()
-    (row,) = mirror.interactions_of(corner_shop, [anna]).to_pylist()
+    (row,) = mirror.load_interactions(corner_shop, [anna]).to_pylist()
     assert (row["kind"], row["status"], row["known_at"]) == ("complaint", "open", row["happened_at"])
-    loading.take(
+    loading_load.ingest_records(
         corner_shop,
         "interactions",
         [{"interaction_id": "1", "customer_id": "anna", "happened_at": row["happened_at"], "status": "closed"}],
@@ -178,58 +184,58 @@ def test_the_mirror_shows_that_something_was_said_and_never_what(corner_shop: Sh
     assert mirror.refresh(corner_shop) == ["interactions"]
 
 
-def test_since_when_somebody_has_an_answer_is_kept(corner_shop: Shop, anna: int, hand_in: Load) -> None:
+def test_since_when_somebody_has_an_answer_is_kept(corner_shop: Shop, anna: int, load_text: Load) -> None:
     asked = "1,anna,2017-11-01T10:00Z,web,enquiry,open,,,Is there rye bread?\n"
-    hand_in(corner_shop, "interactions", HEADER + asked)
-    nights.began(corner_shop, datetime(2017, 11, 5, tzinfo=UTC))
+    load_text(corner_shop, "interactions", HEADER + asked)
+    watermark.record_run_start(corner_shop, datetime(2017, 11, 5, tzinfo=UTC))
     before = datetime.now(UTC)
     for status, dated in (("answered", True), ("closed", True), ("open", False)):
-        assert told(hand_in(corner_shop, "interactions", HEADER + asked.replace("open", status))) == (0, 1, 0, 0)
-        assert told(hand_in(corner_shop, "interactions", HEADER + asked.replace("open", status))) == (0, 0, 1, 0)
-        (answered_at,) = mirror.interactions_of(corner_shop, [anna])["answered_at"].to_pylist()
+        assert told(load_text(corner_shop, "interactions", HEADER + asked.replace("open", status))) == (0, 1, 0, 0)
+        assert told(load_text(corner_shop, "interactions", HEADER + asked.replace("open", status))) == (0, 0, 1, 0)
+        (answered_at,) = mirror.load_interactions(corner_shop, [anna])["answered_at"].to_pylist()
         assert (answered_at is not None and answered_at >= before) is dated
 
 
 def test_nobody_knows_when_an_answer_was_given_that_the_first_night_finds(
-    corner_shop: Shop, anna: int, hand_in: Load
+    corner_shop: Shop, anna: int, load_text: Load
 ) -> None:
     line = "1,anna,2017-11-01T10:00Z,web,enquiry,closed,,,\n"
     for text in (line, line.replace("closed", "answered")):
-        hand_in(corner_shop, "interactions", HEADER + text)
-        assert mirror.interactions_of(corner_shop, [anna])["answered_at"].to_pylist() == [None]
+        load_text(corner_shop, "interactions", HEADER + text)
+        assert mirror.load_interactions(corner_shop, [anna])["answered_at"].to_pylist() == [None]
 
 
-def test_an_answer_is_dated_to_when_the_shop_is_told_of_it(corner_shop: Shop, anna: int, hand_in: Load) -> None:
+def test_an_answer_is_dated_to_when_the_shop_is_told_of_it(corner_shop: Shop, anna: int, load_text: Load) -> None:
     """Also where no night has looked at the complaint since."""
     asked = "1,anna,2017-11-01T10:00Z,web,complaint,open,,,\n"
-    hand_in(corner_shop, "interactions", HEADER + asked)
+    load_text(corner_shop, "interactions", HEADER + asked)
     before = datetime.now(UTC)
-    hand_in(corner_shop, "interactions", HEADER + asked.replace("open", "answered"))
-    (answered_at,) = mirror.interactions_of(corner_shop, [anna])["answered_at"].to_pylist()
+    load_text(corner_shop, "interactions", HEADER + asked.replace("open", "answered"))
+    (answered_at,) = mirror.load_interactions(corner_shop, [anna])["answered_at"].to_pylist()
     assert answered_at >= before
-    assert interactions.open_complaints(corner_shop, before) == {anna: 1}
-    assert interactions.open_complaints(corner_shop, datetime.now(UTC) + timedelta(days=1)) == {}
+    assert interactions.count_open_complaints(corner_shop, before) == {anna: 1}
+    assert interactions.count_open_complaints(corner_shop, datetime.now(UTC) + timedelta(days=1)) == {}
 
 
 DATED = "interaction_id,customer_id,happened_at,kind,status,answered_at\n"
 
 
-def test_the_shop_may_say_itself_when_it_answered(corner_shop: Shop, anna: int, hand_in: Load, rows: Rows) -> None:
+def test_the_shop_may_say_itself_when_it_answered(corner_shop: Shop, anna: int, load_text: Load, rows: Rows) -> None:
     """A time without an offset is in its own zone."""
     lines = (
         "1,anna,2017-11-01T10:00Z,complaint,answered,2017-11-03T08:00:00+02:00\n"
         "2,anna,2017-11-01T10:00Z,complaint,answered,2017-11-04 08:00\n"
         "3,anna,2017-11-02T10:00Z,enquiry,,\n"
     )
-    assert told(hand_in(corner_shop, "interactions", DATED + lines)) == (3, 0, 0, 0)
-    assert told(hand_in(corner_shop, "interactions", DATED + lines)) == (0, 0, 3, 0)
+    assert told(load_text(corner_shop, "interactions", DATED + lines)) == (3, 0, 0, 0)
+    assert told(load_text(corner_shop, "interactions", DATED + lines)) == (0, 0, 3, 0)
     local = datetime(2017, 11, 4, 8, tzinfo=corner_shop.zone).astimezone(UTC)
-    found = mirror.interactions_of(corner_shop, [anna])["answered_at"].to_pylist()
+    found = mirror.load_interactions(corner_shop, [anna])["answered_at"].to_pylist()
     assert found == [datetime(2017, 11, 3, 6, tzinfo=UTC), local, None]
     assert "2017-11-03T06:00:00.000000+00:00" in str(rows(corner_shop, "select attributes from interactions"))
     day = datetime(2017, 11, 3, tzinfo=UTC)
     assert [
-        interactions.open_complaints(corner_shop, day + timedelta(days=later)).get(anna, 0) for later in (0, 1, 2)
+        interactions.count_open_complaints(corner_shop, day + timedelta(days=later)).get(anna, 0) for later in (0, 1, 2)
     ] == [2, 1, 0]
 
 
@@ -238,7 +244,7 @@ def test_the_shop_may_say_itself_when_it_answered(corner_shop: Shop, anna: int, 
     [("no", "answered_at is not an ISO 8601 time"), ("2199-11-01", "answered_at is in the future")],
 )
 def test_nobody_answered_at_a_time_that_is_none(
-    corner_shop: Shop, anna: int, hand_in: Load, said: str, reason: str
+    corner_shop: Shop, anna: int, load_text: Load, said: str, reason: str
 ) -> None:
-    loaded = hand_in(corner_shop, "interactions", f"{DATED}1,anna,2017-11-01T10:00Z,enquiry,answered,{said}\n")
+    loaded = load_text(corner_shop, "interactions", f"{DATED}1,anna,2017-11-01T10:00Z,enquiry,answered,{said}\n")
     assert (told(loaded), loaded.reasons) == ((0, 0, 0, 1), {reason: 1})

@@ -7,40 +7,46 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from customers import catalogue, interactions, loading, offers
-from customers.loading import Loaded
-from customers.shop import Shop
-from customers.sources import complete_journey
+from customers.catalogue import products
+from customers.database import change_counters
+from customers.ledger import interactions
+from customers.loading import load as loading_load
+from customers.loading.connectors import complete_journey
+from customers.loading.load import LoadResult
+from customers.marketing import offers
+from customers.shop.settings import Shop
 
 HEADER = "offer_id,campaign_id,starts_at,ends_at,product_ids,categories\n"
-Load = Callable[..., Loaded]
+Load = Callable[..., LoadResult]
 
 
-def told(loaded: Loaded) -> tuple[int, int, int, int]:
+def told(loaded: LoadResult) -> tuple[int, int, int, int]:
     return loaded.inserted, loaded.updated, loaded.unchanged, loaded.rejected
 
 
-def covered(where: Shop, book: offers.Book | None = None) -> dict[str, set[str]]:
+def covered(where: Shop, book: offers.OfferCatalogue | None = None) -> dict[str, set[str]]:
     """Each offer's products, by their ids."""
-    book = book or offers.book(where)
-    names = catalogue.ids_of(where, book.covers["product_key"].tolist())
-    pairs = book.covers.merge(book.offers[["offer_key", "offer_id"]]).assign(product=lambda f: f.product_key.map(names))
+    book = book or offers.load_catalogue(where)
+    names = products.find_ids(where, book.covered_products["product_key"].tolist())
+    pairs = book.covered_products.merge(book.offers[["offer_key", "offer_id"]]).assign(
+        product=lambda f: f.product_key.map(names)
+    )
     return {offer: set(group) for offer, group in pairs.groupby("offer_id")["product"]}
 
 
-def test_an_offer_covers_the_products_and_the_categories_that_it_names(corner_shop: Shop, hand_in: Load) -> None:
-    hand_in(corner_shop, "products", "product_id,category\nbrie,cheese\ngouda,cheese\nrye,bread\n")
+def test_an_offer_covers_the_products_and_the_categories_that_it_names(corner_shop: Shop, load_text: Load) -> None:
+    load_text(corner_shop, "products", "product_id,category\nbrie,cheese\ngouda,cheese\nrye,bread\n")
     lines = "1,c1,2017-11-01,2017-12-01,rye; brie;rye,\n2,c1,2017-11-01,2017-12-01,,cheese;wine\n"
     lines += "3,,2017-11-01,2017-12-01,rye,cheese\n"
-    assert told(hand_in(corner_shop, "offers", HEADER + lines)) == (3, 0, 0, 0)
+    assert told(load_text(corner_shop, "offers", HEADER + lines)) == (3, 0, 0, 0)
     assert covered(corner_shop) == {"1": {"rye", "brie"}, "2": {"brie", "gouda"}, "3": {"rye", "brie", "gouda"}}
-    hand_in(corner_shop, "products", "product_id,category\nmerlot,wine\n")
+    load_text(corner_shop, "products", "product_id,category\nmerlot,wine\n")
     assert covered(corner_shop)["2"] == {"brie", "gouda", "merlot"}
 
 
-def test_an_offer_for_an_unknown_product_makes_a_stub(corner_shop: Shop, hand_in: Load) -> None:
-    hand_in(corner_shop, "products", "product_id\nrye\n")
-    loaded = hand_in(corner_shop, "offers", HEADER + "1,,2017-11-01,2017-12-01,rye;manna,\n")
+def test_an_offer_for_an_unknown_product_makes_a_stub(corner_shop: Shop, load_text: Load) -> None:
+    load_text(corner_shop, "products", "product_id\nrye\n")
+    loaded = load_text(corner_shop, "offers", HEADER + "1,,2017-11-01,2017-12-01,rye;manna,\n")
     assert (told(loaded), loaded.stubs) == ((1, 0, 0, 0), 1)
     assert covered(corner_shop) == {"1": {"rye", "manna"}}
 
@@ -56,8 +62,8 @@ def test_an_offer_for_an_unknown_product_makes_a_stub(corner_shop: Shop, hand_in
         (",,2017-11-01,2017-12-01,rye,", "offer_id is empty"),
     ],
 )
-def test_an_offer_that_means_nothing_is_turned_away(corner_shop: Shop, hand_in: Load, line: str, reason: str) -> None:
-    loaded = hand_in(corner_shop, "offers", HEADER + f"1,,2017-11-01,2017-12-01,rye,\n{line}\n")
+def test_an_offer_that_means_nothing_is_turned_away(corner_shop: Shop, load_text: Load, line: str, reason: str) -> None:
+    loaded = load_text(corner_shop, "offers", HEADER + f"1,,2017-11-01,2017-12-01,rye,\n{line}\n")
     assert (told(loaded), loaded.reasons) == ((1, 0, 0, 1), {reason: 1})
 
 
@@ -74,7 +80,7 @@ def test_an_offer_that_means_nothing_is_turned_away(corner_shop: Shop, hand_in: 
 )
 def test_what_an_offer_gives_must_make_sense(corner_shop: Shop, name: str, value: str, reason: str) -> None:
     offer = {"offer_id": "1", "starts_at": "2017-11-01", "ends_at": "2017-12-01", "product_ids": ["rye"]}
-    taken = loading.take(corner_shop, "offers", [offer | {"value_kind": "percent", name: value}])
+    taken = loading_load.ingest_records(corner_shop, "offers", [offer | {"value_kind": "percent", name: value}])
     assert [error["reason"].startswith(reason) for error in taken.errors] == [True]
 
 
@@ -89,53 +95,59 @@ def test_the_book_has_money_in_whole_units_and_times_of_the_shop(corner_shop: Sh
         "value": 2,
         "value_kind": "amount",
     }
-    loading.take(corner_shop, "offers", [offer])
-    row = offers.book(corner_shop).offers.iloc[0]
+    loading_load.ingest_records(corner_shop, "offers", [offer])
+    row = offers.load_catalogue(corner_shop).offers.iloc[0]
     assert row["starts_at"] == pd.Timestamp("2017-10-31T23:00Z")  # midnight in Berlin
     assert (row["channels"], row["audience"], row["sensitive"]) == (["email", "post"], "all", False)
     assert (row["min_spend"], row["value"], row["currency"]) == (10.1, 2.0, "EUR")
     assert pd.isna(row["budget"])
 
 
-def test_the_book_of_a_moment_has_the_offers_that_run_then(corner_shop: Shop, hand_in: Load) -> None:
+def test_the_book_of_a_moment_has_the_offers_that_run_then(corner_shop: Shop, load_text: Load) -> None:
     lines = "old,,2017-10-01,2017-11-01,rye,\nnow,,2017-11-01,2017-12-01,rye,\nlong,,2017-10-01,2018-01-01,rye,\n"
-    hand_in(corner_shop, "offers", HEADER + lines)
+    load_text(corner_shop, "offers", HEADER + lines)
     november = datetime(2017, 10, 31, 23, tzinfo=UTC)  # the first moment of the month in Berlin
-    book = offers.book(corner_shop, at=november)
+    book = offers.load_catalogue(corner_shop, running_at=november)
     assert list(book.offers["offer_id"]) == ["long", "now"]
     assert set(covered(corner_shop, book)) == {"long", "now"}
-    assert len(offers.book(corner_shop).offers) == 3
+    assert len(offers.load_catalogue(corner_shop).offers) == 3
 
 
 def test_an_empty_shop_has_an_empty_book_of_the_same_columns(corner_shop: Shop) -> None:
-    book = offers.book(corner_shop)
-    assert {name: str(kind) for name, kind in book.offers.dtypes.items()} == offers.BOOK
-    assert (len(book.offers), list(book.covers), len(book.covers)) == (0, ["offer_key", "product_key"], 0)
+    book = offers.load_catalogue(corner_shop)
+    assert {name: str(kind) for name, kind in book.offers.dtypes.items()} == offers.CATALOGUE_COLUMNS
+    assert (len(book.offers), list(book.covered_products), len(book.covered_products)) == (
+        0,
+        ["offer_key", "product_key"],
+        0,
+    )
 
 
-def test_an_offer_said_anew_replaces_the_old_one_and_the_same_changes_nothing(corner_shop: Shop, hand_in: Load) -> None:
+def test_an_offer_said_anew_replaces_the_old_one_and_the_same_changes_nothing(
+    corner_shop: Shop, load_text: Load
+) -> None:
     line = HEADER + "1,c1,2017-11-01,2017-12-01,rye;brie,cheese\n"
-    hand_in(corner_shop, "offers", line)
-    before = offers.edition(corner_shop)
-    assert told(hand_in(corner_shop, "offers", line)) == (0, 0, 1, 0)
-    assert offers.edition(corner_shop) == before
-    assert told(hand_in(corner_shop, "offers", HEADER + "1,c1,2017-11-01,2017-12-01,rye,\n")) == (0, 1, 0, 0)
+    load_text(corner_shop, "offers", line)
+    before = change_counters.catalogue_version(corner_shop)
+    assert told(load_text(corner_shop, "offers", line)) == (0, 0, 1, 0)
+    assert change_counters.catalogue_version(corner_shop) == before
+    assert told(load_text(corner_shop, "offers", HEADER + "1,c1,2017-11-01,2017-12-01,rye,\n")) == (0, 1, 0, 0)
     assert covered(corner_shop) == {"1": {"rye"}}
-    assert offers.edition(corner_shop) != before
+    assert change_counters.catalogue_version(corner_shop) != before
 
 
-def test_an_offer_on_a_sensitive_product_is_sensitive(corner_shop: Shop, hand_in: Load) -> None:
-    hand_in(corner_shop, "products", "product_id,category,sensitive\npills,health,yes\nrye,bread,no\n")
+def test_an_offer_on_a_sensitive_product_is_sensitive(corner_shop: Shop, load_text: Load) -> None:
+    load_text(corner_shop, "products", "product_id,category,sensitive\npills,health,yes\nrye,bread,no\n")
     lines = "1,,2017-11-01,2017-12-01,rye,\n2,,2017-11-01,2017-12-01,,health\n3,,2017-11-01,2017-12-01,rye;pills,\n"
-    hand_in(corner_shop, "offers", HEADER + lines)
-    assert list(offers.book(corner_shop).offers["sensitive"]) == [False, True, True]
+    load_text(corner_shop, "offers", HEADER + lines)
+    assert list(offers.load_catalogue(corner_shop).offers["sensitive"]) == [False, True, True]
 
 
 def test_the_complete_journeys_coupons_are_offers_to_those_who_received_them(sqlite_shop: Shop, tmp_path: Path) -> None:
     """1,197 coupons of 27 campaigns on 111,332 products in seconds."""
-    complete_journey.write(tmp_path)
+    complete_journey.write_files(tmp_path)
     loaded = {
-        kind: loading.load(sqlite_shop, kind, [tmp_path / f"{kind}.parquet"])
+        kind: loading_load.load_files(sqlite_shop, kind, [tmp_path / f"{kind}.parquet"])
         for kind in ("offers", "consents", "interactions")
     }
     assert {kind: told(counts) for kind, counts in loaded.items()} == {
@@ -143,8 +155,8 @@ def test_the_complete_journeys_coupons_are_offers_to_those_who_received_them(sql
         "consents": (2_469, 0, 0, 0),
         "interactions": (6_589 + 2_102, 0, 0, 0),
     }
-    book = offers.book(sqlite_shop)
-    assert (len(book.covers), set(book.offers["audience"])) == (111_332, {"received"})
-    redeemed = interactions.redemptions(sqlite_shop).merge(book.offers)
+    book = offers.load_catalogue(sqlite_shop)
+    assert (len(book.covered_products), set(book.offers["audience"])) == (111_332, {"received"})
+    redeemed = interactions.load_redemptions(sqlite_shop).merge(book.offers)
     assert len(redeemed) == 2_102
     assert ((redeemed.redeemed_at >= redeemed.starts_at) & (redeemed.redeemed_at < redeemed.ends_at)).all()

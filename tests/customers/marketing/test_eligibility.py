@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from serving import eligibility
-from serving.eligibility import REASONS, Standing
+from customers.marketing import eligibility
+from customers.marketing.eligibility import REASONS, CustomerState
 
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
 BREAD, MILK, TEA = 1, 2, 3
@@ -38,24 +38,24 @@ def reason(said: dict[str, Any] | None = None, *, sold_out: set[int] | None = No
     if known.pop("for_nothing", False):
         covers = covers.head(0)
     counted = pd.Series({1: times})
-    table = eligibility.paid_out(eligibility.lay_out(offers, covers, sold_out=sold_out or set()), counted)
+    table = eligibility.budget_spent(eligibility.build_offer_table(offers, covers, sold_out=sold_out or set()), counted)
     standing = someone(**known)
-    verdict = eligibility.judge(table, standing, now=NOON)
-    return REASONS[eligibility.wished(verdict, table, standing, **(wish or {}))[0, 0]]
+    verdict = eligibility.evaluate_eligibility(table, standing, now=NOON)
+    return REASONS[eligibility.restrict_to_request(verdict, table, standing, **(wish or {}))[0, 0]]
 
 
 def someone(*, channels: tuple[str, ...] = (), sees: bool = False, basket: float = np.nan, received: str | None = None,
             redeemed: int | None = None, segments: dict[str, list[int]] | None = None,
-            contacted: bool = False) -> Standing:  # fmt: skip
+            contacted: bool = False) -> CustomerState:  # fmt: skip
     """One customer, and what is known of them."""
-    return Standing(
+    return CustomerState(
         channels=[channels],
-        sensitive=np.array([sees]),
-        basket=np.array([basket]),
-        received=pd.DataFrame([(0, received)] if received else [], columns=["row", "campaign_id"]),
-        redeemed=pd.DataFrame([(0, redeemed)] if redeemed else [], columns=["row", "offer_key"]),
+        allows_sensitive=np.array([sees]),
+        basket_value=np.array([basket]),
+        received_campaigns=pd.DataFrame([(0, received)] if received else [], columns=["row", "campaign_id"]),
+        redeemed_offers=pd.DataFrame([(0, redeemed)] if redeemed else [], columns=["row", "offer_key"]),
         segments=segments or {},
-        contacted=np.array([contacted]),
+        is_over_contact_cap=np.array([contacted]),
     )
 
 
@@ -134,7 +134,9 @@ def test_an_offer_is_redeemed_once() -> None:
 def test_an_offer_that_another_source_calls_alike_is_another_offer() -> None:
     two = pd.DataFrame([PLAIN, PLAIN | {"offer_key": 2, "called": "web:o1"}])
     covers = pd.DataFrame({"offer_key": [1, 2], "product_key": BREAD})
-    verdict = eligibility.judge(eligibility.lay_out(two, covers, sold_out=set()), someone(redeemed=2), now=NOON)
+    verdict = eligibility.evaluate_eligibility(
+        eligibility.build_offer_table(two, covers, sold_out=set()), someone(redeemed=2), now=NOON
+    )
     assert [REASONS[code] for code in verdict[0]] == ["", "the customer has redeemed it already"]
 
 
@@ -163,11 +165,11 @@ def test_many_customers_and_offers_at_once() -> None:
               for n in (1, 2, 3)]  # fmt: skip
     listed[2]["ends_at"] = NOON - timedelta(days=3)
     covers = pd.DataFrame({"offer_key": [1, 2, 3], "product_key": BREAD})
-    table = eligibility.lay_out(pd.DataFrame(listed), covers, sold_out=set())
+    table = eligibility.build_offer_table(pd.DataFrame(listed), covers, sold_out=set())
     met = pd.DataFrame({"row": [0, 1, 2, 2], "campaign_id": ["k1", "k2", "k3", "unheard of"]})
     nobody = pd.DataFrame({"row": [], "offer_key": []})
-    standing = Standing([()] * 4, np.zeros(4, bool), np.full(4, np.nan), met, nobody, {})
-    verdict = eligibility.judge(table, standing, now=NOON)
+    standing = CustomerState([()] * 4, np.zeros(4, bool), np.full(4, np.nan), met, nobody, {})
+    verdict = eligibility.evaluate_eligibility(table, standing, now=NOON)
     may = verdict == 0
     assert may.tolist() == [[True, False, False], [False, True, False], [False, False, False], [False, False, False]]
     assert {REASONS[code] for code in verdict[:, 2]} == {"it has ended"}
@@ -176,8 +178,8 @@ def test_many_customers_and_offers_at_once() -> None:
 def test_no_offers_and_no_customers() -> None:
     none = pd.DataFrame([PLAIN]).head(0)
     covers = pd.DataFrame({"offer_key": [], "product_key": []})
-    table = eligibility.lay_out(none, covers, sold_out=set())
-    assert eligibility.judge(table, someone(), now=NOON).shape == (1, 0)
+    table = eligibility.build_offer_table(none, covers, sold_out=set())
+    assert eligibility.evaluate_eligibility(table, someone(), now=NOON).shape == (1, 0)
 
 
 LEFT_ALONE = "the customer has been contacted as often as the shop allows"
@@ -209,5 +211,5 @@ def test_an_offer_without_channels_is_not_sent_to_who_is_left_alone() -> None:
 def test_two_offers_on_the_same_products_may_both_be_made() -> None:
     two = pd.DataFrame([PLAIN, PLAIN | {"offer_key": 2, "offer_id": "o2", "called": "o2"}])
     covers = pd.DataFrame({"offer_key": [1, 1, 2], "product_key": [BREAD, MILK, MILK]})
-    table = eligibility.lay_out(two, covers, sold_out=set())
-    assert (eligibility.judge(table, someone(), now=NOON) == 0).tolist() == [[True, True]]
+    table = eligibility.build_offer_table(two, covers, sold_out=set())
+    assert (eligibility.evaluate_eligibility(table, someone(), now=NOON) == 0).tolist() == [[True, True]]

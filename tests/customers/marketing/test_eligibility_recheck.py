@@ -8,11 +8,18 @@ from datetime import UTC, datetime, timedelta
 import pandas as pd
 import pytest
 
-from customers import clock, consent, interactions, loading, offers, profiles, scores, tables, validity
-from customers.loading import Loaded
-from customers.shop import Shop
+from customers import clock
+from customers.ledger import interactions
+from customers.loading import load as loading_load
+from customers.loading.load import LoadResult
+from customers.marketing import eligibility_recheck, offers
+from customers.people import lookup
+from customers.privacy import consents
+from customers.reports import at_risk, exports
+from customers.scores import score_store
+from customers.shop.settings import Shop
 
-Load = Callable[..., Loaded]
+Load = Callable[..., LoadResult]
 
 # The last sale was on the 20th: in this shop it is the beginning of the 21st.
 SALE = "1,anna,bread,2017-11-20T10:00Z,1,2\n2,ben,milk,2017-11-20T10:00Z,1,2\n"
@@ -26,33 +33,35 @@ MAIL = "customer_id,purpose,state,at\n"
 
 
 @pytest.fixture
-def bakery(corner_shop: Shop, sell: Load, hand_in: Load) -> Shop:
+def bakery(corner_shop: Shop, sell: Load, load_text: Load) -> Shop:
     """A shop whose night of the 21st found two offers each for Anna and Ben, who both may be written to."""
     corner_shop = replace(corner_shop, clock="last-sale")
     sell(corner_shop, SALE)
-    hand_in(corner_shop, "offers", OFFERS)
+    load_text(corner_shop, "offers", OFFERS)
     yes = "".join(f"{name},marketing_email,granted,2017-11-01\n" for name in ("anna", "ben"))
-    hand_in(corner_shop, "consents", MAIL + yes)
+    load_text(corner_shop, "consents", MAIL + yes)
     speak(corner_shop, clock.now(corner_shop))
     return corner_shop
 
 
 def speak(shop: Shop, as_of: datetime) -> None:
     """The night of a moment: both are at risk, and to both the loaf is the likeliest."""
-    keys = profiles.keys_of(shop, ["anna", "ben"]).values()
-    book = offers.book(shop).offers.set_index("offer_id")["offer_key"]
+    keys = lookup.find_keys(shop, ["anna", "ben"]).values()
+    book = offers.load_catalogue(shop).offers.set_index("offer_id")["offer_key"]
     items = [[int(book[name]), p, None, ""] for name, p in (("loaf", 0.4), ("cream", 0.2))]
     for model, detail in (("offers", {"items": items}), ("churn", {"band": "high"})):
-        run = scores.begin(shop, model, 1, as_of)
-        scores.record(shop, run, [(key, 0.5, json.dumps(detail)) for key in keys])
-        scores.finish(shop, run)
+        run = score_store.begin_run(shop, model, 1, as_of)
+        score_store.write_scores(shop, run, [(key, 0.5, json.dumps(detail)) for key in keys])
+        score_store.finish_run(shop, run)
 
 
 def found(shop: Shop, as_of: datetime | None = None) -> dict[str, list[str]]:
     """What is exported for each; the first of it is what the list of those at risk suggests."""
-    table = tables.offers(shop, as_of=as_of)
+    table = exports.build_offers(shop, as_of=as_of)
     listed = {name: list(rows) for name, rows in table.groupby("customer_id")["offer_id"]}
-    suggested = tables.at_risk(shop, as_of=as_of).set_index("customer_id")["suggested_offer_id"].dropna().to_dict()
+    suggested = (
+        at_risk.list_at_risk(shop, as_of=as_of).set_index("customer_id")["suggested_offer_id"].dropna().to_dict()
+    )
     assert suggested == {name: rows[0] for name, rows in listed.items()}
     return listed
 
@@ -64,32 +73,32 @@ def test_what_the_night_found_is_named_while_nothing_has_changed(bakery: Shop) -
     assert found(bakery) == found(bakery, clock.now(bakery)) == {"anna": BOTH, "ben": BOTH}
 
 
-def test_who_says_no_to_the_channel_is_made_the_offer_no_more(bakery: Shop, hand_in: Load) -> None:
+def test_who_says_no_to_the_channel_is_made_the_offer_no_more(bakery: Shop, load_text: Load) -> None:
     """Nobody has to allow what is made in the store; and another channel of the offer is as good."""
-    hand_in(bakery, "consents", MAIL + "anna,marketing_email,revoked,2017-11-20\n")
+    load_text(bakery, "consents", MAIL + "anna,marketing_email,revoked,2017-11-20\n")
     assert found(bakery) == found(bakery, clock.now(bakery)) == {"anna": ["cream"], "ben": BOTH}
-    hand_in(bakery, "consents", MAIL + "anna,marketing_sms,granted,2017-11-20\n")
+    load_text(bakery, "consents", MAIL + "anna,marketing_sms,granted,2017-11-20\n")
     assert found(bakery) == {"anna": BOTH, "ben": BOTH}
 
 
-def test_an_offer_redeemed_since_the_night_is_made_no_more(bakery: Shop, hand_in: Load) -> None:
-    hand_in(bakery, "interactions", SAID + "1,anna,2017-11-22T10:00Z,redeemed,cream\n")
+def test_an_offer_redeemed_since_the_night_is_made_no_more(bakery: Shop, load_text: Load) -> None:
+    load_text(bakery, "interactions", SAID + "1,anna,2017-11-22T10:00Z,redeemed,cream\n")
     assert found(bakery) == found(bakery, datetime(2017, 11, 20, 23, tzinfo=UTC)) == {"anna": ["loaf"], "ben": BOTH}
 
 
-def test_an_offer_on_what_is_sold_out_is_made_no_more(bakery: Shop, hand_in: Load) -> None:
-    hand_in(bakery, "products", "product_id,stock\nmilk,0\n")
+def test_an_offer_on_what_is_sold_out_is_made_no_more(bakery: Shop, load_text: Load) -> None:
+    load_text(bakery, "products", "product_id,stock\nmilk,0\n")
     assert found(bakery) == {"anna": ["loaf"], "ben": ["loaf"]}
-    hand_in(bakery, "products", "product_id,stock\nmilk,3\n")
+    load_text(bakery, "products", "product_id,stock\nmilk,3\n")
     assert found(bakery) == {"anna": BOTH, "ben": BOTH}
 
 
-def test_a_budget_of_ten_is_spent_when_two_have_redeemed_five(bakery: Shop, hand_in: Load) -> None:
+def test_a_budget_of_ten_is_spent_when_two_have_redeemed_five(bakery: Shop, load_text: Load) -> None:
     """Also for Ben, who has redeemed nothing: others have had all there was."""
-    hand_in(bakery, "customers", "customer_id\ncora\ndora\n")
-    hand_in(bakery, "interactions", SAID + "1,cora,2017-11-19,redeemed,loaf\n")
+    load_text(bakery, "customers", "customer_id\ncora\ndora\n")
+    load_text(bakery, "interactions", SAID + "1,cora,2017-11-19,redeemed,loaf\n")
     assert found(bakery) == {"anna": BOTH, "ben": BOTH}
-    hand_in(bakery, "interactions", SAID + "2,dora,2017-11-19,redeemed,loaf\n")
+    load_text(bakery, "interactions", SAID + "2,dora,2017-11-19,redeemed,loaf\n")
     assert found(bakery) == {"anna": ["cream"], "ben": ["cream"]}
 
 
@@ -104,52 +113,52 @@ def test_an_offer_that_has_ended_since_is_made_no_more(bakery: Shop, sell: Load)
 WROTE = "interaction_id,customer_id,happened_at,channel,kind,campaign_id\n"
 
 
-def test_who_was_written_to_often_enough_since_the_night_is_written_to_no_more(bakery: Shop, hand_in: Load) -> None:
+def test_who_was_written_to_often_enough_since_the_night_is_written_to_no_more(bakery: Shop, load_text: Load) -> None:
     """What is made in the store needs no letter; and two loads of one letter are one contact."""
     modest = replace(bakery, contact_cap=2, contact_days=14)
     letters = "1,anna,2017-11-19T09:00Z,email,sent,xmas\n2,anna,2017-11-19T17:00Z,email,received,xmas\n"
-    hand_in(bakery, "interactions", WROTE + letters)
+    load_text(bakery, "interactions", WROTE + letters)
     assert found(modest) == {"anna": BOTH, "ben": BOTH}
-    hand_in(bakery, "interactions", WROTE + "3,anna,2017-11-20T09:00Z,sms,sent,\n")
+    load_text(bakery, "interactions", WROTE + "3,anna,2017-11-20T09:00Z,sms,sent,\n")
     assert found(modest) == {"anna": ["cream"], "ben": BOTH}
     assert found(bakery) == {"anna": BOTH, "ben": BOTH}, "a shop without a cap counts nothing"
     assert found(replace(modest, contact_days=1)) == {"anna": BOTH, "ben": BOTH}, "the first was two days ago"
 
 
-def test_a_campaign_that_has_reached_somebody_is_no_further_contact(bakery: Shop, hand_in: Load) -> None:
-    hand_in(bakery, "offers", OFFERS.replace("offer_id", "offer_id,campaign_id").replace("loaf,", "loaf,bread-week,")
+def test_a_campaign_that_has_reached_somebody_is_no_further_contact(bakery: Shop, load_text: Load) -> None:
+    load_text(bakery, "offers", OFFERS.replace("offer_id", "offer_id,campaign_id").replace("loaf,", "loaf,bread-week,")
             .replace("cream,", "cream,,"))  # fmt: skip
-    hand_in(bakery, "interactions", WROTE + "1,anna,2017-11-20T09:00Z,email,sent,bread-week\n"
+    load_text(bakery, "interactions", WROTE + "1,anna,2017-11-20T09:00Z,email,sent,bread-week\n"
             "2,ben,2017-11-20T09:00Z,email,sent,other\n")  # fmt: skip
     assert found(replace(bakery, contact_cap=1)) == {"anna": BOTH, "ben": ["cream"]}
 
 
-def test_of_a_day_gone_by_only_the_letters_of_before_count(bakery: Shop, hand_in: Load) -> None:
+def test_of_a_day_gone_by_only_the_letters_of_before_count(bakery: Shop, load_text: Load) -> None:
     then = clock.now(bakery)
     speak(bakery, then + timedelta(days=1))
-    hand_in(bakery, "interactions", WROTE + "1,anna,2017-11-21T09:00Z,email,sent,\n")
+    load_text(bakery, "interactions", WROTE + "1,anna,2017-11-21T09:00Z,email,sent,\n")
     modest = replace(bakery, contact_cap=1)
     assert found(modest, then) == {"anna": BOTH, "ben": BOTH}
     assert found(modest, then + timedelta(days=1)) == {"anna": ["cream"], "ben": BOTH}
 
 
-def test_a_day_gone_by_is_shown_as_it_was_known_then(bakery: Shop, hand_in: Load) -> None:
+def test_a_day_gone_by_is_shown_as_it_was_known_then(bakery: Shop, load_text: Load) -> None:
     """But for what a customer has not allowed: that is named of no day."""
     then = clock.now(bakery)
     speak(bakery, then + timedelta(days=1))
-    hand_in(bakery, "interactions", SAID + "1,anna,2017-11-21T10:00Z,redeemed,cream\n")
-    hand_in(bakery, "products", "product_id,stock\nmilk,0\n")
+    load_text(bakery, "interactions", SAID + "1,anna,2017-11-21T10:00Z,redeemed,cream\n")
+    load_text(bakery, "products", "product_id,stock\nmilk,0\n")
     assert found(bakery, then) == {"anna": BOTH, "ben": BOTH}
     assert found(bakery, then + timedelta(days=1)) == {"anna": ["loaf"], "ben": ["loaf"]}
-    hand_in(bakery, "consents", MAIL + "ben,marketing_email,revoked,2017-11-20\n")
+    load_text(bakery, "consents", MAIL + "ben,marketing_email,revoked,2017-11-20\n")
     assert found(bakery, then) == {"anna": BOTH, "ben": ["cream"]}
 
 
 def test_nothing_found_is_nothing_made(bakery: Shop) -> None:
     none = pd.DataFrame(columns=["customer_key", "offer_key"])
-    assert validity.may_be_made(bakery, none).tolist() == []
+    assert eligibility_recheck.is_still_eligible(bakery, none).tolist() == []
     unknown = pd.DataFrame({"customer_key": [1], "offer_key": [99]})
-    assert validity.may_be_made(bakery, unknown).tolist() == [False]
+    assert eligibility_recheck.is_still_eligible(bakery, unknown).tolist() == [False]
 
 
 def test_offers_in_yen_are_not_weighed_against_euros(corner_shop: Shop) -> None:
@@ -157,8 +166,10 @@ def test_offers_in_yen_are_not_weighed_against_euros(corner_shop: Shop) -> None:
     said = {"offer_id": "1", "starts_at": "2017-11-01", "ends_at": "2017-12-01", "product_ids": ["tea"],
             "min_spend": 1000, "budget": 9000, "value": 500, "value_kind": "amount"}  # fmt: skip
     in_percent = {"offer_id": "2", "value": 10, "value_kind": "percent", "currency": "JPY"}
-    loading.take(corner_shop, "offers", [said | {"currency": "JPY"}, said | in_percent, said | {"offer_id": "3"}])
-    book = offers.book(corner_shop).offers
+    loading_load.ingest_records(
+        corner_shop, "offers", [said | {"currency": "JPY"}, said | in_percent, said | {"offer_id": "3"}]
+    )
+    book = offers.load_catalogue(corner_shop).offers
     assert book[["min_spend", "budget", "value"]].fillna(-1).to_numpy().tolist() == [
         [-1, -1, -1],
         [-1, -1, 10],
@@ -167,5 +178,5 @@ def test_offers_in_yen_are_not_weighed_against_euros(corner_shop: Shop) -> None:
 
 
 def test_every_channel_is_open_or_asks_for_a_consent() -> None:
-    assert {*consent.CHANNELS, *consent.OPEN_CHANNELS} == set(interactions.CHANNELS)
-    assert not {*consent.CHANNELS} & {*consent.OPEN_CHANNELS}
+    assert {*consents.CONSENT_CHANNELS, *consents.CONSENT_FREE_CHANNELS} == set(interactions.CHANNELS)
+    assert not {*consents.CONSENT_CHANNELS} & {*consents.CONSENT_FREE_CHANNELS}

@@ -7,12 +7,12 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from customers import mirror
-from customers.loading import Loaded
-from customers.shop import Shop
-from customers.sources import complete_journey
+from customers.loading.connectors import complete_journey
+from customers.loading.load import LoadResult
+from customers.parquet import columns, mirror
+from customers.shop.settings import Shop
 
-Load = Callable[..., Loaded]
+Load = Callable[..., LoadResult]
 
 
 def held(where: Shop) -> dict[str, pa.Table]:
@@ -39,13 +39,13 @@ def test_a_line_that_moves_to_another_month_dirties_both(corner_shop: Shop, sell
     assert superseded == {"month=2017-10/part.parquet": 0, "month=2017-12/part.parquet": 1}
 
 
-def test_its_columns_are_exactly_those_promised(corner_shop: Shop, sell: Load, hand_in: Load) -> None:
+def test_its_columns_are_exactly_those_promised(corner_shop: Shop, sell: Load, load_text: Load) -> None:
     sell(corner_shop, "1,,x,2017-11-01T10:00Z,1,2.10\n")
-    hand_in(corner_shop, "products", "product_id,price,sensitive,brand\nx,1.99,yes,Hof\ny,,,\n")
+    load_text(corner_shop, "products", "product_id,price,sensitive,brand\nx,1.99,yes,Hof\ny,,,\n")
     mirror.refresh(corner_shop)
     lines, products = held(corner_shop)["month=2017-11/part.parquet"], held(corner_shop)["products.parquet"]
-    assert lines.schema.equals(mirror.LINES)
-    assert products.schema.equals(mirror.PRODUCTS)
+    assert lines.schema.equals(columns.LINE_SCHEMA)
+    assert products.schema.equals(columns.PRODUCT_SCHEMA)
     assert str(lines.schema.field("sold_at").type) == "timestamp[us, tz=UTC]"
     assert (lines["customer_key"].to_pylist(), lines["amount"].to_pylist()) == ([None], [2.1])
     assert products.select(["price", "sensitive", "brand"]).to_pylist() == [
@@ -54,9 +54,9 @@ def test_its_columns_are_exactly_those_promised(corner_shop: Shop, sell: Load, h
     ]
 
 
-def test_money_of_another_currency_is_not_known_in_the_shops(corner_shop: Shop, hand_in: Load) -> None:
+def test_money_of_another_currency_is_not_known_in_the_shops(corner_shop: Shop, load_text: Load) -> None:
     header = "order_id,customer_id,product_id,sold_at,quantity,amount,discount,currency\n"
-    hand_in(
+    load_text(
         corner_shop, "transactions", header + "1,a,x,2017-11-01T10:00Z,1,2,,EUR\n2,a,x,2017-11-02T10:00Z,1,3,1,USD\n"
     )
     mirror.refresh(corner_shop)
@@ -83,13 +83,13 @@ def test_a_file_that_was_lost_is_written_again(corner_shop: Shop, sell: Load) ->
 
 def test_a_month_that_became_empty_leaves_no_file(corner_shop: Shop, sell: Load) -> None:
     """Only an erasure empties a month: a version that was superseded still lies in its own."""
-    from customers import database, schema, transactions
+    from customers.database import change_counters, engine, schema
 
     sell(corner_shop, "1,a,x,2017-11-02,1,1\n")
     mirror.refresh(corner_shop)
-    with database.writing(corner_shop) as connection:
+    with engine.write_transaction(corner_shop) as connection:
         connection.execute(schema.transactions.delete())
-        transactions.mark(connection, {"2017-11"})
+        change_counters.increment_counters(connection, {"2017-11"})
     mirror.refresh(corner_shop)
     assert list(held(corner_shop)) == ["consents.parquet", "interactions.parquet", "products.parquet"]
 
@@ -100,7 +100,7 @@ def test_an_empty_shop_has_a_catalogue_and_no_months(corner_shop: Shop) -> None:
 
 
 def test_the_complete_journey_is_written_as_records(tmp_path: Path) -> None:
-    complete_journey.write(tmp_path)
+    complete_journey.write_files(tmp_path)
     count = "select count(*), count(distinct customer_id) from '{}'"
     assert duckdb.sql(count.format(tmp_path / "customers.parquet")).fetchall() == [(801, 801)]
     assert duckdb.sql(count.format(tmp_path / "transactions.parquet")).fetchall() == [(1_469_307, 2_469)]

@@ -7,56 +7,60 @@ from datetime import UTC, datetime, timedelta
 import pyarrow.parquet as pq
 import pytest
 
-from customers import consent, loading, mirror, profiles
-from customers.loading import Loaded
-from customers.shop import Shop
+from customers.loading import load as loading_load
+from customers.loading.load import LoadResult
+from customers.parquet import mirror
+from customers.people import lookup
+from customers.privacy import consents
+from customers.reports import customer_view
+from customers.shop.settings import Shop
 
 HEADER = "customer_id,purpose,state,at,source\n"
-Load = Callable[..., Loaded]
+Load = Callable[..., LoadResult]
 
 
-def told(loaded: Loaded) -> tuple[int, int, int, int]:
+def told(loaded: LoadResult) -> tuple[int, int, int, int]:
     return loaded.inserted, loaded.updated, loaded.unchanged, loaded.rejected
 
 
 def allowing(where: Shop, purpose: str) -> set[str]:
-    keys = profiles.keys_of(where, ["anna", "ben", "carl"])
-    yes = consent.allowed(where, keys.values(), purpose)
+    keys = lookup.find_keys(where, ["anna", "ben", "carl"])
+    yes = consents.allowed_customers(where, keys.values(), purpose)
     return {name for name, key in keys.items() if key in yes}
 
 
-def test_the_newest_word_holds_whichever_was_loaded_first(corner_shop: Shop, hand_in: Load) -> None:
+def test_the_newest_word_holds_whichever_was_loaded_first(corner_shop: Shop, load_text: Load) -> None:
     lines = "anna,marketing_email,revoked,2017-11-02,web\nanna,marketing_email,granted,2017-11-01,web\n"
     lines += "ben,marketing_email,denied,2017-11-01,web\nben,marketing_email,granted,2017-11-02,web\n"
-    assert told(hand_in(corner_shop, "consents", HEADER + lines)) == (4, 0, 0, 0)
-    hand_in(corner_shop, "customers", "customer_id\ncarl\n")
+    assert told(load_text(corner_shop, "consents", HEADER + lines)) == (4, 0, 0, 0)
+    load_text(corner_shop, "customers", "customer_id\ncarl\n")
     assert allowing(corner_shop, "marketing_email") == {"ben"}
     assert allowing(corner_shop, "marketing_sms") == set()
     assert allowing(corner_shop, "profiling") == {"anna", "ben", "carl"}  # by default
 
 
-def test_of_two_words_of_one_moment_the_stricter_holds(corner_shop: Shop, hand_in: Load) -> None:
+def test_of_two_words_of_one_moment_the_stricter_holds(corner_shop: Shop, load_text: Load) -> None:
     lines = "anna,profiling,granted,2017-11-01,web\nanna,profiling,revoked,2017-11-01,web\n"
     lines += "ben,profiling,denied,2017-11-01,phone\nben,profiling,granted,2017-11-01,web\n"
-    assert told(hand_in(corner_shop, "consents", HEADER + lines)) == (4, 0, 0, 0)
+    assert told(load_text(corner_shop, "consents", HEADER + lines)) == (4, 0, 0, 0)
     assert allowing(corner_shop, "profiling") == set()
 
 
-def test_a_consent_said_twice_is_one_and_its_history_stays(corner_shop: Shop, hand_in: Load) -> None:
+def test_a_consent_said_twice_is_one_and_its_history_stays(corner_shop: Shop, load_text: Load) -> None:
     first = "anna,profiling,granted,2017-11-01T10:00Z,web\n"
-    hand_in(corner_shop, "consents", HEADER + first)
+    load_text(corner_shop, "consents", HEADER + first)
     again = HEADER + first + "anna,profiling,revoked,2017-11-02T10:00Z,\n"
-    assert told(hand_in(corner_shop, "consents", again, source="crm")) == (2, 0, 0, 0)  # anna of another source
-    assert told(hand_in(corner_shop, "consents", again)) == (1, 0, 1, 0)
-    key = profiles.keys_of(corner_shop, ["files:anna"])["files:anna"]
-    (held,) = [each for each in consent.of(corner_shop, key) if each["purpose"] == "profiling"]
+    assert told(load_text(corner_shop, "consents", again, source="crm")) == (2, 0, 0, 0)  # anna of another source
+    assert told(load_text(corner_shop, "consents", again)) == (1, 0, 1, 0)
+    key = lookup.find_keys(corner_shop, ["files:anna"])["files:anna"]
+    (held,) = [each for each in consents.load_customer_consents(corner_shop, key) if each["purpose"] == "profiling"]
     assert (held["state"], held["since"]) == ("revoked", datetime(2017, 11, 2, 10, tzinfo=UTC))
     assert [(said["state"], said["source"]) for said in held["history"]] == [("revoked", "files"), ("granted", "web")]
 
 
-def test_who_consents_before_anything_else_is_a_prospect(corner_shop: Shop, hand_in: Load) -> None:
-    hand_in(corner_shop, "consents", HEADER + "anna,marketing_post,granted,2017-11-01,card\n")
-    shown = profiles.show(corner_shop, "anna")
+def test_who_consents_before_anything_else_is_a_prospect(corner_shop: Shop, load_text: Load) -> None:
+    load_text(corner_shop, "consents", HEADER + "anna,marketing_post,granted,2017-11-01,card\n")
+    shown = customer_view.load_customer_view(corner_shop, "anna")
     assert shown is not None
     assert shown["stage"] == "prospect"
     held = {each["purpose"]: each for each in shown["consents"]}
@@ -81,8 +85,8 @@ def test_who_consents_before_anything_else_is_a_prospect(corner_shop: Shop, hand
         (",profiling,granted,2017-11-01,", "customer_id is empty"),
     ],
 )
-def test_an_unclear_consent_is_turned_away(corner_shop: Shop, hand_in: Load, line: str, reason: str) -> None:
-    loaded = hand_in(corner_shop, "consents", HEADER + f"ben,profiling,denied,2017-11-01,\n{line}\n")
+def test_an_unclear_consent_is_turned_away(corner_shop: Shop, load_text: Load, line: str, reason: str) -> None:
+    loaded = load_text(corner_shop, "consents", HEADER + f"ben,profiling,denied,2017-11-01,\n{line}\n")
     assert told(loaded) == (1, 0, 0, 1)
     assert [said.startswith(reason) for said in loaded.reasons] == [True]
 
@@ -91,39 +95,39 @@ def test_a_consent_of_tomorrow_is_a_mistake_and_one_of_just_now_is_not(corner_sh
     now = datetime.now(UTC)
     said = {"customer_id": "anna", "purpose": "profiling", "state": "denied"}
     at = [(now + timedelta(days=1)).isoformat(), (now + timedelta(seconds=2)).isoformat()]
-    taken = loading.take(corner_shop, "consents", [said | {"at": each} for each in at])
+    taken = loading_load.ingest_records(corner_shop, "consents", [said | {"at": each} for each in at])
     assert [error["index"] for error in taken.errors] == [0]
     assert allowing(corner_shop, "profiling") == set()
 
 
-def test_a_customer_may_be_reached_on_the_channels_they_allow(corner_shop: Shop, hand_in: Load) -> None:
+def test_a_customer_may_be_reached_on_the_channels_they_allow(corner_shop: Shop, load_text: Load) -> None:
     lines = "anna,marketing_email,granted,2017-11-01,\nanna,marketing_post,granted,2017-11-01,\n"
     lines += "anna,marketing_email,revoked,2017-11-02,\nanna,marketing_sms,granted,2017-11-01,\n"
-    hand_in(corner_shop, "consents", HEADER + lines + "ben,marketing_app,denied,2017-11-01,\n")
-    keys = profiles.keys_of(corner_shop, ["anna", "ben"])
-    reach = consent.channels(corner_shop, keys.values())
+    load_text(corner_shop, "consents", HEADER + lines + "ben,marketing_app,denied,2017-11-01,\n")
+    keys = lookup.find_keys(corner_shop, ["anna", "ben"])
+    reach = consents.allowed_channels(corner_shop, keys.values())
     assert reach == {keys["anna"]: ["sms", "post"], keys["ben"]: []}
     eager = replace(corner_shop, consent_default={**corner_shop.consent_default, "marketing_app": "granted"})
-    assert consent.channels(eager, keys.values()) == {keys["anna"]: ["sms", "post", "app"], keys["ben"]: []}
+    assert consents.allowed_channels(eager, keys.values()) == {keys["anna"]: ["sms", "post", "app"], keys["ben"]: []}
 
 
-def test_the_mirror_says_of_everybody_what_may_be_computed(corner_shop: Shop, hand_in: Load) -> None:
-    hand_in(corner_shop, "customers", "customer_id\nanna\nben\n")
+def test_the_mirror_says_of_everybody_what_may_be_computed(corner_shop: Shop, load_text: Load) -> None:
+    load_text(corner_shop, "customers", "customer_id\nanna\nben\n")
     mirror.refresh(corner_shop)
-    hand_in(
+    load_text(
         corner_shop,
         "consents",
         HEADER + "anna,profiling_sensitive,granted,2017-11-01,\nben,profiling,denied,2017-11-01,\n",
     )
     assert mirror.refresh(corner_shop) == ["consents"]
-    names = {key: name for name, key in profiles.keys_of(corner_shop, ["anna", "ben"]).items()}
+    names = {key: name for name, key in lookup.find_keys(corner_shop, ["anna", "ben"]).items()}
     path = corner_shop.home / "ledger" / "consents.parquet"
     held = {names[row.pop("customer_key")]: row for row in pq.read_table(path).to_pylist()}
     assert held == {
         "anna": {"profiling": True, "profiling_sensitive": True},
         "ben": {"profiling": False, "profiling_sensitive": False},
     }
-    hand_in(corner_shop, "customers", "customer_id\ncarl\n")
+    load_text(corner_shop, "customers", "customer_id\ncarl\n")
     assert mirror.refresh(corner_shop) == ["consents"]
     stricter = replace(corner_shop, consent_default={**corner_shop.consent_default, "profiling": "denied"})
     assert mirror.refresh(stricter) == ["consents"]

@@ -12,28 +12,23 @@ import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 
-from customers import (
-    checks,
-    database,
-    disclosure,
-    loading,
-    mirror,
-    orders,
-    privacy,
-    profiles,
-    scores,
-    shop,
-    tables,
-    vault,
-)
-from customers.database import metadata
-from customers.loading import Loaded
-from customers.schema import erased, erasures, person_keys, personal
-from customers.shop import Shop
-from customers.sources import files
-from customers.sources.files import Records
+from customers import setup
+from customers.database import engine
+from customers.database.schema import erased, erasures, metadata, person_keys, personal
+from customers.loading import load as loading_load
+from customers.loading import load_transactions, validation
+from customers.loading.connectors import files
+from customers.loading.connectors.files import Records
+from customers.loading.load import LoadResult
+from customers.parquet import mirror
+from customers.people import lookup
+from customers.privacy import data_export, erasure
+from customers.reports import customer_view, exports
+from customers.scores import score_store
+from customers.security import encryption
+from customers.shop.settings import Shop
 
-Load = Callable[..., Loaded]
+Load = Callable[..., LoadResult]
 Rows = Callable[..., list[tuple]]
 Copy = Callable[[Path, Path], Shop]
 
@@ -59,19 +54,19 @@ AS_OF = datetime(2017, 12, 1, tzinfo=UTC)
 
 @pytest.fixture(scope="session")
 def peopled_home(
-    copied: Copy, new_home: Path, tmp_path_factory: pytest.TempPathFactory, hand_in: Load, sell: Load
+    copied: Copy, new_home: Path, tmp_path_factory: pytest.TempPathFactory, load_text: Load, sell: Load
 ) -> Path:
     """Anna and Ben, their sales, one of them corrected since, and what was said."""
     here = copied(new_home, tmp_path_factory.mktemp("peopled") / "shop")
-    hand_in(here, "customers", PEOPLE)
+    load_text(here, "customers", PEOPLE)
     sell(here, LINES.replace("o3,anna,milk,2017-11-03T10:00Z,1,1", "o3,anna,milk,2017-11-03T10:00Z,1,9"))
     sell(here, LINES)
-    hand_in(here, "interactions", INTERACTIONS)
-    hand_in(here, "consents", CONSENTS)
-    key = profiles.keys_of(here, ["anna"])["anna"]
-    run = scores.begin(here, "churn", 1, AS_OF)
-    scores.record(here, run, [(key, 0.5, '{"band": "high"}')])
-    scores.finish(here, run)
+    load_text(here, "interactions", INTERACTIONS)
+    load_text(here, "consents", CONSENTS)
+    key = lookup.find_keys(here, ["anna"])["anna"]
+    run = score_store.begin_run(here, "churn", 1, AS_OF)
+    score_store.write_scores(here, run, [(key, 0.5, '{"band": "high"}')])
+    score_store.finish_run(here, run)
     mirror.refresh(here)
     return here.home
 
@@ -81,11 +76,11 @@ def peopled(copied: Copy, peopled_home: Path, tmp_path: Path) -> Iterator[Shop]:
     """A copy of theirs."""
     here = copied(peopled_home, tmp_path / "shop")
     yield here
-    database.engine(here).dispose()
+    engine.get_engine(here).dispose()
 
 
 def everything(where: Shop) -> dict[str, list[tuple]]:
-    with database.reading(where) as connection:
+    with engine.read_transaction(where) as connection:
         return {
             table.name: [tuple(row) for row in connection.execute(table.select())] for table in metadata.sorted_tables
         }
@@ -97,8 +92,8 @@ def ledger(where: Shop, rows: Rows) -> list[tuple]:
 
 
 def test_nothing_in_any_table_names_the_erased(peopled: Shop) -> None:
-    key = profiles.keys_of(peopled, ["anna"])["anna"]
-    done = privacy.erase(peopled, "anna")
+    key = lookup.find_keys(peopled, ["anna"])["anna"]
+    done = erasure.erase_customer(peopled, "anna")
     assert done is not None
     assert (done.customer_key, done.lines) == (key, 3 * 4 + 1)
     gone = {name: count for name, count in done.removed.items() if count}
@@ -110,10 +105,10 @@ def test_nothing_in_any_table_names_the_erased(peopled: Shop) -> None:
     assert said.pop("erasures")[0][1] == key
     assert str(key) not in str(said)
     assert "anna" not in str(said).lower()
-    assert profiles.show(peopled, "anna") is None
-    assert privacy.export(peopled, "anna") is None
-    assert privacy.erase(peopled, "anna") is None
-    assert scores.current(peopled, "churn").empty
+    assert customer_view.load_customer_view(peopled, "anna") is None
+    assert data_export.export_customer(peopled, "anna") is None
+    assert erasure.erase_customer(peopled, "anna") is None
+    assert score_store.load_run_scores(peopled, "churn").empty
 
 
 def test_her_sales_stay_in_the_books_as_if_nobody_had_been_named(
@@ -121,24 +116,24 @@ def test_her_sales_stay_in_the_books_as_if_nobody_had_been_named(
 ) -> None:
     """The digest too: made with her id in it, it would tell whose line it is to whoever tries every id."""
     before = rows(peopled, "select count(*), sum(amount_minor) from transactions")
-    privacy.erase(peopled, "anna")
-    privacy.erase(peopled, "ben")
+    erasure.erase_customer(peopled, "anna")
+    erasure.erase_customer(peopled, "ben")
     assert rows(peopled, "select count(*), sum(amount_minor) from transactions") == before
-    another = shop.init(tmp_path / "another")
+    another = setup.init_home(tmp_path / "another")
     sell(another, LINES.replace("anna", "").replace("ben", ""))
     assert ledger(peopled, rows) == ledger(another, rows)
     assert rows(peopled, "select customer_key from transactions_history") == [(None,)]
 
 
 def test_loading_the_same_files_again_brings_nobody_back(
-    peopled: Shop, hand_in: Load, sell: Load, rows: Rows, tmp_path: Path
+    peopled: Shop, load_text: Load, sell: Load, rows: Rows, tmp_path: Path
 ) -> None:
-    privacy.erase(peopled, "anna")
+    erasure.erase_customer(peopled, "anna")
     before = everything(peopled)
     again = sell(peopled, LINES)
     assert (again.read, again.unchanged, again.rejected) == (20, 20, 0)
     for kind, text, kept in (("customers", PEOPLE, 1), ("interactions", INTERACTIONS, 1), ("consents", CONSENTS, 0)):
-        again = hand_in(peopled, kind, text)
+        again = load_text(peopled, kind, text)
         assert (again.unchanged, again.rejected, again.reasons) == (kept, 1, {"this customer was erased": 1})
         assert again.rejects_file is not None
         assert "anna" not in Path(again.rejects_file).read_text(encoding="utf-8")
@@ -148,32 +143,32 @@ def test_loading_the_same_files_again_brings_nobody_back(
 
 
 def test_a_new_sale_and_a_correction_with_an_erased_id_are_nobodys(peopled: Shop, sell: Load, rows: Rows) -> None:
-    privacy.erase(peopled, "anna")
+    erasure.erase_customer(peopled, "anna")
     corrected = LINES.replace("o1,anna,milk,2017-10-03T10:00Z,1,1", "o1,anna,milk,2017-10-03T10:00Z,1,7")
     done = sell(peopled, corrected + "o9,anna,tea,2017-11-20T10:00Z,1,4\no9, anna ,tea,2017-11-20T10:00Z,1,4\n")
     assert (done.updated, done.inserted, done.rejected) == (1, 2, 0)
-    ben = profiles.keys_of(peopled, ["ben"])["ben"]
+    ben = lookup.find_keys(peopled, ["ben"])["ben"]
     assert rows(peopled, "select distinct customer_key from transactions where customer_key is not null") == [(ben,)]
     assert rows(peopled, "select distinct customer_key from transactions_history") == [(None,)]
-    assert profiles.keys_of(peopled, ["anna"]) == {}
+    assert lookup.find_keys(peopled, ["anna"]) == {}
 
 
 def test_a_sale_posted_over_the_line_is_nobodys(peopled: Shop, rows: Rows) -> None:
-    privacy.erase(peopled, "anna")
+    erasure.erase_customer(peopled, "anna")
     sale = {"order_id": "o9", "customer_id": "anna", "product_id": "tea", "sold_at": "2017-11-20T10:00Z",
             "quantity": 1, "amount": 4}  # fmt: skip
-    taken = loading.take(peopled, "transactions", [sale])
+    taken = loading_load.ingest_records(peopled, "transactions", [sale])
     assert (taken.inserted, taken.customer_keys) == (1, [])
     assert rows(peopled, "select customer_key from transactions where order_id = 'o9'") == [(None,)]
     assert rows(peopled, "select * from unrefreshed") == []
-    turned_away = loading.take(peopled, "customers", [{"customer_id": "anna", "given_name": "Anna"}])
+    turned_away = loading_load.ingest_records(peopled, "customers", [{"customer_id": "anna", "given_name": "Anna"}])
     assert turned_away.errors == [{"index": 0, "reason": "this customer was erased"}]
 
 
 def test_an_id_is_erased_in_its_own_source(peopled: Shop, sell: Load, rows: Rows) -> None:
     sell(peopled, "w1,anna,tea,2017-11-20T10:00Z,1,4\n", source="web")
-    privacy.erase(peopled, "files:anna")
-    assert profiles.ids_of(peopled, profiles.keys_of(peopled, ["anna"]).values()) != {}
+    erasure.erase_customer(peopled, "files:anna")
+    assert lookup.find_ids(peopled, lookup.find_keys(peopled, ["anna"]).values()) != {}
     sell(peopled, "w2,anna,tea,2017-11-21T10:00Z,1,4\n", source="web")
     assert rows(peopled, "select count(distinct customer_key) from transactions where source = 'web'") == [(1,)]
     sell(peopled, "o9,anna,tea,2017-11-21T10:00Z,1,4\n")
@@ -181,10 +176,10 @@ def test_an_id_is_erased_in_its_own_source(peopled: Shop, sell: Load, rows: Rows
 
 
 def test_every_id_of_a_person_is_erased(peopled: Shop, sell: Load, rows: Rows) -> None:
-    key = profiles.keys_of(peopled, ["anna"])["anna"]
-    with database.writing(peopled) as connection:
+    key = lookup.find_keys(peopled, ["anna"])["anna"]
+    with engine.write_transaction(peopled) as connection:
         connection.execute(sa.text(f"insert into identities values ('a-7', 'web', {key})"))
-    privacy.erase(peopled, "web:a-7")
+    erasure.erase_customer(peopled, "web:a-7")
     sell(peopled, "w1,a-7,tea,2017-11-20T10:00Z,1,4\n", source="web")
     sell(peopled, "o9,anna,tea,2017-11-21T10:00Z,1,4\n")
     assert rows(peopled, "select distinct customer_key from transactions where order_id in ('w1', 'o9')") == [(None,)]
@@ -204,37 +199,37 @@ def test_a_person_erased_while_their_sales_are_loaded_is_not_brought_back(
         nonlocal transactions_begun
         transactions_begun += 1
         if transactions_begun == 4:  # after: the newest erasure, who they are, the products
-            privacy.erase(peopled, "anna")
-        return database.writing(peopled)
+            erasure.erase_customer(peopled, "anna")
+        return engine.write_transaction(peopled)
 
-    with files.read([path], required=orders.KIND.required) as records:
+    with files.read_files([path], required=load_transactions.RECORD_KIND.required) as records:
         check(peopled, records)
-        orders.KIND.keep(peopled, "files", records, write)
+        load_transactions.RECORD_KIND.load(peopled, "files", records, write)
     assert transactions_begun == 4
     late = rows(peopled, "select customer_key, content from transactions where order_id = 'l1'")
     path.write_text(path.read_text().replace("anna", ""))
     assert late[0][0] is None
-    assert loading.load(peopled, "transactions", [path]).unchanged == 1
+    assert loading_load.load_files(peopled, "transactions", [path]).unchanged == 1
 
 
 def check(where: Shop, records: Records) -> None:
-    for name in set(orders.COLUMNS) - set(records.columns):
+    for name in set(load_transactions.COLUMNS) - set(records.columns):
         records.connection.execute(f'alter table raw add column "{name}" varchar')
-    query = checks.checked(orders.KIND.checks(where), orders.COLUMNS)
+    query = validation.validation_query(load_transactions.RECORD_KIND.checks(where), load_transactions.COLUMNS)
     records.connection.execute(f"create table checked as {query}")
 
 
 def test_the_key_of_an_erased_customer_is_never_given_again(peopled: Shop, sell: Load, rows: Rows) -> None:
-    highest = max(profiles.keys_of(peopled, ["anna", "ben"]).items(), key=lambda named: named[1])
-    privacy.erase(peopled, highest[0])
+    highest = max(lookup.find_keys(peopled, ["anna", "ben"]).items(), key=lambda named: named[1])
+    erasure.erase_customer(peopled, highest[0])
     sell(peopled, "o9,cora,tea,2017-11-20T10:00Z,1,4\n")
-    assert profiles.keys_of(peopled, ["cora"])["cora"] > highest[1]
+    assert lookup.find_keys(peopled, ["cora"])["cora"] > highest[1]
 
 
-def test_files_of_rejected_rows_lose_theirs(peopled: Shop, hand_in: Load, sell: Load) -> None:
+def test_files_of_rejected_rows_lose_theirs(peopled: Shop, load_text: Load, sell: Load) -> None:
     alone = sell(peopled, "x1,anna,bread,never,1,1\n").rejects_file
     both = sell(peopled, "x1, anna,bread,never,1,1\nx2,ben,bread,never,1,1\n").rejects_file
-    privacy.erase(peopled, "anna")
+    erasure.erase_customer(peopled, "anna")
     assert alone is not None
     assert both is not None
     assert not Path(alone).exists()
@@ -263,7 +258,7 @@ def test_the_tables_that_the_night_exported_lose_theirs(peopled: Shop, ending: s
     written(frame.drop(columns="customer_id"), folder / f"totals.{ending}")
     (folder / f"scores.{ending}").chmod(0o640)
     totals = (folder / f"totals.{ending}").read_bytes()
-    privacy.erase(peopled, "anna")
+    erasure.erase_customer(peopled, "anna")
     expected = written(frame.iloc[[1, 3]], folder / f"expected.{ending}")
     left = folder / f"scores.{ending}"
     if ending == "parquet":
@@ -283,7 +278,7 @@ def test_an_exported_table_of_categories_does_not_name_them_any_more(peopled: Sh
     frame = pd.DataFrame({"customer_id": ["anna", "ben", "anna"], "reason": ["late", "late", "early"]})
     path = written(frame.astype("category"), folder / "dropped-offers.parquet")
     assert b"anna" in path.read_bytes()
-    privacy.erase(peopled, "anna")
+    erasure.erase_customer(peopled, "anna")
     assert pd.read_parquet(path).astype(object).to_dict("list") == {"customer_id": ["ben"], "reason": ["late"]}
     assert not any(name in path.read_bytes() for name in (b"anna", b"early"))
     assert pq.read_schema(path).field("customer_id").type in (pa.string(), pa.large_string())
@@ -294,7 +289,7 @@ def test_an_exported_table_of_theirs_alone_keeps_its_columns(peopled: Shop) -> N
     path = peopled.home / "exports" / "scores.csv"
     path.write_text("customer_id,churn\nanna,0.5\n", encoding="utf-8")
     (peopled.home / "exports" / "empty.csv").touch()
-    privacy.erase(peopled, "anna")
+    erasure.erase_customer(peopled, "anna")
     assert path.read_text(encoding="utf-8") == "customer_id,churn\n"
 
 
@@ -310,8 +305,8 @@ def written(frame: pd.DataFrame, path: Path) -> Path:
 
 
 def test_the_mirror_forgets_at_once_and_stays_so(peopled: Shop) -> None:
-    keys = profiles.keys_of(peopled, ["anna", "ben"])
-    privacy.erase(peopled, "anna")
+    keys = lookup.find_keys(peopled, ["anna", "ben"])
+    erasure.erase_customer(peopled, "anna")
 
     def mirrored() -> set[int]:
         found = [pq.read_table(path, partitioning=None) for path in (peopled.home / "ledger").rglob("*.parquet")]
@@ -333,58 +328,61 @@ def copies(where: Shop) -> dict[str, list[str]]:
 
 def test_a_change_that_the_mirror_does_not_show_yet_is_not_lost_by_an_erasure(peopled: Shop, sell: Load) -> None:
     sell(peopled, "o9,ben,tea,2017-11-20T10:00Z,1,4\n")
-    privacy.erase(peopled, "anna")
+    erasure.erase_customer(peopled, "anna")
     assert mirror.refresh(peopled) == ["2017-11", "products"]
 
 
 def test_an_erasure_is_announced_until_the_floors_above_have_followed(peopled: Shop) -> None:
-    keys = profiles.keys_of(peopled, ["anna", "ben"])
+    keys = lookup.find_keys(peopled, ["anna", "ben"])
     for name in keys:
-        privacy.erase(peopled, name)
-    announced = privacy.unforgotten(peopled)
+        erasure.erase_customer(peopled, name)
+    announced = erasure.pending_erasures(peopled)
     assert [key for _, key in announced] == list(keys.values())
-    privacy.forgotten(peopled, [announced[0][0]])
-    assert privacy.unforgotten(peopled) == announced[1:]
-    privacy.forgotten(peopled, [])
-    assert privacy.unforgotten(peopled) == announced[1:]
+    erasure.complete_erasures(peopled, [announced[0][0]])
+    assert erasure.pending_erasures(peopled) == announced[1:]
+    erasure.complete_erasures(peopled, [])
+    assert erasure.pending_erasures(peopled) == announced[1:]
 
 
 def test_a_night_that_still_knows_them_writes_no_score(peopled: Shop) -> None:
-    keys = profiles.keys_of(peopled, ["anna", "ben"])
-    run = scores.begin(peopled, "churn", 2, AS_OF)
-    privacy.erase(peopled, "anna")
-    assert scores.record(peopled, run, [(key, 0.5, "{}") for key in keys.values()]) == 1
-    assert scores.tell(peopled, "churn", 3, AS_OF, [(keys["anna"], 0.5, "{}")]) == 0
-    scores.finish(peopled, run)
-    assert tables.scores(peopled)["customer_id"].tolist() == ["ben"]
+    keys = lookup.find_keys(peopled, ["anna", "ben"])
+    run = score_store.begin_run(peopled, "churn", 2, AS_OF)
+    erasure.erase_customer(peopled, "anna")
+    assert score_store.write_scores(peopled, run, [(key, 0.5, "{}") for key in keys.values()]) == 1
+    assert score_store.write_online_scores(peopled, "churn", 3, AS_OF, [(keys["anna"], 0.5, "{}")]) == 0
+    score_store.finish_run(peopled, run)
+    assert exports.build_scores(peopled)["customer_id"].tolist() == ["ben"]
 
 
 def test_a_tombstone_does_not_say_whose_it_is(peopled: Shop) -> None:
-    privacy.erase(peopled, "anna")
-    with database.reading(peopled) as connection:
+    erasure.erase_customer(peopled, "anna")
+    with engine.read_transaction(peopled) as connection:
         token, at = connection.execute(erased.select()).one()
         assert connection.execute(erasures.select()).one().erased_at == at
-    assert bytes(token) == vault.of(peopled).tombstone("files", "anna")
-    assert bytes(token) not in {vault.Vault(bytes(32)).tombstone("files", "anna"), b"files\0anna"}
+    assert bytes(token) == encryption.get_cipher(peopled).tombstone_digest("files", "anna")
+    assert bytes(token) not in {
+        encryption.PersonalDataCipher(bytes(32)).tombstone_digest("files", "anna"),
+        b"files\0anna",
+    }
 
 
 def test_the_files_of_the_database_hold_nothing_of_them(peopled: Shop) -> None:
     """SQLite overwrites what it deletes, and its log is emptied: the wrapped key is gone from the disk."""
     if not peopled.database_url.startswith("sqlite"):
         pytest.skip("a server's files are its own")
-    key = profiles.keys_of(peopled, ["anna"])["anna"]
-    with database.reading(peopled) as connection:
+    key = lookup.find_keys(peopled, ["anna"])["anna"]
+    with engine.read_transaction(peopled) as connection:
         mine = person_keys.c.customer_key == key
         secrets = [connection.execute(sa.select(person_keys.c.wrapped).where(mine)).scalar_one()]
         secrets += connection.execute(sa.select(personal.c.sealed).where(personal.c.customer_key == key)).scalars()
-    privacy.erase(peopled, "anna")
+    erasure.erase_customer(peopled, "anna")
     held = b"".join(path.read_bytes() for path in peopled.home.glob("shop.db*"))
     assert not [secret for secret in (*secrets, b"anna", b"Anna", b"25-34") if secret in held]
     assert b"45-54" in held
 
 
 def test_everything_that_is_held_is_shown(peopled: Shop) -> None:
-    shown = privacy.export(peopled, "anna")
+    shown = data_export.export_customer(peopled, "anna")
     assert shown == json.loads(json.dumps(shown, allow_nan=False))
     assert shown is not None
     assert shown["ids"] == [{"source": "files", "customer_id": "anna"}]
@@ -399,9 +397,9 @@ def test_everything_that_is_held_is_shown(peopled: Shop) -> None:
     assert (email["state"], email["history"][0]["wording"]) == ("granted", "yes please")
     assert shown["scores"][0]["detail"] == {"band": "high"}
     assert (shown["found_by"], shown["sealed_under_own_key"]) == (["email", "name", "name", "phone"], True)
-    assert privacy.export(peopled, "nobody") is None
+    assert data_export.export_customer(peopled, "nobody") is None
 
 
 def test_no_table_about_customers_is_left_untold() -> None:
     about = {table.name for table in metadata.sorted_tables if "customer_key" in table.c} - {"erasures"}
-    assert about == set(disclosure.TOLD)
+    assert about == set(data_export.EXPORT_FIELDS)

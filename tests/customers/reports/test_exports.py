@@ -11,24 +11,21 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from customers import (
-    catalogue,
-    clock,
-    database,
-    loading,
-    mirror,
-    nights,
-    offers,
-    persuasion,
-    profiles,
-    risk,
-    scores,
-    tables,
-)
-from customers.loading import Loaded
-from customers.shop import Shop, ShopError
+from customers.catalogue import products as catalogue_products
+from customers.database import engine
+from customers.ledger import watermark
+from customers.loading import load as loading_load
+from customers.loading.load import LoadResult
+from customers.marketing import offers
+from customers.parquet import mirror
+from customers.people import lookup
+from customers.reports import at_risk, exports
+from customers.scores import score_store, uplift_result
+from customers.shop import timestamps
+from customers.shop.errors import ShopError
+from customers.shop.settings import Shop
 
-Load = Callable[..., Loaded]
+Load = Callable[..., LoadResult]
 Copy = Callable[[Path, Path], Shop]
 
 AS_OF = datetime(2017, 12, 1, tzinfo=UTC)
@@ -54,29 +51,29 @@ class Scored:
     offers: dict[str, int]
 
     def say(self, model: str, said: dict[str, tuple[float | None, dict[str, Any]]], as_of: datetime = AS_OF) -> None:
-        run = scores.begin(self.shop, model, 1, as_of)
+        run = score_store.begin_run(self.shop, model, 1, as_of)
         rows = [(self.keys[name], value, json.dumps(detail)) for name, (value, detail) in said.items()]
-        scores.record(self.shop, run, rows)
-        scores.finish(self.shop, run)
+        score_store.write_scores(self.shop, run, rows)
+        score_store.finish_run(self.shop, run)
 
     def tell(self, model: str, name: str, value: float, detail: dict[str, Any], as_of: datetime) -> None:
-        scores.tell(self.shop, model, 1, as_of, [(self.keys[name], value, json.dumps(detail))])
+        score_store.write_online_scores(self.shop, model, 1, as_of, [(self.keys[name], value, json.dumps(detail))])
 
 
 @pytest.fixture(scope="session")
 def scored_home(
-    copied: Copy, new_home: Path, tmp_path_factory: pytest.TempPathFactory, hand_in: Load, sell: Load
+    copied: Copy, new_home: Path, tmp_path_factory: pytest.TempPathFactory, load_text: Load, sell: Load
 ) -> Path:
     """As of December the first both are at risk; Anna has bought bread every week."""
     here = copied(new_home, tmp_path_factory.mktemp("scored") / "shop")
-    hand_in(here, "products", PRODUCTS)
-    hand_in(here, "offers", OFFERS)
+    load_text(here, "products", PRODUCTS)
+    load_text(here, "offers", OFFERS)
     sell(
         here,
         "".join(f"{day},anna,bread,2017-11-{day:02d}T10:00Z,1,2\n" for day in (1, 8, 15))
         + "30,ben,pills,2017-11-20T10:00Z,1,9\n",
     )
-    hand_in(here, "consents", CONSENTS)
+    load_text(here, "consents", CONSENTS)
     mirror.refresh(here)
     speak(opened(here))
     return here.home
@@ -87,13 +84,13 @@ def scored(copied: Copy, scored_home: Path, tmp_path: Path) -> Iterator[Scored]:
     """A copy of theirs."""
     here = copied(scored_home, tmp_path / "shop")
     yield opened(here)
-    database.engine(here).dispose()
+    engine.get_engine(here).dispose()
 
 
 def opened(here: Shop) -> Scored:
-    book = offers.book(here).offers
+    book = offers.load_catalogue(here).offers
     named = dict(zip(book["offer_id"], book["offer_key"].tolist(), strict=True))
-    return Scored(here, profiles.keys_of(here, ["anna", "ben"]), named)
+    return Scored(here, lookup.find_keys(here, ["anna", "ben"]), named)
 
 
 def speak(here: Scored) -> None:
@@ -118,7 +115,7 @@ def speak(here: Scored) -> None:
 
 
 def test_offers_are_ranked_and_dated(scored: Scored) -> None:
-    table = tables.table(scored.shop, "offers", as_of=AS_OF)
+    table = exports.build_table(scored.shop, "offers", as_of=AS_OF)
     ben = table[table["customer_id"] == "ben"]
     assert ben[["rank", "offer_id", "campaign_id", "score", "reason"]].values.tolist() == [
         [1, "cure", "c2", 0.4, "why cure"],
@@ -126,23 +123,23 @@ def test_offers_are_ranked_and_dated(scored: Scored) -> None:
         [3, "cream", "c1", 0.1, "why cream"],
     ]
     assert ben["expected_gain"].fillna(-1).tolist() == [1.5, 0.25, -1]
-    assert ben["expires_at"].tolist()[2] == clock.day_start(date(2018, 2, 1), scored.shop.zone)
+    assert ben["expires_at"].tolist()[2] == timestamps.day_start(date(2018, 2, 1), scored.shop.zone)
 
 
 def test_nothing_sensitive_is_listed_to_whom_has_not_allowed_it(scored: Scored) -> None:
     """Ben has, Anna has not; her ranks have no gap that would give away that something was left out."""
-    table = tables.offers(scored.shop, as_of=AS_OF)
+    table = exports.build_offers(scored.shop, as_of=AS_OF)
     assert table.loc[table["customer_id"] == "anna", ["rank", "offer_id"]].values.tolist() == [[1, "cream"]]
-    needs = tables.restock(scored.shop, as_of=AS_OF)
+    needs = exports.build_restock(scored.shop, as_of=AS_OF)
     assert needs[["customer_id", "category"]].values.tolist() == [
         ["anna", "food"],
         ["ben", "health"],
         ["ben", "food"],
     ]
-    products = catalogue.keys_of(scored.shop, ["pills", "milk"])
+    products = catalogue_products.find_keys(scored.shop, ["pills", "milk"])
     best = [[products["pills"], 0.7, "new"], [products["milk"], 0.2, "new"]]
     scored.say("recommender", dict.fromkeys(scored.keys, (0.7, {"any": best, "again": [], "new": []})))
-    listed = tables.recommendations(scored.shop)
+    listed = exports.build_recommendations(scored.shop)
     assert listed[["customer_id", "rank", "product_id"]].values.tolist() == [
         ["anna", 1, "milk"],
         ["ben", 1, "pills"],
@@ -151,10 +148,10 @@ def test_nothing_sensitive_is_listed_to_whom_has_not_allowed_it(scored: Scored) 
 
 
 def test_an_offer_names_no_sensitive_purchase_to_whom_has_not_allowed_it(scored: Scored) -> None:
-    pills = catalogue.keys_of(scored.shop, ["pills"])["pills"]
+    pills = catalogue_products.find_keys(scored.shop, ["pills"])["pills"]
     items = [[scored.offers["cream"], 0.4, None, [pills, 2]]]
     scored.say("offers", dict.fromkeys(scored.keys, (0.4, {"items": items, "fallback": False})))
-    told = tables.offers(scored.shop, as_of=AS_OF)
+    told = exports.build_offers(scored.shop, as_of=AS_OF)
     assert told[["customer_id", "reason"]].values.tolist() == [
         ["anna", "it is for something that they have not bought yet"],
         ["ben", "goes with Pills, bought 2 days ago"],
@@ -162,15 +159,15 @@ def test_an_offer_names_no_sensitive_purchase_to_whom_has_not_allowed_it(scored:
 
 
 def test_what_runs_out_is_expected_by_the_end_of_its_day(scored: Scored) -> None:
-    needs = tables.table(scored.shop, "restock", as_of=AS_OF)
+    needs = exports.build_table(scored.shop, "restock", as_of=AS_OF)
     health = needs[needs["category"] == "health"].iloc[0]
     assert health[["p_7d", "p_14d", "p_28d"]].tolist() == [0.5, 0.6, 0.7]
-    assert health["expected_at"] == clock.day_start(date(2017, 12, 1 + 3), scored.shop.zone)
+    assert health["expected_at"] == timestamps.day_start(date(2017, 12, 1 + 3), scored.shop.zone)
     assert needs.loc[needs["category"] == "food", "expected_at"].isna().all()
 
 
 def test_scores_say_what_each_is_worth_and_who_said_so(scored: Scored) -> None:
-    said = tables.scores(scored.shop).set_index("customer_id")
+    said = exports.build_scores(scored.shop).set_index("customer_id")
     assert said["expected_value"].to_dict() == {"anna": 12.344, "ben": 30.0}
     assert said["value_horizon_days"].tolist() == [90, 90]
     assert said["fallback"].to_dict() == {"anna": False, "ben": True}
@@ -178,15 +175,15 @@ def test_scores_say_what_each_is_worth_and_who_said_so(scored: Scored) -> None:
     assert said["recommender_version"].isna().all()
 
 
-def test_the_list_of_those_at_risk_says_what_is_at_stake_and_what_may_be_done(scored: Scored, hand_in: Load) -> None:
-    hand_in(
+def test_the_list_of_those_at_risk_says_what_is_at_stake_and_what_may_be_done(scored: Scored, load_text: Load) -> None:
+    load_text(
         scored.shop,
         "interactions",
         "interaction_id,customer_id,happened_at,kind,status\n"
         "1,ben,2017-11-21T10:00Z,complaint,open\n2,ben,2017-11-22T10:00Z,complaint,\n"
         "3,ben,2017-11-22T10:00Z,complaint,closed\n",
     )
-    table = tables.table(scored.shop, "at-risk", as_of=AS_OF).set_index("customer_id")
+    table = exports.build_table(scored.shop, "at-risk", as_of=AS_OF).set_index("customer_id")
     assert table.index.tolist() == ["anna", "ben"]
     assert table["value_at_risk"].to_dict() == {"anna": round(12.344 * 0.9, 2), "ben": 30.0 * 0.5}
     assert table["open_complaints"].to_dict() == {"anna": 0, "ben": 2}
@@ -198,13 +195,13 @@ def test_the_list_of_those_at_risk_says_what_is_at_stake_and_what_may_be_done(sc
     assert pd.isna(table.loc["ben", "days_overdue"])
 
 
-def test_an_offer_that_was_redeemed_is_not_suggested_again(scored: Scored, hand_in: Load) -> None:
-    hand_in(
+def test_an_offer_that_was_redeemed_is_not_suggested_again(scored: Scored, load_text: Load) -> None:
+    load_text(
         scored.shop,
         "interactions",
         "interaction_id,customer_id,happened_at,kind,offer_id\n1,ben,2017-11-21T10:00Z,redeemed,cure\n",
     )
-    table = tables.at_risk(scored.shop, as_of=AS_OF).set_index("customer_id")
+    table = at_risk.list_at_risk(scored.shop, as_of=AS_OF).set_index("customer_id")
     assert table["suggested_offer_id"].to_dict() == {"anna": "cream", "ben": "loaf"}
     # A replay of the day before does not know of it.
     scored.say("churn", {"ben": (0.5, {"band": "medium"})}, datetime(2017, 11, 21, tzinfo=UTC))
@@ -213,17 +210,17 @@ def test_an_offer_that_was_redeemed_is_not_suggested_again(scored: Scored, hand_
         {"ben": (0.4, {"items": [[scored.offers["cure"], 0.4, None, ""]]})},
         datetime(2017, 11, 21, tzinfo=UTC),
     )
-    before = tables.at_risk(scored.shop, as_of=datetime(2017, 11, 21, tzinfo=UTC))
+    before = at_risk.list_at_risk(scored.shop, as_of=datetime(2017, 11, 21, tzinfo=UTC))
     assert before["suggested_offer_id"].tolist() == ["cure"]
 
 
-def test_complaints_after_the_day_of_the_list_are_not_on_it(scored: Scored, hand_in: Load) -> None:
+def test_complaints_after_the_day_of_the_list_are_not_on_it(scored: Scored, load_text: Load) -> None:
     lines = "1,ben,2017-11-20T10:00Z,complaint\n2,ben,2017-11-22T10:00Z,complaint\n"
-    hand_in(scored.shop, "interactions", "interaction_id,customer_id,happened_at,kind\n" + lines)
+    load_text(scored.shop, "interactions", "interaction_id,customer_id,happened_at,kind\n" + lines)
     then = datetime(2017, 11, 21, tzinfo=UTC)
     scored.say("churn", {"ben": (0.5, {"band": "medium"})}, then)
-    assert tables.at_risk(scored.shop, as_of=then)["open_complaints"].tolist() == [1]
-    assert tables.at_risk(scored.shop).set_index("customer_id").loc["ben", "open_complaints"] == 1 + 1
+    assert at_risk.list_at_risk(scored.shop, as_of=then)["open_complaints"].tolist() == [1]
+    assert at_risk.list_at_risk(scored.shop).set_index("customer_id").loc["ben", "open_complaints"] == 1 + 1
 
 
 def test_only_days_on_which_something_was_paid_are_visits(scored: Scored, sell: Load) -> None:
@@ -234,20 +231,20 @@ def test_only_days_on_which_something_was_paid_are_visits(scored: Scored, sell: 
     lines = "40,anna,milk,2017-11-22T10:00Z,1,2\n41,anna,milk,2017-11-22T11:00Z,-1,-2\n"
     sell(scored.shop, lines + "42,anna,milk,2017-11-25T10:00Z,1,0\n")
     mirror.refresh(scored.shop)
-    table = tables.at_risk(scored.shop, as_of=AS_OF).set_index("customer_id")
+    table = at_risk.list_at_risk(scored.shop, as_of=AS_OF).set_index("customer_id")
     assert table.loc["anna", "last_purchase_at"] == datetime(2017, 11, 15, 10, tzinfo=UTC)
     assert table.loc["anna", "days_overdue"] == 16 - 7
     francs = {"order_id": "43", "customer_id": "anna", "product_id": "milk", "sold_at": "2017-11-29T10:00Z",
               "quantity": 1, "amount": 2, "currency": "CHF"}  # fmt: skip
-    loading.take(scored.shop, "transactions", [francs])
+    loading_load.ingest_records(scored.shop, "transactions", [francs])
     mirror.refresh(scored.shop)
-    table = tables.at_risk(scored.shop, as_of=AS_OF).set_index("customer_id")
+    table = at_risk.list_at_risk(scored.shop, as_of=AS_OF).set_index("customer_id")
     assert table.loc["anna", "last_purchase_at"] == datetime(2017, 11, 29, 10, tzinfo=UTC)
     assert table.loc["anna", "days_overdue"] == 0
 
 
 def test_sensitive_purchases_are_no_visits_of_whom_has_not_allowed_it(
-    scored: Scored, sell: Load, hand_in: Load
+    scored: Scored, sell: Load, load_text: Load
 ) -> None:
     """Both bought pills since; Ben allows that it is looked at, until he does not. A live list knows no better."""
     sell(scored.shop, "40,anna,pills,2017-11-28T10:00Z,1,9\n41,ben,pills,2017-11-28T10:00Z,1,9\n")
@@ -256,40 +253,40 @@ def test_sensitive_purchases_are_no_visits_of_whom_has_not_allowed_it(
         scored.tell("churn", name, 0.9, {"band": "high"}, AS_OF + timedelta(days=1))
 
     def last(**asked: Any) -> dict[str, Any]:
-        table = risk.at_risk(scored.shop, **asked).set_index("customer_id")
+        table = at_risk.list_at_risk(scored.shop, **asked).set_index("customer_id")
         return {name: None if pd.isna(at) else at.day for name, at in table["last_purchase_at"].items()}
 
     assert last(as_of=AS_OF) == last(live=True) == {"anna": 15, "ben": 28}
-    hand_in(scored.shop, "consents", "customer_id,purpose,state,at\nben,profiling_sensitive,revoked,2017-11-30\n")
+    load_text(scored.shop, "consents", "customer_id,purpose,state,at\nben,profiling_sensitive,revoked,2017-11-30\n")
     assert last(as_of=AS_OF) == last(live=True) == {"anna": 15, "ben": None}
 
 
 def test_only_those_with_so_much_at_risk_and_in_a_segment_that_there_is(scored: Scored) -> None:
-    assert risk.at_risk(scored.shop, min_value=12)["customer_id"].tolist() == ["ben"]
-    assert risk.at_risk(scored.shop, min_value=11, n=1)["customer_id"].tolist() == ["anna"]
-    assert risk.at_risk(scored.shop, min_value=99).empty
+    assert at_risk.list_at_risk(scored.shop, min_value=12)["customer_id"].tolist() == ["ben"]
+    assert at_risk.list_at_risk(scored.shop, min_value=11, n=1)["customer_id"].tolist() == ["anna"]
+    assert at_risk.list_at_risk(scored.shop, min_value=99).empty
     with pytest.raises(ShopError, match="no segment 'gold'"):
-        risk.at_risk(scored.shop, segment="gold")
+        at_risk.list_at_risk(scored.shop, segment="gold")
 
 
 def test_the_list_may_begin_with_most_at_risk_or_with_most_to_save(scored: Scored) -> None:
     """Contact brings back ben oftener; it saves what each spends if they come, not what is expected of them."""
 
     def listed(order: str) -> list[str]:
-        return risk.at_risk(scored.shop, order=order)["customer_id"].tolist()
+        return at_risk.list_at_risk(scored.shop, order=order)["customer_id"].tolist()
 
     assert listed("probability") == ["anna", "ben"]
     assert listed("value_at_risk") == ["ben", "anna"]
     assert listed("saved_value") == ["anna", "ben"]  # nobody knows: as by probability
-    assert risk.at_risk(scored.shop)["saved_value"].isna().all()
-    found = persuasion.Finding(AS_OF.isoformat(), persuasion.EVIDENCE, "it was found", "return", 28, "1")
-    persuasion.keep(scored.shop, found)
-    assert persuasion.doubt(scored.shop) == persuasion.UNTOLD
+    assert at_risk.list_at_risk(scored.shop)["saved_value"].isna().all()
+    found = uplift_result.UpliftResult(AS_OF.isoformat(), uplift_result.EVIDENCE, "it was found", "return", 28, "1")
+    uplift_result.save_result(scored.shop, found)
+    assert uplift_result.unavailable_reason(scored.shop) == uplift_result.NOT_SCORED
     raised = {"outcome": "return", "days": 28}
-    scored.say(persuasion.MODEL, {"anna": (0.01, raised), "ben": (0.05, raised)})
-    assert persuasion.doubt(scored.shop) is None
+    scored.say(uplift_result.MODEL, {"anna": (0.01, raised), "ben": (0.05, raised)})
+    assert uplift_result.unavailable_reason(scored.shop) is None
     assert listed("saved_value") == ["ben", "anna"]
-    saved = risk.at_risk(scored.shop).set_index("customer_id")["saved_value"]
+    saved = at_risk.list_at_risk(scored.shop).set_index("customer_id")["saved_value"]
     assert saved.to_dict() == {"anna": round(0.01 * 12.344 / 0.1, 2), "ben": 0.05 * 30.0 / 0.5}
     with pytest.raises(ShopError, match="take one of probability, value_at_risk, saved_value"):
         listed("beauty")
@@ -297,36 +294,38 @@ def test_the_list_may_begin_with_most_at_risk_or_with_most_to_save(scored: Score
 
 def test_what_contact_saves_is_read_as_each_score_means_it(scored: Scored) -> None:
     """Of whoever hardly ever comes one visit in twenty is assumed; a score that does not say its meaning has none."""
-    found = persuasion.Finding(AS_OF.isoformat(), persuasion.EVIDENCE, "it was found", "return", 28, "1")
-    persuasion.keep(scored.shop, found)
+    found = uplift_result.UpliftResult(AS_OF.isoformat(), uplift_result.EVIDENCE, "it was found", "return", 28, "1")
+    uplift_result.save_result(scored.shop, found)
     worth, quiet = pd.Series([40.0, 40.0]), pd.Series([0.999, 0.5])
     for anna, ben, saved in (
         ("return", "spend", [0.1 * 40 / 0.05, 0.2]),
         ("spend", "return", [0.1, 0.2 * 40 / 0.5]),
         (None, "return", [math.nan, 16.0]),
     ):
-        scored.say(persuasion.MODEL, {"anna": (0.1, {"outcome": anna}), "ben": (0.2, {"outcome": ben})})
+        scored.say(uplift_result.MODEL, {"anna": (0.1, {"outcome": anna}), "ben": (0.2, {"outcome": ben})})
         keys = pd.Series([scored.keys["anna"], scored.keys["ben"]])
-        assert persuasion.saved_value(scored.shop, keys, worth, quiet).tolist() == pytest.approx(saved, nan_ok=True)
+        assert uplift_result.estimate_saved_value(scored.shop, keys, worth, quiet).tolist() == pytest.approx(
+            saved, nan_ok=True
+        )
 
 
 def test_a_category_that_has_become_sensitive_is_named_in_no_reason(scored: Scored) -> None:
     why = ["no longer buys health, last bought 40 days ago", "no longer buys food, last bought 40 days ago"]
     scored.say("churn", {"anna": (0.9, {"band": "high", "reasons": why, "weights": [0.4, 0.3]})})
-    assert risk.at_risk(scored.shop, as_of=AS_OF)["reasons"].tolist() == [why[1:], []]
+    assert at_risk.list_at_risk(scored.shop, as_of=AS_OF)["reasons"].tolist() == [why[1:], []]
 
 
 def test_a_sale_posted_since_the_night_changes_the_list(scored: Scored) -> None:
     """The mirror does not have it yet: the last purchase and the days overdue come from the ledger itself."""
     sale = {"order_id": "31", "customer_id": "anna", "product_id": "milk", "sold_at": "2017-12-01T09:00Z",
             "quantity": 1, "amount": 2}  # fmt: skip
-    loading.take(scored.shop, "transactions", [sale])
+    loading_load.ingest_records(scored.shop, "transactions", [sale])
     later = datetime(2017, 12, 2, tzinfo=UTC)
     scored.tell("churn", "anna", 0.4, {"band": "medium", "reasons": ["was here"]}, later)
     scored.tell("timing", "anna", 5, {"days": {"p50": 5}}, later)
     scored.tell("value", "anna", 20.0, {"horizon_days": 90}, later)
 
-    live = risk.at_risk(scored.shop, live=True).set_index("customer_id")
+    live = at_risk.list_at_risk(scored.shop, include_online=True).set_index("customer_id")
     assert live.index.tolist() == ["ben", "anna"]
     assert live["as_of"].to_dict() == {"ben": AS_OF, "anna": later}
     assert live.loc["anna", "value_at_risk"] == 20.0 * 0.4
@@ -335,12 +334,12 @@ def test_a_sale_posted_since_the_night_changes_the_list(scored: Scored) -> None:
     assert live.loc["anna", "days_overdue"] == 0
     assert live.loc["ben", "last_purchase_at"] == datetime(2017, 11, 20, 10, tzinfo=UTC)
     # What the night told is told still: tables and list of the night do not move.
-    assert tables.at_risk(scored.shop)["customer_id"].tolist() == ["anna", "ben"]
+    assert at_risk.list_at_risk(scored.shop)["customer_id"].tolist() == ["anna", "ben"]
 
 
 def test_newest_of_each_shows_no_night_at_work(scored: Scored) -> None:
     def said() -> dict[int, float]:
-        frame = scores.newest_of_each(scored.shop, "churn")
+        frame = score_store.load_latest_scores(scored.shop, "churn")
         return dict(zip(frame["customer_key"], frame["value"], strict=True))
 
     anna, ben = scored.keys["anna"], scored.keys["ben"]
@@ -348,27 +347,27 @@ def test_newest_of_each_shows_no_night_at_work(scored: Scored) -> None:
     assert said() == {anna: 0.8, ben: 0.5}
     tomorrow = AS_OF + timedelta(days=1)
     scored.tell("churn", "anna", 0.7, {}, tomorrow)
-    nights.began(scored.shop, tomorrow)
-    run = scores.begin(scored.shop, "churn", 1, tomorrow)
-    scores.record(scored.shop, run, [(ben, 0.3, "{}")])
+    watermark.record_run_start(scored.shop, tomorrow)
+    run = score_store.begin_run(scored.shop, "churn", 1, tomorrow)
+    score_store.write_scores(scored.shop, run, [(ben, 0.3, "{}")])
     assert said() == {anna: 0.7, ben: 0.5}
-    scores.record(scored.shop, run, [(anna, 0.2, "{}")])
-    scores.finish(scored.shop, run)
+    score_store.write_scores(scored.shop, run, [(anna, 0.2, "{}")])
+    score_store.finish_run(scored.shop, run)
     assert said() == {anna: 0.2, ben: 0.3}
-    assert scores.newest_of_each(scored.shop, "nothing").empty
+    assert score_store.load_latest_scores(scored.shop, "nothing").empty
 
 
-def test_who_revokes_profiling_leaves_every_table(scored: Scored, hand_in: Load) -> None:
-    hand_in(scored.shop, "consents", "customer_id,purpose,state,at\nanna,profiling,revoked,2017-11-30\n")
+def test_who_revokes_profiling_leaves_every_table(scored: Scored, load_text: Load) -> None:
+    load_text(scored.shop, "consents", "customer_id,purpose,state,at\nanna,profiling,revoked,2017-11-30\n")
     for name in ("scores", "timing", "offers", "restock", "at-risk"):
-        assert set(tables.table(scored.shop, name, as_of=AS_OF)["customer_id"]) == {"ben"}
-    assert scores.newest_of_each(scored.shop, "churn")["customer_key"].tolist() == [scored.keys["ben"]]
+        assert set(exports.build_table(scored.shop, name, as_of=AS_OF)["customer_id"]) == {"ben"}
+    assert score_store.load_latest_scores(scored.shop, "churn")["customer_key"].tolist() == [scored.keys["ben"]]
 
 
 def test_a_shop_without_scores_promises_the_same_columns(scored: Scored) -> None:
     for name in ("scores", "offers", "restock", "at-risk"):
-        full = tables.table(scored.shop, name)
-        none = tables.table(scored.shop, name, as_of=AS_OF - timedelta(days=400))
+        full = exports.build_table(scored.shop, name)
+        none = exports.build_table(scored.shop, name, as_of=AS_OF - timedelta(days=400))
         assert none.empty
         assert list(none) == list(full)
         assert none.dtypes.tolist() == full.dtypes.tolist()

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from serving import words
+from customers.reports import recommendation_reasons
 
 
 @pytest.mark.parametrize(
@@ -18,4 +18,4 @@ from serving import words
     ],
 )
 def test_a_product_is_listed_for_a_reason(source: str, times: float, last_days: float, reason: str) -> None:
-    assert words.why_product(source, times, last_days) == reason
+    assert recommendation_reasons.product_reason(source, times, last_days) == reason

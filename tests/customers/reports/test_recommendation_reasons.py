@@ -2,7 +2,10 @@
 
 import pytest
 
-from customers import catalogue, loading, profiles, reasons
+from customers.catalogue import products
+from customers.loading import load as loading_load
+from customers.people import lookup
+from customers.reports import recommendation_reasons
 
 
 @pytest.mark.parametrize(
@@ -18,7 +21,7 @@ from customers import catalogue, loading, profiles, reasons
     ],
 )
 def test_what_was_bought_before_is_told_with_its_rhythm(times: float, last: float, first: float, said: str) -> None:
-    assert reasons.own(times, last, first) == said
+    assert recommendation_reasons.repeat_reason(times, last, first) == said
 
 
 @pytest.fixture
@@ -27,13 +30,15 @@ def with_film(corner_shop, tmp_path):
     (tmp_path / "customers.csv").write_text("customer_id\nann\nben\n")
     (tmp_path / "consents.csv").write_text("customer_id,purpose,state,at\nben,profiling_sensitive,granted,2024-01-01\n")
     for kind in ("products", "customers", "consents"):
-        loading.load(corner_shop, kind, [tmp_path / f"{kind}.csv"])
+        loading_load.load_files(corner_shop, kind, [tmp_path / f"{kind}.csv"])
     return corner_shop
 
 
 def test_what_is_new_is_told_by_what_it_goes_with(with_film) -> None:
-    phone = catalogue.keys_of(with_film, ["phone"])["phone"]
-    assert reasons.speak(with_film, [(1, "new", [phone, 3]), (1, "new", []), (1, "popular", [])]) == [
+    phone = products.find_keys(with_film, ["phone"])["phone"]
+    assert recommendation_reasons.product_reasons(
+        with_film, [(1, "new", [phone, 3]), (1, "new", []), (1, "popular", [])]
+    ) == [
         "often bought with iFon 3, which they bought 3 days ago",
         "customers with similar baskets buy it",
         "sells best in the shop",
@@ -41,23 +46,27 @@ def test_what_is_new_is_told_by_what_it_goes_with(with_film) -> None:
 
 
 def test_a_sensitive_product_is_named_only_to_who_allows_it(with_film) -> None:
-    pill = catalogue.keys_of(with_film, ["pill"])["pill"]
-    people = profiles.keys_of(with_film, ["ann", "ben"])
-    assert reasons.speak(with_film, [(people["ann"], "new", [pill, 1]), (people["ben"], "new", [pill, 1])]) == [
+    pill = products.find_keys(with_film, ["pill"])["pill"]
+    people = lookup.find_keys(with_film, ["ann", "ben"])
+    assert recommendation_reasons.product_reasons(
+        with_film, [(people["ann"], "new", [pill, 1]), (people["ben"], "new", [pill, 1])]
+    ) == [
         "customers with similar baskets buy it",
         "often bought with Pill, which they bought yesterday",
     ]
 
 
 def test_a_reason_kept_in_words_is_told_as_it_was(with_film) -> None:
-    assert reasons.speak(with_film, [(1, "again", ["bought 3 times, last today"])]) == ["bought 3 times, last today"]
+    assert recommendation_reasons.product_reasons(with_film, [(1, "again", ["bought 3 times, last today"])]) == [
+        "bought 3 times, last today"
+    ]
 
 
 def test_an_offer_names_what_it_goes_with_only_to_who_allows_it(with_film) -> None:
-    pill, phone = (catalogue.keys_of(with_film, [name])[name] for name in ("pill", "phone"))
-    people = profiles.keys_of(with_film, ["ann", "ben"])
+    pill, phone = (products.find_keys(with_film, [name])[name] for name in ("pill", "phone"))
+    people = lookup.find_keys(with_film, ["ann", "ben"])
     made = [(people[name], [product, 3]) for name in ("ann", "ben") for product in (pill, phone)]
-    assert reasons.of_offers(with_film, [*made, (people["ann"], "it is made to everybody")]) == [
+    assert recommendation_reasons.offer_reasons(with_film, [*made, (people["ann"], "it is made to everybody")]) == [
         "it is for something that they have not bought yet", "goes with iFon 3, bought 3 days ago",
         "goes with Pill, bought 3 days ago", "goes with iFon 3, bought 3 days ago",
         "it is made to everybody",  # kept in words

@@ -4,32 +4,38 @@ from pathlib import Path
 
 import pytest
 
-from customers import shop, wishes
-from customers.wishes import Wishes
+from customers import setup
+from customers.shop import errors, merchandising_rules
+from customers.shop import settings as shop_settings
+from customers.shop.merchandising_rules import MerchandisingRules
 
 
 def test_a_shop_that_says_nothing_wants_nothing() -> None:
-    assert wishes.read({}) == Wishes()
+    assert merchandising_rules.parse_rules({}) == MerchandisingRules()
 
 
 def test_words_are_the_same_whatever_their_capitals() -> None:
-    assert wishes.read({"exclude_categories": [" Tobacco", "TOBACCO"], "pin": ["Season"]}) == Wishes(
-        exclude_categories=("tobacco",), pin=("season",)
-    )
+    assert merchandising_rules.parse_rules(
+        {"exclude_categories": [" Tobacco", "TOBACCO"], "pin": ["Season"]}
+    ) == MerchandisingRules(exclude_categories=("tobacco",), pin=("season",))
 
 
 def test_what_a_question_leaves_out_is_left_out_too_and_any_other_wish_takes_the_shops_place() -> None:
-    ours = wishes.read({"exclude_product_ids": ["p1"], "max_per_category": 3, "explore": 0.1, "in_stock_only": True})
-    both = ours.beside({"exclude_product_ids": ["p2"], "max_per_category": 5, "explore": None, "categories": ["Tea"]})
-    assert both == Wishes(
+    ours = merchandising_rules.parse_rules(
+        {"exclude_product_ids": ["p1"], "max_per_category": 3, "explore": 0.1, "in_stock_only": True}
+    )
+    both = ours.merged_with(
+        {"exclude_product_ids": ["p2"], "max_per_category": 5, "explore": None, "categories": ["Tea"]}
+    )
+    assert both == MerchandisingRules(
         exclude_product_ids=("p1", "p2"), max_per_category=5, explore=0.1, in_stock_only=True, categories=("tea",)
     )
 
 
 def test_a_question_may_lift_what_the_shop_puts_first() -> None:
-    assert wishes.read({"pin": ["season"], "in_stock_only": True}).beside(
+    assert merchandising_rules.parse_rules({"pin": ["season"], "in_stock_only": True}).merged_with(
         {"pin": [], "in_stock_only": False}
-    ) == Wishes()  # fmt: skip
+    ) == MerchandisingRules()  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -52,29 +58,31 @@ def test_a_question_may_lift_what_the_shop_puts_first() -> None:
 )
 def test_a_wish_that_makes_no_sense_is_named(said: object, named: str) -> None:
     with pytest.raises(ValueError, match=named):
-        wishes.read(said)
+        merchandising_rules.parse_rules(said)
 
 
 def test_a_shops_settings_hold_its_wishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = shop.init(tmp_path / "home")
-    assert opened.recommendations == Wishes()
+    opened = setup.init_home(tmp_path / "home")
+    assert opened.recommendations == MerchandisingRules()
     with (opened.home / "regulars.toml").open("a") as settings:
         settings.write("\n[recommendations]\nmax_per_category = 2\nboost = { organic = 1.5 }\n")
-    assert shop.open(opened.home).recommendations == Wishes(max_per_category=2, boost=(("organic", 1.5),))
+    assert shop_settings.open_shop(opened.home).recommendations == MerchandisingRules(
+        max_per_category=2, boost=(("organic", 1.5),)
+    )
     monkeypatch.setenv("REGULARS_RECOMMENDATIONS", "{ explore = 0.1 }")
-    assert shop.open(opened.home).recommendations == Wishes(explore=0.1)
+    assert shop_settings.open_shop(opened.home).recommendations == MerchandisingRules(explore=0.1)
     monkeypatch.setenv("REGULARS_RECOMMENDATIONS", "{ explore = 2 }")
-    with pytest.raises(shop.ShopError, match=r"recommendations: explore must be a number from 0 to 0\.5"):
-        shop.open(opened.home)
+    with pytest.raises(errors.ShopError, match=r"recommendations: explore must be a number from 0 to 0\.5"):
+        shop_settings.open_shop(opened.home)
 
 
 def test_the_settings_that_init_writes_say_how_to_wish(tmp_path: Path) -> None:
-    text = (shop.init(tmp_path / "home").home / "regulars.toml").read_text()
+    text = (setup.init_home(tmp_path / "home").home / "regulars.toml").read_text()
     lines = text[text.index("# [recommendations]") :].splitlines()
     asked = "\n".join(line.removeprefix("# ") for line in lines if line)
     with (tmp_path / "home" / "regulars.toml").open("a") as settings:
         settings.write(asked)
-    assert shop.open(tmp_path / "home").recommendations == Wishes(
+    assert shop_settings.open_shop(tmp_path / "home").recommendations == MerchandisingRules(
         exclude_product_ids=("gift-card",), exclude_categories=("cigarettes",), exclude_departments=("fuel",),
         in_stock_only=True, min_margin=0.1, boost=(("organic", 1.5),), pin=("season",), max_per_category=3, explore=0.1,
     )  # fmt: skip

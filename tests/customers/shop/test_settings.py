@@ -8,33 +8,35 @@ from pathlib import Path
 
 import pytest
 
-from customers import clock, retention, shop
-from customers.shop import ShopError
+from customers import clock, setup
+from customers.shop import retention_costs, timestamps
+from customers.shop import settings as shop_settings
+from customers.shop.errors import ShopError
 
 
 def test_a_place_without_a_shop_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(ShopError, match=r"no shop at .* yet; run: regulars init"):
-        shop.open(tmp_path)
+        shop_settings.open_shop(tmp_path)
 
 
 def test_a_shop_opens_as_it_was_made(tmp_path: Path) -> None:
-    made = shop.init(tmp_path / "s", timezone="Asia/Shanghai", currency="cny")
+    made = setup.init_home(tmp_path / "s", timezone="Asia/Shanghai", currency="cny")
     assert (made.timezone, made.currency, made.clock, made.value_days) == ("Asia/Shanghai", "CNY", "real", 90)
-    assert shop.open(tmp_path / "s") == made
+    assert shop_settings.open_shop(tmp_path / "s") == made
 
 
-def test_a_shop_is_not_made_over_another(corner_shop: shop.Shop) -> None:
+def test_a_shop_is_not_made_over_another(corner_shop: shop_settings.Shop) -> None:
     with pytest.raises(ShopError, match="already a shop"):
-        shop.init(corner_shop.home)
+        setup.init_home(corner_shop.home)
 
 
 def test_a_half_made_home_keeps_its_key(tmp_path: Path) -> None:
-    first = shop.init(tmp_path / "s")
+    first = setup.init_home(tmp_path / "s")
     (tmp_path / "s" / "regulars.toml").unlink()
-    assert shop.init(tmp_path / "s").key == first.key
+    assert setup.init_home(tmp_path / "s").key == first.key
 
 
-def test_the_key_is_for_the_owners_eyes_only(corner_shop: shop.Shop) -> None:
+def test_the_key_is_for_the_owners_eyes_only(corner_shop: shop_settings.Shop) -> None:
     path = corner_shop.home / "keys" / "shop.key"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert path.read_text().strip() not in repr(corner_shop)
@@ -45,93 +47,96 @@ def test_the_key_is_for_the_owners_eyes_only(corner_shop: shop.Shop) -> None:
 )
 def test_a_wrong_setting_is_named(tmp_path: Path, setting: str, value: str) -> None:
     with pytest.raises(ShopError, match="unknown"):
-        shop.init(tmp_path / "s", **{setting: value})
+        setup.init_home(tmp_path / "s", **{setting: value})
     assert not (tmp_path / "s").exists()
 
 
-def test_the_environment_overrides_a_line(corner_shop: shop.Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_overrides_a_line(corner_shop: shop_settings.Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REGULARS_HOME", str(corner_shop.home))
     monkeypatch.setenv("REGULARS_CURRENCY", "JPY")
     monkeypatch.setenv("REGULARS_CHURN_DAYS", "42")
     monkeypatch.setenv("REGULARS_CONSENT_DEFAULT", "marketing_email=granted")
-    opened = shop.open()
+    opened = shop_settings.open_shop()
     assert (opened.currency, opened.churn_days) == ("JPY", 42)
     assert opened.consent_default["marketing_email"] == "granted"
     assert opened.consent_default["profiling"] == "granted"
 
 
-def test_a_line_that_is_not_toml_is_said_so(corner_shop: shop.Shop) -> None:
+def test_a_line_that_is_not_toml_is_said_so(corner_shop: shop_settings.Shop) -> None:
     (corner_shop.home / "regulars.toml").write_text("timezone = ")
     with pytest.raises(ShopError, match="not valid TOML"):
-        shop.open(corner_shop.home)
+        shop_settings.open_shop(corner_shop.home)
 
 
-def test_days_must_be_days(corner_shop: shop.Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_days_must_be_days(corner_shop: shop_settings.Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REGULARS_CHURN_DAYS", "soon")
     with pytest.raises(ShopError, match="whole number of days"):
-        shop.open(corner_shop.home)
+        shop_settings.open_shop(corner_shop.home)
 
 
-def test_a_shop_without_its_key_asks_for_the_copy(corner_shop: shop.Shop) -> None:
+def test_a_shop_without_its_key_asks_for_the_copy(corner_shop: shop_settings.Shop) -> None:
     os.remove(corner_shop.home / "keys" / "shop.key")
     with pytest.raises(ShopError, match="put its copy back"):
-        shop.open(corner_shop.home)
+        shop_settings.open_shop(corner_shop.home)
 
 
-def test_a_bare_date_is_the_start_of_the_day_in_the_shop(corner_shop: shop.Shop) -> None:
-    assert clock.moment(corner_shop, "2017-11-01") == datetime(2017, 10, 31, 23, tzinfo=UTC)
-    assert clock.moment(corner_shop, "2017-07-01") == datetime(2017, 6, 30, 22, tzinfo=UTC)
-    assert clock.moment(corner_shop, "2017-11-01T12:00") == datetime(2017, 11, 1, 11, tzinfo=UTC)
-    assert clock.moment(corner_shop, "2017-11-01T12:00:00+08:00") == datetime(2017, 11, 1, 4, tzinfo=UTC)
+def test_a_bare_date_is_the_start_of_the_day_in_the_shop(corner_shop: shop_settings.Shop) -> None:
+    assert clock.parse_time(corner_shop, "2017-11-01") == datetime(2017, 10, 31, 23, tzinfo=UTC)
+    assert clock.parse_time(corner_shop, "2017-07-01") == datetime(2017, 6, 30, 22, tzinfo=UTC)
+    assert clock.parse_time(corner_shop, "2017-11-01T12:00") == datetime(2017, 11, 1, 11, tzinfo=UTC)
+    assert clock.parse_time(corner_shop, "2017-11-01T12:00:00+08:00") == datetime(2017, 11, 1, 4, tzinfo=UTC)
 
 
 def test_a_day_that_begins_at_one_begins_at_one(tmp_path: Path) -> None:
     """In Beirut the clocks went forward at midnight of 26 March 2017: the day began at 01:00, which is 22:00 UTC."""
-    assert clock.instant("2017-03-26", "Asia/Beirut") == datetime(2017, 3, 25, 22, tzinfo=UTC)
+    assert timestamps.parse_instant("2017-03-26", "Asia/Beirut") == datetime(2017, 3, 25, 22, tzinfo=UTC)
 
 
-def test_what_is_no_time_is_said_so(corner_shop: shop.Shop) -> None:
+def test_what_is_no_time_is_said_so(corner_shop: shop_settings.Shop) -> None:
     with pytest.raises(ShopError, match="is not a time"):
-        clock.moment(corner_shop, "yesterday")
+        clock.parse_time(corner_shop, "yesterday")
 
 
 def test_a_pinned_shop_stands_still(tmp_path: Path) -> None:
-    pinned = shop.init(tmp_path / "s", timezone="America/New_York", now="2017-11-01")
+    pinned = setup.init_home(tmp_path / "s", timezone="America/New_York", now="2017-11-01")
     assert clock.now(pinned) == datetime(2017, 11, 1, 4, tzinfo=UTC)
-    assert (clock.now(pinned) - clock.arrival(pinned)).microseconds == 1
+    assert (clock.now(pinned) - clock.arrival_time(pinned)).microseconds == 1
 
 
 def test_the_day_after_the_last_sale_begins_in_the_shops_zone(tmp_path: Path, sell: object) -> None:
-    pinned = shop.init(tmp_path / "s", timezone="America/New_York", currency="USD", now="last-sale")
+    pinned = setup.init_home(tmp_path / "s", timezone="America/New_York", currency="USD", now="last-sale")
     sell(pinned, "1,anna,bread,2018-01-01T04:01:20Z,1,2.50\n")  # type: ignore[operator]
     assert clock.now(pinned) == datetime(2018, 1, 1, 5, tzinfo=UTC)
 
 
 def test_contacts_are_not_capped_unless_the_shop_says_so(
-    corner_shop: shop.Shop, monkeypatch: pytest.MonkeyPatch
+    corner_shop: shop_settings.Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert (corner_shop.contact_cap, corner_shop.contact_days) == (None, 28)
     monkeypatch.setenv("REGULARS_CONTACT_CAP", "4")
     monkeypatch.setenv("REGULARS_CONTACT_DAYS", "14")
-    assert (shop.open(corner_shop.home).contact_cap, shop.open(corner_shop.home).contact_days) == (4, 14)
+    assert (
+        shop_settings.open_shop(corner_shop.home).contact_cap,
+        shop_settings.open_shop(corner_shop.home).contact_days,
+    ) == (4, 14)
     monkeypatch.setenv("REGULARS_CONTACT_CAP", "often")
     with pytest.raises(ShopError, match="contact_cap must be a whole number of times, at least 1"):
-        shop.open(corner_shop.home)
+        shop_settings.open_shop(corner_shop.home)
 
 
-def settings(here: shop.Shop, text: str) -> shop.Shop:
+def settings(here: shop_settings.Shop, text: str) -> shop_settings.Shop:
     """The same shop with a few more lines of settings."""
     with (here.home / "regulars.toml").open("a", encoding="utf-8") as lines:
         lines.write(f"\n{text}\n")
-    return shop.open(here.home)
+    return shop_settings.open_shop(here.home)
 
 
-def test_what_a_contact_costs_is_a_setting(corner_shop: shop.Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert corner_shop.retention == retention.Retention()
+def test_what_a_contact_costs_is_a_setting(corner_shop: shop_settings.Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert corner_shop.retention == retention_costs.RetentionCosts()
     told = settings(corner_shop, "[retention]\ncontact_cost = 2\nsaved_share = 0.05")
-    assert told.retention == retention.Retention(contact_cost=2.0, saved_share=0.05)
+    assert told.retention == retention_costs.RetentionCosts(contact_cost=2.0, saved_share=0.05)
     monkeypatch.setenv("REGULARS_RETENTION", "{ medium_from = 0.1 }")
-    assert shop.open(corner_shop.home).retention == retention.Retention(medium_from=0.1)
+    assert shop_settings.open_shop(corner_shop.home).retention == retention_costs.RetentionCosts(medium_from=0.1)
 
 
 @pytest.mark.parametrize(
@@ -147,11 +152,15 @@ def test_what_a_contact_costs_is_a_setting(corner_shop: shop.Shop, monkeypatch: 
         ("contact_cost = 4\nhigh_cost = 3", "high_cost must not be below contact_cost"),
     ],
 )
-def test_a_cost_that_makes_no_sense_is_named(corner_shop: shop.Shop, lines: str, correct: str) -> None:
+def test_a_cost_that_makes_no_sense_is_named(corner_shop: shop_settings.Shop, lines: str, correct: str) -> None:
     with pytest.raises(ShopError, match=f"retention: {correct}"):
         settings(corner_shop, f"[retention]\n{lines}")
 
 
 def test_every_line_about_retention_in_new_settings_is_understood() -> None:
-    lines = [line.removeprefix("# ").partition("#")[0] for line in retention.TOML.strip().splitlines()[1:]]
-    assert retention.read(tomllib.loads("\n".join(lines))) == retention.Retention(contact_cost=2.0, high_cost=5.0)
+    lines = [
+        line.removeprefix("# ").partition("#")[0] for line in retention_costs.CONFIG_TEMPLATE.strip().splitlines()[1:]
+    ]
+    assert retention_costs.parse_retention_costs(tomllib.loads("\n".join(lines))) == retention_costs.RetentionCosts(
+        contact_cost=2.0, high_cost=5.0
+    )

@@ -4,13 +4,13 @@ from datetime import timedelta
 
 import pytest
 
-from features import snapshot
+from features.snapshots import snapshot
 
 BERLIN, NEW_YORK = "Europe/Berlin", "America/New_York"
 
 
 def recency(ledger, out, as_of, zone, paper) -> float:
-    snapshot.write(ledger, out, as_of=as_of, moments=[as_of], timezone=zone)
+    snapshot.write_snapshot(ledger, out, as_of=as_of, cutoffs=[as_of], timezone=zone)
     return paper.read(out).recency_days.item()
 
 
@@ -43,7 +43,7 @@ def test_two_trips_on_one_local_day_are_one_purchase_day(shop, paper, tmp_path) 
     lines = [paper.line(1, paper.at(f"2026-05-0{day} {time}", NEW_YORK)) for day, time in
              [(1, "09:00"), (1, "22:00"), (3, "22:00")]]  # fmt: skip
     as_of = paper.at("2026-05-05 00:00", NEW_YORK)
-    snapshot.write(shop(lines), tmp_path, as_of=as_of, moments=[as_of], timezone=NEW_YORK)
+    snapshot.write_snapshot(shop(lines), tmp_path, as_of=as_of, cutoffs=[as_of], timezone=NEW_YORK)
     row = paper.read(tmp_path).iloc[0]
     assert (row.purchase_days, row.baskets_total, row.gap_mean_days, row.recency_days) == (2, 3, 2, 2)
 
@@ -55,7 +55,7 @@ def test_a_moment_in_the_middle_of_a_day_sees_the_morning_and_not_the_afternoon(
         paper.line(1, paper.at("2026-05-04 15:00"), 50.0),
     ]
     noon, later = paper.at("2026-05-04 12:00"), paper.at("2026-05-20 18:00")
-    snapshot.write(shop(lines), tmp_path, as_of=later, moments=[noon, later], timezone="UTC")
+    snapshot.write_snapshot(shop(lines), tmp_path, as_of=later, cutoffs=[noon, later], timezone="UTC")
     early, late = paper.read(tmp_path).itertuples()
     assert (early.recency_days, early.purchase_days, early.spend_total, early.gap_last_days) == (0, 2, 10, 3)
     assert (late.recency_days, late.purchase_days, late.spend_total, late.baskets_total) == (16, 2, 60, 3)
@@ -64,6 +64,8 @@ def test_a_moment_in_the_middle_of_a_day_sees_the_morning_and_not_the_afternoon(
 def test_weekdays_are_the_shops(shop, paper, tmp_path) -> None:
     sunday_evening = paper.at("2026-05-03 23:30", NEW_YORK)  # already Monday in UTC
     as_of = paper.at("2026-05-06 00:00", NEW_YORK)  # a Wednesday
-    snapshot.write(shop([paper.line(1, sunday_evening)]), tmp_path, as_of=as_of, moments=[as_of], timezone=NEW_YORK)
+    snapshot.write_snapshot(
+        shop([paper.line(1, sunday_evening)]), tmp_path, as_of=as_of, cutoffs=[as_of], timezone=NEW_YORK
+    )
     row = paper.read(tmp_path).iloc[0]
     assert (row.weekday_6_share, row.weekday_0_share, row.as_of_weekday) == (1, 0, 2)

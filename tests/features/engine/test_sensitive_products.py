@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from features import lines, snapshot
+from features.engine import ledger_lines
+from features.snapshots import snapshot
 
 ALLOWS, SILENT, UNKNOWN = 1, 2, 3
 PRODUCTS = [
@@ -29,7 +30,7 @@ def consents(**allowed: bool) -> list[dict]:
 
 def snapped(ledger, out, paper) -> pd.DataFrame:
     as_of = paper.at("2026-06-01 00:00")
-    snapshot.write(ledger, out, as_of=as_of, moments=[as_of], timezone="UTC")
+    snapshot.write_snapshot(ledger, out, as_of=as_of, cutoffs=[as_of], timezone="UTC")
     parts = [pd.read_parquet(out / family / "part.parquet") for family in ("spend", "shelf", "needs")]
     first, *others = [part.set_index("customer_key").drop(columns=["event_timestamp", "created"]) for part in parts]
     return first.join(others)
@@ -41,7 +42,7 @@ def test_only_who_allows_it_is_seen_with_what_is_sensitive(shop, sold, paper, tm
     assert found.spend_total.to_dict() == {ALLOWS: 10, SILENT: 5, UNKNOWN: 5}
     assert [sorted(keys) for keys in found.product_keys] == [[1, 2], [1], [1]]
     assert [sorted(words) for words in found.categories] == [["bread", "health"], ["bread"], ["bread"]]
-    bought = snapshot.bought(
+    bought = snapshot.load_baskets(
         ledger, as_of=paper.at("2026-06-01 00:00"), start=paper.at("2026-05-01 00:00"), end=paper.at("2026-06-01 00:00")
     )
     assert [list(keys) for keys in bought.product_keys] == [[1, 2], [1], [1]]
@@ -54,6 +55,6 @@ def test_while_nobody_is_known_to_allow_it_nobody_is_taken_to(shop, sold, paper,
 
 def test_a_shop_without_anything_sensitive_asks_nobody(shop, sold, paper, tmp_path) -> None:
     ledger = shop(sold, consents=consents(silent=False))
-    assert not lines.guarded(ledger)
-    assert "consents" not in str(lines.known(ledger, paper.at("2026-06-01 00:00")).compile())
+    assert not ledger_lines.has_sensitive_products(ledger)
+    assert "consents" not in str(ledger_lines.lines_as_of(ledger, paper.at("2026-06-01 00:00")).compile())
     assert snapped(ledger, tmp_path, paper).spend_total.tolist() == [10, 10, 10]

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features import needs, snapshot
+from features.families import category_history
+from features.snapshots import snapshot
 
 PRODUCTS = [
     {"product_key": 1, "category": "milk"},
@@ -33,13 +34,13 @@ def written(shop, paper, tmp_path):
     ]
     as_of = paper.at("2026-07-01 00:00")
     ledger = shop(lines, products=PRODUCTS)
-    snapshot.write(ledger, tmp_path, as_of=as_of, moments=[as_of], timezone="UTC")
+    snapshot.write_snapshot(ledger, tmp_path, as_of=as_of, cutoffs=[as_of], timezone="UTC")
     return ledger, pd.read_parquet(tmp_path / "needs" / "part.parquet")
 
 
 def test_a_category_is_counted_by_days_whatever_the_product(written) -> None:
     _, frame = written
-    found = needs.pairs(frame)
+    found = category_history.explode_lists(frame)
     assert found.customer_key.tolist() == [1, 1, 3]
     assert found.category.tolist() == ["milk", "bread", "bread"]
     milk = found.iloc[0]
@@ -59,7 +60,7 @@ def test_a_category_is_counted_by_days_whatever_the_product(written) -> None:
 
 def test_what_was_bought_once_has_no_gap(written) -> None:
     _, frame = written
-    bread = needs.pairs(frame).iloc[2]
+    bread = category_history.explode_lists(frame).iloc[2]
     assert (bread.need_times, bread.need_recency_days, bread.need_weight_share) == (1, 2, 1)
     assert np.isnan([bread.need_gap_mean_days, bread.need_overdue_ratio]).all()
 
@@ -73,34 +74,34 @@ def test_pairs_repeat_what_else_is_known_of_the_customer(written) -> None:
     _, frame = written
     nobody = pd.DataFrame({"customer_key": [9], "event_timestamp": frame.event_timestamp[:1], "categories": [None]})
     asked = pd.concat([frame.drop(columns="created"), nobody], ignore_index=True).assign(recency_days=[9.0, 2.0, 1.0])
-    found = needs.pairs(asked)
+    found = category_history.explode_lists(asked)
     assert found.recency_days.tolist() == [9, 9, 2]
-    assert list(found.columns) == ["customer_key", "as_of", "category", *needs.COLUMNS, "recency_days"]
-    assert set(found[[*needs.COLUMNS]].dtypes.astype(str)) == {"float64"}
+    assert list(found.columns) == ["customer_key", "as_of", "category", *category_history.COLUMNS, "recency_days"]
+    assert set(found[[*category_history.COLUMNS]].dtypes.astype(str)) == {"float64"}
 
 
 def test_nobody_needs_nothing(written) -> None:
     _, frame = written
-    assert needs.pairs(frame.head(0)).empty
-    assert set(needs.COLUMNS) < set(needs.pairs(frame.head(0)).columns)
+    assert category_history.explode_lists(frame.head(0)).empty
+    assert set(category_history.COLUMNS) < set(category_history.explode_lists(frame.head(0)).columns)
 
 
 def test_a_very_long_list_keeps_the_most_lately_bought(shop, paper, tmp_path, monkeypatch) -> None:
-    from features import moments
+    from features.snapshots import point_in_time
 
-    monkeypatch.setattr(needs, "LONGEST_LIST", 2)
-    moments.night.cache_clear()
+    monkeypatch.setattr(category_history, "LONGEST_LIST", 2)
+    point_in_time.batch_plan.cache_clear()
     products = [{"product_key": key, "category": f"c{key}"} for key in (1, 2, 3)]
     lines = [paper.line(1, paper.at(f"2026-06-0{key} 10:00"), product_key=key) for key in (1, 2, 3)]
     as_of = paper.at("2026-07-01 00:00")
-    snapshot.write(shop(lines, products=products), tmp_path, as_of=as_of, moments=[as_of], timezone="UTC")
-    moments.night.cache_clear()
+    snapshot.write_snapshot(shop(lines, products=products), tmp_path, as_of=as_of, cutoffs=[as_of], timezone="UTC")
+    point_in_time.batch_plan.cache_clear()
     assert list(pd.read_parquet(tmp_path / "needs" / "part.parquet").categories[0]) == ["c3", "c2"]
 
 
 def test_who_bought_of_which_category_when(written, paper) -> None:
     ledger, _ = written
-    found = snapshot.category_days(
+    found = snapshot.load_category_days(
         ledger, as_of=paper.at("2026-07-01 00:00"), timezone="UTC", start=paper.at("2026-05-22 00:00")
     )
     days = [(1, "bread", "06-20"), (1, "milk", "05-22"), (1, "milk", "06-01"), (3, "bread", "06-29")]

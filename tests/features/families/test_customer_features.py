@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from features import snapshot
+from features.snapshots import snapshot
 
 REGULAR, LAPSED, ONCE = 101, 202, 303
 
@@ -29,7 +29,7 @@ def answers(shop, paper, tmp_path) -> pd.DataFrame:
         paper.line(None, paper.at("2026-06-30 11:00"), 99.0),
     ]
     as_of = paper.at("2026-07-01 00:00")
-    snapshot.write(shop(lines), tmp_path, as_of=as_of, moments=[as_of], timezone="UTC")
+    snapshot.write_snapshot(shop(lines), tmp_path, as_of=as_of, cutoffs=[as_of], timezone="UTC")
     return paper.read(tmp_path).set_index("customer_key")
 
 
@@ -112,7 +112,7 @@ def test_a_return_under_the_old_order_number_does_not_move_the_sale(shop, paper,
     sale = paper.line(1, paper.at("2026-06-01 10:00"), 10.0, order_key=7)
     back = paper.line(1, paper.at("2026-06-20 10:00"), -10.0, order_key=7, kind="return", quantity=-1.0)
     early, late = paper.at("2026-06-10 00:00"), paper.at("2026-07-01 00:00")
-    snapshot.write(shop([sale, back]), tmp_path, as_of=late, moments=[early, late], timezone="UTC")
+    snapshot.write_snapshot(shop([sale, back]), tmp_path, as_of=late, cutoffs=[early, late], timezone="UTC")
     first, second = paper.read(tmp_path).itertuples()
     assert (first.spend_total, first.recency_days) == (10, 9)
     assert (second.spend_total, second.recency_days, second.purchase_days) == (0, 30, 1)
@@ -126,6 +126,6 @@ def test_a_day_of_returns_is_no_purchase_day(shop, paper, tmp_path) -> None:
     ]
     as_of = paper.at("2026-07-01 00:00")
     ledger = shop(lines)
-    snapshot.write(ledger, tmp_path, as_of=as_of, moments=[as_of], timezone="UTC")
+    snapshot.write_snapshot(ledger, tmp_path, as_of=as_of, cutoffs=[as_of], timezone="UTC")
     assert paper.read(tmp_path).recency_days.item() == 30
-    assert len(snapshot.purchases(ledger, as_of=as_of, timezone="UTC")) == 1
+    assert len(snapshot.load_purchases(ledger, as_of=as_of, timezone="UTC")) == 1

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features import snapshot
+from features.snapshots import snapshot
 
 ANSWERS, SILENT, STRANGER = 1, 2, 3
 
@@ -29,7 +29,7 @@ def sent(shop, paper):
 
 
 def rows(ledger, out, as_of, **more) -> pd.DataFrame:
-    snapshot.write(ledger, out, as_of=as_of, moments=[as_of], timezone="UTC", **more)
+    snapshot.write_snapshot(ledger, out, as_of=as_of, cutoffs=[as_of], timezone="UTC", **more)
     return pd.read_parquet(out / "engagement" / "part.parquet").set_index("customer_key")
 
 
@@ -98,7 +98,7 @@ def test_nobody_is_said_to_wait_where_the_shop_keeps_no_status(shop, paper, tmp_
     ]
     ledger = shop([paper.line(1, at("2026-02-01 10:00"))], interactions=contacts)
     moments = [at("2026-06-20 00:00"), at("2026-07-01 00:00")]
-    snapshot.write(ledger, tmp_path, as_of=moments[1], moments=moments, timezone="UTC")
+    snapshot.write_snapshot(ledger, tmp_path, as_of=moments[1], cutoffs=moments, timezone="UTC")
     found = pd.read_parquet(tmp_path / "engagement" / "part.parquet").set_index(["customer_key", "event_timestamp"])
     assert found.unanswered_total.loc[1].tolist() == [0, 0]
     assert found.unanswered_total.loc[2].tolist() == [1, 0]
@@ -107,7 +107,7 @@ def test_nobody_is_said_to_wait_where_the_shop_keeps_no_status(shop, paper, tmp_
 
 def test_what_happens_at_a_moment_or_later_is_not_known_at_it(asked, paper, tmp_path) -> None:
     moments = [paper.at(f"2026-{at}") for at in ("05-01 09:00", "06-21 09:00", "06-25 09:00", "06-28 07:00")]
-    snapshot.write(asked, tmp_path, as_of=paper.at("2026-07-01 00:00"), moments=moments, timezone="UTC")
+    snapshot.write_snapshot(asked, tmp_path, as_of=paper.at("2026-07-01 00:00"), cutoffs=moments, timezone="UTC")
     found = pd.read_parquet(tmp_path / "engagement" / "part.parquet").set_index("event_timestamp")
     assert moments[0] not in found.index  # only then the first of all was asked
     assert found.unanswered_total.loc[moments[1:]].tolist() == [2, 3, 2]  # the answer of 25 June at 9 counts after it
@@ -140,7 +140,9 @@ def test_a_copy_from_before_answers_were_dated_is_read(shop, paper, tmp_path) ->
 def test_moments_of_receipts_are_for_those_who_received(sent, paper, tmp_path) -> None:
     early, now = paper.at("2026-06-10 00:00"), paper.at("2026-07-01 00:00")
     receipts = pd.DataFrame({"customer_key": [ANSWERS, ANSWERS, SILENT], "event_timestamp": [early, early, now]})
-    snapshot.write(sent, tmp_path, as_of=now, moments=[now], timezone="UTC", shelf_moments=[now], receipts=receipts)
+    snapshot.write_snapshot(
+        sent, tmp_path, as_of=now, cutoffs=[now], timezone="UTC", list_cutoffs=[now], customer_cutoffs=receipts
+    )
     for family, everybody in (("engagement", [ANSWERS, SILENT]), ("shelf", [ANSWERS, SILENT, STRANGER])):
         found = pd.read_parquet(tmp_path / family / "part.parquet")
         assert found[found.event_timestamp == early].customer_key.tolist() == [ANSWERS]
@@ -154,10 +156,10 @@ def test_at_a_receipt_they_are_seen_as_everybody_is_at_that_moment(shop, paper, 
     moments = {"event_timestamp": [morning, noon, noon, noon]}
     receipts = pd.DataFrame({"customer_key": [7, 7, 6, 6], **moments})
     few, everybody = tmp_path / "few", tmp_path / "all"
-    snapshot.write(
-        ledger, few, as_of=now, moments=[now], timezone="Europe/Berlin", shelf_moments=[now], receipts=receipts
+    snapshot.write_snapshot(
+        ledger, few, as_of=now, cutoffs=[now], timezone="Europe/Berlin", list_cutoffs=[now], customer_cutoffs=receipts
     )
-    snapshot.write(ledger, everybody, as_of=now, moments=[now, morning, noon], timezone="Europe/Berlin")
+    snapshot.write_snapshot(ledger, everybody, as_of=now, cutoffs=[now, morning, noon], timezone="Europe/Berlin")
     for family in ("shelf", "engagement"):
         found = pd.read_parquet(few / family / "part.parquet")
         found = found[found.event_timestamp != now].reset_index(drop=True)

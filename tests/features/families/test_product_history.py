@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features import moments, snapshot, staples
+from features.families import product_history
+from features.snapshots import point_in_time, snapshot
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def kitchen(shop, paper, tmp_path):
     lines.append(paper.line(5, paper.at("2026-06-22 18:00"), 1.0, product_key=1))
     lines.append(paper.line(5, paper.at("2026-06-30 10:00"), 0.0, product_key=9, quantity=0.0))
     as_of = paper.at("2026-07-01 00:00")
-    counts = snapshot.write(shop(lines), tmp_path, as_of=as_of, moments=[as_of], timezone="UTC")
+    counts = snapshot.write_snapshot(shop(lines), tmp_path, as_of=as_of, cutoffs=[as_of], timezone="UTC")
     return tmp_path, counts
 
 
@@ -45,8 +46,8 @@ def test_the_shelf_begins_with_the_heaviest(kitchen) -> None:
 def test_shelves_only_where_they_are_asked_for(shop, paper, tmp_path) -> None:
     moments = paper.midnights(paper.at("2026-07-01 00:00"), "UTC", every=7, count=3)
     ledger = shop([paper.line(1, paper.at("2026-05-01 10:00"))])
-    counts = snapshot.write(
-        ledger, tmp_path, as_of=moments[0], moments=moments, timezone="UTC", shelf_moments=moments[:1]
+    counts = snapshot.write_snapshot(
+        ledger, tmp_path, as_of=moments[0], cutoffs=moments, timezone="UTC", list_cutoffs=moments[:1]
     )
     assert (counts["rhythm"], counts["shelf"], counts["staples"]) == (3, 1, 1)
 
@@ -56,7 +57,9 @@ def test_a_morning_counts_for_a_staple_and_the_afternoon_does_not(shop, paper, t
     noon, later = paper.at("2026-05-04 12:00"), paper.at("2026-05-20 12:00")
     ledger, pairs = shop(lines), []
     for moment in (noon, later):
-        snapshot.write(ledger, tmp_path, as_of=later, moments=[noon, later], timezone="UTC", shelf_moments=[moment])
+        snapshot.write_snapshot(
+            ledger, tmp_path, as_of=later, cutoffs=[noon, later], timezone="UTC", list_cutoffs=[moment]
+        )
         pairs += pd.read_parquet(tmp_path / "staples" / "part.parquet").itertuples()
     early, late = pairs
     assert (early.times, early.recency_days, early.gap_mean_days, early.spend) == (2, 0, 3, 4)
@@ -64,13 +67,13 @@ def test_a_morning_counts_for_a_staple_and_the_afternoon_does_not(shop, paper, t
 
 
 def test_a_very_long_shelf_keeps_the_most_lately_bought(shop, paper, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(staples, "LONGEST_SHELF", 2)
-    moments.night.cache_clear()
+    monkeypatch.setattr(product_history, "LONGEST_SHELF", 2)
+    point_in_time.batch_plan.cache_clear()
     lines = [paper.line(1, paper.at(f"2026-06-0{day} 10:00"), product_key=day) for day in (1, 2, 3)]
     as_of = paper.at("2026-07-01 00:00")
-    snapshot.write(shop(lines), tmp_path, as_of=as_of, moments=[as_of], timezone="UTC")
+    snapshot.write_snapshot(shop(lines), tmp_path, as_of=as_of, cutoffs=[as_of], timezone="UTC")
     (shelf,) = pd.read_parquet(tmp_path / "shelf" / "part.parquet").itertuples()
-    moments.night.cache_clear()
+    point_in_time.batch_plan.cache_clear()
     assert list(shelf.product_keys) == [3, 2]
 
 
@@ -81,7 +84,7 @@ def test_what_was_bought_in_a_window(shop, paper) -> None:
         paper.line(1, paper.at("2026-06-08 00:00"), product_key=1),
         paper.line(2, paper.at("2026-06-02 00:00"), product_key=2, quantity=-1.0, kind="return"),
     ]
-    found = snapshot.bought(
+    found = snapshot.load_baskets(
         shop(lines),
         as_of=paper.at("2026-07-01 00:00"),
         start=paper.at("2026-06-01 00:00"),

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features import appeal
+from features.offers import affinity
 
 AS_OF = pd.Timestamp("2026-07-01", tz="UTC")
 MILK, CHEESE, BREAD, WINE = 1, 2, 3, 4
@@ -50,7 +50,7 @@ def asked(*pairs: tuple[int, int], as_of: pd.Timestamp = AS_OF) -> pd.DataFrame:
 
 
 def test_an_offer_on_what_they_buy(figures) -> None:
-    dairy, baker, cellar = appeal.pairs(
+    dairy, baker, cellar = affinity.build_affinity_features(
         figures, asked((7, DAIRY), (7, BAKER), (7, CELLAR)), COVERS, OFFERS, PRICES
     ).itertuples()
     assert (dairy.affinity_84d, dairy.affinity_120d) == (4 + 1, 5 + 2)
@@ -68,7 +68,7 @@ def test_an_offer_on_what_they_buy(figures) -> None:
 
 def test_an_offer_stands_among_those_of_its_own_campaign(figures) -> None:
     apart = OFFERS.assign(campaign_id=["summer", "summer", None])
-    dairy, baker, cellar = appeal.pairs(
+    dairy, baker, cellar = affinity.build_affinity_features(
         figures, asked((7, DAIRY), (7, BAKER), (7, CELLAR)), COVERS, apart, PRICES
     ).itertuples()
     assert [row.rivals for row in (dairy, baker, cellar)] == [2, 2, 1]
@@ -76,15 +76,15 @@ def test_an_offer_stands_among_those_of_its_own_campaign(figures) -> None:
 
 
 def test_a_number_that_was_added_since_the_last_night_is_the_usual_one(figures) -> None:
-    (dairy,) = appeal.pairs(
+    (dairy,) = affinity.build_affinity_features(
         figures.drop(columns="redeemed_rate"), asked((7, DAIRY)), COVERS, OFFERS, PRICES
     ).itertuples()
-    assert dairy.redeemed_rate == appeal.RESPONSE["redeemed_rate"]
+    assert dairy.redeemed_rate == affinity.RESPONSE_DEFAULTS["redeemed_rate"]
 
 
 def test_a_product_never_bought_has_the_shops_price(figures) -> None:
     figures = figures.assign(product_keys=[np.array([MILK, 98, 99])])
-    (cheese,) = appeal.pairs(
+    (cheese,) = affinity.build_affinity_features(
         figures, asked((7, DAIRY)), COVERS[COVERS.product_key == CHEESE], OFFERS, PRICES
     ).itertuples()
     assert (cheese.price, cheese.affinity_84d, cheese.products_share) == (4, 0, 0)
@@ -92,7 +92,9 @@ def test_a_product_never_bought_has_the_shops_price(figures) -> None:
 
 
 def test_of_somebody_unknown_nothing_is_assumed(figures) -> None:
-    known, unknown = appeal.pairs(figures, asked((7, DAIRY), (8, DAIRY)), COVERS, OFFERS, PRICES).itertuples()
+    known, unknown = affinity.build_affinity_features(
+        figures, asked((7, DAIRY), (8, DAIRY)), COVERS, OFFERS, PRICES
+    ).itertuples()
     assert known.affinity_84d == 5
     assert (unknown.affinity_84d, unknown.times, unknown.shelf_weight, unknown.response_rate) == (0, 0, 0, 0.1)
     assert unknown.price == pytest.approx((1 + 4) / 2)
@@ -102,18 +104,20 @@ def test_each_moment_has_its_own_prices_and_shelves(figures) -> None:
     early = AS_OF - pd.Timedelta(days=10)
     before = figures.assign(as_of=early, weights_84d=[np.array([1.0, 0.0, 0.0])])
     wanted = pd.concat([asked((7, CELLAR)), asked((7, CELLAR), as_of=early)], ignore_index=True)
-    now, then = appeal.pairs(pd.concat([figures, before]), wanted, COVERS, OFFERS, PRICES).itertuples()
+    now, then = affinity.build_affinity_features(
+        pd.concat([figures, before]), wanted, COVERS, OFFERS, PRICES
+    ).itertuples()
     assert (now.affinity_84d, then.affinity_84d) == (4, 1)
     assert (now.price, then.price) == (1, 9)
 
 
 def test_the_order_and_index_of_the_question_are_kept(figures) -> None:
     wanted = asked((7, CELLAR), (8, BAKER), (7, DAIRY)).set_axis(list("abc"))
-    found = appeal.pairs(figures, wanted, COVERS, OFFERS, PRICES)
+    found = affinity.build_affinity_features(figures, wanted, COVERS, OFFERS, PRICES)
     assert list(found.index) == list("abc")
     assert found.offer_key.tolist() == [CELLAR, BAKER, DAIRY]
-    assert list(found.columns) == ["customer_key", "as_of", "offer_key", *appeal.COLUMNS]
-    assert set(found[[*appeal.COLUMNS]].dtypes.astype(str)) == {"float64"}
+    assert list(found.columns) == ["customer_key", "as_of", "offer_key", *affinity.COLUMNS]
+    assert set(found[[*affinity.COLUMNS]].dtypes.astype(str)) == {"float64"}
 
 
 def test_many_customers_in_turns_are_as_all_at_once(figures, monkeypatch) -> None:
@@ -121,20 +125,24 @@ def test_many_customers_in_turns_are_as_all_at_once(figures, monkeypatch) -> Non
     many = pd.concat([figures.assign(customer_key=key) for key in range(30)], ignore_index=True)
     many["weights_84d"] = [rng.random(3) for _ in range(30)]
     pairs = [(key, offer) for key in range(35) for offer in (DAIRY, BAKER, CELLAR)]
-    at_once = appeal.pairs(many, asked(*pairs), COVERS, OFFERS, PRICES)
-    monkeypatch.setattr(appeal, "CELLS", 10)
-    pd.testing.assert_frame_equal(appeal.pairs(many, asked(*pairs), COVERS, OFFERS, PRICES), at_once)
+    at_once = affinity.build_affinity_features(many, asked(*pairs), COVERS, OFFERS, PRICES)
+    monkeypatch.setattr(affinity, "CELLS", 10)
+    pd.testing.assert_frame_equal(
+        affinity.build_affinity_features(many, asked(*pairs), COVERS, OFFERS, PRICES), at_once
+    )
 
 
 def test_an_offer_for_nothing_and_no_question_at_all(figures) -> None:
-    nothing = appeal.pairs(figures, asked((7, DAIRY)), COVERS.head(0), OFFERS, PRICES.head(0)).iloc[0]
+    nothing = affinity.build_affinity_features(figures, asked((7, DAIRY)), COVERS.head(0), OFFERS, PRICES.head(0)).iloc[
+        0
+    ]
     assert (nothing.affinity_84d, nothing.times, nothing.popularity) == (0, 0, 0)
     assert np.isnan(nothing.price)
-    assert appeal.pairs(figures, asked((7, DAIRY)).head(0), COVERS, OFFERS, PRICES).empty
+    assert affinity.build_affinity_features(figures, asked((7, DAIRY)).head(0), COVERS, OFFERS, PRICES).empty
 
 
 def test_prices_are_what_was_paid_before_the_moment(shop, paper, tmp_path) -> None:
-    from features import snapshot
+    from features.snapshots import snapshot
 
     at = paper.at
     lines = [
@@ -145,7 +153,7 @@ def test_prices_are_what_was_paid_before_the_moment(shop, paper, tmp_path) -> No
     ]
     early, now = at("2026-05-10 00:00"), at("2026-06-01 00:00")
     receipts = pd.DataFrame({"customer_key": [1], "event_timestamp": [early]})
-    snapshot.write(shop(lines), tmp_path, as_of=now, moments=[now], timezone="UTC", receipts=receipts)
+    snapshot.write_snapshot(shop(lines), tmp_path, as_of=now, cutoffs=[now], timezone="UTC", customer_cutoffs=receipts)
     found = pd.read_parquet(tmp_path / "prices" / "part.parquet")
     rows = found[["product_key", "event_timestamp", "price", "sold"]].itertuples(index=False)
     first, second, third = (tuple(row) for row in rows)

@@ -5,7 +5,8 @@ from datetime import timedelta
 import pandas as pd
 import pytest
 
-from features import prices, snapshot, together
+from features.products import co_purchases, prices
+from features.snapshots import snapshot
 
 PHONE, CASE, FILM, MILK, BREAD = 1, 2, 3, 4, 5
 GOODS = [{"product_key": key, "category": "things"} for key in (PHONE, CASE, FILM, MILK, BREAD)]
@@ -22,7 +23,9 @@ def shop_of(shop, paper):
             for customer, day, bought in visits for hour, product in enumerate(bought)
         ]  # fmt: skip
         ledger = shop(lines, products=products, consents=consents)
-        frame = together.pairs(ledger, as_of=paper.at(as_of), timezone="UTC", least_days=least_days, **more)
+        frame = co_purchases.count_co_purchases(
+            ledger, as_of=paper.at(as_of), timezone="UTC", min_days=least_days, **more
+        )
         return frame.set_index(["product_key", "other_key"])
 
     return pairs
@@ -106,8 +109,8 @@ def test_nothing_is_learned_from_who_does_not_allow_profiling(shop_of) -> None:
 
 
 def test_a_shop_that_sold_nothing_has_no_pairs(shop, paper) -> None:
-    frame = together.pairs(shop([]), as_of=paper.now, timezone="UTC")
-    assert list(frame.columns) == list(together.COLUMNS)
+    frame = co_purchases.count_co_purchases(shop([]), as_of=paper.now, timezone="UTC")
+    assert list(frame.columns) == list(co_purchases.COLUMNS)
     assert frame.empty
 
 
@@ -116,7 +119,7 @@ def test_a_price_is_what_was_paid_or_else_what_is_asked(shop, paper, tmp_path) -
     goods = [{"product_key": 1, "price": 9.0}, {"product_key": 2, "price": 4.0}, {"product_key": 3}]
     lines = [paper.line(1, paper.at("2026-05-01 10:00"), amount, product_key=1) for amount in (6.0, 8.0)]
     ledger = shop(lines, products=goods)
-    snapshot.write(ledger, tmp_path / "out", as_of=as_of, moments=[as_of], timezone="UTC")
-    going = prices.going(tmp_path / "out", ledger, as_of=as_of)
+    snapshot.write_snapshot(ledger, tmp_path / "out", as_of=as_of, cutoffs=[as_of], timezone="UTC")
+    going = prices.load_prices(tmp_path / "out", ledger, as_of=as_of)
     expected = pd.DataFrame({"product_key": [1, 2, 3], "price": [(6 + 8) / 2, 4.0, None], "sold": [2.0, 0.0, 0.0]})
     pd.testing.assert_frame_equal(going, expected)

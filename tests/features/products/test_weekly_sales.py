@@ -2,13 +2,13 @@
 
 from datetime import timedelta
 
-from features import weeks
+from features.products import weekly_sales
 
 ZONE = "America/New_York"
 
 
 def sold(ledger, as_of, *, count=3):
-    found = weeks.sold(ledger, as_of=as_of, timezone=ZONE, weeks=count)
+    found = weekly_sales.load_weekly_units(ledger, as_of=as_of, timezone=ZONE, weeks=count)
     rows = zip(found["product_key"], found["weeks_back"], found["units"], strict=True)
     return {(int(product), int(back)): units for product, back, units in rows}
 
@@ -51,6 +51,6 @@ def test_nothing_from_later_and_nothing_not_yet_known_is_counted(shop, paper) ->
 def test_worth_is_what_was_paid_and_an_empty_shop_sold_nothing(shop, paper) -> None:
     now = paper.at("2026-03-15 00:00", ZONE)
     lines = [paper.line(7, now - timedelta(days=1), 2.5), paper.line(8, now - timedelta(days=1), None)]
-    found = weeks.sold(shop(lines), as_of=now, timezone=ZONE, weeks=1)
+    found = weekly_sales.load_weekly_units(shop(lines), as_of=now, timezone=ZONE, weeks=1)
     assert found[["units", "worth"]].to_numpy().tolist() == [[2.0, 2.5]]
-    assert weeks.sold(shop([], "none"), as_of=now, timezone=ZONE, weeks=1).empty
+    assert weekly_sales.load_weekly_units(shop([], "none"), as_of=now, timezone=ZONE, weeks=1).empty

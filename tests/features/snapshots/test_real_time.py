@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from features import live, snapshot, store
+from features.snapshots import real_time, snapshot
+from features.store import feature_store
 
 VIEWS = ("rhythm", "spend", "taste", "engagement", "shelf", "needs")
 
@@ -36,19 +37,19 @@ def same(found: dict[str, pd.DataFrame], out: Path, moment, *customers: int) -> 
 @pytest.mark.parametrize("moment", ["2026-05-01 00:00", "2026-04-11 14:30"])
 def test_everybody_of_a_lively_shop_has_the_numbers_of_the_night(shop, paper, tmp_path, moment) -> None:
     ledger, as_of = shop(**paper.bazaar()), paper.at(moment)
-    snapshot.write(ledger, tmp_path, as_of=as_of, moments=[as_of], timezone="Europe/Berlin")
+    snapshot.write_snapshot(ledger, tmp_path, as_of=as_of, cutoffs=[as_of], timezone="Europe/Berlin")
     everybody = range(40)
-    found = live.figures(*records(ledger, *everybody), ledger, as_of=as_of, timezone="Europe/Berlin")
+    found = real_time.compute_features(*records(ledger, *everybody), ledger, as_of=as_of, timezone="Europe/Berlin")
     same(found, tmp_path, as_of, *everybody)
     for one in (3, 4):
-        alone = live.figures(*records(ledger, one), ledger, as_of=as_of, timezone="Europe/Berlin")
+        alone = real_time.compute_features(*records(ledger, one), ledger, as_of=as_of, timezone="Europe/Berlin")
         same(alone, tmp_path, as_of, one)
 
 
 def test_real_customers_too(real, real_snapshot, paper) -> None:
     for customer in (4, 2496):
         sales, contacts = records(real, customer)
-        now = live.figures(sales, contacts, real, as_of=paper.now, timezone=paper.zone)
+        now = real_time.compute_features(sales, contacts, real, as_of=paper.now, timezone=paper.zone)
         same(now, real_snapshot, paper.now, customer)
 
 
@@ -57,7 +58,7 @@ def test_one_customer_of_a_full_size_shop_takes_a_moment(real, paper) -> None:
     spent = []
     for _ in range(4):
         started = time.process_time()
-        live.figures(sales, contacts, real, as_of=paper.now, timezone=paper.zone)
+        real_time.compute_features(sales, contacts, real, as_of=paper.now, timezone=paper.zone)
         spent.append(time.process_time() - started)
     assert min(spent) < 0.4  # 0.15 on an idle core; the machine of a test is never idle
 
@@ -68,27 +69,27 @@ def test_a_line_that_was_corrected_or_is_not_known_yet_counts_as_it_stood(shop, 
     right = paper.line(1, at("2026-05-01 10:00"), 10.0, known_at=at("2026-06-10 08:00"))
     ledger = shop([wrong, right], interactions=[])
     for moment, spend in (("2026-06-01 00:00", 100), ("2026-06-11 00:00", 10)):
-        found = live.figures(*records(ledger, 1), ledger, as_of=at(moment), timezone="UTC")
+        found = real_time.compute_features(*records(ledger, 1), ledger, as_of=at(moment), timezone="UTC")
         assert found["spend"].spend_total.item() == spend
 
 
 def test_what_was_only_brought_back_leaves_no_row(shop, paper) -> None:
     ledger = shop([paper.line(1, paper.at("2026-05-01 10:00"), -5.0, kind="return", quantity=-1.0)], interactions=[])
-    found = live.figures(*records(ledger, 1), ledger, as_of=paper.at("2026-06-01 00:00"), timezone="UTC")
+    found = real_time.compute_features(*records(ledger, 1), ledger, as_of=paper.at("2026-06-01 00:00"), timezone="UTC")
     assert all(found[view].empty for view in VIEWS)
 
 
 def test_a_sale_at_the_till_is_served_at_once_and_nobody_else_changes(shop, paper, tmp_path) -> None:
     ledger, night = shop(**paper.bazaar()), paper.at("2026-05-01 00:00")
-    snapshot.write(ledger, tmp_path, as_of=night, moments=[night], timezone="UTC")
-    opened = store.open(tmp_path)
+    snapshot.write_snapshot(ledger, tmp_path, as_of=night, cutoffs=[night], timezone="UTC")
+    opened = feature_store.open_store(tmp_path)
     opened.apply()
     opened.materialise(night)
     sold_at = night + timedelta(hours=9)
     sales, contacts = records(ledger, 3)
     sale = pa.Table.from_pylist([paper.line(3, sold_at, 500.0, product_key=1)], schema=sales.schema)
     as_of = sold_at + timedelta(microseconds=1)
-    for view, frame in live.figures(
+    for view, frame in real_time.compute_features(
         pa.concat_tables([sales, sale]), contacts, ledger, as_of=as_of, timezone="UTC"
     ).items():
         opened.push(view, frame)

@@ -10,7 +10,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from features import engagement, lines, moments, needs, snapshot, staples
+from features.engine import ledger_lines
+from features.families import category_history, engagement, product_history
+from features.snapshots import point_in_time, snapshot
 
 AT_EVERY_MOMENT = ("rhythm", "spend", "taste", "shelf", "needs")
 FAMILIES = (*AT_EVERY_MOMENT, "staples")
@@ -65,7 +67,7 @@ def test_so_they_have_in_the_middle_of_a_day(real, real_snapshot, paper) -> None
 
 
 def test_an_early_moment_of_a_late_run_is_what_an_early_run_gave(real, real_snapshot, paper, tmp_path) -> None:
-    snapshot.write(real, tmp_path, as_of=paper.noon, moments=[paper.noon], timezone=paper.zone)
+    snapshot.write_snapshot(real, tmp_path, as_of=paper.noon, cutoffs=[paper.noon], timezone=paper.zone)
     same_at(paper.noon, real_snapshot, tmp_path, families=AT_EVERY_MOMENT, rtol=0, atol=1e-6)
 
 
@@ -73,19 +75,19 @@ def test_a_ledger_cut_by_hand_gives_what_a_replay_on_all_of_it_gives(real, paper
     cut = cut_by_hand(real, paper.noon, tmp_path / "cut")
     early = paper.mornings[-1]
     case = {"as_of": paper.noon, "moments": [paper.noon, early], "timezone": paper.zone}
-    snapshot.write(real, tmp_path / "all", **case)
-    snapshot.write(cut, tmp_path / "some", **case)
+    snapshot.write_snapshot(real, tmp_path / "all", **case)
+    snapshot.write_snapshot(cut, tmp_path / "some", **case)
     same_at(early, tmp_path / "all", tmp_path / "some", families=AT_EVERY_MOMENT, rtol=0, atol=1e-6)
     same_at(paper.noon, tmp_path / "all", tmp_path / "some", rtol=0, atol=1e-6)
 
 
 def test_a_snapshot_made_twice_is_the_same_to_the_last_digit(real, real_snapshot, paper, tmp_path) -> None:
-    snapshot.write(real, tmp_path, as_of=paper.now, moments=[paper.now], timezone=paper.zone)
+    snapshot.write_snapshot(real, tmp_path, as_of=paper.now, cutoffs=[paper.now], timezone=paper.zone)
     same_at(paper.now, real_snapshot, tmp_path, check_exact=True)
 
 
 def replay(ledger: Path, out: Path, as_of, paper) -> pd.DataFrame:
-    snapshot.write(ledger, out, as_of=as_of, moments=[as_of], timezone="UTC")
+    snapshot.write_snapshot(ledger, out, as_of=as_of, cutoffs=[as_of], timezone="UTC")
     return paper.read(out)
 
 
@@ -101,7 +103,7 @@ def test_a_sale_that_arrives_late_changes_no_old_replay(shop, paper, tmp_path) -
 def test_once_it_is_known_a_late_sale_counts_for_training_on_the_past(shop, paper, tmp_path) -> None:
     late = paper.line(1, paper.at("2026-05-20 10:00"), 99.0, known_at=paper.at("2026-06-15 00:00"))
     moments = [paper.at("2026-06-01 00:00"), paper.at("2026-07-01 00:00")]
-    snapshot.write(shop([late]), tmp_path, as_of=moments[1], moments=moments, timezone="UTC")
+    snapshot.write_snapshot(shop([late]), tmp_path, as_of=moments[1], cutoffs=moments, timezone="UTC")
     assert paper.read(tmp_path).recency_days.tolist() == [12, 42]
 
 
@@ -124,12 +126,12 @@ def test_a_sale_at_the_very_moment_is_not_before_it(shop, paper, tmp_path) -> No
 
 def test_nothing_loaded_yet_gives_empty_files_of_the_right_shape(tmp_path, paper) -> None:
     as_of = paper.at("2026-06-01 00:00")
-    counts = snapshot.write(tmp_path / "ledger", tmp_path, as_of=as_of, moments=[as_of], timezone="UTC")
+    counts = snapshot.write_snapshot(tmp_path / "ledger", tmp_path, as_of=as_of, cutoffs=[as_of], timezone="UTC")
     assert counts == dict.fromkeys(ALL, 0)
     assert "recency_days" in pq.read_schema(tmp_path / "rhythm" / "part.parquet").names
     assert np.isnan(snapshot.gap_quantile(tmp_path / "ledger", as_of=as_of, timezone="UTC"))
     assert snapshot.history_days(tmp_path / "ledger", as_of, "UTC") == 0
-    assert snapshot.first_day(tmp_path / "ledger", as_of, "UTC") is None
+    assert snapshot.first_sale_day(tmp_path / "ledger", as_of, "UTC") is None
 
 
 def test_a_corrected_word_of_the_catalogue_makes_another_digest(shop, paper) -> None:
@@ -148,8 +150,8 @@ def test_a_corrected_word_of_the_catalogue_makes_another_digest(shop, paper) -> 
 def test_a_moment_after_the_runs_own_is_refused(tmp_path, paper) -> None:
     as_of = paper.at("2026-06-01 00:00")
     for wanted in ([], [paper.at("2026-06-02 00:00")]):
-        with pytest.raises(snapshot.NoMoments):
-            snapshot.write(tmp_path, tmp_path, as_of=as_of, moments=wanted, timezone="UTC")
+        with pytest.raises(snapshot.InvalidCutoffs):
+            snapshot.write_snapshot(tmp_path, tmp_path, as_of=as_of, cutoffs=wanted, timezone="UTC")
 
 
 def test_times_in_files_are_microseconds_of_utc(shop, paper, tmp_path) -> None:
@@ -165,15 +167,15 @@ def test_gaps_and_history_of_the_shop(shop, paper) -> None:
     lines_ = [paper.line(1, paper.at(f"2026-05-{day:02} 10:00")) for day in (1, 3, 7, 15)]
     lines_ += [paper.line(2, paper.at("2026-05-02 10:00")), paper.line(2, paper.at("2026-05-12 10:00"))]
     ledger, as_of = shop(lines_), paper.at("2026-06-01 00:00")
-    assert snapshot.gap_quantile(ledger, as_of=as_of, timezone="UTC", q=0.5) == 6  # of 2, 4, 8, 10
-    assert snapshot.first_day(ledger, as_of, "UTC").isoformat() == "2026-05-01"
+    assert snapshot.gap_quantile(ledger, as_of=as_of, timezone="UTC", share=0.5) == 6  # of 2, 4, 8, 10
+    assert snapshot.first_sale_day(ledger, as_of, "UTC").isoformat() == "2026-05-01"
     assert snapshot.history_days(ledger, as_of, "UTC") == 31
 
 
 def test_purchases_are_days_of_the_shop_with_what_was_paid(shop, paper) -> None:
     evening = paper.at("2026-05-01 22:00", "America/New_York")
     ledger = shop([paper.line(1, evening, 4.0), paper.line(1, evening, 5.5)])
-    found = snapshot.purchases(ledger, as_of=paper.at("2026-06-01 00:00"), timezone="America/New_York")
+    found = snapshot.load_purchases(ledger, as_of=paper.at("2026-06-01 00:00"), timezone="America/New_York")
     assert found.to_dict("records") == [{"customer_key": 1, "day": pd.Timestamp("2026-05-01"), "spend": 9.5}]
 
 
@@ -181,7 +183,7 @@ def test_product_days_are_days_of_the_shop_between_two_moments(shop, paper) -> N
     evenings = [paper.at(f"2026-05-{day:02} 22:00", "America/New_York") for day in (1, 2, 3)]
     lines_ = [paper.line(1, at, product_key=product) for at in evenings for product in (7, 5)]
     lines_ += [paper.line(1, evenings[1], product_key=7), paper.line(1, evenings[1], product_key=9, kind="return")]
-    found = snapshot.product_days(
+    found = snapshot.load_product_days(
         shop(lines_), as_of=paper.at("2026-06-01 00:00"), timezone="America/New_York", start=evenings[1],
         end=evenings[2],
     )  # fmt: skip
@@ -191,6 +193,6 @@ def test_product_days_are_days_of_the_shop_between_two_moments(shop, paper) -> N
 
 
 def test_families_never_share_a_column_name() -> None:
-    names = [name for family in moments.FAMILIES.values() for name in family.columns(lines.SEEN)]
-    names += [*engagement.names(), *needs.LISTS, *staples.SHELF]
-    assert len(names) == len(set(names)) == len(set(names) - set(lines.LEDGER.names))
+    names = [name for family in point_in_time.FAMILIES.values() for name in family.columns(ledger_lines.VISIBLE_DAYS)]
+    names += [*engagement.column_names(), *category_history.CATEGORY_LIST_TYPES, *product_history.PRODUCT_LIST_TYPES]
+    assert len(names) == len(set(names)) == len(set(names) - set(ledger_lines.LEDGER_SCHEMA.names))

@@ -12,15 +12,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features import definitions, engagement, lines, moments, needs, rhythm, snapshot, staples, store, views
+from features import definitions
+from features.engine import ledger_lines
+from features.families import category_history, engagement, feast_views, product_history, recency_frequency
+from features.snapshots import point_in_time, snapshot
+from features.store import feature_store
 
 NUMBERS = "churn_v1"
 
 
-def filled(folder, ledger, as_of, *moments, timezone="UTC") -> store.Store:
+def filled(folder, ledger, as_of, *moments, timezone="UTC") -> feature_store.FeatureStore:
     """A store over a snapshot of a ledger, materialised as of its run."""
-    snapshot.write(ledger, folder, as_of=as_of, moments=[as_of, *moments], timezone=timezone)
-    opened = store.open(folder)
+    snapshot.write_snapshot(ledger, folder, as_of=as_of, cutoffs=[as_of, *moments], timezone=timezone)
+    opened = feature_store.open_store(folder)
     opened.apply()
     opened.materialise(as_of)
     return opened
@@ -33,41 +37,44 @@ def snapshots(paper, tmp_path_factory):
     sold = [paper.line(1, paper.at("2026-05-01 10:00"), 10.0), paper.line(2, paper.at("2026-05-20 10:00"), 7.0)]
     as_of, early = paper.at("2026-06-01 00:00"), paper.at("2026-05-10 00:00")
     ledger = paper.build(folder / "ledger", sold)
-    snapshot.write(ledger, folder / "features", as_of=as_of, moments=[as_of, early], timezone="UTC")
+    snapshot.write_snapshot(ledger, folder / "features", as_of=as_of, cutoffs=[as_of, early], timezone="UTC")
     return folder / "features"
 
 
 @pytest.fixture
-def opened(snapshots, paper, tmp_path) -> store.Store:
-    opened = store.open(Path(shutil.copytree(snapshots, tmp_path / "features")))
+def opened(snapshots, paper, tmp_path) -> feature_store.FeatureStore:
+    opened = feature_store.open_store(Path(shutil.copytree(snapshots, tmp_path / "features")))
     opened.apply()
     opened.materialise(paper.at("2026-06-01 00:00"))
     return opened
 
 
-def changed(opened: store.Store, paper, moment: str, recency: float) -> None:
+def changed(opened: feature_store.FeatureStore, paper, moment: str, recency: float) -> None:
     """Push customer 1's rhythm with another recency, as of a moment."""
     rows = pd.read_parquet(opened.folder / "rhythm" / "part.parquet").query("customer_key == 1").tail(1)
     opened.push("rhythm", rows.assign(recency_days=recency, event_timestamp=paper.at(moment)))
 
 
-def recency(opened: store.Store) -> float:
+def recency(opened: feature_store.FeatureStore) -> float:
     return float(opened.now(NUMBERS, [1]).recency_days.item())
 
 
 def test_online_is_offline_for_every_real_customer(real_snapshot, paper) -> None:
-    opened = store.open(real_snapshot)
+    opened = feature_store.open_store(real_snapshot)
     opened.apply()
     opened.materialise(paper.now)
     rows = pd.read_parquet(real_snapshot / "rhythm" / "part.parquet", columns=["customer_key", "event_timestamp"])
     asked = rows[rows.event_timestamp == paper.now].reset_index(drop=True)
     assert len(asked) >= 500
-    numbers, online = opened.history(NUMBERS, asked), opened.now(NUMBERS, asked.customer_key.tolist())
+    numbers, online = opened.historical_features(NUMBERS, asked), opened.now(NUMBERS, asked.customer_key.tolist())
     assert (online.event_timestamp == paper.now).all()
     columns = opened.columns(NUMBERS)
     pd.testing.assert_frame_equal(numbers[columns], online[columns], check_exact=True)
     assert opened.columns("timing_v1") == columns
-    shelves, served = opened.history("recommender_v1", asked), opened.now("recommender_v1", asked.customer_key.tolist())
+    shelves, served = (
+        opened.historical_features("recommender_v1", asked),
+        opened.now("recommender_v1", asked.customer_key.tolist()),
+    )
     for name in opened.columns("recommender_v1"):
         assert all(map(np.array_equal, shelves[name], served[name]))
         assert shelves[name][0].dtype == served[name][0].dtype
@@ -79,7 +86,7 @@ def test_history_keeps_the_order_and_the_rows_of_the_question(opened, paper) -> 
         {"customer_key": [2, 1, 777, 1, 2, 2], "event_timestamp": [late, early, late, late, early, late]},
         index=list("fedcba"),
     )
-    found = opened.history(NUMBERS, asked)
+    found = opened.historical_features(NUMBERS, asked)
     assert list(found.index) == list("fedcba")
     assert found.customer_key.tolist() == [2, 1, 777, 1, 2, 2]
     np.testing.assert_array_equal(found.recency_days, [12, 9, np.nan, 31, np.nan, 12])
@@ -90,24 +97,26 @@ def test_a_frame_in_nanoseconds_finds_files_in_microseconds(opened, paper) -> No
     asked = pd.DataFrame({"customer_key": [1], "event_timestamp": pd.to_datetime(["2026-06-01"], utc=True)})
     assert asked.event_timestamp.dt.unit == "ns"
     for unit in ("ns", "us", "s"):
-        found = opened.history(NUMBERS, asked.assign(event_timestamp=asked.event_timestamp.dt.as_unit(unit)))
+        found = opened.historical_features(
+            NUMBERS, asked.assign(event_timestamp=asked.event_timestamp.dt.as_unit(unit))
+        )
         assert found.recency_days.item() == 31
 
 
 def test_history_before_the_first_snapshot_is_empty_and_still_there(opened, paper) -> None:
     asked = pd.DataFrame({"customer_key": [1, 2], "event_timestamp": [paper.at("2026-01-01 00:00")] * 2})
-    assert opened.history(NUMBERS, asked)[opened.columns(NUMBERS)].isna().all().all()
-    shelves = opened.history("recommender_v1", asked)
+    assert opened.historical_features(NUMBERS, asked)[opened.columns(NUMBERS)].isna().all().all()
+    shelves = opened.historical_features("recommender_v1", asked)
     assert shelves.product_keys.tolist() == [None, None]
-    assert opened.history(NUMBERS, asked.head(0)).empty
+    assert opened.historical_features(NUMBERS, asked.head(0)).empty
 
 
 def test_a_changed_snapshot_changes_the_training_frame(opened, paper) -> None:
     asked = pd.DataFrame({"customer_key": [1], "event_timestamp": [paper.at("2026-06-01 00:00")]})
-    before = opened.history(NUMBERS, asked)
+    before = opened.historical_features(NUMBERS, asked)
     path = opened.folder / "spend" / "part.parquet"
     pd.read_parquet(path).assign(spend_total=123.0).to_parquet(path)
-    after = opened.history(NUMBERS, asked)
+    after = opened.historical_features(NUMBERS, asked)
     assert (before.spend_total.item(), after.spend_total.item()) == (10, 123)
     assert before.drop(columns="spend_total").equals(after.drop(columns="spend_total"))
 
@@ -123,7 +132,7 @@ def test_now_answers_in_the_order_of_the_keys(opened, paper) -> None:
 
 
 def test_before_anything_is_materialised_nobody_is_known(tmp_path) -> None:
-    opened = store.open(tmp_path)
+    opened = feature_store.open_store(tmp_path)
     opened.apply()
     assert opened.now(NUMBERS, [1]).event_timestamp.isna().all()
 
@@ -156,7 +165,7 @@ def test_materialising_takes_exactly_the_rows_of_the_latest_moment(opened, paper
     nobody = {"engagement": 0}
     assert opened.materialise(paper.at("2026-05-15 00:00")) == nobody | dict.fromkeys(views, 1)
     assert opened.materialise(paper.at("2026-06-07 00:00")) == nobody | dict.fromkeys(views, 2)
-    with pytest.raises(store.NoSnapshot):
+    with pytest.raises(feature_store.NoSnapshot):
         opened.materialise(paper.at("2026-01-01 00:00"))
 
 
@@ -168,7 +177,7 @@ def test_materialising_again_changes_nothing(opened, paper) -> None:
     before = rows()
     opened.materialise(paper.at("2026-06-01 00:00"))
     assert before == rows()
-    assert len(before) == 2 * len(rhythm.columns(lines.SEEN))
+    assert len(before) == 2 * len(recency_frequency.columns(ledger_lines.VISIBLE_DAYS))
 
 
 def test_serving_goes_on_while_a_night_materialises_or_was_killed_doing_so(opened) -> None:
@@ -177,7 +186,7 @@ def test_serving_goes_on_while_a_night_materialises_or_was_killed_doing_so(opene
     view = opened.feast.get_feature_view("rhythm")
     view.state = FeatureViewState.MATERIALIZING
     opened.feast.registry.apply_feature_view(view, opened.feast.project, commit=True)
-    assert recency(store.open(opened.folder)) == 31
+    assert recency(feature_store.open_store(opened.folder)) == 31
 
 
 def test_applying_again_keeps_what_is_served(opened) -> None:
@@ -191,7 +200,7 @@ def test_the_online_file_lets_readers_read_while_somebody_writes(opened) -> None
         assert con.execute("pragma journal_mode").fetchone() == ("wal",)
     writer = sqlite3.connect(path, isolation_level=None)
     writer.execute("begin immediate")
-    assert recency(store.open(opened.folder)) == 31
+    assert recency(feature_store.open_store(opened.folder)) == 31
     writer.execute("rollback")
     writer.close()
 
@@ -216,30 +225,34 @@ def test_two_homes_in_one_process_keep_their_own_answers(shop, paper, tmp_path) 
     asked = pd.DataFrame({"customer_key": [1], "event_timestamp": [as_of]})
     for opened, days in ((near, 1), (far, 31), (near, 1)):
         assert recency(opened) == days
-        assert opened.history(NUMBERS, asked).recency_days.item() == days
+        assert opened.historical_features(NUMBERS, asked).recency_days.item() == days
 
 
 def test_no_feature_has_a_name_that_feast_would_lose(opened) -> None:
     for service in definitions.SERVICES:
-        views.check(dict.fromkeys(opened.columns(service), "Float64"))
+        feast_views.check_column_names(dict.fromkeys(opened.columns(service), "Float64"))
     for lost in ("loyalty_y", "rn", "entity_row_id", "event_timestamp"):
         with pytest.raises(ValueError, match="rename it"):
-            views.check({lost: "Float64"})
+            feast_views.check_column_names({lost: "Float64"})
 
 
 def test_a_service_a_model_over_one_set_of_families(opened) -> None:
-    families = [name for family in moments.FAMILIES.values() for name in family.columns(lines.SEEN)]
-    served = [*families, *engagement.names()]
+    families = [
+        name for family in point_in_time.FAMILIES.values() for name in family.columns(ledger_lines.VISIBLE_DAYS)
+    ]
+    served = [*families, *engagement.column_names()]
     assert opened.columns("churn_v1") == opened.columns("timing_v1") == opened.columns("value_v1") == served
-    assert opened.columns("offers_v1") == [*staples.SHELF, *engagement.names()]
-    assert opened.columns("restock_v1")[: len(needs.LISTS)] == [*needs.LISTS]
+    assert opened.columns("offers_v1") == [*product_history.PRODUCT_LIST_TYPES, *engagement.column_names()]
+    assert opened.columns("restock_v1")[: len(category_history.CATEGORY_LIST_TYPES)] == [
+        *category_history.CATEGORY_LIST_TYPES
+    ]
     assert opened.columns("recommender_v1")[0] == "product_keys"
 
 
 def test_feasts_own_command_finds_the_same_objects(opened, monkeypatch) -> None:
     from feast.repo_operations import get_repo_files, parse_repo
 
-    root = store.SETTINGS.parent
+    root = feature_store.SETTINGS_FILE.parent
     assert [path.name for path in get_repo_files(root)] == ["definitions.py"]
     monkeypatch.setenv("REGULARS_FEAST_HOME", str(opened.folder))
     monkeypatch.chdir(root)
@@ -258,10 +271,10 @@ def test_a_snapshot_needs_no_feast() -> None:
 
 def test_an_online_store_is_named_by_its_address() -> None:
     for address, kind in (
-        ("redis://:secret@cache:6380/2", "features.online_redis.SteadyRedisOnlineStore"),
-        ("postgresql://shop:secret@base/online", "features.online_postgres.SteadyPostgresOnlineStore"),
+        ("redis://:secret@cache:6380/2", "features.store.online_redis.SteadyRedisOnlineStore"),
+        ("postgresql://shop:secret@base/online", "features.store.online_postgres.SteadyPostgresOnlineStore"),
     ):
-        assert store._online(Path("/home"), address) == {"type": kind, "url": address}
+        assert feature_store._online_config(Path("/home"), address) == {"type": kind, "url": address}
     with pytest.raises(ValueError, match="redis://") as refused:
-        store._online(Path("/home"), "mysql://:secret@cache")
+        feature_store._online_config(Path("/home"), "mysql://:secret@cache")
     assert "secret" not in str(refused.value)

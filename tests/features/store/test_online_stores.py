@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features import snapshot, store
+from features.snapshots import snapshot
+from features.store import feature_store
 
 KINDS = ("sqlite", "redis", "postgres")
 
@@ -20,7 +21,7 @@ def snapshots(paper, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("written")
     ledger = paper.build(folder / "ledger", **paper.bazaar(customers=12))
     as_of = paper.at("2026-05-01 00:00")
-    snapshot.write(ledger, folder / "features", as_of=as_of, moments=[as_of], timezone="UTC")
+    snapshot.write_snapshot(ledger, folder / "features", as_of=as_of, cutoffs=[as_of], timezone="UTC")
     return folder / "features"
 
 
@@ -30,19 +31,19 @@ def address(request) -> str | None:
 
 
 @pytest.fixture
-def opened(address, snapshots, paper, tmp_path) -> store.Store:
-    opened = store.open(Path(shutil.copytree(snapshots, tmp_path / "features")), address)
+def opened(address, snapshots, paper, tmp_path) -> feature_store.FeatureStore:
+    opened = feature_store.open_store(Path(shutil.copytree(snapshots, tmp_path / "features")), address)
     opened.apply()
     opened.materialise(paper.at("2026-05-01 00:00"))
     return opened
 
 
-def pushed(opened: store.Store, moment, recency: float, customer: int = 1) -> None:
+def pushed(opened: feature_store.FeatureStore, moment, recency: float, customer: int = 1) -> None:
     rows = pd.read_parquet(opened.folder / "rhythm" / "part.parquet").query("customer_key == @customer")
     opened.push("rhythm", rows.assign(recency_days=recency, event_timestamp=moment))
 
 
-def recency(opened: store.Store, customer: int = 1) -> float:
+def recency(opened: feature_store.FeatureStore, customer: int = 1) -> float:
     return float(opened.now("churn_v1", [customer]).recency_days.item())
 
 
@@ -50,7 +51,7 @@ def test_what_is_served_is_what_was_written(opened, paper) -> None:
     for service in ("churn_v1", "offers_v1", "restock_v1"):
         family = "rhythm" if service != "offers_v1" else "shelf"
         keys = pd.read_parquet(opened.folder / family / "part.parquet", columns=["customer_key", "event_timestamp"])
-        offline, online = opened.history(service, keys), opened.now(service, keys.customer_key.tolist())
+        offline, online = opened.historical_features(service, keys), opened.now(service, keys.customer_key.tolist())
         assert (online.event_timestamp == paper.at("2026-05-01 00:00")).all()
         for name in opened.columns(service):
             for left, right in zip(offline[name], online[name], strict=True):
@@ -78,10 +79,10 @@ def test_of_two_rows_at_once_the_newest_stays(opened, paper) -> None:
 
 
 def test_of_two_writers_at_once_the_newest_wins(opened, address, paper) -> None:
-    others = [store.open(opened.folder, address) for _ in range(2)]
+    others = [feature_store.open_store(opened.folder, address) for _ in range(2)]
     moments = [paper.at("2026-05-02 00:00") + timedelta(microseconds=step) for step in range(30)]
 
-    def write(writer: store.Store, steps: list[int]) -> None:
+    def write(writer: feature_store.FeatureStore, steps: list[int]) -> None:
         for step in steps:
             pushed(writer, moments[step], float(step))
 
@@ -99,7 +100,7 @@ def test_of_two_writers_at_once_the_newest_wins(opened, address, paper) -> None:
 
 def test_who_is_forgotten_is_nowhere(opened, paper) -> None:
     pushed(opened, paper.at("2026-05-02 00:00"), 99.0)
-    opened.forget([1, 777])
+    opened.delete_customers([1, 777])
     for service in ("churn_v1", "offers_v1", "restock_v1", "recommender_v1"):
         assert opened.now(service, [1]).event_timestamp.isna().all()
     for part in opened.folder.glob("*/part.parquet"):
@@ -110,30 +111,30 @@ def test_who_is_forgotten_is_nowhere(opened, paper) -> None:
     assert opened.materialise(paper.at("2026-05-01 00:00"))["rhythm"] == 11
     assert opened.now("churn_v1", [1]).event_timestamp.isna().all()
     assert recency(opened, 2) >= 0
-    opened.forget([1])
+    opened.delete_customers([1])
 
 
 def test_a_customer_come_back_is_served_again(opened, paper) -> None:
     row = pd.read_parquet(opened.folder / "rhythm" / "part.parquet").query("customer_key == 1")
-    opened.forget([1])
+    opened.delete_customers([1])
     opened.push("rhythm", row.assign(event_timestamp=paper.at("2026-04-01 00:00")))
     assert opened.now("churn_v1", [1]).event_timestamp.item() == paper.at("2026-04-01 00:00")
 
 
 def test_two_addresses_or_a_wrong_one_are_told_without_the_password(tmp_path) -> None:
     with pytest.raises(ValueError, match="postgresql://") as refused:
-        store.open(tmp_path, "mongodb://shop:quiet@cache:1")
+        feature_store.open_store(tmp_path, "mongodb://shop:quiet@cache:1")
     assert "quiet" not in str(refused.value)
 
 
 def test_forgetting_in_a_home_that_never_saw_a_night_is_no_error(tmp_path) -> None:
-    store.open(tmp_path).forget([1])
+    feature_store.open_store(tmp_path).delete_customers([1])
 
 
 def test_half_written_files_of_a_killed_run_are_swept_away(snapshots, tmp_path) -> None:
     folder = Path(shutil.copytree(snapshots, tmp_path / "features"))
     left = folder / "rhythm" / ".part.999999999.parquet"
     shutil.copy(folder / "rhythm" / "part.parquet", left)
-    snapshot.sweep(folder)
+    snapshot.remove_partial_files(folder)
     assert not left.exists()
     assert (folder / "rhythm" / "part.parquet").exists()

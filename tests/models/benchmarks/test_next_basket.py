@@ -6,16 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models import rivals
-from models.histories import Histories
+from models.benchmarks import next_basket
+from models.benchmarks.interaction_matrix import InteractionMatrix
 
 NOW = pd.Timestamp("2025-06-01")
 
 
-def histories(*rows: tuple[int, int, int]) -> Histories:
+def histories(*rows: tuple[int, int, int]) -> InteractionMatrix:
     """Each (customer, product, days ago)."""
     frame = pd.DataFrame(rows, columns=["customer_key", "product_key", "ago"])
-    return Histories.of(frame.assign(day=NOW - pd.to_timedelta(frame["ago"], unit="D")), NOW)
+    return InteractionMatrix.from_purchase_days(frame.assign(day=NOW - pd.to_timedelta(frame["ago"], unit="D")), NOW)
 
 
 #: 1 buys tea (10) thrice and salt (11) once; 2 tea and jam (12); 3 jam alone.
@@ -34,32 +34,34 @@ def test_popularity_counts_days_ever_or_lately() -> None:
 
 
 def test_a_frequency_fades_by_its_half_life() -> None:
-    assert rivals.Frequency.fit(SHOP).worth(np.array([0])).tolist() == [[3, 1, 0]]
-    faded = rivals.Frequency.fit(SHOP, half_life=7).worth(np.array([0]))[0]
+    assert next_basket.PersonalFrequency.fit(SHOP).score_products(np.array([0])).tolist() == [[3, 1, 0]]
+    faded = next_basket.PersonalFrequency.fit(SHOP, half_life=7).score_products(np.array([0]))[0]
     assert faded[1] == pytest.approx(0.5 ** (8 / 7))
 
 
 def test_tifu_fades_within_groups_and_between_them() -> None:
-    fitted = rivals.TifuKnn.fit(SHOP, neighbours=1, within=0.5, between=0.1, alpha=1.0, groups=2)
+    fitted = next_basket.TifuKnn.fit(SHOP, neighbours=1, within=0.5, between=0.1, alpha=1.0, groups=2)
     # Three baskets in two groups: the two latest and the oldest; tea is in all, salt in the second basket.
     tea = ((1 + 0.5) / 2 + 0.1 * 1) / 2
-    assert fitted.worth(np.array([0]))[0].tolist() == pytest.approx([tea, (0.5 / 2) / 2, 0])
+    assert fitted.score_products(np.array([0]))[0].tolist() == pytest.approx([tea, (0.5 / 2) / 2, 0])
 
 
 def test_tifu_borrows_from_the_nearest_but_never_from_the_customer() -> None:
-    fitted = rivals.TifuKnn.fit(SHOP, neighbours=1, within=1.0, between=1.0, alpha=0.0, groups=1)
-    assert fitted.worth(np.array([2]))[0].tolist() == pytest.approx([1, 0, 1]), "customer 2 is the nearest to 3"
+    fitted = next_basket.TifuKnn.fit(SHOP, neighbours=1, within=1.0, between=1.0, alpha=0.0, groups=1)
+    assert fitted.score_products(np.array([2]))[0].tolist() == pytest.approx([1, 0, 1]), (
+        "customer 2 is the nearest to 3"
+    )
 
 
 def test_up_cf_carries_shares_of_the_last_baskets_to_whoever_bought_alike() -> None:
-    fitted = rivals.UpCf.fit(SHOP, recency=2, asymmetry=0.5, locality=1.0)
+    fitted = next_basket.UpCf.fit(SHOP, recency=2, asymmetry=0.5, locality=1.0)
     alike = 1 / np.sqrt(2 * 1)  # 2 and 3 share jam, of two products and one
-    worth = fitted.worth(np.array([2]))[0]
+    worth = fitted.score_products(np.array([2]))[0]
     assert worth.tolist() == pytest.approx([alike * 1, 0, 1 + alike * 1])
 
 
 def test_lists_hold_what_their_name_says_and_are_filled_with_what_sells() -> None:
-    shown = rivals.ranked(rivals.Frequency.fit(SHOP), SHOP, np.array([1, 3]), n=3)
+    shown = next_basket.rank_lists(next_basket.PersonalFrequency.fit(SHOP), SHOP, np.array([1, 3]), n=3)
     said = shown.groupby(["customer_key", "list"])["product_key"].agg(list).to_dict()
     assert said[1, "any"] == [10, 11, 12]
     assert said[1, "again"] == [10, 11]
@@ -67,18 +69,18 @@ def test_lists_hold_what_their_name_says_and_are_filled_with_what_sells() -> Non
     assert said[3, "any"] == [12, 10, 11], "tea sells better than salt"
 
 
-@pytest.mark.parametrize("rival", [rivals.Als, rivals.ItemKnn])
-def test_who_bought_alike_is_recommended_alike(rival: type[rivals.Als | rivals.ItemKnn]) -> None:
+@pytest.mark.parametrize("rival", [next_basket.ImplicitAls, next_basket.ItemKnn])
+def test_who_bought_alike_is_recommended_alike(rival: type[next_basket.ImplicitAls | next_basket.ItemKnn]) -> None:
     taste = [
         (who, product, 1 + (who + product) % 9)
         for who in range(40)
         for product in range(5 * (who % 2), 5 * (who % 2) + 5)
     ]
     known = histories(*(row for row in taste if row[:2] != (0, 2)))
-    settings: Any = {"factors": 4} if rival is rivals.Als else {}
-    shown = rivals.ranked(rival.fit(known, **settings), known, np.array([0]), n=1)
+    settings: Any = {"factors": 4} if rival is next_basket.ImplicitAls else {}
+    shown = next_basket.rank_lists(rival.fit(known, **settings), known, np.array([0]), n=1)
     assert shown.loc[shown["list"] == "new", "product_key"].tolist() == [2]
 
 
 def test_every_combination_of_a_grid_is_tried() -> None:
-    assert list(rivals.settings_of({"a": (1, 2), "b": (3,)})) == [{"a": 1, "b": 3}, {"a": 2, "b": 3}]
+    assert list(next_basket.parameter_grid({"a": (1, 2), "b": (3,)})) == [{"a": 1, "b": 3}, {"a": 2, "b": 3}]

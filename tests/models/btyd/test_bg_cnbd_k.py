@@ -10,16 +10,16 @@ from scipy.integrate import quad
 from scipy.special import beta as euler
 from scipy.special import gamma, gammaincc
 
-from models import cadence
-from models.btyd import BgNbd, History
-from models.cadence import Cadence
+from models.btyd import bg_cnbd_k
+from models.btyd.bg_cnbd_k import BgCnbdK
+from models.btyd.bg_nbd import BgNbd, PurchaseSummary
 
-REGULAR = Cadence(r=2.0, alpha=20.0, a=0.6, b=3.0, k=2.5, at_once=True)
+REGULAR = BgCnbdK(r=2.0, alpha=20.0, a=0.6, b=3.0, k=2.5, dropout_at_zero=True)
 
 
 def shop(
-    truth: Cadence, customers: int, *, days: float, ahead: float, seed: int = 0
-) -> tuple[History, np.ndarray, np.ndarray]:
+    truth: BgCnbdK, customers: int, *, days: float, ahead: float, seed: int = 0
+) -> tuple[PurchaseSummary, np.ndarray, np.ndarray]:
     """Customers as the family tells their story; the wait for the next purchase and how many came in the days after."""
     chance = np.random.default_rng(seed)
     rate = chance.gamma(truth.r, 1 / truth.alpha, customers)
@@ -27,7 +27,7 @@ def shop(
     T = chance.uniform(0.7, 1.0, customers) * days
     x, t_x, later, now = (np.zeros(customers) for _ in range(4))
     wait = np.full(customers, np.inf)
-    alive = chance.random(customers) >= leaving * truth.at_once
+    alive = chance.random(customers) >= leaving * truth.dropout_at_zero
     while alive.any():
         now = now + chance.gamma(truth.k, 1 / np.maximum(rate, 1e-9))
         alive = alive & (now <= T + ahead)
@@ -35,27 +35,29 @@ def shop(
         x, t_x = x + past, np.where(past, now, t_x)
         wait, later = np.where(came & np.isinf(wait), now - T, wait), later + came
         alive = alive & (chance.random(customers) >= leaving)
-    return History(x, t_x, T), wait, later
+    return PurchaseSummary(x, t_x, T), wait, later
 
 
 def test_with_gaps_by_chance_and_nobody_leaving_at_once_it_is_bg_nbd() -> None:
-    past = History(
+    past = PurchaseSummary(
         np.array([0.0, 3.0, 40.0, 4000.0]), np.array([0.0, 40.0, 90.0, 3000.0]), np.array([50.0, 55.0, 100.0, 3001.0])
     )
-    plain, family = BgNbd(0.9, 12.0, 0.7, 2.5), Cadence(0.9, 12.0, 0.7, 2.5)
+    plain, family = BgNbd(0.9, 12.0, 0.7, 2.5), BgCnbdK(0.9, 12.0, 0.7, 2.5)
     assert family.p_alive(*past) == pytest.approx(plain.p_alive(*past))
     assert family.survival(*past, 90) == pytest.approx(plain.survival(*past, 90))
     assert family.rate(past.x, past.T) == pytest.approx(plain.rate(past.x, past.T))
-    assert np.array(family.log_odds_quiet(past, 28)) == pytest.approx(np.array(plain.log_odds_quiet(past, 28)))
+    assert np.array(family.no_purchase_log_odds_parts(past, 28)) == pytest.approx(
+        np.array(plain.no_purchase_log_odds_parts(past, 28))
+    )
 
 
 def test_any_regularity_that_tends_to_chance_tends_to_bg_nbd() -> None:
-    plain, near = Cadence(0.9, 12.0, 0.7, 2.5), Cadence(0.9, 12.0, 0.7, 2.5, k=1 + 1e-9)
+    plain, near = BgCnbdK(0.9, 12.0, 0.7, 2.5), BgCnbdK(0.9, 12.0, 0.7, 2.5, k=1 + 1e-9)
     assert near.survival(3, 40, 55, 60) == pytest.approx(plain.survival(3, 40, 55, 60), rel=1e-6)
 
 
 def test_the_published_customer_buys_1_226_times_in_39_weeks() -> None:
-    published = Cadence(r=0.243, alpha=4.414, a=0.793, b=2.426)  # Fader, Hardie and Lee 2005; x = 2, t_x = 30.43
+    published = BgCnbdK(r=0.243, alpha=4.414, a=0.793, b=2.426)  # Fader, Hardie and Lee 2005; x = 2, t_x = 30.43
     assert published.expected_purchases(2, 30.43, 38.86, 39.0)[0] == pytest.approx(1.226, abs=0.002)
     assert BgNbd(0.243, 4.414, 0.793, 2.426).expected_purchases(2, 30.43, 38.86, 39.0)[0] == pytest.approx(
         1.226, abs=0.002
@@ -66,9 +68,9 @@ def test_who_may_leave_at_once_is_told_from_bg_nbd_by_one_more_chance_to_leave()
     r, alpha, a, b, T = 0.525, 6.183, 0.891, 1.614, 30.0  # CDNOW's MBG/NBD (Batislam, Denizel and Filiztekin 2007)
     staying = euler(a, b + 1) / euler(a, b) * (alpha / (alpha + T)) ** r
     leaving = euler(a + 1, b) / euler(a, b)
-    family = Cadence(r, alpha, a, b, at_once=True)
+    family = BgCnbdK(r, alpha, a, b, dropout_at_zero=True)
     assert family.p_alive(0, 0, T)[0] == pytest.approx(staying / (staying + leaving))
-    assert Cadence(r, alpha, a, b).p_alive(0, 0, T)[0] == 1.0
+    assert BgCnbdK(r, alpha, a, b).p_alive(0, 0, T)[0] == 1.0
 
 
 def test_the_likelihood_is_the_integral_over_rates_and_chances_of_leaving() -> None:
@@ -80,26 +82,28 @@ def test_the_likelihood_is_the_integral_over_rates_and_chances_of_leaving() -> N
 
     stays = euler(a, b + x + 1) / euler(a, b) * quad(lambda rate: seen(rate, silent=True), 0, 2, epsabs=0)[0]
     leaves = euler(a + 1, b + x) / euler(a, b) * quad(lambda rate: seen(rate, silent=False), 0, 2, epsabs=0)[0]
-    past = History(np.array([x]), np.array([t_x]), np.array([T]))
-    objective = cadence._objective(past, k, True)
-    off = (np.log([r, alpha, a, b]) - cadence.btyd.PRIOR_CENTRE) / cadence.btyd.PRIOR_WIDTH
+    past = PurchaseSummary(np.array([x]), np.array([t_x]), np.array([T]))
+    objective = bg_cnbd_k._objective(past, k, True)
+    off = (np.log([r, alpha, a, b]) - bg_cnbd_k.btyd.PRIOR_CENTRE) / bg_cnbd_k.btyd.PRIOR_WIDTH
     value, gradient = objective(np.log([r, alpha, a, b]))
     assert 0.5 * off @ off - value == pytest.approx(np.log(stays + leaves))
     up = objective(np.log([r, alpha, a, b]) + 1e-4 * np.eye(4)[0])[0]
     assert gradient[0] == pytest.approx((up - value) / 1e-4, rel=1e-2)
-    assert Cadence(r, alpha, a, b, k, at_once=True).p_alive(x, t_x, T)[0] == pytest.approx(stays / (stays + leaves))
+    assert BgCnbdK(r, alpha, a, b, k, dropout_at_zero=True).p_alive(x, t_x, T)[0] == pytest.approx(
+        stays / (stays + leaves)
+    )
 
 
 def test_the_parameters_come_back_from_customers_drawn_from_them() -> None:
     past, _, _ = shop(REGULAR, 5_000, days=400.0, ahead=0.0)
-    found = Cadence.fit(*past, k=2.5, at_once=True)
+    found = BgCnbdK.fit(*past, k=2.5, dropout_at_zero=True)
     assert found.r == pytest.approx(2.0, rel=0.12)
     assert found.alpha == pytest.approx(20.0, rel=0.12)
     assert found.a / (found.a + found.b) == pytest.approx(0.6 / 3.6, rel=0.15)
 
 
-@pytest.mark.parametrize("truth", [REGULAR, Cadence(0.8, 10.0, 0.6, 3.0), Cadence(1.5, 30.0, 1.2, 4.0, k=4.0)])
-def test_what_is_foretold_is_what_the_drawn_customers_do(truth: Cadence) -> None:
+@pytest.mark.parametrize("truth", [REGULAR, BgCnbdK(0.8, 10.0, 0.6, 3.0), BgCnbdK(1.5, 30.0, 1.2, 4.0, k=4.0)])
+def test_what_is_foretold_is_what_the_drawn_customers_do(truth: BgCnbdK) -> None:
     past, wait, later = shop(truth, 15_000, days=250.0, ahead=60.0)
     quiet = truth.p_no_purchase(*past, 28.0)
     for tenth in np.array_split(np.argsort(quiet, kind="stable"), 10):
@@ -114,17 +118,17 @@ def test_the_family_is_chosen_by_what_it_foretold_and_not_by_its_likelihood() ->
     now, wait, _ = shop(REGULAR, 1000, days=300.0, ahead=30.0)
     watched, bought = np.minimum(np.ceil(wait), 30.0), (wait <= 30).astype(float)
     choices = [(1.0, False), (1.0, True), (2.5, True)]
-    assert cadence.chosen(now, [(now, watched, bought)], choices).k == 2.5
-    by_chance, wait, _ = shop(Cadence(0.8, 10.0, 0.6, 3.0), 1000, days=300.0, ahead=30.0)
+    assert bg_cnbd_k.select_family(now, [(now, watched, bought)], choices).k == 2.5
+    by_chance, wait, _ = shop(BgCnbdK(0.8, 10.0, 0.6, 3.0), 1000, days=300.0, ahead=30.0)
     watched, bought = np.minimum(np.ceil(wait), 30.0), (wait <= 30).astype(float)
-    assert cadence.chosen(by_chance, [(by_chance, watched, bought)], choices).k == 1.0
-    assert cadence.chosen(now, []).k == 1.0
+    assert bg_cnbd_k.select_family(by_chance, [(by_chance, watched, bought)], choices).k == 1.0
+    assert bg_cnbd_k.select_family(now, []).k == 1.0
 
 
 @pytest.mark.parametrize("past", [(0, 0, 0), (0, 0, 500), (300, 330, 331), (4000, 3000, 3001), (1, 1, 1)])
 @pytest.mark.parametrize("at_once", [False, True])
 def test_a_shop_with_one_customer_gets_an_answer(past: tuple[int, int, int], at_once: bool) -> None:
-    model = Cadence.fit(*past, k=2.0, at_once=at_once)
+    model = BgCnbdK.fit(*past, k=2.0, dropout_at_zero=at_once)
     curve = model.survival(*past, 180)
     assert ((curve >= 0) & (curve <= 1)).all()
     assert (np.diff(curve, axis=1) <= 0).all()
@@ -133,8 +137,8 @@ def test_a_shop_with_one_customer_gets_an_answer(past: tuple[int, int, int], at_
 
 def test_a_hundred_thousand_customers_take_seconds() -> None:
     few, _, _ = shop(REGULAR, 5_000, days=200.0, ahead=0.0)
-    past = History(*(np.tile(part, 20) for part in few))
+    past = PurchaseSummary(*(np.tile(part, 20) for part in few))
     began = time.process_time()
-    model = Cadence.fit(*past, k=2.5, at_once=True)
+    model = BgCnbdK.fit(*past, k=2.5, dropout_at_zero=True)
     model.p_no_purchase(*past, 28.0)
     assert time.process_time() - began < 8

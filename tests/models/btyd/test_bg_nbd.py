@@ -11,14 +11,16 @@ from scipy.integrate import quad
 from scipy.special import gamma
 from scipy.stats import beta
 
-from models import btyd
-from models.btyd import BgNbd, History
+from models.btyd import bg_nbd
+from models.btyd.bg_nbd import BgNbd, PurchaseSummary
 
 #: The published parameters of CDNOW, of which alpha is in weeks there (Fader, Hardie and Lee 2005, table 2).
 CDNOW = BgNbd(r=0.243, alpha=4.414, a=0.793, b=2.426)
 
 
-def shop(truth: BgNbd, customers: int, *, days: float, ahead: float = 0.0, seed: int = 0) -> tuple[History, np.ndarray]:
+def shop(
+    truth: BgNbd, customers: int, *, days: float, ahead: float = 0.0, seed: int = 0
+) -> tuple[PurchaseSummary, np.ndarray]:
     """Customers as the model tells their story, and how often each bought in the days after."""
     chance = np.random.default_rng(seed)
     rate = chance.gamma(truth.r, 1 / truth.alpha, customers)
@@ -33,7 +35,7 @@ def shop(truth: BgNbd, customers: int, *, days: float, ahead: float = 0.0, seed:
         x, t_x = x + past, np.where(past, now, t_x)
         later = later + (alive & ~past)
         alive = alive & (chance.random(customers) >= leaving)
-    return History(x, t_x, T), later
+    return PurchaseSummary(x, t_x, T), later
 
 
 def test_the_published_parameters_come_back_from_customers_drawn_from_them() -> None:
@@ -73,7 +75,7 @@ def test_who_is_alive_may_still_stay_away_so_one_minus_alive_is_not_churn() -> N
 
 
 def test_the_curve_is_the_chance_of_each_horizon_and_never_rises() -> None:
-    past = History(np.array([0.0, 3.0, 40.0]), np.array([0.0, 50.0, 300.0]), np.array([10.0, 80.0, 310.0]))
+    past = PurchaseSummary(np.array([0.0, 3.0, 40.0]), np.array([0.0, 50.0, 300.0]), np.array([10.0, 80.0, 310.0]))
     curve = CDNOW.survival(*past, 60)
     assert curve.shape == (3, 60)
     assert curve[:, 27] == pytest.approx(CDNOW.p_no_purchase(*past, 28))
@@ -110,12 +112,12 @@ def test_the_likelihood_is_the_one_of_the_paper() -> None:
     rates = gamma(r + x) / gamma(r) * alpha**r
     stays = euler(a, b + x) / euler(a, b) * rates / (alpha + T) ** (r + x)
     leaves = euler(a + 1, b + x - 1) / euler(a, b) * rates / (alpha + t_x) ** (r + x)
-    past = History(*(np.array([part]) for part in (x, t_x, T)))
-    value, gradient = btyd._log_likelihood(np.array([r, alpha, a, b]), past, past.x, np.array([0]))
+    past = PurchaseSummary(*(np.array([part]) for part in (x, t_x, T)))
+    value, gradient = bg_nbd._log_likelihood(np.array([r, alpha, a, b]), past, past.x, np.array([0]))
     assert value == pytest.approx(np.log(stays + leaves))
     steps = np.eye(4) * 1e-6
     for which in range(4):
-        up = btyd._log_likelihood(np.array([r, alpha, a, b]) + steps[which], past, past.x, np.array([0]))[0]
+        up = bg_nbd._log_likelihood(np.array([r, alpha, a, b]) + steps[which], past, past.x, np.array([0]))[0]
         assert gradient[which] == pytest.approx((up - value) / 1e-6, rel=1e-3, abs=1e-4)
     assert BgNbd(r, alpha, a, b).p_alive(x, t_x, T)[0] == pytest.approx(stays / (stays + leaves))
 
@@ -138,9 +140,9 @@ def test_a_longer_silence_is_never_better_news() -> None:
 
 def test_the_two_parts_of_the_log_odds_add_up_and_speak_of_different_things() -> None:
     model = BgNbd(1.0, 10.0, 0.5, 2.0)
-    past = History(np.array([8.0, 8.0, 1.0]), np.array([100.0, 40.0, 100.0]), np.array([100.0, 100.0, 100.0]))
-    rare, silent = model.log_odds_quiet(past, 28)
-    assert rare + silent == pytest.approx(btyd.log_odds(model.p_no_purchase(*past, 28)))
+    past = PurchaseSummary(np.array([8.0, 8.0, 1.0]), np.array([100.0, 40.0, 100.0]), np.array([100.0, 100.0, 100.0]))
+    rare, silent = model.no_purchase_log_odds_parts(past, 28)
+    assert rare + silent == pytest.approx(bg_nbd.log_odds(model.p_no_purchase(*past, 28)))
     assert silent[0] == pytest.approx(0)
     assert silent[1] > 1
     assert rare[0] == pytest.approx(rare[1])
@@ -151,7 +153,7 @@ def test_a_first_purchase_yesterday_has_been_watched_for_no_time() -> None:
     frame = pd.DataFrame(
         {"purchase_days": [1.0, 3.0, np.nan], "span_days": [0.0, 9.0, np.nan], "tenure_days": [1.0, 12.0, np.nan]}
     )
-    past = btyd.history(frame)
+    past = bg_nbd.purchase_summary(frame)
     assert past.x.tolist() == [0, 3 - 1, 0]
     assert past.t_x.tolist() == [0, 9, 0]
     assert past.T.tolist() == [1 - 1, 12 - 1, 0]

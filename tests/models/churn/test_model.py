@@ -12,13 +12,25 @@ import pytest
 from scipy.optimize import isotonic_regression
 from scipy.special import expit, logit
 
-from models import asking, baselines, btyd, churn, fates, season, seasoned
-from models.base import TooLittle, Unfit
-from models.waits import Waits
+from models.base import InsufficientData, MissingFeatures
+from models.btyd import bg_nbd
+from models.churn import baselines as churn_baselines
+from models.churn import model as churn_model
+from models.churn import person_periods, seasonal_bg_nbd, seasonal_calibration
+from models.estimators import logistic_regression
+from models.survival import censored_durations
+from models.survival import outcomes as survival_outcomes
+from models.survival.censored_durations import CensoredDurations
 
 FIRST = pd.Timestamp("2025-06-01T04:00Z")
 H = 28
-LEARNERS = [baselines.RecencyChurn, baselines.RfmLogistic, baselines.BgNbdChurn, seasoned.SeasonedBgNbd, churn.Churn]
+LEARNERS = [
+    churn_baselines.RecencyChurn,
+    churn_baselines.RfmLogistic,
+    churn_baselines.BgNbdChurn,
+    seasonal_bg_nbd.SeasonalBgNbdChurn,
+    churn_model.ChurnModel,
+]
 
 
 def shop(
@@ -76,8 +88,8 @@ def log_loss(truth: np.ndarray, answer: np.ndarray) -> float:
 
 def test_the_trees_find_what_the_rhythm_cannot_know() -> None:
     rows, quiet, now, truth = before_and_now(customers=1500)
-    answer = churn.Churn.fit(rows, quiet, horizon_days=H).score(now)
-    rhythm = baselines.BgNbdChurn.fit(rows, quiet, horizon_days=H).score(now)
+    answer = churn_model.ChurnModel.fit(rows, quiet, horizon_days=H).score(now)
+    rhythm = churn_baselines.BgNbdChurn.fit(rows, quiet, horizon_days=H).score(now)
     limit = log_loss(truth, truth)
     assert log_loss(truth, answer) - limit < 0.25 * (log_loss(truth, rhythm) - limit)
     assert log_loss(truth, answer) - limit < 0.02
@@ -86,47 +98,51 @@ def test_the_trees_find_what_the_rhythm_cannot_know() -> None:
 def test_where_there_is_nothing_to_find_the_answer_stays_the_rhythms() -> None:
     frame, _ = shop(customers=600, told=False)
     rows = frame.drop(columns="truth")
-    past = btyd.history(rows)
+    past = bg_nbd.purchase_summary(rows)
     steady = np.exp(-H * (1.5 + past.x) / (15 + past.T))
     days = np.ceil(np.random.default_rng(5).exponential(1.0, len(rows)) * H / -np.log(steady))
     quiet = pd.DataFrame({"quiet": (days > H) * 1.0, "duration_days": days, "observed": True})
     now = rows[rows["as_of"] == rows["as_of"].max()]
-    answer = churn.Churn.fit(rows, quiet, horizon_days=H).score(now)
-    rhythm = baselines.BgNbdChurn.fit(rows, quiet, horizon_days=H).score(now)
+    answer = churn_model.ChurnModel.fit(rows, quiet, horizon_days=H).score(now)
+    rhythm = churn_baselines.BgNbdChurn.fit(rows, quiet, horizon_days=H).score(now)
     active = (now["recency_days"] <= 2 * H).to_numpy()
     assert log_loss(steady[-600:][active], answer[active]) < log_loss(steady[-600:][active], rhythm[active]) + 0.01
 
 
 def test_a_probability_means_what_it_says() -> None:
     rows, quiet, now, truth = before_and_now(customers=1500)
-    answer = churn.Churn.fit(rows, quiet, horizon_days=H).score(now)
+    answer = churn_model.ChurnModel.fit(rows, quiet, horizon_days=H).score(now)
     for fifth in np.array_split(np.argsort(answer), 5):
         assert truth[fifth].mean() == pytest.approx(answer[fifth].mean(), abs=0.06)
 
 
 def test_trees_that_say_when_to_stop_have_seen_nothing_of_what_came_later() -> None:
     frame, fate = shop(customers=50, moments=6)
-    watch = Waits.of(frame, fate, H)
-    latest = watch.moment.max()
-    past = watch.until(latest)
-    given = asking.Given(
+    watch = CensoredDurations.from_label(frame, fate, H)
+    latest = watch.cutoff.max()
+    past = watch.censored_at(latest)
+    given = person_periods.PeriodInputs(
         np.zeros((len(frame), 1)), np.zeros((len(frame), 4)), np.zeros(len(frame)), np.zeros((len(frame), 0))
     )
-    asked = asking.ask(given, past, asking.ends(H), latest)
-    days = (latest - past.moment[asked.row]) // np.timedelta64(1, "D")
-    assert (asking.ends(H)[1:][asked.quarter] <= days).all()
-    assert sorted(set(zip(days.tolist(), asked.quarter.tolist(), strict=True)))[:3] == [(14, 0), (14, 1), (28, 0)]
+    asked = person_periods.expand_periods(given, past, person_periods.period_edges(H), latest)
+    days = (latest - past.cutoff[asked.row]) // np.timedelta64(1, "D")
+    assert (person_periods.period_edges(H)[1:][asked.period] <= days).all()
+    assert sorted(set(zip(days.tolist(), asked.period.tolist(), strict=True)))[:3] == [(14, 0), (14, 1), (28, 0)]
 
 
 def test_a_quarter_that_is_not_over_asks_nobody_not_even_who_has_bought() -> None:
     moment = pd.Timestamp("2025-06-01T00:00Z")
     frame = pd.DataFrame({"as_of": [moment - pd.Timedelta(days=10), moment - pd.Timedelta(days=10)]})
-    watch = Waits.of(frame, pd.DataFrame({"duration_days": [9.0, 10.0], "observed": [True, False]}), H)
-    given = asking.Given(np.zeros((2, 1)), np.zeros((2, 4)), np.zeros(2), np.zeros((2, 0)))
-    asked = asking.ask(given, watch, np.array([0, 7, 14, 21, 28]), asking.end_of(watch))
+    watch = CensoredDurations.from_label(
+        frame, pd.DataFrame({"duration_days": [9.0, 10.0], "observed": [True, False]}), H
+    )
+    given = person_periods.PeriodInputs(np.zeros((2, 1)), np.zeros((2, 4)), np.zeros(2), np.zeros((2, 0)))
+    asked = person_periods.expand_periods(
+        given, watch, np.array([0, 7, 14, 21, 28]), censored_durations.end_of_follow_up(watch)
+    )
     assert asked.row.tolist() == [0, 1]
-    assert asked.quarter.tolist() == [0, 0]
-    assert asked.bought.tolist() == [0.0, 0.0]
+    assert asked.period.tolist() == [0, 0]
+    assert asked.has_purchase.tolist() == [0.0, 0.0]
 
 
 def test_who_was_watched_for_part_of_the_horizon_teaches_too() -> None:
@@ -139,19 +155,21 @@ def test_who_was_watched_for_part_of_the_horizon_teaches_too() -> None:
     )
     early = (frame["as_of"] < frame["as_of"].max()).to_numpy()
     rows, known = frame[early].drop(columns="truth"), seen[early]
-    told = churn.Churn.fit(rows, known, horizon_days=H).score(rows)
+    told = churn_model.ChurnModel.fit(rows, known, horizon_days=H).score(rows)
     swapped = rows.assign(complaints_28d=np.where(latest[early], 9.0, rows["complaints_28d"]))
-    assert np.abs(churn.Churn.fit(swapped, known, horizon_days=H).score(rows) - told).max() > 1e-3
+    assert np.abs(churn_model.ChurnModel.fit(swapped, known, horizon_days=H).score(rows) - told).max() > 1e-3
 
 
 def test_the_future_of_the_frame_does_not_change_the_rhythm_of_a_row() -> None:
     frame, fate = shop(customers=300)
     early = (frame["as_of"] < frame["as_of"].max()).to_numpy()
     quiet = fate["quiet"].to_numpy()
-    alone = seasoned.past(frame[early], quiet[early], H, seasoned.rhythms(frame[early]))
-    among = seasoned.past(frame, quiet, H, seasoned.rhythms(frame))
-    assert among.odds[: len(alone.odds)] == pytest.approx(alone.odds)
-    assert alone.seen_days.min() == 201
+    alone = seasonal_bg_nbd.past_predictions(
+        frame[early], quiet[early], H, seasonal_bg_nbd.fit_bgnbd_by_cutoff(frame[early])
+    )
+    among = seasonal_bg_nbd.past_predictions(frame, quiet, H, seasonal_bg_nbd.fit_bgnbd_by_cutoff(frame))
+    assert among.log_odds[: len(alone.log_odds)] == pytest.approx(alone.log_odds)
+    assert alone.history_days.min() == 201
 
 
 def test_outcomes_that_are_not_known_yet_are_left_out() -> None:
@@ -163,25 +181,25 @@ def test_outcomes_that_are_not_known_yet_are_left_out() -> None:
         duration_days=fate["duration_days"].where(~latest, 0.0),
         observed=fate["observed"] & ~latest,
     )
-    told = churn.Churn.fit(rows, unknown, horizon_days=H)
+    told = churn_model.ChurnModel.fit(rows, unknown, horizon_days=H)
     odd = rows.assign(basket_value_mean=np.where(latest, 900.0, rows["basket_value_mean"]))
-    swapped = churn.Churn.fit(odd, unknown, horizon_days=H)
-    assert told.quarters.log_odds_quiet(rows, told.rhythm) == pytest.approx(
-        swapped.quarters.log_odds_quiet(rows, told.rhythm)
+    swapped = churn_model.ChurnModel.fit(odd, unknown, horizon_days=H)
+    assert told.quarters.no_purchase_log_odds(rows, told.rhythm) == pytest.approx(
+        swapped.quarters.no_purchase_log_odds(rows, told.rhythm)
     )
-    assert told.leanings.numbers() == swapped.leanings.numbers()
+    assert told.leanings.to_dict() == swapped.leanings.to_dict()
 
 
 def test_an_outcome_alone_is_a_label_too() -> None:
     rows, fate, now, truth = before_and_now(customers=800)
-    answer = churn.Churn.fit(rows, fate["quiet"].to_numpy(), horizon_days=H).score(now)
-    rhythm = baselines.BgNbdChurn.fit(rows, fate, horizon_days=H).score(now)
+    answer = churn_model.ChurnModel.fit(rows, fate["quiet"].to_numpy(), horizon_days=H).score(now)
+    rhythm = churn_baselines.BgNbdChurn.fit(rows, fate, horizon_days=H).score(now)
     assert log_loss(truth, answer) < log_loss(truth, rhythm)
 
 
 def test_contributions_name_what_moves_the_answer() -> None:
     rows, quiet, now, _ = before_and_now(customers=800)
-    model, now = churn.Churn.fit(rows, quiet, horizon_days=H), now.head(150)
+    model, now = churn_model.ChurnModel.fit(rows, quiet, horizon_days=H), now.head(150)
     annoyed = (now["complaints_28d"] > 0).to_numpy()
     parts = model.contributions(now)
     assert sorted(parts.columns) == sorted(model.columns)
@@ -196,7 +214,7 @@ def test_contributions_add_up_to_the_answer(learner: Any) -> None:
     assert gap.to_numpy() == pytest.approx(np.full(len(now), gap.mean()), abs=1e-6)
 
 
-@pytest.mark.parametrize("learner", [baselines.RecencyChurn, baselines.RfmLogistic])
+@pytest.mark.parametrize("learner", [churn_baselines.RecencyChurn, churn_baselines.RfmLogistic])
 def test_the_longer_the_silence_the_more_it_speaks_for_staying_away(learner: Any) -> None:
     rows, quiet, now, _ = before_and_now(customers=400)
     said = learner.fit(rows, quiet, horizon_days=H).contributions(now)["recency_days"]
@@ -204,7 +222,7 @@ def test_the_longer_the_silence_the_more_it_speaks_for_staying_away(learner: Any
 
 
 def test_a_long_silence_and_rare_visits_are_told_apart_by_the_rhythm() -> None:
-    model = baselines.BgNbdChurn(btyd.BgNbd(1.0, 10.0, 0.5, 2.0), H, base=0.3)
+    model = churn_baselines.BgNbdChurn(bg_nbd.BgNbd(1.0, 10.0, 0.5, 2.0), H, base=0.3)
     frame = pd.DataFrame(
         {"purchase_days": [41.0, 2.0, 41.0], "span_days": [140.0, 190.0, 199.0], "tenure_days": [201.0] * 3}
     )
@@ -223,7 +241,9 @@ def test_the_saved_model_gives_the_same_answers(learner: Any, tmp_path: Path) ->
     again = learner.load(tmp_path)
     assert (again.score(now) == model.score(now)).all()
     pd.testing.assert_frame_equal(again.contributions(now), model.contributions(now))
-    assert again.typical() == model.typical() == pytest.approx(np.nanmean(fates.fate(quiet)), abs=0.15)
+    assert (
+        again.typical() == model.typical() == pytest.approx(np.nanmean(survival_outcomes.read_churned(quiet)), abs=0.15)
+    )
     assert {path.suffix for path in tmp_path.iterdir()} <= {".json", ".txt"}
 
 
@@ -244,36 +264,36 @@ def test_anybody_can_be_scored_however_little_is_known(learner: Any) -> None:
 
 def test_the_same_seed_gives_the_same_trees() -> None:
     rows, quiet, now, _ = before_and_now(customers=300)
-    first, second = (churn.Churn.fit(rows, quiet, seed=3, horizon_days=H).score(now) for _ in range(2))
+    first, second = (churn_model.ChurnModel.fit(rows, quiet, seed=3, horizon_days=H).score(now) for _ in range(2))
     assert (first == second).all()
-    assert (churn.Churn.fit(rows, quiet, seed=4, horizon_days=H).score(now) != first).any()
+    assert (churn_model.ChurnModel.fit(rows, quiet, seed=4, horizon_days=H).score(now) != first).any()
 
 
-@pytest.mark.parametrize("learner", [baselines.RecencyChurn, baselines.RfmLogistic, churn.Churn])
+@pytest.mark.parametrize("learner", [churn_baselines.RecencyChurn, churn_baselines.RfmLogistic, churn_model.ChurnModel])
 def test_thirty_customers_are_too_few_and_the_message_counts_them(learner: Any) -> None:
     frame, quiet = shop(customers=30, moments=1)
-    with pytest.raises(TooLittle, match=r"\d+ active customers.* 30 of each are needed"):
+    with pytest.raises(InsufficientData, match=r"\d+ active customers.* 30 of each are needed"):
         learner.fit(frame.drop(columns="truth"), quiet, horizon_days=H)
 
 
 def test_the_rhythm_alone_answers_for_a_shop_with_one_customer() -> None:
     frame, _ = shop(customers=1, moments=1)
-    model = baselines.BgNbdChurn.fit(frame, np.array([np.nan]), horizon_days=H)
+    model = churn_baselines.BgNbdChurn.fit(frame, np.array([np.nan]), horizon_days=H)
     assert 0 < model.score(frame)[0] < 1
-    assert model.typical() == pytest.approx(model.score(frame)[0])
+    assert model.population_average() == pytest.approx(model.score(frame)[0])
 
 
 def test_a_frame_without_a_feature_is_refused_by_name() -> None:
     rows, quiet, now, _ = before_and_now(customers=300)
-    model = churn.Churn.fit(rows, quiet, horizon_days=H)
-    with pytest.raises(Unfit, match="complaints_28d"):
+    model = churn_model.ChurnModel.fit(rows, quiet, horizon_days=H)
+    with pytest.raises(MissingFeatures, match="complaints_28d"):
         model.score(now.drop(columns="complaints_28d"))
 
 
 def test_the_recency_curve_is_the_share_that_stayed_away_and_never_falls() -> None:
     days = np.repeat([5.0, 10.0, 20.0], 100)
     quiet = np.concatenate([np.arange(100) < share for share in (30, 20, 60)]).astype(float)
-    model = baselines.RecencyChurn.fit(pd.DataFrame({"recency_days": days}), quiet, horizon_days=H)
+    model = churn_baselines.RecencyChurn.fit(pd.DataFrame({"recency_days": days}), quiet, horizon_days=H)
     asked = pd.DataFrame({"recency_days": [5.0, 10.0, 20.0, 900.0, np.nan]})
     pooled = (30 + 20) / 200
     assert model.score(asked) == pytest.approx([pooled, pooled, 0.6, 0.6, (30 + 20 + 60) / 300])
@@ -285,14 +305,14 @@ def test_the_logistic_regression_finds_the_weights_it_was_drawn_from(weights: tu
     chance = np.random.default_rng(2)
     term = chance.normal(size=40_000)
     label = (chance.random(40_000) < expit(weights[0] + weights[1] * term)).astype(float)
-    assert baselines.logistic(term[:, None], label) == pytest.approx(weights, abs=0.04)
+    assert logistic_regression.fit_weights(term[:, None], label) == pytest.approx(weights, abs=0.04)
 
 
 @pytest.mark.parametrize("wrong", [lambda frame: frame.drop(columns="recency_days"), lambda frame: frame[[]]])
 def test_learning_without_recency_is_refused(wrong: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
     frame, quiet = shop(customers=50, moments=1)
-    with pytest.raises(Unfit, match="recency_days"):
-        churn.Churn.fit(wrong(frame), quiet, horizon_days=H)
+    with pytest.raises(MissingFeatures, match="recency_days"):
+        churn_model.ChurnModel.fit(wrong(frame), quiet, horizon_days=H)
 
 
 def two_years(customers: int = 600, *, seed: int = 1) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:
@@ -336,10 +356,10 @@ def test_before_christmas_as_many_come_as_last_year_and_not_as_in_autumn() -> No
     now = frame[frame["as_of"] == frame["as_of"].max()]
     active = (now["recency_days"] <= 2 * H).to_numpy()
     rate = (~came[active]).mean()
-    model = churn.Churn.fit(frame, fate, horizon_days=H)
-    rhythm = baselines.BgNbdChurn.fit(frame, fate, horizon_days=H)
-    put_right = seasoned.SeasonedBgNbd.fit(frame, fate, horizon_days=H)
-    assert model.season.told_by == season.A_YEAR_AGO
+    model = churn_model.ChurnModel.fit(frame, fate, horizon_days=H)
+    rhythm = churn_baselines.BgNbdChurn.fit(frame, fate, horizon_days=H)
+    put_right = seasonal_bg_nbd.SeasonalBgNbdChurn.fit(frame, fate, horizon_days=H)
+    assert model.season.told_by == seasonal_calibration.A_YEAR_AGO
     assert rhythm.score(now)[active].mean() > rate + 0.08
     for seasonal in (model, put_right):
         assert seasonal.score(now)[active].mean() == pytest.approx(rate, abs=0.04)

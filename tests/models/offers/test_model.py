@@ -10,11 +10,13 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
-from models import offers, trees
-from models.base import TooLittle, Unfit
+from models.base import InsufficientData, MissingFeatures
+from models.estimators import boosted_trees
+from models.offers import baselines as offers_baselines
+from models.offers import model as offers_model
 
 SENT = pd.Timestamp("2025-06-01T04:00Z")
-LEARNERS = [offers.AffinityRate, offers.Offers]
+LEARNERS = [offers_baselines.AffinityRate, offers_model.OfferModel]
 
 
 def shop(households: int = 300, each: int = 40, *, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
@@ -39,7 +41,7 @@ def shop(households: int = 300, each: int = 40, *, seed: int = 0) -> tuple[pd.Da
 
 def test_the_trees_find_what_affinity_and_rate_do_not_say() -> None:
     frame, taken, _ = shop(800)
-    model, plain = (learner.fit(frame, taken) for learner in (offers.Offers, offers.AffinityRate))
+    model, plain = (learner.fit(frame, taken) for learner in (offers_model.OfferModel, offers_baselines.AffinityRate))
     other, _, fresh = shop(300, seed=9)
     gap, usual = (np.abs(each.score(other) - fresh).mean() for each in (model, plain))
     assert gap < 0.8 * usual
@@ -48,15 +50,20 @@ def test_the_trees_find_what_affinity_and_rate_do_not_say() -> None:
 
 def test_more_affinity_never_makes_an_offer_less_welcome() -> None:
     frame, taken, _ = shop()
-    model = offers.Offers.fit(frame, taken)
+    model = offers_model.OfferModel.fit(frame, taken)
     rows = frame.head(1).loc[[0] * 50].assign(affinity_84d=np.linspace(0, 40, 50))
     assert (np.diff(model.score(rows)) >= 0).all()
-    assert [offers.SENSE[name] for name in ("affinity_84d", "last_days", "price")] == [1, -1, 0]
+    assert [offers_model.MONOTONE_CONSTRAINTS[name] for name in ("affinity_84d", "last_days", "price")] == [1, -1, 0]
 
 
 def test_the_key_of_an_offer_is_no_reason() -> None:
     frame, taken, _ = shop()
-    assert set(offers.Offers.fit(frame, taken).columns) == {"affinity_84d", "popularity", "price", "response_rate"}
+    assert set(offers_model.OfferModel.fit(frame, taken).columns) == {
+        "affinity_84d",
+        "popularity",
+        "price",
+        "response_rate",
+    }
 
 
 def test_offers_that_nobody_can_judge_yet_are_left_out() -> None:
@@ -70,8 +77,8 @@ def test_offers_that_nobody_can_judge_yet_are_left_out() -> None:
 
 
 def test_a_sample_of_the_passed_over_stands_for_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(offers, "PASSED_OVER", 100)
-    rows, weight = offers._sample(np.arange(10), np.arange(10, 510), seed=1)
+    monkeypatch.setattr(offers_model, "PASSED_OVER", 100)
+    rows, weight = offers_model._sample(np.arange(10), np.arange(10, 510), seed=1)
     assert len(rows) == 10 + 100
     assert weight.sum() == pytest.approx(10 + 500)
     assert weight[rows < 10].tolist() == [1.0] * 10
@@ -79,17 +86,19 @@ def test_a_sample_of_the_passed_over_stands_for_all_of_them(monkeypatch: pytest.
 
 def test_the_baseline_orders_by_affinity_times_rate() -> None:
     frame, taken, _ = shop()
-    answer = offers.AffinityRate.fit(frame, taken).score(frame)
-    strength = (frame["affinity_84d"] + 0.01 + offers.STRANGE) * np.maximum(frame["response_rate"], offers.STRANGE)
+    answer = offers_baselines.AffinityRate.fit(frame, taken).score(frame)
+    strength = (frame["affinity_84d"] + 0.01 + offers_model.AFFINITY_FLOOR) * np.maximum(
+        frame["response_rate"], offers_model.AFFINITY_FLOOR
+    )
     assert (np.argsort(answer, kind="stable") == np.argsort(strength.to_numpy(), kind="stable")).mean() > 0.99
     assert answer.mean() == pytest.approx(taken.mean(), rel=0.05)
 
 
 def test_without_redemptions_an_offer_in_a_hundred_is_redeemed() -> None:
     frame, _, _ = shop(20)
-    model = offers.AffinityRate.fit(frame, np.full(len(frame), np.nan))
-    assert model.typical() == pytest.approx(0.01)
-    nobody = offers.AffinityRate.fit(frame.head(0), np.empty(0))
+    model = offers_baselines.AffinityRate.fit(frame, np.full(len(frame), np.nan))
+    assert model.population_average() == pytest.approx(0.01)
+    nobody = offers_baselines.AffinityRate.fit(frame.head(0), np.empty(0))
     assert np.isfinite(nobody.score(frame)).all()
 
 
@@ -97,10 +106,12 @@ def test_a_few_redemptions_scale_the_baseline_and_are_too_few_for_trees() -> Non
     frame, _, _ = shop(50)
     taken = np.zeros(len(frame))
     taken[:20] = 1.0
-    assert offers.AffinityRate.fit(frame, taken).slope == 1.0
-    assert offers.AffinityRate.fit(frame, taken).typical() == pytest.approx((20 + 1) / (2000 + 100))
-    with pytest.raises(TooLittle, match="20 offers were redeemed and 1980 passed over; 50 of each"):
-        offers.Offers.fit(frame, taken)
+    assert offers_baselines.AffinityRate.fit(frame, taken).slope == 1.0
+    assert offers_baselines.AffinityRate.fit(frame, taken).population_average() == pytest.approx(
+        (20 + 1) / (2000 + 100)
+    )
+    with pytest.raises(InsufficientData, match="20 offers were redeemed and 1980 passed over; 50 of each"):
+        offers_model.OfferModel.fit(frame, taken)
 
 
 @pytest.mark.parametrize("learner", LEARNERS)
@@ -123,26 +134,28 @@ def test_a_stranger_gets_a_chance_between_nothing_and_certainty(learner: Any) ->
     answer = model.score(strange)
     assert ((answer > 0) & (answer < 1)).all()
     assert len(model.score(frame.head(0))) == 0
-    with pytest.raises(Unfit, match="popularity"):
+    with pytest.raises(MissingFeatures, match="popularity"):
         model.score(frame.drop(columns="popularity"))
 
 
 def test_trees_stop_growing_where_a_judge_says_so() -> None:
     chance = np.random.default_rng(0)
     design, noise = chance.normal(size=(800, 3)), chance.random(800)
-    rows = trees.Rows(design, (noise < expit(design[:, 0])).astype(float))
+    rows = boosted_trees.TrainingRows(design, (noise < expit(design[:, 0])).astype(float))
     half = np.arange(800) < 400
-    how = trees.settings({"num_leaves": 7}, objective="binary", seed=0)
-    grown = trees.grow_until(rows.where(half), rows.where(~half), how, most=300, patience=10)
-    assert 0 < grown.count < 100
+    how = boosted_trees.lightgbm_params({"num_leaves": 7}, objective="binary", seed=0)
+    grown = boosted_trees.fit_with_early_stopping(
+        rows.subset(half), rows.subset(~half), how, max_trees=300, patience=10
+    )
+    assert 0 < grown.tree_count < 100
     assert grown.contributions(design).shape == (800, 4)
-    np.testing.assert_allclose(grown.contributions(design).sum(axis=1), grown.added(design))
-    np.testing.assert_allclose(expit(grown.added(design)), grown.score(design))
+    np.testing.assert_allclose(grown.contributions(design).sum(axis=1), grown.raw_score(design))
+    np.testing.assert_allclose(expit(grown.raw_score(design)), grown.score(design))
 
 
 def test_what_the_trees_were_not_told_to_look_at_changes_nothing() -> None:
     frame, taken, _ = shop()
-    plain = offers.Offers.fit(frame, taken)
-    told = offers.Offers.fit(frame.assign(weather=taken), taken)
+    plain = offers_model.OfferModel.fit(frame, taken)
+    told = offers_model.OfferModel.fit(frame.assign(weather=taken), taken)
     assert told.columns == plain.columns
     np.testing.assert_array_equal(told.score(frame), plain.score(frame))

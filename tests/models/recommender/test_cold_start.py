@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from models import newcomers, shelves
-from models.kinds import Kinds
-from models.tastes import Tastes
+from models.recommender import cold_start, purchase_history
+from models.recommender.matrix_factorisation import MatrixFactorisation
+from models.recommender.product_categories import ProductCategories
 
 COFFEE, MOCHA, TEA, NEW_COFFEE, NEW_TEA, ODDITY = 1, 2, 3, 7, 8, 9
 CATALOGUE = pd.DataFrame({
@@ -17,35 +17,41 @@ CATALOGUE = pd.DataFrame({
 })  # fmt: skip
 
 
-def shop() -> tuple[Tastes, shelves.Shelves]:
+def shop() -> tuple[MatrixFactorisation, purchase_history.PurchaseHistory]:
     """Three customers have bought three products for months; two have just tried what is new, one an oddity."""
     products = [COFFEE, MOCHA, TEA, NEW_COFFEE, NEW_TEA]
     lists = {"product_keys": products, "first_days": [200, 200, 200, 9, 9], "weights_84d": [1.0] * 5}
     old = {"product_keys": [COFFEE, MOCHA, ODDITY], "first_days": [200, 200, 3], "weights_84d": [1.0] * 3}
     frame = pd.DataFrame([{"customer_key": 1, **lists}, {"customer_key": 2, **lists}, {"customer_key": 3, **old}])
     factors = np.array([[1.0, 0.0], [3.0, 0.0], [0.0, 6.0]], np.float32)
-    known = Tastes(np.array([COFFEE, MOCHA, TEA]), factors, np.array([0.5, -0.5, 0.1], np.float32), 1.0, 84)
-    return known, shelves.read(frame, ["first_days", "weights_84d"])
+    known = MatrixFactorisation(
+        np.array([COFFEE, MOCHA, TEA]), factors, np.array([0.5, -0.5, 0.1], np.float32), 1.0, 84
+    )
+    return known, purchase_history.read(frame, ["first_days", "weights_84d"])
 
 
 def test_a_newcomer_has_the_mean_factors_of_its_subcategory_else_of_its_category_and_the_coldest_heat():
     known, stock = shop()
-    welcomed = newcomers.welcome(known, stock, Kinds.read(CATALOGUE), window_days=28)
+    welcomed = cold_start.add_new_products(known, stock, ProductCategories.from_catalogue(CATALOGUE), window_days=28)
     assert welcomed.products.tolist() == [COFFEE, MOCHA, TEA, NEW_COFFEE, NEW_TEA]
     np.testing.assert_allclose(welcomed.factors[3], [(1 + 3) / 2, 0])
     np.testing.assert_allclose(welcomed.factors[4], [(1 + 3 + 0) / 3, 6 / 3])
-    assert welcomed.heat[3:].tolist() == [-0.5, -0.5]
-    assert known.young.tolist() == []
-    assert Tastes.of_arrays(welcomed.arrays()).young.tolist() == welcomed.young.tolist() == [NEW_COFFEE, NEW_TEA]
+    assert welcomed.recent_popularity[3:].tolist() == [-0.5, -0.5]
+    assert known.new_products.tolist() == []
+    assert (
+        MatrixFactorisation.from_arrays(welcomed.arrays()).new_products.tolist()
+        == welcomed.new_products.tolist()
+        == [NEW_COFFEE, NEW_TEA]
+    )
 
 
 def test_what_never_sold_is_not_known_at_a_past_moment_and_one_buyer_makes_no_newcomer():
     known, stock = shop()
     later = pd.concat([CATALOGUE, CATALOGUE.head(1).assign(product_key=99)], ignore_index=True)
-    welcomed = newcomers.welcome(known, stock, Kinds.read(later), window_days=28)
+    welcomed = cold_start.add_new_products(known, stock, ProductCategories.from_catalogue(later), window_days=28)
     assert not {99, ODDITY} & set(welcomed.products.tolist())
 
 
 def test_without_a_catalogue_nobody_is_welcomed():
     known, stock = shop()
-    assert newcomers.welcome(known, stock, Kinds.read(None), window_days=28) is known
+    assert cold_start.add_new_products(known, stock, ProductCategories.from_catalogue(None), window_days=28) is known

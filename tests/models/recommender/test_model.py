@@ -9,10 +9,19 @@ import pytest
 from implicit.cpu.als import AlternatingLeastSquares
 from scipy.sparse import csr_matrix
 
-from models import base, figures, new, ranker, recommender, shelves, tastes
-from models.again import Again
-from models.bestsellers import DecayedFrequency
-from models.recommender import Recommender
+from models import arrays, base
+from models.recommender import (
+    candidate_ranking,
+    discovery,
+    matrix_factorisation,
+    purchase_history,
+    ranked_lists,
+    ranking_features,
+)
+from models.recommender import model as recommender_model
+from models.recommender.decayed_frequency import DecayedFrequency
+from models.recommender.model import Recommender
+from models.recommender.repeat_purchases import RepeatPurchases
 
 KINDS, EACH, CUSTOMERS = 4, 12, 240
 WINDOW = 28
@@ -115,41 +124,41 @@ def test_lists_hold_each_product_once_with_ranks_from_one_and_falling_scores(ans
 
 def test_one_list_of_both_is_not_worse_than_decayed_frequency(answer, past, now, sales):
     plain = DecayedFrequency.fit(*past).score(now, lists=("any",))
-    truth = shelves.truth(window(sales, MOMENTS[-1]))
+    truth = purchase_history.read_label(window(sales, MOMENTS[-1]))
     assert ndcg(answer[answer.list == "any"], truth) >= ndcg(plain, truth)
 
 
-def ndcg(answer: pd.DataFrame, truth: shelves.Truth) -> float:
+def ndcg(answer: pd.DataFrame, truth: purchase_history.WindowPurchases) -> float:
     rows = (answer.customer_key - FIRST_KEY).to_numpy()
-    picks = shelves.Picks(
+    picks = ranked_lists.RankedProducts(
         rows,
         answer.product_key.to_numpy(),
         answer.score.to_numpy(),
         np.zeros(len(rows), np.int8),
         answer["rank"].to_numpy() - 1,
     )
-    return shelves.ndcg(picks, truth)
+    return ranked_lists.ndcg(picks, truth)
 
 
 @pytest.mark.parametrize("name", ["any", "again", "new"])
 def test_a_score_is_how_often_it_came_true_in_the_window_that_followed(name, answer, sales):
-    truth = shelves.truth(window(sales, MOMENTS[-1]))
+    truth = purchase_history.read_label(window(sales, MOMENTS[-1]))
     top = answer[(answer.list == name) & (answer["rank"] <= 5)]
-    came = truth.holds((top.customer_key - FIRST_KEY).to_numpy(), top.product_key.to_numpy())
+    came = truth.contains((top.customer_key - FIRST_KEY).to_numpy(), top.product_key.to_numpy())
     assert top.score.mean() == pytest.approx(came.mean(), abs=0.06)
 
 
 def test_folding_a_customer_in_gives_what_the_factorisation_gave_them(now):
-    learned = tastes.factorise(now, seed=0, window_days=WINDOW, factors=12, iterations=30, threads=1)
-    stock = shelves.read(now, ["weights_120d"])
+    learned = matrix_factorisation.factorise(now, seed=0, window_days=WINDOW, factors=12, iterations=30, threads=1)
+    stock = purchase_history.read(now, ["weights_120d"])
     known = AlternatingLeastSquares(
         factors=12, regularization=learned.regularisation, iterations=30, num_threads=1, random_state=0
     )
-    places, sold = shelves.find(learned.products, stock.products)
+    places, sold = arrays.find_positions(learned.products, stock.products)
     shape = (len(stock), len(learned.products))
     bought = csr_matrix((stock.weights(120)[sold].astype(np.float32), (stock.rows[sold], places[sold])), shape=shape)
     known.fit(bought, show_progress=False)
-    folded = learned.fold(stock)
+    folded = learned.fold_in(stock)
     np.testing.assert_allclose(folded, known.recalculate_user(np.arange(len(stock)), bought), atol=1e-4)
     likes, liked = (side @ learned.factors.T for side in (folded, known.user_factors))
     assert np.corrcoef(likes.ravel(), liked.ravel())[0, 1] > 0.999
@@ -208,15 +217,23 @@ def grown(past, model) -> Recommender:
     frame, label = past
     sold = pd.Series(np.unique(np.concatenate([*frame.product_keys.dropna()])).astype(np.int64))
     kinds = pd.DataFrame({"product_key": sold, "category": (sold // 100).astype(str), "subcategory": sold.astype(str)})
-    known = Recommender.fit(*past, products=kinds.assign(department=None, brand=None)).known
-    stock = shelves.read(frame, figures.columns((28, 56, 84, 120)))
-    scene, bought = known.scene(stock), shelves.truth(label)
+    known = Recommender.fit(*past, products=kinds.assign(department=None, brand=None)).product_context
+    stock = purchase_history.read(frame, ranking_features.history_columns((28, 56, 84, 120)))
+    scene, bought = known.ranking_context(stock), purchase_history.read_label(label)
     entries = np.arange(len(stock.rows))
-    own = ranker.Lesson(figures.own(scene, entries), bought.holds(stock.rows, stock.products))
-    found = new._found(scene, 0.1, shelves.Rules(), 150)
-    fresh = ranker.Lesson(figures.fresh(scene, found), bought.holds(found.rows, found.products))
-    mine = Again(model.again.plain, ranker.learn([own], seed=0, sense=own.figures.sense), {})
-    theirs = replace(model.new, by=new.RANKER, ranker=ranker.learn([fresh], seed=0))
+    own = candidate_ranking.RankingExamples(
+        ranking_features.own_product_features(scene, entries), bought.contains(stock.rows, stock.products)
+    )
+    found = discovery._candidates(scene, 0.1, ranked_lists.ProductFilter(), 150)
+    fresh = candidate_ranking.RankingExamples(
+        ranking_features.new_product_features(scene, found), bought.contains(found.rows, found.products)
+    )
+    mine = RepeatPurchases(
+        model.again.plain,
+        candidate_ranking.fit([own], seed=0, monotone_constraints=own.features.monotone_constraints),
+        {},
+    )
+    theirs = replace(model.discovery, by=discovery.RANKER, ranker=candidate_ranking.fit([fresh], seed=0))
     assert mine.ranker is not None
     assert theirs.ranker is not None
     return Recommender(known, mine, theirs)
@@ -236,8 +253,8 @@ def test_trees_are_saved_and_loaded(grown, now, tmp_path: Path):
 
 def test_a_model_of_another_shape_is_refused_with_what_to_do(model, tmp_path: Path, monkeypatch):
     model.save(tmp_path)
-    monkeypatch.setattr(recommender, "SHAPE", recommender.SHAPE + 1)
-    with pytest.raises(base.Unfit, match="regulars run"):
+    monkeypatch.setattr(recommender_model, "SHAPE", recommender_model.FORMAT_VERSION + 1)
+    with pytest.raises(base.MissingFeatures, match="regulars run"):
         Recommender.load(tmp_path)
 
 
@@ -270,10 +287,10 @@ def test_with_one_known_window_there_is_no_judging_trees_so_decayed_frequency_se
 
 def test_too_few_buyers_in_the_known_window_are_too_little(past, sales):
     frame, label = past
-    with pytest.raises(base.TooLittle, match="fewer than 50 customers"):
+    with pytest.raises(base.InsufficientData, match="fewer than 50 customers"):
         Recommender.fit(frame, [None] * len(frame))
     few = frame.groupby("as_of").head(20)
-    with pytest.raises(base.TooLittle):
+    with pytest.raises(base.InsufficientData):
         Recommender.fit(few, [label[place] for place in few.index])
 
 

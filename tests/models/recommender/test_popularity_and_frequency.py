@@ -6,8 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models import base, curves, shelves
-from models.bestsellers import Bestsellers, DecayedFrequency, Popularity
+from models import base
+from models.estimators import isotonic_calibration
+from models.recommender import purchase_history, ranked_lists
+from models.recommender.decayed_frequency import DecayedFrequency
+from models.recommender.popularity import Bestsellers, Popularity
 
 APPLES, BREAD, CHEESE, DATES = 1, 2, 3, 4
 ANN, BOB, CLEO, DAN = 11, 22, 33, 44
@@ -42,7 +45,7 @@ def products(answer: pd.DataFrame, customer: int, name: str) -> list[int]:
 
 
 def test_popularity_is_the_share_of_customers_who_bought_within_the_window(shop):
-    keys, shares = Popularity.fit(shop, window_days=28).typical()
+    keys, shares = Popularity.fit(shop, window_days=28).population_average()
     assert keys.tolist() == [BREAD, APPLES, CHEESE, DATES]
     assert shares.tolist() == pytest.approx([3 / 3, 1 / 3, 1 / 3, 0 / 3])
 
@@ -131,12 +134,12 @@ def test_in_a_crowd_everybody_is_filled_up_with_the_first_that_they_may_have(own
     rng = np.random.default_rng(3)
     sold = Bestsellers(rng.permutation(60), np.sort(rng.random(60))[::-1])
     bought = [rng.choice(60, rng.integers(0, 25), replace=False) for _ in range(4_100)]
-    stock = shelves.read(pd.DataFrame({"customer_key": range(4_100), "product_keys": bought}), [])
+    stock = purchase_history.read(pd.DataFrame({"customer_key": range(4_100), "product_keys": bought}), [])
     barred = {key: rng.choice(60, 5).tolist() for key in range(0, 4_100, 7)}
-    rules = shelves.Rules(exclude=barred, only=range(0, 60, 2))
+    rules = ranked_lists.ProductFilter(exclude=barred, only=range(0, 60, 2))
     wanted = rng.integers(0, 12, 4_100)
     taken = sold.fill(stock, rules, np.minimum(wanted, 2))
-    picks = sold.fill(stock, rules, wanted, taken, own=own)
+    picks = sold.fill(stock, rules, wanted, taken, include_owned=own)
     for row in (*range(0, 4_100, 150), 1_999, 2_000, 4_099):
         out = {*barred.get(row, ()), *taken.products[taken.rows == row], *(() if own else bought[row])}
         may = [key for key in sold.products if key % 2 == 0 and key not in out]
@@ -152,14 +155,14 @@ def test_what_is_saved_and_loaded_gives_the_same_answer(shop, tmp_path: Path):
 
 
 def test_a_shop_where_nobody_bought_anything_has_too_little():
-    with pytest.raises(base.TooLittle):
+    with pytest.raises(base.InsufficientData):
         Popularity.fit(pd.DataFrame([shelf(ANN, {})]))
 
 
 def test_a_frame_without_its_columns_says_which(shop):
-    with pytest.raises(base.Unfit, match="weights_84d"):
+    with pytest.raises(base.MissingFeatures, match="weights_84d"):
         DecayedFrequency.fit(shop).score(shop.drop(columns="weights_84d"))
-    with pytest.raises(base.Unfit, match="not aligned"):
+    with pytest.raises(base.MissingFeatures, match="not aligned"):
         DecayedFrequency.fit(shop).score(shop.assign(weights_84d=[np.ones(1)] * 3))
 
 
@@ -170,21 +173,21 @@ def test_an_unknown_list_is_refused(shop):
 
 def test_capped_ndcg_is_what_the_arithmetic_says():
     """One customer bought two products; the list of ten has one of them in the second place."""
-    bought = shelves.truth([np.array([APPLES, DATES]), None])
-    picks = shelves.Picks(
+    bought = purchase_history.read_label([np.array([APPLES, DATES]), None])
+    picks = ranked_lists.RankedProducts(
         np.array([0, 0]),
         np.array([BREAD, APPLES]),
         np.array([0.9, 0.8]),
         np.zeros(2, np.int8),
         np.array([0, 1]),
     )
-    assert shelves.ndcg(picks, bought) == pytest.approx((1 / np.log2(3)) / (1 / np.log2(2) + 1 / np.log2(3)))
+    assert ranked_lists.ndcg(picks, bought) == pytest.approx((1 / np.log2(3)) / (1 / np.log2(2) + 1 / np.log2(3)))
 
 
 def test_a_curve_finds_how_often_things_of_a_strength_come_true():
     rng = np.random.default_rng(0)
     strength = rng.uniform(0, 1, 40_000)
-    curve = curves.learn(strength, rng.uniform(0, 1, 40_000) < strength**2)
+    curve = isotonic_calibration.fit_isotonic(strength, rng.uniform(0, 1, 40_000) < strength**2)
     grid = np.linspace(0.1, 0.95, 18)
     assert np.abs(curve(grid) - grid**2).max() < 0.05
     assert (np.diff(curve(np.linspace(-1, 2, 300))) >= 0).all()

@@ -14,8 +14,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models import baselines, btyd, bundle
-from models.bestsellers import Bestsellers, Popularity
+from models.btyd import bg_nbd
+from models.recommender.popularity import Bestsellers, Popularity
+from models.registry import bundle, learners
+from models.registry import champions as registry_champions
+from models.timing import baselines as timing_baselines
 
 APPLES, BREAD = 1, 2
 
@@ -69,9 +72,9 @@ def test_writing_the_same_model_twice_gives_the_same_bytes(apples, tmp_path):
 
 
 def test_a_bundle_is_not_written_over_another_nor_for_a_stranger(apples, tmp_path):
-    with pytest.raises(bundle.BadBundle, match="not empty"):
+    with pytest.raises(bundle.InvalidBundle, match="not empty"):
         bundle.write(sells(BREAD), apples, facts={})
-    with pytest.raises(bundle.BadBundle, match="not a learner"):
+    with pytest.raises(bundle.InvalidBundle, match="not a learner"):
         bundle.write(object(), tmp_path / "other", facts={})  # type: ignore[arg-type]
 
 
@@ -132,9 +135,9 @@ TAMPERINGS = {
 @pytest.mark.parametrize("tampering", TAMPERINGS)
 def test_what_was_tampered_with_is_neither_opened_nor_published(tampering, apples, champions):
     TAMPERINGS[tampering](apples)
-    with pytest.raises(bundle.BadBundle):
+    with pytest.raises(bundle.InvalidBundle):
         bundle.open_model(apples)
-    with pytest.raises(bundle.BadBundle):
+    with pytest.raises(bundle.InvalidBundle):
         bundle.publish(apples, champions, "recommender", "1")
     assert bundle.open_champion(champions, "recommender") is None
 
@@ -143,7 +146,7 @@ def test_every_single_changed_byte_is_noticed(apples):
     content = (apples / "arrays.npz").read_bytes()
     for place in range(0, len(content), 7):
         (apples / "arrays.npz").write_bytes(content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :])
-        with pytest.raises(bundle.BadBundle, match=r"arrays\.npz has changed"):
+        with pytest.raises(bundle.InvalidBundle, match=r"arrays\.npz has changed"):
             bundle.verify(apples)
     (apples / "arrays.npz").write_bytes(content)
     bundle.verify(apples)
@@ -173,7 +176,7 @@ def test_publishing_twice_changes_nothing_and_going_back_is_publishing_again(app
 
 def test_a_version_never_changes_its_content(apples, bread, champions):
     bundle.publish(apples, champions, "recommender", "1")
-    with pytest.raises(bundle.BadBundle, match="already published with other content"):
+    with pytest.raises(bundle.InvalidBundle, match="already published with other content"):
         bundle.publish(bread, champions, "recommender", "1")
     assert first_product(bundle.open_champion(champions, "recommender")) == APPLES
 
@@ -181,7 +184,7 @@ def test_a_version_never_changes_its_content(apples, bread, champions):
 def test_a_damaged_version_is_refused_and_mended_by_publishing_it_again(apples, champions):
     home = bundle.publish(apples, champions, "recommender", "1")
     changed_byte(home)
-    with pytest.raises(bundle.BadBundle, match="has changed"):
+    with pytest.raises(bundle.InvalidBundle, match="has changed"):
         bundle.open_champion(champions, "recommender")
     bundle.publish(apples, champions, "recommender", "1")
     assert first_product(bundle.open_champion(champions, "recommender")) == APPLES
@@ -192,13 +195,13 @@ def test_a_whole_bundle_that_is_not_the_published_one_is_refused(apples, bread, 
     home = bundle.publish(apples, champions, "recommender", "1")
     shutil.rmtree(home)
     shutil.copytree(bread, home)
-    with pytest.raises(bundle.BadBundle, match="not the one that was published"):
+    with pytest.raises(bundle.InvalidBundle, match="not the one that was published"):
         bundle.open_champion(champions, "recommender")
 
 
 @pytest.mark.parametrize("version", ["../1", "", "1/2", ".hidden", "a b"])
 def test_a_version_is_a_plain_word(version, apples, champions):
-    with pytest.raises(bundle.BadBundle, match="plain words"):
+    with pytest.raises(bundle.InvalidBundle, match="plain words"):
         bundle.publish(apples, champions, "recommender", version)
 
 
@@ -208,13 +211,13 @@ def test_a_version_is_a_plain_word(version, apples, champions):
 def test_a_broken_pointer_is_refused(pointer, apples, champions):
     bundle.publish(apples, champions, "recommender", "1")
     (champions / "recommender.json").write_text(pointer)
-    with pytest.raises(bundle.BadBundle):
+    with pytest.raises(bundle.InvalidBundle):
         bundle.open_champion(champions, "recommender")
 
 
 def test_only_the_versions_published_last_are_kept(apples, champions):
     for version in "12345":
-        bundle.publish(apples, champions, "recommender", version, keep=3)
+        bundle.publish(apples, champions, "recommender", version, keep_versions=3)
     assert sorted(entry.name for entry in (champions / "recommender").iterdir()) == ["3", "4", "5"]
 
 
@@ -275,7 +278,7 @@ class Clock:
 
 def test_a_promotion_is_noticed_within_a_second_and_not_looked_for_more_often(apples, bread, champions):
     clock = Clock()
-    served = bundle.Champions(champions, clock=clock)
+    served = registry_champions.Champions(champions, clock=clock)
     assert served.get("recommender") is None
     assert served.errors == {}
     bundle.publish(apples, champions, "recommender", "1")
@@ -292,7 +295,7 @@ def test_a_promotion_is_noticed_within_a_second_and_not_looked_for_more_often(ap
 
 def test_what_cannot_be_opened_leaves_the_last_champion_answering_and_says_so(apples, bread, champions):
     clock = Clock()
-    served = bundle.Champions(champions, clock=clock)
+    served = registry_champions.Champions(champions, clock=clock)
     bundle.publish(apples, champions, "recommender", "1")
     assert first_product(served.get("recommender")) == APPLES
     home = bundle.publish(bread, champions, "recommender", "2")
@@ -311,7 +314,7 @@ def test_what_cannot_be_opened_leaves_the_last_champion_answering_and_says_so(ap
 
 def test_a_pointer_that_is_gone_leaves_the_champion_answering(apples, champions):
     clock = Clock()
-    served = bundle.Champions(champions, clock=clock)
+    served = registry_champions.Champions(champions, clock=clock)
     bundle.publish(apples, champions, "recommender", "1")
     served.get("recommender")
     (champions / "recommender.json").unlink()
@@ -322,7 +325,7 @@ def test_a_pointer_that_is_gone_leaves_the_champion_answering(apples, champions)
 
 def test_many_readers_see_only_whole_champions_while_they_change(apples, bread, champions):
     bundle.publish(apples, champions, "recommender", "0")
-    served = bundle.Champions(champions, every=0.0)
+    served = registry_champions.Champions(champions, check_seconds=0.0)
     wrong, over = [], threading.Event()
 
     def read() -> None:
@@ -345,7 +348,7 @@ def test_many_readers_see_only_whole_champions_while_they_change(apples, bread, 
 
 
 def test_every_learner_of_the_table_is_there_or_not_built_yet():
-    for path in bundle.LEARNERS.values():
+    for path in learners.LEARNERS.values():
         module, learner = path.split(":")
         source = Path(bundle.__file__).parent / f"{module.removeprefix('models.')}.py"
         if source.exists():
@@ -353,9 +356,9 @@ def test_every_learner_of_the_table_is_there_or_not_built_yet():
 
 
 def test_a_timing_of_an_earlier_version_is_refused_in_words(tmp_path: Path) -> None:
-    plain = baselines.BgNbdTiming(btyd.BgNbd(1.0, 10.0, 0.5, 2.0), 3, np.array([0.9, 0.8, 0.7]))
+    plain = timing_baselines.BgNbdTiming(bg_nbd.BgNbd(1.0, 10.0, 0.5, 2.0), 3, np.array([0.9, 0.8, 0.7]))
     bundle.write(plain, tmp_path / "old", facts={})
     manifest = tmp_path / "old" / bundle.MANIFEST
     manifest.write_text(manifest.read_text().replace("baselines.BgNbdTiming", "timing.Timing"))
-    with pytest.raises(bundle.BadBundle, match="another version of regulars; run: regulars run"):
+    with pytest.raises(bundle.InvalidBundle, match="another version of regulars; run: regulars run"):
         bundle.open_model(tmp_path / "old")

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models import bundle, registry, tracking
-from models.bestsellers import Bestsellers, Popularity
+from models.recommender.popularity import Bestsellers, Popularity
+from models.registry import bundle, mlflow_client, mlflow_registry
 
 FIGURES = {
     "2017-10-09": {"recall_at_10": 0.10, "popularity.recall_at_10": 0.04},
@@ -42,7 +42,7 @@ def folder(home) -> Path:
 
 @pytest.fixture(scope="module")
 def recorded(uri, folder) -> tuple[str, str]:
-    return registry.record(
+    return mlflow_registry.register_version(
         uri,
         "recommender",
         folder,
@@ -55,7 +55,7 @@ def recorded(uri, folder) -> tuple[str, str]:
 
 def test_what_was_recorded_can_be_read_back(uri, recorded):
     version, run_id = recorded
-    found = registry.facts(uri, "recommender", version)
+    found = mlflow_registry.get_version(uri, "recommender", version)
     assert found.run_id == run_id
     assert found.params == {"half_life_days": "84", "seed": "0"}
     assert found.tags == {"fingerprint": "abc", "feature_service": "recommender_v1"}
@@ -67,15 +67,17 @@ def test_what_was_recorded_can_be_read_back(uri, recorded):
 def test_figures_of_no_version_are_kept_as_a_run_of_their_own(uri, tmp_path):
     (tmp_path / "table.csv").write_text("method\n")
     files = {"table.csv": tmp_path / "table.csv"}
-    run_id = registry.note(uri, "backtest", params={"cutoffs": 3}, metrics={"ours.recall_10": 0.5}, artifacts=files)
-    run = tracking.client(uri).get_run(run_id)
+    run_id = mlflow_registry.record_run(
+        uri, "backtest", params={"cutoffs": 3}, metrics={"ours.recall_10": 0.5}, artifacts=files
+    )
+    run = mlflow_client.open_client(uri).get_run(run_id)
     assert (run.data.params, run.data.metrics) == ({"cutoffs": "3"}, {"ours.recall_10": 0.5})
-    assert registry.versions(uri, "backtest") == []
+    assert mlflow_registry.list_versions(uri, "backtest") == []
 
 
 def test_everything_lies_inside_the_home_and_nothing_beside_it(uri, home, recorded, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    _, run_id = registry.record(
+    _, run_id = mlflow_registry.register_version(
         uri, "churn", home / "trained", artifacts={"figures/notes.txt": home / "trained/manifest.json"}
     )
     assert (home / "mlflow" / "artifacts" / run_id / "artifacts" / "figures" / "notes.txt").exists()
@@ -83,62 +85,67 @@ def test_everything_lies_inside_the_home_and_nothing_beside_it(uri, home, record
 
 
 def test_a_version_can_be_brought_back_verified(uri, recorded, folder, tmp_path):
-    brought = registry.download(uri, "recommender", recorded[0], tmp_path / "brought")
+    brought = mlflow_registry.download_bundle(uri, "recommender", recorded[0], tmp_path / "brought")
     assert bundle.verify(brought) == bundle.verify(folder)
     assert [entry.name for entry in tmp_path.iterdir()] == ["brought"]
 
 
 def test_a_damaged_version_is_not_brought_back(uri, home, folder, tmp_path):
-    version, run_id = registry.record(uri, "damaged", folder)
+    version, run_id = mlflow_registry.register_version(uri, "damaged", folder)
     (stored,) = (home / "mlflow" / "artifacts" / run_id).rglob("arrays.npz")
     stored.write_bytes(stored.read_bytes()[:-1])
-    with pytest.raises(bundle.BadBundle):
-        registry.download(uri, "damaged", version, tmp_path / "brought")
+    with pytest.raises(bundle.InvalidBundle):
+        mlflow_registry.download_bundle(uri, "damaged", version, tmp_path / "brought")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_alias_moves_and_can_be_taken_away(uri, folder):
-    first, second = (registry.record(uri, "timing", folder)[0] for _ in range(2))
-    assert registry.alias(uri, "timing", "champion") is None
-    registry.set_alias(uri, "timing", "champion", first)
-    registry.set_alias(uri, "timing", "challenger", second)
-    assert registry.alias(uri, "timing", "champion") == first
-    registry.set_alias(uri, "timing", "champion", second)
-    assert registry.alias(uri, "timing", "champion") == second
-    registry.set_alias(uri, "timing", "champion", None)
-    registry.set_alias(uri, "timing", "champion", None)
-    assert registry.alias(uri, "timing", "champion") is None
-    assert registry.versions(uri, "timing") == [first, second]
+    first, second = (mlflow_registry.register_version(uri, "timing", folder)[0] for _ in range(2))
+    assert mlflow_registry.version_by_alias(uri, "timing", "champion") is None
+    mlflow_registry.set_alias(uri, "timing", "champion", first)
+    mlflow_registry.set_alias(uri, "timing", "challenger", second)
+    assert mlflow_registry.version_by_alias(uri, "timing", "champion") == first
+    mlflow_registry.set_alias(uri, "timing", "champion", second)
+    assert mlflow_registry.version_by_alias(uri, "timing", "champion") == second
+    mlflow_registry.set_alias(uri, "timing", "champion", None)
+    mlflow_registry.set_alias(uri, "timing", "champion", None)
+    assert mlflow_registry.version_by_alias(uri, "timing", "champion") is None
+    assert mlflow_registry.list_versions(uri, "timing") == [first, second]
 
 
 def test_what_was_trained_before_is_found_by_its_fingerprint(uri, folder):
-    old, new = (registry.record(uri, "value", folder, tags={"fingerprint": "same"})[0] for _ in range(2))
-    assert registry.find(uri, "value", "same") == new != old
-    assert registry.find(uri, "value", "other") is None
+    old, new = (
+        mlflow_registry.register_version(uri, "value", folder, tags={"fingerprint": "same"})[0] for _ in range(2)
+    )
+    assert mlflow_registry.find_version(uri, "value", "same") == new != old
+    assert mlflow_registry.find_version(uri, "value", "other") is None
 
 
 def test_a_model_or_version_nobody_recorded_is_said_to_be_missing(uri, recorded, tmp_path):
-    assert registry.alias(uri, "offers", "champion") is None
-    assert registry.versions(uri, "offers") == []
-    assert registry.find(uri, "offers", "abc") is None
-    for call in (registry.facts, lambda *which: registry.download(*which, tmp_path / "brought")):
-        with pytest.raises(registry.NoVersion, match="offers has no version 1"):
+    assert mlflow_registry.version_by_alias(uri, "offers", "champion") is None
+    assert mlflow_registry.list_versions(uri, "offers") == []
+    assert mlflow_registry.find_version(uri, "offers", "abc") is None
+    for call in (
+        mlflow_registry.get_version,
+        lambda *which: mlflow_registry.download_bundle(*which, tmp_path / "brought"),
+    ):
+        with pytest.raises(mlflow_registry.UnknownVersion, match="offers has no version 1"):
             call(uri, "offers", "1")
-    with pytest.raises(registry.NoVersion):
-        registry.set_alias(uri, "recommender", "champion", "77")
+    with pytest.raises(mlflow_registry.UnknownVersion):
+        mlflow_registry.set_alias(uri, "recommender", "champion", "77")
 
 
 def test_a_bundle_that_does_not_verify_is_not_recorded(uri, folder, tmp_path):
-    with pytest.raises(bundle.BadBundle):
-        registry.record(uri, "nothing", tmp_path)
-    assert registry.versions(uri, "nothing") == []
+    with pytest.raises(bundle.InvalidBundle):
+        mlflow_registry.register_version(uri, "nothing", tmp_path)
+    assert mlflow_registry.list_versions(uri, "nothing") == []
 
 
 def test_more_figures_than_one_batch_takes_are_all_kept(uri, folder):
     params = {f"setting_{place}": place for place in range(150)}
     metrics = {"2017-11-06": {f"figure_{place}": float(place) for place in range(1100)}}
-    version, _ = registry.record(uri, "restock", folder, params=params, metrics=metrics)
-    found = registry.facts(uri, "restock", version)
+    version, _ = mlflow_registry.register_version(uri, "restock", folder, params=params, metrics=metrics)
+    found = mlflow_registry.get_version(uri, "restock", version)
     assert len(found.params) == 150
     assert found.metrics == metrics
 
@@ -146,7 +153,7 @@ def test_more_figures_than_one_batch_takes_are_all_kept(uri, folder):
 def test_mlflows_own_loader_opens_a_version(uri, recorded, monkeypatch):
     import mlflow
 
-    registry.set_alias(uri, "recommender", "champion", recorded[0])
+    mlflow_registry.set_alias(uri, "recommender", "champion", recorded[0])
     # MLflow keeps the address in these variables itself; they go back to what they were with the test.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", uri)
@@ -157,9 +164,9 @@ def test_mlflows_own_loader_opens_a_version(uri, recorded, monkeypatch):
 
 def test_two_homes_are_two_registries_and_a_new_one_is_made_quietly(uri, recorded, folder, tmp_path, capfd):
     other = f"sqlite:///{tmp_path}/mlflow.db"
-    assert registry.versions(other, "recommender") == []
-    assert registry.record(other, "recommender", folder)[0] == "1"
-    assert registry.alias(other, "recommender", "champion") is None
+    assert mlflow_registry.list_versions(other, "recommender") == []
+    assert mlflow_registry.register_version(other, "recommender", folder)[0] == "1"
+    assert mlflow_registry.version_by_alias(other, "recommender", "champion") is None
     printed = capfd.readouterr()
     assert printed.out == ""
     assert "INFO" not in printed.err
@@ -171,7 +178,7 @@ def address(home: Path) -> str:
 
 def one_version(home: Path, folder: Path) -> str:
     judged = {"judged/manifest.json": folder / "manifest.json"}
-    return registry.record(address(home), "recommender", folder, artifacts=judged)[0]
+    return mlflow_registry.register_version(address(home), "recommender", folder, artifacts=judged)[0]
 
 
 def test_a_moved_home_is_its_own(folder, tmp_path):
@@ -180,19 +187,21 @@ def test_a_moved_home_is_its_own(folder, tmp_path):
     first = one_version(old, folder)
     shutil.move(old, new)
     moved = address(new)
-    brought = registry.download(moved, "recommender", first, tmp_path / "brought")
+    brought = mlflow_registry.download_bundle(moved, "recommender", first, tmp_path / "brought")
     assert bundle.verify(brought) == bundle.verify(folder)
-    judged = registry.artifact(moved, "recommender", first, "judged", tmp_path / "twin")
+    judged = mlflow_registry.download_artifact(moved, "recommender", first, "judged", tmp_path / "twin")
     assert [file.name for file in judged.iterdir()] == ["manifest.json"]
     second = one_version(new, folder)
     third = one_version(new, folder)
-    assert registry.versions(moved, "recommender") == [first, second, third]
+    assert mlflow_registry.list_versions(moved, "recommender") == [first, second, third]
     for version in (second, third):
-        lying = new / "mlflow" / "artifacts" / registry.facts(moved, "recommender", version).run_id
+        lying = new / "mlflow" / "artifacts" / mlflow_registry.get_version(moved, "recommender", version).run_id
         assert (lying / "artifacts" / "judged" / "manifest.json").exists()
-        assert registry.download(moved, "recommender", version, tmp_path / version).exists()
+        assert mlflow_registry.download_bundle(moved, "recommender", version, tmp_path / version).exists()
     assert not old.exists()
-    assert len(tracking.client(moved).search_experiments()) == 3  # MLflow's own, the old place's and the new one's
+    assert (
+        len(mlflow_client.open_client(moved).search_experiments()) == 3
+    )  # MLflow's own, the old place's and the new one's
 
 
 def test_a_copied_home_and_its_original_stay_apart(folder, tmp_path):
@@ -202,26 +211,28 @@ def test_a_copied_home_and_its_original_stay_apart(folder, tmp_path):
     before = sorted(original.rglob("*"))
     second = one_version(copy, folder)
     assert sorted(original.rglob("*")) == before
-    assert registry.versions(address(copy), "recommender") == [first, second]
-    assert registry.versions(address(original), "recommender") == [first]
+    assert mlflow_registry.list_versions(address(copy), "recommender") == [first, second]
+    assert mlflow_registry.list_versions(address(original), "recommender") == [first]
     shutil.rmtree(original / "mlflow" / "artifacts")
-    assert registry.download(address(copy), "recommender", first, tmp_path / "brought").exists()
-    assert registry.artifact(address(original), "recommender", first, "judged", tmp_path / "twin") is None
-    with pytest.raises(bundle.BadBundle, match=r"holds no bundle in .*shop/mlflow/artifacts"):
-        registry.download(address(original), "recommender", first, tmp_path / "gone")
+    assert mlflow_registry.download_bundle(address(copy), "recommender", first, tmp_path / "brought").exists()
+    assert (
+        mlflow_registry.download_artifact(address(original), "recommender", first, "judged", tmp_path / "twin") is None
+    )
+    with pytest.raises(bundle.InvalidBundle, match=r"holds no bundle in .*shop/mlflow/artifacts"):
+        mlflow_registry.download_bundle(address(original), "recommender", first, tmp_path / "gone")
 
 
 def every_question(uri: str, folder: Path, to: Path) -> list:
     return [
-        lambda: registry.record(uri, "recommender", folder),
-        lambda: registry.versions(uri, "recommender"),
-        lambda: registry.find(uri, "recommender", "abc"),
-        lambda: registry.alias(uri, "recommender", "champion"),
-        lambda: registry.set_alias(uri, "recommender", "champion", "1"),
-        lambda: registry.set_alias(uri, "recommender", "champion", None),
-        lambda: registry.facts(uri, "recommender", "1"),
-        lambda: registry.download(uri, "recommender", "1", to / "brought"),
-        lambda: registry.artifact(uri, "recommender", "1", "judged", to),
+        lambda: mlflow_registry.register_version(uri, "recommender", folder),
+        lambda: mlflow_registry.list_versions(uri, "recommender"),
+        lambda: mlflow_registry.find_version(uri, "recommender", "abc"),
+        lambda: mlflow_registry.version_by_alias(uri, "recommender", "champion"),
+        lambda: mlflow_registry.set_alias(uri, "recommender", "champion", "1"),
+        lambda: mlflow_registry.set_alias(uri, "recommender", "champion", None),
+        lambda: mlflow_registry.get_version(uri, "recommender", "1"),
+        lambda: mlflow_registry.download_bundle(uri, "recommender", "1", to / "brought"),
+        lambda: mlflow_registry.download_artifact(uri, "recommender", "1", "judged", to),
     ]
 
 
@@ -232,7 +243,7 @@ def test_a_server_that_is_away_is_said_to_be_down_soon_and_without_its_password(
         said = f"http://{place} does not answer.*MLFLOW_TRACKING_URI"
         started = time.monotonic()
         for ask in every_question(f"http://shop:pa55word@{place}/mlflow?token=pa55word", folder, tmp_path):
-            with pytest.raises(tracking.RegistryDown, match=said) as told:
+            with pytest.raises(mlflow_client.RegistryDown, match=said) as told:
                 ask()
             assert "pa55word" not in "".join(traceback.format_exception(told.value))
     assert time.monotonic() - started < 9 * 4
@@ -243,7 +254,7 @@ def test_a_database_that_cannot_be_read_is_said_to_be_down_and_left_alone(folder
     (tmp_path / "mlflow.db").write_bytes(b"garbage" * 1000)
     started = time.monotonic()
     for ask in every_question(f"sqlite:///{tmp_path}/mlflow.db", folder, tmp_path):
-        with pytest.raises(tracking.RegistryDown, match=r"mlflow\.db does not answer"):
+        with pytest.raises(mlflow_client.RegistryDown, match=r"mlflow\.db does not answer"):
             ask()
     assert time.monotonic() - started < 9 * 2
     assert (tmp_path / "mlflow.db").read_bytes() == b"garbage" * 1000
@@ -253,14 +264,14 @@ def test_a_database_that_is_damaged_while_it_is_open_is_said_to_be_down(folder, 
     one_version(tmp_path, folder)
     (tmp_path / "mlflow" / "mlflow.db").write_bytes(b"garbage" * 1000)
     for ask in every_question(address(tmp_path), folder, tmp_path):
-        with pytest.raises(tracking.RegistryDown):
+        with pytest.raises(mlflow_client.RegistryDown):
             ask()
 
 
 @pytest.mark.parametrize("uri", ["http://[shop", "postgresql://shop:pa55word@127.0.0.1:1/x", "nowhere", "file:///tmp"])
 def test_an_address_that_leads_to_no_registry_is_said_to_be_down(uri, folder, tmp_path, capfd):
     for ask in every_question(uri, folder, tmp_path):
-        with pytest.raises(tracking.RegistryDown) as told:
+        with pytest.raises(mlflow_client.RegistryDown) as told:
             ask()
         assert "pa55word" not in "".join(traceback.format_exception(told.value))
     assert "pa55word" not in "".join(capfd.readouterr())
@@ -279,7 +290,7 @@ def test_no_question_leaves_the_address_in_the_environment(tmp_path, folder):
     bare = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW")}
     asked = subprocess.run(
         [sys.executable, "-c", command, address(tmp_path), str(folder), str(tmp_path)],
-        capture_output=True, text=True, check=True, env=bare, cwd=Path(registry.__file__).parents[1],
+        capture_output=True, text=True, check=True, env=bare, cwd=Path(mlflow_registry.__file__).parents[1],
     )  # fmt: skip
     assert asked.stdout.strip() == "[]"
 
@@ -290,7 +301,9 @@ def test_importing_the_registry_does_not_import_mlflow():
         "-c",
         "import sys; from models import registry; print('mlflow' in sys.modules)",
     ]
-    asked = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(registry.__file__).parents[1])
+    asked = subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=Path(mlflow_registry.__file__).parents[1]
+    )
     assert asked.stdout.strip() == "False"
 
 
@@ -298,6 +311,6 @@ def test_telemetry_is_off_before_mlflow_is_first_used(monkeypatch):
     for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
         monkeypatch.setenv(name, "unset")
         monkeypatch.delenv(name)
-    tracking.client.cache_clear()
-    assert registry.versions("sqlite:///:memory:", "recommender") == []
+    mlflow_client.open_client.cache_clear()
+    assert mlflow_registry.list_versions("sqlite:///:memory:", "recommender") == []
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == os.environ["DO_NOT_TRACK"] == "true"

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.companions import Companions
+from models.related_products.complements import RelatedProducts
 
 PHONE, DEAR_PHONE, OLD_PHONE, TABLET, CASE, DEAR_CASE, FILM, NEW_PHONE, STUB = range(1, 10)
 CATALOGUE = [
@@ -32,16 +32,16 @@ def pairs(bought=BOUGHT, lift=10.0) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names)
 
 
-def learned(together=None, factors=None, catalogue=CATALOGUE) -> Companions:
+def learned(together=None, factors=None, catalogue=CATALOGUE) -> RelatedProducts:
     names = ["product_key", "category", "subcategory", "price", "sold"]
     told = pd.DataFrame(catalogue, columns=names).assign(brand=None)
-    return Companions.learn(
+    return RelatedProducts.fit(
         pairs() if together is None else together, told, told[["product_key", "price", "sold"]], factors
     )
 
 
-def others(companions: Companions, product: int, how: str, n: int = 10, **more) -> list[int]:
-    found = companions.find([product], n, how, **more)
+def others(companions: RelatedProducts, product: int, how: str, n: int = 10, **more) -> list[int]:
+    found = companions.find_related([product], n, how, **more)
     assert found["rank"].tolist() == list(range(1, len(found) + 1))
     return found["other_key"].tolist()
 
@@ -51,7 +51,7 @@ def test_with_the_phone_go_a_case_and_a_film_before_another_phone() -> None:
 
 
 def test_the_counts_behind_a_pair_are_told() -> None:
-    found = learned().find([PHONE], 1, "together")
+    found = learned().find_related([PHONE], 1, "together")
     assert found[["product_key", "other_key", "together", "followed", "own"]].values.tolist() == [
         [PHONE, CASE, 20, 5, True]
     ]
@@ -61,7 +61,7 @@ def test_similar_is_of_one_kind_and_not_bought_beside_it() -> None:
     assert set(others(learned(), PHONE, "similar", 2)) == {OLD_PHONE, DEAR_PHONE}
     # Thirty customers bought the old phone with this one and not in its place.
     apart = learned(pairs({pair: counts for pair, counts in BOUGHT.items() if pair != (PHONE, OLD_PHONE)}))
-    score = {name: each.find([PHONE], 9, "similar").set_index("other_key")["score"][OLD_PHONE]
+    score = {name: each.find_related([PHONE], 9, "similar").set_index("other_key")["score"][OLD_PHONE]
              for name, each in (("beside", learned()), ("instead", apart))}  # fmt: skip
     assert score["beside"] < score["instead"]
 
@@ -96,7 +96,7 @@ def test_without_any_catalogue_customers_of_like_taste_are_all_there_is() -> Non
 
 def test_a_product_that_never_sold_is_judged_by_its_kind() -> None:
     companions = learned()
-    found = companions.find([NEW_PHONE], 2, "together")
+    found = companions.find_related([NEW_PHONE], 2, "together")
     assert found["other_key"].tolist() == [CASE, FILM]
     assert not found["own"].any()
     assert set(others(companions, NEW_PHONE, "similar", 3)) == {PHONE, OLD_PHONE, DEAR_PHONE}
@@ -109,12 +109,12 @@ def test_what_is_excluded_makes_room() -> None:
 
 @pytest.mark.parametrize("how", ["similar", "together", "upsell"])
 def test_a_product_that_nobody_knows_has_no_companions(how: str) -> None:
-    assert learned().find([99], 10, how).empty
-    assert learned(pairs({}), None, []).find([1], 10, how).empty
+    assert learned().find_related([99], 10, how).empty
+    assert learned(pairs({}), None, []).find_related([1], 10, how).empty
 
 
 def test_every_product_has_a_list_of_its_own() -> None:
-    found = learned().find([PHONE, CASE, PHONE], 1, "together")
+    found = learned().find_related([PHONE, CASE, PHONE], 1, "together")
     assert found[["product_key", "other_key"]].values.tolist() == [[PHONE, CASE], [CASE, PHONE]]
 
 
@@ -125,7 +125,7 @@ def test_what_is_said_of_a_product_that_the_catalogue_does_not_list() -> None:
 
 def test_an_unknown_question_is_refused() -> None:
     with pytest.raises(ValueError, match="similar, together, upsell"):
-        learned().find([PHONE], 10, "cheaper")
+        learned().find_related([PHONE], 10, "cheaper")
 
 
 def test_hardly_more_than_chance_is_no_company() -> None:
@@ -137,7 +137,7 @@ def test_the_reason_is_the_strongest_companion_on_the_same_shelf() -> None:
     shelves = [(0, TABLET), (0, PHONE), (1, CASE), (1, PHONE), (2, TABLET), (3, STUB)]
     rows, products = (np.array(part) for part in zip(*shelves, strict=True))
     picks = [(0, CASE), (1, FILM), (1, OLD_PHONE), (2, CASE), (3, CASE), (0, STUB)]
-    because = companions.because(*(np.array(part) for part in zip(*picks, strict=True)), rows, products)
+    because = companions.supporting_entries(*(np.array(part) for part in zip(*picks, strict=True)), rows, products)
     assert because.tolist() == [1, 3, 3, -1, -1, -1]
 
 
@@ -145,8 +145,9 @@ def test_companions_live_as_arrays() -> None:
     companions, kept = learned(), io.BytesIO()
     np.savez(kept, **companions.arrays())
     kept.seek(0)
-    again = Companions.of(dict(np.load(kept, allow_pickle=False)))
+    again = RelatedProducts.from_arrays(dict(np.load(kept, allow_pickle=False)))
     for how in ("similar", "together", "upsell"):
         pd.testing.assert_frame_equal(
-            again.find([PHONE, CASE, NEW_PHONE], 5, how), companions.find([PHONE, CASE, NEW_PHONE], 5, how)
+            again.find_related([PHONE, CASE, NEW_PHONE], 5, how),
+            companions.find_related([PHONE, CASE, NEW_PHONE], 5, how),
         )

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models import cupboard
-from models.cupboard import NAMES, OF_DAYS, Cupboard
+from models.restock import category_features
+from models.restock.category_features import FEATURE_NAMES, HORIZON_FEATURES, CategoryFeatures
 
 #: Came 20 times in 100 days, tea at every other visit; milk on the last visit, tea not since the visit before.
 CUSTOMER = {
@@ -27,10 +27,10 @@ ONCE = TEA | {"category": "SLEDGES", "need_times": 1.0, "need_weight_45d": 1.0}
 
 def laid(*needs: dict[str, object]) -> pd.DataFrame:
     frame = pd.DataFrame([CUSTOMER | need for need in needs])
-    known = Cupboard.of(frame)
-    beside = known.lay(frame)
-    ahead = known.ahead(frame, beside, np.full(len(frame), 14.0))
-    return pd.DataFrame(np.column_stack([beside, ahead]), columns=list(NAMES))
+    known = CategoryFeatures.fit(frame)
+    beside = known.build(frame)
+    ahead = known.build_ahead(frame, beside, np.full(len(frame), 14.0))
+    return pd.DataFrame(np.column_stack([beside, ahead]), columns=list(FEATURE_NAMES))
 
 
 def test_a_need_is_held_against_the_visits() -> None:
@@ -65,30 +65,35 @@ def test_what_is_no_need_changes_nothing_for_the_others() -> None:
 
 def test_more_visits_ahead_the_more_days_are_asked_about() -> None:
     frame = pd.DataFrame([CUSTOMER | TEA])
-    known = Cupboard.of(frame)
-    beside = known.lay(frame)
-    soon, late = (dict(zip(OF_DAYS, known.ahead(frame, beside, np.array([d]))[0], strict=True)) for d in (7.0, 28.0))
+    known = CategoryFeatures.fit(frame)
+    beside = known.build(frame)
+    soon, late = (
+        dict(zip(HORIZON_FEATURES, known.build_ahead(frame, beside, np.array([d]))[0], strict=True))
+        for d in (7.0, 28.0)
+    )
     assert soon["visits_ahead"] < late["visits_ahead"]
     assert soon["quiet"] > late["quiet"]
     assert late["ahead_all"] == pytest.approx(late["visits_ahead"] * 0.5)
 
 
 def test_few_categories_have_no_figures_of_their_own_and_many_lean_on_all() -> None:
-    many = pd.DataFrame([CUSTOMER | TEA | {"category": f"C{n}"} for n in range(cupboard.FEWEST_CATEGORIES)])
+    many = pd.DataFrame([CUSTOMER | TEA | {"category": f"C{n}"} for n in range(category_features.MIN_CATEGORIES)])
     many.loc[0, "need_recency_days"] = 2.0
-    assert not Cupboard.of(many.head(3)).categories
-    share = cupboard.OF_CATEGORY.index("category_14d")
-    fares = Cupboard.of(many)
-    usual = 1 / cupboard.FEWEST_CATEGORIES
-    assert fares.usual[share] == pytest.approx(usual)
-    assert fares.categories["C0"][share] == pytest.approx((1 + cupboard.LEANING * usual) / (1 + cupboard.LEANING))
+    assert not CategoryFeatures.fit(many.head(3)).categories
+    share = category_features.CATEGORY_FEATURES.index("category_14d")
+    fares = CategoryFeatures.fit(many)
+    usual = 1 / category_features.MIN_CATEGORIES
+    assert fares.overall[share] == pytest.approx(usual)
+    assert fares.categories["C0"][share] == pytest.approx(
+        (1 + category_features.PRIOR_WEIGHT * usual) / (1 + category_features.PRIOR_WEIGHT)
+    )
 
 
 def test_a_shop_without_figures_of_its_customers_still_has_needs() -> None:
     least = ["customer_key", "as_of", "category", "need_times", "need_recency_days", "need_first_days"]
     plain = pd.DataFrame([CUSTOMER | TEA])[least]
-    known = Cupboard.of(plain)
-    assert known.lay(plain).shape == (1, len(NAMES) - len(OF_DAYS))
-    assert known.lay(plain.head(0)).shape == (0, len(NAMES) - len(OF_DAYS))
-    again = Cupboard.from_numbers(known.numbers())
-    np.testing.assert_array_equal(again.lay(plain), known.lay(plain))
+    known = CategoryFeatures.fit(plain)
+    assert known.build(plain).shape == (1, len(FEATURE_NAMES) - len(HORIZON_FEATURES))
+    assert known.build(plain.head(0)).shape == (0, len(FEATURE_NAMES) - len(HORIZON_FEATURES))
+    again = CategoryFeatures.from_dict(known.to_dict())
+    np.testing.assert_array_equal(again.build(plain), known.build(plain))

@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models import restock, stocks
-from models.base import TooLittle, Unfit
+from models.base import InsufficientData, MissingFeatures
+from models.restock import baselines as restock_baselines
+from models.restock import category_bg_nbd
+from models.restock import model as restock_model
 
 MOMENTS = [pd.Timestamp("2025-06-01T04:00Z"), pd.Timestamp("2025-06-29T04:00Z")]
-LEARNERS = [stocks.OwnRate, stocks.PairRhythm, restock.Restock]
+LEARNERS = [restock_baselines.PoissonRestock, restock_baselines.BgNbdRestock, restock_model.RestockModel]
 
 
 def shop(customers: int = 1200, *, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -40,14 +42,16 @@ def shop(customers: int = 1200, *, seed: int = 0) -> tuple[pd.DataFrame, pd.Data
     frame = pd.concat(frames, ignore_index=True)
     known = (frame["as_of"] == MOMENTS[0]).to_numpy()
     waits = frame.pop("wait").to_numpy()
-    label = pd.DataFrame({f"within_{d}": np.where(known, (waits <= d) * 1.0, np.nan) for d in stocks.DAYS})
+    label = pd.DataFrame(
+        {f"within_{d}": np.where(known, (waits <= d) * 1.0, np.nan) for d in category_bg_nbd.HORIZONS_DAYS}
+    )
     return frame, label.assign(wait=waits)
 
 
 def test_the_trees_tell_the_clock_from_chance_and_the_season_from_both() -> None:
     frame, label = shop()
     now = (frame["as_of"] == MOMENTS[1]).to_numpy()
-    model = restock.Restock.fit(frame, label)
+    model = restock_model.RestockModel.fit(frame, label)
     p = pd.Series(model.score(frame[now])[:, 1])
     named = frame[now].reset_index(drop=True)
     coffee, salt, sledges = (named["category"] == name for name in ("COFFEE", "SALT", "SLEDGES"))
@@ -71,26 +75,26 @@ def test_a_span_that_is_not_over_is_never_asked_about() -> None:
     frame, label = shop(customers=400)
     cut = label.assign(within_28=np.nan)
     chance = np.random.default_rng(11)
-    known = stocks.outcomes(cut)
+    known = category_bg_nbd.read_outcomes(cut)
     rows = np.flatnonzero(np.isfinite(known[:, 0]))
-    days, outcome = restock._questions(known, rows, chance)
+    days, outcome = restock_model._draw_horizons(known, rows, chance)
     assert set(days) == {7.0, 14.0}
     assert np.isfinite(outcome).all()
-    assert restock.Restock.fit(frame, cut).score(frame).shape == (len(frame), 3)
+    assert restock_model.RestockModel.fit(frame, cut).score(frame).shape == (len(frame), 3)
 
 
 def test_what_was_bought_twice_or_long_ago_teaches_nothing() -> None:
     frame, label = shop(customers=400)
     seldom = frame["category"] == "SLEDGES"
     twice = frame.assign(need_times=np.where(seldom, 2.0, frame["need_times"]))
-    rows = restock._lesson(twice, stocks.outcomes(label), np.random.default_rng(0))
+    rows = restock_model._sample_rows(twice, category_bg_nbd.read_outcomes(label), np.random.default_rng(0))
     assert "SLEDGES" not in set(twice["category"].to_numpy()[rows])
 
 
 def test_needs_of_a_category_nobody_had_before_are_answered_too() -> None:
     frame, label = shop(customers=400)
     new = frame.head(5).assign(category="KAYAKS")
-    assert np.isfinite(restock.Restock.fit(frame, label).score(new)).all()
+    assert np.isfinite(restock_model.RestockModel.fit(frame, label).score(new)).all()
 
 
 @pytest.mark.parametrize("learner", LEARNERS)
@@ -101,7 +105,9 @@ def test_the_saved_model_gives_the_same_answers(learner: Any, tmp_path: Path) ->
     again = learner.load(tmp_path)
     np.testing.assert_array_equal(again.score(frame), model.score(frame))
     np.testing.assert_array_equal(again.typical(), model.typical())
-    assert model.typical() == pytest.approx(label[[f"within_{d}" for d in stocks.DAYS]].mean().to_numpy())
+    assert model.typical() == pytest.approx(
+        label[[f"within_{d}" for d in category_bg_nbd.HORIZONS_DAYS]].mean().to_numpy()
+    )
 
 
 @pytest.mark.parametrize("learner", LEARNERS)
@@ -118,37 +124,39 @@ def test_anything_can_be_scored_however_little_is_known(learner: Any) -> None:
 def test_the_own_rate_is_purchases_a_day_leaning_on_everybodys() -> None:
     frame = pd.DataFrame({"need_times": [5.0], "need_recency_days": [3.0], "need_first_days": [101.0]})
     own = (4 + 1) / (100 + 1 / 0.05)
-    assert stocks.OwnRate(0.05, []).score(frame)[0] == pytest.approx(1 - np.exp(-own * np.array([7, 14, 28])))
+    assert restock_baselines.PoissonRestock(0.05, []).score(frame)[0] == pytest.approx(
+        1 - np.exp(-own * np.array([7, 14, 28]))
+    )
 
 
 def test_without_outcomes_the_rules_still_answer() -> None:
     frame, label = shop(customers=50)
-    unknown = label.assign(**{f"within_{d}": np.nan for d in stocks.DAYS})
-    for learner in (stocks.OwnRate, stocks.PairRhythm):
-        assert np.isfinite(learner.fit(frame, unknown).typical()).all()
-    with pytest.raises(TooLittle, match="0 of 0 needs came up within 7 days"):
-        restock.Restock.fit(frame, unknown)
+    unknown = label.assign(**{f"within_{d}": np.nan for d in category_bg_nbd.HORIZONS_DAYS})
+    for learner in (restock_baselines.PoissonRestock, restock_baselines.BgNbdRestock):
+        assert np.isfinite(learner.fit(frame, unknown).population_average()).all()
+    with pytest.raises(InsufficientData, match="0 of 0 needs came up within 7 days"):
+        restock_model.RestockModel.fit(frame, unknown)
 
 
 def test_a_frame_without_its_needs_is_refused_by_name() -> None:
     frame, label = shop(customers=300)
-    model = restock.Restock.fit(frame, label)
-    with pytest.raises(Unfit, match="need_overdue_ratio"):
+    model = restock_model.RestockModel.fit(frame, label)
+    with pytest.raises(MissingFeatures, match="need_overdue_ratio"):
         model.score(frame.drop(columns="need_overdue_ratio"))
-    with pytest.raises(Unfit, match="category"):
+    with pytest.raises(MissingFeatures, match="category"):
         model.score(frame.drop(columns="category"))
 
 
 def test_the_same_seed_gives_the_same_trees() -> None:
     frame, label = shop(customers=300)
-    first, second, other = (restock.Restock.fit(frame, label, seed=seed).score(frame) for seed in (3, 3, 4))
+    first, second, other = (restock_model.RestockModel.fit(frame, label, seed=seed).score(frame) for seed in (3, 3, 4))
     assert (first == second).all()
     assert (first != other).any()
 
 
 def test_contributions_add_up_to_the_log_odds_of_two_weeks() -> None:
     frame, label = shop(customers=300)
-    model = restock.Restock.fit(frame, label)
+    model = restock_model.RestockModel.fit(frame, label)
     parts = model.contributions(frame.head(50))
     odds = np.log(model.score(frame.head(50))[:, 1] / (1 - model.score(frame.head(50))[:, 1]))
     apart = odds - parts.sum(axis=1).to_numpy()

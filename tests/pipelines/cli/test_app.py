@@ -12,7 +12,7 @@ Till = Callable[..., Path]
 
 
 def regulars(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipelines.cli", *words]
+    command = [sys.executable, "-m", "pipelines.cli.app", *words]
     environment = {"REGULARS_HOME": str(home), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[2])}
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=120)
 

@@ -18,21 +18,30 @@ import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 
-from customers import access, champions, clock, database, loading, mirror, nights, profiles, schema, scores, tables
-from customers import shop as shops
-from customers.shop import Shop
-from features import definitions, store
-from models import bundle, registry
-from pipelines import steps
-from training import promote
-from training.plans import PLANS
+from customers import clock, setup
+from customers.database import engine, schema
+from customers.ledger import watermark
+from customers.loading import load as loading_load
+from customers.parquet import mirror
+from customers.people import lookup
+from customers.reports import exports
+from customers.scores import promotion_log, score_store
+from customers.security import api_keys
+from customers.shop import settings
+from customers.shop.settings import Shop
+from features import definitions
+from features.store import feature_store
+from models.registry import bundle, mlflow_registry
+from pipelines import operations
+from training import promotion
+from training.tasks.all_tasks import TASKS
 
 MORTAL = Path(__file__).with_name("mortal.py")
 #: How often each act is killed, at least; `make torture` asks for twenty.
 KILLS = int(os.environ.get("KILLS", "0"))
 #: Imported once, in a program that does nothing but fork: each act then begins at once.
 HEAVY = (
-    "pipelines.night", "pipelines.steps", "serving.service", "starlette.testclient", "features.online", "lightgbm",
+    "pipelines.nightly.run", "pipelines.operations", "serving.service", "starlette.testclient", "features.store.online_sqlite", "lightgbm",
     "feast", "feast.infra.offline_stores.duckdb", "ibis.backends.duckdb", "mlflow", "mlflow.store.db.utils",
 )  # fmt: skip
 ANEW = multiprocessing.get_context("forkserver")
@@ -114,9 +123,9 @@ LINES = """select t.*, i.customer_id, p.product_id from {table} t left join iden
 
 def ledger(home: Path) -> State:
     """What the shop remembers, by the ids of the till: keys are dealt out at random."""
-    shop = shops.open(home)
+    shop = settings.open_shop(home)
     keys = ["customer_key", "product_key"]
-    with database.reading(shop) as connection:
+    with engine.read_transaction(shop) as connection:
         lines, history, people = (
             pd.read_sql(sa.text(query), connection)
             for query in (
@@ -125,7 +134,7 @@ def ledger(home: Path) -> State:
             )
         )  # fmt: skip
         held = {name: connection.execute(sa.select(sa.func.count()).select_from(table)).scalar()
-                for name, table in database.metadata.tables.items()}  # fmt: skip
+                for name, table in schema.metadata.tables.items()}  # fmt: skip
     mirrored = pq.ParquetDataset(sorted((home / "ledger").glob("month=*/part.parquet"))).read().to_pandas()
     mirrored = mirrored.merge(people, how="left", on="customer_key").drop(columns=[*keys, "order_key"], errors="ignore")
     return {
@@ -139,13 +148,13 @@ def ledger(home: Path) -> State:
 
 def test_a_load(small_shop_files: Path, tmp_path: Path, torture: Callable[..., None]) -> None:
     """Half of the customers are known and a night has seen them; now lines have changed, gone, and come."""
-    shop = shops.init(tmp_path / "before" / "home", timezone="America/New_York", currency="USD", now="last-sale")
+    shop = setup.init_home(tmp_path / "before" / "home", timezone="America/New_York", currency="USD", now="last-sale")
     known, all_of_them = small_shop_files / "transactions.csv", tmp_path / "before" / "transactions.csv"
     sales = pd.read_csv(known, dtype=str)
     sales = sales[sales[WHO] < "c060"]
     sales[sales[WHO] < "c030"].to_csv(all_of_them, index=False)
-    loading.load(shop, "transactions", [all_of_them])
-    nights.began(shop, clock.now(shop))
+    loading_load.load_files(shop, "transactions", [all_of_them])
+    watermark.record_run_start(shop, clock.now(shop))
     sales["amount"] = sales["amount"].where(sales[WHAT] != "p07", "9.99")
     sales[(sales[WHAT] != "p08") | (sales[WHO] >= "c010")].to_csv(all_of_them, index=False)
     for kind in ("customers", "products"):
@@ -158,14 +167,14 @@ def test_a_load(small_shop_files: Path, tmp_path: Path, torture: Callable[..., N
 
 def speakers(home: Path) -> State:
     """Who speaks for the shop, as the registry, the servers and the log have it."""
-    shop = shops.open(home)
-    uri = promote.address(shop)
+    shop = settings.open_shop(home)
+    uri = promotion.registry_uri(shop)
     rows = [
-        (plan.name, registry.versions(uri, plan.name), registry.alias(uri, plan.name, "champion"),
-         registry.alias(uri, plan.name, "challenger"), published(shop, plan.name))
-        for plan in PLANS
+        (plan.name, mlflow_registry.list_versions(uri, plan.name), mlflow_registry.version_by_alias(uri, plan.name, "champion"),
+         mlflow_registry.version_by_alias(uri, plan.name, "challenger"), published(shop, plan.name))
+        for plan in TASKS
     ]  # fmt: skip
-    log = [(move.name, move.version, move.previous, move.action, move.why) for move in champions.history(shop)]
+    log = [(move.name, move.version, move.previous, move.action, move.why) for move in promotion_log.load_history(shop)]
     return {"speakers": pd.DataFrame(rows), "log": pd.DataFrame(log)}
 
 
@@ -174,15 +183,17 @@ def published(shop: Shop, name: str) -> str | None:
     return champion.version if champion else None
 
 
-def test_a_promotion(untouched: Path, tmp_path: Path, torture: Callable[..., None]) -> None:
-    home = shutil.copytree(untouched, tmp_path / "before" / "home")
-    uri = promote.address(shops.open(home))
-    for plan in PLANS:
-        champion = registry.alias(uri, plan.name, "champion")
-        recorded = registry.facts(uri, plan.name, champion)
+def test_a_promotion(first_night_home: Path, tmp_path: Path, torture: Callable[..., None]) -> None:
+    home = shutil.copytree(first_night_home, tmp_path / "before" / "home")
+    uri = promotion.registry_uri(settings.open_shop(home))
+    for plan in TASKS:
+        champion = mlflow_registry.version_by_alias(uri, plan.name, "champion")
+        recorded = mlflow_registry.get_version(uri, plan.name, champion)
         folder = home / "champions" / plan.name / champion
-        version, _ = registry.record(uri, plan.name, folder, params=recorded.params, tags=recorded.tags)
-        registry.set_alias(uri, plan.name, "challenger", version)
+        version, _ = mlflow_registry.register_version(
+            uri, plan.name, folder, params=recorded.params, tags=recorded.tags
+        )
+        mlflow_registry.set_alias(uri, plan.name, "challenger", version)
     torture(home, "promote", speakers)
 
 
@@ -191,15 +202,15 @@ def test_a_promotion(untouched: Path, tmp_path: Path, torture: Callable[..., Non
 
 def drawer(home: Path) -> State:
     """What lies ready for every customer."""
-    features = store.open(home / "features")
+    features = feature_store.open_store(home / "features")
     rows = pq.read_table(home / "features" / "rhythm" / "part.parquet", columns=["customer_key"])
     keys = sorted(set(rows["customer_key"].to_pylist()))
-    return {service: features.now(service, keys) for service in definitions.SERVICES}
+    return {service: features.online_features(service, keys) for service in definitions.SERVICES}
 
 
-def test_a_materialisation(untouched: Path, tmp_path: Path, torture: Callable[..., None]) -> None:
+def test_a_materialisation(first_night_home: Path, tmp_path: Path, torture: Callable[..., None]) -> None:
     home = shutil.copytree(
-        untouched, tmp_path / "before" / "home", ignore=shutil.ignore_patterns("online.db*", "registry.db")
+        first_night_home, tmp_path / "before" / "home", ignore=shutil.ignore_patterns("online.db*", "registry.db")
     )
     torture(home, "materialise", drawer)
 
@@ -209,16 +220,16 @@ def test_a_materialisation(untouched: Path, tmp_path: Path, torture: Callable[..
 
 def said(home: Path) -> State:
     """Every table that other programs get."""
-    shop = shops.open(home)
-    with database.reading(shop) as connection:
+    shop = settings.open_shop(home)
+    with engine.read_transaction(shop) as connection:
         count = connection.execute(sa.select(sa.func.count()).select_from(schema.scores)).scalar()
-    told = {name: steps.table(shop, name) for name in tables.TABLES}
+    told = {name: operations.load_table(shop, name) for name in exports.TABLES}
     return {**told, "scores held": pd.DataFrame([count])}
 
 
-def test_a_write_back(untouched: Path, tmp_path: Path, torture: Callable[..., None]) -> None:
-    home = shutil.copytree(untouched, tmp_path / "before" / "home")
-    with database.writing(shops.open(home)) as connection:
+def test_a_write_back(first_night_home: Path, tmp_path: Path, torture: Callable[..., None]) -> None:
+    home = shutil.copytree(first_night_home, tmp_path / "before" / "home")
+    with engine.write_transaction(settings.open_shop(home)) as connection:
         connection.execute(schema.scores.delete())
         connection.execute(schema.score_runs.delete())
     torture(home, "write_back", said)
@@ -235,12 +246,12 @@ def morning(home: Path) -> State:
 
 def test_a_night(small_shop_files: Path, tmp_path: Path, torture: Callable[..., None]) -> None:
     """Its first one, of a shop so small that a whole night is soon over."""
-    shop = shops.init(tmp_path / "before" / "home", timezone="America/New_York", currency="USD", now="last-sale")
+    shop = setup.init_home(tmp_path / "before" / "home", timezone="America/New_York", currency="USD", now="last-sale")
     sales = pd.read_csv(small_shop_files / "transactions.csv", dtype=str)
     few = tmp_path / "few.csv"
     sales[(sales[WHO] < "c040") & (sales["sold_at"] < "2025-05-01")].to_csv(few, index=False)
     for kind, path in (("products", small_shop_files / "products.csv"), ("transactions", few)):
-        steps.ingest(shop, kind, [path], source="files")
+        operations.load_records(shop, kind, [path], source="files")
     torture(shop.home, "night", morning, kills=1)
 
 
@@ -249,16 +260,18 @@ def test_a_night(small_shop_files: Path, tmp_path: Path, torture: Callable[..., 
 
 def after_sales(home: Path) -> State:
     """What is known and said after the sales. Of whom was seen to twice the moment is a microsecond later."""
-    shop = shops.open(home)
+    shop = settings.open_shop(home)
     rows = ledger(home)
     rows.pop("rows")
-    with database.reading(shop) as connection:
+    with engine.read_transaction(shop) as connection:
         lagging = connection.execute(sa.select(schema.unrefreshed)).all()
         answered = connection.execute(sa.select(schema.receipts.c.status)).all()
-    keys = profiles.keys_of(shop, [*rows["people"][WHO]])
-    features, names = store.open(home / "features"), pd.Series(keys.keys(), keys.values())
-    shown = {service: features.now(service, [*keys.values()]) for service in definitions.SERVICES}
-    shown |= {plan.name: scores.newest_of_each(shop, plan.name)[["customer_key", "value", "as_of"]] for plan in PLANS}
+    keys = lookup.find_keys(shop, [*rows["people"][WHO]])
+    features, names = feature_store.open_store(home / "features"), pd.Series(keys.keys(), keys.values())
+    shown = {service: features.online_features(service, [*keys.values()]) for service in definitions.SERVICES}
+    shown |= {
+        plan.name: score_store.load_latest_scores(shop, plan.name)[["customer_key", "value", "as_of"]] for plan in TASKS
+    }
     shown = {
         name: rounded(frame.assign(customer_key=frame["customer_key"].map(names))) for name, frame in shown.items()
     }
@@ -281,9 +294,9 @@ def sale(order: str, customer: str, *products: str) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def test_a_live_sale(untouched: Path, tmp_path: Path, torture: Callable[..., None]) -> None:
-    home = shutil.copytree(untouched, tmp_path / "before" / "home")
-    (home / "till.key").write_text(access.add(shops.open(home), "till"))
+def test_a_live_sale(first_night_home: Path, tmp_path: Path, torture: Callable[..., None]) -> None:
+    home = shutil.copytree(first_night_home, tmp_path / "before" / "home")
+    (home / "till.key").write_text(api_keys.create_key(settings.open_shop(home), "till"))
     sales = [sale("live-1", "c001", "p01", "p02"), sale("live-2", "c002", "p03"), sale("live-3", "newcomer", "novelty")]
     (home / "basket.json").write_text(json.dumps([*sales, sale("live-1", "c001", "p01", "p05")]))
     torture(home, "live_sale", after_sales)

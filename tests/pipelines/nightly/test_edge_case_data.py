@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from customers import shop as shops
-from customers.shop import Shop
-from pipelines import night, steps, sufficiency
-from pipelines.failures import NothingToDo
+from customers import setup
+from customers.shop.settings import Shop
+from pipelines import data_sufficiency, operations
+from pipelines.errors import NothingToDo
+from pipelines.nightly import run as nightly_run
 
 Till = Callable[..., Path]
 Line = tuple[object, ...]
@@ -34,16 +35,16 @@ def one_who_lives_there() -> list[Line]:
 
 
 def opened(home: Path, export: Path) -> Shop:
-    shop = shops.init(home, timezone="Asia/Shanghai", currency="CNY", now="last-sale")
-    steps.ingest(shop, "transactions", [export], source="files")
+    shop = setup.init_home(home, timezone="Asia/Shanghai", currency="CNY", now="last-sale")
+    operations.load_records(shop, "transactions", [export], source="files")
     return shop
 
 
 @pytest.mark.parametrize("sold", [once_each, one_who_lives_there])
 def test_an_odd_shop_hears_numbers_that_can_be_true(sold: Callable[[], list[Line]], tmp_path: Path, till: Till) -> None:
     shop = opened(tmp_path / "home", till(*sold()))
-    night.run(shop, tell=silent)
-    said = steps.table(shop, "scores")
+    nightly_run.run_nightly(shop, progress=silent)
+    said = operations.load_table(shop, "scores")
     assert len(said) == len({line[2] for line in sold()})
     chances = said[["churn_probability", "p_purchase_7d", "p_purchase_14d", "p_purchase_28d"]].to_numpy(float)
     known = chances[np.isfinite(chances)]
@@ -52,12 +53,20 @@ def test_an_odd_shop_hears_numbers_that_can_be_true(sold: Callable[[], list[Line
     assert (said["next_purchase_days_p50"].dropna() >= 1).all(), "nobody is awaited in the past"
     assert (said["expected_value"].dropna() >= 0).all()
     assert np.isfinite(said["churn_probability"].to_numpy(float)).all()
-    assert {need["model"] for need in sufficiency.of(shop)} >= {"churn", "timing", "restock", "value", "season"}
+    assert {need["model"] for need in data_sufficiency.check_sufficiency(shop)} >= {
+        "churn",
+        "timing",
+        "restock",
+        "value",
+        "season",
+    }
 
 
 def test_a_till_that_forgets_what_was_paid_is_told_so_and_nothing_is_made_up(tmp_path: Path, till: Till) -> None:
-    shop = shops.init(tmp_path / "home", timezone="Asia/Shanghai", currency="CNY", now="last-sale")
-    told = steps.ingest(shop, "transactions", [till(*((*line[:6], "", "") for line in once_each()))], source="files")
+    shop = setup.init_home(tmp_path / "home", timezone="Asia/Shanghai", currency="CNY", now="last-sale")
+    told = operations.load_records(
+        shop, "transactions", [till(*((*line[:6], "", "") for line in once_each()))], source="files"
+    )
     assert told["reasons"] == {"amount is empty": 30}
     with pytest.raises(NothingToDo, match="bought anything"):
-        night.run(shop, tell=silent)
+        nightly_run.run_nightly(shop, progress=silent)

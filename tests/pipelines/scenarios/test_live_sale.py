@@ -9,31 +9,32 @@ from typing import Any
 
 import pytest
 
-from customers import access, clock
-from customers import shop as shops
+from customers import clock
+from customers.security import api_keys
+from customers.shop import settings
 
 MODELS = {"churn", "timing", "value", "recommender", "restock", "offers"}
 
 
 @pytest.fixture(scope="module")
-def open_day(untouched: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+def open_day(first_night_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """The small grocer on the morning after the first night."""
     from starlette.testclient import TestClient
 
     from serving.service import Regulars
 
     home = tmp_path_factory.mktemp("day") / "home"
-    shutil.copytree(untouched, home)
+    shutil.copytree(first_night_home, home)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REGULARS_HOME", str(home))
-        shop = shops.open(home)
-        door = {"Authorization": f"Bearer {access.add(shop, 'admin')}"}
-        with TestClient(Regulars.to_asgi(), raise_server_exceptions=False, headers=door) as counter:
-            yield SimpleNamespace(shop=shop, counter=counter)
+        shop = settings.open_shop(home)
+        door = {"Authorization": f"Bearer {api_keys.create_key(shop, 'admin')}"}
+        with TestClient(Regulars.to_asgi(), raise_server_exceptions=False, headers=door) as api:
+            yield SimpleNamespace(shop=shop, api=api)
 
 
 def read(day: SimpleNamespace, path: str) -> Any:
-    response = day.counter.get(path)
+    response = day.api.get(path)
     assert response.status_code == 200, response.text
     return response.json()
 
@@ -57,7 +58,7 @@ def test_a_sale_lowers_churn_and_moves_the_next_purchase(open_day: SimpleNamespa
         "quantity": 1,
         "amount": "4.00",
     }
-    kept = open_day.counter.post("/v1/transactions", json=sale).json()
+    kept = open_day.api.post("/v1/transactions", json=sale).json()
     assert (kept["inserted"], kept["refreshed"]) == (1, True)
 
     quieter, sooner, moved = told(open_day, name)

@@ -77,11 +77,12 @@ def _catalogue() -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def pharmacy(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """The shop after one night, its sales, and its tables as they are handed out."""
-    from customers import shop as shops
-    from pipelines import night, steps
+    from customers import setup
+    from pipelines import operations
+    from pipelines.nightly import run as nightly_run
 
     folder = tmp_path_factory.mktemp("pharmacy")
-    shop = shops.init(folder / "home", timezone=str(ZONE), currency="EUR", now="last-sale")
+    shop = setup.init_home(folder / "home", timezone=str(ZONE), currency="EUR", now="last-sale")
     sales = _sales()
     consents = pd.DataFrame(
         {"customer_id": OPEN, "purpose": "profiling_sensitive", "state": "granted", "at": OPENED.isoformat()}
@@ -90,22 +91,22 @@ def pharmacy(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     for kind, frame in kinds.items():
         path = folder / f"{kind}.csv"
         frame.to_csv(path, index=False)
-        assert steps.ingest(shop, kind, [path], source="files")["rejected"] == 0
-    night.run(shop, only=MODELS, tell=lambda text: None)
-    return SimpleNamespace(shop=shop, sales=sales, tables={name: steps.table(shop, name) for name in TABLES})
+        assert operations.load_records(shop, kind, [path], source="files")["rejected"] == 0
+    nightly_run.run_nightly(shop, only=MODELS, progress=lambda text: None)
+    return SimpleNamespace(shop=shop, sales=sales, tables={name: operations.load_table(shop, name) for name in TABLES})
 
 
 @pytest.fixture(scope="module")
-def counter(pharmacy: SimpleNamespace) -> Iterator[Any]:
-    """Asks the pharmacy over HTTP, as a program with every right would: counter(path, question)."""
+def api(pharmacy: SimpleNamespace) -> Iterator[Any]:
+    """Asks the pharmacy over HTTP, as a program with every right would: api(path, question)."""
     from starlette.testclient import TestClient
 
-    from customers import access
+    from customers.security import api_keys
     from serving.service import Regulars
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REGULARS_HOME", str(pharmacy.shop.home))
-        key = {"Authorization": f"Bearer {access.add(pharmacy.shop, 'admin')}"}
+        key = {"Authorization": f"Bearer {api_keys.create_key(pharmacy.shop, 'admin')}"}
         with TestClient(Regulars.to_asgi(), raise_server_exceptions=False) as client:
 
             def ask(path: str, question: dict[str, Any]) -> dict[str, Any]:
@@ -140,7 +141,7 @@ def tells(answer: object, *, but: tuple[str, ...] = ()) -> list[str]:
 
 
 def test_it_is_the_trees_that_rank_here_what_is_bought_again(pharmacy: SimpleNamespace) -> None:
-    from models.bundle import Champions
+    from models.registry.champions import Champions
 
     champion = Champions(pharmacy.shop.home / "champions").get("recommender")
     assert champion is not None
@@ -207,38 +208,38 @@ def test_twins_look_the_same_in_every_table(pharmacy: SimpleNamespace, name: str
 
 
 @pytest.mark.parametrize("what", ["any", "again", "new"])
-def test_no_list_names_a_medicine_whatever_is_asked(counter: Any, what: str) -> None:
+def test_no_list_names_a_medicine_whatever_is_asked(api: Any, what: str) -> None:
     closed = [*CLOSED, *(who for both in TWINS for who in both), "stranger"]
     for wish in ({"n": 50}, {"categories": ["prescriptions"]}, {"max_per_category": 1, "explore": 0.5, "n": 20}):
-        answer = counter("/v1/recommendations", {"customer_ids": closed, "list": what, **wish})
+        answer = api("/v1/recommendations", {"customer_ids": closed, "list": what, **wish})
         assert tells(answer) == []
-    (nothing, *_) = counter("/v1/recommendations", {"customer_ids": closed, "categories": ["prescriptions"]})["results"]
+    (nothing, *_) = api("/v1/recommendations", {"customer_ids": closed, "categories": ["prescriptions"]})["results"]
     assert nothing["items"] == []
     assert nothing["short"]["rules"] == ["categories", "profiling_sensitive"]
 
 
-def test_twins_hear_the_same(counter: Any) -> None:
+def test_twins_hear_the_same(api: Any) -> None:
     for alone, refilling in TWINS[:3]:
         for wish in ({"n": 50}, {"list": "again", "n": 50}, {"categories": ["prescriptions"]}):
-            one, other = counter("/v1/recommendations", {"customer_ids": [alone, refilling], **wish})["results"]
+            one, other = api("/v1/recommendations", {"customer_ids": [alone, refilling], **wish})["results"]
             assert one | {"customer_id": ""} == other | {"customer_id": ""}
 
 
-def test_no_need_and_no_reason_tells_of_a_medicine(counter: Any) -> None:
+def test_no_need_and_no_reason_tells_of_a_medicine(api: Any) -> None:
     closed = [*CLOSED, *(who for _, who in TWINS)]
     for question in ("restock", "churn"):
-        assert tells(counter(f"/v1/{question}", {"customer_ids": closed})) == []
+        assert tells(api(f"/v1/{question}", {"customer_ids": closed})) == []
 
 
-def test_who_goes_with_a_medicine_is_told_to_nobody_else(counter: Any) -> None:
+def test_who_goes_with_a_medicine_is_told_to_nobody_else(api: Any) -> None:
     """What is bought beside a soap may be a medicine: whoever looks at the soap does not hear of it."""
     for how in ("similar", "together", "upsell"):
-        assert tells(counter("/v1/similar", {"product_ids": SOAPS, "how": how, "n": 50})) == []
+        assert tells(api("/v1/similar", {"product_ids": SOAPS, "how": how, "n": 50})) == []
 
 
-def test_an_audience_for_a_medicine_is_of_those_who_allow_it(counter: Any) -> None:
+def test_an_audience_for_a_medicine_is_of_those_who_allow_it(api: Any) -> None:
     for asked in ({"product_ids": list(MEDICINES)}, {"categories": ["prescriptions"]}):
-        answer = counter("/v1/audience", {**asked, "n": 1000, "channel": "store"})
+        answer = api("/v1/audience", {**asked, "n": 1000, "channel": "store"})
         names = {result["customer_id"] for result in answer["results"]}
         assert names
         assert names <= set(OPEN)

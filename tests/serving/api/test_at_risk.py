@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 
-def page(counter: Any, query: str = "") -> dict[str, Any]:
-    response = counter.read(f"/v1/at-risk?{query}")
+def page(api: Any, query: str = "") -> dict[str, Any]:
+    response = api.read(f"/v1/at-risk?{query}")
     assert response.status_code == 200, response.text
     return response.json()
 
 
-def test_the_likeliest_to_leave_come_first(counter: Any) -> None:
-    items = page(counter, "limit=1000")["items"]
+def test_the_likeliest_to_leave_come_first(api: Any) -> None:
+    items = page(api, "limit=1000")["items"]
     chances = [entry["churn_probability"] for entry in items]
     assert chances == sorted(chances, reverse=True)
     assert {entry["churn_band"] for entry in items} == {"medium", "high"}
@@ -23,53 +23,53 @@ def test_the_likeliest_to_leave_come_first(counter: Any) -> None:
 
 
 @pytest.mark.parametrize("band", ["low", "medium", "high", "lapsed"])
-def test_one_band_can_be_asked_for(counter: Any, band: str) -> None:
-    assert {entry["churn_band"] for entry in page(counter, f"band={band}&limit=1000")["items"]} == {band}
+def test_one_band_can_be_asked_for(api: Any, band: str) -> None:
+    assert {entry["churn_band"] for entry in page(api, f"band={band}&limit=1000")["items"]} == {band}
 
 
-def test_everybody_is_in_one_band(counter: Any) -> None:
-    lists = [page(counter, f"band={band}&limit=1000")["items"] for band in ("low", "medium", "high", "lapsed")]
+def test_everybody_is_in_one_band(api: Any) -> None:
+    lists = [page(api, f"band={band}&limit=1000")["items"] for band in ("low", "medium", "high", "lapsed")]
     names = [entry["customer_id"] for items in lists for entry in items]
     assert len(names) == len(set(names)) == 150
 
 
-def test_pages_add_up_to_the_whole(counter: Any) -> None:
-    whole = page(counter, "limit=1000")
+def test_pages_add_up_to_the_whole(api: Any) -> None:
+    whole = page(api, "limit=1000")
     assert whole["next_cursor"] is None
     turned, cursor = [], ""
     while cursor is not None:
-        part = page(counter, f"limit=7{cursor and f'&cursor={cursor}'}")
+        part = page(api, f"limit=7{cursor and f'&cursor={cursor}'}")
         assert len(part["items"]) <= 7
         turned += part["items"]
         cursor = part["next_cursor"]
     assert turned == whole["items"]
 
 
-def test_a_row_says_what_the_profile_and_the_answers_say(counter: Any) -> None:
-    entry = page(counter)["items"][0]
+def test_a_row_says_what_the_profile_and_the_answers_say(api: Any) -> None:
+    entry = page(api)["items"][0]
     name = entry["customer_id"]
-    churn = counter.read(f"/v1/customers/{name}/churn").json()["results"][0]
+    churn = api.read(f"/v1/customers/{name}/churn").json()["results"][0]
     assert entry["churn_probability"] == churn["probability"]
     assert entry["reasons"] == churn["reasons"]
-    back = counter.read(f"/v1/customers/{name}/next-purchase").json()["results"][0]
+    back = api.read(f"/v1/customers/{name}/next-purchase").json()["results"][0]
     assert entry["expected_next_purchase_at"] == back["expected_at"]
-    newest = counter.read(f"/v1/customers/{name}").json()["orders"][0]["sold_at"]
-    zone = counter.shop.zone
+    newest = api.read(f"/v1/customers/{name}").json()["orders"][0]["sold_at"]
+    zone = api.shop.zone
     last, sold = (datetime.fromisoformat(at).astimezone(zone) for at in (entry["last_purchase_at"], newest))
     assert last.date() == sold.date()
     assert entry["days_overdue"] is None or entry["days_overdue"] >= 0
 
 
 @pytest.mark.parametrize("order", ["value_at_risk", "saved_value"])
-def test_another_order_has_the_same_customers_page_by_page(counter: Any, order: str) -> None:
-    whole = page(counter, f"limit=1000&order={order}")
+def test_another_order_has_the_same_customers_page_by_page(api: Any, order: str) -> None:
+    whole = page(api, f"limit=1000&order={order}")
     turned, cursor = [], ""
     while cursor is not None:
-        part = page(counter, f"limit=40&order={order}{cursor and f'&cursor={cursor}'}")
+        part = page(api, f"limit=40&order={order}{cursor and f'&cursor={cursor}'}")
         turned += part["items"]
         cursor = part["next_cursor"]
     assert turned == whole["items"]
-    likeliest = page(counter, "limit=1000")["items"]
+    likeliest = page(api, "limit=1000")["items"]
     assert sorted(map(repr, turned)) == sorted(map(repr, likeliest))
     if order == "value_at_risk":
         worth = [float(entry["value_at_risk"]) for entry in turned]
@@ -80,9 +80,9 @@ def test_another_order_has_the_same_customers_page_by_page(counter: Any, order: 
         assert "regulars uplift" in whole["no_saved_value"]
 
 
-def test_a_list_for_a_spreadsheet(counter: Any) -> None:
-    told = page(counter, "limit=3")
-    response = counter.read("/v1/at-risk?limit=3", Accept="text/csv")
+def test_a_list_for_a_spreadsheet(api: Any) -> None:
+    told = page(api, "limit=3")
+    response = api.read("/v1/at-risk?limit=3", Accept="text/csv")
     assert response.headers["content-type"] == "text/csv; charset=utf-8"
     assert response.headers["x-next-cursor"] == told["next_cursor"]
     rows = list(csv.DictReader(io.StringIO(response.text)))
@@ -95,8 +95,8 @@ def test_a_list_for_a_spreadsheet(counter: Any) -> None:
 def test_a_spreadsheet_runs_nothing_of_ours(text: str) -> None:
     from serving.api import at_risk
 
-    assert at_risk._plain(text) == f"'{text}"
-    assert at_risk._plain(-1) == -1
+    assert at_risk._to_csv_cell(text) == f"'{text}"
+    assert at_risk._to_csv_cell(-1) == -1
 
 
 @pytest.mark.parametrize(
@@ -112,8 +112,8 @@ def test_a_spreadsheet_runs_nothing_of_ours(text: str) -> None:
         f"cursor={'x' * 201}",
     ],
 )
-def test_a_wrong_wish_is_named(counter: Any, query: str) -> None:
-    response = counter.read(f"/v1/at-risk?{query}")
+def test_a_wrong_wish_is_named(api: Any, query: str) -> None:
+    response = api.read(f"/v1/at-risk?{query}")
     assert response.status_code == 422
     problem = response.json()
     assert problem["errors"][0]["parameter"] == query.split("=")[0]

@@ -19,20 +19,20 @@ def only(response: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("question", "path"), BULK.items())
-def test_every_answer_says_who_answered_and_as_of_when(counter: Any, question: str, path: str) -> None:
-    answer = counter.ask(path, {"customer_ids": ["c000", "stranger"]}).json()
+def test_every_answer_says_who_answered_and_as_of_when(api: Any, question: str, path: str) -> None:
+    answer = api.post(path, {"customer_ids": ["c000", "stranger"]}).json()
     assert set(answer) == ENVELOPE
     assert answer["models"][0].keys() == {"name", "version", "trained_at"}
     assert answer["models"][0]["version"] == "1"
     assert answer["as_of"] == answer["results"][0]["features_as_of"]
     assert answer["took_ms"] > 0
-    assert answer["attribution_token"] != counter.ask(path, {"customer_ids": ["c000"]}).json()["attribution_token"]
+    assert answer["attribution_token"] != api.post(path, {"customer_ids": ["c000"]}).json()["attribution_token"]
 
 
 @pytest.mark.parametrize(("question", "path"), BULK.items())
-def test_answers_come_in_the_order_asked(counter: Any, question: str, path: str) -> None:
+def test_answers_come_in_the_order_asked(api: Any, question: str, path: str) -> None:
     asked = ["c003", "stranger", "c001", "c003", "files:c001", "quiet"]
-    results = counter.ask(path, {"customer_ids": asked}).json()["results"]
+    results = api.post(path, {"customer_ids": asked}).json()["results"]
     assert [result["customer_id"] for result in results] == asked
     assert [result["known"] for result in results] == [True, False, True, True, True, True]
     if question == "restock":  # of whom nothing runs out no more is said than of anybody
@@ -45,23 +45,23 @@ def test_answers_come_in_the_order_asked(counter: Any, question: str, path: str)
 
 
 @pytest.mark.parametrize(("question", "path"), BULK.items())
-def test_one_customer_is_answered_like_many(counter: Any, question: str, path: str) -> None:
-    alone = only(counter.read(f"/v1/customers/c005/{question}"))
-    among = counter.ask(path, {"customer_ids": ["c004", "c005"]}).json()["results"][1]
+def test_one_customer_is_answered_like_many(api: Any, question: str, path: str) -> None:
+    alone = only(api.read(f"/v1/customers/c005/{question}"))
+    among = api.post(path, {"customer_ids": ["c004", "c005"]}).json()["results"][1]
     assert alone == among
 
 
 @pytest.mark.parametrize(("question", "path"), BULK.items())
-def test_a_thousand_customers_are_answered_at_once(counter: Any, question: str, path: str) -> None:
+def test_a_thousand_customers_are_answered_at_once(api: Any, question: str, path: str) -> None:
     asked = [f"c{number % 150:03d}" for number in range(1000)]
-    assert len(counter.ask(path, {"customer_ids": asked}).json()["results"]) == 1000
+    assert len(api.post(path, {"customer_ids": asked}).json()["results"]) == 1000
 
 
 # Churn ----------------------------------------------------------------------------------------------------
 
 
-def test_churn_is_a_probability_with_a_band_and_reasons(counter: Any) -> None:
-    results = counter.ask("/v1/churn", {"customer_ids": [f"c{n:03d}" for n in range(150)]}).json()["results"]
+def test_churn_is_a_probability_with_a_band_and_reasons(api: Any) -> None:
+    results = api.post("/v1/churn", {"customer_ids": [f"c{n:03d}" for n in range(150)]}).json()["results"]
     assert {result["horizon_days"] for result in results} == {HORIZON_DAYS}
     assert {result["band"] for result in results} == {"low", "medium", "high", "lapsed"}
     for result in results:
@@ -71,34 +71,34 @@ def test_churn_is_a_probability_with_a_band_and_reasons(counter: Any) -> None:
         assert 1 <= len(result["reasons"]) <= 3
 
 
-def test_who_was_silent_for_more_than_two_horizons_is_lapsed(counter: Any) -> None:
-    from customers import profiles
-    from serving import desk
+def test_who_was_silent_for_more_than_two_horizons_is_lapsed(api: Any) -> None:
+    from customers.people import lookup
+    from serving import runtime
 
-    here = desk.of(counter.shop)
+    here = runtime.open_runtime(api.shop)
     ids = [f"c{n:03d}" for n in range(150)]
-    keys = profiles.keys_of(counter.shop, ids)
-    figures = here.figures(here.champion("churn"), [keys[name] for name in ids])
+    keys = lookup.find_keys(api.shop, ids)
+    figures = here.load_features(here.champion("churn"), [keys[name] for name in ids])
     silent = dict(zip(ids, figures["recency_days"], strict=False))
-    for result in counter.ask("/v1/churn", {"customer_ids": ids}).json()["results"]:
+    for result in api.post("/v1/churn", {"customer_ids": ids}).json()["results"]:
         assert (result["band"] == "lapsed") == (silent[result["customer_id"]] > 2 * HORIZON_DAYS)
 
 
-def test_reasons_are_true(counter: Any) -> None:
+def test_reasons_are_true(api: Any) -> None:
     """c000's silence, as the shop's own figures have it, is what the reason says."""
-    from customers import profiles
-    from serving import desk
+    from customers.people import lookup
+    from serving import runtime
 
-    here = desk.of(counter.shop)
-    (key,) = profiles.keys_of(counter.shop, ["c000"]).values()
-    figures = here.figures(here.champion("churn"), [key]).iloc[0]
-    reasons = only(counter.read("/v1/customers/c000/churn"))["reasons"]
+    here = runtime.open_runtime(api.shop)
+    (key,) = lookup.find_keys(api.shop, ["c000"]).values()
+    figures = here.load_features(here.champion("churn"), [key]).iloc[0]
+    reasons = only(api.read("/v1/customers/c000/churn"))["reasons"]
     silence = [reason for reason in reasons if "silent for" in reason]
     assert all(f"silent for {figures['recency_days']:.0f}" in reason for reason in silence)
 
 
-def test_strangers_get_what_holds_for_the_shop_and_no_reasons(counter: Any) -> None:
-    stranger, quiet = counter.ask("/v1/churn", {"customer_ids": ["stranger", "quiet"]}).json()["results"]
+def test_strangers_get_what_holds_for_the_shop_and_no_reasons(api: Any) -> None:
+    stranger, quiet = api.post("/v1/churn", {"customer_ids": ["stranger", "quiet"]}).json()["results"]
     assert stranger["probability"] == quiet["probability"]
     assert 0 < stranger["probability"] < 1
     assert stranger["reasons"] == quiet["reasons"] == []
@@ -107,18 +107,16 @@ def test_strangers_get_what_holds_for_the_shop_and_no_reasons(counter: Any) -> N
 # Next purchase --------------------------------------------------------------------------------------------
 
 
-def test_churn_and_the_purchase_curve_are_one_number(counter: Any) -> None:
+def test_churn_and_the_purchase_curve_are_one_number(api: Any) -> None:
     asked = {"customer_ids": [*(f"c{n:03d}" for n in range(60)), "stranger"]}
-    churn = counter.ask("/v1/churn", asked).json()["results"]
-    curve = counter.ask("/v1/next-purchase", asked).json()["results"]
+    churn = api.post("/v1/churn", asked).json()["results"]
+    curve = api.post("/v1/next-purchase", asked).json()["results"]
     for quiet, back in zip(churn, curve, strict=True):
         assert back["p"][str(HORIZON_DAYS)] == pytest.approx(1 - quiet["probability"], abs=1e-9)
 
 
-def test_the_curve_never_falls_and_ends_where_history_does(counter: Any) -> None:
-    for result in counter.ask("/v1/next-purchase", {"customer_ids": [f"c{n:03d}" for n in range(60)]}).json()[
-        "results"
-    ]:
+def test_the_curve_never_falls_and_ends_where_history_does(api: Any) -> None:
+    for result in api.post("/v1/next-purchase", {"customer_ids": [f"c{n:03d}" for n in range(60)]}).json()["results"]:
         p = result["p"]
         assert list(p) == ["7", "14", "28", "90"]
         assert 0 <= p["7"] <= p["14"] <= p["28"] <= 1
@@ -129,8 +127,8 @@ def test_the_curve_never_falls_and_ends_where_history_does(counter: Any) -> None
         assert all(1 <= day <= 60 for day in said)
 
 
-def test_a_purchase_is_expected_after_its_median_wait_and_never_in_the_past(counter: Any) -> None:
-    answer = counter.ask("/v1/next-purchase", {"customer_ids": [f"c{n:03d}" for n in range(60)]}).json()
+def test_a_purchase_is_expected_after_its_median_wait_and_never_in_the_past(api: Any) -> None:
+    answer = api.post("/v1/next-purchase", {"customer_ids": [f"c{n:03d}" for n in range(60)]}).json()
     as_of = datetime.fromisoformat(answer["as_of"])
     for result in answer["results"]:
         wait = result["days"]["p50"]
@@ -140,15 +138,15 @@ def test_a_purchase_is_expected_after_its_median_wait_and_never_in_the_past(coun
         expected = datetime.fromisoformat(result["expected_at"])
         assert expected.utcoffset().total_seconds() == 0
         assert expected >= as_of
-        local = counter.shop.zone
+        local = api.shop.zone
         assert (expected.astimezone(local).date() - as_of.astimezone(local).date()).days == wait
 
 
 # Recommendations ------------------------------------------------------------------------------------------
 
 
-def test_lists_say_what_why_and_where_from(counter: Any) -> None:
-    result = only(counter.ask("/v1/recommendations", {"customer_ids": ["c000"], "n": 5}))
+def test_lists_say_what_why_and_where_from(api: Any) -> None:
+    result = only(api.post("/v1/recommendations", {"customer_ids": ["c000"], "n": 5}))
     assert [entry["rank"] for entry in result["items"]] == [1, 2, 3, 4, 5]
     scores = [entry["score"] for entry in result["items"]]
     assert scores == sorted(scores, reverse=True)
@@ -158,9 +156,9 @@ def test_lists_say_what_why_and_where_from(counter: Any) -> None:
         assert entry["reason"].startswith("bought" if entry["source"] == "again" else ("customers", "sells"))
 
 
-def test_again_and_new_share_nothing(counter: Any) -> None:
+def test_again_and_new_share_nothing(api: Any) -> None:
     wanted = {"customer_ids": ["c000"], "n": 50}
-    again, new = (only(counter.ask("/v1/recommendations", {**wanted, "list": name})) for name in ("again", "new"))
+    again, new = (only(api.post("/v1/recommendations", {**wanted, "list": name})) for name in ("again", "new"))
     bought = {entry["product_id"] for entry in again["items"]}
     assert len(bought) == 6  # c000's favourites
     assert {entry["source"] for entry in again["items"]} == {"again"}
@@ -168,38 +166,38 @@ def test_again_and_new_share_nothing(counter: Any) -> None:
     assert len(new["items"]) == 40 - 6
 
 
-def test_excluded_products_make_room_for_others(counter: Any) -> None:
-    before = [entry["product_id"] for entry in only(counter.read("/v1/customers/c000/recommendations"))["items"]]
+def test_excluded_products_make_room_for_others(api: Any) -> None:
+    before = [entry["product_id"] for entry in only(api.read("/v1/customers/c000/recommendations"))["items"]]
     wanted = {"customer_ids": ["c000"], "exclude_product_ids": [*before[:3], "nothing-we-sell"]}
-    after = [entry["product_id"] for entry in only(counter.ask("/v1/recommendations", wanted))["items"]]
+    after = [entry["product_id"] for entry in only(api.post("/v1/recommendations", wanted))["items"]]
     assert len(after) == len(before) == 10
     assert not set(before[:3]) & set(after)
     assert after[:7] == before[3:]
 
 
-def test_a_category_is_filled_with_its_own_products(counter: Any) -> None:
+def test_a_category_is_filled_with_its_own_products(api: Any) -> None:
     wanted = {"customer_ids": ["c000", "stranger"], "categories": ["BREAD"], "n": 50}
-    for result in counter.ask("/v1/recommendations", wanted).json()["results"]:
+    for result in api.post("/v1/recommendations", wanted).json()["results"]:
         assert len(result["items"]) == 10
         assert all(int(entry["product_id"][1:]) % 4 == 0 for entry in result["items"])
 
 
-def test_a_category_that_nobody_knows_has_no_products(counter: Any) -> None:
-    assert only(counter.ask("/v1/recommendations", {"customer_ids": ["c000"], "categories": ["?"]}))["items"] == []
+def test_a_category_that_nobody_knows_has_no_products(api: Any) -> None:
+    assert only(api.post("/v1/recommendations", {"customer_ids": ["c000"], "categories": ["?"]}))["items"] == []
 
 
 @pytest.mark.parametrize("name", ["any", "again", "new"])
-def test_strangers_get_what_sells_in_the_shop(counter: Any, name: str) -> None:
+def test_strangers_get_what_sells_in_the_shop(api: Any, name: str) -> None:
     wanted = {"customer_ids": ["stranger", "quiet"], "list": name, "n": 3}
-    for result in counter.ask("/v1/recommendations", wanted).json()["results"]:
+    for result in api.post("/v1/recommendations", wanted).json()["results"]:
         assert result["fallback"]
         assert len(result["items"]) == 3
         assert {entry["source"] for entry in result["items"]} == {"popular"}
         assert {entry["reason"] for entry in result["items"]} == {"sells best in the shop"}
 
 
-def test_customers_differ(counter: Any) -> None:
-    results = counter.ask("/v1/recommendations", {"customer_ids": ["c000", "c001", "c002"]}).json()["results"]
+def test_customers_differ(api: Any) -> None:
+    results = api.post("/v1/recommendations", {"customer_ids": ["c000", "c001", "c002"]}).json()["results"]
     assert len({tuple(entry["product_id"] for entry in result["items"]) for result in results}) == 3
 
 
@@ -209,32 +207,32 @@ def test_customers_differ(counter: Any) -> None:
 @pytest.mark.parametrize(
     ("role", "personal"), [("admin", True), ("agent", True), ("campaign", False), ("analyst", False)]
 )
-def test_names_are_for_those_who_serve_customers(counter: Any, role: str, personal: bool) -> None:
-    response = counter.read("/v1/customers/c000", role)
+def test_names_are_for_those_who_serve_customers(api: Any, role: str, personal: bool) -> None:
+    response = api.read("/v1/customers/c000", role)
     assert response.status_code == 200
     assert ("Canarybird" in response.text) == personal
     assert ("w.canarybird@example.com" in response.text) == personal
     assert response.json()["customer_id"] == "c000"
 
 
-def test_a_profile_shows_orders_newest_first(counter: Any) -> None:
-    orders = counter.read("/v1/customers/c000").json()["orders"]
+def test_a_profile_shows_orders_newest_first(api: Any) -> None:
+    orders = api.read("/v1/customers/c000").json()["orders"]
     assert 1 <= len(orders) <= 50
     sold = [order["sold_at"] for order in orders]
     assert sold == sorted(sold, reverse=True)
 
 
 @pytest.mark.parametrize("path", ["/v1/customers/stranger", "/v1/customers/stranger/scores"])
-def test_a_stranger_has_no_profile(counter: Any, path: str) -> None:
-    response = counter.read(path)
+def test_a_stranger_has_no_profile(api: Any, path: str) -> None:
+    response = api.read(path)
     assert response.status_code == 404
     assert response.headers["content-type"] == "application/problem+json"
 
 
-def test_a_need_says_how_often_and_when_it_was_bought(counter: Any) -> None:
+def test_a_need_says_how_often_and_when_it_was_bought(api: Any) -> None:
     """The figures of the category on its shelf: its days, and how long ago the last of them is."""
     asked = {"customer_ids": [f"c{number:03}" for number in range(10)]}
-    for told in counter.ask("/v1/restock", asked).json()["results"]:
+    for told in api.post("/v1/restock", asked).json()["results"]:
         assert told["fallback"] == (not told["items"])
         for need in told["items"]:
             assert re.fullmatch(r"bought (twice|\d+ times), (usually every (\d+ days|day), )?last .+", need["reason"])

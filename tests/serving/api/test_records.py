@@ -31,30 +31,30 @@ def refusal(response: Any) -> list[dict[str, str]]:
     return response.json()["errors"]
 
 
-def orders(counter: Any, customer_id: str) -> dict[str, Any]:
-    return {order["order_id"]: order for order in counter.read(f"/v1/customers/{customer_id}").json()["orders"]}
+def orders(api: Any, customer_id: str) -> dict[str, Any]:
+    return {order["order_id"]: order for order in api.read(f"/v1/customers/{customer_id}").json()["orders"]}
 
 
-def test_a_sale_is_kept_and_shown(counter: Any) -> None:
+def test_a_sale_is_kept_and_shown(api: Any) -> None:
     sale = SALE | {"order_id": "live-shown"}
-    assert counts(counter.ask("/v1/transactions", sale, "till")) == (1, 1, 0, 0, 0)
-    (line,) = orders(counter, "c001")["live-shown"]["lines"]
+    assert counts(api.post("/v1/transactions", sale, "till")) == (1, 1, 0, 0, 0)
+    (line,) = orders(api, "c001")["live-shown"]["lines"]
     assert (line["product_id"], line["amount"], line["currency"]) == ("p03", "12.50", "USD")
 
 
-def test_the_same_sale_again_changes_nothing_and_a_changed_one_takes_its_place(counter: Any) -> None:
+def test_the_same_sale_again_changes_nothing_and_a_changed_one_takes_its_place(api: Any) -> None:
     sale = SALE | {"order_id": "live-again"}
-    assert counts(counter.ask("/v1/transactions", sale)) == (1, 1, 0, 0, 0)
-    assert counts(counter.ask("/v1/transactions", sale)) == (1, 0, 0, 1, 0)
-    assert counts(counter.ask("/v1/transactions", sale | {"amount": 13})) == (1, 0, 1, 0, 0)
-    assert orders(counter, "c001")["live-again"]["lines"][0]["amount"] == "13.00"
+    assert counts(api.post("/v1/transactions", sale)) == (1, 1, 0, 0, 0)
+    assert counts(api.post("/v1/transactions", sale)) == (1, 0, 0, 1, 0)
+    assert counts(api.post("/v1/transactions", sale | {"amount": 13})) == (1, 0, 1, 0, 0)
+    assert orders(api, "c001")["live-again"]["lines"][0]["amount"] == "13.00"
 
 
-def test_a_list_is_kept_but_for_what_cannot_be(counter: Any) -> None:
+def test_a_list_is_kept_but_for_what_cannot_be(api: Any) -> None:
     lines = [SALE | {"order_id": "live-many", "line_id": str(number)} for number in range(3)]
     lines[1] = lines[1] | {"quantity": CANARY}
     lines.append(SALE | {"order_id": "live-many", "line_id": "9", "sold_at": "2999-01-01"})
-    response = counter.ask("/v1/transactions", lines)
+    response = api.post("/v1/transactions", lines)
     assert counts(response) == (4, 2, 0, 0, 2)
     assert [error["index"] for error in response.json()["errors"]] == [1, 3]
     assert "quantity" in response.json()["errors"][0]["reason"]
@@ -62,108 +62,108 @@ def test_a_list_is_kept_but_for_what_cannot_be(counter: Any) -> None:
     assert "canary" not in response.text.lower()
 
 
-def test_where_nothing_can_be_kept_each_record_is_pointed_at(counter: Any) -> None:
+def test_where_nothing_can_be_kept_each_record_is_pointed_at(api: Any) -> None:
     wrong = SALE | {"amount": CANARY}
-    errors = refusal(counter.ask("/v1/transactions", [wrong, wrong | {"line_id": "2"}, CANARY]))
+    errors = refusal(api.post("/v1/transactions", [wrong, wrong | {"line_id": "2"}, CANARY]))
     assert [error["pointer"] for error in errors] == ["/0", "/1", "/2"]
-    assert refusal(counter.ask("/v1/transactions", wrong))[0]["pointer"] == ""
+    assert refusal(api.post("/v1/transactions", wrong))[0]["pointer"] == ""
 
 
 @pytest.mark.parametrize("records", [[], [SALE] * 1001], ids=["none", "1,001"])
-def test_a_thousand_records_at_a_time(counter: Any, records: list[Any]) -> None:
-    assert "1 to 1,000" in refusal(counter.ask("/v1/transactions", records))[0]["detail"]
+def test_a_thousand_records_at_a_time(api: Any, records: list[Any]) -> None:
+    assert "1 to 1,000" in refusal(api.post("/v1/transactions", records))[0]["detail"]
 
 
 @pytest.mark.parametrize("body", [f"{{{CANARY}", "", "\xff", "[" * 100_000, '{"amount": NaN}', '{"amount": 1e', "7"])
-def test_what_is_no_record_is_refused(counter: Any, body: str) -> None:
-    headers = counter.key("admin") | {"Content-Type": "application/json"}
-    refusal(counter.client.post("/v1/transactions", content=body.encode("latin-1"), headers=headers))
+def test_what_is_no_record_is_refused(api: Any, body: str) -> None:
+    headers = api.key("admin") | {"Content-Type": "application/json"}
+    refusal(api.client.post("/v1/transactions", content=body.encode("latin-1"), headers=headers))
 
 
 @pytest.mark.parametrize(
     ("said", "kept"),
     [("12.3450000000", "12.34"), ("12.3450000001", "12.35"), ("12.355", "12.36"), ("0.1250000000", "0.12")],
 )
-def test_decimals_are_rounded_once_and_to_the_even_cent(counter: Any, said: str, kept: str) -> None:
+def test_decimals_are_rounded_once_and_to_the_even_cent(api: Any, said: str, kept: str) -> None:
     name = f"live-{said}"
     sale = json.dumps(SALE | {"order_id": name}).replace("12.5", said)
-    headers = counter.key("admin") | {"Content-Type": "application/json"}
-    assert counts(counter.client.post("/v1/transactions", content=sale, headers=headers))[1] == 1
-    assert orders(counter, "c001")[name]["lines"][0]["amount"] == kept
+    headers = api.key("admin") | {"Content-Type": "application/json"}
+    assert counts(api.client.post("/v1/transactions", content=sale, headers=headers))[1] == 1
+    assert orders(api, "c001")[name]["lines"][0]["amount"] == kept
 
 
-def test_records_belong_to_their_source(counter: Any) -> None:
+def test_records_belong_to_their_source(api: Any) -> None:
     sale = SALE | {"order_id": "live-source", "customer_id": ""}
-    assert counts(counter.ask("/v1/transactions?source=till-7", sale)) == (1, 1, 0, 0, 0)
-    assert counts(counter.ask("/v1/transactions?source=till-8", sale)) == (1, 1, 0, 0, 0)
+    assert counts(api.post("/v1/transactions?source=till-7", sale)) == (1, 1, 0, 0, 0)
+    assert counts(api.post("/v1/transactions?source=till-8", sale)) == (1, 1, 0, 0, 0)
 
 
 # The same request twice ---------------------------------------------------------------------------------------
 
 
-def once(counter: Any, key: str, record: Any, path: str = "/v1/transactions", role: str = "admin") -> Any:
-    return counter.client.post(path, json=record, headers=counter.key(role) | {"Idempotency-Key": key})
+def once(api: Any, key: str, record: Any, path: str = "/v1/transactions", role: str = "admin") -> Any:
+    return api.client.post(path, json=record, headers=api.key(role) | {"Idempotency-Key": key})
 
 
-def test_a_request_sent_twice_is_answered_alike(counter: Any) -> None:
+def test_a_request_sent_twice_is_answered_alike(api: Any) -> None:
     sale = SALE | {"order_id": "live-once"}
-    first, again = once(counter, "k-1", sale), once(counter, "k-1", sale)
+    first, again = once(api, "k-1", sale), once(api, "k-1", sale)
     assert counts(first) == counts(again) == (1, 1, 0, 0, 0)
     assert first.text == again.text
     assert "idempotent-replayed" not in first.headers
     assert again.headers["idempotent-replayed"] == "true"
 
 
-def test_a_refusal_is_repeated_too(counter: Any) -> None:
+def test_a_refusal_is_repeated_too(api: Any) -> None:
     wrong = SALE | {"amount": CANARY}
-    first, again = once(counter, "k-2", wrong), once(counter, "k-2", wrong)
+    first, again = once(api, "k-2", wrong), once(api, "k-2", wrong)
     assert refusal(first) == refusal(again)
     assert again.headers["idempotent-replayed"] == "true"
     assert again.headers["content-type"] == "application/problem+json"
 
 
-def test_a_key_names_one_request(counter: Any) -> None:
+def test_a_key_names_one_request(api: Any) -> None:
     sale = SALE | {"order_id": "live-key"}
-    assert once(counter, "k-3", sale).status_code == 200
-    assert refusal(once(counter, "k-3", sale | {"amount": 99}))[0]["parameter"] == "Idempotency-Key"
-    assert refusal(once(counter, "k-3", sale, path="/v1/transactions?source=web"))
-    assert orders(counter, "c001")["live-key"]["lines"][0]["amount"] == "12.50"
+    assert once(api, "k-3", sale).status_code == 200
+    assert refusal(once(api, "k-3", sale | {"amount": 99}))[0]["parameter"] == "Idempotency-Key"
+    assert refusal(once(api, "k-3", sale, path="/v1/transactions?source=web"))
+    assert orders(api, "c001")["live-key"]["lines"][0]["amount"] == "12.50"
 
 
-def test_two_callers_may_use_the_same_key(counter: Any) -> None:
+def test_two_callers_may_use_the_same_key(api: Any) -> None:
     mine, theirs = (SALE | {"order_id": f"live-{who}"} for who in ("mine", "theirs"))
-    assert counts(once(counter, "k-4", mine, role="till"))[1] == 1
-    assert counts(once(counter, "k-4", theirs, role="admin"))[1] == 1
+    assert counts(once(api, "k-4", mine, role="till"))[1] == 1
+    assert counts(once(api, "k-4", theirs, role="admin"))[1] == 1
 
 
 @pytest.mark.parametrize("key", ["", " ", "x" * 256, "two words"])
-def test_a_key_is_plain(counter: Any, key: str) -> None:
-    assert refusal(once(counter, key, SALE))[0]["parameter"] == "Idempotency-Key"
+def test_a_key_is_plain(api: Any, key: str) -> None:
+    assert refusal(once(api, key, SALE))[0]["parameter"] == "Idempotency-Key"
 
 
-def test_of_ten_at_once_one_is_done(counter: Any) -> None:
+def test_of_ten_at_once_one_is_done(api: Any) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     sale = SALE | {"order_id": "live-ten"}
     with ThreadPoolExecutor(10) as many:
-        asked = [many.submit(once, counter, "k-5", sale) for _ in range(10)]
+        asked = [many.submit(once, api, "k-5", sale) for _ in range(10)]
         answers = {each.result().text for each in asked}
     assert len(answers) == 1
-    assert len(orders(counter, "c001")["live-ten"]["lines"]) == 1
+    assert len(orders(api, "c001")["live-ten"]["lines"]) == 1
 
 
 # Other kinds ----------------------------------------------------------------------------------------------
 
 
-def test_a_customer_is_enrolled_and_a_field_unsaid_stays(counter: Any) -> None:
+def test_a_customer_is_enrolled_and_a_field_unsaid_stays(api: Any) -> None:
     person = {"customer_id": "new-1", "given_name": "Zoë", "email": "zoe@example.com"}
-    assert counts(counter.ask("/v1/customers", person, "agent")) == (1, 1, 0, 0, 0)
-    assert counts(counter.ask("/v1/customers", {"customer_id": "new-1", "city": "Oslo"}, "agent")) == (1, 0, 1, 0, 0)
-    shown = counter.read("/v1/customers/new-1", "agent").json()["profile"]
+    assert counts(api.post("/v1/customers", person, "agent")) == (1, 1, 0, 0, 0)
+    assert counts(api.post("/v1/customers", {"customer_id": "new-1", "city": "Oslo"}, "agent")) == (1, 0, 1, 0, 0)
+    shown = api.read("/v1/customers/new-1", "agent").json()["profile"]
     assert (shown["given_name"], shown["city"]) == ("Zoë", "Oslo")
 
 
-def test_a_complaint_is_kept_sealed_and_shown_to_who_may_see_it(counter: Any) -> None:
+def test_a_complaint_is_kept_sealed_and_shown_to_who_may_see_it(api: Any) -> None:
     said = {
         "interaction_id": "x-1",
         "customer_id": "c002",
@@ -172,14 +172,14 @@ def test_a_complaint_is_kept_sealed_and_shown_to_who_may_see_it(counter: Any) ->
         "kind": "complaint",
         "text": "The bread of Wilhelmina Canarybird was stale",
     }
-    assert counts(counter.ask("/v1/interactions", said, "agent")) == (1, 1, 0, 0, 0)
-    shown = counter.read("/v1/customers/c002", "agent").json()["interactions"]
+    assert counts(api.post("/v1/interactions", said, "agent")) == (1, 1, 0, 0, 0)
+    shown = api.read("/v1/customers/c002", "agent").json()["interactions"]
     assert any("stale" in str(entry) for entry in shown)
     for role in ("campaign", "analyst"):
-        response = counter.read("/v1/customers/c002", role)
+        response = api.read("/v1/customers/c002", role)
         assert "complaint" in response.text
         assert "stale" not in response.text
-    database = (counter.shop.home / "shop.db").read_bytes() + (counter.shop.home / "shop.db-wal").read_bytes()
+    database = (api.shop.home / "shop.db").read_bytes() + (api.shop.home / "shop.db-wal").read_bytes()
     assert b"was stale" not in database
 
 
@@ -206,14 +206,12 @@ OFFER = {"offer_id": "o-1", "starts_at": "2025-07-01", "ends_at": "2025-08-01"}
         ("/v1/customers", {"given_name": "canary"}, "customer_id"),
     ],
 )
-def test_bad_records_are_turned_away_with_the_reason(
-    counter: Any, path: str, record: dict[str, Any], reason: str
-) -> None:
-    (error,) = refusal(counter.ask(path, record))
+def test_bad_records_are_turned_away_with_the_reason(api: Any, path: str, record: dict[str, Any], reason: str) -> None:
+    (error,) = refusal(api.post(path, record))
     assert reason in error["detail"]
 
 
-def test_what_is_sold_is_told_by_products(counter: Any) -> None:
-    assert counts(counter.ask("/v1/products", {"product_id": "tea", "category": "tea", "stock": 3})) == (1, 1, 0, 0, 0)
+def test_what_is_sold_is_told_by_products(api: Any) -> None:
+    assert counts(api.post("/v1/products", {"product_id": "tea", "category": "tea", "stock": 3})) == (1, 1, 0, 0, 0)
     wanted = {"customer_ids": ["c001"], "categories": ["tea"]}
-    assert counter.ask("/v1/recommendations", wanted).status_code == 200
+    assert api.post("/v1/recommendations", wanted).status_code == 200

@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
-from serving import desk, similar
+from serving import runtime
+from serving.api import related_products
 
 
-def ask(counter: Any, *product_ids: str, **more: Any) -> dict[str, Any]:
-    response = counter.ask("/v1/similar", {"product_ids": list(product_ids), **more})
+def ask(api: Any, *product_ids: str, **more: Any) -> dict[str, Any]:
+    response = api.post("/v1/similar", {"product_ids": list(product_ids), **more})
     assert response.status_code == 200, response.text
     return response.json()
 
@@ -17,8 +18,8 @@ def products(result: dict[str, Any]) -> list[str]:
     return [item["product_id"] for item in result["items"]]
 
 
-def test_every_answer_is_in_its_envelope(counter: Any) -> None:
-    answer = ask(counter, "p00", "p01", how="together", n=3)
+def test_every_answer_is_in_its_envelope(api: Any) -> None:
+    answer = ask(api, "p00", "p01", how="together", n=3)
     assert answer.keys() == {
         "request_id", "as_of", "models", "took_ms", "attribution_token", "results", "customer_known", "notes"
     }  # fmt: skip
@@ -29,38 +30,38 @@ def test_every_answer_is_in_its_envelope(counter: Any) -> None:
         assert result["product_id"] not in products(result)
 
 
-def test_what_goes_together_was_bought_together_by_so_many_customers(counter: Any) -> None:
-    (result,) = ask(counter, "p00", how="together")["results"]
+def test_what_goes_together_was_bought_together_by_so_many_customers(api: Any) -> None:
+    (result,) = ask(api, "p00", how="together")["results"]
     assert not result["fallback"]
     assert result["items"]
     assert {item["source"] for item in result["items"]} == {"together"}
     assert all("bought both at once" in item["reason"] or "next visit" in item["reason"] for item in result["items"])
 
 
-def test_what_stands_in_is_of_the_same_kind(counter: Any) -> None:
-    (result,) = ask(counter, "p00", n=5)["results"]
+def test_what_stands_in_is_of_the_same_kind(api: Any) -> None:
+    (result,) = ask(api, "p00", n=5)["results"]
     assert len(result["items"]) == 5
     assert all(int(name[1:]) % 4 == 0 for name in products(result))
     assert all(item["reason"].startswith("of the same kind: bread") for item in result["items"])
 
 
-def test_upsell_is_dearer_and_says_by_how_much(counter: Any) -> None:
+def test_upsell_is_dearer_and_says_by_how_much(api: Any) -> None:
     # A product's price is 2 plus the rest of its number by 7; p00, p07 and so on cost 2.
-    (result,) = ask(counter, "p28", how="upsell", n=50)["results"]
+    (result,) = ask(api, "p28", how="upsell", n=50)["results"]
     prices = [2 + int(name[1:]) % 7 for name in products(result)]
     assert prices
     assert all(2 * 1.1 <= price <= 2 * 2.5 for price in prices)
     assert result["items"][0]["reason"].endswith(f"{prices[0]}.00 instead of 2.00 USD")
 
 
-def test_where_nothing_is_dearer_the_answer_says_so(counter: Any) -> None:
-    (result,) = ask(counter, "p20", how="upsell")["results"]  # it costs 8, and nothing costs more
+def test_where_nothing_is_dearer_the_answer_says_so(api: Any) -> None:
+    (result,) = ask(api, "p20", how="upsell")["results"]  # it costs 8, and nothing costs more
     assert (result["items"], result["fallback"]) == ([], False)
     assert result["reason"] == "nothing dearer of its kind is sold here, or its price is not known"
 
 
-def test_an_unknown_product_gets_what_sells_in_the_shop(counter: Any) -> None:
-    (result,) = ask(counter, "no-such-thing", n=4)["results"]
+def test_an_unknown_product_gets_what_sells_in_the_shop(api: Any) -> None:
+    (result,) = ask(api, "no-such-thing", n=4)["results"]
     assert (result["known"], result["fallback"]) == (False, True)
     assert result["reason"] == "the shop does not know this product"
     assert {item["source"] for item in result["items"]} == {"popular"}
@@ -68,12 +69,12 @@ def test_an_unknown_product_gets_what_sells_in_the_shop(counter: Any) -> None:
 
 
 def test_a_new_product_is_judged_by_its_kind(fresh: Any) -> None:
-    from customers import mirror
-    from features import together
+    from customers.parquet import mirror
+    from features.products import co_purchases
 
-    assert fresh.ask("/v1/products", {"product_id": "novelty", "category": "bread"}).status_code == 200
+    assert fresh.post("/v1/products", {"product_id": "novelty", "category": "bread"}).status_code == 200
     mirror.refresh(fresh.shop)
-    place = together.kept(desk.of(fresh.shop).features.folder)
+    place = co_purchases.co_purchases_path(runtime.open_runtime(fresh.shop).features.folder)
     place.touch()  # as the next night does
     (stands_in,) = ask(fresh, "novelty", n=3)["results"]
     assert all(int(name[1:]) % 4 == 0 for name in products(stands_in))
@@ -81,27 +82,27 @@ def test_a_new_product_is_judged_by_its_kind(fresh: Any) -> None:
     assert {item["reason"] for item in beside["items"]} == {"goes with what sells best of its kind"}
 
 
-def test_a_customer_is_asked_for_by_their_own_products(counter: Any) -> None:
-    answer = ask(counter, customer_id="c000", how="upsell")
-    again = counter.ask("/v1/recommendations", {"customer_ids": ["c000"], "list": "again", "n": 50}).json()
+def test_a_customer_is_asked_for_by_their_own_products(api: Any) -> None:
+    answer = ask(api, customer_id="c000", how="upsell")
+    again = api.post("/v1/recommendations", {"customer_ids": ["c000"], "list": "again", "n": 50}).json()
     mine = {item["product_id"] for item in again["results"][0]["items"]}
     assert {result["product_id"] for result in answer["results"]} == mine
 
 
-def test_a_customer_who_has_bought_nothing_is_told_to_name_products(counter: Any) -> None:
-    answer = ask(counter, customer_id="quiet")
+def test_a_customer_who_has_bought_nothing_is_told_to_name_products(api: Any) -> None:
+    answer = ask(api, customer_id="quiet")
     assert (answer["results"], answer["customer_known"]) == ([], True)
-    assert answer["notes"] == ["they have bought nothing that may be looked at; " + similar.INSTEAD]
+    assert answer["notes"] == ["they have bought nothing that may be looked at; " + related_products.ALTERNATIVES_HINT]
 
 
 def test_a_stranger_is_told_apart_from_who_keeps_to_themselves(private: Any) -> None:
     stranger, reserved = ask(private, customer_id="stranger"), ask(private, customer_id="c000")
     assert (stranger["results"], stranger["customer_known"]) == ([], False)
     assert (reserved["results"], reserved["customer_known"]) == ([], True)
-    assert stranger["notes"] == [f"{similar.STRANGER}; {similar.INSTEAD}"]
-    assert reserved["notes"] == [f"{similar.NOT_PROFILED}; {similar.INSTEAD}"]
+    assert stranger["notes"] == [f"{related_products.UNKNOWN_CUSTOMER_NOTE}; {related_products.ALTERNATIVES_HINT}"]
+    assert reserved["notes"] == [f"{related_products.PROFILING_NOT_ALLOWED}; {related_products.ALTERNATIVES_HINT}"]
     assert ask(private, "p00")["customer_known"] is None
-    assert ask(private, "p00", customer_id="stranger")["notes"] == [similar.STRANGER]
+    assert ask(private, "p00", customer_id="stranger")["notes"] == [related_products.UNKNOWN_CUSTOMER_NOTE]
 
 
 def test_where_there_are_fewer_than_asked_for_it_is_said_why(fresh: Any) -> None:
@@ -110,19 +111,23 @@ def test_where_there_are_fewer_than_asked_for_it_is_said_why(fresh: Any) -> None
     assert len(whole["items"]) == 9
     assert whole["reason"] == "9 of 20; its kind has no more"
     assert ask(fresh, "p00", n=9)["results"][0]["reason"] is None
-    assert fresh.ask("/v1/products", {"product_id": "p04", "category": "bread", "sensitive": True}).status_code == 200
+    assert fresh.post("/v1/products", {"product_id": "p04", "category": "bread", "sensitive": True}).status_code == 200
     (less,) = ask(fresh, "p00", n=9)["results"]
-    assert less["reason"] == f"8 of 9; {similar.LEFT_OUT}"
+    assert less["reason"] == f"8 of 9; {related_products.SOME_EXCLUDED}"
 
 
 def test_before_companions_are_known_the_best_sellers_stand_in_without_the_product_itself(fresh: Any) -> None:
-    from features import together
+    from features.products import co_purchases
 
-    together.kept(desk.of(fresh.shop).features.folder).unlink()
+    co_purchases.co_purchases_path(runtime.open_runtime(fresh.shop).features.folder).unlink()
     (stranger,) = ask(fresh, "no-such-thing", n=3)["results"]
     best = products(stranger)
     (result,) = ask(fresh, best[0], n=2)["results"]
-    assert (products(result), result["fallback"], result["reason"]) == (best[1:], True, similar.NOT_YET)
+    assert (products(result), result["fallback"], result["reason"]) == (
+        best[1:],
+        True,
+        related_products.NOT_COMPUTED_YET,
+    )
     assert [item["rank"] for item in result["items"]] == [1, 2]
 
 
@@ -131,8 +136,8 @@ def test_before_companions_are_known_the_best_sellers_stand_in_without_the_produ
     [{}, {"product_ids": []}, {"product_ids": ["p00"], "n": 0}, {"product_ids": ["p00"], "n": 10_000},
      {"product_ids": ["p00"], "how": "cheaper"}, {"product_ids": [""]}, {"product_ids": ["p00"] * 101}],
 )  # fmt: skip
-def test_questions_that_cannot_be_answered_are_refused(counter: Any, question: dict[str, Any]) -> None:
-    assert counter.ask("/v1/similar", question).status_code == 422
+def test_questions_that_cannot_be_answered_are_refused(api: Any, question: dict[str, Any]) -> None:
+    assert api.post("/v1/similar", question).status_code == 422
 
 
 def test_what_is_sensitive_is_shown_only_to_who_allows_it(fresh: Any) -> None:
@@ -140,9 +145,9 @@ def test_what_is_sensitive_is_shown_only_to_who_allows_it(fresh: Any) -> None:
     guarded = beside[0]
     number = int(guarded[1:])
     marked = {"product_id": guarded, "category": ("bread", "milk", "fruit", "paper")[number % 4], "sensitive": True}
-    assert fresh.ask("/v1/products", marked).status_code == 200
+    assert fresh.post("/v1/products", marked).status_code == 200
     consent = {"customer_id": "c001", "purpose": "profiling_sensitive", "state": "granted", "at": "2025-07-01"}
-    assert fresh.ask("/v1/consents", consent).status_code == 200
+    assert fresh.post("/v1/consents", consent).status_code == 200
     for how in ("together", "similar", "upsell"):
         for who in ({}, {"customer_id": "c000"}):
             for result in ask(fresh, "p00", "p04", "p08", "nothing", how=how, n=50, **who)["results"]:
@@ -151,6 +156,6 @@ def test_what_is_sensitive_is_shown_only_to_who_allows_it(fresh: Any) -> None:
 
 
 def test_without_any_night_there_is_nobody_to_answer(unopened: Any) -> None:
-    response = unopened.ask("/v1/similar", {"product_ids": ["p00"]})
+    response = unopened.post("/v1/similar", {"product_ids": ["p00"]})
     assert response.status_code == 503
     assert "regulars run" in response.json()["detail"]

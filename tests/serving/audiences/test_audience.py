@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving import audience
+from serving.audiences import audience
 
 EVERYBODY = 150
 
 
-def ask(counter: Any, **question: Any) -> dict[str, Any]:
-    response = counter.ask("/v1/audience", question)
+def ask(api: Any, **question: Any) -> dict[str, Any]:
+    response = api.post("/v1/audience", question)
     assert response.status_code == 200, response.text
     return response.json()
 
@@ -20,8 +20,8 @@ def names(answer: dict[str, Any]) -> list[str]:
     return [result["customer_id"] for result in answer["results"]]
 
 
-def test_the_likeliest_come_first_and_nobody_twice(counter: Any) -> None:
-    answer = ask(counter, product_ids=["p00"], n=20)
+def test_the_likeliest_come_first_and_nobody_twice(api: Any) -> None:
+    answer = ask(api, product_ids=["p00"], n=20)
     scores = [result["score"] for result in answer["results"]]
     assert scores == sorted(scores, reverse=True)
     assert len(set(names(answer))) == 20
@@ -30,43 +30,42 @@ def test_the_likeliest_come_first_and_nobody_twice(counter: Any) -> None:
     assert answer["expected_buyers"] == pytest.approx(sum(scores), abs=1e-3)
 
 
-def test_who_buys_it_most_is_likeliest_and_is_told_apart_by_their_own_figures(counter: Any) -> None:
-    first = ask(counter, product_ids=["p00"], n=1)["results"][0]
+def test_who_buys_it_most_is_likeliest_and_is_told_apart_by_their_own_figures(api: Any) -> None:
+    first = ask(api, product_ids=["p00"], n=1)["results"][0]
     assert first["reason"].startswith("bought ")
-    again = counter.read(f"/v1/customers/{first['customer_id']}/recommendations?list=again&n=50").json()
+    again = api.read(f"/v1/customers/{first['customer_id']}/recommendations?list=again&n=50").json()
     (mine,) = [item for item in again["results"][0]["items"] if item["product_id"] == "p00"]
     assert mine["reason"] == first["reason"]
     assert mine["score"] == pytest.approx(first["score"])
 
 
-def test_an_audience_is_better_than_chance_and_everybody_is_not(counter: Any) -> None:
-    assert ask(counter, product_ids=["p00"], n=15)["expected_lift"] > 3
-    assert ask(counter, product_ids=["p00"], n=EVERYBODY)["expected_lift"] == 1
+def test_an_audience_is_better_than_chance_and_everybody_is_not(api: Any) -> None:
+    assert ask(api, product_ids=["p00"], n=15)["expected_lift"] > 3
+    assert ask(api, product_ids=["p00"], n=EVERYBODY)["expected_lift"] == 1
 
 
-def test_where_fewer_are_eligible_than_asked_for_it_is_said(counter: Any) -> None:
-    assert ask(counter, product_ids=["p00"], n=EVERYBODY)["reason"] is None
-    assert (
-        ask(counter, product_ids=["p00"], n=EVERYBODY + 50)["reason"] == "150 of 200; the shop has figures of no others"
-    )
-    letter = ask(counter, offer_id="summer-bread", n=EVERYBODY)
+def test_where_fewer_are_eligible_than_asked_for_it_is_said(api: Any) -> None:
+    assert ask(api, product_ids=["p00"], n=EVERYBODY)["reason"] is None
+    assert ask(api, product_ids=["p00"], n=EVERYBODY + 50)["reason"] == "150 of 200; the shop has figures of no others"
+    letter = ask(api, offer_id="summer-bread", n=EVERYBODY)
     assert letter["reason"] == "100 of 150; no others may be asked about; see left_out"
 
 
 def test_what_is_sensitive_since_the_night_says_nothing_of_who_has_not_allowed_it(fresh: Any) -> None:
     """The night knew of all breads; of the shelves that the model reads they are gone, and nothing else is."""
-    from customers import catalogue
-    from serving import crowd, desk
+    from customers.catalogue import products
+    from serving import runtime
+    from serving.audiences import population
 
-    here = desk.of(fresh.shop)
-    gathered = crowd.gather(here, None)
-    (before,) = crowd.shelves(here, gathered)
+    here = runtime.open_runtime(fresh.shop)
+    gathered = population.load_population(here, None)
+    (before,) = population.iter_histories(here, gathered)
     breads = [f"p{number:02d}" for number in range(0, 40, 4)]
-    assert fresh.ask("/v1/products", [{"product_id": name, "sensitive": True} for name in breads]).status_code == 200
+    assert fresh.post("/v1/products", [{"product_id": name, "sensitive": True} for name in breads]).status_code == 200
     consent = {"customer_id": "c000", "purpose": "profiling_sensitive", "state": "granted", "at": "2025-07-01"}
-    assert fresh.ask("/v1/consents", consent).status_code == 200
-    (after,) = crowd.shelves(here, gathered)
-    hidden = set(catalogue.keys_of(fresh.shop, breads).values())
+    assert fresh.post("/v1/consents", consent).status_code == 200
+    (after,) = population.iter_histories(here, gathered)
+    hidden = set(products.find_keys(fresh.shop, breads).values())
     assert set(before["product_keys"].iloc[0]) & hidden == set(after["product_keys"].iloc[0]) & hidden
     for was, now in zip(before.iloc[1:].to_dict("records"), after.iloc[1:].to_dict("records"), strict=True):
         stays = [place for place, product in enumerate(was["product_keys"]) if product not in hidden]
@@ -81,17 +80,17 @@ def test_expected_lift_is_the_mean_of_the_first_over_the_mean_of_all() -> None:
     assert audience.expected_lift(np.empty(0), 2) is None
 
 
-def test_a_category_is_any_of_its_products(counter: Any) -> None:
-    bread = {result["customer_id"]: result["score"] for result in ask(counter, categories=["BREAD"], n=150)["results"]}
-    one = {result["customer_id"]: result["score"] for result in ask(counter, product_ids=["p00"], n=150)["results"]}
+def test_a_category_is_any_of_its_products(api: Any) -> None:
+    bread = {result["customer_id"]: result["score"] for result in ask(api, categories=["BREAD"], n=150)["results"]}
+    one = {result["customer_id"]: result["score"] for result in ask(api, product_ids=["p00"], n=150)["results"]}
     assert all(bread[name] >= one[name] - 1e-9 for name in one)
-    said = ask(counter, categories=["bread"], n=1)["results"][0]["reason"]
+    said = ask(api, categories=["bread"], n=1)["results"][0]["reason"]
     assert said.split(":")[0] in {f"p{number:02d}" for number in range(0, 40, 4)}
 
 
-def test_only_who_may_be_contacted_on_the_channel(counter: Any) -> None:
-    assert ask(counter, product_ids=["p00"], channel="post")["eligible"] == EVERYBODY
-    nobody = ask(counter, product_ids=["p00"], channel="email")
+def test_only_who_may_be_contacted_on_the_channel(api: Any) -> None:
+    assert ask(api, product_ids=["p00"], channel="post")["eligible"] == EVERYBODY
+    nobody = ask(api, product_ids=["p00"], channel="email")
     assert nobody["results"] == []
     assert nobody["left_out"] == [{"reason": "they have not allowed this channel", "customers": EVERYBODY}]
     assert nobody["reason"] == "nobody may be asked about; see left_out"
@@ -105,12 +104,12 @@ def test_of_who_does_not_allow_profiling_nothing_is_foretold(private: Any) -> No
 
 def test_what_is_sensitive_is_asked_only_of_who_allows_it(fresh: Any) -> None:
     marked = {"product_id": "p00", "category": "bread", "sensitive": True}
-    assert fresh.ask("/v1/products", marked).status_code == 200
+    assert fresh.post("/v1/products", marked).status_code == 200
     consents = [
         {"customer_id": f"c{number:03d}", "purpose": "profiling_sensitive", "state": "granted", "at": "2025-07-01"}
         for number in range(10)
     ]
-    assert fresh.ask("/v1/consents", consents).status_code == 200
+    assert fresh.post("/v1/consents", consents).status_code == 200
     answer = ask(fresh, product_ids=["p00"])
     assert sorted(names(answer)) == [f"c{number:03d}" for number in range(10)]
     assert answer["left_out"] == [
@@ -126,7 +125,7 @@ def test_who_has_what_is_bought_but_once_is_left_out(fresh: Any) -> None:
     owners = {result["customer_id"] for result in ask(fresh, product_ids=["p00"], n=150)["results"]
               if result["reason"].startswith("bought ")}  # fmt: skip
     once = {"product_id": "p00", "category": "bread", "repurchase": "never"}
-    assert fresh.ask("/v1/products", once).status_code == 200
+    assert fresh.post("/v1/products", once).status_code == 200
     answer = ask(fresh, product_ids=["p00"], n=150)
     assert not owners & set(names(answer))
     assert answer["left_out"] == [
@@ -134,31 +133,31 @@ def test_who_has_what_is_bought_but_once_is_left_out(fresh: Any) -> None:
     ]
 
 
-def test_an_offer_is_ranked_among_those_to_whom_it_may_be_made(counter: Any) -> None:
-    answer = ask(counter, offer_id="summer-bread", n=150)
+def test_an_offer_is_ranked_among_those_to_whom_it_may_be_made(api: Any) -> None:
+    answer = ask(api, offer_id="summer-bread", n=150)
     assert answer["eligible"] == 100  # the last letter went to so many
     assert answer["left_out"] == [{"reason": "it is only for those who received its campaign", "customers": 50}]
     first = answer["results"][0]
-    told = counter.read(f"/v1/customers/{first['customer_id']}/offers?n=50").json()["results"][0]["items"]
+    told = api.read(f"/v1/customers/{first['customer_id']}/offers?n=50").json()["results"][0]["items"]
     (mine,) = [item for item in told if item["offer_id"] == "summer-bread"]
     assert (mine["score"], mine["reason"]) == (pytest.approx(first["score"]), first["reason"])
     assert answer["window_days"] is None
 
 
-def test_an_offer_that_nobody_may_have_says_why(counter: Any) -> None:
-    over = ask(counter, offer_id="winter-bread")
+def test_an_offer_that_nobody_may_have_says_why(api: Any) -> None:
+    over = ask(api, offer_id="winter-bread")
     assert over["results"] == []
     assert over["left_out"] == [{"reason": "it has ended", "customers": EVERYBODY}]
-    unknown = ask(counter, offer_id="no-such-offer")
+    unknown = ask(api, offer_id="no-such-offer")
     assert (unknown["results"], unknown["reason"]) == ([], "the shop does not know this offer")
 
 
-def test_what_the_shop_does_not_sell_has_no_audience(counter: Any) -> None:
-    answer = ask(counter, product_ids=["p00", "no-such-thing"], n=1)
+def test_what_the_shop_does_not_sell_has_no_audience(api: Any) -> None:
+    answer = ask(api, product_ids=["p00", "no-such-thing"], n=1)
     assert answer["notes"] == ["product_ids: 1 of 2 are no products of this shop"]
-    nothing = ask(counter, product_ids=["no-such-thing"])
+    nothing = ask(api, product_ids=["no-such-thing"])
     assert (nothing["results"], nothing["reason"]) == ([], "the shop knows none of what was asked for")
-    assert ask(counter, categories=["?"])["reason"] == "the shop knows none of what was asked for"
+    assert ask(api, categories=["?"])["reason"] == "the shop knows none of what was asked for"
 
 
 @pytest.mark.parametrize(
@@ -167,9 +166,9 @@ def test_what_the_shop_does_not_sell_has_no_audience(counter: Any) -> None:
      {"product_ids": ["p00"], "n": 10_000}, {"offer_id": "milk-day", "categories": ["bread"]},
      {"product_ids": ["p00"], "channel": "pigeon"}],
 )  # fmt: skip
-def test_questions_that_cannot_be_answered_are_refused(counter: Any, question: dict[str, Any]) -> None:
-    assert counter.ask("/v1/audience", question).status_code == 422
+def test_questions_that_cannot_be_answered_are_refused(api: Any, question: dict[str, Any]) -> None:
+    assert api.post("/v1/audience", question).status_code == 422
 
 
-def test_a_till_does_not_choose_audiences(counter: Any) -> None:
-    assert counter.ask("/v1/audience", {"product_ids": ["p00"]}, role="till").status_code == 403
+def test_a_till_does_not_choose_audiences(api: Any) -> None:
+    assert api.post("/v1/audience", {"product_ids": ["p00"]}, role="till").status_code == 403

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features import engagement, lines, needs, rhythm, spend, taste
-from serving import dropped, why
+from features.engine import ledger_lines
+from features.families import category_history, engagement, product_mix, recency_frequency, spend
+from serving.explanations import churn_reasons, lapsed_categories
 
 NAN = math.nan
 
@@ -18,7 +19,7 @@ NAN = math.nan
 def said(weights: dict[str, float], *, horizon_days: int = 28, left: Any = None, **figures: float) -> list[str]:
     """What one customer is told of, given what each feature adds to the log odds of no purchase."""
     given = pd.DataFrame([weights], dtype=float), pd.DataFrame([figures], dtype=float)
-    found = why.reasons(*given, horizon_days=horizon_days, dropped=left)
+    found = churn_reasons.explain_churn(*given, horizon_days=horizon_days, lapsed_loader=left)
     return [sentence for sentence, _ in found[0]]
 
 
@@ -78,7 +79,7 @@ def test_what_speaks_against_the_answer_says_so_and_comes_last() -> None:
 def test_weights_are_kept_with_their_signs() -> None:
     frame = pd.DataFrame({"recency_days": [19.0], "gap_median_days": [6.0], "tenure_days": [300.0]})
     weights = pd.DataFrame({"recency_days": [1.0], "overdue_ratio": [0.25], "tenure_days": [-0.5]})
-    assert why.reasons(weights, frame) == [
+    assert churn_reasons.explain_churn(weights, frame) == [
         [("comes about every 6 days, silent for 19", 1.25), ("yet first bought 300 days ago", -0.5)]
     ]
 
@@ -171,7 +172,7 @@ def test_a_category_left_on_the_shelf_is_named() -> None:
 
 def shelf(**lists: list[float]) -> pd.DataFrame:
     """A customer, last here 4 days ago, with figures of the categories dairy and bread."""
-    usual = {name: [1.0, 1.0] for name in needs.NUMBERS}
+    usual = {name: [1.0, 1.0] for name in category_history.LIST_NUMBERS}
     columns = {f"need_{name}": [np.array(values, float)] for name, values in (usual | lists).items()}
     return pd.DataFrame({"customer_key": [7], "as_of": [pd.Timestamp("2026-06-01", tz="UTC")], "recency_days": [4.0],
                          "categories": [np.array(["dairy", "bread"], object)], **columns})  # fmt: skip
@@ -179,20 +180,29 @@ def shelf(**lists: list[float]) -> pd.DataFrame:
 
 def test_what_was_left_behind_while_they_came_is_dropped() -> None:
     habit = {"times": [9, 8], "gap_means": [7, 7], "gap_maxima": [20, 20], "first_days": [90, 90]}
-    assert dropped.categories(shelf(**habit, last_days=[33, 6])) == {0: [("dairy", 33.0)]}  # 29 days: four gaps
-    assert dropped.categories(shelf(**habit, last_days=[31, 6])) == {}  # 27 days: less than four
-    assert dropped.categories(shelf(**habit, last_days=[33, 40])) == {0: [("dairy", 33.0), ("bread", 40.0)]}
+    assert lapsed_categories.find_lapsed(shelf(**habit, last_days=[33, 6])) == {
+        0: [("dairy", 33.0)]
+    }  # 29 days: four gaps
+    assert lapsed_categories.find_lapsed(shelf(**habit, last_days=[31, 6])) == {}  # 27 days: less than four
+    assert lapsed_categories.find_lapsed(shelf(**habit, last_days=[33, 40])) == {0: [("dairy", 33.0), ("bread", 40.0)]}
     for fleeting in ({"times": [4, 4]}, {"first_days": [60, 60]}, {"gap_maxima": [30, 40]}):
-        assert dropped.categories(shelf(**habit | fleeting, last_days=[33, 40])) == {}
-    assert dropped.categories(shelf(**habit | {"first_days": [300, 300]}, last_days=[121, 6])) == {}  # no news
-    assert dropped.categories(shelf(**habit, last_days=[33, 40]), {"bread"}) == {0: [("dairy", 33.0)]}
+        assert lapsed_categories.find_lapsed(shelf(**habit | fleeting, last_days=[33, 40])) == {}
+    assert (
+        lapsed_categories.find_lapsed(shelf(**habit | {"first_days": [300, 300]}, last_days=[121, 6])) == {}
+    )  # no news
+    assert lapsed_categories.find_lapsed(shelf(**habit, last_days=[33, 40]), {"bread"}) == {0: [("dairy", 33.0)]}
 
 
-COLUMNS = [*rhythm.columns(lines.SEEN), *spend.columns(lines.SEEN), *taste.columns(lines.SEEN), *engagement.names()]
+COLUMNS = [
+    *recency_frequency.columns(ledger_lines.VISIBLE_DAYS),
+    *spend.columns(ledger_lines.VISIBLE_DAYS),
+    *product_mix.columns(ledger_lines.VISIBLE_DAYS),
+    *engagement.column_names(),
+]
 
 
 def test_every_feature_but_the_weekday_of_the_moment_has_a_family() -> None:
-    assert [name for name in COLUMNS if why.family_of(name) is None] == ["as_of_weekday"]
+    assert [name for name in COLUMNS if churn_reasons.find_family(name) is None] == ["as_of_weekday"]
 
 
 @pytest.mark.parametrize("direction", [1.0, -1.0])
@@ -220,7 +230,7 @@ def test_good_news_never_speaks_for_staying_away(direction: float) -> None:
     for name in COLUMNS:
         assert said({name: direction}, **(better if direction > 0 else worse)) == [], name
         spoken = said({name: direction}, **(worse if direction > 0 else better))
-        assert not spoken or not spoken[0].startswith(why.AGAINST)
+        assert not spoken or not spoken[0].startswith(churn_reasons.COUNTER_PREFIX)
     assert len({said({name: direction}, **(worse if direction > 0 else better))[0] for name in STRONG}) == len(STRONG)
 
 
@@ -276,13 +286,13 @@ def test_every_sentence_is_true_of_the_customers_own_figures() -> None:
     frame["tenure_days"] = random.integers(30, 300, count).astype(float)
     names = ["recency_days", "purchase_days", "purchase_days_28d", "tenure_days"]
     weights = pd.DataFrame(random.normal(size=(count, len(names))), columns=names)
-    spoken = [(row, *reason) for row, told in enumerate(why.reasons(weights, frame)) for reason in told]
+    spoken = [(row, *reason) for row, told in enumerate(churn_reasons.explain_churn(weights, frame)) for reason in told]
     checked = 0
     for row, sentence, weight in spoken:
         answer = weights.iloc[row].sum()
-        assert sentence.startswith(why.AGAINST) is bool(weight * answer < 0)
+        assert sentence.startswith(churn_reasons.COUNTER_PREFIX) is bool(weight * answer < 0)
         for pattern, bad in READS.items():
-            if found := re.match(pattern, sentence.removeprefix(why.AGAINST)):
+            if found := re.match(pattern, sentence.removeprefix(churn_reasons.COUNTER_PREFIX)):
                 figures = {name: read(text) for name, text in found.groupdict().items()}
                 assert frame.loc[row, list(figures)].to_dict() == figures, sentence
                 assert bad(**figures) is bool(weight > 0), sentence

@@ -5,18 +5,18 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from serving import because, newcomers
+from serving.recommendations import cold_start, evidence
 
 
-def shown(counter: Any, name: str, **more: Any) -> dict[str, Any]:
-    response = counter.ask("/v1/recommendations", {"customer_ids": [name], **more})
+def shown(api: Any, name: str, **more: Any) -> dict[str, Any]:
+    response = api.post("/v1/recommendations", {"customer_ids": [name], **more})
     assert response.status_code == 200, response.text
     (result,) = response.json()["results"]
     return result
 
 
-def meet(counter: Any, name: str, **more: Any) -> None:
-    assert counter.ask("/v1/customers", {"customer_id": name, "stage": "prospect", **more}).status_code == 200
+def meet(api: Any, name: str, **more: Any) -> None:
+    assert api.post("/v1/customers", {"customer_id": name, "stage": "prospect", **more}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_favourites_come_first_and_then_what_sells(fresh: Any, said: dict[str, A
 
 def test_what_the_shop_puts_first_or_tries_out_keeps_its_own_reason(fresh: Any) -> None:
     loved = {"product_id": "novelty", "category": "milk", "labels": "launch"}
-    assert fresh.ask("/v1/products", loved).status_code == 200
+    assert fresh.post("/v1/products", loved).status_code == 200
     meet(fresh, "novice", preferences={"categories": ["milk"]})
     pinned, *rest = shown(fresh, "novice", n=5, pin=["launch"])["items"]
     assert (pinned["product_id"], pinned["reason"]) == ("novelty", "the shop puts it first")
@@ -64,7 +64,7 @@ def test_a_question_for_other_categories_is_answered_as_asked(fresh: Any) -> Non
 def test_of_who_does_not_allow_it_favourites_are_not_looked_at(fresh: Any) -> None:
     meet(fresh, "novice", preferences={"categories": ["milk"]})
     said = {"customer_id": "novice", "purpose": "profiling", "state": "denied", "at": "2025-07-01"}
-    assert fresh.ask("/v1/consents", said).status_code == 200
+    assert fresh.post("/v1/consents", said).status_code == 200
     assert shown(fresh, "novice")["items"] == shown(fresh, "stranger")["items"]
 
 
@@ -72,7 +72,7 @@ def test_after_the_first_basket_their_own_products_speak(fresh: Any) -> None:
     meet(fresh, "novice", preferences={"categories": ["milk"]})
     sale = {"order_id": "first", "customer_id": "novice", "product_id": "p03", "sold_at": "2025-07-24T10:00:00-04:00",
             "quantity": 1, "amount": "5.00"}  # fmt: skip
-    assert fresh.ask("/v1/transactions", sale).status_code == 200
+    assert fresh.post("/v1/transactions", sale).status_code == 200
     result = shown(fresh, "novice")
     assert not result["fallback"]
     assert result["items"][0]["product_id"] == "p03"
@@ -85,7 +85,9 @@ def test_a_new_product_says_that_it_is_new_where_nothing_else_speaks_for_it() ->
             (7, "new", -1, "sells best in tea, which they like")]  # fmt: skip
     ranked = pd.DataFrame(rows, columns=["product_key", "source", "because", "words"]).assign(days=4, since=-1)
     said = [each[0] if each and isinstance(each[0], str) else None for each in
-            because.kept(newcomers.introduced(ranked, [7]))]  # fmt: skip
-    assert said == [newcomers.YOUNG, None, None, None, "sells best in tea, which they like"]
-    assert next(because.kept(newcomers.introduced(ranked.drop(columns="words"), [7]))) == [newcomers.YOUNG]
-    assert newcomers.introduced(ranked, []) is ranked
+            evidence.iter_evidence(cold_start.label_new_products(ranked, [7]))]  # fmt: skip
+    assert said == [cold_start.NEW_PRODUCT_REASON, None, None, None, "sells best in tea, which they like"]
+    assert next(evidence.iter_evidence(cold_start.label_new_products(ranked.drop(columns="words"), [7]))) == [
+        cold_start.NEW_PRODUCT_REASON
+    ]
+    assert cold_start.label_new_products(ranked, []) is ranked

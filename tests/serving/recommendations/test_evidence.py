@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from models.companions import Companions
-from serving import because
+from models.related_products.complements import RelatedProducts
+from serving.recommendations import evidence
 
 PHONE, CASE, FILM, PILL = 1, 2, 3, 4
 
@@ -20,16 +20,16 @@ def shelf(**more) -> pd.DataFrame:
     return pd.DataFrame(figures | more)
 
 
-def companions() -> Companions:
+def companions() -> RelatedProducts:
     pairs = [(PHONE, CASE, 5.0), (PILL, CASE, 9.0), (CASE, PHONE, 5.0), (CASE, PILL, 9.0)]
     together = pd.DataFrame(pairs, columns=["product_key", "other_key", "strength"])
     together = together.assign(together=5, visits=5, followed=0, lift=9.0)
     products = pd.DataFrame({"product_key": [1, 2, 3, 4]}).assign(category=None, subcategory=None, brand=None)
-    return Companions.learn(together, products, pd.DataFrame({"product_key": [], "price": [], "sold": []}))
+    return RelatedProducts.fit(together, products, pd.DataFrame({"product_key": [], "price": [], "sold": []}))
 
 
 def grounds(*asked, **more) -> list[list[int]]:
-    return list(because.kept(because.grounds(*asked, **more)))
+    return list(evidence.iter_evidence(evidence.add_evidence(*asked, **more)))
 
 
 def listed(*rows: tuple[int, int, str]) -> pd.DataFrame:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from serving import exploring
+from serving.recommendations import exploration
 
 
 def listed(size: int, customers: int = 1, pinned: int = 0) -> pd.DataFrame:
@@ -21,8 +21,10 @@ def shelf(customers: int, day: int = 1) -> pd.DataFrame:
 
 def drawn(size: int, share: float, n: int = 10, *, seed: int | None = 7, pinned: int = 0, customers: int = 1) -> list:
     """Product and source at every rank."""
-    begins = exploring.seeds(shelf(customers), seed)
-    made = exploring.explored(listed(size, customers, pinned), share, begins, n).sort_values(["customer_key", "rank"])
+    begins = exploration.draw_seeds(shelf(customers), seed)
+    made = exploration.explore_lists(listed(size, customers, pinned), share, begins, n).sort_values(
+        ["customer_key", "rank"]
+    )
     assert made["rank"].tolist() == [*range(1, min(size, n) + 1)] * customers
     return list(zip(made["product_key"].tolist(), made["source"].tolist(), strict=True))
 
@@ -66,9 +68,13 @@ def test_the_same_seed_draws_the_same_alone_or_among_others_and_another_draws_ot
 
 
 def test_without_a_seed_the_draw_stays_until_the_figures_change() -> None:
-    one, same, later = exploring.seeds(shelf(2)), exploring.seeds(shelf(2)), exploring.seeds(shelf(2, day=2))
+    one, same, later = (
+        exploration.draw_seeds(shelf(2)),
+        exploration.draw_seeds(shelf(2)),
+        exploration.draw_seeds(shelf(2, day=2)),
+    )
     assert one.tolist() == same.tolist() != later.tolist()
-    assert exploring.seeds(shelf(2), 7).tolist() == [7, 7]
+    assert exploration.draw_seeds(shelf(2), 7).tolist() == [7, 7]
 
 
 def test_every_product_below_the_list_has_its_turn() -> None:

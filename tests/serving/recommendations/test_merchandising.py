@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from customers.assortment import Waits
-from serving import ranking
+from customers.catalogue.product_attributes import RepurchaseDelays
+from serving.recommendations import ranked_lists
 
 #: The small shop's p00 to p39, every fourth of them bread, milk, fruit or paper.
 PRODUCTS = [f"p{number:02d}" for number in range(40)]
@@ -54,46 +54,46 @@ def _catalogue() -> pd.DataFrame:
 
 
 def restock(shop: Any, folder: Path) -> None:
-    from customers import loading
+    from customers.loading import load as loading_load
 
     path = folder / "catalogue.csv"
     _catalogue().to_csv(path, index=False)
-    assert loading.load(shop, "products", [path]).rejected == 0
+    assert loading_load.load_files(shop, "products", [path]).rejected == 0
 
 
 @pytest.fixture(scope="module")
-def ruled(built: Path, counter_of: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A counter of the small shop with what it says of its products; the shop itself wishes nothing."""
+def ruled(trained_home: Path, api_for: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A api of the small shop with what it says of its products; the shop itself wishes nothing."""
     home = tmp_path_factory.mktemp("ruled") / "home"
-    shutil.copytree(built, home)
-    for counter in counter_of(home):
-        restock(counter.shop, home)
-        yield counter
+    shutil.copytree(trained_home, home)
+    for api in api_for(home):
+        restock(api.shop, home)
+        yield api
 
 
 @pytest.fixture
-def shut(built: Path, counter_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A counter of a shop whose settings leave nothing that may be listed."""
-    shutil.copytree(built, tmp_path / "home")
+def shut(trained_home: Path, api_for: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A api of a shop whose settings leave nothing that may be listed."""
+    shutil.copytree(trained_home, tmp_path / "home")
     monkeypatch.setenv("REGULARS_RECOMMENDATIONS", '{ exclude_departments = ["food", "home"] }')
-    for counter in counter_of(tmp_path / "home"):
-        restock(counter.shop, tmp_path)
-        yield counter
+    for api in api_for(tmp_path / "home"):
+        restock(api.shop, tmp_path)
+        yield api
 
 
 @pytest.fixture
-def settled(built: Path, counter_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A counter of a shop that wishes something itself."""
-    shutil.copytree(built, tmp_path / "home")
+def settled(trained_home: Path, api_for: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A api of a shop that wishes something itself."""
+    shutil.copytree(trained_home, tmp_path / "home")
     wishes = '{ exclude_categories = ["Milk"], in_stock_only = true, max_per_category = 4, explore = 0.1 }'
     monkeypatch.setenv("REGULARS_RECOMMENDATIONS", wishes)
-    for counter in counter_of(tmp_path / "home"):
-        restock(counter.shop, tmp_path)
-        yield counter
+    for api in api_for(tmp_path / "home"):
+        restock(api.shop, tmp_path)
+        yield api
 
 
-def ask(counter: Any, names: list[str] = EVERYBODY, **wishes: Any) -> list[dict[str, Any]]:
-    response = counter.ask("/v1/recommendations", {"customer_ids": names, **wishes})
+def ask(api: Any, names: list[str] = EVERYBODY, **wishes: Any) -> list[dict[str, Any]]:
+    response = api.post("/v1/recommendations", {"customer_ids": names, **wishes})
     assert response.status_code == 200, response.text
     return response.json()["results"]
 
@@ -102,15 +102,16 @@ def products(result: dict[str, Any]) -> list[str]:
     return [item["product_id"] for item in result["items"]]
 
 
-def shelves(counter: Any, names: list[str] = EVERYBODY) -> dict[str, dict[str, int]]:
+def shelves(api: Any, names: list[str] = EVERYBODY) -> dict[str, dict[str, int]]:
     """How many days ago each customer last bought each of their products."""
-    from customers import catalogue, profiles
-    from serving import desk
+    from customers.catalogue import products as catalogue_products
+    from customers.people import lookup
+    from serving import runtime
 
-    here = desk.of(counter.shop)
-    keys = profiles.keys_of(counter.shop, names)
-    frame = here.figures(here.champion("recommender"), [keys[name] for name in names])
-    ids = catalogue.ids_of(counter.shop, {int(key) for row in frame["product_keys"][:-1] for key in row})
+    here = runtime.open_runtime(api.shop)
+    keys = lookup.find_keys(api.shop, names)
+    frame = here.load_features(here.champion("recommender"), [keys[name] for name in names])
+    ids = catalogue_products.find_ids(api.shop, {int(key) for row in frame["product_keys"][:-1] for key in row})
     return {
         name: {ids[int(key)]: int(days) for key, days in zip(row["product_keys"], row["last_days"], strict=True)}
         for name, (_, row) in zip(names, frame.iloc[:-1].iterrows(), strict=True)
@@ -173,14 +174,19 @@ def test_what_lasts_for_forty_days_is_listed_again_after_forty(ruled: Any, name:
 
 
 def test_the_days_go_on_while_the_figures_stand_still(ruled: Any) -> None:
-    from customers import clock, profiles
-    from serving import desk, rules
+    from customers import clock
+    from customers.people import lookup
+    from serving import runtime
+    from serving.recommendations import merchandising
 
-    here = desk.of(ruled.shop)
-    keys = profiles.keys_of(ruled.shop, EVERYBODY)
-    shelf = here.figures(here.champion("recommender"), [keys[name] for name in EVERYBODY])
+    here = runtime.open_runtime(ruled.shop)
+    keys = lookup.find_keys(ruled.shop, EVERYBODY)
+    shelf = here.load_features(here.champion("recommender"), [keys[name] for name in EVERYBODY])
     today, later = (
-        rules.barred(shelf, rules.order(ruled.shop, clock.now(ruled.shop) + timedelta(days=days))) for days in (0, 40)
+        merchandising.excluded_products(
+            shelf, merchandising.load_active_rules(ruled.shop, clock.now(ruled.shop) + timedelta(days=days))
+        )
+        for days in (0, 40)
     )
     never = {key for key, mine in today.items() if key in later}
     assert 0 < sum(map(len, later.values())) < sum(map(len, today.values()))
@@ -189,15 +195,18 @@ def test_the_days_go_on_while_the_figures_stand_still(ruled: Any) -> None:
 
 def test_what_was_bought_before_a_full_shelf_is_not_forgotten(ruled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of who has bought more products than a shelf holds the oldest are not on it; the sales still tell of them."""
-    from customers import catalogue, clock, profiles
-    from serving import desk, rules
+    from customers import clock
+    from customers.catalogue import products as catalogue_products
+    from customers.people import lookup
+    from serving import runtime
+    from serving.recommendations import merchandising
 
-    here, who = desk.of(ruled.shop), EVERYBODY[:20]
-    keys = profiles.keys_of(ruled.shop, who)
-    shelf = here.figures(here.champion("recommender"), [keys[name] for name in who])
-    never = set(catalogue.keys_of(ruled.shop, sorted(NEVER)).values())
-    order = rules.order(ruled.shop, clock.now(ruled.shop))
-    whole = {key: set(mine.tolist()) & never for key, mine in rules.barred(shelf, order).items()}
+    here, who = runtime.open_runtime(ruled.shop), EVERYBODY[:20]
+    keys = lookup.find_keys(ruled.shop, who)
+    shelf = here.load_features(here.champion("recommender"), [keys[name] for name in who])
+    never = set(catalogue_products.find_keys(ruled.shop, sorted(NEVER)).values())
+    order = merchandising.load_active_rules(ruled.shop, clock.now(ruled.shop))
+    whole = {key: set(mine.tolist()) & never for key, mine in merchandising.excluded_products(shelf, order).items()}
     assert any(whole.values())
     for name in ("product_keys", "last_days"):
         kept = [[not never & {key} for key in keys] for keys in shelf["product_keys"][:-1]]
@@ -206,9 +215,11 @@ def test_what_was_bought_before_a_full_shelf_is_not_forgotten(ruled: Any, monkey
             None,
         ]
     short = shelf.assign(product_keys=shelf["short_product_keys"], last_days=shelf["short_last_days"])
-    assert not any(set(mine.tolist()) & never for mine in rules.barred(short, order).values())
-    monkeypatch.setattr(rules, "LONGEST_SHELF", 1)
-    assert {key: set(mine.tolist()) & never for key, mine in rules.barred(short, order).items()} == whole
+    assert not any(set(mine.tolist()) & never for mine in merchandising.excluded_products(short, order).values())
+    monkeypatch.setattr(merchandising, "LONGEST_SHELF", 1)
+    assert {
+        key: set(mine.tolist()) & never for key, mine in merchandising.excluded_products(short, order).items()
+    } == whole
 
 
 def test_a_product_once_bought_leaves_every_list_with_the_sale(ruled: Any) -> None:
@@ -218,7 +229,7 @@ def test_a_product_once_bought_leaves_every_list_with_the_sale(ruled: Any) -> No
     assert set(products(before)) >= NEVER
     sold = {"order_id": str(uuid4()), "line_id": "1", "customer_id": who, "product_id": "p04", "quantity": 1,
             "sold_at": "2025-07-24T12:00:00-04:00", "amount": "5.00"}  # fmt: skip
-    assert ruled.ask("/v1/transactions", sold, "till").json()["refreshed"]
+    assert ruled.post("/v1/transactions", sold, "till").json()["refreshed"]
     for name in ("any", "again", "new"):
         assert "p04" not in products(ask(ruled, [who], list=name, n=50)[0])
 
@@ -281,10 +292,10 @@ def test_a_pin_of_which_the_model_speaks_to_others_alone_is_put_first_too() -> N
     shelf = pd.DataFrame({"customer_key": [1, 2, 3], "product_keys": [np.array([5]), np.array([5]), np.array([7])]})
     first = pd.DataFrame({"customer_key": [1], "list": ["new"], "product_key": [7]})
     order = SimpleNamespace(
-        pinned=np.array([7]), out=np.empty(0, np.int64), waits=Waits(np.empty(0, np.int64), np.empty(0))
+        pinned=np.array([7]), out=np.empty(0, np.int64), waits=RepurchaseDelays(np.empty(0, np.int64), np.empty(0))
     )
-    asking = ranking._Asking(None, shelf, order, ("again", "new"), np.empty(0, np.int64), frozenset())  # type: ignore[arg-type]
-    assert ranking._unscored(asking, shelf, first)["customer_key"].tolist() == [2]
+    asking = ranked_lists._ListRequest(None, shelf, order, ("again", "new"), np.empty(0, np.int64), frozenset())  # type: ignore[arg-type]
+    assert ranked_lists._unscored(asking, shelf, first)["customer_key"].tolist() == [2]
 
 
 # How lists are mixed --------------------------------------------------------------------------------------
@@ -367,7 +378,7 @@ def test_words_that_mean_nothing_here_are_passed_over_and_counted(ruled: Any) ->
     ids=str,
 )  # fmt: skip
 def test_a_wish_that_makes_no_sense_is_refused(ruled: Any, wrong: dict[str, Any]) -> None:
-    assert ruled.ask("/v1/recommendations", {"customer_ids": ["c000"], **wrong}).status_code == 422
+    assert ruled.post("/v1/recommendations", {"customer_ids": ["c000"], **wrong}).status_code == 422
 
 
 def test_one_customer_may_be_asked_with_the_same_rules(ruled: Any) -> None:
@@ -387,10 +398,10 @@ def test_one_customer_may_be_asked_with_the_same_rules(ruled: Any) -> None:
 
 
 def test_the_shops_own_rules_hold_at_the_door_by_night_and_in_exports(settled: Any, night: Any) -> None:
-    from customers import tables
+    from customers.reports import exports
 
     night(settled.shop)
-    table = tables.table(settled.shop, "recommendations")
+    table = exports.build_table(settled.shop, "recommendations")
     assert not table["product_id"].isin(SOLD_OUT).any()
     assert set(table["product_id"].map(lambda product: "?" if product == "novelty" else kind(product))) == {
         "bread", "fruit", "paper",

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from customers import retention
-from serving import scorer
+from customers.shop import retention_costs
+from serving.scoring import churn, timing
 
 NAN = float("nan")
 
@@ -54,29 +54,29 @@ def frame(*silent_days: float) -> pd.DataFrame:
     ],
 )
 def test_bands(probability: float, silent: float, band: str) -> None:
-    assert scorer.churn(Saying([probability], 0.3), frame(silent)).band == [band]
+    assert churn.score_churn(Saying([probability], 0.3), frame(silent)).band == [band]
 
 
 def test_bands_follow_the_shops_own_lines() -> None:
-    lines = retention.Retention(medium_from=0.1, high_from=0.3)
+    lines = retention_costs.RetentionCosts(medium_from=0.1, high_from=0.3)
     model = Saying([0.09, 0.1, 0.3, 0.3], 0.3)
-    drift = scorer.churn(model, frame(1, 1, 1, 57), costs=lines, value=np.array([1e6, 1e6, 1e6, 1e6]))
+    drift = churn.score_churn(model, frame(1, 1, 1, 57), costs=lines, expected_spend=np.array([1e6, 1e6, 1e6, 1e6]))
     assert drift.band == ["low", "medium", "high", "lapsed"]
 
 
 def test_bands_go_by_what_a_contact_costs_and_saves() -> None:
     """A letter costs 2 and keeps one in ten: 0.1 x 0.1 x 200 = 2 does not pay yet, and a call costs 5."""
-    costs = retention.Retention(contact_cost=2.0, saved_share=0.1)
+    costs = retention_costs.RetentionCosts(contact_cost=2.0, saved_share=0.1)
     model = Saying([0.1, 0.11, 0.25, 0.26, 0.9, 0.5], 0.3)
     worth = np.array([200.0, 200.0, 200.0, 200.0, 20.0, NAN])
-    drift = scorer.churn(model, frame(1, 1, 1, 1, 1, 1), costs=costs, value=worth)
+    drift = churn.score_churn(model, frame(1, 1, 1, 1, 1, 1), costs=costs, expected_spend=worth)
     assert drift.band == ["low", "medium", "medium", "high", "low", "high"]  # the last one's value is not known
     dearer = replace(costs, high_cost=10.0)
-    assert scorer.churn(model, frame(1, 1, 1, 1), costs=dearer, value=worth[:4]).band[-1] == "medium"
+    assert churn.score_churn(model, frame(1, 1, 1, 1), costs=dearer, expected_spend=worth[:4]).band[-1] == "medium"
 
 
 def test_who_has_no_figures_gets_what_holds_for_all() -> None:
-    drift = scorer.churn(Saying([0.9, 0.1], 0.3), frame(3, NAN, 5))
+    drift = churn.score_churn(Saying([0.9, 0.1], 0.3), frame(3, NAN, 5))
     assert drift.probability.tolist() == [0.9, 0.3, 0.1]
     assert drift.fallback.tolist() == [False, True, False]
     assert drift.reasons == [
@@ -86,36 +86,36 @@ def test_who_has_no_figures_gets_what_holds_for_all() -> None:
 
 @pytest.mark.parametrize("nonsense", [NAN, float("inf"), -float("inf")])
 def test_a_model_that_says_no_number_is_not_believed(nonsense: float) -> None:
-    drift = scorer.churn(Saying([nonsense, 0.1], 0.3), frame(3, 5))
+    drift = churn.score_churn(Saying([nonsense, 0.1], 0.3), frame(3, 5))
     assert drift.probability.tolist() == [0.3, 0.1]
     assert drift.fallback.tolist() == [True, False]
 
 
 def test_nobody_at_all_is_no_error() -> None:
-    assert scorer.churn(Saying([], 0.3), frame(NAN)).probability.tolist() == [0.3]
+    assert churn.score_churn(Saying([], 0.3), frame(NAN)).probability.tolist() == [0.3]
 
 
 def test_the_curve_gives_chances_and_days() -> None:
     survival = [1 - np.array([0.05, 0.10, 0.30, 0.60, 0.88])]
-    back = scorer.returning(Saying(survival, survival[0]), frame(3))
-    assert back.within(3).tolist() == [0.3]
-    assert np.isnan(back.within(6)).all()
-    assert [back.quantile(share)[0] for share in (0.1, 0.5, 0.9)] == [2, 4, 6]  # the curve is 5 days long
+    back = timing.score_return(Saying(survival, survival[0]), frame(3))
+    assert back.probability_within(3).tolist() == [0.3]
+    assert np.isnan(back.probability_within(6)).all()
+    assert [back.quantile_days(share)[0] for share in (0.1, 0.5, 0.9)] == [2, 4, 6]  # the curve is 5 days long
 
 
 def test_a_curve_never_falls() -> None:
-    back = scorer.returning(Saying([[0.9, 0.95, 0.2]], [0.5, 0.4, 0.3]), frame(3))
+    back = timing.score_return(Saying([[0.9, 0.95, 0.2]], [0.5, 0.4, 0.3]), frame(3))
     assert back.cdf.tolist() == [[0.1, 0.1, 0.8]]
 
 
 def test_the_curve_is_bent_to_what_churn_says() -> None:
-    drift = scorer.churn(Saying([0.25], 0.6, horizon_days=2), frame(3, NAN))
-    back = scorer.returning(Saying([[0.9, 0.5, 0.4]], [0.8, 0.7, 0.6]), frame(3, NAN), drift)
-    assert back.within(2).tolist() == pytest.approx([1 - 0.25, 1 - 0.6], abs=1e-9)
+    drift = churn.score_churn(Saying([0.25], 0.6, horizon_days=2), frame(3, NAN))
+    back = timing.score_return(Saying([[0.9, 0.5, 0.4]], [0.8, 0.7, 0.6]), frame(3, NAN), drift)
+    assert back.probability_within(2).tolist() == pytest.approx([1 - 0.25, 1 - 0.6], abs=1e-9)
     assert (np.diff(back.cdf, axis=1) >= 0).all()
 
 
 def test_a_curve_that_ends_before_the_horizon_is_left_alone() -> None:
-    drift = scorer.churn(Saying([0.25], 0.6, horizon_days=28), frame(3))
-    back = scorer.returning(Saying([[0.9, 0.5]], [0.8, 0.7]), frame(3), drift)
+    drift = churn.score_churn(Saying([0.25], 0.6, horizon_days=28), frame(3))
+    back = timing.score_return(Saying([[0.9, 0.5]], [0.8, 0.7]), frame(3), drift)
     assert back.cdf.tolist() == [[0.1, 0.5]]

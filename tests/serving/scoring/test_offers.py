@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from serving import offering
+from serving.scoring import offers as offers_scoring
 
 ALWAYS = {"starts_at": "2025-01-06", "ends_at": "2026-02-10"}
 
 
-def offers(counter: Any, *names: str, **wish: Any) -> list[dict[str, Any]]:
-    response = counter.ask("/v1/offers", {"customer_ids": list(names), **wish})
+def offers(api: Any, *names: str, **wish: Any) -> list[dict[str, Any]]:
+    response = api.post("/v1/offers", {"customer_ids": list(names), **wish})
     assert response.status_code == 200, response.text
     return response.json()["results"]
 
@@ -36,9 +36,9 @@ def test_the_gain_is_the_price_less_what_is_known_to_go_off_it(fresh: Any) -> No
     """Milk costs nine tenths of its price; of fruit nobody said so, and what a gift is worth neither."""
     milk = [f"p{n:02d}" for n in range(1, 40, 4)]
     sold = [{"product_id": name, "category": "milk", "price": "10", "cost": "9"} for name in milk]
-    assert fresh.ask("/v1/products", sold).status_code == 200
+    assert fresh.post("/v1/products", sold).status_code == 200
     gifts = [ALWAYS | {"offer_id": f"{of}-gift", "kind": "gift", "categories": [of]} for of in ("milk", "fruit")]
-    assert fresh.ask("/v1/catalogue/offers", gifts).json()["inserted"] == 2
+    assert fresh.post("/v1/catalogue/offers", gifts).json()["inserted"] == 2
     (result,) = offers(fresh, "c000", n=50)
     found = items(result)
     assert found["milk-gift"]["gain_basis"].startswith("price less cost; what the offer gives away is not known")
@@ -53,7 +53,9 @@ def test_the_gain_is_the_price_less_what_is_known_to_go_off_it(fresh: Any) -> No
 def test_what_is_earned_on_an_offer() -> None:
     listed = pd.DataFrame({"offer_key": [1, 2, 3, 4], "value": [2, 50, np.nan, 1], "value_kind": ["amount", "percent",
                            None, "points"]})  # fmt: skip
-    left, basis = offering._earned(np.array([10.0, 10.0, 10.0, np.nan]), listed, pd.Series({1: 0.4, 3: 0.25}))
+    left, basis = offers_scoring._margin_after_discount(
+        np.array([10.0, 10.0, 10.0, np.nan]), listed, pd.Series({1: 0.4, 3: 0.25})
+    )
     np.testing.assert_allclose(left, [10 * 0.4 - 2, 10 - 10 * 0.5, 10 * 0.25, np.nan])
     assert basis[3] is None
 
@@ -63,14 +65,14 @@ def test_what_is_earned_on_an_offer() -> None:
 
 def test_an_offer_may_be_made_because_of_what_was_just_bought(fresh: Any) -> None:
     """Whatever was bought for the first time goes with everything on offer: some are told so, and it takes a place."""
-    from features import together
+    from features.products import co_purchases
 
     names = [f"c{number:03d}" for number in range(100)]
     before = offers(fresh, *names, n=50)
     every = range(1, 41)
     pairs = [(one, other, 6.0, 1.0) for one in every for other in every if one != other]
     told = pd.DataFrame(pairs, columns=["product_key", "other_key", "lift", "strength"])
-    together.keep(told, fresh.shop.home / "features")
+    co_purchases.save_co_purchases(told, fresh.shop.home / "features")
     whole, three = offers(fresh, *names, n=50), offers(fresh, *names, n=3)
     for was, now, few in zip(before, whole, three, strict=True):
         assert {name: item["score"] for name, item in items(now).items()} == {
@@ -86,20 +88,20 @@ def test_an_offer_may_be_made_because_of_what_was_just_bought(fresh: Any) -> Non
 
 def test_what_was_bought_and_is_sensitive_since_is_named_no_more(fresh: Any, night: Any) -> None:
     """All but milk becomes sensitive: of what milk goes with, door, profile and export tell only who allows it."""
-    from customers import tables
-    from features import together
+    from customers.reports import exports
+    from features.products import co_purchases
 
     names = [f"c{number:03d}" for number in range(100)]
     others = [number for number in range(40) if number % 4 != 1]
     pairs = [(other + 1, milk + 1, 6.0, 1.0) for other in others for milk in range(1, 40, 4)]
     told = pd.DataFrame(pairs, columns=["product_key", "other_key", "lift", "strength"])
-    together.keep(told, fresh.shop.home / "features")
+    co_purchases.save_co_purchases(told, fresh.shop.home / "features")
     night(fresh.shop)
     someone = next(result["customer_id"] for result in offers(fresh, *names, n=50)
                    if items(result)["milk-day"]["source"] == "related")  # fmt: skip
 
     def named() -> list[bool]:
-        table = tables.offers(fresh.shop)
+        table = exports.build_offers(fresh.shop)
         mine = (table["customer_id"] == someone) & (table["offer_id"] == "milk-day")
         kept = fresh.read(f"/v1/customers/{someone}/scores").json()["scores"]["offers"]
         said = (items(offers(fresh, someone, n=50)[0])["milk-day"], items(kept)["milk-day"],
@@ -108,10 +110,10 @@ def test_what_was_bought_and_is_sensitive_since_is_named_no_more(fresh: Any, nig
 
     assert named() == [True] * 3
     sensitive = [{"product_id": f"p{number:02d}", "sensitive": True} for number in others]
-    assert fresh.ask("/v1/products", sensitive).status_code == 200
+    assert fresh.post("/v1/products", sensitive).status_code == 200
     assert named() == [False] * 3
     consent = {"customer_id": someone, "purpose": "profiling_sensitive", "state": "granted", "at": "2025-07-01"}
-    assert fresh.ask("/v1/consents", consent).status_code == 200
+    assert fresh.post("/v1/consents", consent).status_code == 200
     assert named() == [True] * 3
 
 
@@ -120,17 +122,17 @@ def test_what_was_bought_and_is_sensitive_since_is_named_no_more(fresh: Any, nig
 
 @pytest.fixture
 def reserved(
-    built: Path, counter_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained_home: Path, api_for: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[SimpleNamespace]:
-    """A counter of a shop that writes to nobody more than once in four weeks."""
+    """A api of a shop that writes to nobody more than once in four weeks."""
     monkeypatch.setenv("REGULARS_CONTACT_CAP", "1")
-    shutil.copytree(built, tmp_path / "home")
-    yield from counter_of(tmp_path / "home")
+    shutil.copytree(trained_home, tmp_path / "home")
+    yield from api_for(tmp_path / "home")
 
 
 def test_who_had_the_summer_letter_is_sent_no_other(reserved: Any) -> None:
     letter = ALWAYS | {"offer_id": "letter", "categories": ["milk"], "channels": ["post"]}
-    assert reserved.ask("/v1/catalogue/offers", letter).json()["inserted"] == 1
+    assert reserved.post("/v1/catalogue/offers", letter).json()["inserted"] == 1
     had, had_not = offers(reserved, "c000", "c120", n=50)
     assert dropped(had)["letter"] == "the customer has been contacted as often as the shop allows"
     assert {"summer-milk", "milk-day"} <= set(items(had))
@@ -140,8 +142,8 @@ def test_who_had_the_summer_letter_is_sent_no_other(reserved: Any) -> None:
 # Nothing to offer -----------------------------------------------------------------------------------------
 
 
-def test_where_nothing_may_be_offered_it_is_said_why(counter: Any) -> None:
-    nothing, some = offers(counter, "c000", channel="email")[0], offers(counter, "c000")[0]
+def test_where_nothing_may_be_offered_it_is_said_why(api: Any) -> None:
+    nothing, some = offers(api, "c000", channel="email")[0], offers(api, "c000")[0]
     assert nothing["items"] == []
     assert nothing["nothing"].startswith("none of the 19 offers may be made: ")
     assert "it has ended (12)" in nothing["nothing"]
@@ -150,13 +152,13 @@ def test_where_nothing_may_be_offered_it_is_said_why(counter: Any) -> None:
 
 def test_a_shop_without_offers_says_so() -> None:
     none = SimpleNamespace()
-    assert offering.why_nothing(none, np.zeros((1, 0), np.int8), 0).startswith("the shop has no offers")  # type: ignore[arg-type]
+    assert offers_scoring.explain_none(none, np.zeros((1, 0), np.int8), 0).startswith("the shop has no offers")  # type: ignore[arg-type]
 
 
 def test_an_offer_for_products_that_nobody_sells_is_not_made(fresh: Any) -> None:
     odd = [ALWAYS | {"offer_id": "odd", "product_ids": ["unicorn"]}]
     odd += [ALWAYS | {"offer_id": "half", "product_ids": ["unicorn", "p00"]}]
-    assert fresh.ask("/v1/catalogue/offers", odd).json()["inserted"] == 2
+    assert fresh.post("/v1/catalogue/offers", odd).json()["inserted"] == 2
     (result,) = offers(fresh, "c000", n=50)
     assert dropped(result)["odd"] == "nothing that it is for is sold here"
     assert "half" in items(result)
@@ -167,11 +169,11 @@ def test_an_offer_is_made_from_the_first_sale_on(fresh: Any) -> None:
         ALWAYS | {"offer_id": name, "product_ids": [product]}
         for name, product in (("odd", "unicorn"), ("rare", "yeti"))
     ]
-    assert fresh.ask("/v1/catalogue/offers", odd).json()["inserted"] == 2
+    assert fresh.post("/v1/catalogue/offers", odd).json()["inserted"] == 2
     assert {"odd", "rare"} <= set(dropped(offers(fresh, "c000", n=50)[0]))
     sale = {"order_id": "first", "customer_id": "c001", "product_id": "unicorn", "sold_at": "2025-07-24T10:00:00-04:00",
             "quantity": 1, "amount": "5.00"}  # fmt: skip
-    assert fresh.ask("/v1/transactions", sale).status_code == 200
+    assert fresh.post("/v1/transactions", sale).status_code == 200
     (result,) = offers(fresh, "c000", n=50)
     assert "odd" in items(result)
     assert dropped(result)["rare"] == "nothing that it is for is sold here"
@@ -184,7 +186,7 @@ def test_an_offer_that_ended_yesterday_or_is_for_nothing(fresh: Any) -> None:
 
     yesterday = (clock.now(fresh.shop) - timedelta(days=1)).date().isoformat()
     ended = {"offer_id": "ended", "starts_at": "2025-01-06", "ends_at": yesterday, "categories": ["milk"]}
-    sent = fresh.ask("/v1/catalogue/offers", [ended, ALWAYS | {"offer_id": "empty"}]).json()
+    sent = fresh.post("/v1/catalogue/offers", [ended, ALWAYS | {"offer_id": "empty"}]).json()
     assert sent["inserted"] == 1
     assert "neither product_ids nor categories" in str(sent)
     (result,) = offers(fresh, "c000")
@@ -192,11 +194,11 @@ def test_an_offer_that_ended_yesterday_or_is_for_nothing(fresh: Any) -> None:
 
 
 @pytest.mark.parametrize("wish", [{"n": 0}, {"n": 10_000}, {"channel": "pigeon"}, {"customer_ids": []}])
-def test_a_question_that_means_nothing_is_refused(counter: Any, wish: dict[str, Any]) -> None:
-    assert counter.ask("/v1/offers", {"customer_ids": ["c000"]} | wish).status_code == 422
+def test_a_question_that_means_nothing_is_refused(api: Any, wish: dict[str, Any]) -> None:
+    assert api.post("/v1/offers", {"customer_ids": ["c000"]} | wish).status_code == 422
 
 
-def test_a_stranger_is_offered_what_everybody_is(counter: Any) -> None:
-    (result,) = offers(counter, "nobody at all")
+def test_a_stranger_is_offered_what_everybody_is(api: Any) -> None:
+    (result,) = offers(api, "nobody at all")
     assert (result["known"], result["fallback"], result["nothing"]) == (False, True, None)
     assert {item["gain_basis"] for item in result["items"]} == {None}

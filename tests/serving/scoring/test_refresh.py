@@ -19,38 +19,38 @@ def only(response: Any) -> dict[str, Any]:
 moment = datetime.fromisoformat
 
 
-def churn(counter: Any, name: str) -> dict[str, Any]:
-    return only(counter.read(f"/v1/customers/{name}/churn"))
+def churn(api: Any, name: str) -> dict[str, Any]:
+    return only(api.read(f"/v1/customers/{name}/churn"))
 
 
-def back(counter: Any, name: str) -> dict[str, Any]:
-    return only(counter.read(f"/v1/customers/{name}/next-purchase"))
+def back(api: Any, name: str) -> dict[str, Any]:
+    return only(api.read(f"/v1/customers/{name}/next-purchase"))
 
 
-def at_risk(counter: Any) -> dict[str, dict[str, Any]]:
+def at_risk(api: Any) -> dict[str, dict[str, Any]]:
     """Everybody on the list, whatever their band."""
-    pages = [counter.read(f"/v1/at-risk?limit=1000&band={band}").json() for band in ("low", "medium", "high", "lapsed")]
+    pages = [api.read(f"/v1/at-risk?limit=1000&band={band}").json() for band in ("low", "medium", "high", "lapsed")]
     return {entry["customer_id"]: entry for page in pages for entry in page["items"]}
 
 
-def in_danger(counter: Any, place: int = 0) -> str:
+def in_danger(api: Any, place: int = 0) -> str:
     """Somebody who may stay away and may still be kept, the likeliest to go first."""
-    items = counter.read("/v1/at-risk?limit=100").json()["items"]
+    items = api.read("/v1/at-risk?limit=100").json()["items"]
     return items[place]["customer_id"]
 
 
-def sell(counter: Any, name: str, **said: Any) -> Any:
-    """One line over the counter."""
-    response = counter.ask("/v1/transactions", line(counter, name, **said), "till")
+def sell(api: Any, name: str, **said: Any) -> Any:
+    """One line over the api."""
+    response = api.post("/v1/transactions", line(api, name, **said), "till")
     assert response.status_code == 200, response.text
     return response.json()
 
 
-def line(counter: Any, name: str, *, order: str = "", sold_at: datetime | None = None, **said: Any) -> dict[str, Any]:
+def line(api: Any, name: str, *, order: str = "", sold_at: datetime | None = None, **said: Any) -> dict[str, Any]:
     """What the till says of a line, sold an hour before the shop's now."""
     from customers import clock
 
-    when = sold_at or clock.now(counter.shop) - timedelta(hours=1)
+    when = sold_at or clock.now(api.shop) - timedelta(hours=1)
     return {
         "order_id": order or f"till-{uuid4()}",
         "line_id": "1",
@@ -62,14 +62,14 @@ def line(counter: Any, name: str, *, order: str = "", sold_at: datetime | None =
     } | said
 
 
-def test_a_sale_lowers_churn_and_moves_the_next_purchase(counter: Any) -> None:
+def test_a_sale_lowers_churn_and_moves_the_next_purchase(api: Any) -> None:
     """The aim of it all: somebody in danger buys, and every answer knows before the till has its receipt."""
-    name = in_danger(counter)
-    churn_before, back_before, listed_before = churn(counter, name), back(counter, name), at_risk(counter)[name]
-    answer = sell(counter, name)
+    name = in_danger(api)
+    churn_before, back_before, listed_before = churn(api, name), back(api, name), at_risk(api)[name]
+    answer = sell(api, name)
     assert (answer["inserted"], answer["refreshed"]) == (1, True)
 
-    churn_after, back_after, listed_after = churn(counter, name), back(counter, name), at_risk(counter)[name]
+    churn_after, back_after, listed_after = churn(api, name), back(api, name), at_risk(api)[name]
     assert churn_after["probability"] < churn_before["probability"] - 0.1
     assert moment(churn_after["features_as_of"]) > moment(churn_before["features_as_of"])
     assert back_after["p"]["28"] == pytest.approx(1 - churn_after["probability"], abs=1e-9)
@@ -83,271 +83,281 @@ def test_a_sale_lowers_churn_and_moves_the_next_purchase(counter: Any) -> None:
     assert listed_after["days_overdue"] == 0
     assert listed_after["reasons"] == churn_after["reasons"] != churn_before["reasons"]
     assert (
-        counter.read(f"/v1/customers/{name}/scores").json()["scores"]["churn"]["probability"]
+        api.read(f"/v1/customers/{name}/scores").json()["scores"]["churn"]["probability"]
         == (churn_after["probability"])
     )
 
 
-def test_a_sale_is_written_down_for_every_model_before_anybody_asks(counter: Any) -> None:
-    name = in_danger(counter)
-    before = counter.read(f"/v1/customers/{name}/scores").json()["scores"]
-    sell(counter, name)
-    after = counter.read(f"/v1/customers/{name}/scores").json()["scores"]
+def test_a_sale_is_written_down_for_every_model_before_anybody_asks(api: Any) -> None:
+    name = in_danger(api)
+    before = api.read(f"/v1/customers/{name}/scores").json()["scores"]
+    sell(api, name)
+    after = api.read(f"/v1/customers/{name}/scores").json()["scores"]
     assert before.keys() == after.keys() == {"churn", "timing", "value", "recommender", "restock", "offers"}
     assert all(moment(after[model]["as_of"]) > moment(before[model]["as_of"]) for model in after)
     assert "p04" in {item["product_id"] for item in after["recommender"]["items"]}
 
 
-def test_others_stay_where_they_were(counter: Any) -> None:
-    name, other = in_danger(counter), in_danger(counter, 1)
-    before = churn(counter, other), at_risk(counter)[other]
-    sell(counter, name)
-    assert (churn(counter, other), at_risk(counter)[other]) == before
+def test_others_stay_where_they_were(api: Any) -> None:
+    name, other = in_danger(api), in_danger(api, 1)
+    before = churn(api, other), at_risk(api)[other]
+    sell(api, name)
+    assert (churn(api, other), at_risk(api)[other]) == before
 
 
-def test_the_same_sale_twice_is_one_sale(counter: Any) -> None:
+def test_the_same_sale_twice_is_one_sale(api: Any) -> None:
     from customers import clock
 
-    name, when = in_danger(counter), clock.now(counter.shop) - timedelta(hours=1)
-    assert sell(counter, name, order="twice", sold_at=when)["inserted"] == 1
-    once = churn(counter, name)
-    assert sell(counter, name, order="twice", sold_at=when)["unchanged"] == 1
-    assert churn(counter, name) == once
+    name, when = in_danger(api), clock.now(api.shop) - timedelta(hours=1)
+    assert sell(api, name, order="twice", sold_at=when)["inserted"] == 1
+    once = churn(api, name)
+    assert sell(api, name, order="twice", sold_at=when)["unchanged"] == 1
+    assert churn(api, name) == once
 
 
-def test_a_sale_taken_back_is_as_if_it_had_not_been(counter: Any) -> None:
+def test_a_sale_taken_back_is_as_if_it_had_not_been(api: Any) -> None:
     """The refund comes first, as from a slow till; the sale after it."""
-    name = in_danger(counter)
-    before = churn(counter, name)["probability"]
-    sell(counter, name, order="refund", amount="-5.00", quantity=-1)
-    assert churn(counter, name)["probability"] == pytest.approx(before, abs=0.05)
-    sell(counter, name)
-    assert churn(counter, name)["probability"] == pytest.approx(before, abs=0.05)
+    name = in_danger(api)
+    before = churn(api, name)["probability"]
+    sell(api, name, order="refund", amount="-5.00", quantity=-1)
+    assert churn(api, name)["probability"] == pytest.approx(before, abs=0.05)
+    sell(api, name)
+    assert churn(api, name)["probability"] == pytest.approx(before, abs=0.05)
 
 
-def test_a_new_customer_buys_a_new_product(counter: Any) -> None:
-    assert not churn(counter, "newcomer")["known"]
-    assert sell(counter, "newcomer", product_id="never seen")["inserted"] == 1
-    said = churn(counter, "newcomer")
+def test_a_new_customer_buys_a_new_product(api: Any) -> None:
+    assert not churn(api, "newcomer")["known"]
+    assert sell(api, "newcomer", product_id="never seen")["inserted"] == 1
+    said = churn(api, "newcomer")
     assert (said["known"], said["fallback"]) == (True, False)
     assert said["reasons"]
-    again = only(counter.read("/v1/customers/newcomer/recommendations?list=again"))
+    again = only(api.read("/v1/customers/newcomer/recommendations?list=again"))
     assert [item["product_id"] for item in again["items"]] == ["never seen"]
-    assert at_risk(counter)["newcomer"]["churn_probability"] == said["probability"]
+    assert at_risk(api)["newcomer"]["churn_probability"] == said["probability"]
 
 
-def test_a_sale_for_nobody_moves_nobody(counter: Any) -> None:
-    before = at_risk(counter)
-    assert sell(counter, "", order="anonymous")["refreshed"]
-    after = at_risk(counter)
+def test_a_sale_for_nobody_moves_nobody(api: Any) -> None:
+    before = at_risk(api)
+    assert sell(api, "", order="anonymous")["refreshed"]
+    after = at_risk(api)
     assert {name: entry["churn_probability"] for name, entry in after.items()} == {
         name: entry["churn_probability"] for name, entry in before.items()
     }
 
 
-def test_a_sale_that_comes_late_counts_too(counter: Any) -> None:
+def test_a_sale_that_comes_late_counts_too(api: Any) -> None:
     """Sold twenty days ago, when the night had not heard of it."""
     from customers import clock
 
-    name = in_danger(counter)
-    before = churn(counter, name)["probability"]
-    sell(counter, name, sold_at=clock.now(counter.shop) - timedelta(days=20))
-    assert churn(counter, name)["probability"] != before
+    name = in_danger(api)
+    before = churn(api, name)["probability"]
+    sell(api, name, sold_at=clock.now(api.shop) - timedelta(days=20))
+    assert churn(api, name)["probability"] != before
 
 
-def test_a_complaint_is_on_the_list_at_once(counter: Any) -> None:
-    name = in_danger(counter)
-    assert at_risk(counter)[name]["open_complaints"] == 0
+def test_a_complaint_is_on_the_list_at_once(api: Any) -> None:
+    name = in_danger(api)
+    assert at_risk(api)[name]["open_complaints"] == 0
     said = {"interaction_id": "x", "customer_id": name, "happened_at": "2025-07-20T10:00:00Z", "channel": "phone",
             "kind": "complaint", "status": "open"}  # fmt: skip
-    assert counter.ask("/v1/interactions", said, "agent").json()["refreshed"]
-    assert at_risk(counter)[name]["open_complaints"] == 1
-    assert counter.ask("/v1/interactions", said | {"status": "closed"}, "agent").json()["updated"] == 1
-    assert at_risk(counter)[name]["open_complaints"] == 0
+    assert api.post("/v1/interactions", said, "agent").json()["refreshed"]
+    assert at_risk(api)[name]["open_complaints"] == 1
+    assert api.post("/v1/interactions", said | {"status": "closed"}, "agent").json()["updated"] == 1
+    assert at_risk(api)[name]["open_complaints"] == 0
 
 
-def test_a_consent_opens_and_closes_a_channel_at_once(counter: Any) -> None:
-    name = in_danger(counter)
-    before = at_risk(counter)[name]["contactable"]
+def test_a_consent_opens_and_closes_a_channel_at_once(api: Any) -> None:
+    name = in_danger(api)
+    before = at_risk(api)[name]["contactable"]
     assert "sms" not in before
     for state, expected in (("granted", {*before, "sms"}), ("revoked", set(before))):
-        assert consent(counter, name, "marketing_sms", state) == 200
-        assert set(at_risk(counter)[name]["contactable"]) == expected
+        assert consent(api, name, "marketing_sms", state) == 200
+        assert set(at_risk(api)[name]["contactable"]) == expected
 
 
-def consent(counter: Any, name: str, purpose: str, state: str) -> int:
+def consent(api: Any, name: str, purpose: str, state: str) -> int:
     """What a customer says at the desk, later than all they said before."""
     from datetime import UTC
 
     now = datetime.now(UTC).isoformat()
     said = {"customer_id": name, "purpose": purpose, "state": state, "at": now, "source": "desk"}
-    return counter.ask("/v1/consents", said, "agent").status_code
+    return api.post("/v1/consents", said, "agent").status_code
 
 
-def test_who_revokes_profiling_gets_what_holds_for_all(counter: Any) -> None:
-    name = in_danger(counter)
-    assert consent(counter, name, "profiling", "revoked") == 200
-    assert churn(counter, name)["fallback"]
-    assert counter.read(f"/v1/customers/{name}/scores").json()["scores"] == {}
-    assert name not in at_risk(counter)
-    sold = sell(counter, name)
+def test_who_revokes_profiling_gets_what_holds_for_all(api: Any) -> None:
+    name = in_danger(api)
+    assert consent(api, name, "profiling", "revoked") == 200
+    assert churn(api, name)["fallback"]
+    assert api.read(f"/v1/customers/{name}/scores").json()["scores"] == {}
+    assert name not in at_risk(api)
+    sold = sell(api, name)
     assert (sold["inserted"], sold["refreshed"]) == (1, True)
-    assert counter.read(f"/v1/customers/{name}/scores").json()["scores"] == {}
-    assert consent(counter, name, "profiling", "granted") == 200
-    assert not churn(counter, name)["fallback"]
-    assert name in at_risk(counter)
+    assert api.read(f"/v1/customers/{name}/scores").json()["scores"] == {}
+    assert consent(api, name, "profiling", "granted") == 200
+    assert not churn(api, name)["fallback"]
+    assert name in at_risk(api)
 
 
 # When something breaks ------------------------------------------------------------------------------------
 
 
-def test_a_sale_stands_though_the_features_fail_and_is_made_up_for(counter: Any) -> None:
-    name, other = in_danger(counter), in_danger(counter, 1)
-    before = churn(counter, name)["probability"]
-    _rename(counter, "regulars_rhythm", "elsewhere")
-    sold = sell(counter, name, order="in the books")
+def test_a_sale_stands_though_the_features_fail_and_is_made_up_for(api: Any) -> None:
+    name, other = in_danger(api), in_danger(api, 1)
+    before = churn(api, name)["probability"]
+    _rename(api, "regulars_rhythm", "elsewhere")
+    sold = sell(api, name, order="in the books")
     assert (sold["inserted"], sold["refreshed"]) == (1, False)
-    assert counter.read(f"/v1/customers/{name}").json()["orders"][0]["order_id"] == "in the books"
-    _rename(counter, "elsewhere", "regulars_rhythm")
-    assert sell(counter, other)["refreshed"]
-    assert churn(counter, name)["probability"] < before
+    assert api.read(f"/v1/customers/{name}").json()["orders"][0]["order_id"] == "in the books"
+    _rename(api, "elsewhere", "regulars_rhythm")
+    assert sell(api, other)["refreshed"]
+    assert churn(api, name)["probability"] < before
 
 
-def _rename(counter: Any, old: str, new: str) -> None:
-    with sqlite3.connect(counter.shop.home / "features" / "feast" / "online.db") as store:
+def _rename(api: Any, old: str, new: str) -> None:
+    with sqlite3.connect(api.shop.home / "features" / "feast" / "online.db") as store:
         store.execute(f'alter table "{old}" rename to "{new}"')
 
 
-def test_what_a_killed_server_left_undone_the_next_one_does(counter: Any) -> None:
+def test_what_a_killed_server_left_undone_the_next_one_does(api: Any) -> None:
     """The sale is in the books, and the process ended there."""
-    from customers import clock, freshness, loading
-    from serving import desk, live
+    from customers import clock
+    from customers.ledger import refresh_queue
+    from customers.loading import load as loading_load
+    from serving import runtime
+    from serving.scoring import refresh as refresh_scoring
 
-    name = in_danger(counter)
-    before = churn(counter, name)["probability"]
-    when = (clock.now(counter.shop) - timedelta(hours=1)).isoformat()
+    name = in_danger(api)
+    before = churn(api, name)["probability"]
+    when = (clock.now(api.shop) - timedelta(hours=1)).isoformat()
     sale = {"order_id": "left", "customer_id": name, "product_id": "p04", "sold_at": when, "quantity": 1, "amount": "5"}
-    loading.take(counter.shop, "transactions", [sale])
-    assert len(freshness.lagging(counter.shop)) == 1
-    assert live.catch_up(desk.of(counter.shop))
-    assert freshness.lagging(counter.shop) == {}
-    assert churn(counter, name)["probability"] < before
+    loading_load.ingest_records(api.shop, "transactions", [sale])
+    assert len(refresh_queue.list_pending(api.shop)) == 1
+    assert refresh_scoring.process_queue(runtime.open_runtime(api.shop))
+    assert refresh_queue.list_pending(api.shop) == {}
+    assert churn(api, name)["probability"] < before
 
 
 def test_before_the_first_night_a_sale_waits_for_it_in_silence(unopened: Any, caplog: pytest.LogCaptureFixture) -> None:
-    from customers import freshness
+    from customers.ledger import refresh_queue
 
     sold = sell(unopened, "c000")
     assert (sold["inserted"], sold["refreshed"]) == (1, False)
-    assert len(freshness.lagging(unopened.shop)) == 1
-    assert [record for record in caplog.records if record.name == "regulars.live"] == []
+    assert len(refresh_queue.list_pending(unopened.shop)) == 1
+    assert [record for record in caplog.record_files if record.name == "regulars.live"] == []
     assert sell(unopened, "")["refreshed"]  # of nobody nothing has to be known
 
 
 def test_one_whose_figures_fail_keeps_nobody_behind(fresh: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three buy while one of them cannot be seen to; the others are, then and from the next sale on."""
-    from customers import freshness, profiles
-    from serving import desk, live
+    from customers.ledger import refresh_queue
+    from customers.people import lookup
+    from serving import runtime
+    from serving.scoring import refresh as refresh_scoring
 
     names = ["c001", "c002", "c003"]
-    keys = profiles.keys_of(fresh.shop, names)
-    refresh = live.refresh
+    keys = lookup.find_keys(fresh.shop, names)
+    refresh = refresh_scoring.refresh_customers
 
     def fails_for_one(here: Any, asked: Any) -> datetime:
         if keys["c001"] in asked:
             raise ValueError("nobody can work this out")
         return refresh(here, asked)
 
-    monkeypatch.setattr(live, "refresh", fails_for_one)
+    monkeypatch.setattr(refresh_scoring, "refresh", fails_for_one)
     lines = [line(fresh, name) for name in names]
-    assert not fresh.ask("/v1/transactions", lines).json()["refreshed"]
-    assert list(freshness.lagging(fresh.shop)) == [keys["c001"]]
+    assert not fresh.post("/v1/transactions", lines).json()["refreshed"]
+    assert list(refresh_queue.list_pending(fresh.shop)) == [keys["c001"]]
     assert sell(fresh, "c002")["refreshed"]
     assert not sell(fresh, "c001")["refreshed"]
-    monkeypatch.setattr(live, "refresh", refresh)
-    assert live.catch_up(desk.of(fresh.shop))
-    assert freshness.lagging(fresh.shop) == {}
+    monkeypatch.setattr(refresh_scoring, "refresh", refresh)
+    assert refresh_scoring.process_queue(runtime.open_runtime(fresh.shop))
+    assert refresh_queue.list_pending(fresh.shop) == {}
 
 
 def test_those_for_whom_it_fails_go_to_the_end_of_the_queue(fresh: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A whole turn in which it fails for everybody it tries: then the next turn begins with the others."""
-    from customers import freshness, profiles
-    from serving import live
+    from customers.ledger import refresh_queue
+    from customers.people import lookup
+    from serving.scoring import refresh as refresh_scoring
 
-    names = [f"c{number:03d}" for number in range(live.IN_VAIN)]
-    broken = set(profiles.keys_of(fresh.shop, names).values())
-    refresh = live.refresh
+    names = [f"c{number:03d}" for number in range(refresh_scoring.MAX_FAILURES)]
+    broken = set(lookup.find_keys(fresh.shop, names).values())
+    refresh = refresh_scoring.refresh_customers
 
     def fails_for_them(here: Any, asked: Any) -> datetime:
         if broken & set(asked):
             raise ValueError("nobody can work this out")
         return refresh(here, asked)
 
-    monkeypatch.setattr(live, "refresh", fails_for_them)
-    monkeypatch.setattr(live, "AT_ONCE", live.IN_VAIN)
-    freshness.note(fresh.shop, broken)
+    monkeypatch.setattr(refresh_scoring, "refresh", fails_for_them)
+    monkeypatch.setattr(refresh_scoring, "AT_ONCE", refresh_scoring.MAX_FAILURES)
+    refresh_queue.enqueue_customers(fresh.shop, broken)
     sell(fresh, "c100")
     assert sell(fresh, "c100")["refreshed"]
-    assert set(freshness.lagging(fresh.shop)) == broken
+    assert set(refresh_queue.list_pending(fresh.shop)) == broken
 
 
 def test_whoever_is_ahead_of_a_night_hears_its_champions_too(fresh: Any, night: Any, make_champion: Any) -> None:
     """The clock stands: a sale is told a moment after now, and tonight's new champion speaks of now."""
-    from customers import clock, profiles
-    from serving import desk, live
+    from customers import clock
+    from customers.people import lookup
+    from serving import runtime
+    from serving.scoring import refresh as refresh_scoring
 
     night(fresh.shop)
-    here, now = desk.of(fresh.shop), clock.now(fresh.shop)
+    here, now = runtime.open_runtime(fresh.shop), clock.now(fresh.shop)
     assert sell(fresh, "c001")["refreshed"]
-    assert live.overtaken(here, now) == [*profiles.keys_of(fresh.shop, ["c001"]).values()]
+    assert refresh_scoring.scored_after(here, now) == [*lookup.find_keys(fresh.shop, ["c001"]).values()]
     make_champion(fresh.shop.home, "churn", "2", here.champion("churn").model)
     time.sleep(1.1)  # a promotion is noticed within a second
     night(fresh.shop)
     assert told_by(fresh, "c001") == "1"
     assert told_by(fresh, "c002") == "2"
-    assert live.retell(here, now)
+    assert refresh_scoring.rescore_after_batch(here, now)
     assert told_by(fresh, "c001") == "2"
 
 
-def told_by(counter: Any, name: str) -> str:
+def told_by(api: Any, name: str) -> str:
     """Which version of churn spoke last of a customer."""
-    return counter.read(f"/v1/customers/{name}/scores").json()["scores"]["churn"]["version"]
+    return api.read(f"/v1/customers/{name}/scores").json()["scores"]["churn"]["version"]
 
 
 def test_who_bought_what_becomes_sensitive_is_seen_to_at_once(fresh: Any) -> None:
     """Every paper product but one: what was bought of them is looked at no more, whoever bought it."""
-    from customers import freshness
+    from customers.ledger import refresh_queue
 
     before = back(fresh, "c000")["features_as_of"]
     paper = [{"product_id": f"p{n:02d}", "category": "paper", "sensitive": True} for n in range(3, 36, 4)]
-    assert fresh.ask("/v1/products", paper).json()["refreshed"]
+    assert fresh.post("/v1/products", paper).json()["refreshed"]
     assert moment(back(fresh, "c000")["features_as_of"]) > moment(before)
-    assert freshness.lagging(fresh.shop) == {}
+    assert refresh_queue.list_pending(fresh.shop) == {}
     again = back(fresh, "c000")["features_as_of"]
-    assert fresh.ask("/v1/products", [each | {"stock": 3} for each in paper]).json()["updated"] == len(paper)
+    assert fresh.post("/v1/products", [each | {"stock": 3} for each in paper]).json()["updated"] == len(paper)
     assert back(fresh, "c000")["features_as_of"] == again
 
 
 def test_a_killed_server_left_what_is_sensitive_uncopied_too(fresh: Any) -> None:
     """Figures made up for later are made from what is sensitive by then."""
-    from customers import loading, mirror
-    from serving import desk, live
+    from customers.loading import load as loading_load
+    from customers.parquet import mirror
+    from serving import runtime
+    from serving.scoring import refresh as refresh_scoring
 
     paper = [{"product_id": f"p{n:02d}", "sensitive": True} for n in range(3, 40, 4)]
-    assert loading.take(fresh.shop, "products", paper).customer_keys
-    assert live.catch_up(desk.of(fresh.shop))
-    assert mirror.refresh(fresh.shop, only=live.COPIED) == []
+    assert loading_load.ingest_records(fresh.shop, "products", paper).customer_keys
+    assert refresh_scoring.process_queue(runtime.open_runtime(fresh.shop))
+    assert mirror.refresh(fresh.shop, only=refresh_scoring.MIRRORED_TABLES) == []
 
 
-def test_many_tills_at_once(counter: Any) -> None:
+def test_many_tills_at_once(api: Any) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    gone = counter.read("/v1/at-risk?limit=8&band=lapsed").json()["items"]
+    gone = api.read("/v1/at-risk?limit=8&band=lapsed").json()["items"]
     names = [entry["customer_id"] for entry in gone]
-    before = {name: churn(counter, name)["probability"] for name in names}
+    before = {name: churn(api, name)["probability"] for name in names}
     with ThreadPoolExecutor(8) as tills:
-        sold = [tills.submit(sell, counter, name) for name in names]
+        sold = [tills.submit(sell, api, name) for name in names]
         assert all(each.result()["inserted"] == 1 for each in sold)
-    assert all(churn(counter, name)["probability"] < before[name] for name in names)
-    listed = at_risk(counter)
-    assert all(listed[name]["churn_probability"] == churn(counter, name)["probability"] for name in names)
+    assert all(churn(api, name)["probability"] < before[name] for name in names)
+    listed = at_risk(api)
+    assert all(listed[name]["churn_probability"] == churn(api, name)["probability"] for name in names)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from serving import restocking
+from serving.scoring import restock
 
 #: Half have bought after 14 days, at a steady risk: 1 - 2 ** (-days / 14).
 STEADY = np.array([[1 - 0.5**0.5, 0.5, 0.75]])
@@ -29,54 +29,57 @@ def pairs(*named: tuple[int, str]) -> pd.DataFrame:
 
 @pytest.mark.parametrize("days", [1, 6, 7, 10, 14, 20, 28, 42, 90])
 def test_a_steady_risk_stays_steady(days: int) -> None:
-    assert restocking.within(STEADY, days)[0] == pytest.approx(1 - 2 ** (-days / 14), abs=1e-9)
+    assert restock.probability_within(STEADY, days)[0] == pytest.approx(1 - 2 ** (-days / 14), abs=1e-9)
 
 
 def test_the_median_wait_is_the_day_by_which_half_have_bought() -> None:
-    assert restocking.wait(STEADY)[0] == 14
-    assert restocking.wait(np.array([[0.5, 0.6, 0.7]]))[0] == 7
+    assert restock.median_days(STEADY)[0] == 14
+    assert restock.median_days(np.array([[0.5, 0.6, 0.7]]))[0] == 7
 
 
 def test_beyond_ninety_days_nothing_is_said() -> None:
     seldom = np.array([[0.01, 0.02, 0.04]])
-    assert np.isnan(restocking.wait(seldom)[0])
-    assert restocking.within(seldom, 90)[0] < 0.5
+    assert np.isnan(restock.median_days(seldom)[0])
+    assert restock.probability_within(seldom, 90)[0] < 0.5
     never_again = np.array([[0.3, 0.3, 0.3]])
-    assert np.isnan(restocking.wait(never_again)[0])
-    assert restocking.within(never_again, 90)[0] == pytest.approx(0.3)
+    assert np.isnan(restock.median_days(never_again)[0])
+    assert restock.probability_within(never_again, 90)[0] == pytest.approx(0.3)
 
 
 def test_who_is_certain_to_buy_does_not_wait() -> None:
-    assert restocking.wait(np.array([[1.0, 1.0, 1.0]]))[0] == 1
+    assert restock.median_days(np.array([[1.0, 1.0, 1.0]]))[0] == 1
 
 
 def test_categories_come_likeliest_first() -> None:
-    needs = restocking.needs(
+    needs = restock.score_restock(
         Saying([[0.1, 0.2, 0.3], [0.2, 0.4, 0.5], [0.3, 0.3, 0.9]]), pairs((1, "a"), (1, "b"), (2, "a"))
     )
     assert needs[["customer_key", "category"]].to_numpy().tolist() == [[1, "b"], [1, "a"], [2, "a"]]
-    sooner = restocking.likeliest(needs, 28)
+    sooner = restock.rank_within(needs, 28)
     assert sooner["p"].tolist() == pytest.approx([0.5, 0.3, 0.9])
 
 
 def test_chances_never_fall_and_nonsense_is_left_out() -> None:
-    needs = restocking.needs(Saying([[0.4, 0.2, 0.3], [np.nan, 0.4, 0.5]]), pairs((1, "a"), (1, "b")))
+    needs = restock.score_restock(Saying([[0.4, 0.2, 0.3], [np.nan, 0.4, 0.5]]), pairs((1, "a"), (1, "b")))
     assert needs[["p_7d", "p_14d", "p_28d"]].to_numpy().tolist() == [[0.4, 0.4, 0.4]]
 
 
 def test_what_is_hidden_is_named_to_those_who_may_see_it() -> None:
     asked = pairs((1, "pills"), (2, "pills"), (2, "milk"))
-    needs = restocking.needs(Saying([[0.1, 0.2, 0.3]] * 3), asked, hidden={"pills"}, sees={1})
+    needs = restock.score_restock(Saying([[0.1, 0.2, 0.3]] * 3), asked, hidden={"pills"}, consenting={1})
     assert needs[["customer_key", "category"]].to_numpy().tolist() == [[1, "pills"], [2, "milk"]]
 
 
 def test_who_needs_nothing_has_no_rows() -> None:
-    assert restocking.needs(Saying([]), pairs()).columns.tolist() == [*restocking.COLUMNS, *restocking.GROUNDS]
+    assert restock.score_restock(Saying([]), pairs()).columns.tolist() == [
+        *restock.ITEM_COLUMNS,
+        *restock.EVIDENCE_COLUMNS,
+    ]
 
 
 def test_what_is_kept_reads_as_it_was_said() -> None:
-    needs = restocking.needs(Saying([STEADY[0].tolist(), [0.01, 0.02, 0.04]]), pairs((1, "a"), (1, "b")))
-    assert restocking.entries(needs) == {
+    needs = restock.score_restock(Saying([STEADY[0].tolist(), [0.01, 0.02, 0.04]]), pairs((1, "a"), (1, "b")))
+    assert restock.encode_items(needs) == {
         1: [["a", round(1 - 0.5**0.5, 9), 0.5, 0.75, 14], ["b", 0.01, 0.02, 0.04, None]]
     }
 
@@ -85,12 +88,12 @@ def test_what_was_bought_once_or_long_ago_does_not_run_out() -> None:
     asked = pairs((1, "tea"), (1, "sledges"), (1, "kayaks"))
     asked["need_times"] = [3.0, 1.0, 9.0]
     asked["need_recency_days"] = [120.0, 5.0, 121.0]
-    assert restocking.needs(Saying([[0.1, 0.2, 0.3]] * 3), asked)["category"].tolist() == ["tea"]
+    assert restock.score_restock(Saying([[0.1, 0.2, 0.3]] * 3), asked)["category"].tolist() == ["tea"]
 
 
 def test_who_needs_nothing_is_told_of_as_anybody_is() -> None:
     """One has a need, one only what may not be named, one none at all."""
     asked = pairs((1, "tea"), (2, "pills"))
-    named = restocking.needs(Saying([[0.1, 0.2, 0.3]]), asked, hidden={"pills"})
+    named = restock.score_restock(Saying([[0.1, 0.2, 0.3]]), asked, hidden={"pills"})
     frame = pd.DataFrame({"customer_key": [1, 2, 3]})
-    assert restocking.needless(frame, named).tolist() == [False, True, True]
+    assert restock.has_no_items(frame, named).tolist() == [False, True, True]

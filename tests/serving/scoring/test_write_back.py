@@ -16,21 +16,22 @@ QUESTIONS = {
 }
 
 
-def rows(counter: Any, customer_id: str, model: str | None = None) -> list[dict[str, Any]]:
+def rows(api: Any, customer_id: str, model: str | None = None) -> list[dict[str, Any]]:
     """Every score kept about a customer, by one model or all."""
-    from customers import database, profiles, schema
+    from customers.database import engine, schema
+    from customers.people import lookup
 
-    (key,) = profiles.keys_of(counter.shop, [customer_id]).values()
-    with database.reading(counter.shop) as connection:
+    (key,) = lookup.find_keys(api.shop, [customer_id]).values()
+    with engine.read_transaction(api.shop) as connection:
         joined = schema.scores.join(schema.score_runs)
         query = joined.select().where(schema.scores.c.customer_key == key)
         found = connection.execute(query).mappings().all()
     return [dict(row) for row in found if model in (None, row["model"])]
 
 
-def on_profile(counter: Any, customer_id: str) -> dict[str, Any]:
+def on_profile(api: Any, customer_id: str) -> dict[str, Any]:
     """The scores that the profile shows."""
-    return counter.read(f"/v1/customers/{customer_id}/scores").json()["scores"]
+    return api.read(f"/v1/customers/{customer_id}/scores").json()["scores"]
 
 
 def result(answer: dict[str, Any]) -> dict[str, Any]:
@@ -39,7 +40,7 @@ def result(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_profile_shows_the_same_churn(fresh: Any) -> None:
-    answer = fresh.ask("/v1/churn", {"customer_ids": ["c000"]}).json()
+    answer = fresh.post("/v1/churn", {"customer_ids": ["c000"]}).json()
     shown = on_profile(fresh, "c000")["churn"]
     said = result(answer)
     assert shown["probability"] == said["probability"]
@@ -52,7 +53,7 @@ def test_the_profile_shows_the_same_churn(fresh: Any) -> None:
 
 
 def test_the_profile_shows_the_same_curve(fresh: Any) -> None:
-    answer = fresh.ask("/v1/next-purchase", {"customer_ids": ["c000"]}).json()
+    answer = fresh.post("/v1/next-purchase", {"customer_ids": ["c000"]}).json()
     shown = on_profile(fresh, "c000")["timing"]
     assert shown["p"] == result(answer)["p"]
     assert shown["days"] == result(answer)["days"]
@@ -60,7 +61,7 @@ def test_the_profile_shows_the_same_curve(fresh: Any) -> None:
 
 
 def test_the_profile_shows_the_same_products(fresh: Any) -> None:
-    answer = fresh.ask("/v1/recommendations", {"customer_ids": ["c000"]}).json()
+    answer = fresh.post("/v1/recommendations", {"customer_ids": ["c000"]}).json()
     shown = on_profile(fresh, "c000")["recommender"]
     assert [{**entry, "expires_at": None} for entry in shown["items"]] == result(answer)["items"]
 
@@ -68,7 +69,7 @@ def test_the_profile_shows_the_same_products(fresh: Any) -> None:
 @pytest.mark.parametrize(("model", "path"), QUESTIONS.items())
 def test_asking_ten_times_leaves_one_row(fresh: Any, model: str, path: str) -> None:
     for _ in range(10):
-        assert fresh.ask(path, {"customer_ids": ["c000", "c001", "c000"]}).status_code == 200
+        assert fresh.post(path, {"customer_ids": ["c000", "c001", "c000"]}).status_code == 200
     assert len(rows(fresh, "c000", model)) == 1
 
 
@@ -83,10 +84,10 @@ def test_ten_at_once_leave_one_row(fresh: Any) -> None:
 
 
 def test_a_list_with_wishes_does_not_become_the_customers_list(fresh: Any) -> None:
-    whole = result(fresh.ask("/v1/recommendations", {"customer_ids": ["c000"]}).json())["items"]
+    whole = result(fresh.post("/v1/recommendations", {"customer_ids": ["c000"]}).json())["items"]
     first = whole[0]["product_id"]
     wishes = {"customer_ids": ["c000"], "n": 2, "categories": ["milk"], "exclude_product_ids": [first]}
-    fresh.ask("/v1/recommendations", wishes)
+    fresh.post("/v1/recommendations", wishes)
     assert [entry["product_id"] for entry in on_profile(fresh, "c000")["recommender"]["items"]] == [
         entry["product_id"] for entry in whole
     ]
@@ -94,7 +95,7 @@ def test_a_list_with_wishes_does_not_become_the_customers_list(fresh: Any) -> No
 
 @pytest.mark.parametrize("path", QUESTIONS.values())
 def test_what_holds_for_all_is_not_written_down(fresh: Any, path: str) -> None:
-    fresh.ask(path, {"customer_ids": ["quiet", "stranger"]})
+    fresh.post(path, {"customer_ids": ["quiet", "stranger"]})
     assert rows(fresh, "quiet") == []
 
 
@@ -107,11 +108,11 @@ def test_the_night_writes_what_the_door_says(fresh: Any, night: Any) -> None:
     before = {name: rows(fresh, "c000", name) for name in names}
     assert {name: len(kept) for name, kept in before.items()} == dict.fromkeys(names, 1)
     for name, path in QUESTIONS.items():
-        fresh.ask(path, {"customer_ids": ["c000"]})
+        fresh.post(path, {"customer_ids": ["c000"]})
         assert rows(fresh, "c000", name) == before[name]
     assert (
         on_profile(fresh, "c000")["churn"]["probability"]
-        == result(fresh.ask("/v1/churn", {"customer_ids": ["c000"]}).json())["probability"]
+        == result(fresh.post("/v1/churn", {"customer_ids": ["c000"]}).json())["probability"]
     )
     kept = {name: json.loads(before[name][0]["detail"]) for name in names}
     assert kept["churn"].keys() == {"horizon_days", "band", "reasons", "weights", "rfm", "fallback"}
@@ -124,17 +125,17 @@ def test_the_night_writes_what_the_door_says(fresh: Any, night: Any) -> None:
 
 
 def test_exports_read_what_the_night_wrote(fresh: Any, night: Any) -> None:
-    from customers import tables
+    from customers.reports import exports
 
     night(fresh.shop)
-    said = tables.table(fresh.shop, "scores").set_index("customer_id").loc["c000"]
-    answer = result(fresh.ask("/v1/churn", {"customer_ids": ["c000"]}).json())
+    said = exports.build_table(fresh.shop, "scores").set_index("customer_id").loc["c000"]
+    answer = result(fresh.post("/v1/churn", {"customer_ids": ["c000"]}).json())
     assert (said["churn_probability"], said["churn_band"]) == (answer["probability"], answer["band"])
-    back = result(fresh.ask("/v1/next-purchase", {"customer_ids": ["c000"]}).json())
+    back = result(fresh.post("/v1/next-purchase", {"customer_ids": ["c000"]}).json())
     assert said["p_purchase_7d"] == back["p"]["7"]
-    listed = tables.table(fresh.shop, "recommendations")
+    listed = exports.build_table(fresh.shop, "recommendations")
     mine = listed[(listed["customer_id"] == "c000") & (listed["list"] == "any")].head(10)
-    items = result(fresh.ask("/v1/recommendations", {"customer_ids": ["c000"]}).json())["items"]
+    items = result(fresh.post("/v1/recommendations", {"customer_ids": ["c000"]}).json())["items"]
     assert mine["product_id"].tolist() == [entry["product_id"] for entry in items]
     again = [entry["source"] == "again" for entry in items]
     assert mine["reason"][again].tolist() == [entry["reason"] for entry in items if entry["source"] == "again"]
@@ -142,11 +143,11 @@ def test_exports_read_what_the_night_wrote(fresh: Any, night: Any) -> None:
 
 
 def test_a_promotion_is_noticed_without_a_restart(fresh: Any, make_champion: Any) -> None:
-    from models.baselines import BgNbdChurn
-    from serving import desk
+    from models.churn.baselines import BgNbdChurn
+    from serving import runtime
 
-    first = fresh.ask("/v1/churn", {"customer_ids": ["c000"]}).json()
-    model = desk.of(fresh.shop).champion("churn").model
+    first = fresh.post("/v1/churn", {"customer_ids": ["c000"]}).json()
+    model = runtime.open_runtime(fresh.shop).champion("churn").model
     make_champion(fresh.shop.home, "churn", "2", BgNbdChurn(model.rhythm, model.horizon_days, model.base))
     second = after_a_look(fresh)
     assert result(second)["probability"] != result(first)["probability"]
@@ -156,13 +157,13 @@ def test_a_promotion_is_noticed_without_a_restart(fresh: Any, make_champion: Any
 
 def test_after_a_way_back_the_profile_shows_who_answered_last(fresh: Any, make_champion: Any, night: Any) -> None:
     """A night by version 1, then 2 by hand, 1 and 2 again: what is shown is what was said, and two rows stay."""
-    from models import bundle
-    from models.baselines import BgNbdChurn
-    from serving import desk
+    from models.churn.baselines import BgNbdChurn
+    from models.registry import bundle
+    from serving import runtime
 
     night(fresh.shop)
     home = fresh.shop.home
-    model = desk.of(fresh.shop).champion("churn").model
+    model = runtime.open_runtime(fresh.shop).champion("churn").model
     make_champion(home, "churn", "2", BgNbdChurn(model.rhythm, model.horizon_days, model.base))
     for version in ("2", "1", "2"):
         bundle.publish(home / "work" / f"churn-{version}", home / "champions", "churn", version)
@@ -175,7 +176,7 @@ def test_after_a_way_back_the_profile_shows_who_answered_last(fresh: Any, make_c
 
 @pytest.mark.parametrize("path", [path for name, path in QUESTIONS.items() if name != "offers"])
 def test_who_does_not_allow_profiling_gets_what_holds_for_all(private: Any, path: str) -> None:
-    mine, anybodys = private.ask(path, {"customer_ids": ["c000", "stranger"]}).json()["results"]
+    mine, anybodys = private.post(path, {"customer_ids": ["c000", "stranger"]}).json()["results"]
     assert mine == {**anybodys, "customer_id": "c000", "known": True}
     assert mine["fallback"]
     assert rows(private, "c000") == []
@@ -183,7 +184,7 @@ def test_who_does_not_allow_profiling_gets_what_holds_for_all(private: Any, path
 
 def test_who_does_not_allow_profiling_gets_the_offers_of_their_letters_and_no_guess(private: Any) -> None:
     """That a letter reached them is no guess; what they would redeem of it is, and is not made."""
-    mine, anybodys = private.ask("/v1/offers", {"customer_ids": ["c000", "stranger"]}).json()["results"]
+    mine, anybodys = private.post("/v1/offers", {"customer_ids": ["c000", "stranger"]}).json()["results"]
     assert mine["fallback"]
     assert len({item["score"] for item in mine["items"] + anybodys["items"]}) == 1
     assert {item["reason"] for item in mine["items"]} == {"they received its campaign", "it is made to everybody"}
@@ -198,18 +199,20 @@ def test_a_night_keeps_nothing_of_who_does_not_allow_profiling(private: Any, nig
 
 
 def test_without_churn_the_curve_speaks_for_itself(without_churn: Any) -> None:
-    answer = without_churn.ask("/v1/next-purchase", {"customer_ids": ["c000", "stranger"]}).json()
+    answer = without_churn.post("/v1/next-purchase", {"customer_ids": ["c000", "stranger"]}).json()
     assert [model["name"] for model in answer["models"]] == ["timing"]
     assert [each["fallback"] for each in answer["results"]] == [False, True]
     assert on_profile(without_churn, "c000")["timing"]["p"] == result(answer)["p"]
-    assert without_churn.ask("/v1/churn", {"customer_ids": ["c000"]}).status_code == 503
+    assert without_churn.post("/v1/churn", {"customer_ids": ["c000"]}).status_code == 503
 
 
 def test_where_a_plain_rule_stands_in_everybody_is_told_so(fresh: Any, make_champion: Any, night: Any) -> None:
     """Too little to learn from: the rule answers for each customer, is written down, and is flagged at both."""
-    from serving import desk
+    from serving import runtime
 
-    make_champion(fresh.shop.home, "churn", "2", desk.of(fresh.shop).champion("churn").model, fallback=True)
+    make_champion(
+        fresh.shop.home, "churn", "2", runtime.open_runtime(fresh.shop).champion("churn").model, fallback=True
+    )
     answer = after_a_look(fresh)
     assert result(answer)["fallback"]
     assert on_profile(fresh, "c000")["churn"]["fallback"]
@@ -220,12 +223,12 @@ def test_where_a_plain_rule_stands_in_everybody_is_told_so(fresh: Any, make_cham
 
 
 def test_a_broken_bundle_leaves_the_champion_where_it_was(fresh: Any, make_champion: Any) -> None:
-    from serving import desk
+    from serving import runtime
 
-    first = fresh.ask("/v1/churn", {"customer_ids": ["c000"]}).json()
+    first = fresh.post("/v1/churn", {"customer_ids": ["c000"]}).json()
     pointer = fresh.shop.home / "champions" / "churn.json"
     before = pointer.read_bytes()
-    make_champion(fresh.shop.home, "churn", "2", desk.of(fresh.shop).champion("churn").model)
+    make_champion(fresh.shop.home, "churn", "2", runtime.open_runtime(fresh.shop).champion("churn").model)
     (fresh.shop.home / "champions" / "churn" / "2" / "model.txt").write_text("tree=0")
     assert pointer.read_bytes() != before
     again = after_a_look(fresh)
@@ -244,33 +247,33 @@ def test_before_the_first_night_the_reasons_are_said(untrained: Any) -> None:
     assert ready.headers["content-type"] == "application/problem+json"
     assert ready.json()["reasons"] == [f"{name} has no champion yet; run: regulars run" for name in QUESTIONS]
     for path in QUESTIONS.values():
-        response = untrained.ask(path, {"customer_ids": ["c000"]})
+        response = untrained.post(path, {"customer_ids": ["c000"]})
         assert response.status_code == 503
         assert "regulars run" in response.json()["detail"]
 
 
-def after_a_look(counter: Any) -> dict[str, Any]:
+def after_a_look(api: Any) -> dict[str, Any]:
     """The answer about c000 once the server has looked for a new champion, as it does every second."""
     time.sleep(1.1)
-    return counter.ask("/v1/churn", {"customer_ids": ["c000"]}).json()
+    return api.post("/v1/churn", {"customer_ids": ["c000"]}).json()
 
 
 def test_what_just_happened_changes_the_answer_and_history_stays(fresh: Any) -> None:
     """c000 buys again an hour after the night, and their figures are pushed: churn falls, both rows stay."""
     import pandas as pd
 
-    from customers import profiles
-    from serving import desk
+    from customers.people import lookup
+    from serving import runtime
 
-    features = desk.of(fresh.shop).features
-    before = fresh.ask("/v1/churn", {"customer_ids": ["c000"]}).json()
-    (key,) = profiles.keys_of(fresh.shop, ["c000"]).values()
+    features = runtime.open_runtime(fresh.shop).features
+    before = fresh.post("/v1/churn", {"customer_ids": ["c000"]}).json()
+    (key,) = lookup.find_keys(fresh.shop, ["c000"]).values()
     rhythm = pd.read_parquet(features.folder / "rhythm" / "part.parquet")
     mine = rhythm[rhythm["customer_key"] == key].nlargest(1, "event_timestamp").drop(columns="created")
     later = mine["event_timestamp"] + pd.Timedelta(hours=1)
     bought = {"recency_days": 0.0, "span_days": mine["tenure_days"], "purchase_days": mine["purchase_days"] + 1}
     features.push("rhythm", mine.assign(event_timestamp=later, **bought))
-    after = fresh.ask("/v1/churn", {"customer_ids": ["c000"]}).json()
+    after = fresh.post("/v1/churn", {"customer_ids": ["c000"]}).json()
     assert result(before)["probability"] - result(after)["probability"] > 0.1
     assert after["as_of"] > before["as_of"]
     assert on_profile(fresh, "c000")["churn"]["probability"] == result(after)["probability"]

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from training.intervals import Draws, bounds
+from training.evaluation.bootstrap import BootstrapDraws, percentile_interval
 
 
 def observed(**values: list[float]) -> pd.DataFrame:
@@ -14,20 +14,20 @@ def observed(**values: list[float]) -> pd.DataFrame:
 
 
 def test_a_draw_takes_all_of_a_customer() -> None:
-    draws = Draws(np.array([1, 2]), np.array([[2, 0], [1, 1]], np.int32))
+    draws = BootstrapDraws(np.array([1, 2]), np.array([[2, 0], [1, 1]], np.int32))
     means = draws.means(observed(c1=[1.0, 0.0], c2=[1.0]))
     assert means.ravel().tolist() == [2 * 1 / (2 * 2), (1 + 1) / (2 + 1)]
 
 
 def test_what_was_not_observed_does_not_count() -> None:
-    draws = Draws(np.array([1, 2]), np.array([[1, 1], [0, 2]], np.int32))
+    draws = BootstrapDraws(np.array([1, 2]), np.array([[1, 1], [0, 2]], np.int32))
     means = draws.means(observed(c1=[1.0], c2=[np.nan])).ravel()
     assert means[0] == 1
     assert np.isnan(means[1])
 
 
 def test_draws_are_the_same_every_time_and_as_many_as_there_are() -> None:
-    first, second = (Draws.of(np.array([5, 3, 5, 9]), draws=50) for _ in range(2))
+    first, second = (BootstrapDraws.from_customers(np.array([5, 3, 5, 9]), draws=50) for _ in range(2))
     assert first.customers.tolist() == [3, 5, 9]
     np.testing.assert_array_equal(first.counts, second.counts)
     assert (first.counts.sum(axis=1) == 3).all()
@@ -36,7 +36,7 @@ def test_draws_are_the_same_every_time_and_as_many_as_there_are() -> None:
 def test_the_interval_of_a_mean_is_two_standard_errors_wide() -> None:
     values = np.random.default_rng(1).normal(size=400)
     frame = pd.DataFrame({"x": values}, index=np.arange(400))
-    low, high = bounds(Draws.of(np.arange(400), draws=2_000).means(frame))
+    low, high = percentile_interval(BootstrapDraws.from_customers(np.arange(400), draws=2_000).means(frame))
     error = values.std() / np.sqrt(400)
     assert (low[0], high[0]) == pytest.approx(
         (values.mean() - 1.96 * error, values.mean() + 1.96 * error), abs=0.15 * error
@@ -44,7 +44,7 @@ def test_the_interval_of_a_mean_is_two_standard_errors_wide() -> None:
 
 
 def test_what_was_never_observed_has_no_interval() -> None:
-    low, high = bounds(np.full((10, 1), np.nan))
+    low, high = percentile_interval(np.full((10, 1), np.nan))
     assert np.isnan([low[0], high[0]]).all()
 
 
@@ -52,14 +52,14 @@ def test_an_area_is_that_of_the_customers_drawn() -> None:
     chance = np.random.default_rng(2)
     customers = np.repeat([1, 2, 3], 20)
     happened, p = (chance.random(60) < 0.4) * 1.0, chance.integers(0, 6, 60) / 6
-    draws = Draws(np.array([1, 2, 3]), np.array([[1, 1, 1], [2, 0, 1]], np.int32))
+    draws = BootstrapDraws(np.array([1, 2, 3]), np.array([[1, 1, 1], [2, 0, 1]], np.int32))
     twice = np.concatenate([np.flatnonzero(customers == who) for who in (1, 1, 3)])
     expected = [roc_auc_score(happened, p), roc_auc_score(happened[twice], p[twice])]
     assert draws.aucs(customers, happened, p) == pytest.approx(expected)
 
 
 def test_a_figure_that_is_no_mean_is_measured_anew_in_every_draw() -> None:
-    draws = Draws(np.array([1, 2]), np.array([[2, 0], [0, 1]], np.int32))
+    draws = BootstrapDraws(np.array([1, 2]), np.array([[2, 0], [0, 1]], np.int32))
     spent = np.array([10.0, 2.0, 4.0])
-    drawn = draws.measured(np.array([2, 1, 1]), lambda places: {"median": float(np.median(spent[places]))})
+    drawn = draws.resampled_metrics(np.array([2, 1, 1]), lambda places: {"median": float(np.median(spent[places]))})
     assert drawn["median"].tolist() == [np.median([2.0, 2.0, 4.0, 4.0]), 10.0]

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from training import metrics
+from training.evaluation import metrics
 
 
 def test_probabilities_are_judged_by_their_logarithm_and_their_calibration() -> None:
     happened, p = np.array([1.0, 0.0, 0.0, 0.0]), np.array([0.5, 0.25, 0.25, 0.25])
-    figures = metrics.probability(happened, p)
+    figures = metrics.probability_metrics(happened, p)
     assert figures["log_loss"] == pytest.approx(-(np.log(0.5) + 3 * np.log(0.75)) / 4)
     assert figures["brier"] == pytest.approx((0.25 + 3 * 0.0625) / 4)
     assert figures["auc"] == 1
@@ -22,7 +22,7 @@ def test_lift_is_the_rate_at_the_top_over_the_rate_of_all() -> None:
 
 def test_waiting_times_are_judged_day_by_day() -> None:
     survival = np.array([[0.5, 0.25], [0.5, 0.25]])
-    figures = metrics.waiting(np.array([1.0, 2.0]), np.array([True, False]), survival, until=2)
+    figures = metrics.survival_metrics(np.array([1.0, 2.0]), np.array([True, False]), survival, follow_up_days=2)
     assert figures["crps"] == pytest.approx(((0.5**2 + 0.25**2) + (0.5**2 + 0.75**2)) / 2)
     assert figures["nll"] == pytest.approx(-(np.log(0.5) + np.log(0.25)) / 2)
 
@@ -36,18 +36,18 @@ def test_an_honest_curve_covers_what_it_says() -> None:
     generator = np.random.default_rng(7)
     survival = np.tile(0.9 ** np.arange(1, 61), (20_000, 1))
     waited = generator.geometric(0.1, size=20_000).astype(float)
-    figures = metrics.waiting(np.minimum(waited, 60), waited <= 60, survival, until=60)
+    figures = metrics.survival_metrics(np.minimum(waited, 60), waited <= 60, survival, follow_up_days=60)
     assert figures["coverage_80"] == pytest.approx(0.8, abs=0.01)
 
 
 def test_losses_are_better_when_smaller() -> None:
-    assert metrics.better("crps")(1, 2)
-    assert metrics.better("ndcg_10")(2, 1)
+    assert metrics.comparator("crps")(1, 2)
+    assert metrics.comparator("ndcg_10")(2, 1)
 
 
 def test_money_is_judged_by_its_order_its_level_and_its_error() -> None:
     spent, expected = np.array([0.0, 10.0, 30.0]), np.array([5.0, 20.0, 15.0])
-    figures = metrics.money(spent, expected)
+    figures = metrics.value_metrics(spent, expected)
     assert figures["mae"] == pytest.approx((5 + 10 + 15) / 3)
     assert figures["bias"] == pytest.approx((5 + 20 + 15) / 40 - 1)
     # Best order 30, 10, 0: shares 3/4, 1, 1. Theirs 10, 30, 0: shares 1/4, 1, 1. Area under each, less the half.
@@ -76,9 +76,9 @@ def test_curves_that_differ_in_level_alone_are_as_good_as_each_other_once_levell
     rate = chance.uniform(0.01, 0.2, 400)
     waited = np.ceil(chance.exponential(1 / rate))
     right = np.exp(-rate[:, None] * np.arange(1, 61))
-    figures = [metrics.waiting(waited, waited <= 60, right**power, 60, level_at=28) for power in (1.0, 0.5)]
+    figures = [metrics.survival_metrics(waited, waited <= 60, right**power, 60, level_day=28) for power in (1.0, 0.5)]
     assert figures[0]["crps_levelled"] == pytest.approx(figures[1]["crps_levelled"], rel=1e-6)
     assert figures[0]["crps"] < figures[1]["crps"]
     assert figures[0]["crps_levelled"] == pytest.approx(figures[0]["crps"], rel=0.01), "it had the right level"
-    everybody = metrics.waiting(np.full(9, 3.0), np.ones(9, bool), np.full((9, 60), 0.5), 60)
+    everybody = metrics.survival_metrics(np.full(9, 3.0), np.ones(9, bool), np.full((9, 60), 0.5), 60)
     assert np.isfinite(everybody["crps_levelled"]), "also where all of them came"

@@ -1,0 +1,1 @@
+"""Loading records: one file a record kind, with validation and rejects."""

@@ -1,0 +1,1 @@
+"""Offers, who is eligible for them, and how often a customer may be contacted."""

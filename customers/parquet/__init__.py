@@ -1,0 +1,1 @@
+"""The Parquet copy of the ledger that analytics reads."""

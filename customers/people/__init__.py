@@ -1,0 +1,1 @@
+"""Finding customers, and what they like."""

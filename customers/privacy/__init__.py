@@ -1,0 +1,1 @@
+"""Consent, erasure, anonymisation and data export."""

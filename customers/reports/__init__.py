@@ -1,0 +1,1 @@
+"""Tables and views for people: at-risk list, customer view, exports."""

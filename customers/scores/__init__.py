@@ -1,0 +1,1 @@
+"""The one inlet of scores, their format, and the log of promotions."""

@@ -1,0 +1,1 @@
+"""One retailer's settings, money, time and errors."""

@@ -1,0 +1,1 @@
+"""The DuckDB engine and the expressions that features are written in."""

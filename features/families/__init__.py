@@ -1,0 +1,1 @@
+"""Families of features, each declared to Feast."""

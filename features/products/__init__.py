@@ -1,0 +1,1 @@
+"""Features of products: prices, weekly sales, co-purchases."""

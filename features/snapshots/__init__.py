@@ -1,0 +1,1 @@
+"""Features computed at cutoffs, for snapshots and in real time."""

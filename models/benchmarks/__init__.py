@@ -1,0 +1,1 @@
+"""Published and plain methods, measured beside the models and never served."""

@@ -1,0 +1,1 @@
+"""P(no purchase within the horizon): the model and its baselines."""

@@ -1,0 +1,1 @@
+"""P(redemption) of an offer: the model and its baseline."""

@@ -1,0 +1,1 @@
+"""Ranked lists of products: candidates, ranking, baselines."""

@@ -1,0 +1,106 @@
+"""The champions of a folder, kept open and reloaded after a promotion."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from models.registry import bundle
+from models.registry.bundle import Champion, InvalidBundle
+
+
+@dataclass
+class _ChampionSlot:
+    champion: Champion | None = None
+    error: str | None = None
+    fingerprint: tuple[int, ...] | None = None
+    checked_at: float = float("-inf")
+    failed_at: float = float("-inf")
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Champions:
+    """The champions of a folder, kept open; a promotion is noticed within `every` seconds, without a restart.
+
+    A new champion is verified and loaded beside the old one, by one thread, and then takes its place at once.
+    Where that fails the old one goes on, `errors` says why, and it is tried again every `retry` seconds.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        check_seconds: float = 1.0,
+        retry_seconds: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._folder, self._check_seconds, self._retry_seconds, self._clock = (
+            folder,
+            check_seconds,
+            retry_seconds,
+            clock,
+        )
+        self._slots: dict[str, _ChampionSlot] = {}
+        self._slots_lock = threading.Lock()
+
+    def get(self, name: str) -> Champion | None:
+        """The champion of this name as it now stands; None where there is none yet that could be opened."""
+        slot = self._slot(name)
+        if self._clock() - slot.checked_at >= self._check_seconds:
+            with _try_lock(slot.lock, blocking=slot.champion is None) as acquired:
+                if acquired and self._clock() - slot.checked_at >= self._check_seconds:
+                    self._check(name, slot)
+        return slot.champion
+
+    @property
+    def errors(self) -> dict[str, str]:
+        """Why the newest champion of a name could not be opened; empty where all is well."""
+        return {name: slot.error for name, slot in self._slots.items() if slot.error}
+
+    def _slot(self, name: str) -> _ChampionSlot:
+        with self._slots_lock:
+            return self._slots.setdefault(name, _ChampionSlot())
+
+    def _check(self, name: str, slot: _ChampionSlot) -> None:
+        now = self._clock()
+        fingerprint = _fingerprint(self._folder / f"{name}.json")
+        if fingerprint != slot.fingerprint or (slot.error and now - slot.failed_at >= self._retry_seconds):
+            self._reload(name, slot)
+            slot.fingerprint, slot.failed_at = fingerprint, now
+        slot.checked_at = now
+
+    def _reload(self, name: str, slot: _ChampionSlot) -> None:
+        try:
+            champion = bundle.open_champion(self._folder, name)
+        # Whatever a bundle does wrong, the last champion answers on.
+        except Exception as error:
+            slot.error = (
+                str(error) if isinstance(error, InvalidBundle) else f"it cannot be loaded: {type(error).__name__}"
+            )
+            return
+        if champion is None and slot.champion is not None:
+            slot.error = "its pointer is gone; publish the champion again"
+            return
+        slot.champion, slot.error = champion, None
+
+
+@contextmanager
+def _try_lock(lock: threading.Lock, *, blocking: bool) -> Iterator[bool]:
+    acquired = lock.acquire(blocking=blocking)
+    try:
+        yield acquired
+    finally:
+        if acquired:
+            lock.release()
+
+
+def _fingerprint(file: Path) -> tuple[int, ...]:
+    try:
+        status = file.stat()
+    except OSError:
+        return ()
+    return status.st_mtime_ns, status.st_ino, status.st_size

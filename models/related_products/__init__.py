@@ -1,0 +1,1 @@
+"""Complements, substitutes and similar products."""

@@ -1,0 +1,1 @@
+"""Replenishment of categories and the demand forecast."""

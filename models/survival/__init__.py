@@ -1,0 +1,1 @@
+"""Time-to-event outcomes with right-censoring."""

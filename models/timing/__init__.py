@@ -1,0 +1,1 @@
+"""Time to the next purchase: the model and its baselines."""

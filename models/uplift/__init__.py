@@ -1,0 +1,1 @@
+"""The effect of a contact (CATE): X-learner, cross-fitting, treatment data."""

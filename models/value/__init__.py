@@ -1,0 +1,1 @@
+"""Expected spend within the horizon: the model and its baselines."""

@@ -1,0 +1,1 @@
+"""Past cutoffs: what would have been predicted, and what happened."""

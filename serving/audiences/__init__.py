@@ -1,0 +1,1 @@
+"""Who is likeliest to buy a product or redeem an offer."""

@@ -1,0 +1,1 @@
+"""Reason codes of a churn score and their text."""

@@ -1,0 +1,1 @@
+"""The offer inventory, complementary offers, and ineligible offers."""

@@ -1,0 +1,1 @@
+"""Erasure and data export followed through features and scores."""

@@ -1,0 +1,1 @@
+"""Lists under merchandising rules, with evidence."""

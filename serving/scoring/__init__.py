@@ -1,0 +1,1 @@
+"""One file a question, used online and by the nightly run."""
