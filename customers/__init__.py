@@ -1,5 +1,6 @@
-"""The shop's memory: who its customers are, what they bought, and what was said about them.
+"""The system of record of one retailer: customers, sales, interactions, products, offers, consents and scores.
 
-Everything above this floor knows a customer only by a random key. Personal fields lie in one
-table, sealed under a key of that person; a replay of an old day sees what was known that day.
+Floors above identify a customer only by a random integer key. Personal fields are in one table, encrypted under a
+key of that person. Records carry the time at which they became known, so that a historical run sees only those of
+its own time.
 """

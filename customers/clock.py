@@ -1,4 +1,4 @@
-"""Clock: what time it is in the shop, which may be the day after its last sale."""
+"""The current time of a shop: the real clock, a fixed time, or the start of the day after its last sale."""
 
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -10,10 +10,10 @@ from customers.shop.timestamps import ONE_MICROSECOND
 
 
 def now(shop: Shop, *, sold_until: datetime | None = None) -> datetime:
-    """The shop's now, an aware UTC instant.
+    """The current time of the shop, timezone-aware in UTC.
 
-    A shop pinned to its last sale is at the start of the following day in its own zone;
-    `sold_until` is a sale that is on its way in and may be later than the last one kept.
+    With `now = "last-sale"` it is the start of the day after the last sale, in the shop's zone. `sold_until` is the
+    time of the latest sale in a load that is still being written; the later of the two counts.
     """
     if shop.clock == "real":
         return datetime.now(UTC)
@@ -24,18 +24,18 @@ def now(shop: Shop, *, sold_until: datetime | None = None) -> datetime:
 
 
 def arrival_time(shop: Shop, *, sold_until: datetime | None = None) -> datetime:
-    """The instant at which something loaded now became known: just before now."""
+    """The time at which a record loaded now became known: one microsecond before `now`."""
     return now(shop, sold_until=sold_until) - ONE_MICROSECOND
 
 
 def parse_time(shop: Shop, text: str) -> datetime:
-    """A time as the user writes it, as a UTC instant; a bare date is the start of that day in the shop."""
+    """Parse a time as a user writes it, to UTC; a date alone is the start of that day in the shop's zone."""
     return timestamps.parse_instant(text, shop.timezone)
 
 
 def expected_purchase_at(as_of: datetime, days: int, zone: ZoneInfo, *, now: datetime) -> datetime:
-    """The end of the day by which a purchase is as likely as not, never before now.
+    """The end of the day by which a purchase is as likely as not (the median), never before `now`.
 
-    `days` counts the day of `as_of` as the first: the last of them ends where as_of's day + `days` begins.
+    `days` counts the day of `as_of` as day 1: the last day ends where the day of `as_of` plus `days` begins.
     """
     return max(timestamps.day_start(as_of.astimezone(zone).date() + timedelta(days=days), zone), now)

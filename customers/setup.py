@@ -1,4 +1,4 @@
-"""Creating a home: folders, settings file, key and database."""
+"""Creates a shop's home folder: subfolders, settings file, encryption key and database."""
 
 import base64
 import json
@@ -25,11 +25,11 @@ now = {now}  # "real", "last-sale" (the start of the day after the last sale), o
 # online_store = "redis://..."                # default: SQLite in this folder
 # churn_days = 56                             # default: from the gaps between purchases
 # value_days = 90
-# contact_cap = 4                             # so often somebody is written to, called or sent post at most
-# contact_days = 28                           # in so many days; default: 28, and no cap
+# contact_cap = 4                             # at most so many messages, calls and letters to one customer
+# contact_days = 28                           # within so many days; default: 28, and no cap
 # key_file = "keys/shop.key"                  # keep a copy elsewhere: without it no name can be read
 
-# [consent_default]                           # what holds for a customer who has said nothing
+# [consent_default]                           # what holds for a customer without a statement of their own
 # profiling = "granted"
 # marketing_email = "denied"
 """
@@ -38,7 +38,10 @@ now = {now}  # "real", "last-sale" (the start of the day after the last sale), o
 def init_home(
     home: Path | str | None = None, *, timezone: str = "UTC", currency: str = "EUR", now: str | None = None
 ) -> Shop:
-    """Make a home with its folders, key, settings and empty database, and open it."""
+    """Create a home with its folders, key, settings and empty database, and open it.
+
+    Raises ShopError where the folder already holds a shop, or where a setting is invalid.
+    """
     folder = shop_settings.home_folder(home)
     if (folder / "regulars.toml").exists():
         raise ShopError(f"there is already a shop at {folder}; its settings are in {folder / 'regulars.toml'}")
@@ -46,7 +49,7 @@ def init_home(
     shop_settings.check_settings(values)
     _create_folders(folder)
     _create_key(folder / "keys" / "shop.key")
-    # The settings come last: a home without them is no shop yet, and init can be run again.
+    # The settings file is written last: a home without it is no shop yet, and init can be run again.
     text = (
         CONFIG_TEMPLATE.format(**{name: json.dumps(setting) for name, setting in values.items()})
         + retention_costs.CONFIG_TEMPLATE
@@ -69,7 +72,7 @@ def _create_folders(home: Path) -> None:
 
 
 def _create_key(path: Path) -> None:
-    """A key that is already there is never overwritten: what it sealed could not be read again."""
+    """Write a new random key; an existing one is never overwritten, or its data could not be decrypted again."""
     if path.exists():
         return
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -1,1 +1,1 @@
-"""Features: what we know about a customer at a moment, worked out once and read by every model."""
+"""Features: what is known about a customer as of a cutoff, computed once and read by every model."""

@@ -1,4 +1,4 @@
-"""Definitions: what Feast is told, one entity, one view a family, and one feature service a model."""
+"""Feast definitions: one entity, one view per feature family, and one feature service per model."""
 
 import os
 from pathlib import Path
@@ -20,7 +20,7 @@ FAMILIES = (recency_frequency, spend, product_mix, product_history, engagement, 
 
 
 def feast_objects(home: Path) -> list[Any]:
-    """The entity, views and services over the snapshots in a folder; nothing needs to lie there yet."""
+    """Entity, views and services over the snapshots in `home`; no snapshot needs to exist yet."""
     from feast import FeatureService
 
     from features.families import feast_views
@@ -34,6 +34,6 @@ def feast_objects(home: Path) -> list[Any]:
 
 
 if "REGULARS_FEAST_HOME" in os.environ:
-    # Feast's own command looks for objects among a module's names; store.apply calls everything itself.
-    _all = feast_objects(Path(os.environ["REGULARS_FEAST_HOME"]))
-    globals().update({f"_{thing.name}": thing for thing in _all})
+    # Feast's own command looks for objects among a module's names; FeatureStore.apply registers them itself.
+    _objects = feast_objects(Path(os.environ["REGULARS_FEAST_HOME"]))
+    globals().update({f"_{feast_object.name}": feast_object for feast_object in _objects})

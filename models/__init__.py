@@ -1,5 +1,5 @@
-"""Models: a few questions about customers, one learner each.
+"""Models: one learner per question about customers.
 
-Every learner keeps four verbs (fit, score, save, load), takes frames and gives numbers, and knows nothing
-of the database, the feature store or the registry. Asking one of them never loads the libraries of another.
+Every learner has the same four verbs (fit, score, save, load), takes frames and returns numbers, and does not depend on
+the database, the feature store or the registry. Importing one model does not load the libraries of another.
 """

@@ -1,1 +1,1 @@
-"""Pipelines: a day in the shop, from the first sale loaded to the last score written back."""
+"""Pipelines: the operations of a shop, from loading records to the nightly run and its scores."""

@@ -1,4 +1,4 @@
-"""The clock: the steps of the shop's day as Dagster shows them, and starts them every night by itself."""
+"""Dagster definitions: the steps of the nightly run as assets, and the schedule that starts them every night."""
 
 import os
 import subprocess
@@ -12,43 +12,45 @@ from pipelines import process_environment
 
 process_environment.set_variables()
 
-import dagster as dg  # noqa: E402 - it must find quiet
+import dagster as dg  # noqa: E402 - the variables must be set before
 
 from customers.ledger import transactions  # noqa: E402
-from customers.parquet import mirror
-from customers.reports import exports
+from customers.parquet import mirror  # noqa: E402
+from customers.reports import exports  # noqa: E402
 from customers.shop import settings  # noqa: E402
 from customers.shop.settings import Shop  # noqa: E402
 from pipelines.errors import explain_error  # noqa: E402
 from training.tasks.all_tasks import TASKS  # noqa: E402
 
-#: In the shop's own zone: after the last till is closed, and before anybody asks.
+#: 3:30 in the shop's time zone: after closing time, and before scores are used.
 NIGHTLY_CRON = "30 3 * * *"
-MODELS = [plan.name for plan in TASKS]
+MODELS = [task.name for task in TASKS]
 SETTINGS = """\
 telemetry: {enabled: false}
-concurrency: {runs: {max_concurrent_runs: 1}}  # a second night waits for the first, and is not turned away
+concurrency: {runs: {max_concurrent_runs: 1}}  # a second run waits for the first, and is not refused
 """
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """Everything that the clock knows of the shop at REGULARS_HOME."""
-    nightly_job = dg.define_asset_job("night", dg.AssetSelection.all(), description="All of it, in order.")
+    """All assets, jobs and the schedule of the shop at REGULARS_HOME."""
+    nightly_job = dg.define_asset_job("night", dg.AssetSelection.all(), description="Every step, in order.")
     models = dg.AssetSelection.assets(*MODELS)
-    retrain = dg.define_asset_job("retrain", models, description="Train, judge and promote; all are scored afresh.")
+    retrain = dg.define_asset_job(
+        "retrain", models, description="Train, evaluate and promote; every customer is scored anew."
+    )
     return dg.Definitions(
         assets=[ledger, learning, *(_export_asset(table) for table in exports.TABLES)],
         jobs=[nightly_job, retrain],
         schedules=[_nightly_schedule(nightly_job, settings.open_shop())],
-        # One at a time: all write the same files, and six libraries are slow to import in a new program each.
+        # In one process: all steps write the same files, and the libraries are slow to import in a process per step.
         executor=dg.in_process_executor,
     )
 
 
-@dg.asset(group_name="customers", description="The ledger's mirror in columns, month by month.")
+@dg.asset(group_name="customers", description="The Parquet mirror of the ledger, month by month.")
 def ledger() -> dg.MaterializeResult:
-    """Bring the mirror up to what is known."""
+    """Bring the mirror up to date."""
     with _open_shop() as shop:
         return dg.MaterializeResult(metadata={"rewritten": mirror.refresh(shop)})
 
@@ -62,10 +64,9 @@ def _asset_specs() -> Iterator[dg.AssetSpec]:
 
 @dg.multi_asset(name="learning", specs=list(_asset_specs()), can_subset=True)
 def learning(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
-    """One night as of one moment. With some of the models only those are trained; with none all stay as they are."""
-    from pipelines.nightly import (
-        run as nightly_run,  # here: Feast and MLflow take seconds to load, the clock only looks
-    )
+    """One nightly run. Only the selected models are trained; with none of them selected, the champions score."""
+    # Imported here: Feast and MLflow take seconds to import, and the scheduler only reads the definitions.
+    from pipelines.nightly import run as nightly_run
 
     selected = {key.to_user_string() for key in context.selected_asset_keys}
     model_names = [name for name in MODELS if name in selected]
@@ -81,13 +82,13 @@ def learning(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult
 
 
 def _asset_metadata(summary: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What a night says of itself, an asset at a time; nothing in it is about a customer."""
+    """The report of a run by asset; nothing in it is about a customer."""
     models = {
-        name: _drop_missing({**{part: model[part] for part in ("version", "promoted", "why")}, **model["metrics"]})
+        name: _drop_missing({**{key: model[key] for key in ("version", "promoted", "why")}, **model["metrics"]})
         for name, model in summary.get("models", {}).items()
     }
-    scored = {name: summary[name] for name in ("as_of", "customers", "scores_written")}
-    return {"features": {"as_of": summary["as_of"], **summary["seconds"]}, **models, "scores": scored}
+    scores = {name: summary[name] for name in ("as_of", "customers", "scores_written")}
+    return {"features": {"as_of": summary["as_of"], **summary["seconds"]}, **models, "scores": scores}
 
 
 def _drop_missing(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -95,7 +96,7 @@ def _drop_missing(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def _export_asset(table: str) -> dg.AssetsDefinition:
-    """A table of the contract, as a file for other programs."""
+    """The asset that writes one export table to a file for other programs."""
 
     @dg.asset(
         key=["exports", table.replace("-", "_")], deps=["scores"], group_name="exports",
@@ -126,7 +127,7 @@ def _nightly_schedule(job: Any, shop: Shop) -> dg.ScheduleDefinition:
 
 @contextmanager
 def _open_shop() -> Iterator[Shop]:
-    """The shop; an error meant for people reaches Dagster as its one line."""
+    """The shop at REGULARS_HOME; an error meant for users becomes a Dagster failure with its one line."""
     try:
         yield settings.open_shop()
     except Exception as error:
@@ -137,7 +138,7 @@ def _open_shop() -> Iterator[Shop]:
 
 
 def prepare_dagster_home(shop: Shop) -> Path:
-    """The folder in the home where Dagster keeps its own records, with its settings."""
+    """Create the folder in the home where Dagster keeps its own records, with its settings; the path."""
     folder = shop.home / "dagster"
     folder.mkdir(exist_ok=True, mode=0o700)
     if not (folder / "dagster.yaml").exists():
@@ -146,7 +147,7 @@ def prepare_dagster_home(shop: Shop) -> Path:
 
 
 def start_scheduler(shop: Shop) -> None:
-    """Keep the clock running until Ctrl-C: every night starts by itself."""
+    """Run the Dagster daemon until Ctrl-C; it starts the nightly run on schedule."""
     environment = os.environ | {"DAGSTER_HOME": str(prepare_dagster_home(shop)), "REGULARS_HOME": str(shop.home)}
     daemon = Path(sys.executable).with_name("dagster-daemon")
     subprocess.run([daemon, "run", "-m", "pipelines.definitions"], env=environment, check=False)

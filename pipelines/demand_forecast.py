@@ -1,4 +1,4 @@
-"""Demand: what the shop will sell of each product in each of the next weeks, by whatever foretold it best lately."""
+"""Demand forecast: units of each product in each of the next weeks, by the method that was best in recent months."""
 
 from __future__ import annotations
 
@@ -32,14 +32,18 @@ METHODS = (
     demand_forecast.CATEGORY_SHARED,
     demand_forecast.NEEDS_SHARED,
 )
-#: The months before on which the ways are compared.
+#: Past months (of WEEKS weeks) on which the methods are compared.
 BACKTEST_MONTHS = 2
 NEED_COLUMNS = ["times", "last_days", "first_days"]
 
 
 @dataclass(frozen=True)
 class SalesHistory:
-    """What was sold until now, of which products, and the purchases that customers' needs foretold every month."""
+    """Weekly sales of all products before `as_of`, and the purchases expected from customers' category histories.
+
+    `products` has columns product_key, category, a row per product in the order of `sold`. `needs` holds expected
+    purchases by category, by weeks before `as_of`.
+    """
 
     as_of: datetime
     products: pd.DataFrame
@@ -47,17 +51,17 @@ class SalesHistory:
     needs: dict[int, Floats]
 
     def forecast_units(self, weeks_back: int, methods: tuple[str, ...] = METHODS) -> dict[str, Floats]:
-        """What each way would have said `back` weeks ago."""
+        """Forecasts (n_products, WEEKS) of each method, made `weeks_back` weeks before `as_of`."""
         now, then = self.needs.get(weeks_back), self.needs.get(weeks_back + WEEKS)
         growth = None if now is None or then is None else demand_forecast.need_growth(now, then)
         return demand_forecast.forecast_units(self.sold.weeks_earlier(weeks_back), methods, growth)
 
 
 def forecast_table(shop: Shop) -> pd.DataFrame:
-    """A row a product and week ahead: COLUMNS; products that were sold in the last half year.
+    """Forecast of the products sold in the last half year, with columns COLUMNS, a row per product and week ahead.
 
-    `method` is the way that foretold the last two months best, over products and over categories. As of the latest
-    day that any night looked at: a replay of an earlier day changes nothing.
+    `method` had the smallest error in the last two months, over products and over categories. As of the latest run; a
+    historical run changes nothing. Raises NothingToDo where nothing was sold in that half year.
     """
     history = load_sales_history(shop)
     forecasts, errors = history.forecast_units(0), backtest_methods(history)
@@ -78,7 +82,10 @@ def forecast_table(shop: Shop) -> pd.DataFrame:
 
 
 def backtest_methods(history: SalesHistory) -> pd.DataFrame:
-    """How wrong each way was in the months before: way, weeks_back, products, categories (errors in money)."""
+    """Errors of each method in past months, with columns way (the method), weeks_back, products, categories.
+
+    The last two are WAPE in money, over products and over categories.
+    """
     rows = []
     for weeks_back in (WEEKS * month for month in range(1, BACKTEST_MONTHS + 1)):
         if history.sold.units[:, weeks_back : weeks_back + WEEKS].sum() <= 0:
@@ -97,7 +104,10 @@ def backtest_methods(history: SalesHistory) -> pd.DataFrame:
 
 
 def load_sales_history(shop: Shop) -> SalesHistory:
-    """The shop's sales as of its last night, or of now where there was none, and what its needs foretold by month."""
+    """The shop's weekly sales as of its last run (of now where there was none), and purchases expected from needs.
+
+    Raises NothingToDo where nothing was sold in the last HISTORY_WEEKS weeks.
+    """
     as_of = watermark.read_watermark(shop) or clock.now(shop)
     ledger = shop.home / "ledger"
     span_weeks = HISTORY_WEEKS + BACKTEST_MONTHS * WEEKS
@@ -122,7 +132,7 @@ def _weekly_units(sales: pd.DataFrame, keys: np.ndarray, span_weeks: int) -> Flo
 
 
 def _unit_prices(sales: pd.DataFrame, keys: np.ndarray) -> Floats:
-    """What a piece of each product costs; where nothing has a price, every piece counts the same."""
+    """The mean price of a unit, (n_products,): the median of all for a product without one, 1 where none has one."""
     totals = sales.groupby("product_key")[["worth", "units"]].sum().reindex(keys)
     price = (totals["worth"] / totals["units"]).to_numpy(np.float64)
     has_price = np.isfinite(price) & (price > 0)
@@ -130,17 +140,14 @@ def _unit_prices(sales: pd.DataFrame, keys: np.ndarray) -> Floats:
 
 
 def _load_need_forecasts(shop: Shop, as_of: datetime, categories: pd.Index) -> dict[int, Floats]:
-    """The purchases that needs foretold so many weeks back, as far as the last night's figures reach."""
+    """Expected purchases by category, by weeks back, as far as the features of the last run reach."""
     path = shop.home / "features" / "needs" / "part.parquet"
     if not path.exists():
         return {}
     lists = [f"need_{name}" for name in NEED_COLUMNS]
     needs_frame = pd.read_parquet(path, columns=["customer_key", "event_timestamp", "categories", *lists])
-    needs_frame = needs_frame[
-        needs_frame["customer_key"].isin(
-            consents.allowed_customers(shop, needs_frame["customer_key"].unique(), "profiling")
-        )
-    ]
+    allowed_customers = consents.allowed_customers(shop, needs_frame["customer_key"].unique(), "profiling")
+    needs_frame = needs_frame[needs_frame["customer_key"].isin(allowed_customers)]
     today = calendar.local_days(needs_frame["event_timestamp"], shop.timezone)
     days_back = (pd.Timestamp(as_of.astimezone(shop.zone).date()) - pd.Timestamp(0)).days - today
     forecasts = {}
@@ -152,7 +159,7 @@ def _load_need_forecasts(shop: Shop, as_of: datetime, categories: pd.Index) -> d
 
 
 def _flatten_needs(rows: pd.DataFrame) -> pd.DataFrame:
-    columns = {f"need_{category_history.LIST_NUMBERS[name]}": rows[f"need_{name}"] for name in NEED_COLUMNS} | {
-        "category": rows["categories"]
-    }
+    """A row per customer and category, from rows with a list column per number."""
+    columns = {f"need_{category_history.LIST_NUMBERS[name]}": rows[f"need_{name}"] for name in NEED_COLUMNS}
+    columns |= {"category": rows["categories"]}
     return pd.DataFrame({name: np.concatenate([*lists.dropna(), []]) for name, lists in columns.items()})

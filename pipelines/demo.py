@@ -1,4 +1,4 @@
-"""The demo: a real grocer's year, loaded, learned from and scored, in a home of its own."""
+"""The demo: load a real grocer's year, train on it and score its customers, in a home of its own."""
 
 from __future__ import annotations
 
@@ -20,21 +20,25 @@ LOAD_ORDER = ("customers", "products", "transactions", "offers", "interactions",
 
 
 def run_demo(home: Path, *, port: int, progress: Callable[[str], None]) -> None:
-    """Make the shop where there is none, load the Complete Journey, run the night, and print what came of it.
+    """Create the shop where there is none, load the Complete Journey, run the nightly run, and print the results.
 
-    A second time everything that is there is reused: the same records change nothing, and a night over the same
-    days and the same code finds its models again.
+    A second call reuses everything: the same records change nothing, and a run on the same sales by the same code
+    reuses its model versions.
     """
     shop = _open_or_create_shop(home)
     with TemporaryDirectory(prefix="complete-journey-") as folder:
         complete_journey.write_files(Path(folder))
         for kind in LOAD_ORDER:
             loaded = operations.load_records(shop, kind, [Path(folder) / f"{kind}.parquet"], source="files")
-            progress(f"{kind}: {loaded['read']:,} read, {loaded['inserted']:,} new, {loaded['rejected']:,} rejected, "
-                 f"{loaded['seconds']:.0f} s")  # fmt: skip
-    progress("These households are members of a loyalty scheme: marketing_post = granted is recorded for each of them.")
+            progress(
+                f"{kind}: {loaded['read']:,} read, {loaded['inserted']:,} new, {loaded['rejected']:,} rejected, "
+                f"{loaded['seconds']:.0f} s"
+            )
+    progress(
+        "These households are members of a loyalty programme: marketing_post = granted is recorded for each of them."
+    )
     summary = nightly_run.run_nightly(shop, progress=progress)
-    print(terminal_text.format_nightly(summary))  # noqa: T201 - the summary is what the command is for
+    print(terminal_text.format_nightly(summary))  # noqa: T201 - the output of the command
     print(terminal_text.format_demo(shop, _write_admin_key(shop), port))  # noqa: T201
 
 
@@ -45,7 +49,7 @@ def _open_or_create_shop(home: Path) -> Shop:
 
 
 def _write_admin_key(shop: Shop) -> Path:
-    """An admin key for trying things out, in a file that only its owner may read."""
+    """Write an admin key for the demo to a file that only its owner may read; its path."""
     path = shop.home / "demo.key"
     if not path.exists():
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

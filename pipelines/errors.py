@@ -1,4 +1,4 @@
-"""Failures: which errors are meant for people, and with which exit code a program is told of them."""
+"""Errors that are shown to users as one line, and the exit code of each."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ EXIT_NOTHING_DONE, EXIT_WRONG_USAGE, EXIT_UNAVAILABLE = 1, 2, 3
 
 
 class NothingToDo(Exception):
-    """Nothing could be done with these records; the message says what to do next."""
+    """There is nothing to do with the present records; the message says what to do next."""
 
 
 class WrongUsage(Exception):
-    """The command was called with words it does not know; the message says which it does."""
+    """A command or function was called with an unknown name or value; the message lists the valid ones."""
 
 
 def explain_error(error: Exception) -> tuple[str, int] | None:
-    """The line to show and the exit code; None for an error that is ours, which keeps its trace."""
+    """The message and exit code of an error meant for users; None for any other, which keeps its traceback."""
     from customers.shop.errors import ShopError, ShopUnavailable
     from features.store.feature_store import NoSnapshot
     from models.base import InsufficientData, MissingFeatures

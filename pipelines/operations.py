@@ -1,4 +1,4 @@
-"""Steps: what a shop does in a day, one function each; the command and the clock call the same ones."""
+"""Operations of a shop, one function each, as the command line and Dagster call them."""
 
 from __future__ import annotations
 
@@ -16,23 +16,22 @@ import pandas as pd
 
 from customers.catalogue import products
 from customers.ledger import transactions, watermark
-from customers.loading import load as loading_load
+from customers.loading import load
 from customers.parquet import mirror
 from customers.people import lookup
-from customers.reports import at_risk as reports_at_risk
-from customers.reports import customer_view, exports, recommendation_reasons
+from customers.reports import at_risk, customer_view, exports, recommendation_reasons
 from customers.scores import score_details, score_store, uplift_result
 from customers.shop.settings import Shop
-from models.registry import champions as registry_champions
+from models.registry.champions import Champions
 from pipelines import demand_forecast
 from pipelines.errors import NothingToDo, WrongUsage
 from training import promotion
 from training.tasks import all_tasks
 
 UNKNOWN_CUSTOMER = "no customer has that id; ids of another source are written SOURCE:ID"
-#: The offers that may not be made, with the reasons; the counter alone judges them.
+#: The table of ineligible offers with their reasons; serving alone computes it.
 INELIGIBLE_OFFERS = "dropped-offers"
-#: What the shop will sell, of all customers together.
+#: The table of the demand forecast.
 DEMAND = "demand"
 EXPORT_FORMATS = {".csv": "csv", ".parquet": "parquet", ".ndjson": "ndjson"}
 
@@ -46,18 +45,23 @@ def load_records(
     mapping: Path | None = None,
     dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Load records and bring the mirror up to date; what was read, kept and rejected."""
+    """Load records of one kind and bring the mirror up to date; the counts of read, new, changed and rejected rows.
+
+    `mapping` is a TOML file with the file's own column for one of ours. A dry run checks and stores nothing.
+    """
     columns = tomllib.loads(mapping.read_text(encoding="utf-8")) if mapping else None
-    loaded = loading_load.load_files(shop, kind, paths, source=source, mapping=columns, dry_run=dry_run)
+    loaded = load.load_files(shop, kind, paths, source=source, mapping=columns, dry_run=dry_run)
     if not dry_run:
         mirror.refresh(shop)
     return asdict(loaded)
 
 
 def load_table(shop: Shop, name: str) -> pd.DataFrame:
-    """A table of the contract as the last night told it; after a replay, as that day would have had it.
+    """An export table as of the last finished scores, which after a historical run are those of its day.
 
-    The demand ahead is that of the latest day any night looked at: a replay keeps no figures of needs to tell it from.
+    Columns are those of `customers.reports.exports`, `serving.offers.ineligible_offers` or the demand forecast. Demand
+    is always as of the latest run, since a historical run keeps no features to compute it from. Raises WrongUsage for
+    an unknown table.
     """
     if name == INELIGIBLE_OFFERS:
         from serving.offers import ineligible_offers
@@ -73,7 +77,11 @@ def load_table(shop: Shop, name: str) -> pd.DataFrame:
 
 
 def export_table(shop: Shop, name: str, out: Path) -> int:
-    """Write a table of the contract to a file by its ending; the number of rows. A file appears whole or not at all."""
+    """Write an export table as CSV, Parquet or NDJSON, by the file's ending; the number of rows.
+
+    The file appears complete or not at all. Raises WrongUsage for another ending or an unknown table, NothingToDo where
+    the file cannot be written.
+    """
     if out.suffix not in EXPORT_FORMATS:
         raise WrongUsage(f"cannot write {out.name}; end it in .csv, .parquet or .ndjson")
     frame = load_table(shop, name)
@@ -87,7 +95,7 @@ def export_table(shop: Shop, name: str, out: Path) -> int:
 
 
 def list_recommendations(shop: Shop, customer_ids: Sequence[str], n: int) -> dict[str, list[dict[str, Any]]]:
-    """The last night's merged list of each of these customers, best first; empty for one without."""
+    """Each customer's first `n` places of the stored list `any`, best first; empty for a customer without one."""
     keys = lookup.find_keys(shop, list(customer_ids))
     recommendations = {
         name: _ranked_products(shop, score_store.load_customer_scores(shop, key).get("recommender"), n)
@@ -97,7 +105,7 @@ def list_recommendations(shop: Shop, customer_ids: Sequence[str], n: int) -> dic
 
 
 def list_offers(shop: Shop, customer_ids: Sequence[str], n: int) -> dict[str, list[dict[str, Any]]]:
-    """Of the last night's offers to each of these customers those that may still be made, likeliest first."""
+    """Each customer's stored offers that are still eligible, at most `n`, most likely to be redeemed first."""
     frame = load_table(shop, "offers")
     offers_by_customer = {
         str(name): _json_records(rows.head(n)) for name, rows in frame.groupby("customer_id", sort=False)
@@ -108,16 +116,16 @@ def list_offers(shop: Shop, customer_ids: Sequence[str], n: int) -> dict[str, li
 def list_at_risk(
     shop: Shop, n: int, *, segment: str | None = None, min_value: float | None = None, order: str = "probability"
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """Customers slipping away, most endangered first; of one segment, or worth at least so much.
+    """At most `n` customers at risk of churn, of one segment or with at least `min_value` at risk, sorted by `order`.
 
-    And why nobody's saved value is told, in words; None where it is.
+    The second value is the reason why no saved value is available; None where it is.
     """
-    frame = reports_at_risk.list_at_risk(shop, n=n, segment=segment, min_value=min_value, order=order)
+    frame = at_risk.list_at_risk(shop, n=n, segment=segment, min_value=min_value, order=order)
     return _json_records(frame), uplift_result.unavailable_reason(shop)
 
 
 def show_customer(shop: Shop, customer_id: str) -> dict[str, Any]:
-    """Everything on file about one customer."""
+    """Everything on file about one customer. Raises NothingToDo for an unknown id."""
     profile = customer_view.load_customer_view(shop, customer_id)
     if profile is None:
         raise NothingToDo(UNKNOWN_CUSTOMER)
@@ -125,7 +133,7 @@ def show_customer(shop: Shop, customer_id: str) -> dict[str, Any]:
 
 
 def export_customer(shop: Shop, customer_id: str) -> dict[str, Any]:
-    """Everything the shop holds about one customer, for that customer."""
+    """Everything the shop holds about one customer, to hand to that customer. Raises NothingToDo for an unknown id."""
     from features.store import feature_store
     from serving.privacy import data_export
 
@@ -138,22 +146,25 @@ def export_customer(shop: Shop, customer_id: str) -> dict[str, Any]:
 
 
 def erase_customer(shop: Shop, customer_id: str) -> dict[str, Any]:
-    """Forget one customer for good, on every floor; sales stay, without a name."""
-    from customers.privacy import erasure
-    from features.store import feature_store
-    from serving.privacy import erasure as privacy_erasure
+    """Erase one customer from the database, the feature store and every derived file; sales stay, without a name.
 
-    erased = erasure.erase_customer(shop, customer_id)
+    Raises NothingToDo for an unknown id.
+    """
+    from customers.privacy import erasure as customer_erasure
+    from features.store import feature_store
+    from serving.privacy import erasure as derived_erasure
+
+    erased = customer_erasure.erase_customer(shop, customer_id)
     if erased is None:
         raise NothingToDo(UNKNOWN_CUSTOMER)
-    privacy_erasure.erase_derived_data(shop, feature_store.open_store(shop.home / "features", shop.online_store))
+    derived_erasure.erase_derived_data(shop, feature_store.open_store(shop.home / "features", shop.online_store))
     return asdict(erased)
 
 
 def check_home(shop: Shop) -> dict[str, Any]:
-    """Look at the home and say what is there, what is missing, and what to do; nothing is changed."""
+    """Check the home: what is there, what is missing, and what to do about it; nothing is changed."""
     last_sold_at, last_run_as_of = transactions.last_sold_at(shop), watermark.read_watermark(shop)
-    champions = registry_champions.Champions(shop.home / "champions")
+    champions = Champions(shop.home / "champions")
     checks = [
         _check_result("home", True, str(shop.home)),
         _check_result(
@@ -177,33 +188,31 @@ def check_home(shop: Shop) -> dict[str, Any]:
 
 
 def open_mlflow(shop: Shop, port: int) -> None:
-    """Open MLflow's page on this home until Ctrl-C."""
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "ui",
-        "--backend-store-uri",
-        promotion.registry_uri(shop),
-        "--port",
-        str(port),
-    ]
+    """Run the MLflow UI of this home until Ctrl-C."""
+    uri = promotion.registry_uri(shop)
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(port)]
     subprocess.run(command, check=False)
 
 
 def _ranked_products(shop: Shop, score: score_store.StoredScore | None, n: int) -> list[dict[str, Any]]:
-    ranked = list(islice(score_details.iter_list(score.detail, "any"), n)) if score else []
-    keys = [product for _, product, *_ in ranked]
+    ranked = list(islice(score_details.decode_recommender(score.detail).iter_products("any"), n)) if score else []
+    keys = [product.product_key for product in ranked]
     ids, names = products.find_ids(shop, keys), products.load_display_names(shop, keys)
     key = score.customer_key if score else 0
     reason_texts = recommendation_reasons.product_reasons(
-        shop, [(key, source, grounds) for *_, source, grounds in ranked]
+        shop, [(key, product.source, product.evidence) for product in ranked]
     )
     return [
-        {"rank": rank, "product_id": ids[product], "name": names.get(product) or "", "score": chance, "source": source,
-         "reason": reason}
-        for (rank, product, chance, source, _), reason in zip(ranked, reason_texts, strict=True)
-    ]  # fmt: skip
+        {
+            "rank": product.rank,
+            "product_id": ids[product.product_key],
+            "name": names.get(product.product_key) or "",
+            "score": product.score,
+            "source": product.source,
+            "reason": reason,
+        }
+        for product, reason in zip(ranked, reason_texts, strict=True)
+    ]
 
 
 def _check_result(subject: str, is_ok: bool, detail: str) -> dict[str, Any]:
@@ -211,13 +220,13 @@ def _check_result(subject: str, is_ok: bool, detail: str) -> dict[str, Any]:
 
 
 def _json_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as JSON holds them: what is unknown is None."""
+    """The rows of a table for JSON: a missing value is None."""
     rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
     return [{str(name): value for name, value in row.items()} for row in rows]
 
 
 def _write_frame(frame: pd.DataFrame, path: Path, file_format: str) -> None:
-    frame.attrs = {}  # moments among them, which Parquet's words cannot hold
+    frame.attrs = {}  # they hold timestamps, which Parquet metadata cannot
     if file_format == "parquet":
         frame.to_parquet(path, index=False, coerce_timestamps="us")
     elif file_format == "ndjson":

@@ -1,4 +1,4 @@
-"""Quiet: nobody is told that a shop runs regulars, and idle threads do not spin on the cores that others need."""
+"""Environment variables of every process: no telemetry of any library, and idle threads that do not spin."""
 
 import os
 
@@ -8,13 +8,13 @@ VARIABLES = {
     "BENTOML_DO_NOT_TRACK": "True",
     "DAGSTER_DISABLE_TELEMETRY": "yes",
     "FEAST_USAGE": "False",
-    # LightGBM took six times the CPU with OpenMP's default.
+    # With OpenMP's default, LightGBM took six times the CPU.
     "OMP_WAIT_POLICY": "PASSIVE",
     "OPENBLAS_NUM_THREADS": "1",
 }
 
 
 def set_variables() -> None:
-    """Say so to every library; before numpy, MLflow, BentoML and Dagster are loaded, or they do not hear it."""
+    """Set the variables that are not set. Call it before numpy, MLflow, BentoML and Dagster are imported."""
     for name, value in VARIABLES.items():
         os.environ.setdefault(name, value)

@@ -1,1 +1,1 @@
-"""Serving: what a shop may ask about its customers, and how it is answered."""
+"""HTTP serving: predictions, recommendations, records and web pages for the customers of one shop."""

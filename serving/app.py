@@ -1,4 +1,4 @@
-"""The rooms behind the counter as one app: everything that is read rather than asked in bulk."""
+"""The FastAPI app mounted under the BentoML service: reads about one customer, lists, record uploads and pages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger("regulars.rooms")
 
 
 def create_app(openapi: Callable[[], dict[str, Any]]) -> FastAPI:
-    """The app to mount; `openapi` describes everything the server answers, bulk questions too."""
+    """Build the app to mount. `openapi` returns the OpenAPI document of the whole server, bulk endpoints included."""
     app = FastAPI(title="regulars", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.include_router(customers.router)
     app.include_router(at_risk.router)
@@ -34,7 +34,7 @@ def create_app(openapi: Callable[[], dict[str, Any]]) -> FastAPI:
 
 
 def error_response(error: Exception) -> Response:
-    """Any failure as an answer; what was not meant for the caller leaves its place in the log."""
+    """Turn an exception into a problem response; any error but a Problem is logged, by type and location only."""
     request_id = request_context.current().request_id
     if not isinstance(error, Problem):
         log.error("%s: %s", request_id, problems.describe_traceback(error))

@@ -1,4 +1,4 @@
-"""The desk: one shop, its online features and its champions together, opened once and asked all day."""
+"""Server runtime: one shop with its online features and its champion models, opened once per process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from customers import clock
 from customers.catalogue import product_attributes
-from customers.scores import score_details
 from customers.shop import settings, timestamps
 from customers.shop.settings import Shop
 from features.store import feature_store
@@ -29,23 +28,20 @@ from models.registry import champions
 from models.registry.bundle import Champion
 from serving.http.problems import Problem
 from serving.offers import offer_inventory
-from serving.scoring import rfm, write_back
 
 MODEL_NAMES = ("recommender", "offers", "churn", "timing", "restock", "value")
-#: A service that knows what baskets are worth; and one that knows whoever bought or was written to.
+#: A feature service with basket values, and one that covers every customer who bought or was contacted.
 SPEND_SERVICE = "churn_v1"
 ALL_CUSTOMERS_SERVICE = "offers_v1"
-#: And one that knows how often they bought of each category.
+#: The feature service with the category history.
 RESTOCK_SERVICE = "restock_v1"
-#: Figures that were read already, by their columns.
-FeatureCache = dict[tuple[str, ...], pd.DataFrame]
-#: Stands for everybody the shop does not know: a key that nobody has.
+#: The key that stands for every unknown customer; no customer has it.
 UNKNOWN_CUSTOMER = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether anything can be answered, by which versions, and what is missing."""
+    """Whether any model can answer, the version of each that can, and the reason for each that cannot."""
 
     is_ready: bool
     models: dict[str, str]
@@ -54,89 +50,75 @@ class Readiness:
 
 @dataclass(frozen=True)
 class ServerRuntime:
-    """What every answer needs."""
+    """What every endpoint needs: the shop, its feature store and its champions."""
 
     shop: Shop
     features: feature_store.FeatureStore
     champions: champions.Champions = field(repr=False)
-    #: Feast has one connection, and hushes all threads while it works for one: they take turns.
+    #: Feast has one connection, and silences the whole process while it works for one thread: threads take turns.
     store_lock: Lock = field(default_factory=Lock, repr=False)
-    #: Whose figures could not be computed again: nobody else waits for them.
+    #: Customers whose features could not be refreshed: later requests do not wait for them again.
     failed_customer_keys: set[int] = field(default_factory=set, repr=False)
 
     def champion(self, name: str) -> Champion:
-        """Who speaks for the shop now; a promotion is noticed between two questions."""
+        """The current champion of a model; a promotion takes effect between two requests.
+
+        Raises Problem (503) when the model has no champion yet.
+        """
         champion = self.champions.get(name)
         if champion is None:
             raise Problem(503, _no_champion_detail(name), headers={"Retry-After": "60"})
         return champion
 
-    def load_features(
-        self, champion: Champion, keys: Sequence[int], feature_cache: FeatureCache | None = None
-    ) -> pd.DataFrame:
-        """The newest features that a champion asks for, a row a key in order, and a last one for nobody.
+    def feature_service(self, champion: Champion) -> str:
+        """The feature service whose columns a champion reads."""
+        return champion.facts.get("service", f"{champion.name}_v1")
 
-        `seen` remembers what was read of the same customers for another champion.
+    def load_service(self, service: str, keys: Sequence[int]) -> pd.DataFrame:
+        """The newest online features of a feature service, a row per key in order.
+
+        Columns: customer_key, as_of (UTC; NaT without features) and the features of the service.
         """
-        service = champion.facts.get("service", f"{champion.name}_v1")
-        columns = tuple(self.features.feature_names(service))
-        if feature_cache is not None and columns in feature_cache:
-            return feature_cache[columns]
         with self.store_lock:
-            frame = self.features.online_features(service, [*keys, UNKNOWN_CUSTOMER]).rename(columns={"event_timestamp": "as_of"})
-        if feature_cache is not None:
-            feature_cache[columns] = frame
-        return frame
+            return self.features.online_features(service, keys).rename(columns={"event_timestamp": "as_of"})
+
+    def load_features(self, champion: Champion, keys: Sequence[int]) -> pd.DataFrame:
+        """As `load_service`, of a champion's service, with a last row for UNKNOWN_CUSTOMER; columns as there."""
+        return self.load_service(self.feature_service(champion), [*keys, UNKNOWN_CUSTOMER])
 
     @property
     def has_computed_features(self) -> bool:
-        """Whether a night has computed any figures yet."""
+        """Whether a nightly run has written any features yet."""
         return any(self.features.folder.glob("*/part.parquet"))
 
     def warm_up(self) -> None:
-        """Ask once for nobody, so that the first customer does not wait for libraries to load."""
+        """Read features once without any customer, so that the first request does not wait for libraries to load."""
         for champion in filter(None, map(self.champions.get, MODEL_NAMES)):
             self.load_features(champion, [])
 
-    def store_scores(self, champion: Champion, frame: pd.DataFrame, rows: Iterable[score_details.ScoreRow]) -> None:
-        """Write down what a champion said of the customers of a frame, before anybody hears it."""
-        write_back.store_online_scores(self.shop, champion, frame, rows)
-
     def get_inventory(self) -> offer_inventory.OfferInventory:
-        """What there is to sell and to offer now."""
+        """The current offers, with sold-out and sensitive products."""
         return offer_inventory.load_offer_inventory(self.shop)
 
     def load_basket_values(self, keys: Sequence[int]) -> NDArray[np.float64]:
-        """What the usual basket of each of these customers is worth; NaN where unknown."""
-        with self.store_lock:
-            frame = self.features.online_features(SPEND_SERVICE, keys)
-        return frame["basket_value_mean"].to_numpy(np.float64)
-
-    def load_category_history(self, keys: Sequence[int]) -> pd.DataFrame:
-        """What each of these customers buys of each category, as lists (see features.families.category_history), a row a key."""
-        with self.store_lock:
-            return self.features.online_features(RESTOCK_SERVICE, keys)
+        """The mean basket value of each customer, shape (n_keys,); NaN where unknown."""
+        return self.load_service(SPEND_SERVICE, keys)["basket_value_mean"].to_numpy(np.float64)
 
     def latest_features_at(self, keys: Sequence[int]) -> datetime | None:
-        """The newest moment that the online features of any of these customers speak of."""
-        with self.store_lock:
-            latest_at = self.features.online_features(ALL_CUSTOMERS_SERVICE, keys)["event_timestamp"].max()
+        """The newest as_of of the online features of any of these customers; None where they have none."""
+        latest_at = self.load_service(ALL_CUSTOMERS_SERVICE, keys)["as_of"].max()
         return None if pd.isna(latest_at) else pd.Timestamp(latest_at).to_pydatetime()
 
     def products_in_categories(self, categories: Sequence[str]) -> list[int]:
-        """Products of these categories, whatever their capitals."""
+        """The keys of the products of these categories, compared without regard to upper or lower case."""
         return product_attributes.load_attributes(self.shop).keys_in_categories(categories).tolist()
 
     def now(self) -> datetime:
-        """The shop's own now."""
+        """The current time by the shop's clock."""
         return clock.now(self.shop)
 
-    def load_rfm_quintiles(self) -> rfm.RfmQuintiles | None:
-        """Where RFM's fifths end, as of the last night."""
-        return rfm.load_quintiles(self.shop.home)
-
     def check_readiness(self) -> Readiness:
-        """Whether there is anybody to answer; the first night brings the first champions."""
+        """Whether any model has a champion; the first nightly run creates the first champions."""
         champions = {name: self.champions.get(name) for name in MODEL_NAMES}
         errors = self.champions.errors
         return Readiness(
@@ -152,7 +134,7 @@ class ServerRuntime:
         )
 
     def attribution_token(self, request_id: str, versions: dict[str, str], as_of: datetime) -> str:
-        """What ties a later outcome to this answer; sealed, so that nobody can claim one never given."""
+        """A token that links a later outcome to this response; signed (HMAC-SHA256), so that it cannot be forged."""
         payload = json.dumps([request_id, versions, timestamps.to_micros(as_of)], separators=(",", ":")).encode()
         signature = hmac.new(self.shop.key, b"attribution:" + payload, hashlib.sha256).digest()[:12]
         return base64.urlsafe_b64encode(signature + payload).decode().rstrip("=")
@@ -163,12 +145,12 @@ def _no_champion_detail(name: str) -> str:
 
 
 def get_runtime() -> ServerRuntime:
-    """The desk of the home that this process serves."""
+    """The runtime of the shop home that this process serves."""
     return open_runtime(settings.open_shop())
 
 
 def open_runtime(shop: Shop) -> ServerRuntime:
-    """The desk of a shop, opened at most once a process: Feast and the champions take a while."""
+    """The runtime of a shop, opened at most once per process: Feast and the champions are slow to load."""
     return _open_home(shop.home)
 
 
@@ -182,7 +164,7 @@ def _open_home(home: Path) -> ServerRuntime:
 
 @contextmanager
 def _without_torch() -> Iterator[None]:
-    """Feast would load torch for pictures that nobody has here: 190 MB a worker. Others may load it later."""
+    """Keep Feast from importing torch for images, which no shop here has: 190 MB per worker. It may load later."""
     if "torch" in sys.modules:
         yield
         return

@@ -1,4 +1,4 @@
-"""Opening hours: how the server is started for one home, so that two homes share nothing."""
+"""Start the HTTP server of one shop home, with an environment that shares nothing with other homes."""
 
 from __future__ import annotations
 
@@ -11,23 +11,26 @@ from customers.shop.settings import Shop
 
 
 def serve(shop: Shop, *, port: int = 3000, workers: int = 1, host: str = "127.0.0.1") -> NoReturn:
-    """Become the server of this shop until Ctrl-C. `host`: where it listens, by default this machine only."""
+    """Replace this process by the server of this shop, until Ctrl-C.
+
+    `host` is the address to listen on; the default accepts connections from this machine only.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(sys.executable, build_command(shop, port=port, host=host), build_environment(shop, workers=workers))
 
 
 def build_command(shop: Shop, *, port: int, host: str = "127.0.0.1") -> list[str]:
-    """The command line that serves this shop; it needs `environment` too."""
+    """The command line that serves this shop; it must run with the variables of `build_environment`."""
     options = ["--working-dir", str(shop.home), "--host", host, "--port", str(port)]
     return [sys.executable, "-m", "bentoml", "serve", "serving.service:Regulars", *options]
 
 
 def build_environment(shop: Shop, *, workers: int = 1) -> dict[str, str]:
-    """What the server must find in its environment before BentoML is imported.
+    """The environment variables that must be set before BentoML is imported.
 
-    BENTOML_HOME is where BentoML keeps its things and the workers' counts, which it empties at start: by
-    default a folder of the user's, shared by all shops.
+    BENTOML_HOME is the folder of BentoML's files and of the workers' metric counts, which it empties at start. Its
+    default is one folder per user, which all shops would share.
     """
     code_root = str(Path(__file__).resolve().parents[1])
     overrides = {
@@ -38,8 +41,8 @@ def build_environment(shop: Shop, *, workers: int = 1) -> dict[str, str]:
         "DO_NOT_TRACK": "true",
         "PYTHONPATH": os.pathsep.join(filter(None, (code_root, os.environ.get("PYTHONPATH")))),
     }
-    # Many small answers at once: threads inside one of them would only wait for each other.
+    # Many small requests run at once: threads inside one of them would only wait for each other.
     defaults = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
-    # A night in this process has loaded Feast, which leaves its own folder of counts in the environment.
+    # A nightly run in this process has loaded Feast, which leaves its own metrics folder in the environment.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PROMETHEUS_MULTIPROC")}
     return {**defaults, **inherited, **overrides}

@@ -1,7 +1,7 @@
-"""The counter: one BentoML service where the shop's programs ask about many customers at once.
+"""The BentoML service of one shop: bulk prediction endpoints, with the FastAPI app for everything else mounted on it.
 
-Bulk questions are BentoML's; whatever is read about one customer, and lists, is the app behind it, which
-costs half as much a request. The door stands before both.
+Reads about one customer and lists are in the FastAPI app, where a request costs half as much. GatewayMiddleware wraps
+both.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import bentoml
 
 from serving import runtime
 from serving.api import openapi, predictions, related_products
+from serving.api.requested_customers import RequestedCustomers, resolve_customers
 from serving.api.schemas.common import CustomersQuestion
 from serving.api.schemas.predictions import (
     ChurnAnswer,
@@ -30,6 +31,7 @@ from serving.api.schemas.products import AudienceAnswer, AudienceQuestion, Simil
 from serving.api.schemas.recommendations import RecommendationAnswer, RecommendationQuestion
 from serving.app import create_app, error_response
 from serving.audiences import audience
+from serving.console import templating
 from serving.http import problems
 from serving.http.middleware import GatewayMiddleware
 from serving.privacy import erasure
@@ -43,69 +45,72 @@ AnswerT = TypeVar("AnswerT")
     name="regulars",
     workers=int(os.environ.get("REGULARS_WORKERS", "1")),
     threads=4,
-    traffic={"timeout": 600},  # the door is less patient, and says so in a problem document
+    traffic={"timeout": 600},  # longer than the gateway's own timeout, which answers with a problem document
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
 )
 class Regulars:
-    """Which customers are coming back, when, for what, and who is slipping away."""
+    """Predictions for many customers at once: recommendations, offers, churn, next purchase, value and restock."""
 
     def __init__(self) -> None:
-        """Open the shop before the first question: the feature store alone takes seconds to load."""
+        """Open the shop before the first request: the feature store alone takes seconds to load."""
         server_runtime = runtime.get_runtime()
         server_runtime.warm_up()
-        # What a server that was cut short left undone, this one makes up for.
+        # Finish what a server that was stopped early has left undone.
         refresh.process_queue(server_runtime)
         erasure.complete_erasures(server_runtime)
 
     @bentoml.api(route="/v1/recommendations")
     def recommendations(self, question: RecommendationQuestion, /) -> RecommendationAnswer:
-        """Which products each customer is likeliest to buy next."""
-        return _answer_or_problem(lambda: predictions.answer_recommendations(runtime.get_runtime(), question))
+        """The products that each customer is most likely to buy next."""
+        return _answer_or_problem(lambda: predictions.answer_recommendations(_resolve(question), question))
 
     @bentoml.api(route="/v1/offers")
     def offers(self, question: OffersQuestion, /) -> OffersAnswer:
-        """Which offers to make to each customer, and of every other one why not."""
-        return _answer_or_problem(lambda: predictions.answer_offers(runtime.get_runtime(), question))
+        """The eligible offers for each customer, best first, and why each other offer is not eligible."""
+        return _answer_or_problem(lambda: predictions.answer_offers(_resolve(question), question))
 
     @bentoml.api(route="/v1/churn")
     def churn(self, question: CustomersQuestion, /) -> ChurnAnswer:
-        """How likely each customer is to buy nothing within the churn horizon, and why."""
-        return _answer_or_problem(lambda: predictions.answer_churn(runtime.get_runtime(), question.customer_ids))
+        """The probability that each customer buys nothing within the churn horizon, with reasons."""
+        return _answer_or_problem(lambda: predictions.answer_churn(_resolve(question)))
 
     @bentoml.api(route="/v1/next-purchase")
     def next_purchase(self, question: CustomersQuestion, /) -> NextPurchaseAnswer:
-        """When each customer comes back; at churn's horizon it is churn's own number."""
-        return _answer_or_problem(
-            lambda: predictions.answer_next_purchase(runtime.get_runtime(), question.customer_ids)
-        )
+        """When each customer is expected to buy next; at the churn horizon it agrees with the churn probability."""
+        return _answer_or_problem(lambda: predictions.answer_next_purchase(_resolve(question)))
 
     @bentoml.api(route="/v1/value")
     def value(self, question: CustomersQuestion, /) -> ValueAnswer:
-        """What each customer is expected to spend within the horizon."""
-        return _answer_or_problem(lambda: predictions.answer_value(runtime.get_runtime(), question.customer_ids))
+        """The expected spend of each customer within the value horizon."""
+        return _answer_or_problem(lambda: predictions.answer_value(_resolve(question)))
 
     @bentoml.api(route="/v1/restock")
     def restock(self, question: RestockQuestion, /) -> RestockAnswer:
-        """Which categories each customer will need again within so many days."""
-        return _answer_or_problem(lambda: predictions.answer_restock(runtime.get_runtime(), question))
+        """The categories that each customer is likely to buy again within the requested days."""
+        return _answer_or_problem(lambda: predictions.answer_restock(_resolve(question), question))
 
     @bentoml.api(route="/v1/similar")
     def similar(self, question: SimilarQuestion, /) -> SimilarAnswer:
-        """What goes with each product, stands in for it, or is dearer of its kind.
+        """Similar products, complements, or more expensive alternatives for each product.
 
-        Of the shop's rules those hold that leave products out: exclusions, stock, least margin, and repurchase.
+        Of the shop's merchandising rules only those that exclude products apply: exclusions, stock, minimum margin
+        and repurchase.
         """
         return _answer_or_problem(lambda: related_products.answer_related_products(runtime.get_runtime(), question))
 
     @bentoml.api(route="/v1/audience")
     def audience(self, question: AudienceQuestion, /) -> AudienceAnswer:
-        """Which customers are likeliest to buy these products, of these categories, or to redeem this offer."""
+        """The customers most likely to buy given products or from given categories, or to redeem an offer."""
         return _answer_or_problem(lambda: audience.answer_audience(runtime.get_runtime(), question))
 
 
+def _resolve(question: CustomersQuestion) -> RequestedCustomers:
+    return resolve_customers(runtime.get_runtime(), question.customer_ids)
+
+
 def _answer_or_problem(compute: Callable[[], AnswerT]) -> AnswerT:
-    """An answer, or a refusal in its place: a raised one BentoML would log and put in its own words."""
+    """Run an endpoint; an error becomes a problem response, because BentoML would log it and reword it."""
     try:
         return compute()
     except Exception as error:
@@ -120,8 +125,8 @@ def _openapi_document() -> dict[str, Any]:
     return openapi.build_document(_service.openapi_spec.asdict(), package_version)
 
 
-logging.getLogger("feast").setLevel(logging.ERROR)  # its advice about itself is not the shop's news
+logging.getLogger("feast").setLevel(logging.ERROR)  # Feast's advice about itself is of no use to the shop
 logging.getLogger("bentoml._internal.server.http_app").addFilter(problems.PrivacyLogFilter())
-_service = cast(Any, Regulars)  # the decorator made a service of the class, which types do not tell
-_service.add_asgi_middleware(GatewayMiddleware)
+_service = cast(Any, Regulars)  # the decorator returns a BentoML Service, which its types do not show
+_service.add_asgi_middleware(GatewayMiddleware, render_problem_page=templating.render_problem)
 _service.mount_asgi_app(create_app(_openapi_document), path="/")

@@ -1,1 +1,1 @@
-"""Training: how a question about customers becomes a model that has earned the right to answer it."""
+"""Training: tasks, labels, fitting, evaluation and promotion of models."""

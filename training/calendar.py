@@ -1,4 +1,4 @@
-"""The training calendar: the days of a shop, and cutoffs among them."""
+"""The training calendar: the local days of a shop, and cutoffs among them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DayNumbers = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class TrainingCalendar:
-    """The shop's days around a run: from its first sale to the moment the run is asked for."""
+    """The shop's local days around a run, from its first sale to the run's as_of."""
 
     first_day: date
     as_of: datetime
@@ -26,40 +26,40 @@ class TrainingCalendar:
 
     @property
     def complete_until(self) -> date:
-        """The day of `as_of`: the days before it are complete."""
+        """The local day of `as_of`; the days before it are complete."""
         return self.local_day(self.as_of)
 
     @property
     def history_days(self) -> int:
-        """Complete days of history."""
+        """Number of complete days of history."""
         return (self.complete_until - self.first_day).days
 
     def cutoff_before(self, days: int) -> datetime:
-        """The moment `days` days before the run: the run's own moment for 0, else the start of that day."""
+        """The cutoff `days` days before the run: as_of itself for 0, else the start of that day."""
         return self.as_of if days == 0 else self.day_start(days)
 
     def day_start(self, days: int) -> datetime:
-        """The start of the day `days` days before the run's own day."""
+        """The start of the local day `days` days before that of as_of."""
         return datetime.combine(self.complete_until - timedelta(days=days), time(), ZoneInfo(self.timezone))
 
     def local_day(self, instant: datetime) -> date:
-        """The shop's day of a moment."""
+        """The local day of an instant."""
         return instant.astimezone(ZoneInfo(self.timezone)).date()
 
     def days_before_run(self, instant: datetime) -> int:
-        """How many days before the run this moment's day is."""
+        """Number of days from the local day of an instant to that of as_of."""
         return (self.complete_until - self.local_day(instant)).days
 
 
 def training_cutoffs(
     calendar: TrainingCalendar, windows: Sequence[int], *, max_cutoffs: int = 18, gap_days: int = 7
 ) -> list[datetime]:
-    """Moments to learn from, oldest first: the run's own, one at the start of each holdout window, and a spread.
+    """Cutoffs to learn from, oldest first: as_of, the starts of hold-out windows, a year ago, and an even spread.
 
-    A year ago is among them where the history reaches so far: what the season did then is told by it.
-
-    The spread covers the whole history after a warm-up of a quarter of it (at most 90 days) up to `gap_days`
-    before the run. Its step is no multiple of 7, so that the days ahead do not always begin on one weekday.
+    For each of `windows`, hold-outs start 1, 2 and 3 windows ago. The cutoff a year ago, where the history is that
+    long, shows what the same season brought then. The spread covers the whole history after a warm-up of a quarter of
+    it (at most 90 days) up to `gap_days` before the run. Its step is no multiple of 7, so that the days ahead do not
+    always begin on one weekday.
     """
     warm_up = min(90, calendar.history_days // 4)
     longest = calendar.history_days - warm_up
@@ -72,6 +72,6 @@ def training_cutoffs(
 
 
 def local_days(instants: pd.Series, timezone: str) -> DayNumbers:
-    """The shop's day of each instant, as days since 1970."""
+    """Local day of each instant, as days since 1970-01-01, (n,)."""
     local = instants.dt.tz_convert(timezone).dt.tz_localize(None)
     return local.to_numpy().astype("datetime64[D]").astype(np.int64)

@@ -1,7 +1,6 @@
-"""Labels: what happened next, looked up only after the moment a question was asked.
+"""Labels: what happened after the as_of of each row.
 
-A question is asked at a moment; its answer lies in the days from that moment on. `known_until` is the first day
-whose sales are not complete yet: nothing on or after it may become a label.
+`until` is the first day whose sales are not complete: nothing on or after it may become a label.
 """
 
 from __future__ import annotations
@@ -13,19 +12,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from training import calendar as training_calendar
-from training.calendar import DayNumbers, TrainingCalendar
+from training.calendar import DayNumbers, TrainingCalendar, local_days
 
 #: Enough days for any shop's history, so that (customer, day) fits one sortable integer.
 _DAY_SPAN = 100_000
-#: The share of an offer's days after which who has not redeemed it counts as having passed it over.
+#: Share of an offer's days after which it counts as not redeemed by a customer who has not redeemed it yet.
 MIN_FOLLOW_UP_SHARE = 0.1
 
 
 def days_to_next_purchase(rows: pd.DataFrame, purchases: pd.DataFrame, timezone: str) -> NDArray[np.float64]:
-    """Days from each row's `as_of` to the customer's next purchase day, 1 for the day of `as_of` itself; NaN for none.
+    """Days from each row's as_of to the customer's next purchase day, (n,); NaN for none.
 
-    rows: customer_key, as_of. purchases: customer_key, day; one row a purchase day.
+    The day of as_of itself counts as 1. rows: columns customer_key, as_of. purchases: columns customer_key, day; one
+    row per purchase day.
     """
     customers = np.unique(purchases["customer_key"].to_numpy(np.int64))
     purchase_customers = np.searchsorted(customers, purchases["customer_key"].to_numpy(np.int64))
@@ -39,8 +38,11 @@ def days_to_next_purchase(rows: pd.DataFrame, purchases: pd.DataFrame, timezone:
 def churned(
     rows: pd.DataFrame, purchases: pd.DataFrame, *, days: int, calendar: TrainingCalendar, until: date | None = None
 ) -> NDArray[np.float64]:
-    """1 for no purchase in the `days` days from as_of, 0 for one or more; NaN while those days still run."""
-    as_of_days = training_calendar.local_days(rows["as_of"], calendar.timezone)
+    """1 for no purchase in the `days` days from as_of, 0 for one or more, (n,); NaN while those days are not over.
+
+    rows: columns customer_key, as_of. purchases: columns customer_key, day.
+    """
+    as_of_days = local_days(rows["as_of"], calendar.timezone)
     is_complete = as_of_days + days <= _day_number(until or calendar.complete_until)
     has_churned = ~(days_to_next_purchase(rows, purchases, calendar.timezone) <= days)
     return np.where(is_complete, has_churned.astype(np.float64), np.nan)
@@ -49,13 +51,13 @@ def churned(
 def time_to_next_purchase(
     rows: pd.DataFrame, purchases: pd.DataFrame, *, calendar: TrainingCalendar, until: date | None = None
 ) -> pd.DataFrame:
-    """Days to the next purchase, right-censored at `until`: columns duration_days and observed.
+    """Days to the next purchase, right-censored at `until`: columns duration_days (float64) and observed (bool).
 
-    A customer who has not bought by then is kept with the days waited so far: dropping them would teach the
-    model that everybody comes back soon.
+    A customer without a purchase by then stays in, with the follow-up days so far: leaving them out would teach the
+    model that all customers come back soon.
     """
     end = _day_number(until or calendar.complete_until)
-    follow_up_days = end - training_calendar.local_days(rows["as_of"], calendar.timezone)
+    follow_up_days = end - local_days(rows["as_of"], calendar.timezone)
     following = days_to_next_purchase(rows, purchases, calendar.timezone)
     is_observed = following <= follow_up_days
     duration = np.where(is_observed, following, np.maximum(follow_up_days, 0)).astype(np.float64)
@@ -65,20 +67,20 @@ def time_to_next_purchase(
 def spend_within(
     rows: pd.DataFrame, purchases: pd.DataFrame, *, days: int, calendar: TrainingCalendar, until: date | None = None
 ) -> NDArray[np.float64]:
-    """What the customer spends in the `days` days from as_of, nothing being 0; NaN while those days still run.
+    """Spend in the `days` days from as_of, (n,), 0 without a purchase; NaN while those days are not over.
 
-    purchases: customer_key, day, spend; one row a purchase day.
+    purchases: columns customer_key, day, spend; one row per purchase day.
     """
-    so_far = spend_so_far(rows, purchases, days=days, calendar=calendar, until=until)
-    return np.where(so_far["days"] >= days, so_far["spent"], np.nan)
+    spend = spend_so_far(rows, purchases, days=days, calendar=calendar, until=until)
+    return np.where(spend["days"] >= days, spend["spent"], np.nan)
 
 
 def spend_so_far(
     rows: pd.DataFrame, purchases: pd.DataFrame, *, days: int, calendar: TrainingCalendar, until: date | None = None
 ) -> pd.DataFrame:
-    """What the customer spends in the `days` days from as_of, or in those of them that are over: spent, and days.
+    """Spend in those of the `days` days from as_of that are over: columns spent, days (how many are over).
 
-    Who has bought nothing so far has spent 0; days is 0 where none of them is over.
+    A customer without a purchase so far has spent 0; days is 0 where none of them is over.
     """
     customers = np.unique(purchases["customer_key"].to_numpy(np.int64))
     purchase_keys = _sortable_keys(
@@ -86,7 +88,7 @@ def spend_so_far(
     )
     order = np.argsort(purchase_keys, kind="stable")
     cumulative_spend = np.concatenate([[0.0], np.cumsum(purchases["spend"].to_numpy(np.float64)[order])])
-    as_of_days = training_calendar.local_days(rows["as_of"], calendar.timezone)
+    as_of_days = local_days(rows["as_of"], calendar.timezone)
     elapsed_days = np.clip(_day_number(until or calendar.complete_until) - as_of_days, 0, days)
     start = _sortable_keys(np.searchsorted(customers, rows["customer_key"].to_numpy(np.int64)), as_of_days)
     spent = (
@@ -106,14 +108,13 @@ def repurchased_within(
     calendar: TrainingCalendar,
     until: date | None = None,
 ) -> pd.DataFrame:
-    """Whether each customer buys from the row's category again within so many days: columns within_DAYS.
+    """Whether the customer buys from the row's category again within each horizon: columns within_DAYS.
 
-    1 for yes, 0 for no, NaN while those days still run. category_days: customer_key, category, day.
+    1 for yes, 0 for no, NaN while those days are not over. rows: columns customer_key, as_of, category. category_days:
+    customer_key, category, day.
     """
     days_to_next = _days_to_next_category_purchase(rows, category_days, calendar.timezone)
-    follow_up_days = _day_number(until or calendar.complete_until) - training_calendar.local_days(
-        rows["as_of"], calendar.timezone
-    )
+    follow_up_days = _day_number(until or calendar.complete_until) - local_days(rows["as_of"], calendar.timezone)
     columns = {
         f"within_{days}": np.where(follow_up_days >= days, (days_to_next <= days) * 1.0, np.nan) for days in horizons
     }
@@ -128,32 +129,32 @@ def redeemed(
     calendar: TrainingCalendar,
     until: date | None = None,
 ) -> NDArray[np.float64]:
-    """1 where the customer redeems the row's offer from as_of on, 0 where not; NaN while nobody can say.
+    """1 where the customer redeems the row's offer from as_of on, 0 where not, (n,); NaN where that is undecided.
 
-    An offer that still runs counts as passed over once it was watched for WATCHED of its days: most redemptions
-    come early, and waiting for the longest campaigns would leave out the latest. rows: customer_key, as_of,
+    An offer that still runs counts as not redeemed after MIN_FOLLOW_UP_SHARE of its days: most redemptions come early,
+    and waiting for the end of the longest campaigns would leave out the latest. rows: columns customer_key, as_of,
     offer_key. redemptions: customer_key, offer_key, redeemed_at. offers: offer_key, ends_at.
     """
     end = _day_number(until or calendar.complete_until)
-    as_of_days = training_calendar.local_days(rows["as_of"], calendar.timezone)
+    as_of_days = local_days(rows["as_of"], calendar.timezone)
     row_keys = rows[["customer_key", "offer_key", "as_of"]].assign(row=np.arange(len(rows)))
     matches = row_keys.merge(redemptions, on=["customer_key", "offer_key"])
     matches = matches[matches["redeemed_at"] >= matches["as_of"]]
-    matches = matches[training_calendar.local_days(matches["redeemed_at"], calendar.timezone) < end]
+    matches = matches[local_days(matches["redeemed_at"], calendar.timezone) < end]
     is_redeemed = np.zeros(len(rows), dtype=bool)
     is_redeemed[matches["row"].to_numpy(np.int64)] = True
     ends = rows["offer_key"].map(offers.drop_duplicates("offer_key").set_index("offer_key")["ends_at"])
-    # The offer's last day is the one before the day on which it has ended.
+    # The offer's last day is the one before the day of ends_at.
     length = np.where(ends.notna(), _days_or_zero(ends, calendar.timezone) - as_of_days, np.inf)
     has_follow_up = (end > as_of_days) & (end - as_of_days >= MIN_FOLLOW_UP_SHARE * length)
     return np.where(is_redeemed, 1.0, np.where(has_follow_up, 0.0, np.nan))
 
 
 def products_bought_next(rows: pd.DataFrame, baskets: dict[datetime, pd.DataFrame]) -> pd.Series:
-    """Arrays of the products each customer bought in the window after as_of; None where the window is not over.
+    """Array of products that each customer bought in the window after as_of, (n,); None where the window is not over.
 
-    baskets: for each moment whose window is complete, a frame of customer_key and product_keys. A customer who
-    bought nothing in a complete window has an empty array.
+    baskets: for each cutoff with a complete window, a frame of columns customer_key, product_keys. A customer without a
+    purchase in a complete window has an empty array.
     """
     products = pd.Series([None] * len(rows), index=rows.index, dtype=object)
     empty = np.empty(0, dtype=np.int64)
@@ -171,7 +172,7 @@ def products_bought_next(rows: pd.DataFrame, baskets: dict[datetime, pd.DataFram
 def _days_to_next_category_purchase(
     rows: pd.DataFrame, category_days: pd.DataFrame, timezone: str
 ) -> NDArray[np.float64]:
-    """Days from as_of to the next purchase from the row's category, 1 for the day of as_of itself; NaN for none."""
+    """Days from as_of to the next purchase in the row's category, (n,): 1 for the day of as_of, NaN for none."""
     customers = np.unique(category_days["customer_key"].to_numpy(np.int64))
     categories = pd.Index(category_days["category"].unique())
     purchase_keys = np.searchsorted(customers, category_days["customer_key"].to_numpy(np.int64)) * len(categories)
@@ -185,23 +186,23 @@ def _days_to_next_category_purchase(
 def _days_to_next(
     rows: pd.DataFrame, row_keys: DayNumbers, purchase_keys: DayNumbers, days: pd.Series, timezone: str
 ) -> NDArray[np.float64]:
-    """Days from each row's as_of to the next of the days on which the same thing (a number) was bought."""
+    """Days from each row's as_of to the next of `days` with the same key, (n,); NaN for none."""
     purchases = np.sort(_sortable_keys(purchase_keys, _day_numbers(days)))
-    as_of_keys = _sortable_keys(row_keys, training_calendar.local_days(rows["as_of"], timezone))
+    as_of_keys = _sortable_keys(row_keys, local_days(rows["as_of"], timezone))
     following = np.append(purchases, np.iinfo(np.int64).max)[np.searchsorted(purchases, as_of_keys)]
     is_same_key = following // _DAY_SPAN == as_of_keys // _DAY_SPAN
     return np.where(is_same_key, following - as_of_keys + 1, np.nan).astype(np.float64)
 
 
 def _sortable_keys(keys: DayNumbers, days: DayNumbers) -> DayNumbers:
-    """One sortable integer for a thing's number and a day; ranks stand in for keys, which would overflow."""
+    """One sortable integer per key and day, (n,); keys are ranks, since customer keys would overflow."""
     return np.asarray(keys, dtype=np.int64) * _DAY_SPAN + days
 
 
 def _days_or_zero(instants: pd.Series, timezone: str) -> DayNumbers:
-    """Local days, 0 where the instant is unknown."""
+    """Local days, (n,); 0 where the instant is missing."""
     filled = pd.to_datetime(instants, utc=True).fillna(pd.Timestamp(0, tz="UTC"))
-    return training_calendar.local_days(filled, timezone)
+    return local_days(filled, timezone)
 
 
 def _day_numbers(days: pd.Series) -> DayNumbers:

@@ -1,17 +1,18 @@
-"""Promote: a challenger becomes champion only by being no worse on the same unseen days, and every move is logged."""
+"""Promotion: a challenger becomes champion if it is not worse on the same hold-out, and every move is logged."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from customers.scores import promotion_log
+from customers.scores.promotion_log import Promotion
 from customers.shop.errors import ShopError
 from customers.shop.settings import Shop
 from models.base import MissingFeatures, Model
@@ -20,29 +21,70 @@ from training.tasks.all_tasks import TASKS
 from training.tasks.task import Incomparable, Task, TrainingData
 from training.train import evaluate, guardrail_violation, is_not_worse
 
-if TYPE_CHECKING:
-    from pipelines.nightly.run_context import RunContext
-
-
 ROLLED_BACK = "rolled back"
 
 
 @dataclass(frozen=True, slots=True)
 class PromotionDecision:
-    """Whether the challenger may speak for the shop, and why in words."""
+    """Whether the challenger becomes champion, and why in words."""
 
     promoted: bool
     why: str
 
 
 def registry_uri(shop: Shop) -> str:
-    """Where the registry is: MLflow's own variable, else a database in the home."""
+    """Address of the model registry: MLFLOW_TRACKING_URI, else a database in the home."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{shop.home / 'mlflow' / 'mlflow.db'}"
 
 
 @dataclass(frozen=True, slots=True)
+class RegistryState:
+    """One model as the registry, the servers' pointer and the promotion log have it, read once for one decision.
+
+    `champion` and `challenger` are versions by alias, `published` is the version that servers open (None for none, or
+    one that does not verify), `history` is the promotion log of this model, oldest first.
+    """
+
+    name: str
+    champion: str | None
+    challenger: str | None
+    published: str | None
+    history: Sequence[Promotion]
+
+    @property
+    def rolled_back_versions(self) -> set[str]:
+        """Versions that were rolled back from and not promoted since: a nightly run does not promote them again."""
+        versions: set[str] = set()
+        for entry in self.history:
+            versions.discard(entry.version)
+            if entry.action == ROLLED_BACK and entry.previous:
+                versions.add(entry.previous)
+        return versions
+
+    def is_last_logged(self, version: str, action: str) -> bool:
+        """Whether the log ends with this move from the present champion: its run was killed before the alias moved."""
+        entries = [(entry.version, entry.previous, entry.action) for entry in self.history[-1:]]
+        return entries == [(version, self.champion, action)]
+
+
+def read_registry_state(shop: Shop, name: str) -> RegistryState:
+    """Read one model's aliases, published version and promotion log."""
+    uri = registry_uri(shop)
+    return RegistryState(
+        name,
+        champion=mlflow_registry.version_by_alias(uri, name, "champion"),
+        challenger=mlflow_registry.version_by_alias(uri, name, "challenger"),
+        published=_published_version(shop, name),
+        history=promotion_log.load_history(shop, name),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class ReigningChampion:
-    """The champion as it was before it learned from its last window; no model where nothing judged it."""
+    """The present champion as fitted before its own hold-out.
+
+    `model` is None where it was never evaluated, or can no longer be opened.
+    """
 
     version: str
     model: Model | None
@@ -55,118 +97,131 @@ def decide_promotion(
     frame: pd.DataFrame,
     champion: ReigningChampion | None,
 ) -> PromotionDecision:
-    """Compare a challenger (its facts) with the champion's judged twin on the challenger's own holdout.
+    """Compare a challenger, by its facts, with the champion on the challenger's own hold-out.
 
-    Neither of the two has seen the days they are compared on. Without a champion the challenger takes the place.
+    Both models were fitted before the hold-out. Without a champion the challenger is promoted. frame: one row per
+    customer (category, offer) and cutoff, columns as in train.train.
     """
     why = facts["why"]
     if champion is None:
-        return PromotionDecision(True, f"the first of its name; {why}")
+        return PromotionDecision(True, f"the first champion; {why}")
     if champion.model is None:
-        return PromotionDecision(True, f"version {champion.version} cannot be judged; {why}")
+        return PromotionDecision(True, f"version {champion.version} cannot be evaluated; {why}")
     if facts["fallback"]:
         return PromotionDecision(False, f"the champion stays; {why}")
     try:
         challenger_metrics, champion_metrics = facts["metrics"], evaluate(task, training_data, frame, champion.model)
     except (Incomparable, MissingFeatures) as reason:
         return PromotionDecision(True, f"version {champion.version} cannot be compared: {reason}; {why}")
-    comparison = f"{task.primary_metric} {challenger_metrics[task.primary_metric]:.4f} against {champion_metrics[task.primary_metric]:.4f} of version {champion.version}"
+    metric, champion_metric = challenger_metrics[task.primary_metric], champion_metrics[task.primary_metric]
+    comparison = f"{task.primary_metric} {metric:.4f} against {champion_metric:.4f} of version {champion.version}"
     if not is_not_worse(task, challenger_metrics, champion_metrics):
         return PromotionDecision(False, f"the champion stays: {comparison}")
     if violation := guardrail_violation(task, challenger_metrics, champion_metrics):
-        return PromotionDecision(False, f"the champion stays: lists are too much the same for everyone, {violation}")
+        return PromotionDecision(False, f"the champion stays: lists differ too little between customers, {violation}")
     return PromotionDecision(True, f"{comparison}; {why}")
 
 
 def promote(
-    shop: Shop, name: str, *, version: str | None = None, why: str, action: str = "promoted",
+    shop: Shop,
+    name: str,
+    *,
+    version: str | None = None,
+    why: str,
+    action: str = "promoted",
     metrics: dict[str, Any] | None = None,
-) -> str:  # fmt: skip
+) -> str:
     """Make a version the champion (the newest challenger, if none is named) and publish it to the servers.
 
-    The log is written first, then the pointer that servers follow, and the challenger keeps its name until both are:
-    a kill in between is healed by doing it again.
+    Raises ShopError where no version is named and there is no challenger, UnknownVersion for one that is not
+    registered, both before anything is written.
     """
-    uri = registry_uri(shop)
-    version = version or mlflow_registry.version_by_alias(uri, name, "challenger")
+    state = read_registry_state(shop, name)
+    version = version or state.challenger
     if version is None:
         raise ShopError(f"{name} has no challenger; run: regulars train {name}")
-    mlflow_registry.get_version(uri, name, version)  # raises NoVersion before anything is written to the log
-    previous = mlflow_registry.version_by_alias(uri, name, "champion")
-    if previous != version:
-        if not _is_logged(shop, name, (version, previous, action)):
+    return _make_champion(shop, state, version, why=why, action=action, metrics=metrics or {})
+
+
+def rollback(shop: Shop, name: str) -> str:
+    """Go back to the champion before the present one in the promotion log; its version. Repeated, one more back.
+
+    Raises ShopError where the log has no earlier champion.
+    """
+    state = read_registry_state(shop, name)
+    current, history = state.champion, state.history
+    if history and (history[-1].version, history[-1].action) == (current, ROLLED_BACK) and state.published != current:
+        return _publish(shop, state) or history[-1].version  # killed on its last step: finish that one, go no further
+    earlier = [entry.previous for entry in history if entry.version == current and entry.action != ROLLED_BACK]
+    if not earlier or earlier[-1] is None:
+        raise ShopError(f"{name} has no earlier champion to go back to; see: regulars models")
+    why = f"rolled back from version {current}"
+    return _make_champion(shop, state, earlier[-1], why=why, action=ROLLED_BACK, metrics={})
+
+
+def publish_champion(shop: Shop, name: str) -> str | None:
+    """Publish the registry's champion, also one whose alias was set by hand in MLflow; its version."""
+    return _publish(shop, read_registry_state(shop, name))
+
+
+def _make_champion(
+    shop: Shop, state: RegistryState, version: str, *, why: str, action: str, metrics: dict[str, Any]
+) -> str:
+    """Log the move, set the champion alias, publish, and free the challenger alias last, in this order.
+
+    A run that is killed in between is completed by promoting the same version again.
+    """
+    uri, name = registry_uri(shop), state.name
+    mlflow_registry.get_version(uri, name, version)  # raises UnknownVersion before anything is written to the log
+    if state.champion != version:
+        if not state.is_last_logged(version, action):
             promotion_log.append_promotion(
-                shop, name=name, version=version, previous=previous, action=action, why=why, metrics=metrics or {}
+                shop, name=name, version=version, previous=state.champion, action=action, why=why, metrics=metrics
             )
         mlflow_registry.set_alias(uri, name, "champion", version)
-    publish_champion(shop, name)
-    if mlflow_registry.version_by_alias(uri, name, "challenger") == version:
+    _publish(shop, replace(state, champion=version))
+    if state.challenger == version:
         mlflow_registry.set_alias(uri, name, "challenger", None)
     return version
 
 
-def rollback(shop: Shop, name: str) -> str:
-    """Go back to the champion before this one, as the promotion log tells it; again goes back one more."""
-    current = mlflow_registry.version_by_alias(registry_uri(shop), name, "champion")
-    moves = promotion_log.load_history(shop, name)
-    if (
-        moves
-        and (moves[-1].version, moves[-1].action) == (current, ROLLED_BACK)
-        and _published_version(shop, name) != current
-    ):
-        return publish_champion(shop, name) or moves[-1].version  # killed on its last step: not one more back, this one
-    earlier = [move.previous for move in moves if move.version == current and move.action != ROLLED_BACK]
-    if not earlier or earlier[-1] is None:
-        raise ShopError(f"{name} has no earlier champion to go back to; see: regulars models")
-    return promote(shop, name, version=earlier[-1], why=f"rolled back from version {current}", action=ROLLED_BACK)
-
-
-def rolled_back_versions(shop: Shop, name: str) -> set[str]:
-    """Versions that somebody rolled back from and nobody promoted since: a night leaves them alone."""
-    versions: set[str] = set()
-    for move in promotion_log.load_history(shop, name):
-        versions.discard(move.version)
-        if move.action == ROLLED_BACK and move.previous:
-            versions.add(move.previous)
-    return versions
-
-
-def publish_champion(shop: Shop, name: str) -> str | None:
-    """Publish whoever the registry calls champion, also one that was named so by hand in MLflow; its version."""
-    uri = registry_uri(shop)
-    version = mlflow_registry.version_by_alias(uri, name, "champion")
-    if version is None or version == _published_version(shop, name):
+def _publish(shop: Shop, state: RegistryState) -> str | None:
+    """Copy the champion's bundle to where servers open it, unless it is published already; its version."""
+    version = state.champion
+    if version is None or version == state.published:
         return version
     with TemporaryDirectory(dir=shop.home, prefix=".promote-", suffix=f".{os.getpid()}") as folder:
         bundle.publish(
-            mlflow_registry.download_bundle(uri, name, version, Path(folder) / "bundle"),
+            mlflow_registry.download_bundle(registry_uri(shop), state.name, version, Path(folder) / "bundle"),
             shop.home / "champions",
-            name,
+            state.name,
             version,
         )
     return version
 
 
 def summarise_champions(shop: Shop) -> list[dict[str, Any]]:
-    """Every model's champion: version, learner, the day it was trained as of, and why it was promoted."""
+    """Every model's champion, one dict each: name, version, learner, since, as_of, why.
+
+    `since` is when it was promoted, `as_of` the cutoff it was trained at.
+    """
     rows = []
     for task in TASKS:
         version = mlflow_registry.version_by_alias(registry_uri(shop), task.name, "champion")
         if version is not None:
             facts = mlflow_registry.get_version(registry_uri(shop), task.name, version)
             moves = [entry for entry in promotion_log.load_history(shop, task.name) if entry.version == version]
-            rows.append({
-                "name": task.name, "version": version, "learner": facts.tags["learner"],
-                "since": moves[-1].at.isoformat(timespec="minutes") if moves else None,
-                "as_of": facts.params["as_of"], "why": moves[-1].why if moves else "named champion by hand",
-            })  # fmt: skip
+            rows.append(
+                {
+                    "name": task.name,
+                    "version": version,
+                    "learner": facts.tags["learner"],
+                    "since": moves[-1].at.isoformat(timespec="minutes") if moves else None,
+                    "as_of": facts.params["as_of"],
+                    "why": moves[-1].why if moves else "named champion by hand",
+                }
+            )
     return rows
-
-
-def _is_logged(shop: Shop, name: str, move: tuple[str, str | None, str]) -> bool:
-    """Whether the log ends with this very move: whoever wrote it was killed before the move was made."""
-    moves = promotion_log.load_history(shop, name)
-    return bool(moves) and (moves[-1].version, moves[-1].previous, moves[-1].action) == move
 
 
 def _published_version(shop: Shop, name: str) -> str | None:
@@ -177,7 +232,7 @@ def _published_version(shop: Shop, name: str) -> str | None:
     return champion.version if champion else None
 
 
-#: What is reported of a plan that had nothing to learn from.
+#: Report of a task without anything to train on.
 UNTRAINED_REPORT: dict[str, Any] = {
     "version": None,
     "learner": None,
@@ -186,13 +241,13 @@ UNTRAINED_REPORT: dict[str, Any] = {
     "metrics": {},
     "baselines": {},
 }
-#: What a command reports of a version, out of the facts that its bundle carries.
+#: Fields of a version's facts that a command reports.
 REPORT_FIELDS = ("version", "learner", "promoted", "why", "fallback", "metrics", "baselines")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """A model on record: its number, what it says of itself, and the model."""
+    """A registered model: its version number, its facts (metrics, settings, fallback ...), and the model."""
 
     number: str
     facts: dict[str, Any]
@@ -200,58 +255,79 @@ class ModelVersion:
 
 
 def promote_if_better(
-    context: RunContext, task: Task, version: ModelVersion | None
+    shop: Shop,
+    task: Task,
+    version: ModelVersion | None,
+    *,
+    training_data: TrainingData,
+    load_frame: Callable[[], pd.DataFrame],
+    is_historical: bool = False,
 ) -> tuple[dict[str, Any], ModelVersion | None]:
-    """Promote a version if it is no worse than the champion; the report, and who speaks tonight, if anybody.
+    """Promote a version if it is no worse than the champion; the report, and the version to score with, if any.
 
-    In a replay the version trained as of that day speaks, since the champion knows later days.
+    `load_frame` returns the task's rows, one row per customer (offer, category) and as_of, and is called only where
+    the two are compared. A historical run promotes nothing and scores with its own version, since the champion has
+    learned from later days.
     """
     if version is None:
-        return UNTRAINED_REPORT | {"why": "there was nothing to learn from"}, None
-    if context.is_historical:
+        return UNTRAINED_REPORT | {"why": "there was nothing to train on"}, None
+    if is_historical:
         why = f"a replay of an earlier day moves no champion; {version.facts['why']}"
         return report_version(version, promoted=False, why=why), version
-    verdict = _compare_with_champion(context, task, version)
-    summary = report_version(version, promoted=verdict.promoted, why=verdict.why)
-    mlflow_registry.set_alias(registry_uri(context.shop), task.name, "challenger", version.number)
-    if not verdict.promoted:
-        return summary, load_champions(context.shop, [task])[task.name]
-    metrics = version.facts["metrics"]
-    promote(context.shop, task.name, version=version.number, why=verdict.why, metrics=metrics)
-    return summary, version
+    state = read_registry_state(shop, task.name)
+    decision = _compare_with_champion(shop, state, task, version, training_data, load_frame)
+    report = report_version(version, promoted=decision.promoted, why=decision.why)
+    mlflow_registry.set_alias(registry_uri(shop), task.name, "challenger", version.number)
+    state = replace(state, challenger=version.number)
+    if decision.promoted:
+        _make_champion(
+            shop, state, version.number, why=decision.why, action="promoted", metrics=version.facts["metrics"]
+        )
+        return report, version
+    _publish(shop, state)
+    return report, _open_published(shop, task.name)
 
 
 def load_champions(shop: Shop, tasks: Sequence[Task]) -> dict[str, ModelVersion]:
-    """The champions of these plans as servers see them; a plan without one is left out."""
+    """The champions of these tasks as servers open them; a task without one is left out."""
     versions: dict[str, ModelVersion] = {}
     for task in tasks:
         publish_champion(shop, task.name)
-        champion = bundle.open_champion(shop.home / "champions", task.name)
+        champion = _open_published(shop, task.name)
         if champion is not None:
-            versions[task.name] = ModelVersion(champion.version, champion.facts, champion.model)
+            versions[task.name] = champion
     return versions
 
 
-def _compare_with_champion(context: RunContext, task: Task, version: ModelVersion) -> PromotionDecision:
-    champion_version = mlflow_registry.version_by_alias(registry_uri(context.shop), task.name, "champion")
-    if champion_version == version.number:
+def _open_published(shop: Shop, name: str) -> ModelVersion | None:
+    champion = bundle.open_champion(shop.home / "champions", name)
+    return ModelVersion(champion.version, champion.facts, champion.model) if champion else None
+
+
+def _compare_with_champion(
+    shop: Shop,
+    state: RegistryState,
+    task: Task,
+    version: ModelVersion,
+    training_data: TrainingData,
+    load_frame: Callable[[], pd.DataFrame],
+) -> PromotionDecision:
+    if state.champion == version.number:
         return PromotionDecision(True, version.facts["why"])
-    if version.number in rolled_back_versions(context.shop, task.name):
+    if version.number in state.rolled_back_versions:
         return PromotionDecision(False, f"version {version.number} was rolled back by hand")
-    reigning_champion = _load_reigning_champion(context.shop, task, champion_version)
-    return decide_promotion(
-        task, context.training_data, version.facts, context.load_task_frame(task), reigning_champion
-    )
+    champion = _load_reigning_champion(shop, task, state.champion)
+    return decide_promotion(task, training_data, version.facts, load_frame(), champion)
 
 
 def report_version(version: ModelVersion, *, promoted: bool, why: str) -> dict[str, Any]:
-    """What a command says of a version."""
+    """REPORT_FIELDS of a version, for a command's report."""
     summary = {**version.facts, "version": version.number, "promoted": promoted, "why": why}
     return {name: summary[name] for name in REPORT_FIELDS}
 
 
 def _load_reigning_champion(shop: Shop, task: Task, champion_version: str | None) -> ReigningChampion | None:
-    """The champion's twin from before it learned from its last window; its model is None if nothing judged it."""
+    """The champion as fitted before its own hold-out; its model is None where it was not evaluated."""
     if champion_version is None:
         return None
     with TemporaryDirectory(dir=shop.home, prefix=".rival-") as folder:
@@ -261,5 +337,5 @@ def _load_reigning_champion(shop: Shop, task: Task, champion_version: str | None
         try:
             return ReigningChampion(champion_version, bundle.open_model(holdout_folder)[1] if holdout_folder else None)
         except bundle.InvalidBundle:
-            # A learner that the house no longer has: it cannot be asked, so it cannot be better.
+            # A learner that no longer exists cannot be compared.
             return ReigningChampion(champion_version, None)

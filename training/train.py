@@ -1,4 +1,4 @@
-"""Train: one loop for every plan. Learn from the past, be judged on days nobody saw, then learn from those too."""
+"""One training loop for all tasks: fit on the past, evaluate on a hold-out, choose, and refit on all days."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from training.evaluation.metrics import comparator
 from training.tasks.all_tasks import TIE_TOLERANCE
 from training.tasks.task import Incomparable, Task, TrainingData
 
-#: Fewer customers than this in a holdout say nothing about which of two models is better.
+#: With fewer customers in a hold-out, the difference between two models is mostly noise.
 MIN_HOLDOUT_CUSTOMERS = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A learner after its trial: fitted on what was known before the holdout, judged on the holdout.
+    """A learner fitted on what was known before the hold-out, with its metrics on the hold-out.
 
-    `earlier` are its figures at earlier cutoffs, fitted and judged anew for each.
+    `earlier_metrics` are its metrics at earlier cutoffs, each from a new fit.
     """
 
     learner: str
@@ -35,14 +35,18 @@ class Candidate:
     earlier_metrics: Mapping[datetime, dict[str, float]] = field(default_factory=dict)
 
     def mean_primary_metric(self, task: Task) -> float:
-        """The figure that decides, its mean over all cutoffs."""
+        """The task's primary metric, averaged over all cutoffs."""
         values = [each[task.primary_metric] for each in (self.metrics, *self.earlier_metrics.values())]
         return sum(values) / len(values)
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """What one plan came to: the model to serve, its twin that was judged, and everybody's figures side by side."""
+    """The result of training one task: the model to serve, the chosen candidate, and all candidates with their metrics.
+
+    `model` is fitted on all days; `selected` is the same learner fitted before the hold-out, the one that was
+    evaluated.
+    """
 
     task: Task
     model: Model
@@ -56,14 +60,18 @@ class TrainingResult:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The held-out figures of the learner that is served; empty where nothing could be judged."""
+        """Hold-out metrics of the learner that is served; empty where nothing could be evaluated."""
         return self.selected.metrics if self.selected else {}
 
     @property
     def baselines(self) -> dict[str, dict[str, float]]:
-        """Everybody else's held-out figures on the same window: the baselines', and the learner's where it lost."""
-        lost = self.learner != self.task.learner
-        return {c.learner: c.metrics for c in self.candidates if lost or c.learner != self.task.learner}
+        """Hold-out metrics of the baselines on the same window, and those of the learner where it lost."""
+        is_baseline_served = self.learner != self.task.learner
+        return {
+            candidate.learner: candidate.metrics
+            for candidate in self.candidates
+            if is_baseline_served or candidate.learner != self.task.learner
+        }
 
 
 def train(
@@ -74,12 +82,12 @@ def train(
     seed: int = 0,
     progress: Callable[[str], None] = lambda text: None,
 ) -> TrainingResult:
-    """Fit a plan's learner and baselines before the last window, judge them on it, and refit the best on everything.
+    """Fit a task's learner and baselines before the last window, evaluate them on it, and refit the best on all days.
 
-    A plan of several cutoffs has them judged at earlier ones too, where the history is long enough for everybody: the
-    best over all of them is served. frame: one row per customer and moment (customer_key, as_of, features), features
-    known before as_of.
-    Where too little is known to learn or to judge, the answer is the plan's simplest baseline, flagged `fallback`.
+    A task with several cutoffs is evaluated at earlier ones too, where the history is long enough for every candidate:
+    the best on average is served. frame: one row per customer and cutoff, with columns customer_key, as_of, and
+    features known before as_of. Where the history is too short to fit or evaluate, the result is the task's last
+    baseline, flagged `fallback`.
     """
     holdout = training_data.calendar.cutoff_before(task.holdout_days(training_data))
     training_set = _training_rows(task, training_data, frame, holdout)
@@ -90,16 +98,16 @@ def train(
             training_data,
             frame,
             seed,
-            f"{len(holdout_set[0])} customers to judge on; {MIN_HOLDOUT_CUSTOMERS} are needed",
+            f"{len(holdout_set[0])} customers in the hold-out; {MIN_HOLDOUT_CUSTOMERS} are needed",
         )
     candidates, refusal = _fit_candidates(task, training_data, training_set, holdout_set, seed, progress)
     if not candidates:
         return _train_fallback(task, training_data, frame, seed, refusal)
     counts = {"trial": len(training_set[0]), "holdout": len(holdout_set[0])}
-    del training_set, holdout_set  # rows of needs are many: three copies of them would not fit beside each other
+    del training_set, holdout_set  # restock has many rows: three copies of them would not fit into memory
     candidates = _evaluate_earlier_cutoffs(task, training_data, frame, candidates, seed, progress)
     best, why = _choose_candidate(task, candidates, refusal)
-    progress(f"{task.name}: {best.learner} learns from all days")
+    progress(f"{task.name}: {best.learner} is fitted on all days")
     rows, label = _labelled_rows(task, training_data, frame, training_data.calendar.as_of)
     model = _fit_learner(task, training_data, best.learner, rows, label, seed)
     counts["served"] = len(rows)
@@ -110,9 +118,9 @@ def train(
 def refit(
     task: Task, training_data: TrainingData, frame: pd.DataFrame, *, learner: str | None = None, seed: int = 0
 ) -> Model:
-    """One learner (the plan's own, if none is named) on all that is known, as a night's last step fits what it serves.
+    """Fit one learner (the task's own, if none is named) on all that is known, as the last step of a nightly run does.
 
-    Raises TooLittle where the learner does.
+    frame: columns as in `train`. Raises InsufficientData where the learner does.
     """
     rows, label = _labelled_rows(task, training_data, frame, training_data.calendar.as_of)
     return _fit_learner(task, training_data, learner or task.learner, rows, label, seed)
@@ -127,21 +135,25 @@ def fit_before_holdout(
     learner: str | None = None,
     seed: int = 0,
 ) -> Model:
-    """One learner of a spread plan on what was known before a holdout that may lie anywhere."""
+    """Fit one learner of an event-based task on what was known before a hold-out, which may start at any time.
+
+    frame: columns as in `train`.
+    """
     return _fit_learner(
         task, training_data, learner or task.learner, *_training_rows(task, training_data, frame, holdout), seed
     )
 
 
 def evaluate(task: Task, training_data: TrainingData, frame: pd.DataFrame, model: Model) -> dict[str, float]:
-    """A fitted model's figures on this run's holdout: how a champion is compared with its challenger.
+    """Metrics of a fitted model on this run's hold-out, for the comparison of a champion with its challenger.
 
-    Raises Incomparable for a model of another horizon or a shorter curve, Unfit for one of other features.
+    frame: columns as in `train`. Raises Incomparable for a model with another horizon or a shorter curve,
+    MissingFeatures for one that needs other features.
     """
     horizon_days = task.settings(training_data).get("horizon_days")
     model_horizon_days = getattr(model, "horizon_days", horizon_days)
     if model_horizon_days != horizon_days:
-        raise Incomparable(f"it speaks of {model_horizon_days} days, this night of {horizon_days}")
+        raise Incomparable(f"its horizon is {model_horizon_days} days, that of this run {horizon_days}")
     rows, label = _holdout_rows(
         task, training_data, frame, training_data.calendar.cutoff_before(task.holdout_days(training_data))
     )
@@ -149,12 +161,12 @@ def evaluate(task: Task, training_data: TrainingData, frame: pd.DataFrame, model
 
 
 def is_not_worse(task: Task, metrics: dict[str, float], reference: dict[str, float]) -> bool:
-    """Is the decisive figure as good as the other's, a tie counting as good?"""
+    """Whether the task's primary metric is as good as that of `reference`; a tie counts as good."""
     return _is_as_good(task, metrics[task.primary_metric], reference[task.primary_metric])
 
 
 def guardrail_violation(task: Task, metrics: dict[str, float], reference: dict[str, float]) -> str:
-    """Which figure of the plan's floor is too far below another's, in words; empty where none is."""
+    """The guardrail metric that is too far below that of `reference`, in words; empty where there is none."""
     for metric, min_ratio in task.guardrails.items():
         a, b = metrics.get(metric, math.nan), reference.get(metric, math.nan)
         if a < min_ratio * b:
@@ -163,9 +175,13 @@ def guardrail_violation(task: Task, metrics: dict[str, float], reference: dict[s
 
 
 def _fit_candidates(
-    task: Task, training_data: TrainingData, training_set: tuple[pd.DataFrame, Any], holdout_set: tuple[pd.DataFrame, Any], seed: int,
+    task: Task,
+    training_data: TrainingData,
+    training_set: tuple[pd.DataFrame, Any],
+    holdout_set: tuple[pd.DataFrame, Any],
+    seed: int,
     progress: Callable[[str], None],
-) -> tuple[list[Candidate], str]:  # fmt: skip
+) -> tuple[list[Candidate], str]:
     candidates, refusal = [], ""
     for learner in (*task.baselines, task.learner):
         progress(f"{task.name}: {learner} before {holdout_set[0]['as_of'].max():%Y-%m-%d}")
@@ -184,12 +200,16 @@ def _fit_candidates(
 
 
 def _evaluate_earlier_cutoffs(
-    task: Task, training_data: TrainingData, frame: pd.DataFrame, candidates: list[Candidate], seed: int,
+    task: Task,
+    training_data: TrainingData,
+    frame: pd.DataFrame,
+    candidates: list[Candidate],
+    seed: int,
     progress: Callable[[str], None],
-) -> list[Candidate]:  # fmt: skip
-    """The same with their figures at earlier cutoffs; one before which not all of them could learn is left out."""
-    for back in range(2, task.n_cutoffs + 1):
-        cutoff = training_data.calendar.cutoff_before(back * task.holdout_days(training_data))
+) -> list[Candidate]:
+    """The candidates with metrics at earlier cutoffs; stops at a cutoff before which not all of them can be fitted."""
+    for windows_back in range(2, task.n_cutoffs + 1):
+        cutoff = training_data.calendar.cutoff_before(windows_back * task.holdout_days(training_data))
         training_set, holdout_set = (
             select_rows(task, training_data, frame, cutoff) for select_rows in (_training_rows, _holdout_rows)
         )
@@ -209,10 +229,10 @@ def _evaluate_earlier_cutoffs(
 
 
 def _choose_candidate(task: Task, candidates: list[Candidate], refusal: str) -> tuple[Candidate, str]:
-    """The learner where it is not worse than every baseline, else the best baseline; of those above the floor."""
+    """The learner if it is not worse than every baseline, else the best baseline, among those within the guardrails."""
     is_better = comparator(task.primary_metric)
-    candidates, below = _within_guardrails(task, candidates)
-    refusal = below or refusal
+    candidates, violation = _within_guardrails(task, candidates)
+    refusal = violation or refusal
     baselines = [c for c in candidates if c.learner != task.learner]
     learner_candidates = [c for c in candidates if c.learner == task.learner]
     best = baselines[0] if baselines else learner_candidates[0]
@@ -221,9 +241,10 @@ def _choose_candidate(task: Task, candidates: list[Candidate], refusal: str) -> 
     if not learner_candidates:
         return best, f"{best.learner} is served; {refusal}"
     main = learner_candidates[0]
-    text = f"{task.primary_metric} {main.mean_primary_metric(task):.4f} against {best.mean_primary_metric(task):.4f} of {best.learner}"
+    metric, best_metric = main.mean_primary_metric(task), best.mean_primary_metric(task)
+    text = f"{task.primary_metric} {metric:.4f} against {best_metric:.4f} of {best.learner}"
     text += f", the mean of {1 + len(main.earlier_metrics)} cutoffs" if main.earlier_metrics else ""
-    if _is_as_good(task, main.mean_primary_metric(task), best.mean_primary_metric(task)):
+    if _is_as_good(task, metric, best_metric):
         return main, text
     return best, f"the baseline {best.learner} is served: {task.learner} has {text}"
 
@@ -233,7 +254,7 @@ def _is_as_good(task: Task, a: float, b: float) -> bool:
 
 
 def _within_guardrails(task: Task, candidates: list[Candidate]) -> tuple[list[Candidate], str]:
-    """Who tells customers apart nearly as well as the last baseline does; and why the learner is not among them."""
+    """Candidates whose lists differ nearly as much as the last baseline's; and why the learner is not among them."""
     baseline_metrics = next((c.metrics for c in candidates if c.learner in task.baselines[-1:]), {})
     reasons = {c.learner: guardrail_violation(task, c.metrics, baseline_metrics) for c in candidates}
     why = reasons.get(task.learner, "")
@@ -263,7 +284,7 @@ def _fit_learner(
 def _labelled_rows(
     task: Task, training_data: TrainingData, frame: pd.DataFrame, until: datetime
 ) -> tuple[pd.DataFrame, Any]:
-    """All rows up to a moment, with the outcomes that were complete by then; learners choose among them."""
+    """All rows up to `until`, with the outcomes that were complete by then; learners choose among them."""
     is_before = frame["as_of"] <= until
     rows = (
         frame if is_before.all() and isinstance(frame.index, pd.RangeIndex) else frame[is_before].reset_index(drop=True)
@@ -274,7 +295,10 @@ def _labelled_rows(
 def _training_rows(
     task: Task, training_data: TrainingData, frame: pd.DataFrame, holdout: datetime
 ) -> tuple[pd.DataFrame, Any]:
-    """What may be learned from before the holdout; of a spread plan, whose exam is every row from then on, less."""
+    """Rows and labels known before the hold-out.
+
+    For an event-based task, the rows from the hold-out's start on are left out, since all of them are evaluated.
+    """
     rows, label = _labelled_rows(task, training_data, frame, holdout)
     return _filter_rows(rows, label, (rows["as_of"] < holdout).to_numpy()) if task.is_event_based else (rows, label)
 
@@ -282,7 +306,7 @@ def _training_rows(
 def _holdout_rows(
     task: Task, training_data: TrainingData, frame: pd.DataFrame, holdout: datetime
 ) -> tuple[pd.DataFrame, Any]:
-    """The rows that are judged, with all that became of them."""
+    """The rows that are evaluated, with their outcomes up to the end of the history."""
     is_holdout = frame["as_of"] >= holdout if task.is_event_based else frame["as_of"] == holdout
     rows = frame[is_holdout].reset_index(drop=True)
     label = task.label(training_data, rows, training_data.calendar.complete_until)

@@ -1,1 +1,1 @@
-"""Products and their attributes."""
+"""The product catalogue: master data, and attributes of products as arrays."""

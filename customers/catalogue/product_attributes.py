@@ -1,6 +1,6 @@
-"""Assortment: what each product is, as the shop's rules look at it: its kind, stock, margin, labels, and its wait.
+"""Attributes of all products as arrays: category, department, margin, stock, labels, repurchase delay.
 
-Read from the catalogue once, and again only when a product has changed.
+Read from the catalogue once, and again only after a product has changed.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from customers.database import change_counters, engine
 from customers.database.schema import products, transactions
+from customers.database.version_cache import VersionCache
 from customers.shop.settings import Shop
 from customers.shop.timestamps import to_micros
 
@@ -25,20 +25,21 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-#: A product is called by these labels if this attribute of it says so: a list, or words between semicolons.
+#: The attribute with a product's labels: a list, or words separated by semicolons.
 LABELS_ATTRIBUTE = "labels"
-#: So many keys are asked for in one statement.
+#: Number of keys in one SQL statement.
 CHUNK_SIZE = 5_000
-#: The number of no category, and of no department.
+#: The code of no category and of no department.
 NO_CATEGORY = -1
 
 
 @dataclass(frozen=True)
 class ProductAttributes:
-    """All products by rising key, a row each.
+    """Arrays of shape (n_products,) in the order of rising `keys`.
 
-    `categories` and `departments` are numbers into their names, in lower case; -1 for none. `margin` is
-    (price - cost) / price, NaN where either is unknown. `labels` gives the keys of the products so called.
+    `categories` and `departments` are the codes of `category_names` and `department_names` (in lower case), -1 for
+    none. `margin` is (price - cost) / price, NaN where either is unknown. `in_stock` is also true where the stock is
+    not counted. `labels` maps a label to the keys of the products that carry it.
     """
 
     keys: Ints
@@ -51,48 +52,61 @@ class ProductAttributes:
     labels: dict[str, Ints]
 
     def row_indices(self, product_keys: Ints) -> Ints:
-        """The row of each product; every product that was ever sold or named has one."""
+        """The array index of each product, shape (n,) as `product_keys`; every product in the database has one."""
         return np.searchsorted(self.keys, product_keys)
 
     def keys_in_categories(self, categories: Iterable[str]) -> Ints:
-        """The keys, rising, of the products of these categories."""
+        """Keys of the products of these categories, shape (n,), rising; names in any case."""
         codes = [self.category_names.get(_normalise_name(name), NO_CATEGORY) for name in categories]
         return self.keys[np.isin(self.categories, [code for code in codes if code != NO_CATEGORY])]
 
     def keys_with_labels(self, names: Iterable[str]) -> Ints:
-        """The keys, rising, of the products that carry any of these labels."""
+        """Keys of the products that carry any of these labels, shape (n,), rising."""
         return np.unique(np.concatenate([_NO_KEYS, *(self.labels[name] for name in names if name in self.labels)]))
 
 
 @dataclass(frozen=True)
 class RepurchaseDelays:
-    """Products that are not bought again at once: their keys, rising, and for how many days; inf for never."""
+    """Products that are not bought again at once.
+
+    `keys` (rising) and the number of `days` without a new purchase, both of shape (n,); inf for never again.
+    """
 
     keys: Ints
     days: Floats
 
 
 _NO_KEYS = np.empty(0, np.int64)
+_ATTRIBUTES: VersionCache[ProductAttributes] = VersionCache()
+_DELAYS: VersionCache[RepurchaseDelays] = VersionCache()
 
 
 def load_attributes(shop: Shop) -> ProductAttributes:
-    """What the shop sells now."""
-    return _load_attributes_version(shop, _products_version(shop))
+    """Attributes of all products of the shop now; cached until a product changes."""
+    with engine.read_transaction(shop) as connection:
+        return read_attributes(connection, shop)
+
+
+def read_attributes(connection: sa.Connection, shop: Shop) -> ProductAttributes:
+    """As `load_attributes`, in a transaction of the caller."""
+    version = change_counters.read_catalogue_version(connection)[1]
+    return _ATTRIBUTES.get((shop, version), lambda: _read_attributes(connection))
 
 
 def load_repurchase_delays(shop: Shop) -> RepurchaseDelays:
-    """What is not to be offered again at once to whoever bought it."""
-    return _load_delays_version(shop, _products_version(shop))
-
-
-def _products_version(shop: Shop) -> int:
-    return change_counters.catalogue_version(shop)[1]
+    """Products not to be recommended to a buyer for some days after a purchase; cached until a product changes."""
+    with engine.read_transaction(shop) as connection:
+        version = change_counters.read_catalogue_version(connection)[1]
+        return _DELAYS.get((shop, version), lambda: _read_delays(connection))
 
 
 def purchased_pairs(
     shop: Shop, customer_keys: Iterable[int], product_keys: Iterable[int], before: datetime
 ) -> pd.DataFrame:
-    """Which of these customers ever bought which of these products before a moment: customer_key, product_key."""
+    """Distinct pairs of these customers and products with a sale before `before` (exclusive).
+
+    Columns customer_key, product_key (int64).
+    """
     lines, wanted_keys = transactions.c, [int(key) for key in product_keys]
     query = sa.select(lines.customer_key, lines.product_key).distinct()
     query = query.where(lines.kind == "sale", lines.quantity > 0, lines.sold_at < to_micros(before))
@@ -108,38 +122,38 @@ def purchased_pairs(
     return pd.DataFrame(rows, columns=["customer_key", "product_key"]).astype("int64")
 
 
-@lru_cache(maxsize=4)
-def _load_delays_version(shop: Shop, _version: int) -> RepurchaseDelays:
+def _read_delays(connection: sa.Connection) -> RepurchaseDelays:
     columns = products.c
     query = sa.select(columns.product_key, columns.repurchase).where(columns.repurchase != "always")
-    with engine.read_transaction(shop) as connection:
-        rows = connection.execute(query.order_by(columns.product_key)).tuples().all()
+    rows = connection.execute(query.order_by(columns.product_key)).tuples().all()
     days = [
         float("inf") if repurchase == "never" else float(repurchase.partition(":")[2] or 0) for _, repurchase in rows
     ]
     return RepurchaseDelays(np.array([key for key, _ in rows], np.int64), np.array(days, np.float64))
 
 
-@lru_cache(maxsize=4)
-def _load_attributes_version(shop: Shop, _version: int) -> ProductAttributes:
+def _read_attributes(connection: sa.Connection) -> ProductAttributes:
     column_names = ("product_key", "category", "department", "price_minor", "cost_minor", "stock", "attributes")
     query = sa.select(*(products.c[name] for name in column_names)).order_by(products.c.product_key)
-    with engine.read_transaction(shop) as connection:
-        rows = connection.execute(query).tuples().all()
+    rows = connection.execute(query).tuples().all()
     keys, categories, departments, price, cost, stock, attributes = zip(*rows, strict=True) if rows else [()] * 7
     category, category_names = _encode_names(categories)
     department, department_names = _encode_names(departments)
     all_keys = np.array(keys, np.int64)
     return ProductAttributes(
-        all_keys, category, department, category_names, department_names,
+        all_keys,
+        category,
+        department,
+        category_names,
+        department_names,
         _compute_margin(np.array(price, np.float64), np.array(cost, np.float64)),
         ~(np.array(stock, np.float64) <= 0),
         _keys_by_label(all_keys, attributes),
-    )  # fmt: skip
+    )
 
 
 def _encode_names(texts: Iterable[str | None]) -> tuple[Ints, dict[str, int]]:
-    """Equal words, whatever their capitals, get an equal number; none gets -1."""
+    """Codes of the names and the dict from name to code; case does not matter, no name is -1."""
     names = [_normalise_name(name) for name in texts]
     codes = {name: code for code, name in enumerate(sorted({*names} - {""}))}
     return np.array([codes.get(name, NO_CATEGORY) for name in names], np.int64), codes
@@ -164,7 +178,7 @@ def _keys_by_label(keys: Ints, attributes: Iterable[str | None]) -> dict[str, In
 
 
 def _parse_labels(value: object) -> set[str]:
-    """A list, the text of one, or words between semicolons."""
+    """Labels from a list, the text of a list, or words separated by semicolons."""
     text = "" if value is None else str(value)
     if not isinstance(value, list) and text.startswith("["):
         try:

@@ -1,4 +1,4 @@
-"""Catalogue: what the shop sells, and a stub for what was sold without being in it."""
+"""Reads product master data: keys, ids, names, categories, stock and sensitivity."""
 
 from collections.abc import Iterable, Sequence
 
@@ -13,7 +13,7 @@ TEXT_COLUMNS = ("name", "category", "subcategory", "department", "brand")
 
 
 def find_keys(shop: Shop, product_ids: Sequence[str]) -> dict[str, int]:
-    """The key of each product id that is known: `id`, or `source:id`."""
+    """The key of each product id, written `id` or `source:id`; ids without a product are left out."""
     with engine.read_transaction(shop) as connection:
         return ids.find_keys(connection, products, product_ids, "product")
 
@@ -25,7 +25,7 @@ def find_ids(shop: Shop, product_keys: Iterable[int]) -> dict[int, str]:
 
 
 def load_display_names(shop: Shop, product_keys: Iterable[int]) -> dict[int, str]:
-    """What to call each product on a page: its name, else its subcategory or category, else its id."""
+    """The display name of each product: its name, else its subcategory or category, else its id."""
     wanted_keys = {int(key) for key in product_keys}
     display_name = sa.func.coalesce(products.c.name, products.c.subcategory, products.c.category, products.c.product_id)
     display_names: dict[int, str] = {}
@@ -37,7 +37,7 @@ def load_display_names(shop: Shop, product_keys: Iterable[int]) -> dict[int, str
 
 
 def load_categories(shop: Shop, product_keys: Iterable[int]) -> dict[int, tuple[str | None, str | None]]:
-    """The subcategory and the category of each product, as far as the catalogue says."""
+    """The (subcategory, category) of each product; None where the catalogue has none."""
     categories: dict[int, tuple[str | None, str | None]] = {}
     columns = (products.c.product_key, products.c.subcategory, products.c.category)
     with engine.read_transaction(shop) as connection:
@@ -47,35 +47,37 @@ def load_categories(shop: Shop, product_keys: Iterable[int]) -> dict[int, tuple[
     return categories
 
 
-def load_sold_out(shop: Shop) -> set[int]:
-    """The products whose stock is counted and gone."""
-    with engine.read_transaction(shop) as connection:
-        return set(connection.execute(sa.select(products.c.product_key).where(products.c.stock <= 0)).scalars())
+def read_sold_out(connection: sa.Connection) -> set[int]:
+    """Keys of the products whose stock is counted and zero or less."""
+    return set(connection.execute(sa.select(products.c.product_key).where(products.c.stock <= 0)).scalars())
 
 
-def load_never_sold_stubs(shop: Shop) -> set[int]:
-    """Products known by name alone, from an offer for them: the catalogue has none of them, and nobody bought any."""
+def read_never_sold_stubs(connection: sa.Connection) -> set[int]:
+    """Keys of products that exist only because an offer names them: not in the catalogue, and never sold."""
     stub_keys = sa.select(products.c.product_key).where(products.c.stub)
-    with engine.read_transaction(shop) as connection:
-        stubs = set(connection.execute(stub_keys).scalars())
-        sold = sa.select(lines.c.product_key).where(lines.c.product_key.in_(stub_keys)).distinct()
-        return stubs - set(connection.execute(sold).scalars()) if stubs else set()
+    stubs = set(connection.execute(stub_keys).scalars())
+    sold = sa.select(lines.c.product_key).where(lines.c.product_key.in_(stub_keys)).distinct()
+    return stubs - set(connection.execute(sold).scalars()) if stubs else set()
 
 
-def load_classifications(shop: Shop) -> list[tuple[int, str | None, str | None, str | None]]:
-    """The product key, category, subcategory and brand of every product."""
+def read_classifications(connection: sa.Connection) -> list[tuple[int, str | None, str | None, str | None]]:
+    """(product_key, category, subcategory, brand) of every product."""
     query = sa.select(*(products.c[name] for name in ("product_key", "category", "subcategory", "brand")))
-    with engine.read_transaction(shop) as connection:
-        return [tuple(row) for row in connection.execute(query).tuples()]
+    return [tuple(row) for row in connection.execute(query).tuples()]
 
 
 def load_sensitive(shop: Shop) -> tuple[set[int], set[str]]:
-    """The sensitive products, and the categories that hold no others."""
+    """The keys of sensitive products, and the categories in which all products are sensitive."""
+    with engine.read_transaction(shop) as connection:
+        return read_sensitive(connection)
+
+
+def read_sensitive(connection: sa.Connection) -> tuple[set[int], set[str]]:
+    """As `load_sensitive`, in a transaction of the caller."""
     sensitive_keys = sa.select(products.c.product_key).where(products.c.sensitive)
     other_categories = sa.select(products.c.category).where(~products.c.sensitive, products.c.category.is_not(None))
     sensitive_categories = sa.select(products.c.category).where(
         products.c.sensitive, products.c.category.not_in(other_categories)
     )
-    with engine.read_transaction(shop) as connection:
-        keys = set(connection.execute(sensitive_keys).scalars())
-        return keys, set(connection.execute(sensitive_categories.distinct()).scalars()) if keys else set()
+    keys = set(connection.execute(sensitive_keys).scalars())
+    return keys, set(connection.execute(sensitive_categories.distinct()).scalars()) if keys else set()

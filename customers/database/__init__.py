@@ -1,1 +1,1 @@
-"""Tables, engine, migrations, and the counters of what has changed."""
+"""The customer database: tables, engine, migrations, and counters of changes."""

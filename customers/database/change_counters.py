@@ -1,4 +1,4 @@
-"""One counter for each month of sales and each table, raised by every write: what copies and caches compare."""
+"""A counter for each month of sales and for some tables, raised by every write; copies and caches compare them."""
 
 import sqlalchemy as sa
 
@@ -7,33 +7,29 @@ from customers.database.schema import ledger_months
 from customers.shop.settings import Shop
 
 PRODUCTS_COUNTER = "products"
-
-
-# What everybody allows is a row a customer in the mirror: a new customer makes it stale, like a new consent.
+# The Parquet copy of consents has one row per customer, so a new customer makes it stale too.
 CONSENTS_COUNTER = "consents"
-
-
 INTERACTIONS_COUNTER = "interactions"
+OFFERS_COUNTER = "offers"
 
 
 def count_changes(shop: Shop) -> int:
-    """A number that rises whenever anything changes that the mirror or the book of offers shows."""
+    """The sum of all counters: it rises whenever sales, products, offers, interactions or consents change."""
     with engine.read_transaction(shop) as connection:
         return int(connection.execute(sa.select(sa.func.sum(ledger_months.c.changed_no))).scalar() or 0)
 
 
-OFFERS_COUNTER = "offers"
-
-
 def catalogue_version(shop: Shop) -> tuple[int, int]:
-    """Two numbers of which one rises whenever an offer or a product changes: a book of the same edition is the same."""
-    query = sa.select(ledger_months.c.month, ledger_months.c.changed_no)
+    """The counters of offers and of products; equal pairs mean that no offer and no product has changed."""
     with engine.read_transaction(shop) as connection:
-        counters = dict(
-            connection.execute(query.where(ledger_months.c.month.in_([OFFERS_COUNTER, PRODUCTS_COUNTER])))
-            .tuples()
-            .all()
-        )
+        return read_catalogue_version(connection)
+
+
+def read_catalogue_version(connection: sa.Connection) -> tuple[int, int]:
+    """As `catalogue_version`, in a transaction of the caller."""
+    query = sa.select(ledger_months.c.month, ledger_months.c.changed_no)
+    query = query.where(ledger_months.c.month.in_([OFFERS_COUNTER, PRODUCTS_COUNTER]))
+    counters = dict(connection.execute(query).tuples().all())
     return counters.get(OFFERS_COUNTER, 0), counters.get(PRODUCTS_COUNTER, 0)
 
 
@@ -44,13 +40,12 @@ INCREMENT = sa.text(
 
 
 def increment_counters(connection: sa.Connection, names: set[str]) -> None:
-    """Note in the writer's own transaction which months of the mirror are no longer true."""
+    """Raise the counters of these months and tables, in the transaction of the write that changes them."""
     if names:
         connection.execute(INCREMENT, [{"month": name} for name in sorted(names)])
 
 
-def month_counters(shop: Shop) -> dict[str, int]:
-    """The UTC months of the ledger, each with a number that rises whenever one of its lines changes."""
+def read_month_counters(connection: sa.Connection) -> dict[str, int]:
+    """The UTC months of the ledger ("2017-11") with their counters, raised whenever a line of the month changes."""
     query = sa.select(ledger_months.c.month, ledger_months.c.changed_no).where(ledger_months.c.month.like("____-__"))
-    with engine.read_transaction(shop) as connection:
-        return dict(connection.execute(query).tuples().all())
+    return dict(connection.execute(query).tuples().all())

@@ -1,4 +1,7 @@
-"""Database: the one door to the customer database, SQLite in the home or PostgreSQL by its address."""
+"""Connections and transactions of the customer database: SQLite in the home folder, or PostgreSQL by its URL.
+
+All access goes through this module.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -25,29 +28,32 @@ PRAGMAS = (
     "secure_delete = ON",
     "temp_store = MEMORY",
     "cache_size = -65536",
-    # A bulk load touches the same index pages again and again: write them back once, not with every slice.
+    # A bulk load changes the same index pages many times: write them back once, not after every batch.
     "wal_autocheckpoint = 10000",
     "journal_size_limit = 67108864",
 )
-# Any fixed number: PostgreSQL's writers queue on it as SQLite's queue on the file.
+# Any fixed number: writers to PostgreSQL queue on this advisory lock, as writers to SQLite queue on the file.
 WRITE_LOCK_ID = 7274001
 
 
 def get_engine(shop: "Shop") -> sa.Engine:
-    """The engine of the shop's database, one a process and address."""
+    """The SQLAlchemy engine of the shop's database; one per process and URL."""
     return _create_engine(shop.database_url)
 
 
 @contextmanager
 def read_transaction(shop: "Shop") -> Iterator[sa.Connection]:
-    """A connection that sees one state of the database and changes nothing."""
+    """A read-only connection that sees one snapshot of the database."""
     with _open_connection(get_engine(shop).execution_options(**_read_options(shop))) as connection:
         yield connection
 
 
 @contextmanager
 def write_transaction(shop: "Shop") -> Iterator[sa.Connection]:
-    """A connection in a write transaction: all of it is kept at the end, or nothing."""
+    """A connection in a write transaction, committed at the end or rolled back as a whole.
+
+    Writers run one at a time.
+    """
     with _open_connection(get_engine(shop)) as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(WRITE_LOCK_ID)))
@@ -56,17 +62,18 @@ def write_transaction(shop: "Shop") -> Iterator[sa.Connection]:
 
 @contextmanager
 def dry_run_transaction(shop: "Shop") -> Iterator[sa.Connection]:
-    """As `writing`, but at the end everything is taken back."""
+    """As `write_transaction`, but everything is rolled back at the end."""
     with write_transaction(shop) as connection:
         yield connection
         connection.rollback()
 
 
 def purge_deleted(shop: "Shop") -> bool:
-    """See that what was deleted leaves the database's files as well; False where somebody still reads it.
+    """Remove deleted rows from the database's files as well; False where another reader prevents it for now.
 
-    SQLite overwrites what it deletes, but its log holds the old pages until it is emptied. PostgreSQL keeps
-    the keys of deleted people until their table is rewritten; its own log and backups are for who runs it.
+    SQLite overwrites what it deletes (secure_delete), but its write-ahead log holds the old pages until it is
+    truncated. PostgreSQL keeps the keys of deleted people until their table is rewritten; its own log and its backups
+    are the responsibility of the operator.
     """
     sa_engine = get_engine(shop)
     if sa_engine.dialect.name == "sqlite":
@@ -83,15 +90,15 @@ def purge_deleted(shop: "Shop") -> bool:
 
 
 def upgrade_schema(shop: "Shop") -> None:
-    """Bring the schema of the shop's database to this version of regulars. Does nothing where it is."""
-    from alembic import command  # here: alembic is slow to load and rarely needed
+    """Migrate the schema of the shop's database to this version of regulars; does nothing where it is current."""
+    from alembic import command  # imported here: alembic is slow to load and rarely needed
 
     with write_transaction(shop) as connection:
         command.upgrade(alembic_config(connection), "head")
 
 
 def alembic_config(connection: sa.Connection) -> "Config":
-    """Alembic's settings for this connection: the migrations lie beside this file, wherever it is installed."""
+    """Alembic's configuration for this connection; the migrations are in the folder beside this file."""
     from alembic.config import Config
 
     config = Config()
@@ -103,7 +110,7 @@ def alembic_config(connection: sa.Connection) -> "Config":
 def insert_many(
     connection: sa.Connection, table: sa.Table, columns: Sequence[str], rows: Iterable[Sequence[Any]]
 ) -> None:
-    """Insert tuples as they are, many at once; a dict a row would cost several times as much."""
+    """Insert tuples in batches through the driver; one dict per row would cost several times as much."""
     statement = f"insert into {table.name} ({', '.join(columns)}) values ({placeholders(connection, len(columns))})"
     for chunk in chunks(rows, 20_000):
         connection.exec_driver_sql(statement, chunk)
@@ -112,7 +119,7 @@ def insert_many(
 def fetch_batches(
     connection: sa.Connection, query: sa.Select | sa.CompoundSelect, size: int
 ) -> Iterator[Sequence[Sequence[Any]]]:
-    """The rows of a query in lists of at most `size`, plain tuples where the driver streams them anyway."""
+    """The rows of a query in lists of at most `size`; plain tuples from the cursor where the database is SQLite."""
     if connection.dialect.name == "sqlite":
         fetch: Any = connection.execute(query).cursor.fetchmany
     else:
@@ -122,12 +129,12 @@ def fetch_batches(
 
 
 def placeholders(connection: sa.Connection, count: int) -> str:
-    """Placeholders for so many values, as this database's driver writes them."""
+    """`count` placeholders separated by commas, in the style of this database's driver."""
     return ", ".join(["?" if connection.dialect.paramstyle == "qmark" else "%s"] * count)
 
 
 def chunks(rows: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Rows in lists of at most `size`."""
+    """The rows in lists of at most `size`."""
     iterator = iter(rows)
     while chunk := list(islice(iterator, size)):
         yield chunk
@@ -148,13 +155,13 @@ def _truncate_wal(sa_engine: sa.Engine) -> bool:
 def _read_options(shop: "Shop") -> dict[str, Any]:
     if shop.database_url.startswith("sqlite"):
         return {"read_only": True}
-    # By itself PostgreSQL shows each statement what others have written in between.
+    # PostgreSQL's default level would show each statement what other transactions committed in between.
     return {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
 
 @cache
 def _create_engine(url: str) -> sa.Engine:
-    # hide_parameters: an error message must not print what a statement carried.
+    # hide_parameters: an error message must not print the values of a statement.
     sa_engine = sa.create_engine(make_url(url), hide_parameters=True, pool_pre_ping=not url.startswith("sqlite"))
     if sa_engine.dialect.name == "sqlite":
         sa.event.listen(sa_engine, "connect", _configure_sqlite)
@@ -164,22 +171,22 @@ def _create_engine(url: str) -> sa.Engine:
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # transactions begin where _begin says, not where the driver guesses
+    connection.isolation_level = None  # _begin_transaction starts transactions, not the driver
     for pragma in PRAGMAS:
         connection.execute(f"pragma {pragma}")
 
 
 def _begin_transaction(connection: sa.Connection) -> None:
-    """A writer takes its lock at once: one that upgrades later fails as soon as two try."""
+    """A writer takes its lock at once: upgrading a read lock later fails as soon as two writers try."""
     read_only = connection.get_execution_options().get("read_only")
     connection.exec_driver_sql("begin" if read_only else "begin immediate")
 
 
 def _redact_error(context: sa.engine.ExceptionContext) -> None:
-    """PostgreSQL quotes the row that it refuses, and rows are about people: an error names the table and the rule."""
+    """Reduce a PostgreSQL error to table, column and constraint: its text quotes the row, which may be personal."""
     original: Any = context.original_exception
     diagnostics = getattr(original, "diag", None)
-    # Class 42 speaks of the statement alone, and our statements carry no values.
+    # Errors of class 42 quote only the statement, and our statements contain no values.
     if diagnostics is None or diagnostics.sqlstate is None or diagnostics.sqlstate.startswith("42"):
         return
     identifiers = [
@@ -201,7 +208,7 @@ def _open_connection(sa_engine: sa.Engine) -> Iterator[sa.Connection]:
 
 
 def _unavailable_error(sa_engine: sa.Engine) -> Exception:
-    from customers.shop.errors import ShopUnavailable  # here: the shop's settings know this module
+    from customers.shop.errors import ShopUnavailable  # imported here: the shop's settings import this module
 
     address = sa_engine.url.render_as_string(hide_password=True)
     return ShopUnavailable(f"the customer database does not answer at {address}; check database_url")

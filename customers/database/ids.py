@@ -1,6 +1,6 @@
-"""Ids: the names by which the world calls customers and products, and the keys by which we do.
+"""Translates external ids of customers, products and offers to internal integer keys and back.
 
-An id belongs to its source. Outside it is written plain, or as source:id where two sources use it.
+An id belongs to a source. Outside the system it is written plain, or as source:id where two sources use the same id.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,13 +9,17 @@ import sqlalchemy as sa
 
 from customers.database import engine
 
-# More than this at once, and reading the whole table is quicker than asking for each.
+# Above this many ids, reading the whole table is faster than selecting each.
 FULL_SCAN_ABOVE = 20_000
 DEFAULT_SOURCE = "files"
 
 
 def find_keys(connection: sa.Connection, table: sa.Table, ids: Sequence[str], entity: str) -> dict[str, int]:
-    """The key of each id that is known. A plain id of several sources is that of `files`, else unknown."""
+    """The key of each id in the table; ids without a row are left out.
+
+    A plain id that several sources use is that of source `files`; where `files` does not have it, it is ambiguous and
+    left out.
+    """
     valid_ids = {text for text in ids if _is_storable(text)}
     parts = {text: text.split(":", 1) for text in valid_ids if ":" in text}
     candidates = valid_ids | {bare_id for _, bare_id in parts.values()}
@@ -36,7 +40,7 @@ def find_keys(connection: sa.Connection, table: sa.Table, ids: Sequence[str], en
 
 
 def find_ids(connection: sa.Connection, table: sa.Table, wanted_keys: Iterable[int], entity: str) -> dict[int, str]:
-    """The id of each key, plain where it is the only one so called."""
+    """The id of each key: plain where only one source uses it, else source:id."""
     int_keys = {int(key) for key in wanted_keys}
     best: dict[int, tuple[bool, str, str]] = {}
     for source, bare_id, key in _select_rows(
@@ -51,7 +55,7 @@ def find_ids(connection: sa.Connection, table: sa.Table, wanted_keys: Iterable[i
 
 
 def _is_storable(text: str) -> bool:
-    """Whether a text can be an id at all: half a character, or none, no database can be asked about."""
+    """Whether a text can be an id: no database accepts a lone surrogate or a null character."""
     return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
@@ -74,7 +78,7 @@ def _select_rows(
 
 
 def _ambiguous_ids(connection: sa.Connection, table: sa.Table, id_column: str) -> set[str]:
-    """Ids that more than one source uses; mostly there is one source, and no need to look."""
+    """Ids that more than one source uses; the full query is skipped in the usual case of a single source."""
     if connection.execute(sa.select(sa.func.min(table.c.source) == sa.func.max(table.c.source))).scalar():
         return set()
     query = (

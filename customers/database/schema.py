@@ -1,7 +1,7 @@
-"""Schema: every table in which the shop's memory is kept.
+"""All tables of the customer database.
 
-Instants are microseconds since 1970 in UTC, money is whole minor units, both BIGINT.
-Personal fields are in `personal` alone, sealed; the key of each person is in `person_keys`.
+Times are microseconds since 1970 in UTC and money is in whole minor units, both BIGINT. Personal fields are only in
+`personal`, encrypted; the encryption key of each person, itself encrypted, is in `person_keys`.
 """
 
 import sqlalchemy as sa
@@ -16,8 +16,7 @@ NAMING_CONVENTION = {
 }
 metadata = sa.MetaData(naming_convention=NAMING_CONVENTION)
 
-
-# SQLite keeps a row under its key itself only where the type is called INTEGER.
+# SQLite stores rows by the key itself (rowid) only where the type is called INTEGER.
 Key = BigInteger().with_variant(Integer(), "sqlite")
 
 
@@ -103,7 +102,7 @@ products = sa.Table(
 
 
 def _line_columns() -> list[Column]:
-    """What one line of an order says; `content` is a digest of all of it."""
+    """The columns of one order line; `content` is a digest of its values."""
     return [
         Column("order_key", BigInteger, nullable=False),
         Column("customer_key", BigInteger),
@@ -257,7 +256,7 @@ offer_categories = sa.Table(
     sqlite_with_rowid=False,
 )
 
-# What was written or said in person is in `sealed_text` alone, under the person's own key.
+# What a customer wrote or said is only in `sealed_text`, encrypted under the customer's own key.
 interactions = sa.Table(
     "interactions",
     metadata,
@@ -290,7 +289,7 @@ consents = sa.Table(
     Column("source", Text, nullable=False),
     Column("wording", Text),
     Column("known_at", BigInteger, nullable=False),
-    # The state is part of it: two statements of one moment are both kept, and the stricter one holds.
+    # The state is part of the key: of two statements with the same time both are stored, and the stricter one holds.
     sa.UniqueConstraint("customer_key", "purpose", "at", "source", "state"),
 )
 
@@ -312,7 +311,7 @@ erased = sa.Table(
     Column("erased_at", BigInteger, nullable=False),
 )
 
-# No foreign key: the announcement outlives the customer.
+# No foreign key: the row about an erasure outlives the customer.
 erasures = sa.Table(
     "erasures",
     metadata,

@@ -1,4 +1,4 @@
-"""Writing rows of a load, and counting what became of them."""
+"""Types shared by all writers: how a transaction is opened, and counts of the rows that a load changed."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-# Opens a write transaction; all of it is kept or nothing.
+# Opens a write transaction, which is committed or rolled back as a whole.
 TransactionFactory = Callable[[], AbstractContextManager[sa.Connection]]
 
 
 @dataclass(frozen=True, slots=True)
 class RowCounts:
-    """What a load changed."""
+    """Rows inserted, updated, unchanged and removed by a load, and the product stubs that it created."""
 
     inserted: int = 0
     updated: int = 0

@@ -1,1 +1,1 @@
-"""The append-only record of sales and interactions, and how far it has been read."""
+"""The append-only ledger of sales, interactions, the watermark of nightly runs and the refresh queue."""

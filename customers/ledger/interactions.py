@@ -1,6 +1,6 @@
-"""Interactions: what was sent, opened, clicked, said and asked between the shop and a customer.
+"""Reads interactions between the shop and its customers: contacts, reactions, complaints, visits, redemptions.
 
-What was written or said in person is sealed under that customer's own key.
+Free text is encrypted under the customer's own key.
 """
 
 import json
@@ -35,9 +35,9 @@ INTERACTION_KINDS = (
     "unsubscribed",
 )
 STATUSES = ("open", "answered", "closed")
-#: Nobody waits for an answer any more.
+#: Statuses in which no answer is due any more.
 ANSWERED_STATUSES = ("answered", "closed")
-#: The attribute that says since when, as ISO 8601 in UTC: the shop may load it; else it is when the shop was told.
+#: The attribute with the time of the answer, ISO 8601 in UTC: as loaded, else when the new status was loaded.
 ANSWERED_AT_ATTRIBUTE = "answered_at"
 ENCRYPTION_PURPOSE = "interaction"
 IS_UNANSWERED = (interactions.c.kind == "complaint") & (
@@ -62,9 +62,10 @@ FRAME_COLUMNS = ("customer_key", "kind", "happened_at", "campaign_id", "offer_id
 def load_by_kind(
     shop: Shop, kinds: Collection[str], *, as_of: datetime | None = None, keys: Collection[int] | None = None
 ) -> pd.DataFrame:
-    """The interactions of these kinds that were known before a moment, or all: customer, kind, time and what about.
+    """Interactions of these kinds that happened and were known before `as_of`; without `as_of`, all.
 
-    With `keys`, of these customers alone.
+    With `keys`, only those of these customers. Columns customer_key (int64), kind, happened_at (datetime64[us, UTC]),
+    campaign_id, offer_id, channel; sorted by happened_at and customer_key, within each batch of 5,000 `keys`.
     """
     query = sa.select(*(interactions.c[name] for name in FRAME_COLUMNS)).where(interactions.c.kind.in_(list(kinds)))
     query = _filter_before(query, as_of).order_by(interactions.c.happened_at, interactions.c.customer_key)
@@ -75,9 +76,10 @@ def load_by_kind(
 
 
 def load_redemptions(shop: Shop, as_of: datetime | None = None, *, keys: Collection[int] | None = None) -> pd.DataFrame:
-    """Who redeemed which offer and when; of an offer id that several sources use, that of the interaction's own.
+    """Redemptions of offers that happened and were known before `as_of`; without `as_of`, all.
 
-    With `keys`, of these customers alone.
+    With `keys`, only those of these customers. An offer id that several sources use is resolved in the interaction's
+    own source. Columns customer_key, offer_key (int64) and redeemed_at (datetime64[us, UTC]), sorted by time.
     """
     columns = ["customer_key", "offer_key", "redeemed_at"]
     fields = interactions.c
@@ -92,23 +94,22 @@ def load_redemptions(shop: Shop, as_of: datetime | None = None, *, keys: Collect
             columns=["source", "interaction_id", "customer_key", "offer_id", "redeemed_at"],
         )
         offer_ids = redeemed["offer_id"].unique().tolist()
-        if len(offer_ids) <= ids.FULL_SCAN_ABOVE:  # of one customer a few, and a shop may have thousands
+        if len(offer_ids) <= ids.FULL_SCAN_ABOVE:  # one customer has a few offers, a shop may have thousands
             offer_query = offer_query.where(offers.c.offer_id.in_(offer_ids))
         offer_keys = pd.DataFrame(
-            connection.execute(offer_query).tuples().all(), columns=["offer_id", "offered_by", "offer_key"]
+            connection.execute(offer_query).tuples().all(), columns=["offer_id", "offer_source", "offer_key"]
         )
     pairs = redeemed.merge(offer_keys, on="offer_id")
-    is_own_source = pairs["source"] == pairs["offered_by"]
+    is_own_source = pairs["source"] == pairs["offer_source"]
     is_unambiguous = ~pairs.duplicated(["source", "interaction_id"], keep=False)
     frame = pairs.loc[is_own_source | is_unambiguous, columns].sort_values(["redeemed_at", "customer_key", "offer_key"])
     return _with_times(frame.reset_index(drop=True), "redeemed_at")
 
 
 def count_open_complaints(shop: Shop, as_of: datetime | None = None) -> dict[int, int]:
-    """How many complaints of each customer nobody has answered yet, of those known before a moment, if one is given.
+    """Number of unanswered complaints per customer_key, as of `as_of` where given; customers without one are left out.
 
-    Customers without one are left out. One that was answered at that moment or later was open then; one of which
-    nobody knows when it was answered was not.
+    A complaint answered at `as_of` or later counts as open; one answered at an unknown time counts as answered.
     """
     fields = interactions.c
     answer_attributes = sa.case((fields.attributes.contains(ANSWERED_AT_ATTRIBUTE), fields.attributes))
@@ -132,7 +133,10 @@ def _is_open(is_unanswered: bool, answered_micros: int | None, as_of_micros: int
 
 
 def parse_answered_at(attributes: str | None) -> int | None:
-    """Since when an interaction is answered, in microseconds; None where that is not said in ISO 8601."""
+    """The time of the answer in an interaction's attributes (JSON), in microseconds since 1970, by default in UTC.
+
+    None where there is none in ISO 8601.
+    """
     try:
         answered = datetime.fromisoformat(json.loads(attributes)[ANSWERED_AT_ATTRIBUTE]) if attributes else None
     except (ValueError, KeyError, TypeError):
@@ -141,13 +145,13 @@ def parse_answered_at(attributes: str | None) -> int | None:
 
 
 def count_unanswered(connection: sa.Connection, key: int) -> int:
-    """How many complaints of one customer nobody has answered yet."""
+    """Number of unanswered complaints of one customer."""
     query = sa.select(sa.func.count()).select_from(interactions)
     return connection.execute(query.where(IS_UNANSWERED, interactions.c.customer_key == key)).scalar_one()
 
 
 def latest_interactions(connection: sa.Connection, shop: Shop, key: int, limit: int) -> list[dict[str, Any]]:
-    """The latest interactions of a customer, the newest first; `text` and `private` are what lay sealed."""
+    """The latest interactions of a customer, newest first; `text` and `private` are the decrypted fields."""
     query = interactions.select().where(interactions.c.customer_key == key)
     query = query.order_by(interactions.c.happened_at.desc(), interactions.c.source, interactions.c.interaction_id)
     rows = list(connection.execute(query.limit(limit)))
@@ -157,7 +161,7 @@ def latest_interactions(connection: sa.Connection, shop: Shop, key: int, limit: 
 
 
 def decrypt_texts(connection: sa.Connection, shop: Shop, key: int, rows: Sequence[sa.Row]) -> list[dict[str, Any]]:
-    """What was said in each of a customer's interactions: its sealed fields, `text` and others."""
+    """The decrypted fields (`text` and others) of each of these interactions of one customer; empty where none."""
     query = sa.select(person_keys.c.wrapped).where(person_keys.c.customer_key == key)
     wrapped = connection.execute(query).scalar()
     cipher = encryption.get_cipher(shop)
@@ -185,7 +189,7 @@ def _filter_before(query: sa.Select, as_of: datetime | None) -> sa.Select:
 
 
 def _filter_customers(query: sa.Select, keys: Collection[int] | None) -> list[sa.Select]:
-    """The query for everybody, or for these customers, so many at a time."""
+    """The query for all customers, or one query for each batch of 5,000 of these customers."""
     if keys is None:
         return [query]
     return [query.where(interactions.c.customer_key.in_(chunk)) for chunk in engine.chunks(keys, 5_000)]

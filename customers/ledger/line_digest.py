@@ -1,4 +1,4 @@
-"""The content digest of an order line: equal digests are equal lines."""
+"""The content digest of an order line: lines with equal values have equal digests."""
 
 from collections.abc import Collection
 
@@ -6,7 +6,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# All that a line says; a digest of it tells whether the line has changed.
+# The values in the digest: a line whose digest is another one has changed.
 CONTENT_COLUMNS = (
     "product_id",
     "customer_id",
@@ -21,21 +21,25 @@ CONTENT_COLUMNS = (
     "coupon_id",
     "campaign_id",
 )
-# `concat` takes null for nothing, and no value is an empty text, so no two lines are written alike.
+# `concat` skips nulls, and no value is an empty text, so two different lines never give the same text.
 _content_expression = ", chr(31), ".join(CONTENT_COLUMNS).replace("quantity", "(quantity * 1000000)::bigint")
 CONTENT_DIGEST = f"(md5_number_lower(concat({_content_expression})) >> 1)::bigint"
 
 
 def anonymise_lines(lines: pa.Table, erased_keys: Collection[int]) -> pa.Table:
-    """The same lines, those of these customers as nobody's: as a load would keep them that names no customer."""
+    """The lines with those of erased customers made anonymous: customer_key is null, content is the digest without id.
+
+    A table with a row per line and at least the column customer_key and those of CONTENT_COLUMNS except customer_id;
+    returns the same columns.
+    """
     is_erased = pc.is_in(lines.column("customer_key"), pa.array(erased_keys, pa.int64()))
     if not erased_keys or not pc.any(is_erased).as_py():
         return lines
     with duckdb.connect() as connection:
-        connection.register("lines", lines.append_column("theirs", is_erased))
+        connection.register("lines", lines.append_column("is_erased", is_erased))
         return connection.sql(
-            f"""select * exclude (theirs, customer_id)
-                       replace (case when not theirs then customer_key end as customer_key,
-                                case when theirs then {CONTENT_DIGEST} else content end as content)
+            f"""select * exclude (is_erased, customer_id)
+                       replace (case when not is_erased then customer_key end as customer_key,
+                                case when is_erased then {CONTENT_DIGEST} else content end as content)
                 from (select *, null::varchar as customer_id from lines)"""
         ).to_arrow_table()

@@ -1,7 +1,7 @@
-"""Freshness: the customers whose features lag behind what the shop has just learned of them.
+"""Queue of customers whose features and scores are older than the latest records about them.
 
-They are noted in the transaction that brought the news, so that nobody is forgotten by a crash, and
-struck off once their features and scores have caught up.
+A customer is added in the transaction that writes the new record, so that a crash loses none, and removed once the
+features and scores have been refreshed.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ from customers.database.schema import unrefreshed
 from customers.shop.settings import Shop
 from customers.shop.timestamps import to_micros
 
-# Later news always has a later number, also within one microsecond.
+# A later record always gets a larger number, also within one microsecond.
 ENQUEUE = sa.text(
     """insert into unrefreshed (customer_key, since) values (:customer_key, :since)
        on conflict (customer_key) do update set since =
@@ -24,7 +24,7 @@ DEQUEUE = sa.text("delete from unrefreshed where customer_key = :customer_key an
 
 
 def enqueue(connection: sa.Connection, keys: Iterable[int]) -> None:
-    """Note, in the transaction that brings the news, that something is new about these customers."""
+    """Add these customers to the queue, in the transaction that writes the new records about them."""
     since = to_micros(datetime.now(UTC))
     rows = [{"customer_key": key, "since": since} for key in sorted(keys)]
     if rows:
@@ -32,19 +32,22 @@ def enqueue(connection: sa.Connection, keys: Iterable[int]) -> None:
 
 
 def enqueue_customers(shop: Shop, keys: Iterable[int]) -> None:
-    """Note that these customers have to be seen to, though nothing is new in the books about them."""
+    """Add these customers to the queue in a transaction of its own, without a new record about them."""
     with engine.write_transaction(shop) as connection:
         enqueue(connection, keys)
 
 
 def list_pending(shop: Shop) -> dict[int, int]:
-    """Everybody whose features lag, and since when; hand back to `caught_up` those that were seen to."""
+    """The queued customer keys, oldest first, each with its `since` number.
+
+    Pass those that were refreshed to `mark_refreshed`, with these numbers.
+    """
     with engine.read_transaction(shop) as connection:
         return dict(connection.execute(sa.select(unrefreshed).order_by(unrefreshed.c.since)).tuples().all())
 
 
 def mark_refreshed(shop: Shop, refreshed: Mapping[int, int]) -> None:
-    """Strike off those who were seen to; one of whom there is later news than was seen stays on the list."""
+    """Remove refreshed customers (key to `since`) from the queue; one with a later record meanwhile stays queued."""
     if refreshed:
         with engine.write_transaction(shop) as connection:
             connection.execute(DEQUEUE, [{"customer_key": key, "since": since} for key, since in refreshed.items()])

@@ -1,7 +1,7 @@
-"""Transactions: what was bought and returned, an append-only ledger with every version of every line.
+"""The append-only ledger of sales and returns, with every version of every order line.
 
-`transactions` holds what is believed now, `transactions_history` what was believed before, each with
-the time it was known, so that a replay of an old day sees what was known that day.
+Table `transactions` holds the current versions and `transactions_history` the superseded ones, each with known_at, the
+time at which it became known, so that a historical run sees the versions of its own time.
 """
 
 from collections.abc import Iterable, Sequence
@@ -41,17 +41,18 @@ def upsert_lines(
     *,
     changed_customers: set[int] | None = None,
 ) -> RowCounts:
-    """Keep a slice of whole orders in one transaction; unchanged lines cost a look-up and nothing else.
+    """Insert, update and remove the lines of a batch of whole orders; an unchanged line costs one look-up.
 
-    A new line was known when it was sold, unless a night has already looked past that moment: then it is
-    known on arrival. So is a changed line, and one that had left and comes again.
-    Where `touched` is given, whose lines changed joins it, and is noted to have features that lag behind.
+    `lines` has a row per line, with the columns of `transactions` except source and known_at, plus `sweep` (see
+    `customers.loading.load_transactions`). known_at of a new line is sold_at; it is `arrived_at` (microseconds since
+    1970) where sold_at is before the watermark of nightly runs, where the line changed, and where it had been removed
+    before. Customers with changed lines are added to `changed_customers`, where given, and to the refresh queue.
     """
     orders = pc.unique(lines.column("order_id")).to_pylist()
     existing = _select_contents(connection, source, orders)
     line_ids = list(zip(lines.column("order_id").to_pylist(), lines.column("line_id").to_pylist(), strict=True))
     rows, changed = _find_changes(line_ids, lines.column("content").to_pylist(), existing)
-    # As many lines kept as found again: none is gone, and the sets need not be built.
+    # As many stored lines as lines matched: none is missing, and the sets need not be built.
     n_matched = len(lines) - len(rows) + len(changed)
     missing = existing.keys() - set(line_ids) if len(existing) > n_matched else set()
     removed = _lines_to_remove(connection, source, missing, lines) if missing else set()
@@ -76,37 +77,36 @@ def upsert_lines(
 
 
 def last_sold_at(shop: Shop) -> datetime | None:
-    """When the last line of the ledger was sold; None in a shop that has sold nothing."""
+    """sold_at of the latest line in the ledger; None in a shop without sales."""
     with engine.read_transaction(shop) as connection:
         return from_micros_or_none(connection.execute(sa.select(sa.func.max(transactions.c.sold_at))).scalar())
 
 
-def products_sold_in(shop: Shop, product_keys: Iterable[int], month: str) -> set[int]:
-    """Those of these products of which there is a line in a UTC month."""
+def read_products_sold_in(connection: sa.Connection, product_keys: Iterable[int], month: str) -> set[int]:
+    """The products among these that have a line in this UTC month ("2017-11")."""
     start, end = month_bounds(month)
     lines = transactions.c
     query = sa.select(lines.product_key).distinct().where(lines.sold_at >= start, lines.sold_at < end)
     product_set: set[int] = set()
-    with engine.read_transaction(shop) as connection:
-        for chunk in engine.chunks(sorted(product_keys), 5_000):
-            product_set.update(connection.execute(query.where(lines.product_key.in_(chunk))).scalars())
+    for chunk in engine.chunks(sorted(product_keys), 5_000):
+        product_set.update(connection.execute(query.where(lines.product_key.in_(chunk))).scalars())
     return product_set
 
 
 def month_bounds(month: str) -> tuple[int, int]:
-    """The first microsecond of a UTC month, and the first after it."""
+    """Start and end of a UTC month ("2017-11") in microseconds since 1970; the end is exclusive."""
     start = np.datetime64(month, "M")
     first, after = (int(at.astype("datetime64[us]").astype(np.int64)) for at in (start, start + 1))
     return first, after
 
 
 def utc_months(sold_at: np.ndarray) -> set[str]:
-    """The UTC months of these instants, as 2017-11."""
+    """The distinct UTC months, such as "2017-11", of times of shape (n,) in microseconds since 1970."""
     return {str(month) for month in np.unique(sold_at.astype("datetime64[us]").astype("datetime64[M]"))}
 
 
 def _select_contents(connection: sa.Connection, source: str, orders: Sequence[str]) -> dict[LineId, int]:
-    """The lines of these orders that the ledger holds, with the digest of what each says."""
+    """The lines of these orders in the ledger, each with its content digest."""
     columns = transactions.c
     query = sa.select(columns.order_id, columns.line_id, columns.content).where(columns.source == source)
     contents: dict[LineId, int] = {}
@@ -119,7 +119,7 @@ def _select_contents(connection: sa.Connection, source: str, orders: Sequence[st
 def _find_changes(
     line_ids: Sequence[LineId], contents: Sequence[int], existing: dict[LineId, int]
 ) -> tuple[list[int], set[LineId]]:
-    """The rows to write, and which of their lines replace another version."""
+    """The indices of the lines to write, and the ids of those that replace an earlier version."""
     if not existing:
         return list(range(len(line_ids))), set()
     stored = [existing.get(line_id) for line_id in line_ids]
@@ -130,7 +130,7 @@ def _find_changes(
 
 
 def _lines_to_remove(connection: sa.Connection, source: str, missing: set[LineId], lines: pa.Table) -> set[LineId]:
-    """Of the lines that are no longer in their order, those that leave the ledger (`sweep`, see `orders`)."""
+    """Of the lines that are no longer in their order, those to remove, by `sweep` (see load_transactions)."""
     sweep = dict(zip(lines.column("order_id").to_pylist(), lines.column("sweep").to_pylist(), strict=True))
     candidates = [line_id for line_id in missing if sweep[line_id[0]] == 1]
     columns = transactions.c
@@ -144,7 +144,7 @@ def _lines_to_remove(connection: sa.Connection, source: str, missing: set[LineId
 def _move_to_history(
     connection: sa.Connection, source: str, leaving: set[LineId], arrived_at: int
 ) -> tuple[set[str], set[int]]:
-    """Move lines to the history; the months they were sold in, and whose they were."""
+    """Move lines to the history; returns the UTC months in which they were sold, and their customer keys."""
     if not leaving:
         return set(), set()
     keys = [{"source": source, "order_id": order_id, "line_id": line_id} for order_id, line_id in sorted(leaving)]

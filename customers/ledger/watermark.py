@@ -1,4 +1,7 @@
-"""Nights: up to which moment a night has already looked, so that what arrives later never changes it."""
+"""The watermark: the latest cutoff up to which a nightly run has read the ledger.
+
+Records that arrive later get a later known_at, so that they never change the result of that run.
+"""
 
 from datetime import UTC, datetime
 
@@ -11,17 +14,17 @@ from customers.shop.timestamps import from_micros_or_none, to_micros
 
 
 def record_run_start(shop: Shop, as_of: datetime) -> None:
-    """A night begins that looks at everything before `as_of`. Say so before reading anything."""
+    """Record that a nightly run starts which reads everything before `as_of`; call it before reading anything."""
     with engine.write_transaction(shop) as connection:
         connection.execute(nights.insert().values(as_of=to_micros(as_of), began_at=to_micros(datetime.now(UTC))))
 
 
 def read_watermark(shop: Shop) -> datetime | None:
-    """The latest moment that any night has looked at."""
+    """The latest `as_of` of any nightly run; None before the first."""
     with engine.read_transaction(shop) as connection:
         return from_micros_or_none(read_watermark_micros(connection))
 
 
 def read_watermark_micros(connection: sa.Connection) -> int | None:
-    """As `last_looked`, inside a transaction of the caller."""
+    """As `read_watermark`, in microseconds since 1970, inside a transaction of the caller."""
     return connection.execute(sa.select(sa.func.max(nights.c.as_of))).scalar()

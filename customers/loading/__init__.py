@@ -1,1 +1,1 @@
-"""Loading records: one file a record kind, with validation and rejects."""
+"""Loading of records: one file per record kind, with validation, rejects, connectors and idempotency."""

@@ -1,4 +1,4 @@
-"""Leaves out rows of erased customers while a load runs."""
+"""Removes erased customers from the rows of a load, so that loading old files does not bring them back."""
 
 import pyarrow as pa
 
@@ -12,9 +12,10 @@ ERASED_REASON = "this customer was erased"
 
 
 def remove_erased(shop: Shop, source: str, kind: RecordKind, records: Records) -> None:
-    """Rid the table `checked` of the erased: a record that can do without a customer loses it, others are turned away.
+    """Remove the ids of erased customers from the table `checked`.
 
-    The raw texts lose the ids too, so that no rejects file repeats them.
+    Where the record kind requires a customer the row is rejected, else it is loaded without one. The ids are removed
+    from `raw` too, so that no rejects file repeats them.
     """
     for column in ("customer_id", "referred_by"):
         if column in kind.columns:
@@ -27,7 +28,7 @@ def remove_erased(shop: Shop, source: str, kind: RecordKind, records: Records) -
 
 
 def _find_erased(shop: Shop, source: str, ids: list[str], also_prefixed: bool) -> set[str]:
-    """Those of these ids that are of the erased; who is spoken of by others may be written source:id."""
+    """The ids among these that belong to erased customers; with `also_prefixed` also those written source:id."""
     by_source: dict[str, dict[str, str]] = {source: {text: text for text in ids}}
     for text in ids if also_prefixed else ():
         other, colon, bare_id = text.partition(":")
@@ -39,12 +40,12 @@ def _find_erased(shop: Shop, source: str, ids: list[str], also_prefixed: bool) -
 
 
 def _blank_or_reject(records: Records, erased_texts: set[str], column: str, required: bool) -> None:
-    records.connection.register("gone", pa.table({"id": pa.array(sorted(erased_texts), pa.string())}))
-    is_erased = "(file_no, row_no) in (select (file_no, row_no) from of_the_gone)"
+    records.connection.register("erased_ids", pa.table({"id": pa.array(sorted(erased_texts), pa.string())}))
+    is_erased = "(file_no, row_no) in (select (file_no, row_no) from erased_rows)"
     records.connection.execute(
-        f"""create or replace temp table of_the_gone as
-              select file_no, row_no from checked where {column} in (select id from gone);
+        f"""create or replace temp table erased_rows as
+              select file_no, row_no from checked where {column} in (select id from erased_ids);
             update raw set {column} = null where {is_erased};
             update checked set {f"reason = '{ERASED_REASON}'" if required else f"{column} = null"} where {is_erased};"""
     )
-    records.connection.unregister("gone")
+    records.connection.unregister("erased_ids")

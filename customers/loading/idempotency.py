@@ -1,7 +1,7 @@
-"""Receipts: a till that asks again after a lost answer gets the same answer, and nothing is written twice.
+"""Idempotency keys: a client that repeats a write after a lost response gets the same response, without a second write.
 
-The till names each write with a key of its own (the header Idempotency-Key). Kept are only digests of that
-key and of what was asked, and the answer; after two days a key is as good as new.
+The client gives each write a key of its own (header Idempotency-Key). Stored are only digests of the key and of the
+request, and the response; after 48 hours a key can be used again.
 """
 
 import fcntl
@@ -23,12 +23,12 @@ RETENTION_PERIOD = timedelta(hours=48)
 
 
 class IdempotencyKeyReused(ShopError):
-    """One key for two different requests."""
+    """The same Idempotency-Key was used for two different requests."""
 
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyRecord:
-    """What was answered to a request."""
+    """The stored response to a request: HTTP status and body."""
 
     status: int
     answer: str
@@ -36,9 +36,9 @@ class IdempotencyRecord:
 
 @contextmanager
 def lock_key(shop: Shop, key: str) -> Iterator[None]:
-    """Nobody else in this home answers a request of this key meanwhile; of two at once, the second waits.
+    """Hold a lock on this key in this home; a second request with the same key waits for it.
 
-    The lock is a file's, so that it goes with a killed server. Some keys share one, lest there be a file for each.
+    It is a file lock, so that it ends with a killed server. There are 256 lock files, so some keys share one.
     """
     folder = shop.home / "receipts"
     folder.mkdir(exist_ok=True)
@@ -48,11 +48,12 @@ def lock_key(shop: Shop, key: str) -> Iterator[None]:
 
 
 def begin_request(shop: Shop, key: str, route: str, request: bytes) -> IdempotencyRecord | None:
-    """The answer that this request got before, or None: then do what it asks, and `finish`.
+    """The stored response to this request, or None: then carry the request out and call `finish_request`.
 
-    `key` is the caller's own together with who they are; `route` is the template and never a path with an id;
-    `request` all that was asked: path, query and body. A request that was begun and never answered is done again:
-    with the key `held` from here to `finish`, that one's server is gone.
+    `key` is the client's key together with its identity; `route` is the path template, never a path with an id;
+    `request` is path, query and body. A request that began without a response is carried out again: with `lock_key`
+    held from here to `finish_request`, the server that began it is no longer running. Raises IdempotencyKeyReused where
+    the key was used for another request.
     """
     key_digest, request_digest = _request_digests(shop, key, route, request)
     with engine.write_transaction(shop) as connection:
@@ -71,7 +72,7 @@ def begin_request(shop: Shop, key: str, route: str, request: bytes) -> Idempoten
 
 
 def finish_request(shop: Shop, key: str, status: int, answer: str) -> IdempotencyRecord:
-    """Keep the answer to what was begun under this key; where there is one already, that one stands."""
+    """Store the response to the request that began under this key; a response already stored is returned unchanged."""
     key_digest = _key_digest(shop, key)
     with engine.write_transaction(shop) as connection:
         change = receipts.update().where(receipts.c.key == key_digest, receipts.c.status.is_(None))

@@ -1,4 +1,4 @@
-"""Loading: records come in from files or over the line, are checked, and are kept or turned away with a reason."""
+"""Loads records from files or API requests: validates them, writes the valid ones, rejects others with a reason."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ from customers.loading.sql_text import quote_identifier
 from customers.shop.errors import ShopError
 from customers.shop.settings import Shop
 
-# In this order, where a shop loads several: each may speak of what the ones before it brought.
+# In this order, where a shop loads several: records may refer to those of the kinds before them.
 RECORD_KINDS: dict[str, RecordKind] = {
     loader.RECORD_KIND.name: loader.RECORD_KIND
     for loader in (load_customers, load_products, load_transactions, load_offers, load_interactions, load_consents)
@@ -39,7 +39,7 @@ MAX_RECORDS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """What became of the rows of one load; read = inserted + updated + unchanged + rejected."""
+    """Counts of the rows of one load of files; read = inserted + updated + unchanged + rejected."""
 
     kind: str
     read: int
@@ -55,13 +55,13 @@ class LoadResult:
 
     @property
     def is_all_rejected(self) -> bool:
-        """Whether every row was turned away."""
+        """Whether there were rows and every one was rejected."""
         return self.read > 0 and self.rejected == self.read
 
 
 @dataclass(frozen=True, slots=True)
 class IngestResult:
-    """What became of records taken in over the line; `errors` name each turned away by its place from 0."""
+    """Counts of the records of one API request; `errors` has the index (from 0) and reason of each rejected record."""
 
     kind: str
     read: int
@@ -76,7 +76,7 @@ class IngestResult:
 
     @property
     def is_all_rejected(self) -> bool:
-        """Whether every record was turned away."""
+        """Whether there were records and every one was rejected."""
         return self.read > 0 and self.rejected == self.read
 
 
@@ -89,9 +89,9 @@ def load_files(
     mapping: Mapping[str, str] | None = None,
     dry_run: bool = False,
 ) -> LoadResult:
-    """Load files of one kind of record. Loading the same again changes nothing.
+    """Load files of one record kind; loading the same files again changes nothing.
 
-    `mapping` names the file's own column for one of ours. A dry run goes the whole way and keeps nothing.
+    `mapping` gives the file's own column for one of ours. A dry run does everything and then rolls it back.
     """
     started = time.monotonic()
     record_kind = _find_kind(kind)
@@ -101,7 +101,7 @@ def load_files(
         rejected = sum(reasons.values())
         clear_text_columns = [name for name in record_kind.clear_text_columns if name in records.columns]
         path = rejects.write_rejects(records, shop.home / "rejects", kind, clear_text_columns) if rejected else None
-        duplicates = records.count("checked", "again")
+        duplicates = records.count("checked", "is_repeat")
         with _transaction_factory(shop, dry_run) as open_transaction:
             counts = record_kind.load(shop, source, records, open_transaction)
         return LoadResult(
@@ -120,10 +120,11 @@ def load_files(
 
 
 def ingest_records(shop: Shop, kind: str, records: Sequence[Any], *, source: str = "files") -> IngestResult:
-    """Take in up to 1,000 records of one kind as they come over the line; in one transaction, all or none.
+    """Load up to 1,000 records of one kind from an API request, in one transaction.
 
-    The checks are those of `load`. Where it returns, what it counts is on disk; `customer_keys` are those
-    of whom something changed. A field that a record does not say stays what it was.
+    Validation is that of `load_files`. When it returns, the counted rows are committed; `customer_keys` are the
+    customers for whom something changed. A field that a record lacks keeps its stored value, where the kind is partial.
+    Raises ShopError for more than 1,000 records or an unknown kind.
     """
     record_kind = _find_kind(kind)
     if len(records) > MAX_RECORDS:
@@ -136,7 +137,7 @@ def ingest_records(shop: Shop, kind: str, records: Sequence[Any], *, source: str
                 rows.changed_customers = changed_customers
                 _validate(shop, record_kind, source, rows)
                 errors |= _rejection_reasons(rows)
-                duplicates += rows.count("checked", "again")
+                duplicates += rows.count("checked", "is_repeat")
                 counts += record_kind.load(shop, source, rows, open_transaction)
     return IngestResult(
         kind=kind,
@@ -159,12 +160,12 @@ def _rejection_reasons(records: Records) -> dict[int, str]:
 
 def _find_kind(name: str) -> RecordKind:
     if name not in RECORD_KINDS:
-        raise ShopError(f"unknown kind of record {name!r}; known are {', '.join(RECORD_KINDS)}")
+        raise ShopError(f"unknown kind of record {name!r}; supported are {', '.join(RECORD_KINDS)}")
     return RECORD_KINDS[name]
 
 
 def _validate(shop: Shop, kind: RecordKind, source: str, records: Records) -> None:
-    """Read every text as a value; what cannot be read so is marked with the reason, in table `checked`."""
+    """Create table `checked`: the texts of `raw` as typed values, and the reason of each row to reject."""
     missing = [quote_identifier(name) for name in kind.columns if name not in records.columns]
     records.connection.execute("".join(f"alter table raw add column if not exists {name} varchar;" for name in missing))
     column_checks = kind.checks(shop)
@@ -177,7 +178,7 @@ def _validate(shop: Shop, kind: RecordKind, source: str, records: Records) -> No
 
 
 def _mark_duplicates(records: Records, kind: RecordKind, checked_columns: Sequence[str]) -> None:
-    """Of rows with one id the last wins: earlier ones are turned away, or counted as the same again."""
+    """Of rows with the same id the last one counts; earlier ones are rejected, or marked as repeats where equal."""
     key = ", ".join(f"c.{quote_identifier(name)}" for name in kind.key)
     is_valid = " and ".join(["c.reason is null", *(f"c.{quote_identifier(name)} is not null" for name in kind.key)])
     n_distinct = records.connection.execute(
@@ -198,14 +199,14 @@ def _mark_duplicates(records: Records, kind: RecordKind, checked_columns: Sequen
             qualify row_number() over (partition by {key_columns} order by file_no desc, row_no desc) > 1"""
     )
     records.connection.execute(
-        f"""update checked set again = repeats.same,
+        f"""update checked set is_repeat = repeats.same,
               reason = case when not repeats.same then 'the same {" and ".join(kind.key)} comes again later' end
             from repeats where checked.file_no = repeats.file_no and checked.row_no = repeats.row_no"""
     )
 
 
 def _transaction_factory(shop: Shop, dry_run: bool) -> AbstractContextManager[TransactionFactory]:
-    """How write transactions are opened: each on its own, or for a dry run all in one that is taken back."""
+    """Each write in a transaction of its own, or for a dry run all in one that is rolled back."""
     if not dry_run:
         return nullcontext(lambda: engine.write_transaction(shop))
     return _dry_run(shop)
@@ -213,7 +214,7 @@ def _transaction_factory(shop: Shop, dry_run: bool) -> AbstractContextManager[Tr
 
 @contextmanager
 def _single_transaction(shop: Shop) -> Iterator[TransactionFactory]:
-    """Every write in one transaction, which begins with the first: nobody waits while records are only looked at."""
+    """Every write in one transaction, which begins with the first write: validation holds no lock."""
     with ExitStack() as stack:
         connections: list[sa.Connection] = []
 

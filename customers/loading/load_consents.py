@@ -1,4 +1,4 @@
-"""Loads record kind `consents`."""
+"""Loads record kind `consents`: statements of customers per purpose, stored once and never changed."""
 
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ from customers.shop.settings import CONSENT_PURPOSES, CONSENT_STATES, Shop
 from customers.shop.timestamps import to_micros
 
 COLUMNS = ("customer_id", "purpose", "state", "at", "source", "wording")
-# Two machines' clocks differ; a consent further ahead than this is a mistake.
+# Clocks of two machines differ; a consent further in the future than this is rejected.
 CLOCK_TOLERANCE = timedelta(minutes=5)
 BATCH_SIZE = 5_000
 
@@ -31,7 +31,7 @@ def _checks(shop: Shop) -> list[ColumnCheck]:
         _require_value(validation.choice("purpose", CONSENT_PURPOSES)),
         _require_value(validation.choice("state", CONSENT_STATES)),
         validation.past_instant("at", shop.timezone, latest=latest, required=True),
-        # Part of what tells one statement from another, so it is never null.
+        # Part of the unique key of a statement, so it is never null.
         ColumnCheck("source", "coalesce(source, '')", validation.reference("source").rejections),
         validation.any_text("wording"),
     ]
@@ -44,9 +44,10 @@ def _require_value(check: ColumnCheck) -> ColumnCheck:
 
 
 def _load(shop: Shop, source: str, records: Records, open_transaction: TransactionFactory) -> RowCounts:
-    """Every statement is kept once and for good; who makes one before anything else is known of them is a prospect."""
+    """Insert new statements; a customer id without any other record becomes a customer of stage prospect."""
     cursor = records.connection.execute(
-        f"select {', '.join(map(quote_identifier, COLUMNS))} from checked where reason is null and not again order by 1, 4"
+        f"select {', '.join(map(quote_identifier, COLUMNS))} from checked "
+        "where reason is null and not is_repeat order by 1, 4"
     )
     counts = RowCounts()
     while rows := cursor.fetchmany(BATCH_SIZE):

@@ -1,4 +1,4 @@
-"""Enrolment: how somebody becomes a customer of the shop, and how what is known of them is kept up to date."""
+"""Loads record kind `customers`: creates customers and updates their personal fields and attributes."""
 
 import json
 import re
@@ -40,10 +40,10 @@ PERSONAL_COLUMNS = (
 )
 OPEN_COLUMNS = ("joined_at", "stage", "referred_by")
 COLUMNS = ("customer_id", *PERSONAL_COLUMNS, *OPEN_COLUMNS)
-# A column of the shop's own that speaks of a person is sealed like those that we know.
+# A shop's own column whose name matches is encrypted like the standard personal columns.
 PERSONAL_NAME_PATTERN = re.compile(r"name|mail|phone|mobile|tel$|address|street|birth|passport|tax_id|ssn|iban|notes?$")
 BATCH_SIZE = 5_000
-# Keys rise by random steps: in the order of enrolment, and not to be guessed from one another.
+# Keys rise by random steps: they keep the order of creation and cannot be guessed from one another.
 MAX_KEY_STEP = 1 << 20
 
 
@@ -61,7 +61,7 @@ def _checks(shop: Shop) -> list[ColumnCheck]:
 def get_or_create_customers(
     shop: Shop, open_transaction: TransactionFactory, source: str, customer_ids: Sequence[str], stage: str = "customer"
 ) -> dict[str, int]:
-    """The key of each of these ids of a source; whoever is not known yet becomes a customer. The erased get none."""
+    """The key of each of these ids of a source; a new id becomes a customer, the id of an erased one gets no key."""
     with open_transaction() as connection:
         existing = select_keys(connection, source, customer_ids)
         missing = [customer_id for customer_id in customer_ids if customer_id not in existing]
@@ -71,7 +71,7 @@ def get_or_create_customers(
 
 
 def select_keys(connection: sa.Connection, source: str, customer_ids: Sequence[str]) -> dict[str, int]:
-    """The key of each of these ids of a source that is known."""
+    """The key of each of these ids of a source; ids without a customer are left out."""
     query = sa.select(identities.c.customer_id, identities.c.customer_key).where(identities.c.source == source)
     if len(customer_ids) > 2 * BATCH_SIZE:
         wanted_ids = set(customer_ids)
@@ -87,10 +87,10 @@ def select_keys(connection: sa.Connection, source: str, customer_ids: Sequence[s
 def _insert_customers(
     connection: sa.Connection, source: str, new_customers: dict[str, tuple[str, int | None, str | None]]
 ) -> dict[str, int]:
-    """Customers and their ids, with (stage, joined_at, referred_by) of each."""
+    """Insert customers and their ids; `new_customers` maps id to (stage, joined_at, referred_by)."""
     if not new_customers:
         return {}
-    # The key of an erased customer is never given again.
+    # The key of an erased customer is never used again.
     queries = [sa.select(sa.func.max(table.c.customer_key)) for table in (customers, erasures)]
     last_key = max(connection.execute(query).scalar() or 0 for query in queries)
     steps = np.frombuffer(secrets.token_bytes(4 * len(new_customers)), np.uint32).astype(np.int64) % MAX_KEY_STEP + 1
@@ -114,13 +114,13 @@ def _load(shop: Shop, source: str, records: Records, open_transaction: Transacti
     attribute_columns = [name for name in extra_columns if name not in sealed_columns]
     value_list = ", ".join(f"c.{quote_identifier(name)}" for name in present)
     extra_list = "".join(f", {validation.trimmed(name)}" for name in extra_columns)
-    total = records.count("checked", "reason is null and not again")
-    # By id, not by row: keys rise with enrolment, and the same customers in another order get the same order.
+    total = records.count("checked", "reason is null and not is_repeat")
+    # Sorted by id, not by row, so that keys do not depend on the order of rows in the file.
     cursor = records.connection.execute(
         f"""select {value_list}{extra_list} from checked c
             join (select * exclude ({", ".join(quote_identifier(name) for name in COLUMNS)}) from raw) raw
               using (file_no, row_no)
-            where c.reason is null and not c.again order by c.customer_id"""
+            where c.reason is null and not c.is_repeat order by c.customer_id"""
     )
     counts = RowCounts()
     loader = _CustomerLoader(shop, source, [*present, *extra_columns], sealed_columns, attribute_columns)
@@ -133,7 +133,7 @@ def _load(shop: Shop, source: str, records: Records, open_transaction: Transacti
 
 
 class _CustomerLoader:
-    """Takes customers in a slice at a time: a column that the file has is what holds now, also where it is empty."""
+    """Writes customers in batches; a column of the file replaces the stored value, also where it is empty."""
 
     def __init__(
         self, shop: Shop, source: str, columns: list[str], sealed_columns: list[str], attribute_columns: list[str]
@@ -144,10 +144,10 @@ class _CustomerLoader:
     def load_batch(
         self, connection: sa.Connection, rows: Sequence[tuple], changed_customers: set[int] | None = None
     ) -> RowCounts:
-        """Keep a slice in one transaction."""
+        """Write one batch in the transaction of `connection`."""
         people = {row[0]: dict(zip(self.columns, row, strict=True)) for row in rows}
         existing = select_keys(connection, self.source, list(people))
-        # Turned away before, unless they were erased since this load began.
+        # Erased customers were rejected before; these were erased after this load began.
         erased_ids = tombstones.erased_ids(
             connection, self.shop, self.source, [name for name in people if name not in existing]
         )
@@ -174,7 +174,7 @@ class _CustomerLoader:
         changed = set()
         for row in _select_rows(connection, customers, people):
             new_values = {name: people[row.customer_key][name] for name in present}
-            # A stage that is not said stays what it was; a customer has bought and is no prospect again.
+            # A missing stage keeps the stored one; a customer has bought and never becomes a prospect again.
             if new_values.get("stage", "") is None or row.stage == "customer":
                 new_values.pop("stage", None)
             if any(getattr(row, name) != value for name, value in new_values.items()):
@@ -265,7 +265,7 @@ RECORD_KIND = RecordKind(
     required=("customer_id",),
     columns=COLUMNS,
     key=("customer_id",),
-    # Nothing of a customer's record lies on disk in clear: line and reason must do.
+    # No value of a customer's record may be on disk in clear: rejects show line and reason only.
     clear_text_columns=(),
     checks=_checks,
     load=_load,

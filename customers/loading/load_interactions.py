@@ -1,4 +1,4 @@
-"""Logbook: how interactions are written down, one at a time or by the file, and changed when there is news of them."""
+"""Loads record kind `interactions`: inserts new interactions and updates changed ones."""
 
 import json
 from dataclasses import replace
@@ -35,7 +35,7 @@ from customers.shop.timestamps import from_micros, to_micros
 TEXT_COLUMNS = ("owner", "campaign_id", "offer_id", "product_id", "attribution_token")
 STORED_COLUMNS = ("happened_at", "channel", "kind", "status", *TEXT_COLUMNS, "rating")
 COLUMNS = ("interaction_id", "customer_id", *STORED_COLUMNS, "text", ANSWERED_AT_ATTRIBUTE)
-# What makes it this interaction and no other.
+# A change in one of these makes it another fact, with a known_at of its own.
 IDENTIFYING_COLUMNS = ("kind", "happened_at", "customer_key", "campaign_id", "offer_id")
 CLEAR_TEXT_COLUMNS = tuple(name for name in COLUMNS if name not in ("owner", "text", "attribution_token"))
 UNKNOWN_CUSTOMER = "customer_id is unknown; load customers or sales first"
@@ -59,13 +59,13 @@ def _checks(shop: Shop) -> list[ColumnCheck]:
 
 
 def _answered_check(shop: Shop, latest: int) -> ColumnCheck:
-    """Since when it is answered, as ISO 8601 in UTC."""
+    """The time of the answer, as ISO 8601 text in UTC."""
     check = validation.past_instant(ANSWERED_AT_ATTRIBUTE, shop.timezone, latest=latest)
     return replace(check, value=f"strftime(make_timestamp({check.value}), '%Y-%m-%dT%H:%M:%S.%f+00:00')")
 
 
 def _reject_unknown_customers(shop: Shop, source: str, records: Records) -> None:
-    """Of somebody the shop does not know nothing can be kept: there is nobody to show it to or to erase it with."""
+    """Reject interactions of unknown customers: without a customer they could be neither exported nor erased."""
     id_table = records.connection.sql("select distinct customer_id from checked where reason is null").to_arrow_table()
     customer_ids = id_table.column(0).to_pylist()
     with engine.read_transaction(shop) as connection:
@@ -73,9 +73,10 @@ def _reject_unknown_customers(shop: Shop, source: str, records: Records) -> None
     if len(existing) == len(customer_ids):
         return
     unknown_ids = [name for name in customer_ids if name not in existing]
-    records.connection.register("strangers", pa.table({"id": pa.array(unknown_ids, pa.string())}))
+    records.connection.register("unknown_customers", pa.table({"id": pa.array(unknown_ids, pa.string())}))
     records.connection.execute(
-        f"update checked set reason = '{UNKNOWN_CUSTOMER}' where reason is null and customer_id in (select id from strangers)"
+        f"update checked set reason = '{UNKNOWN_CUSTOMER}' "
+        "where reason is null and customer_id in (select id from unknown_customers)"
     )
 
 
@@ -86,11 +87,11 @@ def _load(shop: Shop, source: str, records: Records, open_transaction: Transacti
         [f"c.{quote_identifier(name)}" for name in present]
         + [f"raw.{quote_identifier(name)}" for name in extra_columns]
     )
+    extra_list = "".join(f", {validation.trimmed(name)} as {quote_identifier(name)}" for name in extra_columns)
     cursor = records.connection.execute(
         f"""select {value_list} from checked c
-            join (select file_no, row_no{"".join(f", {validation.trimmed(name)} as {quote_identifier(name)}" for name in extra_columns)}
-                  from raw) raw using (file_no, row_no)
-            where c.reason is null and not c.again order by c.interaction_id"""
+            join (select file_no, row_no{extra_list} from raw) raw using (file_no, row_no)
+            where c.reason is null and not c.is_repeat order by c.interaction_id"""
     )
     sealed_columns = [name for name in present if name == "text"]
     sealed_columns += [name for name in extra_columns if load_customers.PERSONAL_NAME_PATTERN.search(name)]
@@ -111,7 +112,7 @@ def _load(shop: Shop, source: str, records: Records, open_transaction: Transacti
 
 
 class _InteractionLoader:
-    """Takes interactions in a slice at a time. A column that the file does not have stays what it was."""
+    """Writes interactions in batches; a column that the file lacks keeps its stored value."""
 
     def __init__(
         self, shop: Shop, source: str, columns: list[str], sealed_columns: list[str], attribute_columns: list[str]
@@ -122,13 +123,14 @@ class _InteractionLoader:
         self.changed_customers: set[int] = set()
 
     def load_batch(self, connection: sa.Connection, rows: list[dict[str, Any]]) -> RowCounts:
-        """Keep a slice in one transaction; what was known before keeps the time at which it was.
+        """Write one batch in the transaction of `connection`; a changed interaction keeps its known_at.
 
-        Unless it is another fact now: the old row is replaced, and no earlier moment may see what was not said then.
+        Where one of IDENTIFYING_COLUMNS changed, it is another fact: the row gets a new known_at, so that no earlier
+        cutoff sees it.
         """
         keys = load_customers.select_keys(connection, self.source, list({row["customer_id"] for row in rows}))
         before = self._select_existing(connection, [row["interaction_id"] for row in rows])
-        # Somebody who was erased since this load began is as unknown as before it.
+        # A customer who was erased after this load began is unknown.
         after = {
             row["interaction_id"]: self._merge_row(row, keys, before) for row in rows if row["customer_id"] in keys
         }
@@ -153,21 +155,25 @@ class _InteractionLoader:
         return {
             **stored_values,
             "customer_key": key,
-            "said": sealed_fields,
+            "sealed_fields": sealed_fields,
             "attributes": json.loads(row["attributes"] or "{}"),
         }
 
     def _merge_row(
         self, row: dict[str, Any], keys: dict[str, int], before: dict[str, dict[str, Any]]
     ) -> dict[str, Any]:
-        previous = before.get(row["interaction_id"]) or {**dict.fromkeys(STORED_COLUMNS), "said": {}, "attributes": {}}
-        sealed_fields = {**previous["said"], **{name: row[name] for name in self.sealed_columns}}
+        previous = before.get(row["interaction_id"]) or {
+            **dict.fromkeys(STORED_COLUMNS),
+            "sealed_fields": {},
+            "attributes": {},
+        }
+        sealed_fields = {**previous["sealed_fields"], **{name: row[name] for name in self.sealed_columns}}
         attribute_values = {**previous["attributes"], **{name: row[name] for name in self.attribute_columns}}
         return {
             **{name: previous[name] for name in STORED_COLUMNS},
             **{name: row[name] for name in self.present_columns},
             "customer_key": keys[row["customer_id"]],
-            "said": {name: value for name, value in sealed_fields.items() if value is not None},
+            "sealed_fields": {name: value for name, value in sealed_fields.items() if value is not None},
             "attributes": {name: value for name, value in attribute_values.items() if value is not None},
         }
 
@@ -175,7 +181,7 @@ class _InteractionLoader:
         if not changed:
             return
         wrapped = self._get_or_create_keys(
-            connection, {entry["customer_key"] for entry in changed.values() if entry["said"]}
+            connection, {entry["customer_key"] for entry in changed.values() if entry["sealed_fields"]}
         )
         arrived_at, watermark_micros = (
             to_micros(clock.arrival_time(self.shop)),
@@ -215,9 +221,10 @@ class _InteractionLoader:
     def _with_answered_at(
         self, entry: dict[str, Any], previous: dict[str, Any] | None, arrived_at: int
     ) -> dict[str, Any]:
-        """The same with since when it is answered: an earlier moment must still see who was waiting then.
+        """The entry with the time of the answer, so that an earlier cutoff still counts the complaint as open.
 
-        That is when the shop was told, and not known of what was answered when it was first told of it.
+        That is the time at which the new status was loaded. An interaction already answered at its first load gets
+        none.
         """
         attribute_values, is_answered = entry["attributes"], entry["status"] in ANSWERED_STATUSES
         if ANSWERED_AT_ATTRIBUTE in self.attribute_columns or is_answered == (
@@ -237,7 +244,7 @@ class _InteractionLoader:
         return {**entry, "attributes": {**attribute_values, ANSWERED_AT_ATTRIBUTE: answered_since.isoformat()}}
 
     def _encrypt_row(self, entry: dict[str, Any], wrapped: dict[int, bytes]) -> dict[str, Any]:
-        key, sealed_fields, attribute_values = entry["customer_key"], entry["said"], entry["attributes"]
+        key, sealed_fields, attribute_values = entry["customer_key"], entry["sealed_fields"], entry["attributes"]
         return {
             **{name: entry[name] for name in STORED_COLUMNS},
             "customer_key": key,
@@ -250,7 +257,7 @@ class _InteractionLoader:
         }
 
     def _get_or_create_keys(self, connection: sa.Connection, keys: set[int]) -> dict[int, bytes]:
-        """The wrapped key of each of these people; whoever has none gets one."""
+        """The wrapped key of each of these customers; created where there is none."""
         query = sa.select(person_keys.c.customer_key, person_keys.c.wrapped)
         existing = dict(connection.execute(query.where(person_keys.c.customer_key.in_(list(keys)))).tuples().all())
         new_keys = {key: self.cipher.new_wrapped_key(key) for key in sorted(keys - existing.keys())}

@@ -1,4 +1,4 @@
-"""Loads record kind `offers`."""
+"""Loads record kind `offers`: offers with the products and categories that they cover."""
 
 from datetime import UTC, datetime
 
@@ -18,7 +18,7 @@ from customers.shop.timestamps import to_micros
 
 OFFER_KINDS = ("coupon", "discount", "points", "bundle", "gift")
 TEXT_COLUMNS = ("campaign_id", "name", "segment")
-# What an offer says besides what it is for, as it is kept.
+# Columns of table `offers` that a record sets; covered products and categories have tables of their own.
 STORED_COLUMNS = (
     *TEXT_COLUMNS,
     "kind",
@@ -82,7 +82,7 @@ def _checks(shop: Shop) -> list[ColumnCheck]:
 
 
 def _load(shop: Shop, source: str, records: Records, open_transaction: TransactionFactory) -> RowCounts:
-    """Offers in slices, each with all that it is for. An offer is said whole: what is not said of it is empty."""
+    """Write offers in batches with their coverage. A record is the whole offer: a missing field is empty."""
     _create_shaped(records)
     product_ids = records.connection.sql("select distinct unnest(product_ids) from shaped order by 1").to_arrow_table()
     product_keys, stubs = load_products.get_or_create_products(
@@ -92,7 +92,7 @@ def _load(shop: Shop, source: str, records: Records, open_transaction: Transacti
         "product_id": pa.array(product_keys.keys(), pa.string()),
         "product_key": pa.array(product_keys.values(), pa.int64()),
     }
-    records.connection.register("products_known", pa.table(key_columns))
+    records.connection.register("product_key_table", pa.table(key_columns))
     counts = RowCounts(stubs=stubs)
     offer_table = records.connection.sql(
         f"select offer_id, {', '.join(STORED_COLUMNS)}, content from shaped order by offer_id"
@@ -105,13 +105,15 @@ def _load(shop: Shop, source: str, records: Records, open_transaction: Transacti
 
 def _create_shaped(records: Records) -> None:
     value_columns = [name for name in STORED_COLUMNS if name != "channels"]
+    texts = [f"coalesce({name}::varchar, '')" for name in value_columns]
     lists = [f"array_to_string({name}, chr(30))" for name in ("channels", "product_ids", "categories")]
     records.connection.execute(
         f"""create temp table shaped as
-            select offer_id, {", ".join(value_columns)}, to_json(channels)::varchar as channels, product_ids, categories,
-                   (md5_number_lower(concat_ws(chr(31), {", ".join(f"coalesce({name}::varchar, '')" for name in value_columns)},
-                                               {", ".join(lists)})) >> 1)::bigint as content
-            from checked where reason is null and not again"""
+            select offer_id, {", ".join(value_columns)}, to_json(channels)::varchar as channels,
+                   product_ids, categories,
+                   (md5_number_lower(concat_ws(chr(31), {", ".join(texts)}, {", ".join(lists)})) >> 1)::bigint
+                     as content
+            from checked where reason is null and not is_repeat"""
     )
 
 
@@ -142,7 +144,7 @@ def _upsert(connection: sa.Connection, source: str, records: Records, rows: list
 
 
 def _write_coverage(connection: sa.Connection, records: Records, keys: dict[str, int], *, replaced: list[int]) -> None:
-    """What each of these offers is for, in place of what it was for."""
+    """Write the covered products and categories of these offers; those of `replaced` offers are deleted first."""
     for table in (offer_products, offer_categories):
         if replaced:
             connection.execute(table.delete().where(table.c.offer_key.in_(replaced)))
@@ -151,7 +153,7 @@ def _write_coverage(connection: sa.Connection, records: Records, keys: dict[str,
     for_products = records.connection.execute(
         """select distinct offer_key, product_key
            from (select offer_id, unnest(product_ids) as product_id from shaped)
-           join written using (offer_id) join products_known using (product_id) order by all"""
+           join written using (offer_id) join product_key_table using (product_id) order by all"""
     ).fetchall()
     for_categories = records.connection.execute(
         """select offer_key, category from (select offer_id, unnest(categories) as category from shaped)

@@ -1,4 +1,4 @@
-"""Loads record kind `products`."""
+"""Loads record kind `products`, and creates stubs for products that sales or offers name first."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -30,7 +30,7 @@ COLUMNS = (
     "stock",
     "sensitive",
 )
-# What a product says, as it is kept; `price` and `cost` in minor units.
+# Columns of table `products` that a record sets; price and cost in minor units.
 STORED_COLUMNS = (
     *catalogue_products.TEXT_COLUMNS,
     "price_minor",
@@ -47,7 +47,7 @@ BATCH_SIZE = 20_000
 def get_or_create_products(
     open_transaction: TransactionFactory, source: str, product_ids: Sequence[str]
 ) -> tuple[dict[str, int], int]:
-    """The key of each of these ids of a source, and how many were unknown and got a stub."""
+    """The key of each of these ids of a source, and the number of new ids for which a stub was created."""
     with open_transaction() as connection:
         existing = _select_keys(connection, source, product_ids)
         missing = [product_id for product_id in product_ids if product_id not in existing]
@@ -93,7 +93,7 @@ def _checks(shop: Shop) -> list[ColumnCheck]:
 
 
 def _load(shop: Shop, source: str, records: Records, open_transaction: TransactionFactory) -> RowCounts:
-    """A column that the file does not have stays what it was."""
+    """Write new and changed products in batches; a column that the file lacks keeps its stored value."""
     with open_transaction() as connection:
         product_ids = records.connection.sql(
             "select distinct product_id from checked where reason is null"
@@ -110,14 +110,16 @@ def _load(shop: Shop, source: str, records: Records, open_transaction: Transacti
             counts += _upsert(connection, source, rows)
             change_counters.increment_counters(connection, {change_counters.PRODUCTS_COUNTER})
             if records.changed_customers is not None:
-                buyers = _select_buyers(connection, source, [row["product_id"] for row in rows if row["guarded_anew"]])
+                buyers = _select_buyers(
+                    connection, source, [row["product_id"] for row in rows if row["sensitivity_changed"]]
+                )
                 refresh_queue.enqueue(connection, buyers)
                 records.changed_customers |= buyers
     return counts + RowCounts(unchanged=records.count("merged", "not changed"))
 
 
 def _select_buyers(connection: sa.Connection, source: str, product_ids: list[str]) -> set[int]:
-    """Who ever bought these products: what may be computed of them is no longer what it was."""
+    """The customers who ever bought these products: a new sensitivity changes what may be computed about them."""
     buyers: set[int] = set()
     for chunk in engine.chunks(product_ids, 5_000):
         product_keys = sa.select(products.c.product_key).where(
@@ -129,7 +131,7 @@ def _select_buyers(connection: sa.Connection, source: str, product_ids: list[str
 
 
 def _stored_products(connection: sa.Connection, source: str, product_ids: Sequence[str]) -> pa.Table:
-    """These products, or more, as they are kept now."""
+    """The stored rows of these products; above ids.FULL_SCAN_ABOVE ids, of all products of the source."""
     names = ["product_id", *STORED_COLUMNS, "content", "stub"]
     query = sa.select(*(products.c[name] for name in names)).where(products.c.source == source)
     use_filter = len(product_ids) <= ids.FULL_SCAN_ABOVE
@@ -146,32 +148,33 @@ def _stored_products(connection: sa.Connection, source: str, product_ids: Sequen
 def _merge_stored(records: Records) -> None:
     extra = [name for name in records.columns if name not in COLUMNS]
     packed_columns = ", ".join(f"{quote_identifier(name)} := {validation.trimmed(name)}" for name in extra)
-    # A merge patch drops what is null, and keeps the attributes that this file does not speak of.
+    # A merge patch drops nulls, and keeps the attributes that this file lacks.
     attributes_patch = f"json_merge_patch('{{}}', to_json(struct_pack({packed_columns})))" if extra else "'{}'"
     fields = ", ".join(_merged_column(name, records.columns) for name in STORED_COLUMNS if name != "attributes")
     digest = f"concat({', chr(31), '.join(STORED_COLUMNS)})"
     records.connection.execute(
         f"""
         create temp table merged as
-        select *, not known or stub_before or content <> content_before as changed,
-               known and sensitive <> sensitive_before as guarded_anew
+        select *, not is_stored or stub_before or content <> content_before as changed,
+               is_stored and sensitive <> sensitive_before as sensitivity_changed
         from (
           select *, (md5_number_lower({digest}) >> 1)::bigint as content from (
             select c.product_id, {fields},
-                   nullif(json_merge_patch(coalesce(b.attributes, '{{}}'), {attributes_patch})::varchar, '{{}}') as attributes,
-                   b.product_id is not null as known, b.content as content_before, b.stub as stub_before,
+                   nullif(json_merge_patch(coalesce(b.attributes, '{{}}'), {attributes_patch})::varchar, '{{}}')
+                     as attributes,
+                   b.product_id is not null as is_stored, b.content as content_before, b.stub as stub_before,
                    b.sensitive as sensitive_before
             from checked c
             join (select * exclude ({", ".join(quote_identifier(name) for name in COLUMNS)}) from raw) raw
               using (file_no, row_no)
             left join before b on b.product_id = c.product_id
-            where c.reason is null and not c.again))
+            where c.reason is null and not c.is_repeat))
         """
     )
 
 
 def _merged_column(name: str, present: Sequence[str]) -> str:
-    """The file's value where it has the column; else what was kept before, or the default."""
+    """The file's value where it has the column; else the stored value, or the default for a new product."""
     is_present = name.removesuffix("_minor") in present
     if name == "currency":  # an amount brings its currency with it
         is_present = is_present or "price" in present or "cost" in present
@@ -180,7 +183,7 @@ def _merged_column(name: str, present: Sequence[str]) -> str:
 
 def _upsert(connection: sa.Connection, source: str, rows: list[dict]) -> RowCounts:
     changed_at = to_micros(datetime.now(UTC))
-    new = [row for row in rows if not row["known"]]
+    new = [row for row in rows if not row["is_stored"]]
     keys = _assign_keys(connection, [row["product_id"] for row in new])
     columns = ["product_key", "product_id", "source", *STORED_COLUMNS, "stub", "content", "changed_at"]
     engine.insert_many(
@@ -200,7 +203,7 @@ def _upsert(connection: sa.Connection, source: str, rows: list[dict]) -> RowCoun
             for row in new
         ),
     )
-    existing = [row for row in rows if row["known"]]
+    existing = [row for row in rows if row["is_stored"]]
     if existing:
         statement = products.update().where(
             products.c.source == source, products.c.product_id == sa.bindparam("this_id")

@@ -1,4 +1,4 @@
-"""Orders: the lines of a load, shaped into whole orders and handed to the ledger a slice at a time."""
+"""Loads record kind `transactions`: order lines, grouped into whole orders and written to the ledger in batches."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -62,7 +62,7 @@ def _checks(shop: Shop) -> list[ColumnCheck]:
 
 def _sold_at_check(shop: Shop) -> ColumnCheck:
     check = validation.instant("sold_at", shop.timezone, required=True)
-    # The real clock, also in a shop whose own clock is pinned: a till that runs ahead is wrong everywhere.
+    # The real clock, also in a shop with a fixed clock: a sale in the real future is always an error.
     latest = to_micros(datetime.now(UTC) + CLOCK_TOLERANCE)
     too_late = (f"{check.value} > {latest}", "sold_at is in the future")
     too_early = (f"{check.value} < 0", "sold_at is before 1970")
@@ -88,7 +88,7 @@ def _load(shop: Shop, source: str, records: Records, open_transaction: Transacti
     with tqdm(total=records.count("lines"), unit=" lines", disable=None, leave=False) as bar:
         for lines in _order_batches(records):
             with open_transaction() as connection:
-                # Asked for each slice: a night may begin while a long load goes on.
+                # Read for each batch: a nightly run may begin during a long load.
                 arrived_at = to_micros(clock.arrival_time(shop, sold_until=from_micros(sold_until)))
                 erased_keys = tombstones.keys_erased_since(connection, last_erasure_id)
                 counts += transactions.upsert_lines(
@@ -108,31 +108,34 @@ def _key_table(entity: str, keys: dict[str, int]) -> pa.Table:
 
 
 def _create_lines(records: Records, source: str, customers: pa.Table, products: pa.Table) -> None:
-    """Lines as the ledger keeps them. A return takes away; a line without an id is its product's nth in the order.
+    """Create table `lines` as the ledger stores them, a row per line; `customers` and `products` map id to key.
 
-    `sweep` says what else of the order goes: 2 all lines that are not here (the load has the whole order),
-    1 only lines numbered by us (from now on the order's lines come with ids), 0 none (some line was turned away).
+    A return has a negative quantity and amount. A line without an id is numbered within its product and order.
+    `sweep` is which stored lines of the order to remove: 2 all that are not in this load (it has the whole order),
+    1 only lines numbered by us (from now on the order's lines have ids), 0 none (some line was rejected).
     """
-    records.connection.register("customers_known", customers)
-    records.connection.register("products_known", products)
-    # Of a line that is none nobody knows whose it was: then no order can be taken for whole.
+    records.connection.register("customer_key_table", customers)
+    records.connection.register("product_key_table", products)
+    # An unreadable line may belong to any order: then no order is certain to be complete.
     has_unreadable = "true" if records.count("broken") else "false"
-    # An id without a key is of somebody who was erased: the line is kept as nobody's.
+    # An id without a key is that of an erased customer: the line is stored without a customer.
     records.connection.execute(
         f"""
         create temp table digested as
           select *, {line_digest.CONTENT_DIGEST} as content from (
-            select * exclude (kind, quantity, amount_minor, reason, again, customer_id),
+            select * exclude (kind, quantity, amount_minor, reason, is_repeat, customer_id),
                    case when customer_key is not null then customer_id end as customer_id,
                    case when returned then 'return' else 'sale' end as kind,
                    case when returned then -abs(quantity) else quantity end as quantity,
                    case when returned then -abs(amount_minor) else amount_minor end as amount_minor
             from (select *, kind = 'return' or quantity < 0 or amount_minor < 0 as returned
-                  from checked left join customers_known using (customer_id) where reason is null and not again));
+                  from checked left join customer_key_table using (customer_id)
+                  where reason is null and not is_repeat));
         create temp table orders as
           select order_id, (md5_number_lower({quote_literal(source)} || chr(31) || order_id) >> 1)::bigint as order_key,
-                 {has_unreadable} or order_id in (select {_trimmed_order_id()} from raw join checked c using (file_no, row_no)
-                                              where c.reason is not null) as broken
+                 {has_unreadable} or order_id in (
+                   select {_trimmed_order_id()} from raw join checked c using (file_no, row_no)
+                   where c.reason is not null) as broken
           from (select distinct order_id from digested);
         """
     )
@@ -146,13 +149,13 @@ def _create_lines(records: Records, source: str, customers: pa.Table, products: 
                  case when broken then 0 when {is_complete} then 2 else 1 end as sweep
           from digested
           join orders using (order_id)
-          join products_known using (product_id)
+          join product_key_table using (product_id)
         """
     )
 
 
 def _window_expressions(records: Records) -> tuple[str, str]:
-    """How to number lines without ids, and how to tell an order that came whole: cheaply, where that is enough."""
+    """SQL to number lines without ids and to recognise a complete order; without window functions where possible."""
     rows, with_id, pairs = records.connection.execute(
         "select count(*), count(line_id), count(distinct hash(order_id, product_id)) from digested"
     ).fetchall()[0]
@@ -168,7 +171,7 @@ def _trimmed_order_id() -> str:
 
 
 def _order_batches(records: Records) -> Iterator[pa.Table]:
-    """The lines in slices of about SLICE, cut only where the order changes."""
+    """The lines in batches of about BATCH_SIZE, split only between orders."""
     reader = records.connection.sql("select * from lines order by order_id, line_id").to_arrow_reader(BATCH_SIZE)
     pending: list[pa.RecordBatch] = []
     for batch in reader:
@@ -183,7 +186,7 @@ def _order_batches(records: Records) -> Iterator[pa.Table]:
 
 
 def _last_order_start(batch: pa.RecordBatch, pending: list[pa.RecordBatch]) -> int | None:
-    """Where the last order of this batch begins; None if nothing before it is complete."""
+    """The row at which the last order of this batch begins; None where no order before it is complete."""
     orders = batch.column("order_id")
     start = pc.index(orders, orders[-1]).as_py()
     if start:

@@ -1,4 +1,4 @@
-"""Kinds: the kinds of record a shop can load, each with its columns, its checks and where it goes."""
+"""The description of a record kind that a shop can load: its columns, its validation and its loader."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,16 +10,15 @@ from customers.shop.settings import Shop
 
 
 def no_further_validation(shop: Shop, source: str, records: Records) -> None:
-    """The judge of a kind whose records say by themselves whether they are acceptable."""
+    """No validation beyond the checks of single rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecordKind:
-    """A kind of record: `shown` are the columns that a rejects file may repeat in clear.
+    """One record kind; `clear_text_columns` are those that a rejects file may repeat in clear.
 
-    `checks` look at a row alone. `judge` may set the reason of further rows in table `checked`, after
-    looking at what the shop remembers; it runs before repeated rows are told apart.
-    `partial`: a column that is not said stays what it was.
+    `checks` validate a row by itself. `validate` may set the reason of further rows in table `checked` by looking at
+    the database; it runs before duplicate rows are marked. With `is_partial`, a missing column keeps its stored value.
     """
 
     name: str

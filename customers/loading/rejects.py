@@ -1,4 +1,4 @@
-"""Rejects: the rows that could not be kept, each with its line and the reason, for the shop to mend."""
+"""Reports rejected rows of a load, each with its file, line and reason, so that the shop can correct them."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -7,12 +7,12 @@ from pathlib import Path
 from customers.loading.connectors.files import CSV_ENDINGS, EXCEL_ENDINGS, Records
 from customers.loading.sql_text import quote_identifier, quote_literal
 
-# A header takes the first line of these files, so their first row is on line 2.
+# The first line of these files is the header, so their first row is on line 2.
 WITH_HEADER = CSV_ENDINGS + EXCEL_ENDINGS
 
 
 def count_reasons(records: Records) -> dict[str, int]:
-    """How many rows were turned away for each reason, the most frequent first."""
+    """Number of rejected rows per reason, the most frequent first."""
     rows = records.connection.execute(
         f"select reason, count(*) from ({_rejected_query()}) group by reason order by 2 desc, 1"
     ).fetchall()
@@ -20,9 +20,9 @@ def count_reasons(records: Records) -> dict[str, int]:
 
 
 def write_rejects(records: Records, folder: Path, kind: str, columns: Sequence[str]) -> Path:
-    """A CSV with file, line, reason and these columns of each row as it came.
+    """Write a CSV file with file, line, reason and these raw columns of each rejected row; returns its path.
 
-    Only columns that hold no personal field may be named: the file lies on disk in clear.
+    `columns` must not hold personal fields: the file is on disk in clear.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{kind}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.csv"
@@ -31,7 +31,7 @@ def write_rejects(records: Records, folder: Path, kind: str, columns: Sequence[s
     raw_columns = "".join(f", raw.{quote_identifier(name)}" for name in columns)
     records.connection.execute(
         f"""copy (
-              select listed.path as file, l.line, l.reason{raw_columns} from lines_turned_away l
+              select listed.path as file, l.line, l.reason{raw_columns} from rejected_lines l
               join files_read listed using (file_no)
               left join raw on raw.file_no = l.file_no and raw.row_no = l.row_no
               order by l.file_no, l.line
@@ -46,7 +46,7 @@ def _rejected_query() -> str:
 
 
 def _create_line_numbers(records: Records) -> None:
-    """From rows to lines of the file: past its header, its broken lines and the line breaks inside quotes."""
+    """Create table `rejected_lines`: line numbers from row numbers, by header, broken lines and quoted line breaks."""
     file_values = ", ".join(
         f"({number}, {quote_literal(str(path))}, {int(_has_header(path))})" for number, path in enumerate(records.files)
     )
@@ -73,7 +73,7 @@ def _create_line_numbers(records: Records) -> None:
                  coalesce(t.row_no, t.record) as at_row
           from ({_rejected_query()}) t join files_read f using (file_no)
           asof left join gaps on gaps.file_no = t.file_no and t.row_no + f.header > gaps.good;
-        create temp table lines_turned_away as
+        create temp table rejected_lines as
           select n.file_no, n.row_no, n.reason, n.record + coalesce(folds.extra, 0)::bigint as line
           from numbered n asof left join folds on folds.file_no = n.file_no and n.at_row > folds.row_no;
         """

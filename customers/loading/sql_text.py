@@ -1,11 +1,11 @@
-"""Quoting of names and values in SQL text."""
+"""Quotes names and values for SQL text."""
 
 
 def quote_identifier(name: str) -> str:
-    """A column's name inside a statement."""
+    """A name as a quoted SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def quote_literal(text: str) -> str:
-    """A text inside a statement."""
+    """A text as a quoted SQL string literal."""
     return "'" + text.replace("'", "''") + "'"

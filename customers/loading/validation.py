@@ -1,7 +1,7 @@
-"""Checks: what makes a row acceptable, said once, in SQL, for millions of rows at a time.
+"""Validation of columns as SQL expressions, for millions of rows at a time.
 
-A row goes through three steps: its texts are trimmed, then parsed, then judged. Each check names a
-column, how its text is parsed, the value that is kept, and the reasons to turn a row away.
+A row goes through three steps: its texts are trimmed, then parsed, then checked. Each ColumnCheck gives a column, how
+its text is parsed, the value to store, and the reasons to reject a row.
 """
 
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from customers.loading.sql_text import quote_identifier, quote_literal
 from customers.shop import money
 
-# Beyond this a float could no longer tell two neighbouring amounts apart.
+# Above this, two neighbouring whole numbers may be the same float.
 MAX_MINOR = 9 * 10**15
-# A source, an order and a line together must fit into one entry of PostgreSQL's index, of 2,704 bytes.
+# A source, an order id and a line id together must fit into one entry of a PostgreSQL index, 2,704 bytes.
 MAX_ID_LENGTH = 200
-# Wide enough for any price, and narrow enough that it is computed in machine words.
+# Wide enough for any price, and narrow enough for 64-bit arithmetic.
 DECIMAL_TYPE = "decimal(18, 6)"
 TIME_PATTERN = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d+)?)?( ?([zZ]|[+-]\d{2}(:?\d{2})?))?)?$"
 OFFSET_PATTERN = r"\d{2}:\d{2}.*([zZ]|[+-]\d{2}(:?\d{2})?)$"
@@ -22,7 +22,10 @@ OFFSET_PATTERN = r"\d{2}:\d{2}.*([zZ]|[+-]\d{2}(:?\d{2})?)$"
 
 @dataclass(frozen=True, slots=True)
 class ColumnCheck:
-    """A column: `parsed` expressions over the trimmed texts, the `value` over those, and (condition, reason)."""
+    """SQL for one column: `parsed_columns` (alias, expression over the trimmed texts), `value` over those.
+
+    `rejections` are (condition, reason).
+    """
 
     name: str
     value: str
@@ -31,27 +34,27 @@ class ColumnCheck:
 
 
 def validation_query(checks: Sequence[ColumnCheck], columns: Sequence[str]) -> str:
-    """The query that takes `raw` to values and a `reason`, which is null for a row that can be kept."""
+    """The query from `raw` to columns file_no, row_no, the values, `reason` (null for a valid row) and is_repeat."""
     texts = ", ".join(f"{trimmed(name)} as {quote_identifier(name)}" for name in columns)
     parsed = "".join(f", {expression} as {alias}" for check in checks for alias, expression in check.parsed_columns)
     values = ", ".join(f"{check.value} as {quote_identifier(check.name)}" for check in checks)
     cases = " ".join(f"when {condition} then '{reason}'" for check in checks for condition, reason in check.rejections)
-    return f"""select file_no, row_no, {values}, case {cases} end as reason, false as again
+    return f"""select file_no, row_no, {values}, case {cases} end as reason, false as is_repeat
                from (select *{parsed} from (select file_no, row_no, {texts} from raw))"""
 
 
 def trimmed(name: str) -> str:
-    """A raw column's text without blanks around it; empty is null."""
+    """SQL for a raw column's text without surrounding blanks; empty is null."""
     return f"nullif(trim(replace({quote_identifier(name)}, chr(0), '')), '')"
 
 
 def any_text(name: str) -> ColumnCheck:
-    """Any text."""
+    """Any text, also none."""
     return ColumnCheck(name, quote_identifier(name))
 
 
 def identifier(name: str) -> ColumnCheck:
-    """An id that must be there."""
+    """A required id of at most MAX_ID_LENGTH characters."""
     return ColumnCheck(
         name,
         quote_identifier(name),
@@ -60,7 +63,7 @@ def identifier(name: str) -> ColumnCheck:
 
 
 def reference(name: str) -> ColumnCheck:
-    """An id that may be missing."""
+    """An optional id of at most MAX_ID_LENGTH characters."""
     too_long = (
         f"length({quote_identifier(name)}) > {MAX_ID_LENGTH}",
         f"{name} is longer than {MAX_ID_LENGTH} characters",
@@ -69,7 +72,7 @@ def reference(name: str) -> ColumnCheck:
 
 
 def choice(name: str, allowed: Sequence[str], default: str | None = None) -> ColumnCheck:
-    """One of a few words."""
+    """One of `allowed`, in any case; `default` where empty."""
     column = f"lower({quote_identifier(name)})"
     allowed_list = ", ".join(quote_literal(word) for word in allowed)
     value = f"coalesce({column}, {quote_literal(default)})" if default else column
@@ -88,7 +91,7 @@ def number(name: str, *, required: bool = False) -> ColumnCheck:
 
 
 def amount(name: str, *, required: bool = False, negative: bool = True) -> ColumnCheck:
-    """Money in minor units of the row's currency (see `currency`), a half rounded to the even neighbour."""
+    """An amount, stored as {name}_minor in minor units of the row's currency (see `currency`); halves round to even."""
     parsed = f"{name}__p"
     scaled = f"({parsed} * currency__units)"
     rejections = _parse_rejections(name, parsed, "an amount", required)
@@ -105,10 +108,10 @@ def amount(name: str, *, required: bool = False, negative: bool = True) -> Colum
 
 
 def _truncate_decimals(column: str) -> str:
-    """A number with more than six decimals, cut to six so that it rounds to cents as the whole number would.
+    """SQL that cuts a number with more than six decimals to six, which round to minor units as the full number would.
 
-    No currency has more than four decimals: a half is told by the fifth, and whether there is anything beyond
-    it by the sixth. Rounding to six and then to cents would round twice.
+    No currency has more than four decimals: the fifth digit decides about a half, and the sixth only has to be non-zero
+    where any digit after the fifth is. Rounding to six and then to minor units would round twice.
     """
     sixth_digit = f"case when regexp_matches({column}, '^[+-]?\\d*\\.\\d{{5}}0*$') then '0' else '1' end"
     truncated = f"concat(regexp_extract({column}, '^[+-]?\\d*\\.\\d{{5}}'), {sixth_digit})"
@@ -117,13 +120,16 @@ def _truncate_decimals(column: str) -> str:
 
 
 def round_half_even(value: str) -> str:
-    """Round a decimal to a whole number; a half goes to the even neighbour."""
+    """SQL that rounds a decimal to a whole number; a half goes to the even neighbour."""
     is_tie_to_even = f"abs({value} - trunc({value})) = 0.5 and trunc({value}) % 2 = 0"
     return f"(case when {is_tie_to_even} then trunc({value}) else round({value}) end)"
 
 
 def currency(default: str) -> ColumnCheck:
-    """The code in column `currency`, else the shop's own, and how many minor units it has for `amount`."""
+    """The code in column `currency`, else `default`; must be in ISO 4217.
+
+    Also parses currency__units, the minor units per main unit that `amount` needs.
+    """
     code = f"coalesce(upper(currency), {quote_literal(default)})"
     codes_by_exponent: dict[int, list[str]] = {}
     for currency_code, exponent in money.EXPONENTS.items():
@@ -140,7 +146,7 @@ def currency(default: str) -> ColumnCheck:
 
 
 def instant(name: str, timezone: str, *, required: bool = False) -> ColumnCheck:
-    """A time as microseconds since 1970 in UTC; one without an offset is in the shop's zone."""
+    """An ISO 8601 time as microseconds since 1970 in UTC; one without an offset is in `timezone`."""
     column, parsed = quote_identifier(name), f"{name}__p"
     with_offset = f"try_cast({column} as timestamptz)"
     in_zone = f"timezone({quote_literal(timezone)}, try_cast({column} as timestamp))"
@@ -152,14 +158,14 @@ def instant(name: str, timezone: str, *, required: bool = False) -> ColumnCheck:
 
 
 def iso_date(name: str) -> ColumnCheck:
-    """A date, kept as its ISO text."""
+    """A date, stored as its ISO text."""
     parsed = f"{name}__p"
     value = f"strftime(try_cast({quote_identifier(name)} as date), '%Y-%m-%d')"
     return ColumnCheck(name, parsed, _parse_rejections(name, parsed, "a date", False), ((parsed, value),))
 
 
 def flag(name: str) -> ColumnCheck:
-    """Yes or no; no where nothing is said."""
+    """True or false; false where empty."""
     column = f"lower({quote_identifier(name)})"
     yes, no = "('true', '1', 'yes', 't', 'y')", "('false', '0', 'no', 'f', 'n')"
     rejections = ((f"{column} not in {yes} and {column} not in {no}", f"{name} is neither true nor false"),)
@@ -167,14 +173,15 @@ def flag(name: str) -> ColumnCheck:
 
 
 def json_object(name: str) -> ColumnCheck:
-    """A JSON object, kept as its text."""
+    """A JSON object, stored as its text."""
     column = quote_identifier(name)
-    is_invalid = f"{column} is not null and not (case when json_valid({column}) then json_type({column}) = 'OBJECT' else false end)"
+    is_object = f"case when json_valid({column}) then json_type({column}) = 'OBJECT' else false end"
+    is_invalid = f"{column} is not null and not ({is_object})"
     return ColumnCheck(name, column, ((is_invalid, f"{name} is not an object"),))
 
 
 def text_list(name: str, allowed: Sequence[str] = ()) -> ColumnCheck:
-    """A list of texts, written as JSON or with semicolons: each once, in order; nothing is an empty list."""
+    """A list of texts, as JSON or separated by semicolons: distinct and sorted; an empty value is an empty list."""
     column, parsed = quote_identifier(name), f"{name}__p"
     is_list = f"case when json_valid({column}) then json_type({column}) = 'ARRAY' else false end"
     parts = f"""case when {is_list} then from_json({column}, '["VARCHAR"]') else string_split({column}, ';') end"""
@@ -194,7 +201,7 @@ def text_list(name: str, allowed: Sequence[str] = ()) -> ColumnCheck:
 
 
 def integer_between(name: str, lowest: int, highest: int) -> ColumnCheck:
-    """A whole number between two."""
+    """A whole number from `lowest` to `highest`, or none."""
     parsed = f"{name}__p"
     parsed_number = f"try_cast({quote_identifier(name)} as {DECIMAL_TYPE})"
     is_in_range = f"{parsed} between {lowest} and {highest} and {parsed} = trunc({parsed})"
@@ -204,7 +211,7 @@ def integer_between(name: str, lowest: int, highest: int) -> ColumnCheck:
 
 
 def past_instant(name: str, timezone: str, *, latest: int, required: bool = False) -> ColumnCheck:
-    """An instant since 1970 that is not later than `latest`."""
+    """As `instant`, from 1970 to `latest` (microseconds since 1970)."""
     check = instant(name, timezone, required=required)
     too_late = (f"{check.value} > {latest}", f"{name} is in the future")
     too_early = (f"{check.value} < 0", f"{name} is before 1970")

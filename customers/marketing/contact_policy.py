@@ -1,4 +1,4 @@
-"""Contacts: when somebody was written to, called or sent post, about which campaign, and who has had enough of it."""
+"""The shop's cap on contacts: who was written to, called or sent post as often as the shop allows."""
 
 from collections.abc import Collection
 from datetime import datetime, timedelta
@@ -8,18 +8,24 @@ import pandas as pd
 from customers.ledger import interactions
 from customers.shop.settings import Shop
 
-#: What counts as a contact, whoever of the two told the shop of it.
+#: The interactions that are contacts, whether the sender ("sent") or the deliverer ("received") reported them.
 CONTACT_KINDS = ("received", "sent")
 
 
 def load_contacts(shop: Shop, keys: Collection[int], *, as_of: datetime | None = None) -> pd.DataFrame:
-    """Every contact with these customers, of those known before a moment: customer_key, happened_at, campaign_id."""
+    """The contacts with these customers, one row per contact: columns customer_key, happened_at, campaign_id.
+
+    With `as_of`, those that were known before it.
+    """
     contacts = interactions.load_by_kind(shop, CONTACT_KINDS, as_of=as_of, keys=keys)
     return contacts[["customer_key", "happened_at", "campaign_id"]]
 
 
 def customers_at_cap(shop: Shop, contacts: pd.DataFrame, now: datetime) -> set[int]:
-    """Who was contacted as often as the shop allows in the days before now: a campaign on a day counts once."""
+    """The keys of customers who had `contact_cap` contacts in the `contact_days` before now.
+
+    `contacts` has the columns of `load_contacts`. A campaign counts once per customer and day of the shop.
+    """
     if shop.contact_cap is None:
         return set()
     since = now - timedelta(days=shop.contact_days)

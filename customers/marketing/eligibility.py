@@ -1,15 +1,17 @@
-"""Eligibility: which offers may be made to a customer at all, and of every other the first reason why not.
+"""Decides which offers may be made to which customers: one table of rules, and of every refusal the first reason.
 
-What is true of an offer for everybody is looked at first, and what a customer has not allowed before anything
-that they did: a reason must not tell of purchases that nobody was allowed to look at.
+`RULES` holds for every question, whether all offers are judged for a customer or a stored offer is judged again.
+`REQUEST_RULES` hold for one request alone. Facts of the offer come first, and what a customer has not allowed comes
+before anything that the customer did: a reason must not reveal purchases that nobody was allowed to look at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
+from typing import Generic, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,40 +20,24 @@ from numpy.typing import NDArray
 from customers.privacy.consents import CONSENT_FREE_CHANNELS
 
 Flags = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 EligibilityCodes = NDArray[np.int8]
+Circumstance = TypeVar("Circumstance")
 
-#: A customer who would have to spend so many times their usual basket is not helped by an offer.
+#: An offer is refused where its minimum spend is more than so many times the customer's usual basket.
 MAX_SPEND_RATIO = 2.0
 
-#: What each code stands for, in words; 0 is an offer that may be made.
-REASONS = (
-    "",
-    "it has ended",
-    "it has not begun yet",
-    "its budget is spent",
-    "nothing that it is for is sold here",
-    "all that it is for is sold out",
-    "it is for sensitive products, which this customer has not allowed to be looked at",
-    "the customer has not allowed any of its channels",
-    "it is only for those who received its campaign",
-    "it is for a segment that the shop does not know",
-    "the customer is not in its segment",
-    "its minimum spend is more than twice their usual basket",
-    "the customer has redeemed it already",
-    "the customer has been contacted as often as the shop allows",
-    "it is not made on this channel",
-    "the customer has not allowed this channel",
-    "it was left out of the question",
-)
-_OVER_CONTACT_CAP, _NOT_ON_CHANNEL, _CHANNEL_NOT_ALLOWED, _EXCLUDED = range(13, 17)
+
+# Offers and customers, as arrays ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class OfferTable:
-    """The offers as they lie on the table, a row each, and what holds for each of them whoever asks.
+    """Offers, one row per offer, with what is true of each for all customers.
 
-    `offers` has the columns of the book, and what each is `called` outside; `empty`, `sold_out` and `spent` are
-    flags in its order. Laid out once, it serves many questions: what is worked out of it is kept.
+    `offers` has the columns of `offers.CATALOGUE_COLUMNS` and `called`, the id by which an offer is known outside.
+    The flags have shape (n_offers,). A table serves many questions: what is derived from it is computed once.
     """
 
     offers: pd.DataFrame
@@ -60,44 +46,67 @@ class OfferTable:
     is_budget_spent: Flags
 
     @cached_property
-    def offered_channels(self) -> tuple[list[str], Flags]:
-        """The names of channels, and on which of them each offer is made."""
-        channels = self.offers["channels"].tolist()
-        names = sorted({name for offer_channels in channels for name in offer_channels})
-        on_channel = np.array([[name in offer_channels for name in names] for offer_channels in channels], bool)
-        return names, on_channel.reshape(len(channels), len(names))
+    def channel_bits(self) -> dict[str, int]:
+        """A bit for each channel on which any of the offers is made."""
+        names = sorted({name for channels in self.offers["channels"] for name in channels})
+        return {name: 1 << position for position, name in enumerate(names)}
 
     @cached_property
-    def campaign_index(self) -> tuple[pd.Index, NDArray[np.int64]]:
-        """The campaigns there are, and the place of each offer's among them; -1 for none."""
+    def offer_channels(self) -> Ints:
+        """The channels of each offer as a sum of `channel_bits`, shape (n_offers,); 0 for an offer without channels."""
+        return self.encode_channels(self.offers["channels"])
+
+    @cached_property
+    def open_channels(self) -> int:
+        """The channels that need no consent, as a sum of `channel_bits`."""
+        return sum(self.channel_bits.get(name, 0) for name in CONSENT_FREE_CHANNELS)
+
+    @cached_property
+    def campaigns(self) -> tuple[pd.Index, Ints]:
+        """The campaign ids, and the position of each offer's among them, shape (n_offers,); -1 for no campaign."""
         names = pd.Index(self.offers["campaign_id"].dropna().unique())
         return names, np.asarray(names.get_indexer(pd.Index(self.offers["campaign_id"])), np.int64)
 
     @cached_property
+    def offer_keys(self) -> pd.Index:
+        """The key of each offer, in the order of the rows."""
+        return pd.Index(self.offers["offer_key"])
+
+    @cached_property
     def offer_ids(self) -> list[str]:
-        """What each is called."""
+        """The id of each offer, in the order of the rows."""
         return self.offers["called"].tolist()
 
     @cached_property
-    def end_times(self) -> NDArray[np.int64]:
-        """When each ends, as a number that rises with time."""
+    def end_times(self) -> Ints:
+        """When each offer ends, as a number that rises with time, shape (n_offers,)."""
         return self.offers["ends_at"].to_numpy(np.int64)
+
+    def encode_channels(self, channel_lists: Iterable[Collection[str]]) -> Ints:
+        """Each list of channels as a sum of `channel_bits`, shape (n_lists,); channels of no offer count nothing."""
+        code_by_list: dict[tuple[str, ...], int] = {}
+        codes = []
+        for channels in map(tuple, channel_lists):
+            if channels not in code_by_list:
+                code_by_list[channels] = sum(self.channel_bits.get(name, 0) for name in set(channels))
+            codes.append(code_by_list[channels])
+        return np.array(codes, np.int64)
 
 
 @dataclass(frozen=True)
 class CustomerState:
-    """What is known of the customers who ask, a row each.
+    """What the rules read of customers, one row per customer.
 
-    `channels`: those on which each may be contacted. `sensitive`: whether their sensitive purchases may be looked
-    at. `basket`: the value of their usual basket, NaN where unknown. `received` and `redeemed`: pairs of rows and
-    campaign ids, and of rows and offer keys: two sources may call different offers alike. `segments`: the rows in
-    each segment that the shop knows. `contacted`: who was written to, called or sent post so often already that the
-    shop leaves them alone for now; what they come and see for themselves may still be shown.
+    `channels`: those on which each may be contacted. `allows_sensitive`: whether their sensitive purchases may be
+    looked at, shape (n_customers,). `basket_value`: the value of their usual basket, NaN where unknown, likewise.
+    `received_campaigns`: columns row, campaign_id. `redeemed_offers`: columns row, offer_key (two sources may use the
+    same offer id). `segments`: the rows in each segment that the shop has. `is_over_contact_cap`: who was written to,
+    called or sent post as often as the shop allows; they may still be shown what they come to see by themselves.
     """
 
     channels: Sequence[Collection[str]]
     allows_sensitive: Flags
-    basket_value: NDArray[np.float64]
+    basket_value: Floats
     received_campaigns: pd.DataFrame
     redeemed_offers: pd.DataFrame
     segments: Mapping[str, Collection[int]]
@@ -108,7 +117,10 @@ class CustomerState:
 
 
 def build_offer_table(offer_rows: pd.DataFrame, covers: pd.DataFrame, *, sold_out: Collection[int]) -> OfferTable:
-    """The table of these offers; `sold_out` are products."""
+    """The table of these offers, one row per offer in their order, with no budget spent.
+
+    `covers` has the columns offer_key and product_key; `sold_out` are product keys.
+    """
     keys = offer_rows["offer_key"]
     sold_out_share = covers["product_key"].isin(list(sold_out)).groupby(covers["offer_key"]).mean()
     return OfferTable(
@@ -119,18 +131,259 @@ def build_offer_table(offer_rows: pd.DataFrame, covers: pd.DataFrame, *, sold_ou
     )
 
 
-def budget_spent(table: OfferTable, redemption_counts: pd.Series) -> OfferTable:
-    """The same table, with the budgets that are spent; `redeemed` is how often each offer key was, by anybody."""
-    return replace(table, is_budget_spent=is_budget_spent(table.offers, redemption_counts))
+def with_spent_budgets(table: OfferTable, redemption_counts: pd.Series) -> OfferTable:
+    """The same table, with the budgets that are spent; `redemption_counts` by offer key, of all customers together.
+
+    Only offers of a fixed amount use up their budget, their value at each redemption.
+    """
+    offers = table.offers
+    value = offers["value"].where(offers["value_kind"] == "amount").fillna(0).to_numpy(np.float64)
+    spent_amount = offers["offer_key"].map(redemption_counts).fillna(0).to_numpy(np.float64) * value
+    return replace(table, is_budget_spent=np.asarray(spent_amount >= offers["budget"].to_numpy(np.float64)))
+
+
+def without_stock(table: OfferTable) -> OfferTable:
+    """The same table with no offer sold out: today's stock says nothing about a day of the past."""
+    return replace(table, is_sold_out=np.zeros(len(table.offers), bool))
+
+
+# Rules --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CandidatePairs:
+    """Customers and offers to judge together, as rows of a CustomerState and rows (`columns`) of an OfferTable.
+
+    The two index arrays broadcast against each other: (n, 1) and (1, m) for every pair, (n,) and (n,) for given pairs.
+    A rule answers with flags that broadcast to `shape`, so that the same rule serves both.
+    """
+
+    table: OfferTable
+    customer_state: CustomerState
+    rows: Ints
+    columns: Ints
+
+    @classmethod
+    def all_pairs(cls, table: OfferTable, customer_state: CustomerState) -> CandidatePairs:
+        """Every customer with every offer."""
+        rows, columns = np.ix_(np.arange(len(customer_state)), np.arange(len(table.offers)))
+        return cls(table, customer_state, rows, columns)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of an answer: (n_customers, n_offers) or (n_pairs,)."""
+        return np.broadcast_shapes(self.rows.shape, self.columns.shape)
+
+    @cached_property
+    def customer_channels(self) -> Ints:
+        """The channels on which each customer may be met, as a sum of the table's bits; it broadcasts to `shape`."""
+        allowed_channels = self.table.encode_channels(self.customer_state.channels)
+        return allowed_channels[self.rows] | self.table.open_channels
+
+    @cached_property
+    def has_received_campaign(self) -> Flags:
+        """Whether the offer's campaign has reached the customer; of the form of `shape`."""
+        campaigns, positions = self.table.campaigns
+        if not len(campaigns):
+            return np.zeros(self.shape, bool)
+        received = _pairs_to_matrix(self.customer_state.received_campaigns, campaigns, len(self.customer_state))
+        campaign = positions[self.columns]
+        return np.asarray(received[self.rows, campaign] & (campaign >= 0))
+
+    @cached_property
+    def is_over_contact_cap(self) -> Flags:
+        """Whether a message about the offer would be one contact too many; it broadcasts to `shape`.
+
+        A campaign that has reached the customer already is no further contact.
+        """
+        is_over_cap = self.customer_state.is_over_contact_cap
+        if is_over_cap is None or not is_over_cap.any():
+            return _NO_PAIR
+        return is_over_cap[self.rows] & ~self.has_received_campaign
+
+
+@dataclass(frozen=True)
+class OfferRequest:
+    """What a request asks of offers: one channel, or any where it is None, and none of these offers."""
+
+    channel: str | None = None
+    excluded_ids: Collection[str] = ()
+
+    @property
+    def needs_consent(self) -> bool:
+        """Whether it asks for a channel on which a customer is contacted."""
+        return self.channel is not None and self.channel not in CONSENT_FREE_CHANNELS
+
+
+@dataclass(frozen=True)
+class Rule(Generic[Circumstance]):
+    """A reason to refuse an offer to a customer.
+
+    `applies` gives flags that broadcast to the pairs' shape; beside the pairs it gets the time at which they are
+    judged, or the request. `rechecked`: whether the rule is judged again for stored offers (see `stored_offers`).
+    """
+
+    code: int
+    reason: str
+    applies: Callable[[CandidatePairs, Circumstance], Flags]
+    rechecked: bool
+
+
+_NO_PAIR: Flags = np.zeros((), bool)
+
+
+def _has_ended(pairs: CandidatePairs, now: datetime) -> Flags:
+    return (pairs.table.offers["ends_at"] <= now).to_numpy(bool)[pairs.columns]
+
+
+def _has_not_begun(pairs: CandidatePairs, now: datetime) -> Flags:
+    return (pairs.table.offers["starts_at"] > now).to_numpy(bool)[pairs.columns]
+
+
+def _is_budget_spent(pairs: CandidatePairs, _now: datetime) -> Flags:
+    return pairs.table.is_budget_spent[pairs.columns]
+
+
+def _has_no_products(pairs: CandidatePairs, _now: datetime) -> Flags:
+    return pairs.table.has_no_products[pairs.columns]
+
+
+def _is_sold_out(pairs: CandidatePairs, _now: datetime) -> Flags:
+    return pairs.table.is_sold_out[pairs.columns]
+
+
+def _is_disallowed_sensitive(pairs: CandidatePairs, _now: datetime) -> Flags:
+    is_sensitive = pairs.table.offers["sensitive"].to_numpy(bool)
+    return np.asarray(is_sensitive[pairs.columns] & ~pairs.customer_state.allows_sensitive[pairs.rows])
+
+
+def _has_no_allowed_channel(pairs: CandidatePairs, _now: datetime) -> Flags:
+    """Offers made on channels of which the customer allows none; an offer without channels can be made anywhere."""
+    offer_channels = pairs.table.offer_channels[pairs.columns]
+    return np.asarray((offer_channels != 0) & (offer_channels & pairs.customer_channels == 0))
+
+
+def _is_not_recipient(pairs: CandidatePairs, _now: datetime) -> Flags:
+    is_for_recipients = (pairs.table.offers["audience"] == "received").to_numpy(bool)
+    if not is_for_recipients.any():
+        return _NO_PAIR
+    return np.asarray(is_for_recipients[pairs.columns] & ~pairs.has_received_campaign)
+
+
+def _is_segment_unknown(pairs: CandidatePairs, _now: datetime) -> Flags:
+    segment = pairs.table.offers["segment"]
+    return (segment.notna() & ~segment.isin(list(pairs.customer_state.segments))).to_numpy(bool)[pairs.columns]
+
+
+def _is_outside_segment(pairs: CandidatePairs, _now: datetime) -> Flags:
+    segments = pairs.customer_state.segments
+    if not segments:
+        return _NO_PAIR
+    is_member = np.zeros((len(pairs.customer_state), len(segments)), bool)
+    for position, members in enumerate(segments.values()):
+        is_member[list(members), position] = True
+    position = pd.Index(list(segments)).get_indexer(pd.Index(pairs.table.offers["segment"]))[pairs.columns]
+    return np.asarray((position >= 0) & ~is_member[pairs.rows, position])
+
+
+def _is_minimum_spend_too_high(pairs: CandidatePairs, _now: datetime) -> Flags:
+    """No minimum spend is too high for a customer whose usual basket is unknown."""
+    min_spend = pairs.table.offers["min_spend"].to_numpy(np.float64)
+    return np.asarray(min_spend[pairs.columns] > MAX_SPEND_RATIO * pairs.customer_state.basket_value[pairs.rows])
+
+
+def _is_redeemed(pairs: CandidatePairs, _now: datetime) -> Flags:
+    state = pairs.customer_state
+    return _pairs_to_matrix(state.redeemed_offers, pairs.table.offer_keys, len(state))[pairs.rows, pairs.columns]
+
+
+def _needs_one_contact_too_many(pairs: CandidatePairs, _now: datetime) -> Flags:
+    """Offers that are made on contact channels alone; those made in the store or on the web site need no contact."""
+    channels = pairs.table.offer_channels
+    needs_contact = (channels != 0) & (channels & pairs.table.open_channels == 0)
+    return np.asarray(needs_contact[pairs.columns] & pairs.is_over_contact_cap)
+
+
+def _is_not_on_channel(pairs: CandidatePairs, request: OfferRequest) -> Flags:
+    if request.channel is None:
+        return _NO_PAIR
+    channels = pairs.table.offer_channels
+    return ((channels != 0) & (channels & pairs.table.channel_bits.get(request.channel, 0) == 0))[pairs.columns]
+
+
+def _is_channel_disallowed(pairs: CandidatePairs, request: OfferRequest) -> Flags:
+    if not request.needs_consent:
+        return _NO_PAIR
+    is_allowed = np.array([request.channel in channels for channels in pairs.customer_state.channels], bool)
+    return ~is_allowed[pairs.rows]
+
+
+def _exceeds_contact_cap(pairs: CandidatePairs, request: OfferRequest) -> Flags:
+    return pairs.is_over_contact_cap if request.needs_consent else _NO_PAIR
+
+
+def _is_excluded(pairs: CandidatePairs, request: OfferRequest) -> Flags:
+    return pairs.table.offers["called"].isin(list(request.excluded_ids)).to_numpy(bool)[pairs.columns]
+
+
+_OVER_CONTACT_CAP = "the customer has been contacted as often as the shop allows"
+
+#: In the order in which they are judged: the first that applies gives the reason.
+RULES: tuple[Rule[datetime], ...] = (
+    Rule(1, "it has ended", _has_ended, rechecked=True),
+    Rule(2, "it has not begun yet", _has_not_begun, rechecked=True),
+    Rule(3, "its budget is spent", _is_budget_spent, rechecked=True),
+    Rule(4, "nothing that it is for is sold here", _has_no_products, rechecked=True),
+    Rule(5, "all that it is for is sold out", _is_sold_out, rechecked=True),
+    Rule(
+        6,
+        "it is for sensitive products, which this customer has not allowed to be looked at",
+        _is_disallowed_sensitive,
+        rechecked=True,
+    ),
+    Rule(7, "the customer has not allowed any of its channels", _has_no_allowed_channel, rechecked=True),
+    Rule(8, "it is only for those who received its campaign", _is_not_recipient, rechecked=True),
+    Rule(9, "it is for a segment that the shop does not know", _is_segment_unknown, rechecked=True),
+    Rule(10, "the customer is not in its segment", _is_outside_segment, rechecked=True),
+    # Not rechecked: a usual basket is a feature, and `customers` cannot read features. The night judged it when it
+    # stored the offer; baskets move slowly, and the rule spares a customer a useless offer, no more.
+    Rule(11, "its minimum spend is more than twice their usual basket", _is_minimum_spend_too_high, rechecked=False),
+    Rule(12, "the customer has redeemed it already", _is_redeemed, rechecked=True),
+    Rule(13, _OVER_CONTACT_CAP, _needs_one_contact_too_many, rechecked=True),
+)
+
+#: What a request adds, judged after RULES. A stored offer was stored for no request: none is rechecked.
+REQUEST_RULES: tuple[Rule[OfferRequest], ...] = (
+    Rule(14, "it is not made on this channel", _is_not_on_channel, rechecked=False),
+    Rule(15, "the customer has not allowed this channel", _is_channel_disallowed, rechecked=False),
+    Rule(13, _OVER_CONTACT_CAP, _exceeds_contact_cap, rechecked=False),
+    Rule(16, "it was left out of the question", _is_excluded, rechecked=False),
+)
+
+_REASON_BY_CODE = {0: ""} | {rule.code: rule.reason for rule in (*RULES, *REQUEST_RULES)}
+#: The reason text of each code; 0 is an offer that may be made.
+REASONS = tuple(_REASON_BY_CODE[code] for code in sorted(_REASON_BY_CODE))
+
+
+# Questions ----------------------------------------------------------------------------------------------------------
 
 
 def evaluate_eligibility(table: OfferTable, customer_state: CustomerState, *, now: datetime) -> EligibilityCodes:
-    """A code a customer (row) and offer (column): 0 where it may be made, else the first reason why not."""
-    eligibility_codes = np.zeros((len(customer_state), len(table.offers)), np.int8)
-    for code, rule in enumerate(_rules(now), start=1):
-        is_ineligible = rule(table, customer_state)
-        eligibility_codes[(eligibility_codes == 0) & is_ineligible] = code
-    return eligibility_codes
+    """The code of each customer and offer, shape (n_customers, n_offers): 0 eligible, else the first reason why not."""
+    codes = np.zeros((len(customer_state), len(table.offers)), np.int8)
+    return _with_first_codes(codes, RULES, CandidatePairs.all_pairs(table, customer_state), now)
+
+
+def recheck_pairs(
+    table: OfferTable, customer_state: CustomerState, rows: Ints, columns: Ints, *, now: datetime
+) -> EligibilityCodes:
+    """The code of each pair of a customer and an offer by the rechecked rules, shape (n_pairs,).
+
+    `rows` index the customer state, `columns` the table, both of shape (n_pairs,).
+    """
+    rules = [rule for rule in RULES if rule.rechecked]
+    pairs = CandidatePairs(table, customer_state, rows, columns)
+    return _with_first_codes(np.zeros(pairs.shape, np.int8), rules, pairs, now)
 
 
 def restrict_to_request(
@@ -141,129 +394,24 @@ def restrict_to_request(
     channel: str | None = None,
     exclude: Collection[str] = (),
 ) -> EligibilityCodes:
-    """The same verdict, narrowed to what a question asks for: one channel, and none of the excluded offers."""
-    narrowed = eligibility_codes.copy()
-    if channel is not None:
-        not_on_channel = np.array(
-            [
-                bool(len(offer_channels)) and channel not in offer_channels
-                for offer_channels in table.offers["channels"]
-            ],
-            bool,
-        )
-        not_allowed = np.array(
-            [
-                channel not in (*CONSENT_FREE_CHANNELS, *allowed_channels)
-                for allowed_channels in customer_state.channels
-            ],
-            bool,
-        )
-        narrowed[(narrowed == 0) & not_on_channel] = _NOT_ON_CHANNEL
-        narrowed[(narrowed == 0) & not_allowed[:, None]] = _CHANNEL_NOT_ALLOWED
-        if channel not in CONSENT_FREE_CHANNELS:
-            narrowed[(narrowed == 0) & _exceeds_contact_cap(table, customer_state)] = _OVER_CONTACT_CAP
-    is_excluded = table.offers["called"].isin(list(exclude)).to_numpy(bool)
-    narrowed[(narrowed == 0) & is_excluded] = _EXCLUDED
-    return narrowed
+    """A copy of codes of shape (n_customers, n_offers), narrowed to one channel and to none of the excluded offers."""
+    pairs = CandidatePairs.all_pairs(table, customer_state)
+    return _with_first_codes(eligibility_codes.copy(), REQUEST_RULES, pairs, OfferRequest(channel, exclude))
 
 
-EligibilityRule = Callable[[OfferTable, CustomerState], Flags]
-
-
-def _rules(now: datetime) -> tuple[EligibilityRule, ...]:
-    """In the order of REASONS, after the first."""
-    return (
-        lambda table, customer_state: (table.offers["ends_at"] <= now).to_numpy(bool),
-        lambda table, customer_state: (table.offers["starts_at"] > now).to_numpy(bool),
-        lambda table, customer_state: table.spent,
-        lambda table, customer_state: table.empty,
-        lambda table, customer_state: table.sold_out,
-        lambda table, customer_state: ~customer_state.sensitive[:, None] & table.offers["sensitive"].to_numpy(bool),
-        _no_allowed_channel,
-        _not_received,
-        _unknown_segment,
-        _outside_segment,
-        _min_spend_too_high,
-        _already_redeemed,
-        _over_contact_cap,
-    )
-
-
-def _no_allowed_channel(table: OfferTable, customer_state: CustomerState) -> Flags:
-    """Offers made on channels of which a customer allows none; one without channels can be made anywhere."""
-    names, on_channel = table.offered_channels
-    is_allowed = np.array(
-        [
-            [name in (*CONSENT_FREE_CHANNELS, *allowed_channels) for name in names]
-            for allowed_channels in customer_state.channels
-        ],
-        bool,
-    )
-    is_allowed = is_allowed.reshape(len(customer_state), len(names))
-    can_contact = is_allowed.astype(np.float32) @ on_channel.T.astype(np.float32) > 0
-    return ~can_contact & on_channel.any(axis=1)
-
-
-def _not_received(table: OfferTable, customer_state: CustomerState) -> Flags:
-    campaigns, column = table.campaign_index
-    received = _pairs_to_matrix(customer_state.received_campaigns, campaigns, len(customer_state))
-    is_recipient = np.where(column >= 0, received[:, column] if len(campaigns) else False, False)
-    return np.asarray(~is_recipient & (table.offers["audience"] == "received").to_numpy(bool))
-
-
-def _unknown_segment(table: OfferTable, customer_state: CustomerState) -> Flags:
-    segment = table.offers["segment"]
-    return (segment.notna() & ~segment.isin(list(customer_state.segments))).to_numpy(bool)
-
-
-def _outside_segment(table: OfferTable, customer_state: CustomerState) -> Flags:
-    is_outside = np.zeros((len(customer_state), len(table.offers)), bool)
-    for column, segment in enumerate(table.offers["segment"]):
-        if segment in customer_state.segments:
-            is_outside[:, column] = ~np.isin(np.arange(len(customer_state)), list(customer_state.segments[segment]))
-    return is_outside
-
-
-def _min_spend_too_high(table: OfferTable, customer_state: CustomerState) -> Flags:
-    min_spend = table.offers["min_spend"].to_numpy(np.float64)
-    return np.asarray(
-        min_spend > MAX_SPEND_RATIO * customer_state.basket_value[:, None]
-    )  # nothing is out of reach of an unknown basket
-
-
-def _already_redeemed(table: OfferTable, customer_state: CustomerState) -> Flags:
-    return _pairs_to_matrix(customer_state.redeemed_offers, pd.Index(table.offers["offer_key"]), len(customer_state))
-
-
-def _over_contact_cap(table: OfferTable, customer_state: CustomerState) -> Flags:
-    """Offers that need one more contact than the shop allows; those made in the shop or on its site need none."""
-    names, on_channel = table.offered_channels
-    is_open = np.array([name in CONSENT_FREE_CHANNELS for name in names], bool)
-    needs_contact = on_channel.any(axis=1) & ~(on_channel & is_open).any(axis=1)
-    return _exceeds_contact_cap(table, customer_state) & needs_contact
-
-
-def _exceeds_contact_cap(table: OfferTable, customer_state: CustomerState) -> Flags:
-    """Cells of customers who are to be left alone, but for offers whose campaign has reached them already."""
-    if customer_state.is_over_contact_cap is None or not customer_state.is_over_contact_cap.any():
-        return np.zeros((len(customer_state), len(table.offers)), bool)
-    campaigns, column = table.campaign_index
-    received = _pairs_to_matrix(customer_state.received_campaigns, campaigns, len(customer_state))
-    has_received = np.where(column >= 0, received[:, column] if len(campaigns) else False, False)
-    return np.asarray(customer_state.is_over_contact_cap[:, None] & ~has_received)
+def _with_first_codes(
+    codes: EligibilityCodes, rules: Iterable[Rule[Circumstance]], pairs: CandidatePairs, circumstance: Circumstance
+) -> EligibilityCodes:
+    """Write into the codes that are 0 the code of the first rule that applies."""
+    for rule in rules:
+        codes[(codes == 0) & rule.applies(pairs, circumstance)] = rule.code
+    return codes
 
 
 def _pairs_to_matrix(pairs: pd.DataFrame, names: pd.Index, rows: int) -> Flags:
-    """Pairs of (row, name) as a cross in each cell of a table, rows down and names across."""
+    """Pairs of (row, name) as flags of shape (rows, n_names)."""
     matrix = np.zeros((rows, len(names)), bool)
     columns = names.get_indexer(pd.Index(pairs.iloc[:, 1]))
     is_matched = columns >= 0
     matrix[pairs.iloc[:, 0].to_numpy(np.int64)[is_matched], columns[is_matched]] = True
     return matrix
-
-
-def is_budget_spent(offer_rows: pd.DataFrame, redemption_counts: pd.Series) -> NDArray[np.bool_]:
-    """Which of these offers have paid out their budget; `redeemed` is how often each offer key was, by anybody."""
-    value = offer_rows["value"].where(offer_rows["value_kind"] == "amount").fillna(0).to_numpy(np.float64)
-    spent_amount = offer_rows["offer_key"].map(redemption_counts).fillna(0).to_numpy(np.float64) * value
-    return np.asarray(spent_amount >= offer_rows["budget"].to_numpy(np.float64))

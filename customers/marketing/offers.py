@@ -1,10 +1,11 @@
-"""Offers: coupons, discounts and gifts that the shop can make, each with its dates and what it is for."""
+"""Reads the offers of the shop: coupons, discounts and gifts, each with its dates and the products that it covers."""
+
+from __future__ import annotations
 
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 
 from customers.database import change_counters, engine, ids
 from customers.database.schema import offer_categories, offer_products, offers, products
+from customers.database.version_cache import VersionCache
 from customers.shop import money
 from customers.shop.settings import Shop
 
@@ -37,52 +39,62 @@ CATALOGUE_COLUMNS = {
 
 @dataclass(frozen=True, slots=True)
 class OfferCatalogue:
-    """The offers of the shop, one a row, and the products that each covers; money in major units."""
+    """The offers of a shop and the products that each covers; money in major units of the shop's currency.
+
+    `offers` has the columns of CATALOGUE_COLUMNS, one row per offer by rising key; `covered_products` has the columns
+    offer_key and product_key.
+    """
 
     offers: pd.DataFrame
     covered_products: pd.DataFrame
 
-
-def load_catalogue(shop: Shop, *, running_at: datetime | None = None) -> OfferCatalogue:
-    """Every offer, or those that run at a moment; an offer on a category covers the category's products of today."""
-    full_catalogue = _load_version(shop, change_counters.catalogue_version(shop))
-    all_offers = full_catalogue.offers
-    if running_at is None:
-        return OfferCatalogue(all_offers.copy(), full_catalogue.covered_products.copy())
-    running = all_offers[(all_offers["starts_at"] <= running_at) & (all_offers["ends_at"] > running_at)].reset_index(
-        drop=True
-    )
-    return OfferCatalogue(
-        running,
-        full_catalogue.covered_products[
-            full_catalogue.covered_products["offer_key"].isin(running["offer_key"])
-        ].reset_index(drop=True),
-    )
+    def running_at(self, at: datetime) -> OfferCatalogue:
+        """The offers that have begun by this time and have not ended, with their products."""
+        is_running = (self.offers["starts_at"] <= at) & (self.offers["ends_at"] > at)
+        running = self.offers[is_running].reset_index(drop=True)
+        is_covered = self.covered_products["offer_key"].isin(running["offer_key"])
+        return OfferCatalogue(running, self.covered_products[is_covered].reset_index(drop=True))
 
 
-@lru_cache(maxsize=4)
-def _load_version(shop: Shop, _version: tuple[int, int]) -> OfferCatalogue:
-    """The whole book, read once an edition: there are far more products on offer than offers."""
+def load_catalogue(shop: Shop) -> OfferCatalogue:
+    """Every offer; an offer on a category covers the products that the category has today."""
     with engine.read_transaction(shop) as connection:
-        rows = connection.execute(offers.select().order_by(offers.c.offer_key)).mappings().all()
-        covered_products = _load_covered_products(connection)
-        sensitive_keys = (
-            connection.execute(sa.select(products.c.product_key).where(products.c.sensitive)).scalars().all()
-        )
-    frame = _to_frame(pd.DataFrame(rows, columns=[column.name for column in offers.columns]), shop.currency)
+        catalogue = read_catalogue(connection, shop)
+    return OfferCatalogue(catalogue.offers.copy(), catalogue.covered_products.copy())
+
+
+def read_catalogue(connection: sa.Connection, shop: Shop) -> OfferCatalogue:
+    """As `load_catalogue`, in a transaction of the caller, who must not change the frames: they are cached."""
+    version = change_counters.read_catalogue_version(connection)
+    return _CATALOGUES.get((shop, version), lambda: _read_version(connection, shop.currency))
+
+
+def find_ids(shop: Shop, offer_keys: Iterable[int]) -> dict[int, str]:
+    """The id of each offer key; `source:id` where two sources use the same id."""
+    with engine.read_transaction(shop) as connection:
+        return read_ids(connection, offer_keys)
+
+
+def read_ids(connection: sa.Connection, offer_keys: Iterable[int]) -> dict[int, str]:
+    """As `find_ids`, in a transaction of the caller."""
+    return ids.find_ids(connection, offers, offer_keys, "offer")
+
+
+_CATALOGUES: VersionCache[OfferCatalogue] = VersionCache()
+
+
+def _read_version(connection: sa.Connection, currency: str) -> OfferCatalogue:
+    rows = connection.execute(offers.select().order_by(offers.c.offer_key)).mappings().all()
+    covered_products = _read_covered_products(connection)
+    sensitive_keys = connection.execute(sa.select(products.c.product_key).where(products.c.sensitive)).scalars().all()
+    frame = _to_frame(pd.DataFrame(rows, columns=[column.name for column in offers.columns]), currency)
     frame["sensitive"] = frame["offer_key"].isin(
         covered_products.loc[covered_products["product_key"].isin(sensitive_keys), "offer_key"]
     )
     return OfferCatalogue(frame.reindex(columns=list(CATALOGUE_COLUMNS)).astype(CATALOGUE_COLUMNS), covered_products)
 
 
-def find_ids(shop: Shop, offer_keys: Iterable[int]) -> dict[int, str]:
-    """The id of each offer key; `source:id` where two sources use the same id."""
-    with engine.read_transaction(shop) as connection:
-        return ids.find_ids(connection, offers, offer_keys, "offer")
-
-
-def _load_covered_products(connection: sa.Connection) -> pd.DataFrame:
+def _read_covered_products(connection: sa.Connection) -> pd.DataFrame:
     by_product = sa.select(offer_products.c.offer_key, offer_products.c.product_key)
     by_category = sa.select(offer_categories.c.offer_key, products.c.product_key).join(
         products, products.c.category == offer_categories.c.category
@@ -96,7 +108,10 @@ def _load_covered_products(connection: sa.Connection) -> pd.DataFrame:
 
 
 def _to_frame(frame: pd.DataFrame, currency: str) -> pd.DataFrame:
-    """Money of another currency is not known in the shop's own, as in the lines: nothing weighs yen against dollars."""
+    """Rows of the database in the units of a catalogue.
+
+    Amounts in another currency than the shop's are missing, as in the ledger: yen are not compared with dollars.
+    """
     is_own_currency, minor_per_major = frame["currency"] == currency, float(10 ** money.EXPONENTS[currency])
     return frame.assign(
         value=frame["value"].astype("float64").where(is_own_currency | (frame["value_kind"] != "amount")),

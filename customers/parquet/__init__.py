@@ -1,1 +1,1 @@
-"""The Parquet copy of the ledger that analytics reads."""
+"""The Parquet copy of the database that feature computation reads."""

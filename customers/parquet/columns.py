@@ -1,4 +1,4 @@
-"""Columns: what the database holds in rows, in the shape in which everything computes."""
+"""Arrow schemas of the Parquet copy, and batches of its rows read from the database."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -59,12 +59,12 @@ CONSENT_SCHEMA = pa.schema(
 )
 BATCH_SIZE = 100_000
 
-# Which rows of a table.
+# The condition that selects rows of a table.
 RowFilter = Callable[[sa.Table], sa.ColumnElement[bool]]
 
 
 def line_batches(connection: sa.Connection, currency: str, row_filter: RowFilter) -> Iterator[pa.RecordBatch]:
-    """The lines that are chosen, all versions of them, in a fixed order."""
+    """All versions of the selected order lines in the columns of LINE_SCHEMA, in a fixed order."""
     selects = [
         _select_versions(table, currency, superseded_at).where(row_filter(table))
         for table, superseded_at in (
@@ -81,7 +81,7 @@ def line_batches(connection: sa.Connection, currency: str, row_filter: RowFilter
 
 
 def _select_versions(table: sa.Table, currency: str, superseded_at: sa.ColumnElement) -> sa.Select:
-    """Columns in the order of LINES; money of another currency is not known in the shop's own."""
+    """Columns in the order of LINE_SCHEMA and line_id; an amount in another currency than `currency` is null."""
     is_own_currency = table.c.currency == currency
     return sa.select(
         table.c.customer_key,
@@ -101,7 +101,7 @@ def _select_versions(table: sa.Table, currency: str, superseded_at: sa.ColumnEle
 
 
 def product_batches(connection: sa.Connection, shop: Shop) -> Iterator[pa.RecordBatch]:
-    """What the shop sells."""
+    """All products in the columns of PRODUCT_SCHEMA; a price in another currency is null."""
     columns, currency = products.c, shop.currency
     price = sa.case((columns.currency == currency, columns.price_minor)).label("price")
     selected = [columns[name] if name != "price" else price for name in PRODUCT_SCHEMA.names]
@@ -114,13 +114,13 @@ def product_batches(connection: sa.Connection, shop: Shop) -> Iterator[pa.Record
 
 
 def all_interaction_batches(connection: sa.Connection, shop: Shop) -> Iterator[pa.RecordBatch]:
-    """Every interaction."""
+    """All interactions in the columns of INTERACTION_SCHEMA."""
     return interaction_batches(connection, sa.true())
 
 
 def interaction_batches(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> Iterator[pa.RecordBatch]:
-    """The interactions that are chosen, without anything said in them."""
-    # Since when it is answered is an attribute of the interaction.
+    """The selected interactions in the columns of INTERACTION_SCHEMA, without their encrypted texts."""
+    # The time of the answer is in the JSON attributes of the interaction.
     answer_attributes = sa.case(
         (interactions.c.attributes.contains(ANSWERED_AT_ATTRIBUTE), interactions.c.attributes)
     ).label(ANSWERED_AT_ATTRIBUTE)
@@ -136,7 +136,7 @@ def interaction_batches(connection: sa.Connection, condition: sa.ColumnElement[b
 
 
 def consent_batches(connection: sa.Connection, shop: Shop) -> Iterator[pa.RecordBatch]:
-    """A row for everybody, also for who has said nothing."""
+    """A row per customer in the columns of CONSENT_SCHEMA, also where the shop's default applies."""
     allowing_by_purpose = [
         privacy_consents.all_allowed_customers(connection, shop, purpose)
         for purpose in privacy_consents.PROFILING_PURPOSES
@@ -148,14 +148,14 @@ def consent_batches(connection: sa.Connection, shop: Shop) -> Iterator[pa.Record
 
 
 def _column_batches(connection: sa.Connection, query: sa.Select | sa.CompoundSelect) -> Iterator[list[tuple]]:
-    """Columns of at most BATCH rows at a time."""
+    """The columns of a query, in batches of at most BATCH_SIZE rows."""
     for rows in engine.fetch_batches(connection, query, BATCH_SIZE):
         yield list(zip(*rows, strict=True))
 
 
 def _to_arrow(column: Sequence, field: pa.Field, minor_per_major: float) -> pa.Array:
     if field.name in ("amount", "discount", "price"):
-        minor = np.array(column, np.float64)  # nothing becomes NaN here, and null below
+        minor = np.array(column, np.float64)  # None becomes NaN here, and null in the next line
         return pa.array(minor / minor_per_major, pa.float64(), from_pandas=True)
     if field.type == INSTANT_TYPE:
         return pa.array(column, pa.int64()).cast(INSTANT_TYPE)

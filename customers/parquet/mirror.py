@@ -1,8 +1,8 @@
-"""Mirror: a copy of the ledger in columns, a file a month, for everything that computes.
+"""The mirror: a Parquet copy of the database, one file per month of sales, from which features are computed.
 
-HOME/ledger/month=YYYY-MM/part.parquet holds the lines sold in that UTC month, every version of them;
-products.parquet beside them the catalogue, interactions.parquet who was reached and answered, and
-consents.parquet what of everybody may be computed. It can be deleted and made again at any time.
+HOME/ledger/month=YYYY-MM/part.parquet has every version of the order lines sold in that UTC month. Beside them,
+products.parquet has the catalogue, interactions.parquet the contacts and reactions, and consents.parquet what each
+customer allows to be computed. The mirror can be deleted and rebuilt at any time.
 """
 
 import json
@@ -27,13 +27,13 @@ CHUNK_SIZE = 5_000
 
 
 def refresh(shop: Shop, *, only: Collection[str] | None = None) -> list[str]:
-    """Rewrite the months that changed since the last time, and the other tables; returns what was rewritten.
+    """Rewrite the months and tables that changed since the last refresh; returns their names.
 
-    With `only`, nothing but the tables and months of these names.
+    With `only`, at most the tables and months of these names.
     """
     with engine.read_transaction(shop) as connection:
         counters = connection.execute(sa.select(ledger_months).order_by(ledger_months.c.month)).all()
-    # The one mark of something that has no copy here is that of the offers.
+    # Only the counter of offers has no file here.
     numbers = {
         counter.month: counter.changed_no
         for counter in counters
@@ -50,7 +50,7 @@ def refresh(shop: Shop, *, only: Collection[str] | None = None) -> list[str]:
 
 
 def rebuild(shop: Shop) -> list[str]:
-    """Make the whole mirror again from the database; the content is the same as after refreshes."""
+    """Rebuild the whole mirror from the database; the content is the same as after refreshes. Returns the names."""
     for path in (shop.home / "ledger").glob("month=*/part.parquet"):
         path.unlink()
     with engine.write_transaction(shop) as connection:
@@ -59,7 +59,7 @@ def rebuild(shop: Shop) -> list[str]:
 
 
 def load_lines(shop: Shop, keys: Iterable[int]) -> pa.Table:
-    """All versions of all lines of these customers, as the mirror has them, straight from the database."""
+    """All versions of all order lines of these customers, columns of LINE_SCHEMA, read from the database."""
     with engine.read_transaction(shop) as connection:
         batches = [
             batch
@@ -70,7 +70,7 @@ def load_lines(shop: Shop, keys: Iterable[int]) -> pa.Table:
 
 
 def load_interactions(shop: Shop, keys: Iterable[int]) -> pa.Table:
-    """All interactions of these customers, as the mirror has them, straight from the database."""
+    """All interactions of these customers, columns of INTERACTION_SCHEMA, read from the database."""
     with engine.read_transaction(shop) as connection:
         batches = [
             batch
@@ -95,7 +95,7 @@ def _file_path(shop: Shop, name: str) -> Path:
 
 
 def _is_current(shop: Shop, name: str) -> bool:
-    """Whether the file is there, of today's columns and, where it depends on the shop's settings, under today's."""
+    """Whether the file exists with the current columns and, for consents, the current defaults of the settings."""
     path = _file_path(shop, name)
     if name not in TABLES or not path.exists():
         return path.exists()
@@ -130,7 +130,7 @@ def _prepend(first: pa.RecordBatch, others: Iterator[pa.RecordBatch]) -> Iterato
 
 
 def _write_file(path: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
-    """Beside it first, then in its place: a reader sees the old file or the new one."""
+    """Write beside the file, then replace it: a reader gets the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
@@ -140,7 +140,7 @@ def _write_file(path: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch]
 
 
 def _mark_mirrored(shop: Shop, name: str, number: int) -> None:
-    """The month is mirrored as of the mark that was seen before reading; a later mark keeps it stale."""
+    """Record the counter that was read before the rows were; a later change keeps the file stale."""
     with engine.write_transaction(shop) as connection:
         change = ledger_months.update().where(ledger_months.c.month == name)
         connection.execute(change.values(mirrored_no=number))
@@ -150,7 +150,7 @@ def _consent_default(shop: Shop) -> bytes:
     return json.dumps({purpose: shop.consent_default[purpose] for purpose in consents.PROFILING_PURPOSES}).encode()
 
 
-# The tables beside the months, by their marks: what each looks like, and where its rows come from.
+# The tables beside the months, by their counters: schema and reader of each.
 TABLES: dict[str, tuple[pa.Schema, Callable[[sa.Connection, Shop], Iterator[pa.RecordBatch]]]] = {
     change_counters.PRODUCTS_COUNTER: (PRODUCT_SCHEMA, columns.product_batches),
     change_counters.INTERACTIONS_COUNTER: (INTERACTION_SCHEMA, columns.all_interaction_batches),

@@ -1,1 +1,1 @@
-"""Finding customers, and what they like."""
+"""Finds customers, and reads the preferences that they have stated."""

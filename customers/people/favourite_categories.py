@@ -1,4 +1,4 @@
-"""Favourites: the categories that customers have said they like best, before anything is known of what they buy."""
+"""Favourite categories that customers have stated, for recommendations before their first purchases."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -11,14 +11,14 @@ from customers.database.schema import attributes
 from customers.people import lookup
 from customers.shop.settings import Shop
 
-#: Whatever the shop's systems call it: favourite_categories, "favourite category", categories.
+#: Matches the field names of different systems: favourite_categories, "favourite category", categories.
 _NAME_PATTERN = re.compile("categor", re.IGNORECASE)
 
 
 def load_favourite_categories(shop: Shop, keys: Iterable[int]) -> dict[int, tuple[str, ...]]:
-    """The favourite categories of each of these customers who has named any, in lower case and in their order.
+    """The favourite categories of these customers, in lower case and in the stated order; only customers with any.
 
-    They stand in the customer's preferences or in an attribute of theirs, as a list or between semicolons.
+    Read from the customer's preferences and attributes, as a list or separated by semicolons or commas.
     """
     customer_keys = sorted({int(key) for key in keys})
     categories: dict[int, list[str]] = {}

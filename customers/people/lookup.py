@@ -1,4 +1,4 @@
-"""Profiles: who a customer is, in one view, and how to find them by id, e-mail, phone or name."""
+"""Finds customers by id, e-mail, phone or name, and reads their personal fields."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from customers.shop.settings import Shop
 
 
 def find_keys(shop: Shop, customer_ids: Sequence[str]) -> dict[str, int]:
-    """The key of each customer id that is known: `id`, or `source:id`."""
+    """The key of each customer id, written `id` or `source:id`; ids without a customer are left out."""
     with engine.read_transaction(shop) as connection:
         return ids.find_keys(connection, identities, customer_ids, "customer")
 
@@ -27,7 +27,10 @@ def find_ids(shop: Shop, keys: Iterable[int]) -> dict[int, str]:
 def find_customers(
     shop: Shop, *, email: str | None = None, phone: str | None = None, name: str | None = None
 ) -> list[int]:
-    """The keys of the customers with this e-mail, phone and name; nothing is opened to find them."""
+    """Keys of the customers who match all given criteria, by keyed digests, without decrypting anything.
+
+    Raises ShopError where no criterion is given.
+    """
     criteria = {"email": email, "phone": phone, "name": name}
     tokens = [
         encryption.get_cipher(shop).lookup_digest(kind, text)
@@ -45,7 +48,7 @@ def find_customers(
 
 
 def load_personal_fields(shop: Shop, keys: Iterable[int]) -> dict[int, dict[str, Any]]:
-    """The personal fields of each of these customers who has told any."""
+    """The decrypted personal fields of these customers; only customers who have any."""
     query = sa.select(personal.c.customer_key, personal.c.sealed, person_keys.c.wrapped).join(
         person_keys, person_keys.c.customer_key == personal.c.customer_key
     )

@@ -1,1 +1,1 @@
-"""Consent, erasure, anonymisation and data export."""
+"""Consents, erasure, anonymisation and export of personal data."""

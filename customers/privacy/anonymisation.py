@@ -1,4 +1,4 @@
-"""Anonymity: what was sold to somebody who is forgotten stays in the books, as sold to nobody."""
+"""Anonymises the sales of an erased customer in ledger and mirror, and removes the customer's rows from other files."""
 
 import csv
 import json
@@ -27,9 +27,9 @@ LINE_KEY = ("source", "order_id", "line_id")
 
 
 def anonymise_ledger(connection: sa.Connection, key: int) -> tuple[int, set[str]]:
-    """Make a customer's lines and their earlier versions nobody's; how many, and the months they were sold in.
+    """Remove the customer from their order lines and earlier versions; returns their number and UTC months.
 
-    The digest of what a line says tells whose it is, to anybody who tries every id on it: it is made anew.
+    The content digest is recomputed, since trying every id on the old one would reveal the customer.
     """
     current, superseded = (
         _customer_lines(connection, ledger, key),
@@ -44,24 +44,27 @@ def anonymise_ledger(connection: sa.Connection, key: int) -> tuple[int, set[str]
 
 
 def anonymise_mirror(shop: Shop, keys: Collection[int], counters: Mapping[str, int] | None = None) -> None:
-    """The copies in columns too, at once. Those that were true but for these marks are so again, without a refresh."""
+    """Remove these customers from the mirror's files at once, without a refresh.
+
+    `counters` are the counters after this erasure, of files that were current before it: they are marked as current.
+    """
     _purge_mirror_files(shop, keys)
     if counters:
         with engine.write_transaction(shop) as connection:
             connection.execute(SET_MIRRORED, [{"month": month, "number": number} for month, number in counters.items()])
-        # A refresh slower than all this may have put an old copy back; from now on it would find its mark moved.
+        # A slow refresh may have put an old file back; one that does so from now on leaves the file marked as stale.
         _purge_mirror_files(shop, keys)
 
 
 def mirrored_counters(connection: sa.Connection) -> dict[str, int]:
-    """The copies that show what the database holds, and the number of the last change that they show."""
+    """The names of current mirror files, each with its counter."""
     columns = ledger_months.c
     query = sa.select(columns.month, columns.changed_no).where(columns.changed_no == columns.mirrored_no)
     return dict(connection.execute(query).tuples().all())
 
 
 def purge_rejects(shop: Shop, customer_ids: set[str]) -> None:
-    """Rid the files of rows that were turned away of those that name one of these ids."""
+    """Remove rows that name one of these ids from the files of rejected rows."""
     for path in sorted((shop.home / "rejects").glob("*.csv")):
         with path.open(encoding="utf-8", newline="") as rejected:
             header, *rows = list(csv.reader(rejected)) or [[]]
@@ -74,7 +77,7 @@ def purge_rejects(shop: Shop, customer_ids: set[str]) -> None:
 
 
 def purge_exports(shop: Shop, customer_ids: set[str]) -> None:
-    """Rid the tables that the night wrote for other programs of the rows of whoever bears one of these ids."""
+    """Remove the rows of these customer ids from the tables exported by nightly runs (CSV, NDJSON, Parquet)."""
     for path in sorted((shop.home / "exports").glob("*")):
         if path.suffix in _PURGERS:
             partial = _temporary_path(path)
@@ -116,15 +119,19 @@ def _update_lines(connection: sa.Connection, table: sa.Table, rows: list[dict], 
 
 
 def _arrow_schema(row: dict) -> pa.Schema:
-    """All columns of the ledger are whole numbers or texts, but one or two: nothing is left to a guess."""
+    """Arrow types from the ledger's SQL types, so that none is inferred from the values; others are texts."""
     arrow_types = {sa.BigInteger: pa.int64(), sa.Integer: pa.int64(), sa.Float: pa.float64(), sa.Boolean: pa.bool_()}
     columns = {**transactions_history.c, **ledger.c}
-    return pa.schema([(name, arrow_types.get(type(columns[name].type), pa.string()) if name in columns else pa.string())
-                      for name in row])  # fmt: skip
+    return pa.schema(
+        [
+            (name, arrow_types.get(type(columns[name].type), pa.string()) if name in columns else pa.string())
+            for name in row
+        ]
+    )
 
 
 def _renumber_lines(connection: sa.Connection, source: str, order_id: str) -> None:
-    """Lines that came without an id count by their digests, so with new digests some change places."""
+    """Lines without an id of their own are numbered in the order of their digests: renumber them by the new digests."""
     lines = ledger.c
     is_same_order = (lines.source == source) & (lines.order_id == order_id)
     groups: dict[int, list[dict]] = {}
@@ -165,7 +172,7 @@ def _customer_mask(table: pa.Table, keys: Collection[int]) -> pa.ChunkedArray:
 
 
 def _write_rows(path: Path, header: list[str], rows: list[list[str]]) -> None:
-    """Nothing is left of a file whose rows are all gone."""
+    """Replace the file by these rows, or delete it where there are none."""
     if not rows:
         path.unlink()
         return
@@ -177,7 +184,7 @@ def _write_rows(path: Path, header: list[str], rows: list[list[str]]) -> None:
 
 
 def _purge_csv(path: Path, target: Path, customer_ids: set[str]) -> bool:
-    """Write the rows of others; whether there were any besides."""
+    """Write the rows of other customers to `target`; returns whether any row was dropped."""
     has_dropped = False
     with path.open(encoding="utf-8", newline="") as exported, target.open("w", encoding="utf-8", newline="") as output:
         reader, writer = csv.reader(exported), csv.writer(output, lineterminator="\n")
@@ -217,7 +224,7 @@ def _purge_parquet(path: Path, target: Path, customer_ids: set[str]) -> bool:
 
 
 def _decode_dictionaries(table: pa.Table) -> pa.Table:
-    """Words in place of categories: a list of categories still has those of which no row is left."""
+    """Plain values in place of dictionary columns: a dictionary still holds the values of removed rows."""
     fields = [each.with_type(each.type.value_type) if _is_dictionary(each) else each for each in table.schema]
     return table.cast(pa.schema(fields, metadata=table.schema.metadata))
 

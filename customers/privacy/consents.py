@@ -1,4 +1,4 @@
-"""Consent: what each customer allows, for which purpose, since when; who has said nothing is held to the default."""
+"""Reads consents: what each customer allows per purpose; without a statement the shop's default applies."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,38 +10,38 @@ from customers.database.schema import consents, customers
 from customers.shop.settings import CONSENT_PURPOSES, CONSENT_STATES, Shop
 from customers.shop.timestamps import from_micros
 
-# What changes what may be computed of a customer, and not only how they may be reached.
+# Purposes that decide what may be computed about a customer, not only how they may be contacted.
 PROFILING_PURPOSES = ("profiling", "profiling_sensitive")
-# Contact on these channels needs a consent; in the store and on the web site nobody is written to.
+# Contact on these channels needs a consent; in the store and on the web site no message is sent.
 CONSENT_CHANNELS = ("email", "sms", "phone", "post", "app", "social")
 CONSENT_FREE_CHANNELS = ("store", "web", "device")
-# More than this at once, and reading every statement is quicker than asking for each customer.
+# Above this many customers, reading all statements is faster than selecting those of each customer.
 FULL_SCAN_ABOVE = 5_000
-# Of two statements of one moment the stricter one holds.
+# Of two statements with the same time the stricter one holds.
 STRICTNESS = sa.case({state: rank for rank, state in enumerate(CONSENT_STATES)}, value=consents.c.state)
 
 
 def is_allowed_by_default(shop: Shop, purpose: str) -> bool:
-    """Whether a customer who has said nothing allows this."""
+    """Whether the shop's default allows this purpose for a customer without a statement."""
     return shop.consent_default[purpose] == "granted"
 
 
 def allowed_customers(shop: Shop, keys: Iterable[int], purpose: str) -> set[int]:
-    """Those of these customers who allow this now: by their newest statement, else by the shop's default."""
+    """The customers among these who allow this purpose now: by their newest statement, else by the shop's default."""
     customer_keys = {int(key) for key in keys}
     with engine.read_transaction(shop) as connection:
         return _select_allowed(connection, shop, customer_keys, purpose)
 
 
 def all_allowed_customers(connection: sa.Connection, shop: Shop, purpose: str) -> set[int]:
-    """As `allowed`, of everybody, inside a transaction of the caller."""
+    """As `allowed_customers` for all customers, inside a transaction of the caller."""
     return _select_allowed(
         connection, shop, set(connection.execute(sa.select(customers.c.customer_key)).scalars()), purpose
     )
 
 
 def allowed_channels(shop: Shop, keys: Iterable[int]) -> dict[int, list[str]]:
-    """The channels on which each of these customers may be contacted; in the store and on the web anybody may."""
+    """The channels on which each of these customers may be contacted, among those that need a consent."""
     customer_keys = [int(key) for key in keys]
     purposes = {f"marketing_{channel}": channel for channel in CONSENT_CHANNELS}
     default_purposes = {purpose for purpose in purposes if is_allowed_by_default(shop, purpose)}
@@ -56,13 +56,13 @@ def allowed_channels(shop: Shop, keys: Iterable[int]) -> dict[int, list[str]]:
 
 
 def load_customer_consents(shop: Shop, key: int) -> list[dict[str, Any]]:
-    """What holds for a customer, one entry a purpose, each with its history, the newest statement first."""
+    """The effective consent of a customer, one entry per purpose, each with its statements, newest first."""
     with engine.read_transaction(shop) as connection:
         return read_customer_consents(connection, shop, key)
 
 
 def read_customer_consents(connection: sa.Connection, shop: Shop, key: int) -> list[dict[str, Any]]:
-    """As `of`, inside a transaction of the caller."""
+    """As `load_customer_consents`, inside a transaction of the caller."""
     query = consents.select().where(consents.c.customer_key == key)
     statements: dict[str, list[dict[str, Any]]] = {}
     for row in connection.execute(
@@ -104,7 +104,7 @@ def _statement_entry(row: sa.Row) -> dict[str, Any]:
 
 
 def _newest_statements(connection: sa.Connection, keys: set[int], purposes: list[str]) -> list[tuple[int, str, str]]:
-    """(customer, purpose, state) of the newest statement of each of these customers who made one."""
+    """(customer_key, purpose, state) of the newest statement per customer and purpose; only where there is one."""
     order = [consents.c.at.desc(), STRICTNESS.desc()]
     nth = sa.func.row_number().over(partition_by=[consents.c.customer_key, consents.c.purpose], order_by=order)
     query = sa.select(consents.c.customer_key, consents.c.purpose, consents.c.state, nth.label("nth"))

@@ -1,4 +1,4 @@
-"""Disclosure: everything the shop holds of one person, written out for them to read and take along."""
+"""Exports all data about one customer (right of access, GDPR art. 15)."""
 
 import json
 from datetime import datetime
@@ -15,7 +15,7 @@ from customers.shop import money
 from customers.shop.settings import Shop
 from customers.shop.timestamps import from_micros, from_micros_or_none
 
-#: Where each table that speaks of a customer is told; a test holds this list against the schema.
+#: The field of the export for each table about customers; a test compares this with the schema.
 EXPORT_FIELDS = {
     "customers": "customer_id",
     "identities": "ids",
@@ -33,7 +33,7 @@ EXPORT_FIELDS = {
 
 
 def collect_personal_data(connection: sa.Connection, shop: Shop, key: int) -> dict[str, Any]:
-    """The whole of it, ready to be written as JSON: times in ISO 8601, money as decimal strings with a currency."""
+    """All data about one customer as JSON values: times in ISO 8601, money as decimal strings with a currency."""
     row = connection.execute(_customer_rows(schema.customers, key)).one()
     export_data = {
         "customer_id": ids.find_ids(connection, schema.identities, [key], "customer")[key],
@@ -76,7 +76,7 @@ def _personal_fields(connection: sa.Connection, shop: Shop, key: int) -> dict[st
 
 
 def _order_lines(connection: sa.Connection, table: sa.Table, key: int) -> list[dict[str, Any]]:
-    """Lines in the words of the files that brought them, in the order in which they were sold."""
+    """Order lines with the field names of the load files, sorted by time of sale."""
     product = schema.products.c
     query = sa.select(table, product.product_id, product.name)
     query = query.outerjoin(schema.products, product.product_key == table.c.product_key)
@@ -111,14 +111,14 @@ def _interaction_entries(connection: sa.Connection, shop: Shop, key: int) -> lis
 
 
 def _interaction_entry(row: sa.Row) -> dict[str, Any]:
-    left_out = ("customer_key", "sealed_text", "content", "attributes", "happened_at", "known_at")
-    columns = {name: value for name, value in row._mapping.items() if name not in left_out}
+    excluded_columns = ("customer_key", "sealed_text", "content", "attributes", "happened_at", "known_at")
+    columns = {name: value for name, value in row._mapping.items() if name not in excluded_columns}
     times = {"happened_at": from_micros(row.happened_at), "known_at": from_micros(row.known_at)}
     return columns | times | {"attributes": json.loads(row.attributes or "{}")}
 
 
 def _score_entries(connection: sa.Connection, key: int) -> list[dict[str, Any]]:
-    """What every model ever said, in its own words."""
+    """Every stored score of the customer with its stored detail."""
     run, score = schema.score_runs.c, schema.scores.c
     query = sa.select(run.model, run.version, run.as_of, score.value, score.detail, score.told_at)
     query = query.join(schema.scores, score.run_id == run.run_id).where(score.customer_key == key)
@@ -136,7 +136,7 @@ def _score_entries(connection: sa.Connection, key: int) -> list[dict[str, Any]]:
 
 
 def _to_json(value: Any) -> Any:
-    """As JSON holds it."""
+    """The value with datetimes as ISO 8601 texts."""
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
     if isinstance(value, dict):
@@ -145,7 +145,7 @@ def _to_json(value: Any) -> Any:
 
 
 def export_customer(shop: Shop, customer_id: str) -> dict[str, Any] | None:
-    """Everything that the shop holds of a person, as JSON holds it; None for an id that it does not know."""
+    """All data about a customer as JSON values (see `collect_personal_data`); None for an unknown id."""
     with engine.read_transaction(shop) as connection:
         key = ids.find_keys(connection, identities, [customer_id], "customer").get(customer_id)
         return None if key is None else collect_personal_data(connection, shop, key)

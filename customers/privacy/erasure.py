@@ -1,7 +1,7 @@
-"""Privacy: what the shop holds of a person, shown to them whole, and forgotten when they ask.
+"""Erases a customer (right to erasure, GDPR art. 17).
 
-To forget is to destroy the person's key and everything under their ids; what they bought stays in the books
-as nobody's. Floors above keep figures of their own: each erasure is announced until they say it is done.
+Erasure destroys the customer's encryption key and all rows under their ids; sales stay in the ledger without a
+customer. Floors above keep features and scores of their own: each erasure is pending until they have followed it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,9 +17,9 @@ from customers.privacy import anonymisation, tombstones
 from customers.shop.settings import Shop
 from customers.shop.timestamps import to_micros
 
-#: Marks of the mirror's files about customers that are not months.
+#: Counters of the mirror's files about customers, besides the months.
 CUSTOMER_COUNTERS = (change_counters.INTERACTIONS_COUNTER, change_counters.CONSENTS_COUNTER)
-# Sales stay, as nobody's; and the announcement outlives whom it is about.
+# Sales stay, without the customer; and the row about an erasure outlives the customer.
 RETAINED_TABLES = ("transactions", "transactions_history", "erasures")
 
 SourceId = tuple[str, str]
@@ -27,7 +27,7 @@ SourceId = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class ErasureResult:
-    """What became of an erased customer: lines now nobody's, and rows of each table that are gone."""
+    """The result of an erasure: number of anonymised order lines, and of deleted rows per table."""
 
     erasure_id: int
     customer_key: int
@@ -36,15 +36,15 @@ class ErasureResult:
 
 
 def erase_customer(shop: Shop, customer_id: str) -> ErasureResult | None:
-    """Forget a customer for good; None for an id that the shop does not know. Nothing can undo this.
+    """Erase a customer for good, which cannot be undone; None for an unknown id.
 
-    Announced to the floors above, see `unforgotten`.
+    It stays in `pending_erasures` until the floors above have followed.
     """
     key = lookup.find_keys(shop, [customer_id]).get(customer_id)
     if key is None:
         return None
     identity_ids = _load_identities(shop, key)
-    # Before and after: if this is cut short it can be asked for again, and a load may have gone on meanwhile.
+    # Before and after: an interrupted erasure can be repeated, and a load may have written rejects meanwhile.
     anonymisation.purge_rejects(shop, _written_ids(identity_ids))
     anonymisation.purge_exports(shop, _written_ids(identity_ids))
     with engine.write_transaction(shop) as connection:
@@ -62,18 +62,18 @@ def erase_customer(shop: Shop, customer_id: str) -> ErasureResult | None:
 
 
 def pending_erasures(shop: Shop) -> list[tuple[int, int]]:
-    """Erasures that the floors above have not followed yet: (erasure_id, customer_key), the oldest first."""
+    """(erasure_id, customer_key) of erasures that the floors above have not followed yet, oldest first."""
     query = sa.select(erasures.c.erasure_id, erasures.c.customer_key).where(erasures.c.forgotten_at.is_(None))
     with engine.read_transaction(shop) as connection:
         return [(erasure_id, key) for erasure_id, key in connection.execute(query.order_by(erasures.c.erasure_id))]
 
 
 def complete_erasures(shop: Shop, erasure_ids: Iterable[int]) -> None:
-    """The floors above have followed these erasures."""
+    """Mark these erasures as followed by the floors above."""
     numbers = set(erasure_ids)
     keys = {key for erasure_id, key in pending_erasures(shop) if erasure_id in numbers}
     if keys:
-        # Done before where `erase` came to its end; where it was cut short, now.
+        # `erase_customer` has done this already, except where it was interrupted.
         anonymisation.anonymise_mirror(shop, keys)
         engine.purge_deleted(shop)
         change = erasures.update().where(erasures.c.erasure_id.in_(numbers), erasures.c.forgotten_at.is_(None))
@@ -100,7 +100,7 @@ def _written_ids(identity_ids: Sequence[SourceId]) -> set[str]:
 def _erase_rows(connection: sa.Connection, shop: Shop, key: int) -> ErasureResult | None:
     erased_at = to_micros(datetime.now(UTC))
     identity_ids = _select_identities(connection, key)
-    if not identity_ids:  # somebody else has just erased them
+    if not identity_ids:  # another process has just erased the customer
         return None
     tombstones.add_tombstones(connection, shop, identity_ids, erased_at)
     _clear_referrals(connection, identity_ids)
@@ -114,7 +114,7 @@ def _erase_rows(connection: sa.Connection, shop: Shop, key: int) -> ErasureResul
 
 
 def _clear_referrals(connection: sa.Connection, identity_ids: Sequence[SourceId]) -> None:
-    """Whoever was brought by this customer was brought by nobody known; a plain id is of the same source."""
+    """Clear the referrer of customers whom this one referred; a plain id is of the same source."""
     for source, customer_id in identity_ids:
         same_source = sa.select(identities.c.customer_key).where(identities.c.source == source)
         is_bare_id = (customers.c.referred_by == customer_id) & customers.c.customer_key.in_(same_source)
@@ -123,7 +123,7 @@ def _clear_referrals(connection: sa.Connection, identity_ids: Sequence[SourceId]
 
 
 def _delete_rows(connection: sa.Connection, key: int) -> dict[str, int]:
-    """Whatever table speaks of a customer, also one that is added later, loses this one."""
+    """Delete the customer from every table with a customer_key, so also from tables added later."""
     removed = {}
     for table in reversed(metadata.sorted_tables):
         if "customer_key" in table.c and table.name not in RETAINED_TABLES:

@@ -1,7 +1,7 @@
-"""Tombstones: how the shop knows whom it has forgotten, without remembering them.
+"""Tombstones: keyed digests of the ids of erased customers, the only trace that stays of those ids.
 
-Of an erased customer's ids only keyed digests stay. Whoever loads the same files again brings nobody back:
-a sale with such an id is kept without a customer, and any other record of theirs is turned away.
+They keep a reload of old files from bringing a customer back: a sale with such an id is stored without a customer, and
+any other record with it is rejected.
 """
 
 from collections.abc import Iterable
@@ -13,12 +13,12 @@ from customers.database.schema import erased, erasures
 from customers.security import encryption
 from customers.shop.settings import Shop
 
-# More ids than this at once, and reading every tombstone is quicker than asking for each.
+# Above this many ids, reading all tombstones is faster than selecting each.
 FULL_SCAN_ABOVE = 5_000
 
 
 def erased_ids(connection: sa.Connection, shop: Shop, source: str, customer_ids: Iterable[str]) -> set[str]:
-    """Those of these ids of a source whose customers were erased."""
+    """The ids among these ids of a source whose customers were erased."""
     if connection.execute(sa.select(erased.c.token).limit(1)).first() is None:
         return set()
     cipher = encryption.get_cipher(shop)
@@ -33,7 +33,7 @@ def erased_ids(connection: sa.Connection, shop: Shop, source: str, customer_ids:
 def add_tombstones(
     connection: sa.Connection, shop: Shop, identity_ids: Iterable[tuple[str, str]], erased_at: int
 ) -> None:
-    """These (source, customer_id) must not come back."""
+    """Add tombstones for these (source, customer_id), so that no load creates them again."""
     cipher = encryption.get_cipher(shop)
     digests = {cipher.tombstone_digest(source, customer_id) for source, customer_id in identity_ids}
     new_digests = sorted(digests - set(_existing_digests(connection, list(digests))))
@@ -41,12 +41,12 @@ def add_tombstones(
 
 
 def latest_erasure_id(connection: sa.Connection) -> int:
-    """The number of the last erasure; it rises when somebody is erased."""
+    """The id of the latest erasure, 0 before the first; ids rise."""
     return connection.execute(sa.select(sa.func.max(erasures.c.erasure_id))).scalar() or 0
 
 
 def keys_erased_since(connection: sa.Connection, erasure_id: int) -> set[int]:
-    """The keys of those who were erased after this erasure."""
+    """Keys of the customers erased after this erasure."""
     later = sa.select(erasures.c.customer_key).where(erasures.c.erasure_id > erasure_id)
     return set(connection.execute(later).scalars())
 

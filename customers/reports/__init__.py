@@ -1,1 +1,1 @@
-"""Tables and views for people: at-risk list, customer view, exports."""
+"""Tables and views for people and other programs: at-risk list, customer view, exports, reason texts."""

@@ -1,4 +1,4 @@
-"""Risk: who is drifting away, the likeliest first, since when they are late, and what may be done about it."""
+"""The at-risk list: customers by churn risk, with value at risk, days overdue, reasons, offer and contact channels."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -12,7 +12,7 @@ from customers import clock
 from customers.catalogue import products
 from customers.ledger import interactions
 from customers.loading.sql_text import quote_literal
-from customers.marketing import eligibility_recheck, offers
+from customers.marketing import offers, stored_offers
 from customers.parquet import mirror
 from customers.privacy import consents
 from customers.reports import recommendation_reasons
@@ -40,7 +40,7 @@ AT_RISK_COLUMNS = {
     "contactable": "object",
 }
 
-# Whoever is in one of these bands may still be kept; the lapsed have left, the low ones have not.
+# Customers in these bands can still be retained; "lapsed" ones have left, "low" ones are not at risk.
 BANDS = ("high", "medium")
 
 
@@ -55,10 +55,11 @@ def list_at_risk(
     order: str = "probability",
     include_online: bool = False,
 ) -> pd.DataFrame:
-    """The customers who are drifting away, the likeliest first, or in another of ORDERS; `n` of them, or all.
+    """At-risk customers, a row per customer in the columns of AT_RISK_COLUMNS; the first `n`, or all.
 
-    `min_value` leaves out whom less than that is at risk with. `live` looks at what was told since the last
-    night too, and at sales that the mirror does not have yet.
+    Highest churn probability first, or in another order of SORT_COLUMNS. Rows with a value at risk below `min_value`
+    (shop's currency) are left out. `as_of` selects that run, default the newest; `include_online` uses also scores made
+    since the newest run, and sales that the mirror does not have yet.
     """
     ranked_rows = rank_customers(shop, as_of=as_of, segment=segment, order=order, include_online=include_online)
     ranked_rows = ranked_rows[ranked_rows["churn_band"].isin(list(bands))]
@@ -75,18 +76,19 @@ def rank_customers(
     order: str = "probability",
     include_online: bool = False,
 ) -> pd.DataFrame:
-    """Everybody in the order of a list, with no more than what orders it: see `told` for the rest.
+    """All customers with a churn score, sorted by `order`, with only the columns for sorting (see `add_details`).
 
-    Columns customer_key, as_of, churn_probability, churn_band, value_at_risk, saved_value. Who has no number to be
-    ordered by comes last, likeliest to leave first.
+    Columns customer_key, as_of, churn_probability, churn_band, value_at_risk, saved_value, the last two in the shop's
+    currency. Customers without a value in the sort column come last, by falling churn probability. Raises ShopError
+    for any `segment`, since there are no segments yet, and for an unknown `order`.
     """
     if segment is not None:
-        raise ShopError(f"there is no segment {segment!r}; the shop has none yet, so ask without one")
+        raise ShopError(f"there is no segment {segment!r}; the shop has none yet, so leave the segment out")
     if order not in SORT_COLUMNS:
         raise ShopError(f"a list cannot be ordered by {order!r}; take one of {', '.join(SORT_COLUMNS)}")
     churn = load_answers(shop, "churn", as_of, include_online=include_online)
     ranked_rows = churn[["customer_key", "as_of"]].assign(
-        churn_probability=churn["value"], churn_band=[answer.get("band") for answer in churn["answer"]]
+        churn_probability=churn["value"], churn_band=[detail.band for detail in churn["answer"]]
     )
     value = load_answers(shop, "value", as_of, include_online=include_online).set_index("customer_key")["value"]
     expected_value = ranked_rows["customer_key"].map(value).astype("float64")
@@ -108,7 +110,7 @@ def rank_customers(
 def add_details(
     shop: Shop, ranked_rows: pd.DataFrame, *, as_of: datetime | None = None, include_online: bool = False
 ) -> pd.DataFrame:
-    """Everything that a list shows of these rows of `ranked`, in their order, as AT_RISK."""
+    """Details for rows of `rank_customers`, in their order: a row per customer, columns of AT_RISK_COLUMNS."""
     keys = ranked_rows["customer_key"]
     visits = _visit_facts(shop, ranked_rows)
     churn_answers = load_answers(shop, "churn", as_of, include_online=include_online, keys=keys).set_index(
@@ -116,7 +118,7 @@ def add_details(
     )["answer"]
     sensitive_categories = products.load_sensitive(shop)[1]
     reason_lists = churn_answers.map(
-        lambda answer: recommendation_reasons.without_sensitive_reasons(answer, sensitive_categories).get("reasons", [])
+        lambda detail: recommendation_reasons.without_sensitive_reasons(detail, sensitive_categories).reasons or []
     )
     frame = ranked_rows.assign(
         last_purchase_at=keys.map(visits["last_purchase_at"]),
@@ -133,13 +135,13 @@ def add_details(
 def _expected_purchases(
     shop: Shop, keys: pd.Series, as_of: datetime | None, include_online: bool
 ) -> dict[int, datetime]:
-    """By when each customer is as likely as not to have come again, in the words of the timing run."""
+    """The median time of the next purchase of each customer, by the timing model."""
     timing = load_answers(shop, "timing", as_of, include_online=include_online, keys=keys)
     now = as_of or clock.now(shop)
     expected_cache: dict[tuple[datetime, int], datetime] = {}
     expected_by_customer = {}
-    for key, scored_at, answer in zip(timing["customer_key"], timing["as_of"], timing["answer"], strict=True):
-        median_days = (answer.get("days") or {}).get("p50")
+    for key, scored_at, detail in zip(timing["customer_key"], timing["as_of"], timing["answer"], strict=True):
+        median_days = detail.quantile_days("p50")
         if median_days is not None:
             cache_key = scored_at, int(median_days)
             if cache_key not in expected_cache:
@@ -149,27 +151,25 @@ def _expected_purchases(
 
 
 def _suggested_offers(shop: Shop, keys: pd.Series, as_of: datetime | None, include_online: bool) -> dict[int, str]:
-    """The best of the offers that a model found for each customer which may still be made to them."""
+    """The id of the best stored offer of each customer for which the customer is still eligible."""
     stored = load_answers(shop, "offers", as_of, include_online=include_online, keys=keys)
     stored = stored[stored["customer_key"].isin(keys)]
     candidates = pd.DataFrame(
         [
-            (key, offer)
-            for key, answer in zip(stored["customer_key"], stored["answer"], strict=True)
-            for offer, *_ in answer.get("items") or []
+            (key, offer.offer_key)
+            for key, detail in zip(stored["customer_key"], stored["answer"], strict=True)
+            for offer in detail.iter_offers()
         ],
         columns=["customer_key", "offer_key"],
     )
-    best = candidates[eligibility_recheck.is_still_eligible(shop, candidates, as_of=as_of)].drop_duplicates(
-        "customer_key"
-    )
+    best = candidates[stored_offers.is_still_eligible(shop, candidates, as_of=as_of)].drop_duplicates("customer_key")
     return dict(zip(best["customer_key"], best["offer_key"].map(offers.find_ids(shop, best["offer_key"])), strict=True))
 
 
 def _visit_facts(shop: Shop, churn: pd.DataFrame) -> pd.DataFrame:
-    """Last purchase before the moment of each row, and by how many days the usual gap is exceeded.
+    """Last purchase before each row's as_of, and days overdue; indexed by customer_key.
 
-    Of whom has not allowed it, what they bought of sensitive products is not looked at.
+    Purchases of sensitive products are excluded for customers who do not allow profiling on them.
     """
     sensitive_keys = frozenset(products.load_sensitive(shop)[0])
     visits = _combined_visit_facts(shop, churn, sensitive_keys)
@@ -181,7 +181,7 @@ def _visit_facts(shop: Shop, churn: pd.DataFrame) -> pd.DataFrame:
 
 
 def _combined_visit_facts(shop: Shop, churn: pd.DataFrame, sensitive_keys: frozenset[int]) -> pd.DataFrame:
-    """From the mirror; of whom something was told since the night, from the ledger itself."""
+    """From the mirror; for customers with a later as_of than the run (scored online), from the database."""
     run_as_of = churn.attrs.get("as_of")
     files = sorted((shop.home / "ledger").glob("month=*/part.parquet"))
     visits = _mirrored_visit_facts(
@@ -199,44 +199,45 @@ def _combined_visit_facts(shop: Shop, churn: pd.DataFrame, sensitive_keys: froze
 def _mirrored_visit_facts(
     shop: Shop, run_as_of: datetime | None, files: tuple[tuple[str, int], ...], sensitive_keys: frozenset[int]
 ) -> pd.DataFrame:
-    """Of everybody in these files as of a night; they are read again only when they are new."""
+    """For all customers in these files, as of a run; cached until a file changes."""
     if run_as_of is None or not files:
         return pd.DataFrame({"last_purchase_at": pd.to_datetime([], utc=True), "days_overdue": []})
     file_list = ", ".join(quote_literal(file) for file, _ in files)
     with duckdb.connect() as connection:
         connection.execute(f"create view lines as from read_parquet([{file_list}])")
         connection.execute(
-            f"create view moments as select distinct customer_key, {to_micros(run_as_of)} as at_us from lines"
+            f"create view cutoffs as select distinct customer_key, {to_micros(run_as_of)} as at_us from lines"
         )
         return _compute_overdue(shop, connection, sensitive_keys)
 
 
 def _ledger_visit_facts(shop: Shop, updated: pd.DataFrame, sensitive_keys: frozenset[int]) -> pd.DataFrame:
-    """Of these customers, each as of their own moment."""
+    """For these customers, each as of its own as_of, from the database."""
     as_of_columns = {"customer_key": updated["customer_key"], "at_us": updated["as_of"].map(to_micros)}
     with duckdb.connect() as connection:
         connection.register("lines", mirror.load_lines(shop, updated["customer_key"].tolist()))
-        connection.register("moments", pa.table({name: pa.array(column) for name, column in as_of_columns.items()}))
+        connection.register("cutoffs", pa.table({name: pa.array(column) for name, column in as_of_columns.items()}))
         return _compute_overdue(shop, connection, sensitive_keys)
 
 
 def _compute_overdue(shop: Shop, connection: duckdb.DuckDBPyConnection, sensitive_keys: frozenset[int]) -> pd.DataFrame:
-    """Over `lines` in the mirror's columns, as of `moments` (customer_key, at_us); the guarded products left out.
+    """Columns last_purchase_at and days_overdue (days since the last purchase day beyond the median gap, at least 0).
 
-    A purchase day is what it is to the models: more was paid on it than given back, or a sale has no known amount.
+    Computed over `lines` (columns of the mirror) as of `cutoffs` (customer_key, at_us), without sensitive products. A
+    purchase day is defined as for the models: the amount paid exceeds the amount returned, or a sale has no amount.
     """
     zone = quote_literal(shop.timezone)
     connection.execute("set timezone = 'UTC'")
-    connection.register("guarded", pa.table({"product_key": pa.array(sorted(sensitive_keys), pa.int64())}))
+    connection.register("sensitive_products", pa.table({"product_key": pa.array(sorted(sensitive_keys), pa.int64())}))
     query = f"""
         with days as (
           select l.customer_key, cast(timezone({zone}, l.sold_at) as date) as day,
                  max(l.sold_at) filter (l.kind = 'sale') as last_at,
                  any_value(cast(timezone({zone}, make_timestamptz(m.at_us)) as date)) as today
-          from lines l join moments m using (customer_key)
+          from lines l join cutoffs m using (customer_key)
           where epoch_us(l.sold_at) < m.at_us and epoch_us(l.known_at) < m.at_us
             and (l.superseded_at is null or epoch_us(l.superseded_at) >= m.at_us)
-            and l.product_key not in (select product_key from guarded)
+            and l.product_key not in (select product_key from sensitive_products)
           group by all
           having round(10000 * sum(case when l.kind = 'sale' then l.amount else -abs(l.amount) end)) > 0
               or bool_or(l.kind = 'sale' and l.amount is null)),

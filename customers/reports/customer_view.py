@@ -1,4 +1,4 @@
-"""The 360-degree view of one customer: profile, orders, interactions, consents, scores."""
+"""The 360-degree view of one customer: profile, orders, interactions, consents (scores are added on floor 3)."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ RECENT_INTERACTIONS = 50
 
 
 def load_customer_view(shop: Shop, customer_id: str) -> dict[str, Any] | None:
-    """All that the shop remembers of a customer, without scores; None for an id that it does not know.
+    """The stored data about a customer, without scores; None for an unknown id.
 
     Money is a decimal string with a currency; times are aware UTC datetimes.
     """
@@ -70,7 +70,7 @@ def _select_attributes(connection: sa.Connection, key: int) -> dict[str, str]:
 
 
 def _purchase_totals(connection: sa.Connection, key: int) -> dict[str, Any]:
-    """How many orders, from when to when, and what was paid in each currency."""
+    """Number of orders, times of the first and last one, and the total spent per currency."""
     lines = transactions.c
     is_customer = lines.customer_key == key
     query = sa.select(sa.func.count(lines.order_key.distinct()), sa.func.min(lines.sold_at), sa.func.max(lines.sold_at))
@@ -88,7 +88,7 @@ def _purchase_totals(connection: sa.Connection, key: int) -> dict[str, Any]:
 
 
 def _recent_orders(connection: sa.Connection, key: int) -> list[dict[str, Any]]:
-    """The latest orders with their lines, the newest first."""
+    """The latest RECENT_ORDERS orders with their lines, newest first."""
     lines = transactions.c
     newest = (
         sa.select(lines.source, lines.order_id, sa.func.max(lines.sold_at).label("at"))

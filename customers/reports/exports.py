@@ -1,6 +1,6 @@
-"""Tables: what is handed to campaign engines and BI tools, one row a customer unless said.
+"""Tables exported to campaign engines and BI tools, a row per customer unless stated otherwise.
 
-The columns are a promise to other people's programs: they are all there also when a table is empty.
+Other programs rely on the columns: they do not change, and an empty table has all of them.
 """
 
 from collections.abc import Callable
@@ -13,13 +13,13 @@ import sqlalchemy as sa
 from customers import clock
 from customers.catalogue import products
 from customers.database import engine
-from customers.database.schema import attributes, transactions
-from customers.database.schema import customers as known_customers
-from customers.marketing import eligibility_recheck
+from customers.database.schema import attributes, customers, transactions
 from customers.marketing import offers as marketing_offers
+from customers.marketing import stored_offers
 from customers.reports import recommendation_reasons
 from customers.reports.at_risk import list_at_risk
 from customers.scores import score_store
+from customers.scores.score_details import LIST_NAMES, TimingDetail, ValueDetail
 from customers.scores.score_frames import load_answers, with_customer_ids, without_disallowed_sensitive
 from customers.shop import money
 from customers.shop.errors import ShopError
@@ -82,38 +82,42 @@ CUSTOMER_COLUMNS = {
 
 
 def build_table(shop: Shop, name: str, *, as_of: datetime | None = None) -> pd.DataFrame:
-    """A table by the name under which it is exported; as of the newest moment that was scored, or of a given one."""
+    """The export table of a name, in its constant columns; from the runs as of `as_of`, default the newest ones.
+
+    Raises ShopError for an unknown name.
+    """
     if name not in TABLES:
         raise ShopError(f"unknown table {name!r}; there are {', '.join(TABLES)}")
     return TABLES[name](shop, as_of=as_of)
 
 
 def build_scores(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
-    """What is said now about every customer who has a churn score."""
+    """A row per customer with a churn score, columns of SCORE_COLUMNS: churn, timing and value in one table."""
     churn = load_answers(shop, "churn", as_of)
-    timing_answers = load_answers(shop, "timing", as_of).set_index("customer_key")["answer"].to_dict()
+    timing_details = load_answers(shop, "timing", as_of).set_index("customer_key")["answer"].to_dict()
     value_frame = load_answers(shop, "value", as_of)
     values_by_customer = dict(
         zip(value_frame["customer_key"], zip(value_frame["value"], value_frame["answer"], strict=True), strict=True)
     )
     versions = {model: run.version for model in MODELS if (run := score_store.newest_run(shop, model, as_of))}
     rows = []
-    for key, probability, answer in zip(churn["customer_key"], churn["value"], churn["answer"], strict=True):
-        timing_answer = timing_answers.get(key, {})
-        expected_value, value_answer = values_by_customer.get(key, (None, {}))
+    no_timing, no_value = TimingDetail(), (None, ValueDetail())
+    for key, probability, churn_detail in zip(churn["customer_key"], churn["value"], churn["answer"], strict=True):
+        timing_detail = timing_details.get(key, no_timing)
+        expected_value, value_detail = values_by_customer.get(key, no_value)
         rows.append(
             {
                 "customer_key": key,
                 "as_of": churn.attrs.get("as_of"),
                 "churn_probability": probability,
-                "churn_horizon_days": answer.get("horizon_days"),
-                "churn_band": answer.get("band"),
-                **{f"p_purchase_{days}d": (timing_answer.get("p") or {}).get(str(days)) for days in HORIZONS},
-                **{f"next_purchase_days_{name}": (timing_answer.get("days") or {}).get(name) for name in QUANTILES},
+                "churn_horizon_days": churn_detail.horizon_days,
+                "churn_band": churn_detail.band,
+                **{f"p_purchase_{days}d": timing_detail.probability_within(days) for days in HORIZONS},
+                **{f"next_purchase_days_{name}": timing_detail.quantile_days(name) for name in QUANTILES},
                 "expected_value": expected_value,
-                "value_horizon_days": value_answer.get("horizon_days"),
-                "rfm": answer.get("rfm"),
-                "fallback": any(each.get("fallback") for each in (answer, timing_answer, value_answer)),
+                "value_horizon_days": value_detail.horizon_days,
+                "rfm": churn_detail.rfm,
+                "fallback": any(each.fallback for each in (churn_detail, timing_detail, value_detail)),
                 **{f"{model}_version": versions.get(model) for model in MODELS},
             }
         )
@@ -121,29 +125,29 @@ def build_scores(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
 
 
 def build_timing(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
-    """The chance of a purchase within d days, d = 1, 2, ..., as a list that never falls."""
+    """A row per customer, columns of TIMING_COLUMNS; cdf is the list of P(purchase within d days) for d = 1, 2, ..."""
     stored = load_answers(shop, "timing", as_of)
     scored_at = stored.attrs.get("as_of")
     rows = [
-        {"customer_key": key, "as_of": scored_at, "cdf": answer.get("cdf", [])}
-        for key, answer in zip(stored["customer_key"], stored["answer"], strict=True)
+        {"customer_key": key, "as_of": scored_at, "cdf": detail.cdf or []}
+        for key, detail in zip(stored["customer_key"], stored["answer"], strict=True)
     ]
     return with_customer_ids(shop, rows, TIMING_COLUMNS)
 
 
 def build_recommendations(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
-    """A row a customer, list and rank."""
+    """A row per customer, list and rank, columns of RECOMMENDATION_COLUMNS."""
     stored = load_answers(shop, "recommender", as_of)
     rows = [
-        (key, list_, rank, product, score, source, evidence)
-        for key, answer in zip(stored["customer_key"], stored["answer"], strict=True)
-        for list_ in ("any", "again", "new")
-        for rank, (product, score, source, *evidence) in enumerate(answer.get(list_) or [], 1)
+        (key, list_name, *product)
+        for key, detail in zip(stored["customer_key"], stored["answer"], strict=True)
+        for list_name in LIST_NAMES
+        for product in detail.iter_products(list_name)
     ]
-    columns = ["customer_key", "list", "rank", "product_key", "score", "source", "grounds"]
+    columns = ["customer_key", "list", "rank", "product_key", "score", "source", "evidence"]
     frame = pd.DataFrame(rows, columns=columns)
     frame["reason"] = recommendation_reasons.product_reasons(
-        shop, zip(frame["customer_key"], frame["source"], frame["grounds"], strict=True)
+        shop, zip(frame["customer_key"], frame["source"], frame["evidence"], strict=True)
     )
     sensitive_keys, _ = products.load_sensitive(shop)
     frame = _renumber_ranks(
@@ -154,15 +158,18 @@ def build_recommendations(shop: Shop, *, as_of: datetime | None = None) -> pd.Da
 
 
 def build_offers(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
-    """A row a customer and offer that may still be made to them, the likeliest to be redeemed first."""
+    """A row per customer and offer for which the customer is still eligible, columns of OFFER_COLUMNS.
+
+    In the order of the stored run: likeliest redemption first.
+    """
     stored = load_answers(shop, "offers", as_of)
     rows = [
-        (key, *item)
-        for key, answer in zip(stored["customer_key"], stored["answer"], strict=True)
-        for item in answer.get("items") or []
+        (key, *offer)
+        for key, detail in zip(stored["customer_key"], stored["answer"], strict=True)
+        for offer in detail.iter_offers()
     ]
     frame = pd.DataFrame(rows, columns=["customer_key", "offer_key", "score", "expected_gain", "reason"])
-    frame = frame[eligibility_recheck.is_still_eligible(shop, frame, as_of=as_of)]
+    frame = frame[stored_offers.is_still_eligible(shop, frame, as_of=as_of)]
     frame["reason"] = recommendation_reasons.offer_reasons(
         shop, zip(frame["customer_key"], frame["reason"], strict=True)
     )
@@ -174,12 +181,12 @@ def build_offers(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
 
 
 def build_restock(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
-    """A row a customer and category: how soon it is likely to be bought again."""
+    """A row per customer and category, columns of RESTOCK_COLUMNS: probability and time of the next purchase."""
     stored = load_answers(shop, "restock", as_of)
     rows = [
-        (key, *item)
-        for key, answer in zip(stored["customer_key"], stored["answer"], strict=True)
-        for item in answer.get("items") or []
+        (key, *category)
+        for key, detail in zip(stored["customer_key"], stored["answer"], strict=True)
+        for category in detail.iter_categories()
     ]
     probability_columns = [f"p_{days}d" for days in HORIZONS[:3]]
     frame = pd.DataFrame(rows, columns=["customer_key", "category", *probability_columns, "wait_days"])
@@ -195,12 +202,15 @@ def build_restock(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
 
 
 def _renumber_ranks(frame: pd.DataFrame, group_columns: list[str]) -> pd.DataFrame:
-    """Ranks from 1 in each list, in the order of the rows, also where some rows were left out."""
+    """Column rank counted from 1 in each group, in the order of the rows, after rows were removed."""
     return frame.assign(rank=frame.groupby(group_columns, sort=False).cumcount() + 1)
 
 
 def build_customers(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
-    """Every customer with what they bought before `as_of`, if given, and their attributes; nothing personal."""
+    """A row per customer, columns of CUSTOMER_COLUMNS and one per attribute; no personal fields.
+
+    Purchases before `as_of` where given, else all; spent in the shop's currency.
+    """
     with engine.read_transaction(shop) as connection:
         frame = pd.DataFrame(connection.execute(_purchases_query(shop, as_of)).mappings().all())
         attribute_rows = connection.execute(sa.select(attributes)).mappings().all()
@@ -236,11 +246,11 @@ def _purchases_query(shop: Shop, as_of: datetime | None) -> sa.Select:
         .subquery()
     )
     purchase_columns = [column for column in purchases.c if column.name != "customer_key"]
-    is_same_customer = purchases.c.customer_key == known_customers.c.customer_key
+    is_same_customer = purchases.c.customer_key == customers.c.customer_key
     return (
-        sa.select(known_customers, *purchase_columns)
+        sa.select(customers, *purchase_columns)
         .outerjoin(purchases, is_same_customer)
-        .order_by(known_customers.c.customer_key)
+        .order_by(customers.c.customer_key)
     )
 
 

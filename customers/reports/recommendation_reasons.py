@@ -1,19 +1,21 @@
-"""Reasons: why a product is on a customer's list, in words, from the few figures of theirs that are kept with it."""
+"""Reason texts of recommended products and offers, from the evidence stored with each list item."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import compress
 from typing import Any
 
 from customers.catalogue import products
 from customers.privacy import consents
+from customers.scores.score_details import ChurnDetail
 from customers.shop import money
 from customers.shop.settings import Shop
 
-#: Why a product is listed, where its source says it all; what was bought before carries figures of its own.
+#: The reason by source of the product, where there is no evidence; repeat purchases have evidence of their own.
 REASONS = {
     "again": "bought before",
     "new": "customers with similar baskets buy it",
@@ -22,19 +24,19 @@ REASONS = {
     "pinned": "the shop puts it first",
     "related": "it is for something that they have not bought yet",
 }
-#: Two visits have one gap between them, which is not yet what is usual.
+#: Two purchases have only one gap, which does not make a usual gap.
 MIN_PURCHASES_FOR_GAP = 3
 
-#: What is kept beside a product: of one bought before the days on which it was, and how long ago the last and the
-#: first of them are; of a new one, or of an offer on one (related), the key of what they have bought that it goes
-#: with, and how long ago that was.
+#: The evidence stored beside a product. Source "again": number of purchase days, days since the last and since the
+#: first of them. Sources "new" and "related" (an offer): key of the product bought before that it goes with, and days
+#: since that purchase.
 ReasonEvidence = Sequence[Any]
 
 
 def product_reasons(shop: Shop, listed: Iterable[tuple[int, str, ReasonEvidence]]) -> list[str]:
-    """The reason of each listed product, given as customer key, source and grounds.
+    """The reason text of each listed item (customer_key, source, evidence).
 
-    A sensitive product is named in a reason only to who allows it now.
+    A reason names a sensitive product only for a customer who allows profiling on sensitive products now.
     """
     items = list(listed)
     related_keys = {int(evidence[0]) for _, source, evidence in items if _names_product(source, evidence)}
@@ -48,7 +50,7 @@ def product_reasons(shop: Shop, listed: Iterable[tuple[int, str, ReasonEvidence]
 
 
 def offer_reasons(shop: Shop, offer_items: Iterable[tuple[int, str | ReasonEvidence]]) -> list[str]:
-    """The reason of each offer made, given as customer key and what is kept of it: words, or what it goes with."""
+    """The reason text of each offer (customer_key, evidence); the evidence is a stored text, or as for "related"."""
     return product_reasons(
         shop,
         [
@@ -70,7 +72,7 @@ def _reason_text(
     sensitive_keys: Collection[int],
     allowed_keys: Collection[int],
 ) -> str:
-    if evidence and isinstance(evidence[0], str):  # kept in words by an earlier version
+    if evidence and isinstance(evidence[0], str):  # stored as text by an earlier version
         return evidence[0]
     if (
         _names_product(source, evidence)
@@ -83,13 +85,17 @@ def _reason_text(
 
 @lru_cache(maxsize=100_000)
 def repeat_reason(times: float, last_days: float, first_days: float = math.nan) -> str:
-    """'bought 9 times, usually every 12 days, last 14 days ago'; `times` is days on which they bought it."""
+    """'bought 9 times, usually every 12 days, last 14 days ago'.
+
+    `times` is the number of purchase days; `last_days` and `first_days` are days since the last and the first of them.
+    """
     if not times >= 1:
         return REASONS["again"]
     if times < MIN_PURCHASES_FOR_GAP or not first_days > last_days:
         return f"bought {format_times(times)}, {'last ' if times > 1 else ''}{format_days_ago(last_days)}"
     gap = (first_days - last_days) / (times - 1)
-    return f"bought {format_times(times)}, usually every {format_days(gap) if round(gap) > 1 else 'day'}, last {format_days_ago(last_days)}"
+    gap_text = format_days(gap) if round(gap) > 1 else "day"
+    return f"bought {format_times(times)}, usually every {gap_text}, last {format_days_ago(last_days)}"
 
 
 def bought_with_reason(name: str, last_days: float) -> str:
@@ -102,43 +108,44 @@ def complement_reason(name: str, last_days: float) -> str:
     return f"goes with {name}, bought {format_days_ago(last_days)}"
 
 
-#: What is said where a reason names another product.
+#: The reason text, by source, where it names another product.
 RELATED_REASONS = {"new": bought_with_reason, "related": complement_reason}
 
 
 def lapsed_category_reason(category: str, last_days: float) -> str:
-    """'no longer buys dairy, last bought 61 days ago': of a category that they used to buy often."""
+    """'no longer buys dairy, last bought 61 days ago', for a category that the customer used to buy often."""
     return f"no longer buys {category}, last bought {format_days(last_days)} ago"
 
 
-def without_sensitive_reasons(
-    stored_answer: Mapping[str, Any], sensitive_categories: Collection[str]
-) -> dict[str, Any]:
-    """What was kept of churn, without a reason that names a category of which nobody may be told by now."""
-    reasons = list(stored_answer.get("reasons") or [])
+def without_sensitive_reasons(detail: ChurnDetail, sensitive_categories: Collection[str]) -> ChurnDetail:
+    """A stored churn detail without the reasons (and their weights) that name a category which is sensitive by now."""
+    reasons = detail.reasons or []
     is_allowed = [not any(f"no longer buys {name}, " in reason for name in sensitive_categories) for reason in reasons]
-    aligned = {name: list(stored_answer[name]) for name in ("reasons", "weights") if stored_answer.get(name)}
-    return {**stored_answer, **{name: list(compress(each, is_allowed)) for name, each in aligned.items()}}
+    return replace(
+        detail,
+        reasons=list(compress(reasons, is_allowed)) if detail.reasons else detail.reasons,
+        weights=list(compress(detail.weights, is_allowed)) if detail.weights else detail.weights,
+    )
 
 
 def format_days(number: float) -> str:
-    """A whole number of days."""
+    """'1 day', '12 days'; rounded to whole days."""
     return "1 day" if round(number) == 1 else f"{round(number)} days"
 
 
 def format_times(number: float) -> str:
-    """How many times."""
+    """'once', 'twice', '9 times'."""
     return {1: "once", 2: "twice"}.get(round(number), f"{round(number)} times")
 
 
 def format_days_ago(number: float) -> str:
-    """So many days ago."""
+    """'today', 'yesterday', '14 days ago'; 'some time ago' where the number is not finite."""
     if not math.isfinite(number):
         return "some time ago"
     return {0: "today", 1: "yesterday"}.get(round(number), f"{round(number)} days ago")
 
 
-#: Why an offer is made where no purchases of the customer's own speak for it.
+#: The reason of an offer that has no purchase of the customer as evidence.
 OFFER_REASONS = {
     "new": REASONS["related"],
     "received": "they received its campaign",
@@ -150,12 +157,18 @@ NO_OFFERS = "the shop has no offers; load some: regulars load offers FILE"
 def product_reason(
     source: str, times: float = math.nan, last_days: float = math.nan, first_days: float = math.nan
 ) -> str:
-    """Why a product is on a customer's list; `times` is days on which they bought it."""
+    """The reason text of a product by its source; for "again" from purchase days and days since the last and first.
+
+    `times` is the number of purchase days.
+    """
     return repeat_reason(times, last_days, first_days) if source == "again" else REASONS[source]
 
 
 def co_purchase_reason(together: int, followed: int, is_own_evidence: bool) -> str:
-    """Why a product goes with another: how many customers bought both at once, or it first thing after."""
+    """Why a product complements another: co-purchase counts, or a general text where they are not of its own.
+
+    `together` customers bought both in one basket; `followed` customers first bought it on the next visit.
+    """
     if not is_own_evidence:
         return "goes with what sells best of its kind"
     same_basket_text = f"{_customer_count(together)} bought both at once" if together else None
@@ -164,7 +177,7 @@ def co_purchase_reason(together: int, followed: int, is_own_evidence: bool) -> s
 
 
 def alternative_reason(relation: str, category: str | None, price: float, other_price: float, currency: str) -> str:
-    """Why a product may be taken instead of another: it is of one kind, and what it and the other go for."""
+    """Why a product is an alternative to another: the same category, and both prices where they are known."""
     text = (
         f"{'dearer, and ' if relation == 'upsell' else ''}of the same kind: {category}"
         if category
@@ -182,7 +195,7 @@ def _customer_count(count: int) -> str:
 
 @lru_cache(maxsize=100_000)
 def offer_reason(times: float, last_days: float) -> str:
-    """Why an offer is made; `times` is days on which they bought what it is for."""
+    """Why an offer is made; `times` is the number of days on which the customer bought a covered product."""
     return (
         f"bought what it is for {format_times(times)}, last {format_days_ago(last_days)}"
         if times >= 1

@@ -1,9 +1,9 @@
-"""Orderings: what a list of those who may be slipping away may begin with most of."""
+"""Sort orders of the at-risk list."""
 
 from typing import Literal
 
 SortOrder = Literal["probability", "value_at_risk", "saved_value"]
-#: The column that each is an order of.
+#: The column of each sort order; the largest value comes first.
 SORT_COLUMNS: dict[str, str] = {
     "probability": "churn_probability",
     "value_at_risk": "value_at_risk",

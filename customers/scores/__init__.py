@@ -1,1 +1,1 @@
-"""The one inlet of scores, their format, and the log of promotions."""
+"""Stored scores, the format of their details, and the log of promotions."""

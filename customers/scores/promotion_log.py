@@ -1,4 +1,4 @@
-"""Champions: which model was put in charge, when and why; a log that is only ever added to."""
+"""Append-only log of decisions about champions: which version was promoted, kept back or rolled back, when and why."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from customers.shop.timestamps import from_micros, to_micros
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """One decision about a model: promoted, kept back or rolled back, and the numbers it rested on."""
+    """One decision about a model version, with the metrics it was based on."""
 
     name: str
     version: str
@@ -37,7 +37,7 @@ def append_promotion(
     why: str,
     metrics: Mapping[str, Any] | None = None,
 ) -> None:
-    """Add a decision to the log."""
+    """Append a decision to the log."""
     with engine.write_transaction(shop) as connection:
         connection.execute(
             promotions.insert().values(
@@ -53,7 +53,7 @@ def append_promotion(
 
 
 def load_history(shop: Shop, name: str | None = None) -> list[Promotion]:
-    """The log, or that of one model, the oldest first."""
+    """All decisions, or those about one model, oldest first."""
     query = sa.select(promotions).order_by(promotions.c.promotion_id)
     if name is not None:
         query = query.where(promotions.c.name == name)

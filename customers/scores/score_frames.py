@@ -1,6 +1,5 @@
-"""Frames: what the models said, with customers by their ids and under promised columns."""
+"""Frames of stored scores, with decoded details, customer ids and fixed columns."""
 
-import json
 from collections.abc import Collection
 from datetime import datetime
 from typing import Any
@@ -9,7 +8,7 @@ import pandas as pd
 
 from customers.people import lookup
 from customers.privacy import consents
-from customers.scores import score_store
+from customers.scores import score_details, score_store
 from customers.shop.settings import Shop
 
 
@@ -21,10 +20,10 @@ def load_answers(
     include_online: bool = False,
     keys: Collection[int] | None = None,
 ) -> pd.DataFrame:
-    """The newest finished run of a model, or that of a moment, with each detail read, column `answer`.
+    """The newest finished run of a model, or that of a given as_of: columns customer_key, value, as_of, answer.
 
-    `live` lays over it what was told of single customers since; the moment of each row is in `as_of`. `keys` are the
-    customers whose answers are wanted, where not everybody's are; of many, those of others may stand among them.
+    `answer` is the detail decoded by `score_details`. include_online: replace rows by scores stored online since
+    that run. keys: read only these customers' rows; above `score_store.FILTER_UP_TO` keys, rows of others are included.
     """
     frame = (
         score_store.load_latest_scores(shop, model, keys=keys)
@@ -33,12 +32,13 @@ def load_answers(
     )
     if not include_online:
         frame["as_of"] = pd.Series(frame.attrs.get("as_of"), frame.index, "datetime64[us, UTC]")
-    frame["answer"] = [json.loads(detail) for detail in frame.pop("detail")]
+    decode = score_details.DECODERS[model]
+    frame["answer"] = [decode(detail) for detail in frame.pop("detail")]
     return frame
 
 
 def with_customer_ids(shop: Shop, rows: list[dict[str, Any]] | pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
-    """Customers by their ids, and the promised columns in their order and types."""
+    """The rows with column customer_id instead of customer_key, and these columns in their order and dtypes."""
     frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(rows)
     if "customer_key" in frame:
         frame["customer_id"] = frame["customer_key"].map(lookup.find_ids(shop, frame["customer_key"].unique()))
@@ -46,7 +46,7 @@ def with_customer_ids(shop: Shop, rows: list[dict[str, Any]] | pd.DataFrame, col
 
 
 def without_disallowed_sensitive(shop: Shop, frame: pd.DataFrame, sensitive: pd.Series) -> pd.DataFrame:
-    """Without the rows that name something sensitive to a customer who has not allowed it."""
+    """Rows, by column customer_key, without sensitive ones of customers who do not consent; sensitive: (n,) flags."""
     if not sensitive.any():
         return frame
     allowed = consents.allowed_customers(shop, frame.loc[sensitive, "customer_key"].unique(), "profiling_sensitive")

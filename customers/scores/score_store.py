@@ -1,14 +1,12 @@
-"""Scores: what the models said about each customer, once for a model, version and moment.
+"""Store of scores: one row per customer, model, version and as_of.
 
-`told_at` is when a row was last said, by the real clock. Of one moment the profile shows what was said last,
-whichever version said it. Nothing is kept about, nor shown of, a customer who does not allow profiling.
+`told_at` is when a row was last written, by the real clock. Of several rows with one as_of, of any version, the one
+written last is current. No score of a customer who does not allow profiling is stored or returned.
 """
 
-import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import pandas as pd
 import sqlalchemy as sa
@@ -16,35 +14,34 @@ import sqlalchemy as sa
 from customers.database import engine
 from customers.database.schema import customers, nights, score_runs, scores
 from customers.privacy import consents
+from customers.scores.score_details import ScoreRow
 from customers.shop.errors import ShopError
 from customers.shop.settings import Shop
 from customers.shop.timestamps import from_micros, from_micros_or_none, to_micros
 
 BATCH_SIZE = 20_000
-#: Of no more customers than this, only their own scores are read.
+#: For at most this many customers only their own scores are read; for more, all customers' scores.
 FILTER_UP_TO = 1_000
 _UPSERT = """insert into scores (run_id, customer_key, value, detail, told_at) values ({marks})
              on conflict (run_id, customer_key) do update
              set value = excluded.value, detail = excluded.detail, told_at = excluded.told_at"""
 
-ScoreRow = tuple[int, float | None, str]
-
 
 @dataclass(frozen=True, slots=True)
 class StoredScore:
-    """One number a model said about one customer at one moment, with the rest of its answer in `detail`."""
+    """Score of one customer by one model as of one time; `detail` is JSON text for `score_details.decode_*`."""
 
     customer_key: int
     model: str
     version: str
     as_of: datetime
     value: float | None
-    detail: dict[str, Any]
+    detail: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreRun:
-    """One model's scores of one moment; bulk readers see them once the run is finished."""
+    """Scores of one model version as of one time; bulk reads return them once the run is finished."""
 
     run_id: int
     model: str
@@ -54,13 +51,13 @@ class ScoreRun:
 
 
 def begin_run(shop: Shop, model: str, version: str | int, as_of: datetime) -> int:
-    """The run of this model, version and moment: a new one, or the one that was begun before."""
+    """Id of the run of this model, version and as_of, which is created unless it exists."""
     with engine.write_transaction(shop) as connection:
         return _get_or_create_run(connection, model, str(version), as_of)
 
 
 def write_scores(shop: Shop, run_id: int, rows: Iterable[ScoreRow]) -> int:
-    """Write (customer_key, value, JSON detail) of a run; again is the same as once. Returns how many."""
+    """Upsert the rows of a run, in transactions of 20,000; return the number written. Idempotent."""
     written = 0
     for chunk in engine.chunks(rows, BATCH_SIZE):
         allowed_rows = _allowed_rows(shop, chunk)
@@ -70,12 +67,12 @@ def write_scores(shop: Shop, run_id: int, rows: Iterable[ScoreRow]) -> int:
 
 
 def write_online_scores(shop: Shop, model: str, version: str | int, as_of: datetime, rows: Iterable[ScoreRow]) -> int:
-    """Write what the door has just computed, where it is not what was said last. Returns how many.
+    """Upsert online scores that differ from the last stored ones of this as_of; return the number written.
 
-    The run stays as it is: finished, if the night wrote it, and else open, for it is not everybody's.
+    The run keeps its state: finished if the nightly run wrote it, else open, since it does not hold all customers.
     """
     allowed_rows = _allowed_rows(shop, rows)
-    # Read first: asking again must not wait its turn among the writers.
+    # Read first: a repeated request must not wait for the write lock.
     stored = _last_scores(shop, model, as_of, [key for key, _, _ in allowed_rows])
     changed_rows = [
         (key, value, detail) for key, value, detail in allowed_rows if stored.get(key) != (str(version), value, detail)
@@ -87,7 +84,7 @@ def write_online_scores(shop: Shop, model: str, version: str | int, as_of: datet
 
 
 def finish_run(shop: Shop, run_id: int) -> None:
-    """From now on bulk readers see this run, whole."""
+    """Mark a run as finished, which makes it visible to bulk reads. Raises ShopError where there is no such run."""
     with engine.write_transaction(shop) as connection:
         change = score_runs.update().where(score_runs.c.run_id == run_id)
         if not connection.execute(change.values(finished_at=to_micros(datetime.now(UTC)))).rowcount:
@@ -95,7 +92,7 @@ def finish_run(shop: Shop, run_id: int) -> None:
 
 
 def load_customer_scores(shop: Shop, customer_key: int) -> dict[str, StoredScore]:
-    """What each model said last about a customer's newest moment, by model; of runs still open too."""
+    """The current score of a customer by model: newest as_of, last written; open runs included."""
     if not consents.allowed_customers(shop, [customer_key], "profiling"):
         return {}
     query = (
@@ -106,12 +103,12 @@ def load_customer_scores(shop: Shop, customer_key: int) -> dict[str, StoredScore
     )
     with engine.read_transaction(shop) as connection:
         rows = connection.execute(query).all()
-    # In rising order, so that the last word is what stays.
+    # In ascending order, so that the last row of each model remains.
     return {row.model: _to_score(customer_key, row) for row in rows}
 
 
 def newest_run(shop: Shop, model: str, as_of: datetime | None = None) -> ScoreRun | None:
-    """The newest finished run of a model, or the one of a given moment."""
+    """The newest finished run of a model, or the newest one with this as_of; None without any."""
     columns = score_runs.c
     query = sa.select(score_runs).where(columns.model == model, columns.finished_at.is_not(None))
     if as_of is not None:
@@ -125,7 +122,7 @@ def newest_run(shop: Shop, model: str, as_of: datetime | None = None) -> ScoreRu
 
 
 def customers_scored_after(shop: Shop, as_of: datetime) -> list[int]:
-    """The keys of customers of whom something was said as of a later moment."""
+    """Keys of customers with a score whose as_of is later, ascending."""
     later = sa.select(score_runs.c.run_id).where(score_runs.c.as_of > to_micros(as_of))
     query = sa.select(scores.c.customer_key).where(scores.c.run_id.in_(later)).distinct()
     with engine.read_transaction(shop) as connection:
@@ -133,7 +130,7 @@ def customers_scored_after(shop: Shop, as_of: datetime) -> list[int]:
 
 
 def last_finished_as_of(shop: Shop) -> datetime | None:
-    """The moment of the scores that were finished last, which may be a replay of an earlier day."""
+    """The as_of of the run that was finished last, which may be a historical run of an earlier day."""
     query = sa.select(score_runs.c.as_of).where(score_runs.c.finished_at.is_not(None))
     with engine.read_transaction(shop) as connection:
         return from_micros_or_none(
@@ -144,10 +141,10 @@ def last_finished_as_of(shop: Shop) -> datetime | None:
 def load_run_scores(
     shop: Shop, model: str, as_of: datetime | None = None, *, keys: Collection[int] | None = None
 ) -> pd.DataFrame:
-    """The newest finished run: customer_key int64, value float64, detail JSON text, by rising key.
+    """Scores of the newest finished run, or of the one with this as_of, ascending by customer_key.
 
-    Its model's version and moment are in `attrs`; without a finished run the frame is empty. With `keys`, of these
-    customers alone.
+    Columns customer_key int64, value float64, detail JSON text; `attrs` holds version, as_of and run_id. Empty without
+    a finished run. keys: read only these customers, unless they are more than FILTER_UP_TO.
     """
     run = newest_run(shop, model, as_of)
     query = sa.select(scores.c.customer_key, scores.c.value, scores.c.detail)
@@ -158,9 +155,9 @@ def load_run_scores(
 
 
 def load_latest_scores(shop: Shop, model: str, *, keys: Collection[int] | None = None) -> pd.DataFrame:
-    """As `current`, with what was told of single customers since that run, and `as_of`, the moment of each row.
+    """As `load_run_scores`, with scores stored online since that run and column as_of of each row.
 
-    Of a night that is still writing nothing is shown.
+    Rows of a nightly run that is not finished are left out.
     """
     run = newest_run(shop, model)
     rows = _select_since(shop, run, keys) if run else []
@@ -172,7 +169,7 @@ def load_latest_scores(shop: Shop, model: str, *, keys: Collection[int] | None =
 
 
 def _customer_filter(keys: Collection[int] | None) -> sa.ColumnElement[bool]:
-    """Scores of these customers; of everybody, where they are not said or so many that nearly all are read anyway."""
+    """Condition on these customers; true without keys, or where they are so many that a full scan is faster."""
     if keys is None or len(keys) > FILTER_UP_TO:
         return sa.true()
     return scores.c.customer_key.in_([int(key) for key in keys])
@@ -195,7 +192,7 @@ def _select_since(shop: Shop, run: ScoreRun, keys: Collection[int] | None) -> Se
 
 
 def _allowed_frame(shop: Shop, frame: pd.DataFrame, run: ScoreRun | None) -> pd.DataFrame:
-    """The rows of customers who allow profiling, and the run they are of."""
+    """The rows of customers who allow profiling, with the run in `attrs`."""
     frame = frame[frame["customer_key"].isin(consents.allowed_customers(shop, frame["customer_key"], "profiling"))]
     frame = frame.astype({"customer_key": "int64", "value": "float64", "detail": "object"}).reset_index(drop=True)
     frame.attrs = {"version": run.version, "as_of": run.as_of, "run_id": run.run_id} if run else {}
@@ -220,7 +217,7 @@ def _allowed_rows(shop: Shop, rows: Iterable[ScoreRow]) -> list[ScoreRow]:
 
 
 def _last_scores(shop: Shop, model: str, as_of: datetime, keys: list[int]) -> dict[int, tuple[str, float | None, str]]:
-    """What was said last about each customer at a moment: version, value, detail."""
+    """Version, value and detail of the last written score of each customer with this as_of."""
     query = (
         sa.select(scores.c.customer_key, score_runs.c.version, scores.c.value, scores.c.detail)
         .join(scores, scores.c.run_id == score_runs.c.run_id)
@@ -232,7 +229,7 @@ def _last_scores(shop: Shop, model: str, as_of: datetime, keys: list[int]) -> di
 
 
 def _upsert_rows(connection: sa.Connection, run_id: int, rows: list[ScoreRow]) -> int:
-    """The rows of who is still a customer: a model may speak of somebody who was erased a moment ago."""
+    """Upsert the rows of existing customers: one may have been erased since it was scored."""
     existing = _existing_customers(connection, [key for key, _, _ in rows])
     written_at = to_micros(datetime.now(UTC))
     complete_rows = [(run_id, key, value, detail, written_at) for key, value, detail in rows if key in existing]
@@ -250,11 +247,9 @@ def _existing_customers(connection: sa.Connection, keys: list[int]) -> set[int]:
 
 
 def _nan_to_none(value: float | None) -> float | None:
-    """NaN says nothing, and SQL's word for nothing is null."""
+    """NaN is stored as SQL null."""
     return None if value is None or value != value else float(value)
 
 
 def _to_score(customer_key: int, row: sa.Row) -> StoredScore:
-    return StoredScore(
-        customer_key, row.model, row.version, from_micros(row.as_of), row.value, json.loads(row.detail or "{}")
-    )
+    return StoredScore(customer_key, row.model, row.version, from_micros(row.as_of), row.value, row.detail)

@@ -1,7 +1,7 @@
-"""Persuasion: whether contact is known to bring customers back, and what it would save of each customer's value.
+"""Result of the uplift analysis: whether contact raises purchases, and the value it saves per customer.
 
-`regulars uplift` leaves its finding here and, where it rests on evidence, a score of each customer under MODEL.
-Without evidence there are words and no numbers: a list must not be ordered by chance.
+`regulars uplift` saves its result here and, where the evidence is conclusive, an effect score per customer under
+MODEL. Without evidence there is a text and no number: a list must not be ordered by chance.
 """
 
 import json
@@ -19,16 +19,16 @@ MODEL = "uplift"
 EVIDENCE, NOT_ENOUGH_EVIDENCE = "evidence", "not enough evidence"
 NOT_ANALYSED = "nobody has looked yet whom contact brings back; run: regulars uplift"
 NOT_SCORED = "no night has told yet whom contact brings back; run: regulars score"
-#: Of whom hardly anybody comes, what they spend if they come is known too badly to go by.
+#: Floor of P(return): below it, the spend given a return is estimated from too few customers.
 MIN_RETURN_PROBABILITY = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class UpliftResult:
-    """What the shop's campaigns say about contact: a verdict, and why in words.
+    """Verdict on the effect of contact, from the shop's campaigns, and its explanation.
 
-    `outcome` is what contact is known to raise within `days`: `return`, the chance of a purchase, or `spend`, money;
-    None without evidence. `version` names the effect model that speaks for it.
+    `outcome` is what contact raises within `days`: `return`, the probability of a purchase, or `spend`, money; None
+    without evidence. `version` is that of the effect model.
     """
 
     as_of: str
@@ -40,25 +40,25 @@ class UpliftResult:
 
     @property
     def is_conclusive(self) -> bool:
-        """Whether customers may be ordered by it."""
+        """Whether there is evidence, so that customers may be ordered by the effect."""
         return self.verdict == EVIDENCE and self.outcome is not None
 
 
 def save_result(shop: Shop, result: UpliftResult) -> None:
-    """Leave the finding in the home, in the place of the one before."""
+    """Save the result in the home folder; it replaces the previous one atomically."""
     partial = shop.home / f"{MODEL}.{os.getpid()}.tmp"
     partial.write_text(json.dumps(asdict(result), indent=1), encoding="utf-8")
     partial.replace(shop.home / f"{MODEL}.json")
 
 
 def load_result(shop: Shop) -> UpliftResult | None:
-    """What was found last; None where nobody has looked yet."""
+    """The last saved result; None before the first analysis."""
     path = shop.home / f"{MODEL}.json"
     return UpliftResult(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
 def unavailable_reason(shop: Shop) -> str | None:
-    """Why nobody's saved value can be told, in words; None where it can."""
+    """Why no saved value can be computed, as text; None where it can."""
     result = load_result(shop)
     if result is None:
         return NOT_ANALYSED
@@ -76,19 +76,19 @@ def estimate_saved_value(
     as_of: datetime | None = None,
     include_online: bool = False,
 ) -> pd.Series:
-    """What contacting each customer now is expected to save, in the shop's money; NaN where nobody can tell.
+    """Expected saved value of contacting each customer now, (n,), in the shop's currency; NaN where unknown.
 
-    keys: customer_key; expected: what each will spend over the value horizon; quiet: the chance that they stay away.
-    The effect is over the finding's days (28), the value over the value horizon. Contact that raises the chance of a
-    return saves so much of what they spend if they come: `expected` over the chance that they do, which it holds
-    already. Contact that raises spend saves what it raises. Each score says itself which of the two it means.
+    keys: customer_key; expected_value: expected spend within the value horizon; churn_probability: all (n,). The effect
+    is over the result's days (28), the value over the value horizon. For outcome `return` the saved value is effect x
+    expected_value / P(return), since expected_value already contains P(return); for `spend` it is the effect itself.
+    The outcome is read from each score's own detail.
     """
     result = load_result(shop)
     if result is None or not result.is_conclusive:
         return pd.Series(float("nan"), index=keys.index, dtype="float64")
     stored_scores = load_answers(shop, MODEL, as_of, include_online=include_online).set_index("customer_key")
     effect = keys.map(stored_scores["value"]).astype("float64")
-    outcome = keys.map(stored_scores["answer"].map(lambda answer: answer.get("outcome")))
+    outcome = keys.map(stored_scores["answer"].map(lambda detail: detail.outcome))
     value_given_return = expected_value.astype("float64") / (1 - churn_probability.astype("float64")).clip(
         lower=MIN_RETURN_PROBABILITY
     )

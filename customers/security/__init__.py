@@ -1,1 +1,1 @@
-"""Encryption of personal data and API keys."""
+"""Encryption of personal data, and API keys."""

@@ -1,4 +1,4 @@
-"""Access: who may ask the shop for what, by keys that are shown once and kept only as a digest."""
+"""API keys and their roles; a key is shown once and stored only as a digest."""
 
 import hashlib
 import hmac
@@ -18,7 +18,10 @@ ROLES = ("admin", "agent", "campaign", "analyst", "till")
 
 
 def create_key(shop: Shop, role: str) -> str:
-    """A new key for a role. It cannot be shown again: the shop keeps only its digest."""
+    """Create a key for a role; it cannot be shown again, since only its digest is stored.
+
+    Raises ShopError for an unknown role.
+    """
     if role not in ROLES:
         raise ShopError(f"unknown role {role!r}; roles are {', '.join(ROLES)}")
     prefix, key = secrets.token_hex(6), secrets.token_urlsafe(32)
@@ -33,7 +36,7 @@ def create_key(shop: Shop, role: str) -> str:
 
 
 def role_for_key(shop: Shop, key: str) -> str | None:
-    """The role of a key; None for a key that was never given out."""
+    """The role of a key; None for a key that was never issued."""
     prefix = key_prefix(key)
     row = _select_key(shop, prefix) if prefix else None
     if row is None or not hmac.compare_digest(row.digest, _digest(key)):
@@ -42,13 +45,13 @@ def role_for_key(shop: Shop, key: str) -> str | None:
 
 
 def key_prefix(key: str) -> str | None:
-    """The open part of a key, which names it without opening anything; None for what cannot be a key."""
+    """The public prefix of a key, which identifies it without granting access; None for text that cannot be a key."""
     match = re.fullmatch(r"rg_([0-9a-f]{12})_.+", key)
     return match[1] if match else None
 
 
 def role_for_prefix(shop: Shop, prefix: str) -> str | None:
-    """The role of the key that this prefix names, for somebody who has shown the whole key before."""
+    """The role of the key with this prefix, for a caller whose whole key was verified before; None for none."""
     row = _select_key(shop, prefix)
     return str(row.role) if row else None
 

@@ -1,8 +1,8 @@
-"""Vault: personal fields, sealed under a key of that person, and found again without being opened.
+"""Encryption of personal fields (AES-GCM) under a key per person, and keyed digests (HMAC-SHA256) to look them up.
 
-A person's key is random and itself sealed under a key that comes from the shop's key. Destroying it
-makes everything sealed under it unreadable for good. Whoever knows an e-mail address, phone number or
-name can look it up through a keyed digest; the digest gives nothing away without the shop's key.
+A person's key is random and is itself encrypted (wrapped) under a key derived from the shop's key by HKDF. Destroying
+it makes everything encrypted under it unreadable for good. E-mail addresses, phone numbers and names can be looked up
+by keyed digests, which reveal nothing without the shop's key.
 """
 
 import hashlib
@@ -26,11 +26,11 @@ NONCE_BYTES = 12
 
 
 class EncryptionError(ShopError):
-    """Something sealed cannot be opened with this shop's key."""
+    """Encrypted data cannot be decrypted with this shop's key."""
 
 
 class PersonalDataCipher:
-    """Seals and opens what is personal, for one shop's key."""
+    """Encrypts and decrypts personal data and computes lookup digests, for one shop's key."""
 
     def __init__(self, key: bytes) -> None:
         wrapping_key = _derive_key(key, b"regulars person keys 1")
@@ -39,42 +39,42 @@ class PersonalDataCipher:
         self._digest_key = _derive_key(key, b"regulars lookups 1")
 
     def new_wrapped_key(self, customer_key: int) -> bytes:
-        """A fresh random key for a person, wrapped; only the wrapped form is ever kept."""
+        """A new random key for a person, wrapped; only the wrapped form is ever stored."""
         return _encrypt(self._wrapping_cipher, secrets.token_bytes(32), _associated_data(customer_key, "person-key"))
 
     def encrypt(self, customer_key: int, wrapped: bytes, fields: dict[str, Any], purpose: str = "personal") -> bytes:
-        """Seal a person's fields under their key, bound to that person and purpose."""
+        """Encrypt a person's fields under their key, bound to that person and purpose."""
         text = json.dumps(fields, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
         return _encrypt(
             self._person_cipher(customer_key, wrapped), text.encode(), _associated_data(customer_key, purpose)
         )
 
     def decrypt(self, customer_key: int, wrapped: bytes, sealed: bytes, purpose: str = "personal") -> dict[str, Any]:
-        """The fields that `seal` sealed."""
+        """The fields that `encrypt` encrypted for the same person and purpose."""
         text = _decrypt(self._person_cipher(customer_key, wrapped), sealed, _associated_data(customer_key, purpose))
         return dict(json.loads(text))
 
     def lookup_digest(self, kind: str, text: str) -> bytes:
-        """The digest under which an email, phone or name is looked up; equal spellings give equal digests."""
+        """The digest to look up an email, phone or name; spellings with equal normal forms have equal digests."""
         return self._keyed_digest(kind, NORMALISERS[kind](text))
 
     def lookup_digests(self, fields: dict[str, Any]) -> dict[bytes, str]:
-        """Every digest under which a person with these fields can be found, with its kind."""
-        given, family = fields.get("given_name") or "", fields.get("family_name") or ""
+        """Every digest by which a person with these fields can be looked up, with its kind."""
+        given_name, family_name = fields.get("given_name") or "", fields.get("family_name") or ""
         normalised = [
             ("email", normalise_email(fields.get("email") or "")),
             ("phone", normalise_phone(fields.get("phone") or "")),
-            ("name", normalise_name(given + family)),
-            ("name", normalise_name(family + given)),
+            ("name", normalise_name(given_name + family_name)),
+            ("name", normalise_name(family_name + given_name)),
         ]
         return {self._keyed_digest(kind, text): kind for kind, text in normalised if text}
 
     def tombstone_digest(self, source: str, customer_id: str) -> bytes:
-        """The digest by which an erased customer's id is known again, and by nothing else."""
+        """The digest by which an erased customer's id is recognised."""
         return self._keyed_digest("tombstone", f"{source}\x00{customer_id}")
 
     def content_digest(self, content: bytes) -> bytes:
-        """A digest of what somebody sent, to know it again without keeping it."""
+        """A digest of a request or key, to recognise it again without storing it."""
         return hmac.digest(self._digest_key, b"stamp\x00" + content, "sha256")
 
     def _keyed_digest(self, kind: str, normalised: str) -> bytes:
@@ -85,17 +85,17 @@ class PersonalDataCipher:
 
 
 def get_cipher(shop: Shop) -> PersonalDataCipher:
-    """The vault of a shop."""
+    """The cipher of a shop's key."""
     return _cached_cipher(shop.key)
 
 
 def normalise_email(text: str) -> str:
-    """An e-mail address as it is compared: without blanks, in one case."""
+    """The normal form of an e-mail address: NFKC, without surrounding blanks, case-folded."""
     return unicodedata.normalize("NFKC", text).strip().casefold()
 
 
 def normalise_phone(text: str) -> str:
-    """A phone number as it is compared: digits alone, with a leading + for a country's code."""
+    """The normal form of a phone number: digits only, with a leading + before a country code."""
     trimmed = unicodedata.normalize("NFKC", text).strip()
     digits = re.sub(r"\D", "", trimmed)
     if digits.startswith("00"):
@@ -104,7 +104,7 @@ def normalise_phone(text: str) -> str:
 
 
 def normalise_name(text: str) -> str:
-    """A name as it is compared: letters alone, without accents, in one case."""
+    """The normal form of a name: letters and digits only, without accents, case-folded."""
     letters = unicodedata.normalize("NFKD", text).casefold()
     return "".join(letter for letter in letters if letter.isalnum())
 
@@ -122,7 +122,7 @@ def _derive_key(key: bytes, purpose: bytes) -> bytes:
 
 
 def _associated_data(customer_key: int, purpose: str) -> bytes:
-    """What a sealed text is bound to: moved to another person or purpose, it does not open."""
+    """Binds a ciphertext to person and purpose: for any other it does not decrypt."""
     return f"{customer_key}|{purpose}".encode()
 
 

@@ -1,1 +1,1 @@
-"""One retailer's settings, money, time and errors."""
+"""One retailer's settings, money, times, merchandising rules and errors."""

@@ -1,9 +1,9 @@
-"""Errors of a shop that a command or an answer puts into words."""
+"""Errors whose text is shown to the user by commands and API responses."""
 
 
 class ShopError(Exception):
-    """Something the user can put right; its text says how."""
+    """An error that the user can correct; its text explains how."""
 
 
 class ShopUnavailable(ShopError):
-    """Something the shop needs does not answer."""
+    """A service that the shop needs, such as its database, cannot be reached."""

@@ -1,7 +1,7 @@
-"""Wishes: what a shop, or whoever asks, wants of a list of products beside what the models say.
+"""Merchandising rules: filters, boosts, pins and caps that a shop or a request applies to lists of products.
 
-The shop's own stand in its settings, table `[recommendations]`; a question may add to them. What they do, and in
-which order, is told in `serving/recommendations/merchandising.py`.
+The shop's own rules are in its settings, table `[recommendations]`; a request may add to them. Their effect and their
+order are in `serving/recommendations/merchandising.py`.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 CONFIG_TEMPLATE = """
-# [recommendations]                           # what holds for every list of products
+# [recommendations]                           # rules for every list of products
 # exclude_product_ids = ["gift-card"]
 # exclude_categories = ["CIGARETTES"]
 # exclude_departments = ["FUEL"]
-# in_stock_only = true                        # nothing whose stock is counted and gone
-# min_margin = 0.1                            # (price - cost) / price; where either is unknown, a product may stay
+# in_stock_only = true                        # no product whose stock is counted and used up
+# min_margin = 0.1                            # (price - cost) / price; a product without both may stay
 # boost = { organic = 1.5 }                   # label of a product = factor on its score
 # pin = ["season"]                            # labels that come first
 # max_per_category = 3
-# explore = 0.1                               # so many of ten places for something outside the top
+# explore = 0.1                               # share of the places for products outside the top
 """
 MAX_BOOST = 100.0
 MAX_EXPLORE = 0.5
@@ -30,11 +30,11 @@ MAX_EXPLORE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class MerchandisingRules:
-    """What is wanted of a list. Words for categories, departments and labels are held in lower case.
+    """The rules for one list of products; names of categories, departments and labels are in lower case.
 
-    `categories` are the only ones wanted, empty for all. `min_margin` is a share of the price. `boost` holds labels
-    and their factors, `pin` labels. `explore` is a share of the places. `seed` draws what is explored; None for a
-    draw that stays the same until the customer's figures change.
+    `categories` are the only ones allowed, empty for all. `min_margin` is a share of the price. `boost` holds (label,
+    factor on the score), `pin` the labels that come first. `explore` is the share of places for products outside the
+    top. `seed` seeds their draw; None for a draw that stays the same until the customer's features change.
     """
 
     exclude_product_ids: tuple[str, ...] = ()
@@ -50,9 +50,9 @@ class MerchandisingRules:
     seed: int | None = None
 
     def merged_with(self, request: Mapping[str, Any]) -> MerchandisingRules:
-        """With what a question says: what it leaves out is left out too, any other wish takes the shop's place.
+        """These rules combined with a request: its exclusions are added, any other rule of it replaces the shop's.
 
-        Raises ValueError, with the wish's name, for one that makes no sense.
+        Raises ValueError, with the name of the rule, for an invalid value.
         """
         parsed = {name: PARSERS[name](name, value) for name, value in request.items() if value is not None}
         combined = {name: (*getattr(self, name), *parsed[name]) for name in parsed if name.startswith("exclude_")}
@@ -60,7 +60,10 @@ class MerchandisingRules:
 
 
 def parse_rules(table: Any) -> MerchandisingRules:
-    """The shop's own wishes, from its settings: a table, or the text of one. ValueError says what to correct."""
+    """The shop's own rules from its settings: a table, or its text as one line of TOML.
+
+    Raises ValueError where the table or a value is invalid; the message names the correction.
+    """
     if isinstance(table, str):
         table = _parse_toml(table)
     if not isinstance(table, Mapping):
@@ -147,5 +150,5 @@ PARSERS: dict[str, Callable[[str, Any], Any]] = {
     "explore": _number_parser(0.0, MAX_EXPLORE),
     "seed": _parse_seed,
 }
-#: A shop that sells of some categories alone says so by what it loads; and a seed is of one question.
+#: Not in the settings: `categories`, since a shop limits them by the products it loads, and `seed`, for one request.
 SETTING_NAMES = tuple(field.name for field in fields(MerchandisingRules) if field.name not in ("categories", "seed"))

@@ -1,4 +1,4 @@
-"""Money: whole minor units (cents) and a currency, so that sums never drift."""
+"""Money as whole minor units (such as cents) of a currency, so that sums are exact."""
 
 from decimal import ROUND_HALF_EVEN, Decimal
 
@@ -23,11 +23,11 @@ EXPONENTS: dict[str, int] = {
 
 
 def to_minor_units(amount: Decimal | str, currency: str) -> int:
-    """An amount in minor units, a half rounded to the even neighbour."""
+    """An amount in whole minor units of its currency; a half is rounded to the even neighbour."""
     scaled = Decimal(amount).scaleb(EXPONENTS[currency])
     return int(scaled.to_integral_value(rounding=ROUND_HALF_EVEN))
 
 
 def format_amount(minor_units: int, currency: str) -> str:
-    """Minor units as the decimal string that people read: 1250 EUR is 12.50."""
+    """Minor units as a decimal string in the currency's main unit: 1250 EUR is "12.50"."""
     return str(Decimal(minor_units).scaleb(-EXPONENTS[currency]))

@@ -1,7 +1,7 @@
-"""Retention: when it pays to contact somebody who may be drifting away, by the shop's own costs.
+"""Churn bands by the shop's own retention costs: whether it pays to contact a customer who is at risk.
 
-A contact pays where the probability that they stay away, times what they are expected to spend, times the share of
-such customers that a contact keeps, is more than it costs. Who costs more to keep than to lose is left in peace.
+A contact pays where churn probability x expected value x share of churners that a contact keeps is more than its cost.
+A customer who costs more to keep than to lose is not contacted.
 """
 
 from __future__ import annotations
@@ -16,25 +16,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 CONFIG_TEMPLATE = """
-# [retention]                                 # whom it pays to contact: band medium, and high for the dearer way
+# [retention]                                 # who is worth a contact: band medium, and high for the dearer contact
 # contact_cost = 2.00                         # a letter; medium: probability x expected value x saved_share is more
 # high_cost = 5.00                            # a call or a gift; high: it is more than this; default: 2.5 letters
-# saved_share = 0.1                           # of those who would stay away, so many return because of a contact
+# saved_share = 0.1                           # of those who would leave, the share that a contact keeps
 # medium_from = 0.2                           # without costs, or where a value is not known: bands by probability
 # high_from = 0.5
 """
-#: In the retention desk's words: letters are for medium, calls for high. A band of its own holds who has left.
+#: Bands of churn risk: a letter for medium, a call for high. Customers who have left are in the band "lapsed".
 LOW, MEDIUM, HIGH = "low", "medium", "high"
-#: What a call costs in letters where only the letter's cost is set; as 0.5 is to 0.2.
+Band = Literal["low", "medium", "high", "lapsed"]
+#: Cost of a call in letters where only contact_cost is set: the ratio of the default thresholds, 0.5 to 0.2.
 HIGH_COST_RATIO = 2.5
 
 
 @dataclass(frozen=True, slots=True)
 class RetentionCosts:
-    """What contacting somebody costs and brings; without `contact_cost`, bands go by probability alone.
+    """Cost and effect of a contact; without `contact_cost`, bands are set by churn probability alone.
 
-    Costs are in the shop's money, `saved_share` and both `_from` are shares. One in five stays away even among
-    regulars; from one in two on, staying away is the likelier outcome: hence the defaults.
+    Costs are in the shop's currency; `saved_share`, `medium_from` and `high_from` are shares from 0 to 1. Defaults of
+    the thresholds: one in five churns even among regular customers; from one in two on, churn is the likelier outcome.
     """
 
     contact_cost: float | None = None
@@ -44,7 +45,10 @@ class RetentionCosts:
     high_from: float = 0.5
 
     def assign_bands(self, probability: NDArray[np.float64], value: NDArray[np.float64] | None) -> list[str]:
-        """The band of each customer; `value` is what each is expected to spend, NaN where that is not known."""
+        """The band "low", "medium" or "high" of each customer, from churn probability and expected spend.
+
+        Both of shape (n,); `value` in the shop's currency, NaN where unknown: then the probability decides.
+        """
         high, medium = probability >= self.high_from, probability >= self.medium_from
         if self.contact_cost is not None and value is not None:
             gain = probability * value * self.saved_share
@@ -58,7 +62,10 @@ class RetentionCosts:
 
 
 def parse_retention_costs(table: Any) -> RetentionCosts:
-    """The settings, from a table or the text of one line. ValueError says what to correct."""
+    """Retention costs from a table of the settings, or from its text as one line of TOML.
+
+    Raises ValueError where the table, a name, a value or their order is invalid; the message names the correction.
+    """
     values = _parse_toml(table) if isinstance(table, str) else table
     if not isinstance(values, Mapping):
         raise ValueError("retention must be a table, as in: [retention]")
@@ -96,6 +103,3 @@ def _check_order(costs: RetentionCosts) -> None:
         raise ValueError("retention: high_cost needs contact_cost beside it, what the cheaper way costs")
     if costs.high_cost < costs.contact_cost:
         raise ValueError("retention: high_cost must not be below contact_cost")
-
-
-Band = Literal["low", "medium", "high", "lapsed"]

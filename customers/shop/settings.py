@@ -1,4 +1,4 @@
-"""Shop: where one shop keeps everything, and the settings it runs under."""
+"""One shop's home folder and settings, read from regulars.toml and the environment."""
 
 import base64
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
-from customers.shop import merchandising_rules, money, retention_costs
+from customers.shop import merchandising_rules, money, retention_costs, timestamps
 from customers.shop.errors import ShopError
 from customers.shop.merchandising_rules import MerchandisingRules
 from customers.shop.retention_costs import RetentionCosts
@@ -48,7 +48,7 @@ SETTING_NAMES = (
 
 @dataclass(frozen=True, slots=True)
 class Shop:
-    """One shop: its home folder and settings. Two homes are two shops and share nothing."""
+    """Home folder and settings of one shop; two homes are two shops that share nothing."""
 
     home: Path
     timezone: str
@@ -73,7 +73,10 @@ class Shop:
 
 
 def open_shop(home: Path | str | None = None) -> Shop:
-    """The shop at `home` (default: REGULARS_HOME, else ./.regulars) with its settings."""
+    """The shop at `home` (default: REGULARS_HOME, else ./.regulars) with its settings.
+
+    Raises ShopError where there is no shop, where regulars.toml is not valid TOML, or where a setting is invalid.
+    """
     folder = home_folder(home)
     path = folder / "regulars.toml"
     if not path.exists():
@@ -85,10 +88,12 @@ def open_shop(home: Path | str | None = None) -> Shop:
 
 
 def home_folder(home: Path | str | None) -> Path:
+    """The absolute path of `home`; default: REGULARS_HOME, else ./.regulars."""
     return Path(home or os.environ.get("REGULARS_HOME") or ".regulars").expanduser().absolute()
 
 
 def build_shop(folder: Path, values: dict[str, Any]) -> Shop:
+    """The shop at `folder` from the values of its settings file; variables REGULARS_<NAME> override them."""
     checked = check_settings(_with_environment(values))
     return Shop(
         home=folder,
@@ -110,6 +115,7 @@ def build_shop(folder: Path, values: dict[str, Any]) -> Shop:
 
 
 def default_database_url(folder: Path) -> str:
+    """The URL of the SQLite database in a home folder."""
     return f"sqlite:///{folder / 'shop.db'}"
 
 
@@ -119,6 +125,7 @@ def _with_environment(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with time zone, currency and clock checked and their defaults filled in."""
     settings = {"timezone": "UTC", "currency": "EUR", **settings}
     settings["timezone"] = _check_timezone(str(settings["timezone"]))
     settings["currency"] = _check_currency(str(settings["currency"]))
@@ -143,8 +150,6 @@ def _check_currency(code: str) -> str:
 def _check_clock(value: Any, timezone: str) -> str:
     text = value.isoformat() if hasattr(value, "isoformat") else str(value).strip()
     if text not in ("real", "last-sale"):
-        from customers.shop import timestamps  # here, because the clock itself opens the shop's memory
-
         timestamps.parse_instant(text, timezone)
     return text
 
@@ -182,7 +187,7 @@ def _parse_table(parse: Callable[[Any], Parsed], value: Any) -> Parsed:
 
 
 def _parse_pairs(text: str) -> dict[str, str]:
-    """`profiling=granted,marketing_email=denied`, as an environment variable says it."""
+    """Parse `profiling=granted,marketing_email=denied`, the form of an environment variable."""
     pairs = (part.partition("=") for part in text.split(",") if part.strip())
     return {purpose.strip(): state.strip() for purpose, _, state in pairs}
 

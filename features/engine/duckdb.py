@@ -1,4 +1,4 @@
-"""The engine: where the counting is done, quickly and always to the same last digit."""
+"""The DuckDB engine: connections, query plans and Parquet output, with results equal to the last digit."""
 
 import os
 import tempfile
@@ -18,15 +18,15 @@ from features.engine import expressions
 EPOCH = datetime(1970, 1, 1).date()
 
 
-#: What counting may hold in memory; the rest waits on disk. Bounded at 1.2 GB, the features of a night of the Complete
-#: Journey peaked at 1.9 GiB instead of 3.9 and took a tenth longer; larger shops want a little more.
+#: DuckDB's memory limit; what does not fit is spilled to disk. With 1.2 GB, the features of one nightly run on Complete
+#: Journey peaked at 1.9 GiB instead of 3.9 GiB and took a tenth longer; larger shops want a little more.
 MEMORY_LIMIT = "2GB"
 
 
 def connect() -> Backend:
-    """A fresh DuckDB in memory, on UTC, with OMP_NUM_THREADS threads (all cores where that is not set).
+    """Open a new in-memory DuckDB in UTC, with OMP_NUM_THREADS threads (all cores where that is not set).
 
-    It holds REGULARS_ENGINE_MEMORY at most (MEMORY where that is not set).
+    Its memory limit is REGULARS_ENGINE_MEMORY (MEMORY_LIMIT where that is not set).
     """
     threads = os.environ.get("OMP_NUM_THREADS", "")
     settings = {"threads": int(threads)} if threads.isdigit() and int(threads) > 0 else {}
@@ -34,17 +34,17 @@ def connect() -> Backend:
     con.raw_sql("set timezone = 'UTC'")
     con.raw_sql(f"set memory_limit = '{os.environ.get('REGULARS_ENGINE_MEMORY', MEMORY_LIMIT)}'")
     con.raw_sql(f"set temp_directory = '{Path(tempfile.gettempdir()) / f'regulars-{os.getpid()}'}'")
-    # Asked first: in a notebook without widgets DuckDB refuses to hear of its progress bar at all.
+    # Checked first: in a notebook without widgets, DuckDB rejects every setting of its progress bar.
     if con.con.sql("select current_setting('enable_progress_bar')").fetchall() == [(True,)]:
         con.raw_sql("set enable_progress_bar = false")
     return con
 
 
 class QueryPlan:
-    """Steps of counting over named tables, written down in SQL once and then followed as often as needed.
+    """Steps over named tables, compiled from expressions to SQL once and run as often as needed.
 
-    Turning expressions into SQL takes longer than counting one customer's lines does, and who follows the same
-    recipe for everybody at night and for one sale at the till gets the same number to the last digit.
+    Compiling takes longer than aggregating one customer's lines. The same plan gives the same numbers, to the last
+    digit, for all customers at night and for one customer in real time.
     """
 
     def __init__(self) -> None:
@@ -52,42 +52,48 @@ class QueryPlan:
         self.outputs: dict[str, str] = {}
 
     def add_step(self, table: ir.Table) -> ir.Table:
-        """Count this table once and keep it; the steps after it read what was kept."""
+        """Add a step that materialises `table` once; returns the table that later steps read."""
         name = f"step_{len(self.steps)}"
         self.steps.append((name, to_sql(table)))
         return ibis.table(table.schema(), name=name)
 
     def add_output(self, name: str, table: ir.Table) -> None:
-        """What the recipe is for: a table that whoever follows it may ask for by name."""
+        """Add a named output of the plan."""
         self.outputs[name] = to_sql(table)
 
     def run(self, con: Backend) -> None:
-        """Count every step, over the named tables that lie in con."""
+        """Create the table of every step in `con`, which holds the named input tables."""
         for name, query in self.steps:
             con.con.execute(f"create temp table {name} as {query}")
 
     def prepare(self, con: Backend) -> None:
-        """Have every statement ready, over named tables that lie in con and may still be empty; see `repeat`."""
+        """Prepare all statements, over input tables that exist in `con` and may still be empty; see `run_prepared`."""
         for name, query in self.steps:
             con.con.execute(f"create temp table {name} as {query}")
-            con.con.execute(f"prepare make_{name} as insert into {name} {query}")
+            con.con.execute(f"prepare fill_{name} as insert into {name} {query}")
         for name, query in self.outputs.items():
-            con.con.execute(f"prepare tell_{name} as {query}")
+            con.con.execute(f"prepare output_{name} as {query}")
 
     def run_prepared(self, con: Backend) -> dict[str, pa.Table]:
-        """Every answer, over what lies in the named tables by now: twice as fast as starting anew."""
+        """Run the prepared plan over the current rows of the input tables; returns the outputs by name.
+
+        Each output is a table with the columns of its expression. Twice as fast as compiling and running anew.
+        """
         for name, _ in self.steps:
-            con.con.execute(f"execute make_{name}")
-        return {name: con.con.sql(f"execute tell_{name}").to_arrow_table() for name in self.outputs}
+            con.con.execute(f"execute fill_{name}")
+        return {name: con.con.sql(f"execute output_{name}").to_arrow_table() for name in self.outputs}
 
 
 def to_sql(table: ir.Table) -> str:
-    """A table's SQL, on one line."""
+    """The DuckDB SQL of an expression, on one line."""
     return str(ibis.to_sql(table, dialect="duckdb", pretty=False))
 
 
 def build_cutoffs(cutoffs: Sequence[datetime], timezone: str) -> pa.Table:
-    """The moments to look back from: as_of (UTC), as_of_day (day number in the shop's zone)."""
+    """Table with one row per cutoff: columns as_of and as_of_day.
+
+    as_of is a timestamp in UTC, as_of_day (int64) the day number in the shop's zone.
+    """
     rows = {
         "as_of": [to_utc(cutoff) for cutoff in cutoffs],
         "as_of_day": [day_number(cutoff, timezone) for cutoff in cutoffs],
@@ -97,30 +103,33 @@ def build_cutoffs(cutoffs: Sequence[datetime], timezone: str) -> pa.Table:
 
 
 def to_utc(instant: datetime) -> datetime:
-    """The same instant in UTC; a time without a zone is refused rather than guessed."""
+    """The same instant in UTC. Raises ValueError for a datetime without a time zone."""
     if instant.tzinfo is None:
         raise ValueError(f"{instant} has no time zone; give an aware datetime, such as one of customers.clock")
     return instant.astimezone(UTC)
 
 
 def day_number(instant: datetime, timezone: str) -> int:
-    """The shop's day that a moment falls on, counted from 1970-01-01."""
+    """The local day of an instant, as days since 1970-01-01."""
     return (instant.astimezone(ZoneInfo(timezone)).date() - EPOCH).days
 
 
 def is_start_of_day(instant: datetime, timezone: str) -> bool:
-    """Whether a moment is the first instant of a day in the shop's zone, so that it cuts no day in two."""
+    """Whether an instant is the first of a local day, so that it splits no day in two."""
     local = instant.astimezone(ZoneInfo(timezone))
     return local.fold == 0 and local == local.replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def mid_day_cutoffs(cutoffs: Sequence[datetime], timezone: str) -> list[datetime]:
-    """The moments that fall into the middle of a day in the shop's zone."""
+    """The cutoffs that fall inside a local day, not at its start."""
     return [cutoff for cutoff in cutoffs if not is_start_of_day(cutoff, timezone)]
 
 
 def write_parquet(con: Backend, query: str, path: Path) -> int:
-    """Write a Parquet file beside its name, to be moved into place when all of a snapshot is ready; its rows."""
+    """Write a query's result to a Parquet file and return its number of rows.
+
+    The path is a temporary one: the caller renames the file once all files of a snapshot are written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     con.con.execute(
         f"copy ({query}) to '{quote_path(path)}' (format parquet, row_group_size {expressions.ROW_GROUP_SIZE})"
@@ -129,5 +138,5 @@ def write_parquet(con: Backend, query: str, path: Path) -> int:
 
 
 def quote_path(path: Path) -> str:
-    """A path inside SQL's quotes."""
+    """Escape a path for single quotes in SQL."""
     return str(path).replace("'", "''")

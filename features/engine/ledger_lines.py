@@ -1,4 +1,4 @@
-"""Lines: what was bought, as far as it was known at a moment, and the baskets and days that lines make up."""
+"""Order lines and interactions as known at a cutoff (bitemporal reads), and the baskets and days built from them."""
 
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +11,7 @@ from ibis.backends.duckdb import Backend
 
 from features.engine import duckdb, expressions
 
-MONEY_STEPS = 10_000.0  # amounts are counted in ten-thousandths, as whole numbers; see engine.whole
+MONEY_STEPS = 10_000.0  # amounts are summed as whole ten-thousandths; see expressions.to_whole_steps
 
 GROUPINGS = ("department", "category", "brand", "store")
 
@@ -46,12 +46,12 @@ INTERACTION_SCHEMA = ibis.schema(
 )
 CUSTOMER_KEY_SCHEMA = ibis.schema({"customer_key": "int64"})
 PRODUCT_SCHEMA = ibis.schema({"product_key": "int64", "department": "string", "category": "string", "brand": "string"})
-#: What models read of a product beside: no family does.
+#: With further product columns that models read and no feature family does.
 PRODUCT_DETAIL_SCHEMA = ibis.schema({**PRODUCT_SCHEMA, "subcategory": "string", "price": "float64"})
 
 _MONEY_COLUMNS = ("sales", "returned", "saved", "pieces", "spend", "squares")
 _COUNT_COLUMNS = ("lines", "bought_lines", "unpriced", "baskets", "new_products")
-_GROUPING_COLUMNS = [f"{kind}_{what}" for kind in GROUPINGS for what in ("new", "worth", "nlogn", "top")]
+_GROUPING_COLUMNS = [f"{grouping}_{suffix}" for grouping in GROUPINGS for suffix in ("new", "worth", "nlogn", "top")]
 VISIBLE_DAYS = ibis.table(
     {
         "customer_key": "int64",
@@ -66,15 +66,15 @@ VISIBLE_DAYS = ibis.table(
         "new_week": "float64",
         **dict.fromkeys((*_MONEY_COLUMNS, *_COUNT_COLUMNS, *_GROUPING_COLUMNS), "float64"),
     },
-    name="seen",
+    name="visible_days",
 )
 
 
 def lines_as_of(ledger: Path, as_of: datetime, con: Backend | None = None) -> ir.Table:
-    """The lines of known customers that a run as of this moment may see: sold before it, and known before it.
+    """Order lines with a customer, sold before `as_of` and known before it; columns of LEDGER_SCHEMA.
 
-    A line that was corrected later is seen as it stood then. Anonymous lines are left out, and so are those of
-    sensitive products, except of customers who allow that such things are used.
+    A line that was corrected later is returned as it stood then. Lines of sensitive products are left out, except those
+    of customers who allow their use.
     """
     con = con or duckdb.connect()
     visible = visible_versions(read_lines(ledger, con), timestamp_literal(as_of))
@@ -84,19 +84,19 @@ def lines_as_of(ledger: Path, as_of: datetime, con: Backend | None = None) -> ir
 
 
 def visible_versions(lines: ir.Table, cutoff: ir.TimestampValue) -> ir.Table:
-    """The versions of lines that stood at a moment, of sales before it, to known customers."""
+    """The line versions that stood at `cutoff`, of sales before it, with a customer."""
     current = lines.superseded_at.isnull() | (lines.superseded_at >= cutoff)
     return lines.filter(lines.customer_key.notnull(), lines.known_at < cutoff, current, lines.sold_at < cutoff)
 
 
 def drop_sensitive(lines: ir.Table, sensitive: ir.Table, allowing_customers: ir.Table) -> ir.Table:
-    """Lines without those of sensitive products, but for customers who are known to allow it."""
+    """Lines without those of sensitive products, except those of customers who allow their use."""
     is_not_sensitive = lines.product_key.notin(sensitive.product_key)
     return lines.filter(is_not_sensitive | lines.customer_key.isin(allowing_customers.customer_key))
 
 
 def has_sensitive_products(ledger: Path) -> bool:
-    """Whether the shop has any sensitive product: most have none, and then nobody needs to ask."""
+    """Whether any product is sensitive; most shops have none, and then no consents are read."""
     path = Path(ledger) / "products.parquet"
     if not path.exists() or "sensitive" not in pq.read_schema(path).names:
         return False
@@ -104,7 +104,7 @@ def has_sensitive_products(ledger: Path) -> bool:
 
 
 def customers_allowing_sensitive(ledger: Path, con: Backend) -> ir.Table:
-    """Who allows profiling on sensitive products; nobody is known to, where the mirror does not say."""
+    """customer_key of those who allow profiling on sensitive products; none without a consents file."""
     path = Path(ledger) / "consents.parquet"
     if not path.exists():
         return con.create_table(ibis.util.gen_name("consents"), schema=CUSTOMER_KEY_SCHEMA, temp=True)
@@ -113,7 +113,7 @@ def customers_allowing_sensitive(ledger: Path, con: Backend) -> ir.Table:
 
 
 def drop_profiling_refusals(lines: ir.Table, ledger: Path, con: Backend) -> ir.Table:
-    """Lines without those of customers who do not allow that anything is learned from them."""
+    """Lines without those of customers who refuse profiling."""
     path = Path(ledger) / "consents.parquet"
     if not path.exists():
         return lines
@@ -123,7 +123,7 @@ def drop_profiling_refusals(lines: ir.Table, ledger: Path, con: Backend) -> ir.T
 
 
 def interactions_as_of(ledger: Path, as_of: datetime, con: Backend) -> ir.Table:
-    """What customers and the shop had to do with each other, happened and known before a moment."""
+    """Interactions that happened before `as_of` and were known before it; columns of INTERACTION_SCHEMA."""
     path = Path(ledger) / "interactions.parquet"
     if not path.exists():
         return con.create_table(ibis.util.gen_name("interactions"), schema=INTERACTION_SCHEMA, temp=True)
@@ -133,13 +133,13 @@ def interactions_as_of(ledger: Path, as_of: datetime, con: Backend) -> ir.Table:
 
 
 def interactions_before(interactions: ir.Table, cutoff: ir.TimestampValue) -> ir.Table:
-    """Interactions before a moment, and known before it."""
+    """Interactions with a customer that happened before `cutoff` and were known before it."""
     before = (interactions.happened_at < cutoff) & (interactions.known_at < cutoff)
     return interactions.filter(interactions.customer_key.notnull(), before)
 
 
 def read_lines(ledger: Path, con: Backend) -> ir.Table:
-    """Every version of every line in the mirror; no row at all where nothing was loaded yet."""
+    """Every version of every line in the mirror; no row where nothing has been loaded."""
     months = sorted(str(part) for part in Path(ledger).glob("month=*/part.parquet"))
     if not months:
         return con.create_table(ibis.util.gen_name("ledger"), schema=LEDGER_SCHEMA, temp=True)
@@ -147,7 +147,7 @@ def read_lines(ledger: Path, con: Backend) -> ir.Table:
 
 
 def read_products(ledger: Path, con: Backend, schema: ibis.Schema = PRODUCT_SCHEMA) -> ir.Table:
-    """Products with the words for their department, category and brand; and for more, where the schema names it."""
+    """The mirror's products with the columns of `schema`; no row where there is no file."""
     path = Path(ledger) / "products.parquet"
     if not path.exists():
         return con.create_table(ibis.util.gen_name("products"), schema=schema, temp=True)
@@ -155,21 +155,21 @@ def read_products(ledger: Path, con: Backend, schema: ibis.Schema = PRODUCT_SCHE
 
 
 def encode_categories(products: ir.Table) -> ir.Table:
-    """Products with numbers for their department, category and brand: equal words, equal number; -1 for none."""
-    category_words = {kind: products[kind].nullif("") for kind in PRODUCT_SCHEMA.names[1:]}
-    numbered = {
-        kind: ibis.cases((word.notnull(), word.dense_rank()), else_=-1) for kind, word in category_words.items()
+    """Products with codes for department, category and brand: equal words, equal code; -1 for none."""
+    category_words = {column: products[column].nullif("") for column in PRODUCT_SCHEMA.names[1:]}
+    codes = {
+        column: ibis.cases((words.notnull(), words.dense_rank()), else_=-1) for column, words in category_words.items()
     }
-    return products.select("product_key", **numbered)
+    return products.select("product_key", **codes)
 
 
 def purchased_lines(lines: ir.Table) -> ir.Table:
-    """The lines in which a product was really taken home: sales of more than nothing."""
+    """Lines of purchases: sales with a positive quantity."""
     return lines.filter(lines.kind == "sale", lines.quantity > 0)
 
 
 def with_categories(bought_lines: ir.Table, products: ir.Table) -> ir.Table:
-    """Bought lines with what kind of thing each is; -1 for a product that the catalogue does not know."""
+    """Purchased lines with the codes of their product; -1 for a product that the catalogue does not have."""
     return bought_lines.left_join(products, "product_key").select(
         "customer_key",
         "order_key",
@@ -177,46 +177,45 @@ def with_categories(bought_lines: ir.Table, products: ir.Table) -> ir.Table:
         "sold_at",
         "amount",
         store=bought_lines.store_id.fill_null(""),
-        **{kind: products[kind].fill_null(-1) for kind in PRODUCT_SCHEMA.names[1:]},
+        **{column: products[column].fill_null(-1) for column in PRODUCT_SCHEMA.names[1:]},
     )
 
 
 def basket_totals(lines: ir.Table, timezone: str) -> ir.Table:
-    """One row for a customer, an order and a day: what was paid, returned, saved, and how much was in it.
+    """One row per customer, order and day: amounts paid, returned and saved, and counts of lines and pieces.
 
-    A basket has one time, that of its last line. A return that comes on a later day under the old order
-    number is a basket of its own, so that it does not move the sale. Money and pieces are in ten-thousandths
-    (see engine.whole).
+    The time of a basket is that of its last line. A return on a later day under the old order number is a basket of its
+    own, so that it does not move the sale. Money and pieces are in ten-thousandths (see expressions.to_whole_steps).
     """
-    sale, back = lines.kind == "sale", lines.kind == "return"
-    receipts = lines.group_by("customer_key", "order_key", "sold_at").aggregate(
-        sales=lines.amount.sum(where=sale),
-        returned=lines.amount.abs().sum(where=back),
-        saved=lines.discount.sum(where=sale),
-        pieces=lines.quantity.sum(where=sale),
-        lines=sale.sum(),
-        bought_lines=(sale & (lines.quantity > 0)).sum(),
-        unpriced=(sale & lines.amount.isnull()).any(),
+    is_sale, is_return = lines.kind == "sale", lines.kind == "return"
+    orders = lines.group_by("customer_key", "order_key", "sold_at").aggregate(
+        sales=lines.amount.sum(where=is_sale),
+        returned=lines.amount.abs().sum(where=is_return),
+        saved=lines.discount.sum(where=is_sale),
+        pieces=lines.quantity.sum(where=is_sale),
+        lines=is_sale.sum(),
+        bought_lines=(is_sale & (lines.quantity > 0)).sum(),
+        unpriced=(is_sale & lines.amount.isnull()).any(),
     )
-    receipts = receipts.mutate(day=expressions.local_day_number(receipts.sold_at, timezone))
-    grouped = receipts.group_by("customer_key", "order_key", "day").aggregate(
-        sold_at=receipts.sold_at.max(),
-        sales=_sum_money(receipts.sales),
-        returned=_sum_money(receipts.returned),
-        saved=_sum_money(receipts.saved),
-        pieces=_sum_money(receipts.pieces),
-        lines=receipts.lines.sum().cast("float64"),
-        bought_lines=receipts.bought_lines.sum().cast("float64"),
-        unpriced=receipts.unpriced.any().cast("float64"),
+    orders = orders.mutate(day=expressions.local_day_number(orders.sold_at, timezone))
+    grouped = orders.group_by("customer_key", "order_key", "day").aggregate(
+        sold_at=orders.sold_at.max(),
+        sales=_sum_money(orders.sales),
+        returned=_sum_money(orders.returned),
+        saved=_sum_money(orders.saved),
+        pieces=_sum_money(orders.pieces),
+        lines=orders.lines.sum().cast("float64"),
+        bought_lines=orders.bought_lines.sum().cast("float64"),
+        unpriced=orders.unpriced.any().cast("float64"),
     )
-    filled = (grouped.lines > 0).cast("float64")
-    return grouped.mutate(spend=grouped.sales - grouped.returned, baskets=filled, squares=grouped.sales**2)
+    has_sales = (grouped.lines > 0).cast("float64")
+    return grouped.mutate(spend=grouped.sales - grouped.returned, baskets=has_sales, squares=grouped.sales**2)
 
 
 def mark_purchase_days(days: ir.Table) -> ir.Table:
-    """Add to customer-days which of them are purchase days, and the gap to the purchase day before.
+    """Add to customer-days: purchase, visit, visit_day, and gap_days since the previous purchase day.
 
-    A purchase day is one with net positive spend; a sale in another currency (no amount) counts as one too.
+    A purchase day has positive net spend; a sale in another currency (no amount) counts as one too.
     """
     purchase = (days.spend > 0) | (days.unpriced > 0)
     days = days.mutate(purchase=purchase, visit=purchase.cast("float64"))
@@ -226,17 +225,17 @@ def mark_purchase_days(days: ir.Table) -> ir.Table:
 
 
 def purchase_days(lines: ir.Table, timezone: str) -> ir.Table:
-    """One row for a customer and a day of purchase: customer_key, day (day number), spend, baskets."""
-    trips = basket_totals(lines, timezone)
-    days = trips.group_by("customer_key", "day").aggregate(
-        spend=trips.spend.sum(), unpriced=trips.unpriced.max(), baskets=trips.baskets.sum()
+    """One row per customer and purchase day: customer_key, day (day number), baskets, spend."""
+    baskets = basket_totals(lines, timezone)
+    days = baskets.group_by("customer_key", "day").aggregate(
+        spend=baskets.spend.sum(), unpriced=baskets.unpriced.max(), baskets=baskets.baskets.sum()
     )
     days = days.filter((days.spend > 0) | (days.unpriced > 0))
     return days.select("customer_key", "day", "baskets", spend=days.spend / MONEY_STEPS)
 
 
 def timestamp_literal(instant: datetime) -> ir.TimestampScalar:
-    """A moment as the engine writes it."""
+    """An instant as a timestamp literal in UTC."""
     return ibis.literal(duckdb.to_utc(instant), type="timestamp('UTC')")
 
 

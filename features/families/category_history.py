@@ -1,4 +1,4 @@
-"""Needs: how often, how regularly and how lately a customer buys of each category, to see when they run out."""
+"""Category history features: how often, how regularly and how recently a customer buys each category."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 HALF_LIVES = (14, 45, 120)
 WINDOWS = (28, 90, 180)
-MAX_CATEGORIES = 500  # categories
+MAX_CATEGORIES = 500  # per customer
 
-#: A customer's numbers for one category: the name of its list, and of the number in `pairs`.
+#: Numbers of one customer and category: the name of the list, and of the column in `columns`.
 LIST_NUMBERS = {
     "times": "times",
     "last_days": "recency_days",
@@ -37,22 +37,24 @@ LIST_NUMBERS = {
     **{f"weights_{h}d": f"weight_{h}d" for h in HALF_LIVES},
 }
 CATEGORY_LIST_TYPES = {"categories": "String", **{f"need_{name}": "Float64" for name in LIST_NUMBERS}}
-#: Numbers of `pairs` that say how one category stands among the customer's others, or against itself.
+#: Numbers that compare one category with the customer's others, or with its own gaps.
 DERIVED_NUMBERS = ("overdue_ratio", "overdue_max_ratio", "times_rate", "weight_share", "place", "categories_count")
 COLUMNS = (*(f"need_{name}" for name in LIST_NUMBERS.values()), *(f"need_{name}" for name in DERIVED_NUMBERS))
 
 
 def category_days(dated: ir.Table) -> ir.Table:
-    """One row for a customer, a category and a day: worth, pieces, and the gap to the day before."""
+    """One row per customer, category and day: worth, pieces, and gap_days since the previous day."""
     days = daily_totals(dated)
     before = ibis.window(group_by=["customer_key", "category"], order_by="day")
     return days.mutate(gap_days=days.day - days.day.lag().over(before))
 
 
 def categorised_lines(bought: ir.Table, products: ir.Table, timezone: str) -> ir.Table:
-    """Bought lines with their category and day; a product without a category is no need."""
-    named = products.select("product_key", category=products.category.nullif("")).filter(lambda t: t.category.notnull())
-    joined = bought.join(named, "product_key")
+    """Purchased lines with category and local day; lines of products without a category are dropped."""
+    with_category = products.select("product_key", category=products.category.nullif("")).filter(
+        lambda t: t.category.notnull()
+    )
+    joined = bought.join(with_category, "product_key")
     return joined.select(
         "customer_key",
         "category",
@@ -64,7 +66,7 @@ def categorised_lines(bought: ir.Table, products: ir.Table, timezone: str) -> ir
 
 
 def daily_totals(dated: ir.Table, *extra_keys: str) -> ir.Table:
-    """What each customer paid for each category on each day, and how many pieces, in ten-thousandths."""
+    """Amount paid (worth) and pieces, in ten-thousandths, per customer, category, day and extra key."""
     return dated.group_by("customer_key", "category", "day", *extra_keys).aggregate(
         worth=expressions.to_whole_steps(expressions.sum_or_zero(dated.amount), MONEY_STEPS),
         pieces=expressions.to_whole_steps(dated.quantity.sum(), MONEY_STEPS),
@@ -72,39 +74,42 @@ def daily_totals(dated: ir.Table, *extra_keys: str) -> ir.Table:
 
 
 def columns(history: ir.Table) -> dict[str, ir.Value]:
-    """What a category is to a customer, over the category-days seen from a moment; the rhythm is as a product's."""
+    """Aggregates of one customer and category over the category-days before the cutoff, by column name.
+
+    Recency, gaps and weights are defined as for products.
+    """
     named = {feature.__name__: feature(history) for feature in FEATURES}
     named |= {f"times_{w}d": (history.age_days <= w).sum() for w in WINDOWS}
     return named | {f"weight_{h}d": product_history.weight(history, h) for h in HALF_LIVES}
 
 
 def gap_median_days(history: ir.Table) -> ir.Value:
-    """The gap that half of their gaps exceed."""
+    """Median gap in days."""
     return history.gap_days.median()
 
 
 def gap_max_days(history: ir.Table) -> ir.Value:
-    """The longest they ever did without."""
+    """Longest gap in days."""
     return history.gap_days.max()
 
 
 def gap_last_days(history: ir.Table) -> ir.Value:
-    """Days between the last two times."""
+    """Days between the last two purchase days."""
     return history.gap_days.argmax(history.day)
 
 
 def spend_last(history: ir.Table) -> ir.Value:
-    """What they paid for it the last time."""
+    """Amount paid on the last purchase day."""
     return history.worth.argmax(history.day) / MONEY_STEPS
 
 
 def pieces_per_day(history: ir.Table) -> ir.Value:
-    """How much of it they take at a time."""
+    """Mean number of pieces per purchase day."""
     return expressions.ratio(history.pieces.sum() / MONEY_STEPS, product_history.times(history))
 
 
 def pieces_last(history: ir.Table) -> ir.Value:
-    """How much of it they took the last time: a larger pack lasts longer."""
+    """Pieces bought on the last purchase day: a larger pack lasts longer."""
     return history.pieces.argmax(history.day) / MONEY_STEPS
 
 
@@ -125,10 +130,9 @@ FEATURES = (
 
 
 def category_lists(pairs: ir.Table) -> ir.Table:
-    """One row for a customer and a moment: aligned lists over their categories, heaviest first.
+    """One row per customer and cutoff: aligned lists over categories, by falling weight_45d, then by name.
 
-    Heaviest by the weight of 45 days, then by name. Of a customer with more than LONGEST_LIST categories, the
-    most lately bought are kept.
+    Of a customer with more than MAX_CATEGORIES categories, the most recently bought are used.
     """
     numbers = {f"need_{name}": pairs[column].cast("float64") for name, column in LIST_NUMBERS.items()}
     return expressions.aggregate_lists(
@@ -141,11 +145,11 @@ def category_lists(pairs: ir.Table) -> ir.Table:
 
 
 def explode_lists(frame: pd.DataFrame) -> pd.DataFrame:
-    """A customer's lists laid out, one row a customer and category: customer_key, as_of, category, numbers.
+    """One row per customer and category from one row per customer: customer_key, as_of, category, COLUMNS (float64).
 
-    frame has customer_key, as_of (or event_timestamp) and the lists of this family, and whatever else of the
-    customer: its other columns are repeated in each row. Rows keep the order of frame, categories that of the
-    lists; a customer without any has none. The numbers are COLUMNS, as float64.
+    `frame` has the columns customer_key, as_of (or event_timestamp) and this family's lists; its other columns are
+    repeated in each row, after COLUMNS. Rows keep the order of frame, categories that of the lists; a customer without
+    any has no row.
     """
     frame = frame.rename(columns={"event_timestamp": "as_of"})
     counts = np.array([len(each) if _is_list(each) else 0 for each in frame["categories"]], dtype="int64")
@@ -155,12 +159,12 @@ def explode_lists(frame: pd.DataFrame) -> pd.DataFrame:
     others = frame.drop(columns=[*CATEGORY_LIST_TYPES, "customer_key", "as_of"])
     keys = frame[["customer_key", "as_of"]].take(rows).reset_index(drop=True)
     keys["category"] = _concatenate(frame["categories"], "object")
-    floats = pd.DataFrame({name: numbers[name] for name in COLUMNS})
-    return pd.concat([keys, floats, others.take(rows).reset_index(drop=True)], axis=1)
+    number_columns = pd.DataFrame({name: numbers[name] for name in COLUMNS})
+    return pd.concat([keys, number_columns, others.take(rows).reset_index(drop=True)], axis=1)
 
 
 def _derived_columns(numbers: dict[str, np.ndarray], rows: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
-    """What follows from the numbers of a category and from those beside it."""
+    """DERIVED_NUMBERS, (n_rows,) each, from a category's numbers and those of the customer's other categories."""
     recency, weights = numbers["need_recency_days"], numbers["need_weight_45d"]
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype("int64") if len(counts) else counts
     return {
@@ -187,7 +191,7 @@ def _is_list(value: Any) -> bool:
 
 
 def view(folder: Path) -> "FeatureView":
-    """What Feast is told about the needs; the lists lie in folder/needs/part.parquet."""
+    """The Feast view of category history; its lists are in folder/needs/part.parquet."""
     from features.families import feast_views
 
     return feast_views.list_view("needs", folder, CATEGORY_LIST_TYPES)

@@ -1,4 +1,4 @@
-"""Engagement: what a customer was sent, what they did about it, and how long that is ago."""
+"""Engagement features: what a customer was sent, how they responded, and how long ago."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from feast import FeatureView
 
 WINDOWS = (28, 90)
-#: What the shop does to reach somebody, by letter or by wire.
+#: Kinds of interaction by which the shop contacts a customer, on paper or electronically.
 CONTACT_ACTIONS = contact_policy.CONTACT_KINDS
-#: What a customer does of their own accord.
+#: Kinds of interaction that customers start themselves.
 ACTIONS = ("opened", "clicked", "viewed", "visited", "redeemed")
-#: What a customer waits for an answer to.
+#: Kinds of interaction that need an answer from the shop.
 ANSWERABLE_ACTIONS = ("enquiry", "complaint")
-#: A customer of whom little is known does about as others do: answers one campaign in ten, and uses three offers of
-#: ten campaigns. That is worth five campaigns of their own.
+#: Prior for customers with few campaigns: one campaign in ten is responded to, and three offers are redeemed per ten
+#: campaigns. The prior weighs as much as five campaigns of their own.
 PRIOR_RESPONSE_RATE, PRIOR_REDEEMED_RATE, PRIOR_CAMPAIGNS = 0.1, 0.3, 5
 
 VISIBLE_INTERACTIONS = ibis.table(
@@ -34,12 +34,12 @@ VISIBLE_INTERACTIONS = ibis.table(
         "campaign_id": "string",
         "answered_at": "timestamp('UTC')",
     },
-    name="interactions_seen",
+    name="visible_interactions",
 )
 
 
 def columns(history: ir.Table) -> dict[str, ir.Value]:
-    """How a customer answers the shop, over the interactions seen from a moment."""
+    """Every engagement feature (float64) by name, over the interactions before the cutoff."""
     received = {
         "received_total": count_actions(history, *CONTACT_ACTIONS),
         "received_recency_days": days_since_last(history, *CONTACT_ACTIONS),
@@ -57,32 +57,32 @@ def columns(history: ir.Table) -> dict[str, ir.Value]:
 
 
 def count_actions(history: ir.Table, *actions: str) -> ir.Value:
-    """How often it happened at all."""
+    """Number of interactions of these kinds."""
     return history.kind.isin(actions).sum()
 
 
 def count_actions_within(history: ir.Table, days: int, *actions: str) -> ir.Value:
-    """How often it happened within the last days."""
+    """Number of interactions of these kinds in the last `days` days."""
     return (history.kind.isin(actions) & (history.age_days <= days)).sum()
 
 
 def days_since_last(history: ir.Table, *actions: str) -> ir.Value:
-    """Days since it last happened, by the shop's calendar; NULL if it never did."""
+    """Local days since the last interaction of these kinds; NULL without any."""
     return history.age_days.min(where=history.kind.isin(actions))
 
 
 def campaigns_received(history: ir.Table) -> ir.Value:
-    """Different campaigns that reached them."""
+    """Number of distinct campaigns that contacted the customer."""
     return history.campaign_id.nunique(where=history.kind.isin(CONTACT_ACTIONS))
 
 
 def campaigns_redeemed(history: ir.Table) -> ir.Value:
-    """Different campaigns of which they used an offer."""
+    """Number of distinct campaigns with a redeemed offer."""
     return history.campaign_id.nunique(where=history.kind == "redeemed")
 
 
 def response_rate(history: ir.Table) -> ir.Value:
-    """Campaigns of which they used an offer, of those that reached them; drawn to the usual while there are few."""
+    """Redeemed campaigns per received campaign, shrunk towards PRIOR_RESPONSE_RATE while there are few."""
     received = ibis.greatest(campaigns_received(history), campaigns_redeemed(history))
     return expressions.ratio(
         campaigns_redeemed(history) + PRIOR_RESPONSE_RATE * PRIOR_CAMPAIGNS, received + float(PRIOR_CAMPAIGNS)
@@ -90,10 +90,10 @@ def response_rate(history: ir.Table) -> ir.Value:
 
 
 def redeemed_rate(history: ir.Table) -> ir.Value:
-    """Offers they use for each campaign that reaches them, drawn to the usual likewise.
+    """Redeemed offers per received campaign, shrunk towards PRIOR_REDEEMED_RATE while there are few.
 
-    Times their affinity to an offer's products, it ranks who will redeem what better than response_rate does
-    (area under the curve on Complete Journey's last six campaigns: 0.924 against 0.918).
+    Multiplied by the affinity to an offer's products, it ranks redemptions better than response_rate does (area under
+    the ROC curve on Complete Journey's last six campaigns: 0.924 against 0.918).
     """
     received = ibis.greatest(campaigns_received(history), campaigns_redeemed(history))
     return expressions.ratio(
@@ -102,86 +102,86 @@ def redeemed_rate(history: ir.Table) -> ir.Value:
 
 
 def redeemed_per_campaign(history: ir.Table) -> ir.Value:
-    """Offers they use of a campaign of which they use any; NULL if they never did."""
+    """Redeemed offers per campaign with a redemption; NULL without any."""
     return expressions.ratio(count_actions(history, "redeemed"), campaigns_redeemed(history))
 
 
 def complaints_total(history: ir.Table) -> ir.Value:
-    """How often they complained."""
+    """Number of complaints."""
     return count_actions(history, "complaint")
 
 
 def complaints_90d(history: ir.Table) -> ir.Value:
-    """How often they complained within the last 90 days."""
+    """Number of complaints in the last 90 days."""
     return count_actions_within(history, 90, "complaint")
 
 
 def complaint_recency_days(history: ir.Table) -> ir.Value:
-    """Days since they last complained; NULL if they never did."""
+    """Days since the last complaint; NULL without any."""
     return days_since_last(history, "complaint")
 
 
 def enquiries_90d(history: ir.Table) -> ir.Value:
-    """How often they asked something within the last 90 days."""
+    """Number of enquiries in the last 90 days."""
     return count_actions_within(history, 90, "enquiry")
 
 
 def enquiry_recency_days(history: ir.Table) -> ir.Value:
-    """Days since they last asked something; NULL if they never did."""
+    """Days since the last enquiry; NULL without any."""
     return days_since_last(history, "enquiry")
 
 
 def unanswered_total(history: ir.Table) -> ir.Value:
-    """Enquiries and complaints that had no answer yet at the moment."""
+    """Number of enquiries and complaints without an answer as of the cutoff."""
     return is_unanswered(history, history.as_of).sum()
 
 
 def unanswered_days(history: ir.Table) -> ir.Value:
-    """For how long they have been waiting for the oldest of these answers; NULL if they wait for none."""
+    """Days since the oldest enquiry or complaint without an answer as of the cutoff; NULL without any."""
     return history.age_days.max(where=is_unanswered(history, history.as_of))
 
 
 def is_unanswered(history: ir.Table, as_of: ir.TimestampValue) -> ir.BooleanValue:
-    """Whether an interaction waits for an answer at a moment; an answer that came later had not come yet.
+    """Whether an enquiry or complaint has no answer as of `as_of`; an answer at that time or later does not count.
 
-    Where nobody knows when it was answered, or says whether it was, it waits at no moment.
+    Where the time of the answer is unknown, only the status `open` counts as unanswered.
     """
     unanswered = (history.answered_at >= as_of).fill_null((history.status == "open").fill_null(False))
     return history.kind.isin(ANSWERABLE_ACTIONS).fill_null(False) & unanswered
 
 
 def viewed_7d(history: ir.Table) -> ir.Value:
-    """How often they looked at something within the last week."""
+    """Number of product views in the last 7 days."""
     return count_actions_within(history, 7, "viewed")
 
 
 def device_28d(history: ir.Table) -> ir.Value:
-    """How often they used a device of theirs within the last 28 days."""
+    """Number of interactions from a customer's own device in the last 28 days."""
     return (is_from_device(history) & (history.age_days <= 28)).sum()
 
 
 def device_28d_before(history: ir.Table) -> ir.Value:
-    """The same, of the 28 days before."""
+    """Number of interactions from a customer's own device 29 to 56 days ago."""
     return (is_from_device(history) & (history.age_days > 28) & (history.age_days <= 56)).sum()
 
 
 def device_recency_days(history: ir.Table) -> ir.Value:
-    """Days since a device of theirs was last used; NULL if none ever was."""
+    """Days since the last interaction from a customer's own device; NULL without any."""
     return history.age_days.min(where=is_from_device(history))
 
 
 def is_from_device(history: ir.Table) -> ir.BooleanValue:
-    """What reached the shop from a device that they have at home."""
+    """Whether an interaction came from a device in the home of the customer."""
     return (history.channel == "device").fill_null(False)
 
 
 def unsubscribed_total(history: ir.Table) -> ir.Value:
-    """How often they asked to be left alone."""
+    """Number of requests not to be contacted."""
     return count_actions(history, "unsubscribed")
 
 
 def contact_recency_days(history: ir.Table) -> ir.Value:
-    """Days since the shop and they last had to do with each other, purchases aside."""
+    """Days since the last interaction of any kind; purchases are not interactions."""
     return history.age_days.min()
 
 
@@ -208,12 +208,12 @@ FEATURES = (
 
 
 def column_names() -> list[str]:
-    """The columns in their order, without computing any."""
+    """The column names in order, without computing any feature."""
     return list(columns(VISIBLE_INTERACTIONS))
 
 
 def view(folder: Path) -> "FeatureView":
-    """What Feast is told about this family; the numbers lie in folder/engagement/part.parquet."""
+    """The Feast view of engagement; its numbers are in folder/engagement/part.parquet."""
     from features.families import feast_views
 
     return feast_views.numeric_view("engagement", folder, column_names())

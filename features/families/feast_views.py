@@ -1,4 +1,4 @@
-"""Views: how a family is shown to Feast, so that training and serving read the very same numbers."""
+"""Feast views of feature families, so that training and serving read the same numbers."""
 
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
@@ -9,36 +9,36 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from feast import Entity, FeatureView
 
-# Feast's joins use these names for themselves; a column ending in _y disappears from training frames.
+# Feast's joins use these names themselves; a column ending in _y disappears from training frames.
 RESERVED_ENDINGS = ("_y", "_yyyy")
 RESERVED = {"rn", "entity_row_id", "event_expire_timestamp", "event_timestamp", "created", "customer_key"}
 
 
 @cache
 def customer_entity() -> "Entity":
-    """Who every feature is about."""
+    """The entity of every feature: a customer, joined by customer_key."""
     from feast import Entity, ValueType
 
     return Entity(name="customer", join_keys=["customer_key"], value_type=ValueType.INT64)
 
 
 def numeric_view(name: str, folder: Path, columns: Iterable[str]) -> "FeatureView":
-    """A family of one float64 for each customer and moment, at folder/NAME/part.parquet."""
+    """View of a family with one float64 per customer, cutoff and column, at folder/NAME/part.parquet."""
     return _build_view(name, folder, dict.fromkeys(columns, "Float64"))
 
 
 def list_view(name: str, folder: Path, element_types: Mapping[str, str]) -> "FeatureView":
-    """A family of aligned lists for each customer and moment; kinds are Feast's names (Int64, Float32, String)."""
+    """View of a family of aligned lists per customer and cutoff; types are those of Feast (Int64, Float32, String)."""
     return _build_view(
         name, folder, {column: f"Array({element_type})" for column, element_type in element_types.items()}
     )
 
 
 def check_column_names(columns: Mapping[str, str]) -> None:
-    """Refuse a feature name that Feast would lose or mistake."""
+    """Check feature names. Raises ValueError for names that Feast would lose or confuse with its own."""
     rejected = [name for name in columns if name.endswith(RESERVED_ENDINGS) or name in RESERVED]
     if rejected:
-        raise ValueError(f"Feast cannot carry a feature called {', '.join(rejected)}; rename it")
+        raise ValueError(f"Feast cannot store a feature named {', '.join(rejected)}; rename it")
 
 
 def _build_view(name: str, folder: Path, columns: Mapping[str, str]) -> "FeatureView":

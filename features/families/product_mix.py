@@ -1,4 +1,4 @@
-"""Taste: what a customer's baskets are made of, how varied they are, and how much of them is an old habit."""
+"""Product mix features: variety of baskets, share of repeat purchases, and spread of spend over groups of products."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from feast import FeatureView
 
 NEW_WINDOWS = (28, 90)
-ENTROPY_STEPS = 2.0**30  # n log n is counted in these parts
+ENTROPY_STEPS = 2.0**30  # n log n is summed in units of 1 / ENTROPY_STEPS
 
 
 def columns(history: ir.Table) -> dict[str, ir.Value]:
-    """What a customer goes for, over the days seen from a moment (see snapshot.seen)."""
+    """Every product mix feature by name, over the days before the cutoff (see ledger_lines.VISIBLE_DAYS)."""
     named = {feature.__name__: feature(history) for feature in FEATURES}
     new_products = {f"products_new_{w}d": products_new(history, w) for w in NEW_WINDOWS}
     variety = {f"{grouping}_count": group_count(history, grouping) for grouping in GROUPINGS}
@@ -28,71 +28,73 @@ def columns(history: ir.Table) -> dict[str, ir.Value]:
 
 
 def products_count(history: ir.Table) -> ir.Value:
-    """How many different products they ever bought."""
+    """Number of distinct products ever bought."""
     return expressions.sum_or_zero(history.new_products)
 
 
 def products_per_day(history: ir.Table) -> ir.Value:
-    """Different products that a purchase day has added to what they know."""
+    """Distinct products ever bought, per purchase day."""
     return expressions.ratio(products_count(history), history.visit.sum())
 
 
 def repeat_share(history: ir.Table) -> ir.Value:
-    """Share of lines that were not the first of their product for this customer."""
+    """Share of purchased lines that were not the customer's first of that product."""
     return expressions.ratio(history.bought_lines.sum() - products_count(history), history.bought_lines.sum())
 
 
 def repeat_share_28d(history: ir.Table) -> ir.Value:
-    """The same, of the last 28 days: falling, they stop coming for what they used to buy here."""
+    """Repeat share over the last 28 days; when it falls, the customer buys fewer of their usual products here."""
     recent = recency_frequency.is_age_between(history, 0, 28)
     recent_lines = expressions.sum_or_zero(history.bought_lines, recent)
     return expressions.ratio(recent_lines - expressions.sum_or_zero(history.new_products, recent), recent_lines)
 
 
 def products_new(history: ir.Table, days: int) -> ir.Value:
-    """Products first bought within the last days."""
+    """Number of products first bought in the last `days` days."""
     return expressions.sum_or_zero(history.new_products, recency_frequency.is_age_between(history, 0, days))
 
 
 def group_count(history: ir.Table, grouping: str) -> ir.Value:
-    """How many departments, categories, brands or stores they ever bought from."""
+    """Number of distinct departments, categories, brands or stores ever bought from."""
     return expressions.sum_or_zero(history[f"{grouping}_new"])
 
 
 def group_top_share(history: ir.Table, grouping: str) -> ir.Value:
-    """Share of their spend that goes to the one they favour most."""
+    """Share of spend in the customer's largest group."""
     return expressions.ratio(history[f"{grouping}_top"].max(), history[f"{grouping}_worth"].sum())
 
 
 def group_entropy(history: ir.Table, grouping: str) -> ir.Value:
-    """How evenly their spend is spread, in nats: log N - (sum of n log n) / N; 0 is a single one."""
+    """Entropy of spend over groups, in nats: log N - (sum of n log n) / N; 0 for a single group."""
     worth = history[f"{grouping}_worth"].sum() / MONEY_STEPS
-    even = worth.nullif(0).ln() - expressions.ratio(history[f"{grouping}_nlogn"].sum() / ENTROPY_STEPS, worth)
-    return ibis.greatest(even, 0.0)
+    entropy = worth.nullif(0).ln() - expressions.ratio(history[f"{grouping}_nlogn"].sum() / ENTROPY_STEPS, worth)
+    return ibis.greatest(entropy, 0.0)
 
 
 def first_purchases(lines: ir.Table, timezone: str) -> ir.Table:
-    """When products were first bought: customer_key, sold_at, day, new_products."""
+    """Products bought for the first time, one row per customer and time: customer_key, sold_at, day, new_products."""
     pairs = lines.group_by("customer_key", "product_key").aggregate(sold_at=lines.sold_at.min())
-    new = pairs.group_by("customer_key", "sold_at").aggregate(new_products=pairs.count().cast("float64"))
-    return new.mutate(day=expressions.local_day_number(new.sold_at, timezone))
+    counts = pairs.group_by("customer_key", "sold_at").aggregate(new_products=pairs.count().cast("float64"))
+    return counts.mutate(day=expressions.local_day_number(counts.sold_at, timezone))
 
 
 def grouping_spend(purchases: ir.Table, grouping: str, timezone: str) -> ir.Table:
-    """How spend on a kind piles up: customer_key, sold_at, day, and what each moment adds.
+    """What each purchase adds to spend by group, one row per customer and time of purchase.
 
-    Counts, shares and entropy of a customer's departments as of any moment need the total of each department
-    at that moment. Instead of counting those totals once for every moment, each purchase carries what it adds
-    to the count and to the sum of n log n, and what its department then amounts to. As totals only grow
-    (returns are left aside), a sum or a maximum over the purchases before a moment is exact, for any number
-    of moments.
+    Columns customer_key, sold_at, day, and GROUPING_new, GROUPING_worth, GROUPING_nlogn, GROUPING_top. Count, shares
+    and entropy of a customer's departments as of any cutoff need the total of each department at that cutoff. Instead
+    of computing those totals for every cutoff, each purchase carries what it adds to the count and to the sum of n log
+    n, and the total of its department after it. As totals only grow (returns are left out), a sum or a maximum over the
+    purchases before a cutoff is exact, for any number of cutoffs.
     """
     worth = expressions.to_whole_steps(expressions.sum_or_zero(purchases.amount), MONEY_STEPS)
     order_spend = purchases.group_by("customer_key", "order_key", "sold_at", grouping).aggregate(worth=worth)
-    so_far = ibis.window(
+    until_now = ibis.window(
         group_by=["customer_key", grouping], order_by=["sold_at", "order_key"], preceding=None, following=0
     )
-    running = order_spend.mutate(after=order_spend.worth.sum().over(so_far), first=ibis.row_number().over(so_far) == 0)
+    running = order_spend.mutate(
+        after=order_spend.worth.sum().over(until_now), first=ibis.row_number().over(until_now) == 0
+    )
     added = _n_log_n(running.after) - _n_log_n(running.after - running.worth)
     running = running.mutate(added=added)
     added_by_purchase = running.group_by("customer_key", "sold_at").aggregate(
@@ -115,7 +117,7 @@ FEATURES = (products_count, products_per_day, repeat_share, repeat_share_28d)
 
 
 def view(folder: Path) -> "FeatureView":
-    """What Feast is told about this family; the numbers lie in folder/taste/part.parquet."""
+    """The Feast view of product mix; its numbers are in folder/taste/part.parquet."""
     from features.families import feast_views
 
     return feast_views.numeric_view("taste", folder, columns(ledger_lines.VISIBLE_DAYS))

@@ -1,4 +1,4 @@
-"""Rhythm: how often a customer comes, on which days, and how long since they last came."""
+"""Recency and frequency features: purchase days, gaps between them, weekdays, and days since the last purchase."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ RECENT_DAYS = 90
 
 
 def columns(history: ir.Table) -> dict[str, ir.Value]:
-    """Every rhythm of a customer, over the days seen from a moment (see snapshot.seen)."""
+    """Every recency and frequency feature by name, over the days before the cutoff (see ledger_lines.VISIBLE_DAYS)."""
     named = {feature.__name__: feature(history) for feature in FEATURES}
     within = {f"purchase_days_{w}d": purchase_days_between(history, 0, w) for w in WINDOWS}
     before = {f"purchase_days_{w}d_before": purchase_days_between(history, w, 2 * w) for w in PRECEDING_WINDOWS}
@@ -28,17 +28,17 @@ def columns(history: ir.Table) -> dict[str, ir.Value]:
 
 
 def recency_days(history: ir.Table) -> ir.Value:
-    """Days from the last purchase day to as_of, by the shop's calendar. Recency in RFM (Fader and Hardie)."""
+    """Local days from the last purchase day to as_of. Recency in RFM (Fader and Hardie)."""
     return history.as_of_day.max() - history.visit_day.max()
 
 
 def tenure_days(history: ir.Table) -> ir.Value:
-    """Days from the first purchase day to as_of; T in BG/NBD."""
+    """Local days from the first purchase day to as_of; T in BG/NBD."""
     return history.as_of_day.max() - history.visit_day.min()
 
 
 def purchase_days(history: ir.Table) -> ir.Value:
-    """How many days they bought on."""
+    """Number of purchase days."""
     return history.visit.sum()
 
 
@@ -48,18 +48,18 @@ def span_days(history: ir.Table) -> ir.Value:
 
 
 def purchase_rate(history: ir.Table) -> ir.Value:
-    """Purchase days for each day since the first."""
+    """Purchase days per day since the first."""
     return expressions.ratio(purchase_days(history), tenure_days(history))
 
 
 def active_weeks_share(history: ir.Table) -> ir.Value:
-    """Share of calendar weeks, from the first to the current one, in which they came."""
+    """Share of calendar weeks with a purchase, from the first purchase to the current week."""
     weeks = (history.as_of_day.max() + 3) // 7 - (history.visit_day.min() + 3) // 7 + 1
     return expressions.ratio(history.new_week.sum(), weeks)
 
 
 def as_of_weekday(history: ir.Table) -> ir.Value:
-    """The shop's weekday at as_of, Monday 0: which of a customer's own days come next."""
+    """Local weekday of as_of, Monday 0: it determines which of the customer's usual weekdays come next."""
     return expressions.weekday_of(history.as_of_day.max())
 
 
@@ -69,29 +69,29 @@ def gap_mean_days(history: ir.Table) -> ir.Value:
 
 
 def gap_std_days(history: ir.Table) -> ir.Value:
-    """Spread of the days between purchase days; NULL with fewer than two gaps."""
+    """Standard deviation of the gaps, in days; NULL with fewer than two gaps."""
     gaps = history.gap_days.count()
     spread = expressions.ratio((history.gap_days**2).sum(), gaps) - gap_mean_days(history) ** 2
     return ibis.cases((gaps >= 2, ibis.greatest(spread, 0.0).sqrt()))
 
 
 def gap_cv(history: ir.Table) -> ir.Value:
-    """Spread of the gaps for each day of the mean gap: 0 is a clock, 1 is chance."""
+    """Coefficient of variation of the gaps: 0 is regular, 1 is a Poisson process."""
     return expressions.ratio(gap_std_days(history), gap_mean_days(history))
 
 
 def gap_median_days(history: ir.Table) -> ir.Value:
-    """The gap that half of their gaps exceed."""
+    """Median gap in days."""
     return history.gap_days.median()
 
 
 def gap_long_days(history: ir.Table) -> ir.Value:
-    """The gap that one in five of their gaps exceeds."""
+    """80th percentile of the gaps, in days."""
     return history.gap_days.quantile(0.8)
 
 
 def gap_max_days(history: ir.Table) -> ir.Value:
-    """The longest they ever stayed away and came back."""
+    """Longest gap in days."""
     return history.gap_days.max()
 
 
@@ -101,59 +101,59 @@ def gap_last_days(history: ir.Table) -> ir.Value:
 
 
 def gap_recent_days(history: ir.Table) -> ir.Value:
-    """Mean gap of the last 90 days."""
+    """Mean of the gaps that ended in the last 90 days."""
     return history.gap_days.mean(where=history.age_days <= RECENT_DAYS)
 
 
 def gap_trend(history: ir.Table) -> ir.Value:
-    """Recent gaps against all gaps: above 1, they come less often than they used to."""
+    """Mean recent gap over mean gap: above 1, purchases have become less frequent."""
     return expressions.ratio(gap_recent_days(history), gap_mean_days(history))
 
 
 def gap_last_ratio(history: ir.Table) -> ir.Value:
-    """The last gap against the mean gap."""
+    """Last gap over mean gap."""
     return expressions.ratio(gap_last_days(history), gap_mean_days(history))
 
 
 def overdue_ratio(history: ir.Table) -> ir.Value:
-    """Silence against the usual gap: 2 means twice as long as usual."""
+    """Recency over the median gap: 2 means twice as long as usual."""
     return expressions.ratio(recency_days(history), gap_median_days(history))
 
 
 def overdue_mean_ratio(history: ir.Table) -> ir.Value:
-    """Silence against the mean gap."""
+    """Recency over the mean gap."""
     return expressions.ratio(recency_days(history), gap_mean_days(history))
 
 
 def overdue_long_ratio(history: ir.Table) -> ir.Value:
-    """Silence against a gap that is long for them."""
+    """Recency over the 80th percentile of the gaps."""
     return expressions.ratio(recency_days(history), gap_long_days(history))
 
 
 def overdue_max_ratio(history: ir.Table) -> ir.Value:
-    """Silence against the longest gap they ever made good: above 1, it has never been this long."""
+    """Recency over the longest gap: above 1, the time since the last purchase is the longest ever."""
     return expressions.ratio(recency_days(history), gap_max_days(history))
 
 
 def purchase_days_between(history: ir.Table, after: int, until: int) -> ir.Value:
-    """Purchase days that lie more than `after` and at most `until` days back."""
+    """Number of purchase days more than `after` and at most `until` days back."""
     return expressions.sum_or_zero(history.visit, is_age_between(history, after, until))
 
 
 def is_age_between(history: ir.Table, after: int, until: int) -> ir.BooleanValue:
-    """Days more than `after` and at most `until` days back; a window that begins at 0 has today in it."""
+    """Whether a day is more than `after` and at most `until` days back; with `after` 0, the day of as_of counts."""
     is_recent = history.age_days <= until
     return is_recent & (history.age_days > after) if after else is_recent
 
 
 def purchase_days_decayed(history: ir.Table, half_life_days: int) -> ir.Value:
-    """Purchase days, each counted half for every half_life_days it lies back."""
+    """Purchase days with exponential decay: each counts half for every half_life_days of age."""
     weight = expressions.decay_weight(history.age_days, half_life_days)
     return (weight * history.visit).sum() / expressions.WEIGHT_STEPS
 
 
 def weekday_share(history: ir.Table, weekday: int) -> ir.Value:
-    """Share of purchase days that fell on this weekday (Monday 0)."""
+    """Share of purchase days on this weekday (Monday 0)."""
     return expressions.ratio(
         expressions.sum_or_zero(history.visit, expressions.weekday_of(history.day) == weekday), purchase_days(history)
     )
@@ -185,7 +185,7 @@ FEATURES = (
 
 
 def view(folder: Path) -> "FeatureView":
-    """What Feast is told about this family; the numbers lie in folder/rhythm/part.parquet."""
+    """The Feast view of recency and frequency; its numbers are in folder/rhythm/part.parquet."""
     from features.families import feast_views
 
     return feast_views.numeric_view("rhythm", folder, columns(ledger_lines.VISIBLE_DAYS))

@@ -1,4 +1,4 @@
-"""Spend: how much a customer pays, by the trip and by the month, and what they save or bring back."""
+"""Spend features: net spend per purchase day, basket and time window, with discounts and returns."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 WINDOWS = (7, 28, 90)
 HALF_LIVES = (14, 45, 120)
-DECAYED_STEPS = 2.0**20  # a weighted amount is counted in these parts of a ten-thousandth
+DECAYED_STEPS = 2.0**20  # weighted amounts are summed in these fractions of a ten-thousandth
 
 
 def columns(history: ir.Table) -> dict[str, ir.Value]:
-    """What a customer spends, in the shop's currency, over the days seen from a moment."""
+    """Every spend feature by name, in the shop's currency, over the days before the cutoff."""
     named = {feature.__name__: feature(history) for feature in FEATURES}
     within = {f"spend_{w}d": spend_between(history, 0, w) for w in WINDOWS}
     before = {f"spend_{w}d_before": spend_between(history, w, 2 * w) for w in WINDOWS}
@@ -29,17 +29,17 @@ def columns(history: ir.Table) -> dict[str, ir.Value]:
 
 
 def spend_total(history: ir.Table) -> ir.Value:
-    """All they ever paid, less what they brought back."""
+    """Total net spend: sales less returns."""
     return history.spend.sum() / MONEY_STEPS
 
 
 def spend_day_mean(history: ir.Table) -> ir.Value:
-    """Net spend for each purchase day."""
+    """Net spend per purchase day."""
     return expressions.ratio(spend_total(history), history.visit.sum())
 
 
 def spend_day_max(history: ir.Table) -> ir.Value:
-    """Their biggest day."""
+    """Largest net spend of a day."""
     return history.spend.max() / MONEY_STEPS
 
 
@@ -49,22 +49,22 @@ def spend_day_last(history: ir.Table) -> ir.Value:
 
 
 def spend_last_ratio(history: ir.Table) -> ir.Value:
-    """The last purchase day against the mean one."""
+    """Net spend of the last purchase day over the mean purchase day."""
     return expressions.ratio(spend_day_last(history), spend_day_mean(history))
 
 
 def baskets_total(history: ir.Table) -> ir.Value:
-    """How many baskets they took to the till."""
+    """Number of baskets."""
     return history.baskets.sum()
 
 
 def basket_value_mean(history: ir.Table) -> ir.Value:
-    """Mean value of a basket, returns aside."""
+    """Mean sales value of a basket, before returns."""
     return expressions.ratio(history.sales.sum() / MONEY_STEPS, baskets_total(history))
 
 
 def basket_value_std(history: ir.Table) -> ir.Value:
-    """Spread of the value of a basket; NULL with fewer than two."""
+    """Standard deviation of basket value; NULL with fewer than two baskets."""
     spread = (
         expressions.ratio(history.squares.sum() / MONEY_STEPS**2, baskets_total(history))
         - basket_value_mean(history) ** 2
@@ -73,69 +73,69 @@ def basket_value_std(history: ir.Table) -> ir.Value:
 
 
 def basket_value_last(history: ir.Table) -> ir.Value:
-    """Mean value of the baskets of the last purchase day."""
+    """Mean basket value on the last purchase day."""
     return expressions.ratio(
         _on_last_purchase_day(history, history.sales) / MONEY_STEPS, _on_last_purchase_day(history, history.baskets)
     )
 
 
 def basket_lines_mean(history: ir.Table) -> ir.Value:
-    """Lines on a receipt."""
+    """Mean number of lines per basket."""
     return expressions.ratio(history.lines.sum(), baskets_total(history))
 
 
 def basket_lines_last(history: ir.Table) -> ir.Value:
-    """Lines on a receipt of the last purchase day."""
+    """Mean number of lines per basket on the last purchase day."""
     return expressions.ratio(
         _on_last_purchase_day(history, history.lines), _on_last_purchase_day(history, history.baskets)
     )
 
 
 def basket_pieces_mean(history: ir.Table) -> ir.Value:
-    """Quantity in a basket, whatever its unit."""
+    """Mean quantity per basket, whatever its unit."""
     return expressions.ratio(history.pieces.sum() / MONEY_STEPS, baskets_total(history))
 
 
 def baskets_per_day(history: ir.Table) -> ir.Value:
-    """Baskets on one purchase day."""
+    """Mean number of baskets per purchase day."""
     return expressions.ratio(baskets_total(history), history.visit.sum())
 
 
 def discount_share(history: ir.Table) -> ir.Value:
-    """What discounts took off the full price."""
+    """Discounts as a share of the full price."""
     return expressions.ratio(history.saved.sum(), history.sales.sum() + history.saved.sum())
 
 
 def discount_share_90d(history: ir.Table) -> ir.Value:
-    """The same, of the last 90 days."""
+    """Discount share over the last 90 days."""
     recent = recency_frequency.is_age_between(history, 0, 90)
     saved = history.saved.sum(where=recent)
     return expressions.ratio(saved, history.sales.sum(where=recent) + saved)
 
 
 def return_share(history: ir.Table) -> ir.Value:
-    """What was brought back, of what was bought."""
+    """Returns as a share of sales, in money."""
     return expressions.ratio(history.returned.sum(), history.sales.sum())
 
 
 def return_days(history: ir.Table) -> ir.Value:
-    """Days on which something was brought back."""
+    """Number of days with a return."""
     return (history.returned > 0).sum()
 
 
 def spend_between(history: ir.Table, after: int, until: int) -> ir.Value:
-    """Net spend more than `after` and at most `until` days back; 0 where there was none."""
+    """Net spend more than `after` and at most `until` days back; 0 without any."""
     return expressions.sum_or_zero(history.spend, recency_frequency.is_age_between(history, after, until)) / MONEY_STEPS
 
 
 def spend_trend(history: ir.Table, days: int) -> ir.Value:
-    """The last window's share of it and the one before: 0.5 is steady; NULL if nothing was spent in both."""
+    """Spend of the last `days` days as a share of the last 2 * `days`: 0.5 is steady; NULL where that is 0."""
     late, early = spend_between(history, 0, days), spend_between(history, days, 2 * days)
     return expressions.ratio(late, late + early)
 
 
 def spend_decayed(history: ir.Table, half_life_days: int) -> ir.Value:
-    """Net spend, each day's counted half for every half_life_days it lies back."""
+    """Net spend with exponential decay: each day's amount counts half for every half_life_days of age."""
     weight = ibis.literal(0.5) ** (history.age_days / half_life_days)
     return expressions.to_whole_steps(weight * history.spend, DECAYED_STEPS).sum() / (DECAYED_STEPS * MONEY_STEPS)
 
@@ -166,7 +166,7 @@ FEATURES = (
 
 
 def view(folder: Path) -> "FeatureView":
-    """What Feast is told about this family; the numbers lie in folder/spend/part.parquet."""
+    """The Feast view of spend; its numbers are in folder/spend/part.parquet."""
     from features.families import feast_views
 
     return feast_views.numeric_view("spend", folder, columns(ledger_lines.VISIBLE_DAYS))

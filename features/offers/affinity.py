@@ -1,4 +1,4 @@
-"""Appeal: how well an offer suits a customer, from what they buy of the products it is for, and how they respond."""
+"""Customer-offer affinity: how much a customer buys of the products that an offer covers, and how they respond."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from features.families import engagement
 from features.offers import category_affinity, covered_products
 from features.offers.category_affinity import ProductCategoryCodes
 
-#: Names of the shelf's lists, and what is made of them for an offer.
+#: Lists of product history, and the feature that is each list's sum over an offer's products.
 LIST_SUMS = {"weights_84d": "affinity_84d", "weights_120d": "affinity_120d", "times": "times"}
-#: What is known of the customer whatever the offer, and what holds for one who was never sent any. How lately or how
-#: often they were sent something is left out: a model learns from the moment at which an offer reaches somebody, and is
-#: asked later, when that very offer counts already.
+#: Features of the customer, whatever the offer, and their value for one who was never contacted. How recently or how
+#: often a customer was contacted is left out: a model is trained as of the time at which an offer reaches a customer,
+#: and is applied later, when that very offer already counts.
 RESPONSE_DEFAULTS = {
     "response_rate": engagement.PRIOR_RESPONSE_RATE,
     "redeemed_rate": engagement.PRIOR_REDEEMED_RATE,
@@ -35,7 +35,7 @@ COLUMNS = (
     *RESPONSE_DEFAULTS,
 )
 KEY_COLUMNS = ["customer_key", "as_of", "offer_key"]
-#: A table of so many customers and offers is laid out at once; more are taken in turns.
+#: Largest table of customers by offers that is held at once; more customers are computed in batches.
 MAX_CELLS = 5_000_000
 
 
@@ -47,12 +47,13 @@ def build_affinity_features(
     prices: pd.DataFrame,
     category_codes: ProductCategoryCodes | None = None,
 ) -> pd.DataFrame:
-    """A row for each wanted (customer_key, as_of, offer_key), in their order and index: these keys, then COLUMNS.
+    """Affinity features, one row per row of `pairs`: customer_key, as_of, offer_key, then COLUMNS (float64).
 
-    figures: rows of service offers_v1 with customer_key and as_of, once each; a wanted pair without one is of a
-    customer of whom nothing is known. covers: offer_key, product_key. offers: offer_key, campaign_id, value,
-    value_kind. prices: product_key, event_timestamp, price, sold; the latest moment not after as_of counts.
-    catalogue: of what sort each product is; without it nothing is known of an offer's kin.
+    pairs: columns customer_key, as_of, offer_key; rows keep their order and index. features: rows of service offers_v1
+    with customer_key and as_of, once each; a pair without one belongs to a customer without history. covers: offer_key,
+    product_key. offers: offer_key, campaign_id, value, value_kind. prices: product_key, event_timestamp, price, sold;
+    those of the latest time not after as_of are used. category_codes: categories of the products; without it, columns
+    of category affinity are NaN.
     """
     rows = _feature_row_index(features, pairs)
     columns = {name: np.full(len(pairs), np.nan) for name in COLUMNS}
@@ -73,13 +74,13 @@ def build_affinity_features(
 
 
 def _feature_row_index(features: pd.DataFrame, pairs: pd.DataFrame) -> np.ndarray:
-    """Where the figures of each wanted pair are, -1 for nowhere."""
+    """Position in `features` of each pair, (n_pairs,); -1 where there is none."""
     keys = pd.MultiIndex.from_arrays([features["customer_key"], features["as_of"]])
     return keys.get_indexer(pd.MultiIndex.from_arrays([pairs["customer_key"], pairs["as_of"]]))
 
 
 def _customer_batches(rows: np.ndarray, n_offers: int) -> Iterator[np.ndarray]:
-    """The pairs of a moment, so many customers at a time."""
+    """Positions of pairs with the same as_of, in batches of customers."""
     customers, positions = np.unique(rows, return_inverse=True)
     batch_size = max(1, MAX_CELLS // max(n_offers, 1))
     if len(customers) <= batch_size:
@@ -91,7 +92,10 @@ def _customer_batches(rows: np.ndarray, n_offers: int) -> Iterator[np.ndarray]:
 
 @dataclass(frozen=True, slots=True)
 class _CustomerProductLists:
-    """The shelves of so many customers, product after product: whose each is, and its numbers."""
+    """Product lists of n_customers customers, one entry per list element.
+
+    customer_index, product_keys and each of `values`: (n_entries,).
+    """
 
     n_customers: int
     customer_index: np.ndarray
@@ -100,18 +104,18 @@ class _CustomerProductLists:
 
     @classmethod
     def from_features(cls, features: pd.DataFrame, feature_rows: np.ndarray) -> "_CustomerProductLists":
-        """Of the rows of figures; the unknown, if any, stand first as row -1 and have nothing."""
-        unknown = int((feature_rows < 0).any())
-        rows = feature_rows[unknown:]
+        """The lists of some rows of `features`; -1, if any, is first and is a customer without lists."""
+        n_without_features = int((feature_rows < 0).any())
+        rows = feature_rows[n_without_features:]
         lists = features["product_keys"].to_numpy()[rows]
         filled = np.array([isinstance(each, np.ndarray | list) for each in lists], dtype=bool)
         lengths = [len(each) for each in lists[filled]]
-        numbers = {
+        values = {
             name: _concatenate(features[name].to_numpy()[rows][filled])
             for name in (*LIST_SUMS, "weights_28d", "last_days")
         }
-        owners = np.repeat(np.flatnonzero(filled) + unknown, lengths)
-        return cls(len(feature_rows), owners, _concatenate(lists[filled], "int64"), numbers)
+        owners = np.repeat(np.flatnonzero(filled) + n_without_features, lengths)
+        return cls(len(feature_rows), owners, _concatenate(lists[filled], "int64"), values)
 
 
 def _affinity_columns(
@@ -121,7 +125,7 @@ def _affinity_columns(
     offer_index: np.ndarray,
     category_codes: ProductCategoryCodes | None,
 ) -> dict[str, np.ndarray]:
-    """What the customers of some pairs bought of the products of their offers, and of others of their sorts."""
+    """Features of some pairs, (n_pairs,) each: purchases of their offers' products and categories."""
     unique_rows, customer_index = np.unique(feature_rows, return_inverse=True)
     product_lists = _CustomerProductLists.from_features(features, unique_rows)
     product_affinity = _product_affinity(product_lists, covered, customer_index, offer_index)
@@ -153,15 +157,15 @@ def _product_affinity(
     customer_index: np.ndarray,
     offer_index: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """What each pair's customer bought of the very products of its offer, and what they paid for those."""
+    """Purchases of each pair's customer among the offer's own products, and the price paid, (n_pairs,) each."""
     count = len(customer_index)
     cells = np.full(product_lists.n_customers * len(covered.offer_keys), -1, dtype="int32")
     cells[customer_index * len(covered.offer_keys) + offer_index] = np.arange(count, dtype="int32")
-    first = cells[customer_index * len(covered.offer_keys) + offer_index]  # a pair asked twice is worked out once
+    first_positions = cells[customer_index * len(covered.offer_keys) + offer_index]  # a repeated pair is computed once
     pair_index, entries = _covered_entries(product_lists, covered, cells)
     columns = {
-        to: np.bincount(pair_index, product_lists.values[name][entries], minlength=count)
-        for name, to in LIST_SUMS.items()
+        column: np.bincount(pair_index, product_lists.values[name][entries], minlength=count)
+        for name, column in LIST_SUMS.items()
     }
     columns["last_days"] = _grouped_min(pair_index, product_lists.values["last_days"][entries], count)
     columns["bought"] = np.bincount(pair_index, minlength=count).astype("float64")
@@ -170,13 +174,13 @@ def _product_affinity(
         product_lists.values["weights_84d"][entries],
     )
     columns["price"] = _weighted_price(pair_index, paid, weights, count)
-    return {name: values[first] for name, values in columns.items()}
+    return {name: values[first_positions] for name, values in columns.items()}
 
 
 def _covered_entries(
     product_lists: _CustomerProductLists, covered: covered_products.CoveredProducts, cells: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Each product on a shelf that an offer asked about covers: the place of the pair, and of the product."""
+    """List entries that a requested offer covers: index of the pair and of the entry, (n_matches,) each."""
     covered_index = covered_products.find_positions(covered.product_keys, product_lists.product_keys)
     covered_entries = np.flatnonzero(covered_index >= 0)
     counts = (
@@ -191,7 +195,7 @@ def _covered_entries(
 
 
 def _customer_totals(product_lists: _CustomerProductLists, n_customers: int) -> dict[str, np.ndarray]:
-    """How much each customer buys whatever the offer."""
+    """Total product weights of each customer, whatever the offer, (n_customers,) each."""
     weights = {"shelf_weight": "weights_84d", "shelf_weight_28d": "weights_28d"}
     return {
         column: np.bincount(product_lists.customer_index, product_lists.values[name], minlength=n_customers)
@@ -200,20 +204,20 @@ def _customer_totals(product_lists: _CustomerProductLists, n_customers: int) -> 
 
 
 def _discount_share(pairs: pd.DataFrame, offers: pd.DataFrame, price: np.ndarray) -> dict[str, np.ndarray]:
-    """What an offer gives, of the price."""
-    named = offers.set_index("offer_key")[["value", "value_kind"]].reindex(pairs["offer_key"])
-    value, kind = named["value"].to_numpy("float64"), named["value_kind"].to_numpy()
+    """Value of an offer as a share of the price, (n_pairs,), clipped to [0, 1]."""
+    pair_offers = offers.set_index("offer_key")[["value", "value_kind"]].reindex(pairs["offer_key"])
+    value, kind = pair_offers["value"].to_numpy("float64"), pair_offers["value_kind"].to_numpy()
     share = np.where(kind == "percent", value / 100, np.where(kind == "amount", divide_or_nan(value, price), np.nan))
     return {"discount": np.clip(share, 0.0, 1.0)}
 
 
 def _campaign_numbers(offers: pd.DataFrame) -> pd.Series:
-    """A number for the campaign of each offer; offers without one stand together."""
+    """Code of the campaign by offer_key; offers without a campaign share one code."""
     return pd.Series(pd.factorize(offers["campaign_id"])[0], index=offers["offer_key"])
 
 
 def _campaign_comparison(frame: pd.DataFrame, campaigns: pd.Series) -> dict[str, np.ndarray]:
-    """How an offer stands among the others of its campaign: at the door several campaigns are asked about at once."""
+    """How an offer compares with the others of its campaign; serving requests several campaigns at once."""
     campaign_affinity = frame.groupby([frame["customer_key"], frame["as_of"], campaigns], sort=False)["affinity_84d"]
     return {
         "affinity_lead": divide_or_nan(frame["affinity_84d"].to_numpy(), campaign_affinity.transform("max").to_numpy()),
@@ -224,7 +228,7 @@ def _campaign_comparison(frame: pd.DataFrame, campaigns: pd.Series) -> dict[str,
 def _filled_response(features: pd.DataFrame, name: str, rows: np.ndarray, default: float) -> np.ndarray:
     if not len(features):
         return np.full(len(rows), default)
-    if name not in features:  # a number that was added since the last night
+    if name not in features:  # a feature that was added after the last snapshot
         return np.full(len(rows), default)
     values = features[name].to_numpy("float64")
     return np.where((rows < 0) | np.isnan(values[rows]), default, values[rows])
@@ -243,9 +247,9 @@ def _weighted_price(groups: np.ndarray, paid: np.ndarray, weights: np.ndarray, c
 
 
 def _grouped_min(groups: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
-    least = np.full(count, np.inf)
-    np.minimum.at(least, groups, values)
-    return np.where(np.isinf(least), np.nan, least)
+    minima = np.full(count, np.inf)
+    np.minimum.at(minima, groups, values)
+    return np.where(np.isinf(minima), np.nan, minima)
 
 
 def _concatenate(lists: np.ndarray, dtype: str = "float64") -> np.ndarray:
@@ -253,5 +257,5 @@ def _concatenate(lists: np.ndarray, dtype: str = "float64") -> np.ndarray:
 
 
 def divide_or_nan(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """part / of, and NaN where there is nothing to divide by."""
+    """numerator / denominator, (n,); NaN where the denominator is not positive."""
     return np.divide(numerator, denominator, out=np.full(len(numerator), np.nan), where=denominator > 0)

@@ -1,4 +1,4 @@
-"""Sorts: of what sort the products of an offer are, and how much of that sort a customer buys anyway."""
+"""Category affinity: how much a customer buys of the categories that an offer covers."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -9,21 +9,21 @@ from scipy import sparse
 
 from features.offers import covered_products
 
-#: From the coarsest to the finest; a subcategory is one only within its category, a line is one of a brand.
+#: From coarse to fine; a subcategory is unique within its category, a line is one brand's part of a subcategory.
 CATEGORY_LEVELS = ("category", "subcategory", "line")
-COLUMNS = tuple(f"{sort}_sold" for sort in CATEGORY_LEVELS)
+COLUMNS = tuple(f"{level}_sold" for level in CATEGORY_LEVELS)
 
 
 @dataclass(frozen=True, slots=True)
 class ProductCategoryCodes:
-    """The sorts of each product: `codes` is (products, SORTS), -1 where the catalogue is silent."""
+    """Category codes of each product: `codes` is (n_products, 3), in the order of CATEGORY_LEVELS; -1 for none."""
 
-    product_keys: np.ndarray  # product keys, rising
+    product_keys: np.ndarray  # ascending
     codes: np.ndarray
 
     @classmethod
     def from_catalogue(cls, catalogue: pd.DataFrame) -> Self:
-        """From what the catalogue says: product_key, category, subcategory, brand."""
+        """Codes from the catalogue: columns product_key, category, subcategory, brand."""
         ordered = catalogue.sort_values("product_key")
         word_codes = {
             name: pd.factorize(ordered[name].replace("", None))[0] for name in ("category", "subcategory", "brand")
@@ -35,7 +35,7 @@ class ProductCategoryCodes:
         return cls(ordered["product_key"].to_numpy("int64"), codes)
 
     def codes_for(self, product_keys: np.ndarray) -> dict[str, np.ndarray]:
-        """The code of each product in each of SORTS, -1 for unknown."""
+        """Codes of these products at each of CATEGORY_LEVELS, (n_products,) each; -1 where there is none."""
         positions = covered_products.find_positions(self.product_keys, product_keys)
         has_codes = positions >= 0
         codes = np.full((len(CATEGORY_LEVELS), len(product_keys)), -1, dtype="int32")
@@ -45,7 +45,10 @@ class ProductCategoryCodes:
 
 @dataclass(frozen=True, slots=True)
 class CustomerProductWeights:
-    """Products on the shelves of so many people: whose each is, and how much it weighs."""
+    """Product weights of n_customers customers, one entry per customer and product.
+
+    customer_index, product_keys and weights: (n_entries,).
+    """
 
     n_customers: int
     customer_index: np.ndarray
@@ -60,10 +63,10 @@ def score_category_affinity(
     customer_index: np.ndarray,
     offer_index: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """COLUMNS for pairs of a person and an offer's place.
+    """COLUMNS for pairs of a customer and an offer, given by their indices (n_pairs,), as arrays (n_pairs,).
 
-    What they buy of the sorts that the offer is for, by the share that each has in its sales: weights of 84 days,
-    summed over products of the sort.
+    Product weights (half-life 84 days) are summed by category, then averaged over the offer's categories, weighted by
+    each category's share of the sales of the offer's products.
     """
     affinity, customer_levels, offer_levels = (
         {},
@@ -87,17 +90,17 @@ def score_category_affinity(
 
 
 def _nested_codes(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
-    """A code for each pair of codes."""
+    """A code for each pair of codes, (n,)."""
     return np.unique((outer.astype("int64") + 1) * (inner.max(initial=0) + 2) + inner + 1, return_inverse=True)[1]
 
 
 def _sum_table(rows: np.ndarray, codes: np.ndarray, values: np.ndarray, shape: tuple[int, int]) -> sparse.csr_matrix:
-    """The sum of values for each row and code; what has no code is left out."""
+    """Sums of values by row and code, as a sparse matrix; entries without a code are left out."""
     has_code = codes >= 0
     return sparse.csr_matrix((values[has_code], (rows[has_code], codes[has_code])), shape=shape)
 
 
 def _row_shares(table: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Each row as shares of its sum."""
+    """Each row divided by its sum."""
     total = np.asarray(table.sum(axis=1)).ravel()
     return sparse.diags(np.divide(1.0, total, out=np.zeros(len(total)), where=total > 0)) @ table

@@ -1,4 +1,4 @@
-"""Goods: what offers are for, what those products go for, and how well they sell, at one moment."""
+"""Products that offers cover, with prices and sales as of one cutoff."""
 
 from dataclasses import dataclass
 
@@ -8,32 +8,35 @@ import pandas as pd
 
 @dataclass(frozen=True, slots=True)
 class CoveredProducts:
-    """The offers in question with the products they cover, and the price of everything."""
+    """The products that some offers cover, and the prices of all products."""
 
-    offer_keys: np.ndarray  # offer keys, rising
-    pair_offer_index: np.ndarray  # of each pair asked about, where its offer is among them
-    product_keys: np.ndarray  # covered product keys, rising
-    product_starts: np.ndarray  # of each covered product, where its offers start in `owners`; one more at the end
-    offer_index: np.ndarray  # places of offers, product by product
-    covered_product_keys: np.ndarray  # the product of each of them
-    sales_share: np.ndarray  # and its lines sold, of all that were
-    product_counts: np.ndarray
-    popularity: np.ndarray
-    mean_price: np.ndarray
-    priced_product_keys: np.ndarray  # products with a price, rising
-    product_prices: np.ndarray  # their prices
+    offer_keys: np.ndarray  # ascending, (n_offers,)
+    pair_offer_index: np.ndarray  # position of each pair's offer in offer_keys, (n_pairs,)
+    product_keys: np.ndarray  # covered products, ascending
+    product_starts: np.ndarray  # where each covered product's entries start; one more at the end
+    offer_index: np.ndarray  # position in offer_keys of each entry, product by product
+    covered_product_keys: np.ndarray  # product of each entry
+    sales_share: np.ndarray  # its share of all lines sold
+    product_counts: np.ndarray  # number of products by offer, (n_offers,)
+    popularity: np.ndarray  # share of all lines sold by offer
+    mean_price: np.ndarray  # mean price of its products by offer
+    priced_product_keys: np.ndarray  # products with a sale, ascending
+    product_prices: np.ndarray  # their prices, NaN where none is known
 
 
 def build_covered_products(
     covers: pd.DataFrame, prices: pd.DataFrame, as_of: pd.Timestamp, pair_offer_keys: np.ndarray
 ) -> CoveredProducts:
-    """The goods of the offers asked about, at prices before a moment."""
+    """Products covered by the offers in pair_offer_keys (n_pairs,), with the latest prices not after `as_of`.
+
+    covers: columns offer_key, product_key. prices: columns product_key, event_timestamp, price, sold.
+    """
     offers, pair_offer_index = np.unique(pair_offer_keys, return_inverse=True)
-    owners, keys = covers["offer_key"].to_numpy(), covers["product_key"].to_numpy()
-    is_requested = np.isin(owners, offers)
-    owners, keys = np.searchsorted(offers, owners[is_requested]), keys[is_requested]
+    entry_offers, keys = covers["offer_key"].to_numpy(), covers["product_key"].to_numpy()
+    is_requested = np.isin(entry_offers, offers)
+    entry_offers, keys = np.searchsorted(offers, entry_offers[is_requested]), keys[is_requested]
     order = np.argsort(keys, kind="stable")
-    owners, keys = owners[order], keys[order]
+    entry_offers, keys = entry_offers[order], keys[order]
     products, starts = np.unique(keys, return_index=True)
     priced, paid, sold = _latest_prices(prices, as_of)
     price_index = find_positions(priced, keys)
@@ -47,19 +50,19 @@ def build_covered_products(
         pair_offer_index,
         products,
         np.append(starts, len(keys)),
-        owners,
+        entry_offers,
         keys,
         share,
-        product_counts=np.bincount(owners, minlength=len(offers)).astype("float64"),
-        popularity=np.bincount(owners, share, minlength=len(offers)),
-        mean_price=grouped_mean(owners[has_price], paid[price_index[has_price]], len(offers)),
+        product_counts=np.bincount(entry_offers, minlength=len(offers)).astype("float64"),
+        popularity=np.bincount(entry_offers, share, minlength=len(offers)),
+        mean_price=grouped_mean(entry_offers[has_price], paid[price_index[has_price]], len(offers)),
         priced_product_keys=priced,
         product_prices=paid,
     )
 
 
 def find_positions(sorted_keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Where each is among rising keys, -1 for one that is not there."""
+    """Position of each of `wanted` (n,) in ascending keys, (n,); -1 where it is not among them."""
     if not len(sorted_keys):
         return np.full(len(wanted), -1)
     positions = np.minimum(np.searchsorted(sorted_keys, wanted), len(sorted_keys) - 1)
@@ -67,7 +70,7 @@ def find_positions(sorted_keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def grouped_mean(groups: np.ndarray, values: np.ndarray, count: int, weights: np.ndarray | None = None) -> np.ndarray:
-    """The mean of each group, NaN for an empty one."""
+    """Mean of values (n,) by group, weighted by `weights`, (count,); NaN for an empty group."""
     weights = np.ones(len(values)) if weights is None else weights
     total = np.bincount(groups, weights, minlength=count)
     sums = np.bincount(groups, values * weights, minlength=count)
@@ -75,7 +78,7 @@ def grouped_mean(groups: np.ndarray, values: np.ndarray, count: int, weights: np
 
 
 def _latest_prices(prices: pd.DataFrame, as_of: pd.Timestamp) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Products with a sale before a moment, rising, with price and lines sold."""
+    """product_key (ascending), price and lines sold, (n_products,) each, of the latest time not after `as_of`."""
     times = prices["event_timestamp"]
     early = times[times <= as_of]
     current = prices.loc[early.index[early == early.max()]] if len(early) else prices.head(0)

@@ -1,4 +1,4 @@
-"""Together: what goes into one basket with what, and what is bought for the first time on the visit after."""
+"""Co-purchases: products bought on the same visit, and products first bought on the visit after."""
 
 import os
 from datetime import datetime
@@ -11,19 +11,19 @@ from ibis.backends.duckdb import Backend
 
 from features.engine import duckdb, expressions, ledger_lines
 
-#: A product bought on fewer days than this says nothing about its company.
+#: Products bought on fewer days are left out: too few to count pairs.
 MIN_DAYS = 5
-#: Fewer customers than this, beside or after, would recognise themselves: of them nothing is counted.
+#: Counts of fewer customers are left out, because those customers could recognise themselves.
 MIN_CUSTOMERS = 3
-#: Others kept of each product: a page shows ten, and a shop's rules may strike out most of them.
+#: Rows per product: a page shows ten, and merchandising rules may exclude most of them.
 MAX_OTHERS = 60
-#: A basket of more is a household's whole month, in which everything stands beside everything.
+#: Larger baskets are left out: they are the purchases of a whole month, where every product pairs with every other.
 MAX_BASKET_SIZE = 60
 #: The latest visits are enough to learn from, and their pairs fit into memory however old the shop is.
 MAX_VISITS = 200_000
-#: Whoever buys the film weeks after the phone no longer buys it because of the phone.
+#: A film that is bought weeks after the phone is no longer bought because of the phone.
 FOLLOW_UP_DAYS = 28
-#: So many visits more are thought to be shared by chance, lest three of two rare products weigh like a law.
+#: Added to the expected visits, so that three visits with two rare products do not get a huge lift.
 SMOOTHING_VISITS = 1.0
 
 COLUMNS = ("product_key", "other_key", "together", "visits", "followed", "lift", "strength")
@@ -38,14 +38,16 @@ def count_co_purchases(
     min_customers: int = MIN_CUSTOMERS,
     max_others: int = MAX_OTHERS,
 ) -> pd.DataFrame:
-    """Products with what is bought beside and after them, the strongest first, at most `most_others` each.
+    """Pairs of products bought on one visit or on successive visits, one row per product_key and other_key.
 
-    A row for a product and another, as known before `as_of`: `together` counts the customers who bought both on
-    one visit (a day), `visits` such visits, `followed` the customers who bought the other for the first time on
-    the visit after one with the product, within NEXT_DAYS. Fewer than least_customers count as none, in each of the
-    two: they would recognise themselves. `lift` is how many times as many visits they share as chance would have it;
-    `strength` is the customers times that surprise, doubted a little. Lines of sensitive products are seen of those
-    customers alone who allow it.
+    Only what was known before `as_of` counts; at most max_others rows per product, the strongest first. Further
+    columns: `together`, customers who bought both products on one visit (a local day); `visits`, such visits;
+    `followed`, customers who bought the other product for the first time on the visit after one with the product,
+    within FOLLOW_UP_DAYS; `lift`, shared visits over those expected by chance; `strength`, customers times a smoothed
+    lift. Keys and counts are int64, the last two float64.
+
+    A count of fewer than min_customers customers is 0 in either of the two: those customers could recognise themselves.
+    Lines of sensitive products count only for customers who allow their use.
     """
     con = duckdb.connect()
     try:
@@ -53,9 +55,9 @@ def count_co_purchases(
             ledger_lines.drop_profiling_refusals(ledger_lines.lines_as_of(ledger, as_of, con), ledger, con)
         )
         days = _create_table(con, "days", _product_days(bought, timezone))
-        visit_products = _create_table(con, "kept", _recent_visits(days, min_days))
-        same_visit = _create_table(con, "met", _same_visit_pairs(visit_products, min_customers))
-        next_visit = _create_table(con, "went", _next_visit_pairs(visit_products, min_customers))
+        visit_products = _create_table(con, "visit_products", _recent_visits(days, min_days))
+        same_visit = _create_table(con, "same_visit", _same_visit_pairs(visit_products, min_customers))
+        next_visit = _create_table(con, "next_visit", _next_visit_pairs(visit_products, min_customers))
         frame = _strongest_pairs(
             _with_lift(_combine_pairs(same_visit, next_visit), visit_products), max_others
         ).execute()
@@ -65,7 +67,7 @@ def count_co_purchases(
 
 
 def save_co_purchases(frame: pd.DataFrame, folder: Path) -> None:
-    """Lay a night's pairs beside its features, where serving finds them."""
+    """Write the columns of count_co_purchases to folder/together/part.parquet, where serving reads them."""
     path = Path(folder) / "together" / "part.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".part.{os.getpid()}.parquet")
@@ -74,7 +76,7 @@ def save_co_purchases(frame: pd.DataFrame, folder: Path) -> None:
 
 
 def co_purchases_path(folder: Path) -> Path | None:
-    """Where the last night's pairs lie; None before the first."""
+    """Path of the latest co-purchases; None before the first run."""
     path = Path(folder) / "together" / "part.parquet"
     return path if path.exists() else None
 
@@ -84,7 +86,7 @@ def _create_table(con: Backend, name: str, table: ir.Table) -> ir.Table:
 
 
 def _product_days(bought: ir.Table, timezone: str) -> ir.Table:
-    """One row for a customer, a day and a product; `first` is the day on which they first bought it."""
+    """One row per customer, local day and product; `first` is the day of the first purchase of that product."""
     days = bought.select(
         "customer_key", "product_key", day=expressions.local_day_number(bought.sold_at, timezone)
     ).distinct()
@@ -92,11 +94,11 @@ def _product_days(bought: ir.Table, timezone: str) -> ir.Table:
 
 
 def _recent_visits(days: ir.Table, min_days: int) -> ir.Table:
-    """The product-days of the latest visits, none of them too large, and which of the customer's visits each is of."""
+    """Product-days of the latest visits that are not too large, with the visit's number among the customer's visits."""
     visits = days.group_by("customer_key", "day").aggregate(size=days.count())
     latest = ibis.window(order_by=[ibis.desc("day"), "customer_key"])
-    own = ibis.window(group_by="customer_key", order_by="day")
-    visits = visits.mutate(visit=ibis.row_number().over(own), late=ibis.row_number().over(latest))
+    by_customer = ibis.window(group_by="customer_key", order_by="day")
+    visits = visits.mutate(visit=ibis.row_number().over(by_customer), late=ibis.row_number().over(latest))
     visits = visits.filter(visits.late < MAX_VISITS, visits.size <= MAX_BASKET_SIZE).drop("late", "size")
     day_counts = days.group_by("product_key").aggregate(often=days.count())
     return days.join(visits, ["customer_key", "day"]).semi_join(
@@ -105,7 +107,7 @@ def _recent_visits(days: ir.Table, min_days: int) -> ir.Table:
 
 
 def _same_visit_pairs(visit_products: ir.Table, min_customers: int) -> ir.Table:
-    """How many customers bought two products on one visit, and on how many visits; for each order of the two."""
+    """Numbers of customers and visits that share two products, for product_key < other_key."""
     other = visit_products.view()
     same = (visit_products.customer_key == other.customer_key) & (visit_products.day == other.day)
     pairs = visit_products.join(other, [same, visit_products.product_key < other.product_key])
@@ -116,7 +118,7 @@ def _same_visit_pairs(visit_products: ir.Table, min_customers: int) -> ir.Table:
 
 
 def _next_visit_pairs(visit_products: ir.Table, min_customers: int) -> ir.Table:
-    """How many customers went from one product to another that they had never bought, on their next visit."""
+    """Number of customers who bought a product, then another one for the first time on their next visit."""
     new = visit_products.filter(visit_products.first == visit_products.day)
     is_next_visit = (visit_products.visit + 1 == new.visit) & (new.day - visit_products.day <= FOLLOW_UP_DAYS)
     pairs = visit_products.join(
@@ -129,12 +131,12 @@ def _next_visit_pairs(visit_products: ir.Table, min_customers: int) -> ir.Table:
 
 
 def _combine_pairs(same_visit: ir.Table, next_visit: ir.Table) -> ir.Table:
-    nothing = ibis.literal(0, "int64")
+    zero = ibis.literal(0, "int64")
     columns = ("product_key", "other_key", "together", "visits", "followed")
-    one_way = same_visit.mutate(followed=nothing).select(*columns)
+    one_way = same_visit.mutate(followed=zero).select(*columns)
     other_way = one_way.rename(product_key="other_key", other_key="product_key").select(*columns)
-    after = next_visit.mutate(together=nothing, visits=nothing).select(*columns)
-    all_pairs = one_way.union(other_way).union(after)
+    next_visits = next_visit.mutate(together=zero, visits=zero).select(*columns)
+    all_pairs = one_way.union(other_way).union(next_visits)
     return all_pairs.group_by("product_key", "other_key").aggregate(
         **{name: all_pairs[name].sum() for name in columns[2:]}
     )
@@ -146,8 +148,8 @@ def _with_lift(pairs: ir.Table, visit_products: ir.Table) -> ir.Table:
     other = sizes.view().select(other_key="product_key", other_days="days")
     sized = pairs.join(sizes, "product_key").join(other, "other_key")
     expected_visits = sized.days.cast("float64") * sized.other_days / visits
-    surprise = (sized.visits + sized.followed) / (expected_visits + SMOOTHING_VISITS)
-    return sized.mutate(lift=sized.visits / expected_visits, strength=(sized.together + sized.followed) * surprise)
+    smoothed_lift = (sized.visits + sized.followed) / (expected_visits + SMOOTHING_VISITS)
+    return sized.mutate(lift=sized.visits / expected_visits, strength=(sized.together + sized.followed) * smoothed_lift)
 
 
 def _strongest_pairs(pairs: ir.Table, max_others: int) -> ir.Table:

@@ -1,4 +1,4 @@
-"""Weeks: how much of each product was sold in each of the last weeks, to anybody."""
+"""Units sold of each product per week, over all customers."""
 
 from datetime import datetime
 from pathlib import Path
@@ -9,10 +9,10 @@ from features.engine import duckdb, expressions, ledger_lines
 
 
 def load_weekly_units(ledger: Path, *, as_of: datetime, timezone: str, weeks: int) -> pd.DataFrame:
-    """Pieces sold of each product in each of the last weeks: product_key, weeks_back, units, worth; sorted by both.
+    """Pieces sold per product and week: columns product_key, weeks_back, units, worth; sorted by the first two.
 
-    weeks_back 1 is the seven days before the day of as_of. Everybody's purchases count, named or not: these are
-    totals, and a shelf does not ask who emptied it. A day is the shop's.
+    weeks_back 1 is the seven local days before the day of `as_of`. Sales without a customer count too, and so do those
+    of customers who refuse profiling: these are totals of demand.
     """
     con = duckdb.connect()
     try:

@@ -1,4 +1,4 @@
-"""Moments: what the shop knows of each customer at each moment, written down once as a recipe."""
+"""Point-in-time computation: the query plans of every feature family at every cutoff."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, reduce
@@ -14,12 +14,15 @@ from features.products import prices
 FAMILIES: dict[str, ModuleType] = {"rhythm": recency_frequency, "spend": spend, "taste": product_mix}
 
 _CUTOFF_SCHEMA = {"as_of": "timestamp('UTC')", "as_of_day": "int64"}
-#: The moments that a recipe is followed for. A *_mornings table has those of the moments before it that cut a day
-#: in two; receipts and answers are moments at which only some customers are looked at.
+#: Tables of cutoffs that a plan reads. A *_mid_day table holds the cutoffs of the table before it that split a day in
+#: two; customer_* tables hold cutoffs of single customers.
 CUTOFF_TABLES = {
-    **dict.fromkeys(("instants", "shelves", "latest", "priced"), _CUTOFF_SCHEMA),
-    **dict.fromkeys(("instants_mornings", "shelves_mornings", "latest_mornings"), _CUTOFF_SCHEMA),
-    **dict.fromkeys(("receipts", "receipts_mornings", "answers"), {"customer_key": "int64"} | _CUTOFF_SCHEMA),
+    **dict.fromkeys(("cutoffs", "list_cutoffs", "latest", "price_cutoffs"), _CUTOFF_SCHEMA),
+    **dict.fromkeys(("cutoffs_mid_day", "list_cutoffs_mid_day", "latest_mid_day"), _CUTOFF_SCHEMA),
+    **dict.fromkeys(
+        ("customer_list_cutoffs", "customer_list_cutoffs_mid_day", "customer_cutoffs"),
+        {"customer_key": "int64"} | _CUTOFF_SCHEMA,
+    ),
 }
 SALES = ibis.table(ledger_lines.LEDGER_SCHEMA, name="sold")
 PRODUCTS = ibis.table(ledger_lines.PRODUCT_SCHEMA, name="products")
@@ -28,10 +31,10 @@ INTERACTIONS = ibis.table(ledger_lines.INTERACTION_SCHEMA, name="interactions")
 
 @cache
 def batch_plan(timezone: str) -> duckdb.QueryPlan:
-    """How every family comes from what was sold and what happened, with days in a zone, at many moments.
+    """Plan of every family at many cutoffs, with local days in `timezone`.
 
-    Followed over the tables sold, products, interactions, and those of ASKED. Its answers are the families by
-    name, and the two tables that no view shows: staples and prices.
+    Inputs are the tables sold, products, interactions and CUTOFF_TABLES. Outputs are the families by name, and two
+    tables without a view: staples (customer and product) and prices.
     """
     steps = duckdb.QueryPlan()
     bought = steps.add_step(_purchased_lines())
@@ -46,13 +49,13 @@ def batch_plan(timezone: str) -> duckdb.QueryPlan:
         visible_product_days(product_days, dated),
         visible_category_days(category_days, category_lines),
         staples=_aggregate_by(latest_product_days(product_days, dated), "product_key", product_history.columns),
-        prices=prices.mean_prices(bought, cutoff_table("priced")),
+        prices=prices.mean_prices(bought, cutoff_table("price_cutoffs")),
     )
 
 
 @cache
 def numeric_plan(timezone: str) -> duckdb.QueryPlan:
-    """Only the families of numbers over customer-days: rhythm, spend and taste."""
+    """Plan of the families of numbers over customer-days only: rhythm, spend and taste."""
     steps = duckdb.QueryPlan()
     bought = steps.add_step(_purchased_lines())
     _add_numeric_outputs(steps, visible_days(steps, bought, timezone))
@@ -61,9 +64,9 @@ def numeric_plan(timezone: str) -> duckdb.QueryPlan:
 
 @cache
 def single_cutoff_plan(timezone: str) -> duckdb.QueryPlan:
-    """The same, at no other moment than the latest, after which `sold` and `interactions` know of nothing.
+    """Plan of the families at the latest cutoff only, where `sold` and `interactions` have no row after it.
 
-    Nothing needs to be cut in two then, which spares half of the steps; staples and prices are left out.
+    No day needs to be split then, which saves half of the steps; staples and prices are left out.
     """
     steps = duckdb.QueryPlan()
     bought, latest = steps.add_step(_purchased_lines()), cutoff_table("latest")
@@ -88,7 +91,7 @@ def _add_outputs(
     categories: ir.Table,
     **others: ir.Table,
 ) -> duckdb.QueryPlan:
-    """The end of every recipe: from what each moment sees to the families."""
+    """Add the outputs of every plan: the families, from the rows that each cutoff includes."""
     _add_numeric_outputs(steps, days)
     steps.add_output("engagement", _with_timestamps(_aggregate_by(interactions, None, engagement.columns)))
     steps.add_output(
@@ -121,12 +124,12 @@ def _add_numeric_outputs(steps: duckdb.QueryPlan, days: ir.Table) -> None:
 
 
 def cutoff_table(name: str) -> ir.Table:
-    """One of the tables of moments."""
+    """One of CUTOFF_TABLES, as an unbound table."""
     return ibis.table(CUTOFF_TABLES[name], name=name)
 
 
 def daily_streams(steps: duckdb.QueryPlan, bought: ir.Table, timezone: str) -> list[ir.Table]:
-    """What happened, in streams of (customer_key, day, sold_at) and the numbers that add up over days."""
+    """Events as streams: customer_key, day, sold_at, and columns that add up over days."""
     labelled = steps.add_step(
         ledger_lines.with_categories(bought, steps.add_step(ledger_lines.encode_categories(PRODUCTS)))
     )
@@ -136,21 +139,21 @@ def daily_streams(steps: duckdb.QueryPlan, bought: ir.Table, timezone: str) -> l
 
 
 def combine_streams(streams: Iterable[ir.Table], keys: list[str]) -> ir.Table:
-    """The streams side by side, a row for each of the keys: sums, but the maximum of a column *_top."""
+    """The streams joined, one row per combination of `keys`: sums, but the maximum for columns *_top."""
     totals = [_sum_stream(stream, keys) for stream in streams]
     return reduce(lambda left, right: _left_join(left, right, keys), totals)
 
 
 def visible_days(steps: duckdb.QueryPlan, bought: ir.Table, timezone: str) -> ir.Table:
-    """Each customer-day, once for each moment that sees it: with as_of, as_of_day, age_days and new_week.
+    """Each customer-day once per cutoff that includes it, with as_of, as_of_day, age_days and new_week.
 
-    A moment sees all of the days before its own. Of its own day it sees the morning: what was sold before it.
+    A cutoff includes all days before its own, and of its own day what was sold before it (its morning).
     """
     streams = [steps.add_step(stream) for stream in daily_streams(steps, bought, timezone)]
     days = steps.add_step(ledger_lines.mark_purchase_days(combine_streams(streams, ["customer_key", "day"])))
-    cutoffs = cutoff_table("instants")
+    cutoffs = cutoff_table("cutoffs")
     whole = days.join(cutoffs, days.day < cutoffs.as_of_day)
-    early = [_morning_rows(stream, cutoff_table("instants_mornings")) for stream in streams]
+    early = [_morning_rows(stream, cutoff_table("cutoffs_mid_day")) for stream in streams]
     mornings = ledger_lines.mark_purchase_days(
         combine_streams(early, ["customer_key", "day", "as_of", "as_of_day"])
     ).drop("gap_days")
@@ -160,7 +163,7 @@ def visible_days(steps: duckdb.QueryPlan, bought: ir.Table, timezone: str) -> ir
 
 
 def with_age(days: ir.Table) -> ir.Table:
-    """Days with how long they lie back, and whether they are the first purchase of a week."""
+    """Add age_days, and new_week: 1 on the first purchase day of a calendar week, else 0."""
     new_week = (days.day + 3) // 7 > (days.day - days.gap_days + 3) // 7
     return days.mutate(
         age_days=days.as_of_day - days.day,
@@ -169,7 +172,7 @@ def with_age(days: ir.Table) -> ir.Table:
 
 
 def aggregate_families(days: ir.Table) -> ir.Table:
-    """Every number of every family, a row for a customer and moment with a purchase before it."""
+    """Every number of FAMILIES as float64, one row per customer and cutoff with a purchase before it."""
     named: dict[str, ir.Value] = {}
     for family in FAMILIES.values():
         named |= {name: column.cast("float64") for name, column in family.columns(days).items()}
@@ -177,11 +180,11 @@ def aggregate_families(days: ir.Table) -> ir.Table:
 
 
 def visible_interactions(timezone: str) -> ir.Table:
-    """Each interaction, once for each moment that sees it."""
+    """Each interaction once per cutoff that includes it."""
     interactions, cutoffs, customer_cutoffs = (
         _dated_interactions(timezone),
-        cutoff_table("instants"),
-        cutoff_table("answers"),
+        cutoff_table("cutoffs"),
+        cutoff_table("customer_cutoffs"),
     )
     all_rows = interactions.join(cutoffs, interactions.happened_at < cutoffs.as_of)
     own_rows = _own_cutoffs(interactions, customer_cutoffs, [interactions.happened_at < customer_cutoffs.as_of])
@@ -189,16 +192,16 @@ def visible_interactions(timezone: str) -> ir.Table:
 
 
 def visible_product_days(days: ir.Table, dated: ir.Table) -> ir.Table:
-    """Each product-day, once for each moment of shelves and receipts that sees it."""
+    """Each product-day once per list cutoff, common or customer-specific, that includes it."""
     list_cutoffs, customer_cutoffs, mornings = (
-        cutoff_table("shelves"),
-        cutoff_table("receipts"),
-        cutoff_table("receipts_mornings"),
+        cutoff_table("list_cutoffs"),
+        cutoff_table("customer_list_cutoffs"),
+        cutoff_table("customer_list_cutoffs_mid_day"),
     )
     parts = [
         days.join(list_cutoffs, days.day < list_cutoffs.as_of_day),
         _own_cutoffs(days, customer_cutoffs, [days.day < customer_cutoffs.as_of_day]),
-        _morning_rows(dated, cutoff_table("shelves_mornings")),
+        _morning_rows(dated, cutoff_table("list_cutoffs_mid_day")),
         _own_cutoffs(dated, mornings, _is_on_morning(dated, mornings)),
     ]
     columns = ["customer_key", "product_key", "day", "as_of", "as_of_day"]
@@ -207,15 +210,17 @@ def visible_product_days(days: ir.Table, dated: ir.Table) -> ir.Table:
 
 
 def latest_product_days(days: ir.Table, dated: ir.Table) -> ir.Table:
-    """Each product-day that the latest moment sees, with its worth and gap."""
-    early = product_history.daily_totals(_morning_rows(dated, cutoff_table("latest_mornings")), "as_of", "as_of_day")
+    """Each product-day that the latest cutoff includes, with worth and gap_days."""
+    early = product_history.daily_totals(_morning_rows(dated, cutoff_table("latest_mid_day")), "as_of", "as_of_day")
     return _full_days_and_morning(days, early, cutoff_table("latest"), "product_key")
 
 
 def visible_category_days(days: ir.Table, dated: ir.Table) -> ir.Table:
-    """Each category-day, once for each moment of shelves that sees it, with its worth, pieces and gap."""
-    early = category_history.daily_totals(_morning_rows(dated, cutoff_table("shelves_mornings")), "as_of", "as_of_day")
-    return _full_days_and_morning(days, early, cutoff_table("shelves"), "category")
+    """Each category-day once per list cutoff that includes it, with worth, pieces and gap_days."""
+    early = category_history.daily_totals(
+        _morning_rows(dated, cutoff_table("list_cutoffs_mid_day")), "as_of", "as_of_day"
+    )
+    return _full_days_and_morning(days, early, cutoff_table("list_cutoffs"), "category")
 
 
 def _purchased_lines() -> ir.Table:
@@ -227,13 +232,13 @@ def _dated_interactions(timezone: str) -> ir.Table:
 
 
 def _full_days_and_morning(days: ir.Table, early: ir.Table, cutoffs: ir.Table, item_key: str) -> ir.Table:
-    """All days before each moment's own, and of its own the morning."""
+    """All days before each cutoff's own day, and of that day the morning."""
     whole = days.join(cutoffs, days.day < cutoffs.as_of_day)
     return whole.union(_with_gap(early, days, ["customer_key", item_key]).select(*whole.columns))
 
 
 def _aggregate_by(days: ir.Table, item_key: str | None, columns: Callable[[ir.Table], dict[str, ir.Value]]) -> ir.Table:
-    """A row for a customer, a moment and each of a kind, with these columns."""
+    """One row per customer, cutoff and item, with these columns."""
     days = days.mutate(age_days=days.as_of_day - days.day)
     keys = ["customer_key", "as_of", *([item_key] if item_key else [])]
     return days.group_by(keys).aggregate(**columns(days))
@@ -259,7 +264,7 @@ def _is_on_morning(rows: ir.Table, cutoffs: ir.Table) -> list[ir.BooleanValue]:
 
 
 def _own_cutoffs(rows: ir.Table, cutoffs: ir.Table, conditions: Sequence[ir.BooleanValue]) -> ir.Table:
-    """A customer's own rows, seen from their own moments."""
+    """Rows of a customer, once per cutoff of that same customer."""
     return rows.join(cutoffs, [rows.customer_key == cutoffs.customer_key, *conditions])
 
 

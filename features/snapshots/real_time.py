@@ -1,4 +1,4 @@
-"""Live: a customer's numbers while they stand at the till, by the recipe that the night follows for everybody."""
+"""Real-time features of a few customers, equal to the last digit to those of a nightly snapshot."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,10 +28,10 @@ PRODUCT_SCHEMA = pa.schema(
 )
 CONSENT_SCHEMA = pa.schema([("customer_key", pa.int64()), ("profiling_sensitive", pa.bool_())])
 
-#: What a customer's numbers are made of.
+#: Input tables of the plan.
 INPUT_TABLES = {
     "ledger": ledger_lines.LEDGER_SCHEMA,
-    "said": ledger_lines.INTERACTION_SCHEMA,
+    "customer_interactions": ledger_lines.INTERACTION_SCHEMA,
     "products": ledger_lines.PRODUCT_SCHEMA,
     "sensitive": ibis.schema({"product_key": "int64"}),
     "allowing": ledger_lines.CUSTOMER_KEY_SCHEMA,
@@ -43,15 +43,16 @@ _lock = Lock()
 def compute_features(
     sales: pa.Table, interactions: pa.Table, ledger: Path, *, as_of: datetime, timezone: str
 ) -> dict[str, pd.DataFrame]:
-    """Every view's row of a few customers as of a moment: view -> frame, ready for `store.push`.
+    """Features of a few customers as of a cutoff, by view: frames with the view's columns, one row per customer.
 
-    sales are all versions of all lines of these customers in the mirror's columns, and interactions all of
-    theirs; products and consents are read from the mirror's folder. To the last digit what `snapshot.write`
-    gives the same customers at that moment. Who bought nothing before it has a row in engagement at most.
+    sales: all versions of all lines of these customers, in the mirror's columns; interactions: all of theirs. Products
+    and consents are read from the mirror's folder. Frames are ready for FeatureStore.push, and equal to the last digit
+    to what snapshot.write_snapshot gives for the same customers and cutoff. A customer without a purchase before it has
+    at most a row in engagement.
     """
     tables = {
         "ledger": sales.select(ledger_lines.LEDGER_SCHEMA.names),
-        "said": interactions.select(ledger_lines.INTERACTION_SCHEMA.names),
+        "customer_interactions": interactions.select(ledger_lines.INTERACTION_SCHEMA.names),
     }
     tables |= _mirror_tables(Path(ledger), sales) | {"latest": duckdb.build_cutoffs([as_of], timezone)}
     with _lock:
@@ -62,9 +63,9 @@ def compute_features(
 
 @cache
 def _prepared_engine(timezone: str) -> tuple[Backend, duckdb.QueryPlan]:
-    """An engine with everything ready but the sales.
+    """A connection with every statement prepared and no rows in the input tables.
 
-    The lines of a customer are few: more threads, or a better plan, cost more than they save (measured: a third).
+    A customer has few lines: more threads, or an optimised plan, cost more than they save (measured: a third).
     """
     con, query_plan = duckdb.connect(), _query_plan(timezone)
     con.raw_sql("set threads = 1")
@@ -76,14 +77,17 @@ def _prepared_engine(timezone: str) -> tuple[Backend, duckdb.QueryPlan]:
 
 
 def _query_plan(timezone: str) -> duckdb.QueryPlan:
-    """The recipe of a single moment, after the steps that cut sales to what was known by then and may be used."""
+    """The plan of a single cutoff, after steps that select the lines and interactions known and permitted by then."""
     inputs = {name: ibis.table(schema, name=name) for name, schema in INPUT_TABLES.items()}
     cutoff = inputs["latest"].as_of.as_scalar()
     visible_lines = ledger_lines.drop_sensitive(
         ledger_lines.visible_versions(inputs["ledger"], cutoff), inputs["sensitive"], inputs["allowing"]
     )
     query_plan, family_plan = duckdb.QueryPlan(), point_in_time.single_cutoff_plan(timezone)
-    steps = {"sold": visible_lines, "interactions": ledger_lines.interactions_before(inputs["said"], cutoff)}
+    steps = {
+        "sold": visible_lines,
+        "interactions": ledger_lines.interactions_before(inputs["customer_interactions"], cutoff),
+    }
     query_plan.steps = [*((name, duckdb.to_sql(table)) for name, table in steps.items()), *family_plan.steps]
     query_plan.outputs = family_plan.outputs
     return query_plan
@@ -91,7 +95,7 @@ def _query_plan(timezone: str) -> duckdb.QueryPlan:
 
 @contextmanager
 def _loaded_tables(con: Backend, tables: dict[str, pa.Table]) -> Iterator[None]:
-    """Fill the named tables, and leave nothing of anybody behind."""
+    """Fill the named tables, and remove the rows afterwards, so that no personal data stays."""
     con.con.execute("begin")
     try:
         for name, table in tables.items():
@@ -102,7 +106,7 @@ def _loaded_tables(con: Backend, tables: dict[str, pa.Table]) -> Iterator[None]:
 
 
 def _mirror_tables(ledger: Path, sales: pa.Table) -> dict[str, pa.Table]:
-    """What the mirror says of the products and the customers in question."""
+    """Products and consents from the mirror, for the products and customers of `sales`."""
     products = _matching_rows(ledger / "products.parquet", PRODUCT_SCHEMA, sales)
     consents = _matching_rows(ledger / "consents.parquet", CONSENT_SCHEMA, sales)
     return {
@@ -113,7 +117,7 @@ def _mirror_tables(ledger: Path, sales: pa.Table) -> dict[str, pa.Table]:
 
 
 def _matching_rows(path: Path, schema: pa.Schema, sales: pa.Table) -> pa.Table:
-    """The rows of a table that the sales ask for, by its first column."""
+    """Rows of a mirror table whose first column occurs in `sales`."""
     if not path.exists():
         return schema.empty_table()
     table, key = _read_cached(path, path.stat().st_mtime_ns, schema), schema.names[0]

@@ -1,4 +1,4 @@
-"""Snapshot: everything the families know about every customer, at one moment or at many, in one pass."""
+"""Snapshots: every feature family for all customers at one or many cutoffs in one pass; and what customers bought."""
 
 import hashlib
 import os
@@ -20,7 +20,7 @@ from features.snapshots import point_in_time
 
 
 class InvalidCutoffs(ValueError):
-    """A snapshot was asked for at no moment, or at one that lies after the run's own."""
+    """A snapshot was requested for no cutoff, or for one after the run's own as_of."""
 
 
 def write_snapshot(
@@ -33,16 +33,17 @@ def write_snapshot(
     list_cutoffs: Sequence[datetime] | None = None,
     customer_cutoffs: pd.DataFrame | None = None,
 ) -> dict[str, int]:
-    """Write out/FAMILY/part.parquet for every family and return the rows of each.
+    """Write out/FAMILY/part.parquet for every family; returns the number of rows of each.
 
-    A run as of `as_of` sees the ledger as it was known then; each of `moments` sees what happened before it.
-    Rows: rhythm, spend and taste have one for a customer and moment with a purchase before it, engagement one
-    with an interaction before it (numbers, float64). Shelf and needs have one with lists, for shelf_moments only
-    (all moments, if not given). `receipts` (customer_key, event_timestamp) are further moments of single customers,
-    such as those at which an offer reached them: shelf and engagement have rows for them too. Two tables are for
-    no view: staples, a row for a customer and product at the latest of shelf_moments, and prices, one for a product
-    at as_of and at every moment of receipts. Sorted by event_timestamp and key; `created` is the row's own moment.
-    Files appear whole, once all of them are ready.
+    The ledger is read as known at `as_of`; each of `cutoffs` uses what happened before it. rhythm, spend and taste have
+    one row per customer and cutoff with a purchase before it, engagement one with an interaction before it (float64
+    columns). shelf and needs have one row with lists, for list_cutoffs only (all cutoffs, if not given).
+    customer_cutoffs (columns customer_key, event_timestamp) are further cutoffs of single customers, such as the times
+    at which an offer reached them: shelf and engagement have rows for them too.
+
+    Two tables have no view: staples, one row per customer and product at the latest of list_cutoffs, and prices, one
+    row per product at as_of and at every time in customer_cutoffs. Rows are sorted by event_timestamp and key;
+    `created` equals event_timestamp. Files are renamed into place once all of them are written. Raises InvalidCutoffs.
     """
     checked_cutoffs = _validated_cutoffs(cutoffs, as_of)
     checked_list_cutoffs = checked_cutoffs if list_cutoffs is None else _validated_cutoffs(list_cutoffs, as_of)
@@ -61,7 +62,10 @@ def write_snapshot(
 
 
 def register_inputs(con: Backend, ledger: Path, as_of: datetime, cutoff_tables: dict[str, pa.Table]) -> None:
-    """Put what was known as of a moment, and the moments to look back from, where a recipe is followed."""
+    """Create the inputs of a plan in `con`: what was known at as_of, and the tables of cutoffs by name.
+
+    cutoff_tables have the columns of point_in_time.CUTOFF_TABLES.
+    """
     con.create_view("sold", ledger_lines.lines_as_of(ledger, as_of, con))
     con.create_view("products", ledger_lines.read_products(ledger, con))
     con.create_view("interactions", ledger_lines.interactions_as_of(ledger, as_of, con))
@@ -76,24 +80,29 @@ def build_cutoff_tables(
     customer_cutoffs: pa.Table,
     timezone: str,
 ) -> dict[str, pa.Table]:
-    """The tables of moments that a recipe is followed over; see moments.ASKED."""
-    priced = sorted({duckdb.to_utc(as_of), *customer_cutoffs["as_of"].unique().to_pylist()})
-    cutoffs_by_table = {"instants": list(cutoffs), "shelves": list(list_cutoffs), "latest": [max(list_cutoffs)]}
+    """The tables of point_in_time.CUTOFF_TABLES by name, one row per cutoff (and customer).
+
+    customer_cutoffs: columns customer_key, as_of; see `customer_cutoff_pairs`.
+    """
+    price_times = sorted({duckdb.to_utc(as_of), *customer_cutoffs["as_of"].unique().to_pylist()})
+    cutoffs_by_table = {"cutoffs": list(cutoffs), "list_cutoffs": list(list_cutoffs), "latest": [max(list_cutoffs)]}
     tables = {name: duckdb.build_cutoffs(table_cutoffs, timezone) for name, table_cutoffs in cutoffs_by_table.items()}
     for name, table_cutoffs in cutoffs_by_table.items():
-        tables[f"{name}_mornings"] = duckdb.build_cutoffs(duckdb.mid_day_cutoffs(table_cutoffs, timezone), timezone)
-    tables["priced"] = duckdb.build_cutoffs(priced, timezone)
-    priced_cutoffs = duckdb.build_cutoffs(priced, timezone)
-    own = customer_cutoffs.join(priced_cutoffs, "as_of").combine_chunks()
-    tables["answers"] = _excluding_cutoffs(own, cutoffs)
-    tables["receipts"] = _excluding_cutoffs(own, list_cutoffs)
-    mid_day = pa.array(duckdb.mid_day_cutoffs(priced, timezone), priced_cutoffs["as_of"].type)
-    tables["receipts_mornings"] = tables["receipts"].filter(pc.is_in(tables["receipts"]["as_of"], mid_day))
+        tables[f"{name}_mid_day"] = duckdb.build_cutoffs(duckdb.mid_day_cutoffs(table_cutoffs, timezone), timezone)
+    tables["price_cutoffs"] = duckdb.build_cutoffs(price_times, timezone)
+    priced_cutoffs = duckdb.build_cutoffs(price_times, timezone)
+    customer_pairs = customer_cutoffs.join(priced_cutoffs, "as_of").combine_chunks()
+    tables["customer_cutoffs"] = _excluding_cutoffs(customer_pairs, cutoffs)
+    tables["customer_list_cutoffs"] = _excluding_cutoffs(customer_pairs, list_cutoffs)
+    mid_day = pa.array(duckdb.mid_day_cutoffs(price_times, timezone), priced_cutoffs["as_of"].type)
+    tables["customer_list_cutoffs_mid_day"] = tables["customer_list_cutoffs"].filter(
+        pc.is_in(tables["customer_list_cutoffs"]["as_of"], mid_day)
+    )
     return tables
 
 
 def digest(ledger: Path, *, as_of: datetime) -> str:
-    """What was known at as_of, in sixteen letters: the same records give the same, however they are stored."""
+    """Hash of what was known at as_of, 16 hex digits: equal records give an equal hash, however they are stored."""
     con = duckdb.connect()
     try:
         tables = [
@@ -110,44 +119,47 @@ def digest(ledger: Path, *, as_of: datetime) -> str:
 
 
 def _mark_unanswered(interactions: ir.Table, as_of: datetime) -> ir.Table:
-    """Interactions with who waits for an answer at a moment; when it came later is not known yet."""
+    """Interactions with whether they are unanswered at as_of; a later time of answer is not known yet."""
     is_unanswered = engagement.is_unanswered(interactions, ledger_lines.timestamp_literal(as_of))
     return interactions.mutate(waiting=is_unanswered).drop("known_at", "status", "answered_at")
 
 
 def first_sale_day(ledger: Path, as_of: datetime, timezone: str) -> date | None:
-    """The shop's day of the first sale known at as_of; None where there is none."""
+    """Local day of the first sale known at as_of; None without any."""
     visible_lines = ledger_lines.lines_as_of(ledger, as_of)
     first = visible_lines.sold_at.min().execute()
     return None if pd.isna(first) else _day_to_date(duckdb.day_number(first.to_pydatetime(), timezone))
 
 
 def history_days(ledger: Path, as_of: datetime, timezone: str) -> int:
-    """Days of history before as_of, from the first sale; 0 where there is none."""
+    """Number of local days from the first sale to as_of; 0 without any."""
     first = first_sale_day(ledger, as_of, timezone)
     return 0 if first is None else (_day_to_date(duckdb.day_number(as_of, timezone)) - first).days
 
 
 def gap_quantile(ledger: Path, *, as_of: datetime, timezone: str, share: float = 0.97) -> float:
-    """The days within which a share q of all gaps between purchase days end; NaN without any gap."""
+    """Quantile, in days, of all gaps between purchase days, at the probability `share`; NaN without any gap."""
     days = ledger_lines.purchase_days(ledger_lines.lines_as_of(ledger, as_of), timezone)
     before = ibis.window(group_by="customer_key", order_by="day")
     gaps = days.mutate(gap_days=days.day - days.day.lag().over(before))
-    answer = gaps.gap_days.quantile(share).execute()
-    return float("nan") if pd.isna(answer) else float(answer)
+    quantile = gaps.gap_days.quantile(share).execute()
+    return float("nan") if pd.isna(quantile) else float(quantile)
 
 
 def load_purchases(ledger: Path, *, as_of: datetime, timezone: str) -> pd.DataFrame:
-    """Every purchase day known at as_of: customer_key, day (midnight, no zone), spend; sorted by both."""
+    """Purchase days known at as_of, one row per customer and day: columns customer_key, day, spend.
+
+    day is midnight without a zone; sorted by customer_key and day.
+    """
     days = ledger_lines.purchase_days(ledger_lines.lines_as_of(ledger, as_of), timezone)
     frame = days.select("customer_key", "day", "spend").order_by("customer_key", "day").execute()
     return frame.assign(day=pd.to_datetime(frame["day"], unit="D"))
 
 
 def load_category_days(ledger: Path, *, as_of: datetime, timezone: str, start: datetime) -> pd.DataFrame:
-    """Who bought of which category on which days from start, known at as_of: customer_key, category, day.
+    """Purchase days by customer and category from `start` on, known at as_of: columns customer_key, category, day.
 
-    Days are midnights without a zone, as in `purchases`; sorted by all three. What happened next, for restock.
+    Days are midnights without a zone, as in load_purchases; sorted by all three. The outcomes of restock.
     """
     con = duckdb.connect()
     purchases = category_history.categorised_lines(
@@ -165,22 +177,26 @@ def load_category_days(ledger: Path, *, as_of: datetime, timezone: str, start: d
 def load_product_days(
     ledger: Path, *, as_of: datetime, timezone: str, start: datetime | None = None, end: datetime | None = None
 ) -> pd.DataFrame:
-    """Who bought which product on which days, known at as_of, from start until before end, where those are given.
+    """Purchase days by customer and product, known at as_of: columns customer_key, product_key, day.
 
-    Columns customer_key, product_key, day (midnight, no zone, as in `purchases`); sorted by all three.
+    Days from `start` on and before `end`, where those are given; midnights without a zone, as in load_purchases. Sorted
+    by all three.
     """
-    sold = ledger_lines.purchased_lines(ledger_lines.lines_as_of(ledger, as_of))
-    sold = sold if start is None else sold.filter(sold.sold_at >= duckdb.to_utc(start))
-    sold = sold if end is None else sold.filter(sold.sold_at < duckdb.to_utc(end))
-    dated = sold.select(
-        "customer_key", "product_key", day=expressions.local_day_number(sold.sold_at, timezone)
+    purchases = ledger_lines.purchased_lines(ledger_lines.lines_as_of(ledger, as_of))
+    purchases = purchases if start is None else purchases.filter(purchases.sold_at >= duckdb.to_utc(start))
+    purchases = purchases if end is None else purchases.filter(purchases.sold_at < duckdb.to_utc(end))
+    dated = purchases.select(
+        "customer_key", "product_key", day=expressions.local_day_number(purchases.sold_at, timezone)
     ).distinct()
     frame = dated.order_by("customer_key", "product_key", "day").execute()
     return frame.assign(day=pd.to_datetime(frame["day"], unit="D"))
 
 
 def load_baskets(ledger: Path, *, as_of: datetime, start: datetime, end: datetime) -> pd.DataFrame:
-    """Who bought what from start until before end, known at as_of: customer_key, product_keys (sorted)."""
+    """Products bought per customer from `start` until before `end`, known at as_of.
+
+    Columns customer_key and product_keys (sorted array), one row per customer with a purchase.
+    """
     visible_lines = ledger_lines.purchased_lines(ledger_lines.lines_as_of(ledger, as_of))
     window = visible_lines.filter(
         visible_lines.sold_at >= duckdb.to_utc(start), visible_lines.sold_at < duckdb.to_utc(end)
@@ -192,7 +208,7 @@ def load_baskets(ledger: Path, *, as_of: datetime, start: datetime, end: datetim
 
 
 def load_products(ledger: Path) -> pd.DataFrame:
-    """What the catalogue says: product_key, category, subcategory, department, brand; None where it is silent."""
+    """The catalogue: columns product_key, category, subcategory, department, brand; None where it has no value."""
     path = Path(ledger) / "products.parquet"
     word_columns = ("category", "subcategory", "department", "brand")
     if not path.exists():
@@ -204,14 +220,14 @@ def load_products(ledger: Path) -> pd.DataFrame:
 
 
 def _validated_cutoffs(cutoffs: Sequence[datetime], as_of: datetime) -> list[datetime]:
-    wanted = sorted({duckdb.to_utc(cutoff) for cutoff in cutoffs})
-    if not wanted or wanted[-1] > duckdb.to_utc(as_of):
-        raise InvalidCutoffs("give at least one moment, and none after as_of")
-    return wanted
+    sorted_cutoffs = sorted({duckdb.to_utc(cutoff) for cutoff in cutoffs})
+    if not sorted_cutoffs or sorted_cutoffs[-1] > duckdb.to_utc(as_of):
+        raise InvalidCutoffs("give at least one cutoff, and none after as_of")
+    return sorted_cutoffs
 
 
 def customer_cutoff_pairs(customer_cutoffs: pd.DataFrame | None, as_of: datetime) -> pa.Table:
-    """Who is looked at when, once each; moments after as_of have not come yet."""
+    """Distinct cutoffs of single customers, not after as_of: columns customer_key (int64), as_of (UTC)."""
     frame = pd.DataFrame({"customer_key": [], "event_timestamp": []}) if customer_cutoffs is None else customer_cutoffs
     timestamps = pd.to_datetime(frame["event_timestamp"], utc=True).dt.as_unit("us")
     pairs = pd.DataFrame({"customer_key": frame["customer_key"].astype("int64"), "as_of": timestamps})
@@ -221,7 +237,7 @@ def customer_cutoff_pairs(customer_cutoffs: pd.DataFrame | None, as_of: datetime
 
 
 def _excluding_cutoffs(pairs: pa.Table, cutoffs: Sequence[datetime]) -> pa.Table:
-    """Pairs at other moments than those at which everybody is looked at anyway."""
+    """Pairs at other cutoffs than those computed for all customers."""
     excluded = pa.array([duckdb.to_utc(cutoff) for cutoff in cutoffs], pairs["as_of"].type)
     return pairs.filter(pc.invert(pc.is_in(pairs["as_of"], excluded)))
 
@@ -235,7 +251,7 @@ def _write_outputs(con: Backend, outputs: dict[str, str], out: Path) -> dict[str
 
 
 def remove_partial_files(out: Path) -> None:
-    """Remove the half-written files of runs that were killed."""
+    """Remove partial files of runs that were killed."""
     for partial in Path(out).glob("*/.part.*.parquet"):
         if not _is_running(int(partial.name.split(".")[2])):
             partial.unlink(missing_ok=True)

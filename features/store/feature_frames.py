@@ -1,4 +1,4 @@
-"""Frames: what Feast answers, laid out in columns for a model."""
+"""Answers of Feast as data frames for a model."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-#: Where Feast keeps a list, by what it holds.
+#: Field of Feast's value message that holds a list, by element type.
 LIST_FIELDS = {
     "int64": "int64_list_val",
     "float32": "float_list_val",
@@ -16,7 +16,7 @@ LIST_FIELDS = {
 
 
 def build_frame(keys: pd.DataFrame, columns: dict[str, Any], element_types: dict[str, str | None]) -> pd.DataFrame:
-    """Keys and features side by side: numbers as one float64 block, lists as arrays or None."""
+    """Frame of keys and features: the columns of `keys`, then numbers as float64, and lists as arrays or None."""
     numbers = [name for name, element_type in element_types.items() if element_type is None]
     block = np.array([columns[name] for name in numbers], dtype="float64").reshape(len(numbers), len(keys)).T
     lists = {
@@ -41,13 +41,13 @@ def _is_missing(value: Any) -> bool:
 
 
 def list_element_type(feature_type: Any) -> str | None:
-    """What a feature's list holds, in numpy's words; None for a plain number."""
+    """Element type of a list feature, as a name of numpy; None for a plain number."""
     base = getattr(feature_type, "base_type", None)
     return None if base is None else base.name.lower()
 
 
 def unpack_values(values: Sequence[Any], element_type: str | None) -> list[Any]:
-    """The values that Feast serves of one feature: numbers, or lists."""
+    """One feature's values in Feast's answer: numbers (NaN where missing), or lists (None where missing)."""
     if element_type is None:
         return [value.double_val if value.HasField("double_val") else np.nan for value in values]
     name = LIST_FIELDS[element_type]
@@ -55,7 +55,7 @@ def unpack_values(values: Sequence[Any], element_type: str | None) -> list[Any]:
 
 
 def newest_timestamps(times: Sequence[Sequence[Any]], rows: int) -> pd.Series:
-    """The newest of several columns of times, for each row; a time of 0 is one that Feast does not know."""
+    """Newest of several columns of times, per row, (n_rows,) in UTC; NaT where Feast has none (a time of 0)."""
     micros = [[time.seconds * 1_000_000 + time.nanos // 1_000 for time in column] for column in times]
     newest_micros = np.max(micros, axis=0) if micros else np.zeros(rows, dtype="int64")
     valid_micros = pd.Series(newest_micros, dtype="int64").where(newest_micros > 0)

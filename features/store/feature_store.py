@@ -1,4 +1,4 @@
-"""The store: one door to Feast, through which training reads the past and serving reads the present."""
+"""The Feast feature store: training reads features as of the past from it, serving reads the present ones."""
 
 import atexit
 import contextlib
@@ -35,11 +35,11 @@ ONLINE_STORES = {
 
 
 class NoSnapshot(LookupError):
-    """There is nothing to put into the online store yet."""
+    """There is no snapshot to copy into the online store."""
 
 
 class FeatureStore:
-    """The features of one home; see `open`."""
+    """The features of one home; see `open_store`."""
 
     def __init__(self, folder: Path, feast: "FeastStore") -> None:
         self.folder = folder
@@ -47,7 +47,7 @@ class FeatureStore:
         self._services: dict[str, FeatureService] = {}
 
     def apply(self) -> None:
-        """Tell Feast of every view and service; harmless to repeat, and works before any snapshot exists."""
+        """Register every view and service with Feast; idempotent, and works before any snapshot exists."""
         from features import definitions
 
         (self.folder / "feast").mkdir(parents=True, exist_ok=True)
@@ -56,14 +56,15 @@ class FeatureStore:
         self._services.clear()
 
     def feature_names(self, service: str) -> list[str]:
-        """The features of a service, in the order in which frames have them."""
+        """Features of a service, in the order of the columns of its frames."""
         return list(self._element_types(service))
 
     def historical_features(self, service: str, entities: pd.DataFrame) -> pd.DataFrame:
-        """The features of each (customer_key, event_timestamp) as they stood then, from the offline store.
+        """Features as of each entity's event_timestamp, from the offline store; one row per entity.
 
-        Same rows in the same order as entities, same index; then the service's columns as float64 (missing is
-        NaN) or arrays (missing is None). A moment between two snapshots sees the one before it.
+        entities: columns customer_key, event_timestamp. Rows keep their order and index: these two columns, then those
+        of the service as float64 (NaN where missing) or arrays (None where missing). A time between two snapshots gets
+        the earlier one.
         """
         element_types = self._element_types(service)
         requested = entities[["customer_key", "event_timestamp"]].reset_index(drop=True)
@@ -74,7 +75,7 @@ class FeatureStore:
         with _silence_feast():
             job = self.feast.get_historical_features(requested, self._service(service))
             result = job.to_df()
-        # Some offline stores drop rows that they know nothing of, and none promises an order.
+        # Some offline stores drop rows without features, and none guarantees an order.
         result = result.set_index(ROW_NUMBER).reindex(requested[ROW_NUMBER])
         columns = {name: result[name].to_numpy() for name in element_types}
         return feature_frames.build_frame(requested.drop(columns=ROW_NUMBER), columns, element_types).set_axis(
@@ -82,18 +83,18 @@ class FeatureStore:
         )
 
     def materialise(self, as_of: datetime) -> dict[str, int]:
-        """Put each view's latest rows, not after as_of, into the online store; return how many of each.
+        """Copy each view's latest rows not after as_of into the online store; returns their number by view.
 
-        Exactly the rows of that one moment: again changes nothing, and an older moment never takes the place
-        of a newer one, nor of what was pushed since.
+        Only rows of that one timestamp are copied. Idempotent; a row never replaces a newer one, nor one pushed since.
+        Raises NoSnapshot where a view has no snapshot, or none that old.
         """
         return {view.name: self._materialise(view.name, as_of) for view in self._views()}
 
     def online_features(self, service: str, keys: Sequence[int]) -> pd.DataFrame:
-        """The features of customers as they stand in the online store, in the order of keys.
+        """Features of customers in the online store, one row per key in the order of `keys`.
 
-        Columns: customer_key, event_timestamp (of the newest view read; NaT for a customer not known there),
-        then the service's columns as in `history`.
+        Columns: customer_key, event_timestamp (of the newest view read; NaT for a customer not in the store), then
+        those of the service as in historical_features.
         """
         element_types = self._element_types(service)
         frame = pd.DataFrame({"customer_key": np.asarray(keys, dtype="int64")})
@@ -104,8 +105,8 @@ class FeatureStore:
                 element_types,
             )
         entity_rows = {"customer_key": frame["customer_key"].tolist()}
-        answer = self.feast.get_online_features(self._service(service), entity_rows).proto
-        by_name = dict(zip(answer.metadata.feature_names.val, answer.results, strict=True))
+        response = self.feast.get_online_features(self._service(service), entity_rows).proto
+        by_name = dict(zip(response.metadata.feature_names.val, response.results, strict=True))
         frame["event_timestamp"] = feature_frames.newest_timestamps(
             [by_name[name].event_timestamps for name in element_types], len(frame)
         )
@@ -116,7 +117,7 @@ class FeatureStore:
         )
 
     def customer_features(self, key: int) -> dict[str, Any]:
-        """Every feature that the online store holds of one customer, by its name; empty before the first night."""
+        """Every feature of one customer in the online store, by name; empty before the first nightly run."""
         from features import definitions
 
         with _silence_feast():
@@ -128,9 +129,10 @@ class FeatureStore:
         return {str(name): frame[name].iloc[0] for frame in feature_rows for name in frame}
 
     def push(self, view: str, frame: pd.DataFrame) -> None:
-        """Put rows of a view (customer_key, event_timestamp and all its columns) into the online store.
+        """Write rows of a view to the online store.
 
-        A row older than what is there is left out without a word: the newer one stays.
+        frame: columns customer_key, event_timestamp and all features of the view. A row that is older than the stored
+        one is silently ignored.
         """
         if frame.empty:
             return
@@ -139,7 +141,7 @@ class FeatureStore:
             self.feast.write_to_online_store(view, frame.assign(event_timestamp=event_at, created=event_at))
 
     def delete_customers(self, keys: Sequence[int]) -> None:
-        """Remove these customers from every view's online values and from every snapshot; harmless to repeat."""
+        """Remove these customers from the online values and snapshots of every view; idempotent."""
         if not len(keys):
             return
         from features.snapshots import snapshot
@@ -164,13 +166,13 @@ class FeatureStore:
         return sorted(self.feast.list_feature_views(), key=lambda view: view.name)
 
     def _service(self, name: str) -> "FeatureService":
-        # Feast rebuilds a service from its registry each time, at a millisecond for every few features.
+        # Feast rebuilds a service from its registry at each call, which takes a millisecond per few features.
         if name not in self._services:
             self._services[name] = self.feast.get_feature_service(name, allow_cache=True)
         return self._services[name]
 
     def _element_types(self, service: str) -> dict[str, str | None]:
-        """What each feature's list holds, in numpy's words; None for a plain number."""
+        """Element type of each feature's list, as a name of numpy; None for a plain number."""
         projections = self._service(service).feature_view_projections
         return {
             field.name: feature_frames.list_element_type(field.dtype) for view in projections for field in view.features
@@ -178,11 +180,11 @@ class FeatureStore:
 
 
 def open_store(folder: Path, online: str | None = None) -> FeatureStore:
-    """The store over a folder of snapshots; everything Feast keeps lies in folder/feast.
+    """Open the feature store over a folder of snapshots; Feast's own files are in folder/feast.
 
-    online is the address of an online store, redis://[:PASSWORD@]HOST:PORT/DB or
-    postgresql://USER:PASSWORD@HOST:PORT/DATABASE; without it, a SQLite file in the folder.
-    Settings are read here and now, so two stores in one process stay apart.
+    `online` is the address of an online store, redis://[:PASSWORD@]HOST:PORT/DB or
+    postgresql://USER:PASSWORD@HOST:PORT/DATABASE; without it, a SQLite file in the folder. Raises ValueError for any
+    other address. Settings are read at the call, so two stores in one process stay separate.
     """
     home = Path(folder).absolute()
     (home / "feast").mkdir(parents=True, exist_ok=True)
@@ -190,7 +192,7 @@ def open_store(folder: Path, online: str | None = None) -> FeatureStore:
 
 
 def _online_config(folder: Path, address: str | None) -> dict[str, str]:
-    """Feast's own setting of the online store at an address."""
+    """Feast's settings of the online store at an address."""
     if address is None:
         return {
             "type": "features.store.online_sqlite.SteadySqliteOnlineStore",
@@ -214,9 +216,9 @@ def _open_feast(folder: Path, online: str) -> "FeastStore":
         from feast import FeatureStore as FeastStore
         from feast import RepoConfig
 
-        # Feast compares times in the session's zone, which would otherwise be this machine's.
+        # Feast compares times in the session's time zone, which would otherwise be that of the machine.
         ibis.get_backend().raw_sql("set timezone = 'UTC'")
-        # A DuckDB still open when Python leaves fills the terminal with fifty lines on leaks that are none.
+        # A DuckDB that is open when Python exits prints fifty lines about leaks that are not real.
         atexit.register(_close_default_backend)
         text = Template(SETTINGS_FILE.read_text(encoding="utf-8"))
         settings = yaml.safe_load(text.substitute(REGULARS_FEAST_HOME=folder, REGULARS_FEAST_ONLINE=online))
@@ -233,7 +235,7 @@ def _close_default_backend() -> None:
 
 @contextlib.contextmanager
 def _silence_feast() -> Iterator[None]:
-    """Keep Feast's advice about itself out of the shop's log: warnings, prints, and its logger."""
+    """Suppress Feast's warnings, prints and log records below ERROR."""
     logger = logging.getLogger("feast")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -259,7 +261,7 @@ def _latest_rows(path: Path, as_of: datetime) -> tuple[datetime | None, int]:
 
 
 def _delete_rows(path: Path, keys: Sequence[int]) -> None:
-    """The same file without the rows of some customers; one that knows nobody is left as it is."""
+    """Rewrite a file without the rows of some customers; a file without them stays as it is."""
     if "customer_key" not in pq.read_schema(path).names:
         return
     table = pq.read_table(path)

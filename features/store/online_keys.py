@@ -12,11 +12,11 @@ WrittenRow = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 
 
 def entity_key_bytes(config: RepoConfig, key: EntityKey) -> bytes:
-    """Where a customer's values are kept."""
+    """A customer's key in the online stores."""
     return serialize_entity_key(key, config.entity_key_serialization_version)
 
 
 def to_micros(at: datetime) -> int:
-    """Microseconds since 1970; a time without a zone is Feast's, and UTC."""
+    """Microseconds since 1970; a time without a zone comes from Feast and is in UTC."""
     aware = at if at.tzinfo else at.replace(tzinfo=UTC)
     return (aware - EPOCH) // timedelta(microseconds=1)

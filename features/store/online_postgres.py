@@ -1,4 +1,4 @@
-"""Online, in PostgreSQL: the drawer at the till beside the shop's database; it promises what features.store.online_sqlite does."""
+"""Online store in PostgreSQL, for a shop with several servers; same guarantees as features.store.online_sqlite."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,17 +22,17 @@ STEADY: Literal["features.store.online_postgres.SteadyPostgresOnlineStore"] = (
     "features.store.online_postgres.SteadyPostgresOnlineStore"
 )
 UPSERT = sql.SQL(
-    "insert into {table} as kept (entity_key, feature_name, value, event_ts, created_ts) "
+    "insert into {table} as existing (entity_key, feature_name, value, event_ts, created_ts) "
     "select * from unnest(%b::bytea[], %b::text[], %b::bytea[], %b::timestamptz[], %b::timestamptz[]) "
-    "order by 1, 2 "  # so that two writers do not wait for each other's rows for ever
+    "order by 1, 2 "  # so that two writers do not deadlock on each other's rows
     "on conflict (entity_key, feature_name) do update set "
     "value = excluded.value, event_ts = excluded.event_ts, created_ts = excluded.created_ts "
-    "where excluded.event_ts >= kept.event_ts"
+    "where excluded.event_ts >= existing.event_ts"
 )
 
 
 class SteadyPostgresOnlineStoreConfig(PostgreSQLOnlineStoreConfig):
-    """Settings of the store below: its address, postgresql://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=..."""
+    """Settings of the store: its address, postgresql://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=..."""
 
     type: Literal["features.store.online_postgres.SteadyPostgresOnlineStore"] = STEADY  # type: ignore[assignment]
     url: str
@@ -43,11 +43,11 @@ class SteadyPostgresOnlineStoreConfig(PostgreSQLOnlineStoreConfig):
 
 
 class SteadyPostgresOnlineStore(PostgreSQLOnlineStore):
-    """Feast's PostgreSQL store, with three of its habits cured.
+    """Feast's PostgreSQL store with three corrections.
 
-    An older value never overwrites a newer one. Times are instants, whatever the server's time zone. A connection
-    that was lost is made again, and TLS is what the address says (libpq's own default: where the server has it).
-    The tables are Feast's own.
+    An older value never overwrites a newer one. Times are instants, whatever the server's time zone. A lost connection
+    is reopened, and TLS is as in the address (by libpq's default, used where the server has it). The tables are those
+    of Feast.
     """
 
     @contextmanager
@@ -71,7 +71,7 @@ class SteadyPostgresOnlineStore(PostgreSQLOnlineStore):
         data: list[WrittenRow],
         progress: Callable[[int], Any] | None,
     ) -> None:
-        """Write each row unless what is there is newer; equal times are written, so that a rerun heals."""
+        """Write each row unless the stored one is newer; equal times are written, so that a rerun repairs."""
         upsert = UPSERT.format(table=_table_id(config, table))
         with self._get_conn(config) as con:
             con.execute(upsert, _to_columns(config, data))
@@ -80,7 +80,7 @@ class SteadyPostgresOnlineStore(PostgreSQLOnlineStore):
             progress(len(data))
 
     def delete_customers(self, config: RepoConfig, tables: Sequence[FeatureView], keys: Sequence[EntityKey]) -> None:
-        """Remove all that is kept of these customers."""
+        """Delete every stored value of these customers."""
         key_bytes = [entity_key_bytes(config, key) for key in keys]
         with self._get_conn(config) as con:
             for table in tables:
@@ -90,7 +90,7 @@ class SteadyPostgresOnlineStore(PostgreSQLOnlineStore):
 
 
 def _to_columns(config: RepoConfig, data: list[WrittenRow]) -> list[list[Any]]:
-    """The cells of the rows, column by column; of two rows of one customer the newest, the later if equal."""
+    """Cells of the rows by column; of two rows of one customer the newest, the later of equal ones."""
     newest: dict[bytes, WrittenRow] = {}
     for row in data:
         key_bytes = entity_key_bytes(config, row[0])

@@ -1,4 +1,4 @@
-"""Online, in Redis: the drawer at the till of a shop with several servers; it promises what features/store/online_sqlite.py does."""
+"""Online store in Redis, for a shop with several servers; same guarantees as features.store.online_sqlite."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -18,11 +18,11 @@ from features.store.online_keys import WrittenRow, to_micros
 STEADY: Literal["features.store.online_redis.SteadyRedisOnlineStore"] = (
     "features.store.online_redis.SteadyRedisOnlineStore"
 )
-#: Compares and writes in one go, so that two writers cannot slip between each other. Its arguments are fields and
-#: values in turns, the first of them the time in microseconds, which a double holds exactly.
+#: Compares and writes in one step, so that no other writer comes in between. ARGV are alternating fields and values,
+#: the first of them the time in microseconds, which a double holds exactly.
 WRITE_SCRIPT = """
-local kept = redis.call('hget', KEYS[1], ARGV[1])
-if kept and tonumber(kept) > tonumber(ARGV[2]) then return 0 end
+local stored = redis.call('hget', KEYS[1], ARGV[1])
+if stored and tonumber(stored) > tonumber(ARGV[2]) then return 0 end
 redis.call('hset', KEYS[1], unpack(ARGV))
 return 1
 """
@@ -30,17 +30,17 @@ ROWS_PER_BATCH = 1_000
 
 
 class SteadyRedisOnlineStoreConfig(RedisOnlineStoreConfig):
-    """Settings of the store below: its address, redis://[:PASSWORD@]HOST:PORT/DB (rediss:// with TLS)."""
+    """Settings of the store: its address, redis://[:PASSWORD@]HOST:PORT/DB (rediss:// with TLS)."""
 
     type: Literal["features.store.online_redis.SteadyRedisOnlineStore"] = STEADY  # type: ignore[assignment]
     url: str
 
 
 class SteadyRedisOnlineStore(RedisOnlineStore):
-    """Feast's Redis store, with its guard closed.
+    """Feast's Redis store with one correction.
 
-    An older value never overwrites a newer one, also of two writers at once; an equal time is written (Feast skips
-    it), so that a rerun heals. The keys are Feast's own, and one field more for each view.
+    An older value never overwrites a newer one, even with two writers at once; an equal time is written (Feast skips
+    it), so that a rerun repairs. The keys are those of Feast, and one more field per view.
     """
 
     def _get_client(self, online_store_config: RedisOnlineStoreConfig) -> Redis | RedisCluster:
@@ -58,7 +58,7 @@ class SteadyRedisOnlineStore(RedisOnlineStore):
         data: list[WrittenRow],
         progress: Callable[[int], Any] | None,
     ) -> None:
-        """Write each row unless what is there is newer."""
+        """Write each row unless the stored one is newer."""
         client = self._get_client(config.online_store)
         write = client.register_script(WRITE_SCRIPT)
         keys = self._generate_redis_keys_for_entities(config, [key for key, *_ in data])
@@ -72,7 +72,7 @@ class SteadyRedisOnlineStore(RedisOnlineStore):
             progress(len(data))
 
     def delete_customers(self, config: RepoConfig, tables: Sequence[FeatureView], keys: Sequence[EntityKey]) -> None:
-        """Remove all that is kept of these customers; every view of one lies under one key."""
+        """Delete every stored value of these customers; all views of a customer are under one key."""
         client = self._get_client(config.online_store)
         redis_keys = self._generate_redis_keys_for_entities(config, list(keys))
         for start in range(0, len(redis_keys), ROWS_PER_BATCH):

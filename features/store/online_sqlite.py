@@ -1,4 +1,4 @@
-"""Online: the drawer at the till, where the newest numbers of each customer lie ready."""
+"""Online store in SQLite: the newest features of each customer."""
 
 import sqlite3
 import uuid
@@ -20,22 +20,22 @@ from features.store.online_keys import WrittenRow
 STEADY: Literal["features.store.online_sqlite.SteadySqliteOnlineStore"] = (
     "features.store.online_sqlite.SteadySqliteOnlineStore"
 )
-MAX_KEYS_PER_QUERY = 10_000  # SQLite takes a limited number of parameters
+MAX_KEYS_PER_QUERY = 10_000  # SQLite limits the number of parameters
 ReadRow = tuple[datetime | None, dict[str, Value] | None]
 
 
 class SteadySqliteOnlineStoreConfig(SqliteOnlineStoreConfig):
-    """Settings of the store below: the path of its file."""
+    """Settings of the store: the path of its file."""
 
     type: Literal["features.store.online_sqlite.SteadySqliteOnlineStore"] = STEADY  # type: ignore[assignment]
 
 
 class SteadySqliteOnlineStore(SqliteOnlineStore):
-    """Feast's SQLite store, with three of its habits cured in the file's own statements.
+    """Feast's SQLite store with three corrections.
 
-    An older value never overwrites a newer one, whoever writes it and however late. Times are kept to the
-    microsecond in UTC (Feast keeps seconds, by way of the machine's own zone). Readers never wait for a
-    writer (WAL). The tables are Feast's own.
+    An older value never overwrites a newer one, in whatever order they are written. Times are stored to the microsecond
+    in UTC (Feast stores seconds, converted through the machine's time zone). Readers never wait for a writer (WAL). The
+    tables are those of Feast.
     """
 
     def _get_conn(self, config: RepoConfig) -> sqlite3.Connection:
@@ -53,7 +53,7 @@ class SteadySqliteOnlineStore(SqliteOnlineStore):
         data: list[WrittenRow],
         progress: Callable[[int], Any] | None,
     ) -> None:
-        """Write each row unless what is there is newer; equal times are written, so that a rerun heals."""
+        """Write each row unless the stored one is newer; equal times are written, so that a rerun repairs."""
         con = self._get_conn(config)
         with con:
             con.executemany(
@@ -73,7 +73,7 @@ class SteadySqliteOnlineStore(SqliteOnlineStore):
         entity_keys: list[EntityKey],
         requested_features: list[str] | None = None,
     ) -> list[ReadRow]:
-        """The values of each customer, in the order asked; (None, None) for one not known."""
+        """Values of each customer, in the order of entity_keys; (None, None) for one not in the store."""
         key_bytes = [online_keys.entity_key_bytes(config, key) for key in entity_keys]
         rows_by_key: dict[bytes, ReadRow] = {}
         for start in range(0, len(key_bytes), MAX_KEYS_PER_QUERY):
@@ -81,7 +81,7 @@ class SteadySqliteOnlineStore(SqliteOnlineStore):
         return [rows_by_key.get(key, (None, None)) for key in key_bytes]
 
     def delete_customers(self, config: RepoConfig, tables: Sequence[FeatureView], keys: Sequence[EntityKey]) -> None:
-        """Remove all that is kept of these customers, from the file's free pages too."""
+        """Delete every stored value of these customers, from the file's free pages too."""
         key_bytes = [(online_keys.entity_key_bytes(config, key),) for key in keys]
         con = self._get_conn(config)
         con.execute("pragma secure_delete = on")
@@ -94,7 +94,7 @@ class SteadySqliteOnlineStore(SqliteOnlineStore):
         self, config: RepoConfig, table: FeatureView, key_bytes: Sequence[bytes], rows_by_key: dict[bytes, ReadRow]
     ) -> None:
         rows = self._get_conn(config).execute(
-            # A cast keeps Feast's own reading of the column's declared type out of it.
+            # The cast avoids Feast's own conversion of the column's declared type.
             f"select entity_key, feature_name, value, cast(event_ts as integer) from {_table_name(config, table)} "
             f"where entity_key in ({','.join('?' * len(key_bytes))})",
             key_bytes,
@@ -106,7 +106,7 @@ class SteadySqliteOnlineStore(SqliteOnlineStore):
 
 
 class WholeRegistryStore(FileRegistryStore):
-    """Feast's registry file, replaced in one piece: a server never reads the first half of it."""
+    """Feast's registry file, replaced in one step, so that a server never reads half of it."""
 
     def _write_registry(self, registry_proto: Registry) -> None:
         registry_proto.version_id = str(uuid.uuid4())
@@ -117,7 +117,7 @@ class WholeRegistryStore(FileRegistryStore):
 
 
 def to_entity_keys(keys: Sequence[int]) -> list[EntityKey]:
-    """Customers as Feast names them."""
+    """Customers as entity keys of Feast."""
     return [EntityKey(join_keys=["customer_key"], entity_values=[Value(int64_val=int(key))]) for key in keys]
 
 

@@ -1,1 +1,1 @@
-"""Published and plain methods, measured beside the models and never served."""
+"""Published methods and simple models that are measured beside the models and never served."""

@@ -1,9 +1,9 @@
-"""Cadence: buy till you die for customers who come more regularly than by chance, or leave after one visit.
+"""(M)BG/CNBD-k: buy-till-you-die models for purchases at regular intervals, or with dropout after the first purchase.
 
 One exact likelihood for BG/NBD, MBG/NBD and (M)BG/CNBD-k (Reutterer, Platzer and Schroeder 2020), with any k > 0.
 
-No night asks it: this is the family from which the rhythm that serves was chosen. On both shops, Complete Journey and
-Online Retail II, k = 1 foretold best, which is BG/NBD (see btyd). Whoever measures another shop asks `chosen` here.
+Not used in nightly runs: BG/NBD was chosen from this family. BG/NBD (k = 1, see bg_nbd) forecast best on both shops,
+Complete Journey and Online Retail II. To compare the family on another shop, use `select_family`.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from models.base import Floats
 from models.btyd import bg_nbd
 from models.btyd.bg_nbd import PurchaseSummary
 
-#: Parameters are fitted to so many customers at most, drawn once and for all: more would not move them visibly.
+#: Maximum number of customers to fit, a fixed random sample: more would not change the parameters visibly.
 MAX_CUSTOMERS = 5_000
-#: Regularities to choose from; 1 is by chance, more is more regular. A family of k = 1 that may leave at once is
-#: MBG/NBD; one that may not is BG/NBD.
+#: Candidates (k, dropout_at_zero); k = 1 is Poisson, larger k is more regular. k = 1 is MBG/NBD with dropout at zero,
+#: BG/NBD without.
 FAMILIES = tuple((k, at_once) for at_once in (False, True) for k in (1.0, 1.5, 2.0, 3.0))
-#: A family must do better than BG/NBD by so large a share of its log loss.
+#: Minimum improvement over BG/NBD, as a share of its log loss.
 MIN_IMPROVEMENT = 0.002
-#: Rates that stand for all that are possible, and points of time between now and then.
+#: Quantiles of the rate, and time steps, of the numerical integral in expected_purchases.
 N_RATES, N_TIMES = 16, 16
 EPSILON = 1e-300
 
 
 @dataclass(frozen=True, slots=True)
 class BgCnbdK:
-    """Gaps between purchases vary as Gamma(k, rate), rates over customers as Gamma(r, alpha), chances of leaving
-    after a purchase as Beta(a, b); `at_once` says that the first purchase may already have been the last.
+    """Gaps between purchases vary as Gamma(k, rate), rates over customers as Gamma(r, alpha), dropout as Beta(a, b).
 
-    alpha is in days. What is known of a customer is x purchases after the first, t_x days from the first to the last
-    and T days from the first to now, as in BgNbd.
+    alpha is in days. With `dropout_at_zero` the first purchase may already have been the last. The purchase history of
+    a customer is x purchases after the first, t_x days from the first to the last and T days from the first to the
+    cutoff, as in BgNbd.
     """
 
     r: float
@@ -52,10 +52,10 @@ class BgCnbdK:
 
     @classmethod
     def fit(cls, x: ArrayLike, t_x: ArrayLike, T: ArrayLike, *, k: float = 1.0, dropout_at_zero: bool = False) -> Self:
-        """The most probable parameters for a regularity k, by the exact likelihood and weak priors.
+        """Maximum a posteriori parameters for a regularity k, by the exact likelihood and weak priors; x, t_x, T: (n,).
 
-        k is not fitted: likelihood prefers 1.6 to 1.8 on groceries, where forecasts with it are worse (coverage .73
-        for a nominal .80). `chosen` compares forecasts.
+        k is not fitted: the likelihood prefers 1.6 to 1.8 on groceries, where forecasts with it are worse (coverage .73
+        for a nominal .80). `select_family` compares forecasts.
         """
         summary = _sample(bg_nbd.as_summary(x, t_x, T))
         scale = bg_nbd.mean_gap_days(summary)
@@ -68,23 +68,23 @@ class BgCnbdK:
 
     @classmethod
     def fit_frame(cls, frame: pd.DataFrame, *, k: float = 1.0, dropout_at_zero: bool = False) -> Self:
-        """The parameters of the customers in a frame of one moment."""
+        """The parameters of a frame of one cutoff, from columns purchase_days, span_days and tenure_days."""
         return cls.fit(*bg_nbd.purchase_summary(frame), k=k, dropout_at_zero=dropout_at_zero)
 
     def p_alive(self, x: ArrayLike, t_x: ArrayLike, T: ArrayLike) -> Floats:
-        """P(has not left for good by T | the past)."""
+        """P(no dropout by T | purchase history): array (n,)."""
         summary = bg_nbd.as_summary(x, t_x, T)
         stay, leave = _log_stay_and_leave(summary.x, self.a, self.b, self.dropout_at_zero)
         log_left_odds = leave - stay - self._log_no_purchase(summary, summary.T - summary.t_x)
         return np.asarray(1 / (1 + np.exp(np.clip(log_left_odds, -700.0, 700.0))), dtype=np.float64)
 
     def p_no_purchase(self, x: ArrayLike, t_x: ArrayLike, T: ArrayLike, t: ArrayLike) -> Floats:
-        """P(no purchase in the t days after T | the past), exactly: gone already, or alive and silent."""
+        """P(no purchase in the t days after T | purchase history), exact, dropout included: array (n,)."""
         summary = bg_nbd.as_summary(x, t_x, T)
         return self._p_no_purchase(summary, np.asarray(t, dtype=np.float64), self.p_alive(*summary))
 
     def survival(self, x: ArrayLike, t_x: ArrayLike, T: ArrayLike, days: int) -> Floats:
-        """P(no purchase in the first d days after T | the past) for d = 1..days: array (customers, days)."""
+        """P(no purchase in the first d days after T | purchase history) for d = 1..days: array (n, days)."""
         summary = bg_nbd.as_summary(x, t_x, T)
         days_ahead = np.arange(1, days + 1, dtype=np.float64)[None, :]
         broadcast = PurchaseSummary(*(part[:, None] for part in summary))
@@ -93,11 +93,11 @@ class BgCnbdK:
         )
 
     def expected_purchases(self, x: ArrayLike, t_x: ArrayLike, T: ArrayLike, t: float) -> Floats:
-        """The expected number of purchases in the t days after T, given the past.
+        """The expected number of purchases in the t days after T | purchase history: array (n,).
 
-        Exact for k = 1. Else the first purchase is exact, and for those after it a few rates stand for each customer:
-        purchases of somebody who never leaves, each discounted by the chance to be there still. Of simulated
-        customers the total is within 5 % for k up to 4.
+        Exact for k = 1. Else the first purchase is exact, and later ones are approximated over N_RATES rates per
+        customer: the purchases of a customer without dropout, each discounted by the probability of still being alive.
+        For simulated customers the total is within 5 % for k up to 4.
         """
         summary = bg_nbd.as_summary(x, t_x, T)
         alive = self.p_alive(*summary)
@@ -108,17 +108,17 @@ class BgCnbdK:
         return np.asarray(alive * (first + self._purchases_after_first(summary, float(t))), dtype=np.float64)
 
     def no_purchase_log_odds_parts(self, summary: PurchaseSummary, days: int) -> tuple[Floats, Floats]:
-        """Log odds of no purchase within these days, as two parts that add up: rare visits, present silence."""
+        """Log odds of no purchase within these days: a frequency and a recency effect, (n,), that add up."""
         frequency_effect = bg_nbd.log_odds(self.p_no_purchase(summary.x, summary.T, summary.T, days))
         return frequency_effect, bg_nbd.log_odds(self.p_no_purchase(*summary, days)) - frequency_effect
 
     def rate(self, x: ArrayLike, T: ArrayLike) -> Floats:
-        """Purchases a day to expect while alive, given the past."""
+        """Expected purchases per day while alive | purchase history: array (n,)."""
         purchases, days = np.asarray(x, dtype=np.float64), np.asarray(T, dtype=np.float64)
         return np.asarray((self.r + self.k * purchases) / (self.alpha + days) / self.k, dtype=np.float64)
 
     def _purchases_after_first(self, summary: PurchaseSummary, days_ahead: float) -> Floats:
-        """Purchases to expect after the first one in the days ahead, of somebody who has not left."""
+        """Expected purchases after the first one in the days ahead, of a customer who is alive."""
         shape, pace = (self.r + self.k * summary.x)[:, None], (self.alpha + summary.t_x)[:, None]
         rates = gammaincinv(shape, (np.arange(N_RATES) + 0.5) / N_RATES) / pace
         recency_days, b = (summary.T - summary.t_x)[:, None], (self.b + summary.x + self.dropout_at_zero)[:, None]
@@ -126,10 +126,10 @@ class BgCnbdK:
         no_purchase = [gammaincc(self.k, rates * (recency_days + point)) for point in points]
         count = np.zeros(rates.shape)
         for number in range(N_TIMES):
-            left = rates * (days_ahead - (points[number] + points[number + 1]) / 2)
-            more = np.maximum(left / self.k - (self.k - 1) / (2 * self.k), gammainc(self.k, left))
+            expected_count = rates * (days_ahead - (points[number] + points[number + 1]) / 2)
+            more = np.maximum(expected_count / self.k - (self.k - 1) / (2 * self.k), gammainc(self.k, expected_count))
             count += (no_purchase[number] - no_purchase[number + 1]) * (_sum_of_survival(1 + more, self.a, b) - 1)
-        # A rate that would have made so long a silence unlikely counts for less.
+        # Rates that make the observed recency unlikely get less weight.
         further: Floats = count.sum(axis=1) / np.maximum(no_purchase[0].sum(axis=1), EPSILON)
         return further
 
@@ -149,13 +149,18 @@ def select_family(
     earlier_cutoffs: Sequence[tuple[PurchaseSummary, Floats, Floats]],
     families: Sequence[tuple[float, bool]] = FAMILIES,
 ) -> BgCnbdK:
-    """The family that foretold best at earlier moments, fitted to the present; BG/NBD unless another is clearly ahead.
+    """The family that forecast best at earlier cutoffs, fitted to `summary`; BG/NBD unless another is clearly ahead.
 
-    earlier: of each moment what was known then, how many days each customer was watched after it (n,), and whether
-    a purchase ended that (n,), as 1 or 0.
+    earlier_cutoffs: of each cutoff the summary at it, the days of follow-up after it (n,), and whether they ended with
+        a purchase (n,), as 1 or 0.
     """
-    losses = [[_log_loss(BgCnbdK.fit(*cutoff_summary, k=k, dropout_at_zero=dropout_at_zero), cutoff_summary, *outcome) for cutoff_summary, *outcome in earlier_cutoffs]
-              for k, dropout_at_zero in families]  # fmt: skip
+    losses = [
+        [
+            _log_loss(BgCnbdK.fit(*cutoff_summary, k=k, dropout_at_zero=dropout_at_zero), cutoff_summary, *outcome)
+            for cutoff_summary, *outcome in earlier_cutoffs
+        ]
+        for k, dropout_at_zero in families
+    ]
     mean = np.array([np.mean(each) if each else 0.0 for each in losses])
     best = int(np.argmin(mean))
     is_ahead = mean[0] - mean[best] > MIN_IMPROVEMENT * abs(mean[0])
@@ -167,7 +172,7 @@ def select_family(
 
 
 def _log_loss(family: BgCnbdK, summary: PurchaseSummary, follow_up_days: Floats, has_purchase: Floats) -> float:
-    """Minus the mean log chance of the day of the next purchase, or of none while watched."""
+    """Mean negative log likelihood of the day of the next purchase, or of none during follow-up."""
     days = np.maximum(follow_up_days, 0.0)
     before = family.p_no_purchase(*summary, np.maximum(days - 1, 0.0))
     after = family.p_no_purchase(*summary, days)
@@ -182,7 +187,7 @@ def _sample(summary: PurchaseSummary) -> PurchaseSummary:
 
 
 def _objective(summary: PurchaseSummary, k: float, dropout_at_zero: bool) -> Any:
-    """Minus the log posterior and its gradient by small steps, as a function of the logs of r, alpha, a and b."""
+    """Minus the log posterior and its finite-difference gradient, as a function of the logs of r, alpha, a and b."""
     recency_days, step = summary.T - summary.t_x, 1e-5
 
     def rate_terms(r: float, alpha: float) -> tuple[Floats, Floats]:
@@ -198,7 +203,7 @@ def _objective(summary: PurchaseSummary, k: float, dropout_at_zero: bool) -> Any
     def objective(logs: Floats) -> tuple[float, Floats]:
         base_terms = rate_terms(*np.exp(logs[:2]))
         value, points = total(logs, base_terms), logs + step * np.eye(4)
-        # What was seen of rates does not depend on a and b; it is the dear part.
+        # The rate terms do not depend on a and b; they are the expensive part.
         each = [
             total(point, rate_terms(*np.exp(point[:2])) if position < 2 else base_terms)
             for position, point in enumerate(points)
@@ -209,16 +214,16 @@ def _objective(summary: PurchaseSummary, k: float, dropout_at_zero: bool) -> Any
 
 
 def _log_stay_and_leave(x: Floats, a: float, b: float, dropout_at_zero: bool) -> tuple[Floats, Floats]:
-    """The log chances of having stayed after every purchase, and of having left after the last one."""
+    """Log probabilities of no dropout after any purchase, and of dropout after the last one."""
     stays = x + dropout_at_zero
-    left = betaln(a + 1, b + np.maximum(stays - 1, 0.0)) - betaln(a, b)
-    return betaln(a, b + stays) - betaln(a, b), np.where(stays > 0, left, -np.inf)
+    log_dropout = betaln(a + 1, b + np.maximum(stays - 1, 0.0)) - betaln(a, b)
+    return betaln(a, b + stays) - betaln(a, b), np.where(stays > 0, log_dropout, -np.inf)
 
 
 def _log_no_purchase(shape: Floats, pace: Floats, gap_days: Floats, k: float) -> Floats:
-    """log P(a gap is longer than this | alive): its Gamma(k, rate) over the rate's Gamma(shape, pace).
+    """log P(a gap is longer than gap_days | alive): its Gamma(k, rate) over the rate's Gamma(shape, pace).
 
-    The ratio of a gap to a gap and a rate's waiting time varies as Beta(k, shape): exact for any k, no sum needed.
+    gap / (gap + pace) varies as Beta(k, shape): exact for any k, without a sum.
     """
     if k == 1:
         return np.asarray(-shape * np.log1p(gap_days / pace), dtype=np.float64)
@@ -227,7 +232,7 @@ def _log_no_purchase(shape: Floats, pace: Floats, gap_days: Floats, k: float) ->
 
 
 def _sum_of_survival(count: Floats, a: float, b: Floats) -> Floats:
-    """The sum of the chances to be there still before each of so many purchases: 1, then one leaving fewer."""
+    """The sum of P(alive) before each of `count` purchases: 1 before the first, then decreasing."""
     if abs(a - 1) < 1e-6:
         a = 1 + 1e-6
     lasting = gammaln(b + count) - gammaln(b) + gammaln(a + b - 1) - gammaln(a + b + count - 1)

@@ -1,4 +1,4 @@
-"""Buy till you die: how long a silence is still usual for somebody with this past, and when it is goodbye."""
+"""BG/NBD: a buy-till-you-die model of purchase counts and dropout."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from scipy.special import betaln, gammaln, hyp2f1, logit, psi
 
 from models.base import Floats, require_columns
 
-# Centres and widths of the normal priors on log r, log(alpha / typical gap), log a and log b. They weigh as
-# much as a handful of customers: a shop of thousands does not notice them, a shop of one stays finite.
+# Centres and widths of the normal priors on log r, log(alpha / mean gap), log a and log b. They weigh as much as a
+# handful of customers: negligible with thousands, and with one customer the estimates stay finite.
 PRIOR_CENTRE = np.log([1.0, 1.0, 0.5, 2.0])
 PRIOR_WIDTH = np.array([1.0, 1.5, 1.5, 1.5])
 BOUND = 9.0
-#: Nobody is surer than this of anything.
+#: Probabilities are clipped to [MIN_PROBABILITY, 1 - MIN_PROBABILITY].
 MIN_PROBABILITY = 1e-6
 
 
 class PurchaseSummary(NamedTuple):
-    """Each customer's past in three numbers, in days: what buy-till-you-die models need to know."""
+    """The purchase history of each customer in three arrays (n,): the input of buy-till-you-die models."""
 
     x: Floats  # purchases after the first
-    t_x: Floats  # from the first to the last
-    T: Floats  # from the first to now
+    t_x: Floats  # days from the first purchase to the last
+    T: Floats  # days from the first purchase to the cutoff
 
 
 def purchase_summary(frame: pd.DataFrame) -> PurchaseSummary:
-    """Read the three numbers from a frame's purchase_days, span_days and tenure_days.
+    """Read the summary from columns purchase_days, span_days and tenure_days.
 
-    A tenure of one day is a first purchase yesterday, the last day that was seen: T = tenure_days - 1. Rows
-    without a purchase count as somebody seen for no time at all.
+    A tenure of one day is a first purchase yesterday, the last observed day: T = tenure_days - 1. A row without
+    purchases counts as a customer observed for no time.
     """
     require_columns(frame, ["purchase_days", "span_days", "tenure_days"])
     x = _non_negative(frame["purchase_days"]) - 1
@@ -43,18 +43,18 @@ def purchase_summary(frame: pd.DataFrame) -> PurchaseSummary:
 
 
 def log_odds(probability: ArrayLike) -> Floats:
-    """The logarithm of the odds, kept finite: no past makes anything certain."""
+    """Log odds (n,) of probabilities (n,), clipped so that they stay finite."""
     odds: Floats = logit(np.clip(np.asarray(probability, dtype=np.float64), MIN_PROBABILITY, 1 - MIN_PROBABILITY))
     return odds
 
 
 @dataclass(frozen=True, slots=True)
 class BgNbd:
-    """BG/NBD (Fader, Hardie and Lee 2005): purchases come at a steady rate until, after one of them, none do.
+    """BG/NBD (Fader, Hardie and Lee 2005): purchases at a constant rate until dropout after a repeat purchase.
 
-    Rates vary over customers as Gamma(r, alpha), chances of leaving after a purchase as Beta(a, b); alpha is
-    in days. 1 - p_alive is not churn: who is alive may still not come within the horizon, and a customer with
-    no repeat purchase is always alive here. The question of churn is `p_no_purchase`.
+    Rates vary over customers as Gamma(r, alpha), dropout probabilities after a purchase as Beta(a, b); alpha is in
+    days. 1 - p_alive is not churn: an alive customer may still not purchase within the horizon, and a customer without
+    a repeat purchase is always alive here. Churn is `p_no_purchase`.
     """
 
     r: float
@@ -64,9 +64,11 @@ class BgNbd:
 
     @classmethod
     def fit(cls, x: ArrayLike, t_x: ArrayLike, T: ArrayLike) -> Self:
-        """The most probable parameters, by the exact likelihood and weak priors, for one customer or many.
+        """Maximum a posteriori parameters, by the exact likelihood and weak priors; works from one customer on.
 
-        x: purchases after the first; t_x: days from the first to the last; T: days from the first to now.
+        x: (n,): purchases after the first.
+        t_x: (n,): days from the first purchase to the last.
+        T: (n,): days from the first purchase to the cutoff.
         """
         summary = as_summary(x, t_x, T)
         scale = mean_gap_days(summary)
@@ -77,11 +79,11 @@ class BgNbd:
 
     @classmethod
     def fit_frame(cls, frame: pd.DataFrame) -> Self:
-        """The parameters of the customers in a frame of one moment."""
+        """The parameters of a frame of one cutoff, from columns purchase_days, span_days and tenure_days."""
         return cls.fit(*purchase_summary(frame))
 
     def p_alive(self, x: ArrayLike, t_x: ArrayLike, T: ArrayLike) -> Floats:
-        """P(has not left for good by T | the past)."""
+        """P(no dropout by T | purchase history): array (n,)."""
         summary = as_summary(x, t_x, T)
         repeats = np.maximum(summary.x, 1.0)
         log_left_odds = np.log(self.a / (self.b + repeats - 1))
@@ -89,13 +91,13 @@ class BgNbd:
         return np.where(summary.x > 0, 1 / (1 + np.exp(np.minimum(log_left_odds, 700.0))), 1.0)
 
     def p_no_purchase(self, x: ArrayLike, t_x: ArrayLike, T: ArrayLike, t: ArrayLike) -> Floats:
-        """P(no purchase in the t days after T | the past), exactly: gone already, or alive and silent."""
+        """P(no purchase in the t days after T | purchase history), exact, dropout included: array (n,)."""
         summary = as_summary(x, t_x, T)
         alive = self.p_alive(*summary)
         return 1 - alive * -np.expm1(self._log_no_purchase(summary, np.asarray(t, dtype=np.float64)))
 
     def survival(self, x: ArrayLike, t_x: ArrayLike, T: ArrayLike, days: int) -> Floats:
-        """P(no purchase in the first d days after T | the past) for d = 1..days: array (customers, days)."""
+        """P(no purchase in the first d days after T | purchase history) for d = 1..days: array (n, days)."""
         summary = as_summary(x, t_x, T)
         alive = self.p_alive(*summary)[:, None]
         days_ahead = np.arange(1, days + 1, dtype=np.float64)[None, :]
@@ -104,26 +106,26 @@ class BgNbd:
         )
 
     def no_purchase_log_odds_parts(self, summary: PurchaseSummary, days: int) -> tuple[Floats, Floats]:
-        """Log odds of no purchase within these days, as two parts that add up: rare visits, present silence.
+        """Log odds of no purchase within these days as two parts (n,) that add up: a frequency and a recency effect.
 
-        The first is what the odds would be had everybody bought just now; the second is what the days since
-        their last purchase add to it.
+        The first is the log odds had every customer bought on the cutoff day; the second is what the days since the
+        last purchase add.
         """
         frequency_effect = log_odds(self.p_no_purchase(summary.x, summary.T, summary.T, days))
         return frequency_effect, log_odds(self.p_no_purchase(*summary, days)) - frequency_effect
 
     def expected_purchases(self, x: ArrayLike, t_x: ArrayLike, T: ArrayLike, t: ArrayLike) -> Floats:
-        """The expected number of purchases in the t days after T, given the past."""
+        """The expected number of purchases in the t days after T | purchase history: array (n,)."""
         summary = as_summary(x, t_x, T)
         return self.p_alive(*summary) * self.expected_while_alive(summary.x, summary.T, t)
 
     def expected_while_alive(self, x: Floats, T: Floats, t: ArrayLike) -> Floats:
-        """The same of somebody who has not left by T.
+        """The expected number of purchases (n,) in the t days after T of a customer who is alive at T.
 
-        Equation 10 of the paper after Euler's transformation of the hypergeometric function, which takes the
-        large exponents out: frequent customers do not overflow.
+        Equation 10 of the paper after Euler's transformation of the hypergeometric function, which removes the large
+        exponents: frequent customers do not overflow.
         """
-        a = self.a if abs(self.a - 1) > 1e-6 else 1 + 1e-6  # a = 1 is a removable gap in the formula
+        a = self.a if abs(self.a - 1) > 1e-6 else 1 + 1e-6  # a = 1 is a removable singularity
         c = a + self.b + x - 1
         c = np.where(np.abs(c) < 1e-6, 1e-6, c)
         days_ahead = np.asarray(t, dtype=np.float64)
@@ -133,12 +135,12 @@ class BgNbd:
         return expected
 
     def rate(self, x: ArrayLike, T: ArrayLike) -> Floats:
-        """Purchases a day to expect while alive, given the past: the mean of the posterior Gamma."""
+        """Expected purchases per day while alive | purchase history, the mean of the posterior Gamma: array (n,)."""
         purchases, days = np.asarray(x, dtype=np.float64), np.asarray(T, dtype=np.float64)
         return np.asarray((self.r + purchases) / (self.alpha + days), dtype=np.float64)
 
     def _log_no_purchase(self, summary: PurchaseSummary, days_ahead: Floats) -> Floats:
-        """log P(no purchase in the days ahead | alive): the rate is integrated over its posterior."""
+        """log P(no purchase in the days ahead | alive), with the rate integrated over its posterior."""
         log_probability: Floats = -(self.r + summary.x) * np.log1p(days_ahead / (self.alpha + summary.T))
         return log_probability
 
@@ -149,22 +151,22 @@ def _non_negative(column: pd.Series[Any]) -> Floats:
 
 
 def as_summary(x: ArrayLike, t_x: ArrayLike, T: ArrayLike) -> PurchaseSummary:
-    """The three numbers as arrays, of one customer or of many."""
+    """The three arrays as float64 of shape (n,), n = 1 for one customer."""
     return PurchaseSummary(*(np.atleast_1d(np.asarray(part, dtype=np.float64)) for part in (x, t_x, T)))
 
 
 def mean_gap_days(summary: PurchaseSummary) -> float:
-    """Days from one purchase to the next, over everybody."""
+    """Mean days between purchases, over all customers."""
     return float(max(summary.T.sum(), 1.0) / (summary.x.sum() + 1.0))
 
 
 def _objective(summary: PurchaseSummary) -> Any:
     """Minus the log posterior and its gradient, as a function of the logs of r, alpha, a and b."""
-    # The special functions depend on x alone, and there are few different x: that makes 100,000 cheap.
-    values, where = np.unique(summary.x, return_inverse=True)
+    # The special functions depend only on x, which has few distinct values: that makes 100,000 customers cheap.
+    distinct_x, position = np.unique(summary.x, return_inverse=True)
 
     def objective(logs: Floats) -> tuple[float, Floats]:
-        value, gradient = _log_likelihood(np.exp(logs), summary, values, where)
+        value, gradient = _log_likelihood(np.exp(logs), summary, distinct_x, position)
         deviation = (logs - PRIOR_CENTRE) / PRIOR_WIDTH
         return 0.5 * float(deviation @ deviation) - value, deviation / PRIOR_WIDTH - gradient * np.exp(logs)
 
@@ -172,23 +174,27 @@ def _objective(summary: PurchaseSummary) -> Any:
 
 
 def _log_likelihood(
-    parameters: Floats, summary: PurchaseSummary, values: Floats, where: NDArray[np.intp]
+    parameters: Floats, summary: PurchaseSummary, distinct_x: Floats, position: NDArray[np.intp]
 ) -> tuple[float, Floats]:
     """The log likelihood and its gradient by (r, alpha, a, b); equation 6 of the paper."""
     r, alpha, a, b = parameters
-    repeats = np.maximum(values, 1.0)
+    repeats = np.maximum(distinct_x, 1.0)
     log_total, log_last = np.log(alpha + summary.T), np.log(alpha + summary.t_x)
-    staying = betaln(a, b + values)[where] - (r + summary.x) * log_total
-    leaving = np.where(values > 0, betaln(a + 1, b + repeats - 1), -np.inf)[where] - (r + summary.x) * log_last
+    staying = betaln(a, b + distinct_x)[position] - (r + summary.x) * log_total
+    leaving = np.where(distinct_x > 0, betaln(a + 1, b + repeats - 1), -np.inf)[position] - (r + summary.x) * log_last
     either = np.logaddexp(staying, leaving)
-    stayed = np.exp(staying - either)
-    left = 1 - stayed
+    alive = np.exp(staying - either)
+    dropped_out = 1 - alive
     n = len(summary.x)
-    value = (gammaln(r + values)[where] + either).sum() + n * (r * np.log(alpha) - gammaln(r) - betaln(a, b))
-    by_r = (psi(r + values)[where] - stayed * log_total - left * log_last).sum() + n * (np.log(alpha) - psi(r))
-    by_alpha = n * r / alpha - ((r + summary.x) * (stayed / (alpha + summary.T) + left / (alpha + summary.t_x))).sum()
-    both = psi(a + b + values)[where].sum() - n * psi(a + b)
-    by_a = (left / a).sum() - both
-    stay_b, leave_b = psi(b + values)[where], psi(b + repeats - 1)[where]
-    by_b = (stayed * stay_b + left * leave_b).sum() - n * psi(b) - both
+    value = (gammaln(r + distinct_x)[position] + either).sum() + n * (r * np.log(alpha) - gammaln(r) - betaln(a, b))
+    by_r = (psi(r + distinct_x)[position] - alive * log_total - dropped_out * log_last).sum() + n * (
+        np.log(alpha) - psi(r)
+    )
+    by_alpha = (
+        n * r / alpha - ((r + summary.x) * (alive / (alpha + summary.T) + dropped_out / (alpha + summary.t_x))).sum()
+    )
+    both = psi(a + b + distinct_x)[position].sum() - n * psi(a + b)
+    by_a = (dropped_out / a).sum() - both
+    stay_b, leave_b = psi(b + distinct_x)[position], psi(b + repeats - 1)[position]
+    by_b = (alive * stay_b + dropped_out * leave_b).sum() - n * psi(b) - both
     return float(value), np.array([by_r, by_alpha, by_a, by_b])

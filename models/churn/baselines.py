@@ -1,4 +1,4 @@
-"""Baselines: the plain rules of the trade that a clever model must beat, and that stand in where it fails."""
+"""Churn baselines, which the churn model must beat and which replace it where it fails."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from models import base
 from models.base import MODEL_FILE, Floats, read_json, require_columns, write_json
 from models.btyd import bg_nbd
 from models.estimators import logistic_regression
-from models.survival import outcomes as survival_outcomes
+from models.survival import outcomes
 
 
 @dataclass(frozen=True)
 class RecencyChurn:
-    """The longer the silence, the likelier it lasts: the share who stayed away, by days of silence."""
+    """P(no purchase within the horizon) as a non-decreasing function of recency."""
 
     days: Floats
     chance: Floats
@@ -28,11 +28,13 @@ class RecencyChurn:
     horizon_days: int
 
     @classmethod
-    def fit(
-        cls, frame: pd.DataFrame, label: survival_outcomes.ChurnLabel, *, seed: int = 0, horizon_days: int = 28
-    ) -> Self:
-        """Isotonic regression of the outcome on recency, over active customers."""
-        rows, churned = survival_outcomes.select_labelled(frame, label, horizon_days)
+    def fit(cls, frame: pd.DataFrame, label: outcomes.ChurnLabel, *, seed: int = 0, horizon_days: int = 28) -> Self:
+        """Isotonic regression of the outcome on recency, over active customers.
+
+        label: (n,), or a frame with a column quiet: 1 = no purchase within the horizon, 0 = at least one, NaN = not
+            known yet.
+        """
+        rows, churned = outcomes.select_labelled(frame, label, horizon_days)
         days, positions, counts = np.unique(
             rows[base.RECENCY_COLUMN].to_numpy(dtype=np.float64), return_inverse=True, return_counts=True
         )
@@ -40,7 +42,7 @@ class RecencyChurn:
         return cls(days, isotonic_regression(shares, weights=counts).x, float(churned.mean()), horizon_days)
 
     def score(self, frame: pd.DataFrame) -> Floats:
-        """P(no purchase within the horizon), a row each; the base rate for somebody who never bought."""
+        """P(no purchase within the horizon): array (n,); the base rate for a customer without purchases."""
         require_columns(frame, [base.RECENCY_COLUMN])
         recency_days = frame[base.RECENCY_COLUMN].to_numpy(dtype=np.float64, na_value=np.nan)
         probability = np.interp(recency_days, self.days, self.chance)
@@ -49,12 +51,12 @@ class RecencyChurn:
         )
 
     def contributions(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The present silence, in log odds against the usual; + is towards no purchase."""
+        """Log odds against the base rate, in column recency_days; + is towards no purchase."""
         odds = bg_nbd.log_odds(self.score(frame)) - bg_nbd.log_odds(self.base)
         return pd.DataFrame({base.RECENCY_COLUMN: odds}, index=frame.index)
 
     def population_average(self) -> float:
-        """The share of all outcomes that were quiet."""
+        """The share of the training outcomes without a purchase."""
         return self.base
 
     def save(self, folder: Path) -> None:
@@ -70,7 +72,7 @@ class RecencyChurn:
 
 @dataclass(frozen=True)
 class RfmLogistic:
-    """Recency, frequency and money in six terms, weighed by a logistic regression."""
+    """Logistic regression on six recency, frequency and monetary terms."""
 
     centre: Floats
     width: Floats
@@ -78,7 +80,7 @@ class RfmLogistic:
     base: float
     horizon_days: int
 
-    #: The features behind the terms, in their order.
+    #: The features from which the terms are computed, in the order of the terms.
     COLUMNS = (
         "recency_days",
         "purchase_days",
@@ -89,11 +91,13 @@ class RfmLogistic:
     )
 
     @classmethod
-    def fit(
-        cls, frame: pd.DataFrame, label: survival_outcomes.ChurnLabel, *, seed: int = 0, horizon_days: int = 28
-    ) -> Self:
-        """Learn the weights over active customers whose outcome is known."""
-        rows, churned = survival_outcomes.select_labelled(frame, label, horizon_days)
+    def fit(cls, frame: pd.DataFrame, label: outcomes.ChurnLabel, *, seed: int = 0, horizon_days: int = 28) -> Self:
+        """Fit the weights on active customers whose outcome is known.
+
+        label: (n,), or a frame with a column quiet: 1 = no purchase within the horizon, 0 = at least one, NaN = not
+            known yet.
+        """
+        rows, churned = outcomes.select_labelled(frame, label, horizon_days)
         terms = _rfm_terms(rows)
         centre, width = terms.mean(axis=0), np.maximum(terms.std(axis=0), 1e-9)
         return cls(
@@ -105,16 +109,16 @@ class RfmLogistic:
         )
 
     def score(self, frame: pd.DataFrame) -> Floats:
-        """P(no purchase within the horizon), a row each."""
+        """P(no purchase within the horizon): array (n,)."""
         probability: Floats = expit(self.weights[0] + self._parts(frame).sum(axis=1))
         return np.clip(probability, bg_nbd.MIN_PROBABILITY, 1 - bg_nbd.MIN_PROBABILITY)
 
     def contributions(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """How much each term moves each row from its mean, in log odds; + is towards no purchase."""
+        """The effect of each term against its mean, in log odds, one column per term; + is towards no purchase."""
         return pd.DataFrame(self._parts(frame), columns=list(self.COLUMNS), index=frame.index)
 
     def population_average(self) -> float:
-        """The share of all outcomes that were quiet."""
+        """The share of the training outcomes without a purchase."""
         return self.base
 
     def save(self, folder: Path) -> None:
@@ -134,31 +138,33 @@ class RfmLogistic:
 
 @dataclass(frozen=True)
 class BgNbdChurn:
-    """What buy-till-you-die says of churn: P(no purchase within the horizon | past). Needs no outcomes."""
+    """BG/NBD's P(no purchase within the horizon | purchase history). Needs no outcomes."""
 
     rhythm: bg_nbd.BgNbd
     horizon_days: int
     base: float
 
     @classmethod
-    def fit(
-        cls, frame: pd.DataFrame, label: survival_outcomes.ChurnLabel, *, seed: int = 0, horizon_days: int = 28
-    ) -> Self:
-        """Fit the rhythm of the latest moment's customers; outcomes, if there are any, give the base rate."""
+    def fit(cls, frame: pd.DataFrame, label: outcomes.ChurnLabel, *, seed: int = 0, horizon_days: int = 28) -> Self:
+        """Fit BG/NBD to the customers of the latest cutoff; outcomes, if there are any, give the base rate.
+
+        label: (n,), or a frame with a column quiet: 1 = no purchase within the horizon, 0 = at least one, NaN = not
+            known yet.
+        """
         latest = base.latest_rows(frame)
         bgnbd = bg_nbd.BgNbd.fit_frame(latest)
-        churned = survival_outcomes.read_churned(label)
+        churned = outcomes.read_churned(label)
         labels = churned[np.isfinite(churned)]
         expected = bgnbd.p_no_purchase(*bg_nbd.purchase_summary(latest), horizon_days)
         return cls(bgnbd, horizon_days, float(np.mean(labels if len(labels) else expected)))
 
     def score(self, frame: pd.DataFrame) -> Floats:
-        """P(no purchase within the horizon), a row each."""
+        """P(no purchase within the horizon): array (n,)."""
         probability = self.rhythm.p_no_purchase(*bg_nbd.purchase_summary(frame), self.horizon_days)
         return np.clip(probability, bg_nbd.MIN_PROBABILITY, 1 - bg_nbd.MIN_PROBABILITY)
 
     def contributions(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Rare visits and the present silence, in log odds against the usual; + is towards no purchase."""
+        """Log odds against the base rate, in columns purchase_days and recency_days; + is towards no purchase."""
         frequency_effect, recency_effect = self.rhythm.no_purchase_log_odds_parts(
             bg_nbd.purchase_summary(frame), self.horizon_days
         )
@@ -168,16 +174,16 @@ class BgNbdChurn:
         )
 
     def population_average(self) -> float:
-        """The share of all outcomes that were quiet."""
+        """The share of known outcomes without a purchase; without outcomes, the mean prediction."""
         return self.base
 
     def save(self, folder: Path) -> None:
-        """Write the four parameters."""
+        """Write the parameters."""
         write_json(folder / MODEL_FILE, asdict(self))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read the four parameters back."""
+        """Read the parameters back."""
         saved = read_json(folder / MODEL_FILE)
         return cls(bg_nbd.BgNbd(**saved["rhythm"]), saved["horizon_days"], saved["base"])
 
@@ -185,7 +191,7 @@ class BgNbdChurn:
 def _rfm_terms(frame: pd.DataFrame) -> Floats:
     require_columns(frame, list(RfmLogistic.COLUMNS))
     values = frame[list(RfmLogistic.COLUMNS)].to_numpy(dtype=np.float64, na_value=np.nan)
-    # A single purchase leaves no gap to average: the time since then is the least it can be.
+    # A single purchase has no gap: the days since then are its lower bound.
     values[:, 3] = np.where(np.isnan(values[:, 3]), values[:, 2], values[:, 3])
     terms: Floats = np.log1p(np.maximum(np.nan_to_num(values, nan=0.0, posinf=0.0), 0.0))
     return terms

@@ -1,4 +1,4 @@
-"""Churn: who will not buy within the horizon, starting from how long a silence is usual for each customer."""
+"""The churn model: P(no purchase within the horizon), for every customer."""
 
 from __future__ import annotations
 
@@ -20,28 +20,27 @@ from models.churn.seasonal_calibration import IDENTITY, NO_SEASON, PastPredictio
 from models.estimators import logistic_regression, platt_scaling
 from models.estimators.logistic_regression import LogisticRegression
 from models.estimators.platt_scaling import PlattScaling
-from models.survival import censored_durations
-from models.survival import outcomes as survival_outcomes
+from models.survival import censored_durations, outcomes
 from models.survival.censored_durations import Ints
 
-#: What the rhythm adds to the features that lean: three terms of its log odds, the chance to be there still, the rate.
+#: First columns of the logistic design, from BG/NBD: three terms of its log odds, P(alive), the purchase rate.
 ODDS_COLUMNS, ALIVE_COLUMN, RATE_COLUMN = range(3), 3, 4
 
 
 @dataclass(frozen=True)
 class ChurnModel:
-    """Two answers amid which the truth lies, on the scale of log odds, at the level that the season asks for.
+    """P(no purchase within horizon_days): the mean, in log odds, of two models, recalibrated.
 
-    Trees grown on the rhythm (BG/NBD) say who stays away in each quarter of the horizon; leanings weigh every figure
-    in proportion. Both tell the customers of one moment apart; how many of all stay away is the rhythm's to say, put
-    right by what last year came of it. Learned from active customers (a purchase within two horizons); anybody can
-    be scored.
+    The models are a discrete-time hazard (boosted trees over four periods of the horizon, on top of BG/NBD) and a ridge
+    logistic regression. Both only separate the customers of one cutoff; the mean probability is BG/NBD's, after
+    seasonal Platt scaling on last year's outcomes. Fitted on active customers (a purchase within two horizons); any
+    customer can be scored.
     """
 
     columns: list[str]
-    rhythm: bg_nbd.BgNbd
-    quarters: PeriodHazard
-    leanings: LogisticRegression
+    bgnbd: bg_nbd.BgNbd
+    period_hazard: PeriodHazard
+    logistic: LogisticRegression
     horizon_days: int
     base: float
     season: SeasonalCalibration = NO_SEASON
@@ -51,20 +50,22 @@ class ChurnModel:
     def fit(
         cls,
         frame: pd.DataFrame,
-        label: survival_outcomes.ChurnLabel,
+        label: outcomes.ChurnLabel,
         *,
         seed: int = 0,
         horizon_days: int = 28,
         **overrides: Any,
     ) -> Self:
-        """Learn from every row of whose outcome something is known.
+        """Fit on every row whose outcome is at least partly known.
 
-        label: 1 = no purchase in [as_of, as_of + horizon), 0 = at least one, NaN = not known yet; better, columns
-        quiet (that), duration_days and observed, of as much as each row was watched. Every moment in the frame gets
-        its own rhythm, fitted to its own rows: no row sees a later one's. `growth` overrides LightGBM's settings.
+        label: (n,): 1 = no purchase in [as_of, as_of + horizon), 0 = at least one, NaN = not known yet. Better: a frame
+            with columns quiet (the same), duration_days and observed, for as many days as each row was followed.
+        overrides: replace single LightGBM parameters.
+
+        BG/NBD is fitted separately to the rows of each cutoff, so that no row uses later data.
         """
-        churned = survival_outcomes.read_churned(label)
-        base = float(survival_outcomes.select_labelled(frame, churned, horizon_days)[1].mean())
+        churned = outcomes.read_churned(label)
+        base_rate = float(outcomes.select_labelled(frame, churned, horizon_days)[1].mean())
         bgnbd_by_cutoff = seasonal_bg_nbd.fit_bgnbd_by_cutoff(frame)
         fitted = cls(
             feature_columns(frame),
@@ -72,23 +73,24 @@ class ChurnModel:
             PeriodHazard.fit(frame, *_follow_up(label, horizon_days), bgnbd_by_cutoff, seed=seed, **overrides),
             _fit_logistic(frame, churned, horizon_days, bgnbd_by_cutoff, seed),
             horizon_days,
-            base,
+            base_rate,
         )
         return fitted._recalibrated(
             frame, seasonal_bg_nbd.past_predictions(frame, churned, horizon_days, bgnbd_by_cutoff)
         )
 
     def score(self, frame: pd.DataFrame) -> Floats:
-        """P(no purchase within the horizon of each row's as_of), a row each."""
+        """P(no purchase within the horizon from each row's as_of): array (n,)."""
         probability = expit(self.level(self._log_odds(frame)))
         return np.clip(probability, bg_nbd.MIN_PROBABILITY, 1 - bg_nbd.MIN_PROBABILITY)
 
     def contributions(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """How much each feature moves each row from the usual, in log odds; + is towards no purchase.
+        """Effect of each feature in log odds, against the average: array (n, features); + is towards no purchase.
 
-        The rhythm's part counts as purchase_days (rare visits) and recency_days (the present silence).
+        BG/NBD's part is attributed to columns purchase_days (low frequency) and recency_days (days since the last
+        purchase).
         """
-        parts, names = self.quarters.contributions(frame, self.rhythm)
+        parts, names = self.period_hazard.contributions(frame, self.bgnbd)
         logistic = self._logistic_contributions(frame)
         names = [*names, *self.columns, base.FREQUENCY_COLUMN, base.RECENCY_COLUMN]
         features = list(dict.fromkeys(names))
@@ -97,41 +99,44 @@ class ChurnModel:
         return pd.DataFrame(totals, columns=features, index=frame.index)
 
     def population_average(self) -> float:
-        """The share of active customers who did not come back within the horizon."""
+        """The share of active customers without a purchase within the horizon."""
         return self.base
 
     def save(self, folder: Path) -> None:
-        """Write the trees as LightGBM's text and everything else as JSON."""
-        self.quarters.save(folder)
+        """Write the trees as LightGBM's text and everything else as JSON.
+
+        The JSON keeps the keys of version 0.4.0: rhythm, quarters and leanings.
+        """
+        self.period_hazard.save(folder)
         content = {name: getattr(self, name) for name in ("columns", "horizon_days", "base")}
-        parts = {"rhythm": asdict(self.rhythm), "season": self.season._asdict(), "level": list(self.level)}
-        numbers = {"quarters": self.quarters.to_dict(), "leanings": self.leanings.to_dict()}
-        write_json(folder / MODEL_FILE, content | parts | numbers)
+        parts = {"rhythm": asdict(self.bgnbd), "season": self.season.to_dict(), "level": list(self.level)}
+        models = {"quarters": self.period_hazard.to_dict(), "leanings": self.logistic.to_dict()}
+        write_json(folder / MODEL_FILE, content | parts | models)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read the trees and the rest back."""
+        """Read the trees and the JSON back."""
         saved = read_json(folder / MODEL_FILE)
-        saved["rhythm"], saved["season"] = (
-            bg_nbd.BgNbd(**saved["rhythm"]),
-            SeasonalCalibration.from_dict(saved["season"]),
+        return cls(
+            bgnbd=bg_nbd.BgNbd(**saved.pop("rhythm")),
+            period_hazard=PeriodHazard.load(folder, saved.pop("quarters")),
+            logistic=LogisticRegression.from_dict(saved.pop("leanings")),
+            season=SeasonalCalibration.from_dict(saved.pop("season")),
+            level=PlattScaling(*saved.pop("level")),
+            **saved,
         )
-        saved["level"] = PlattScaling(*saved["level"])
-        saved["quarters"] = PeriodHazard.load(folder, saved["quarters"])
-        saved["leanings"] = LogisticRegression.from_dict(saved["leanings"])
-        return cls(**saved)
 
     def _log_odds(self, frame: pd.DataFrame) -> Floats:
-        logistic = self.leanings.linear_predictor(_logistic_design(frame, self.columns, self.rhythm, self.horizon_days))
-        odds: Floats = (self.quarters.no_purchase_log_odds(frame, self.rhythm) + logistic) / 2
-        return odds
+        logistic = self.logistic.linear_predictor(_logistic_design(frame, self.columns, self.bgnbd, self.horizon_days))
+        log_odds: Floats = (self.period_hazard.no_purchase_log_odds(frame, self.bgnbd) + logistic) / 2
+        return log_odds
 
     def _recalibrated(self, frame: pd.DataFrame, predictions: PastPredictions) -> Self:
-        """The same with as many expected to stay away as the rhythm tells, put right by the season."""
+        """The same model with the mean of BG/NBD after seasonal Platt scaling, at the latest cutoff."""
         latest_cutoff = predictions.cutoff.max()
         calibration = seasonal_calibration.fit_calibration(predictions, latest_cutoff, self.horizon_days)
         active_rows = base.latest_rows(frame)
-        active_rows = active_rows[survival_outcomes.is_active(active_rows, self.horizon_days)]
+        active_rows = active_rows[outcomes.is_active(active_rows, self.horizon_days)]
         expected_share = (
             expit(calibration.line(predictions.log_odds[predictions.cutoff == latest_cutoff])).mean()
             if len(active_rows)
@@ -144,14 +149,17 @@ class ChurnModel:
         return replace(self, season=calibration, level=level)
 
     def _logistic_contributions(self, frame: pd.DataFrame) -> Floats:
-        """What the leanings add: a column a feature, then the rhythm's rare visits and present silence."""
-        design = _logistic_design(frame, self.columns, self.rhythm, self.horizon_days)
+        """Contributions of the logistic regression: (n, columns + 2).
+
+        The last two columns are BG/NBD's frequency effect and recency effect.
+        """
+        design = _logistic_design(frame, self.columns, self.bgnbd, self.horizon_days)
         summary = bg_nbd.purchase_summary(frame)
         bought_today = design.copy()
         bought_today[:, ODDS_COLUMNS] = _hinge_terms(
-            self.rhythm.no_purchase_log_odds_parts(summary, self.horizon_days)[0]
+            self.bgnbd.no_purchase_log_odds_parts(summary, self.horizon_days)[0]
         )
-        parts, bought_today_parts = self.leanings.contributions(design), self.leanings.contributions(bought_today)
+        parts, bought_today_parts = self.logistic.contributions(design), self.logistic.contributions(bought_today)
         frequency_effect = bought_today_parts[:, ODDS_COLUMNS].sum(axis=1)
         recency_effect = parts[:, ODDS_COLUMNS].sum(axis=1) - frequency_effect
         return np.column_stack(
@@ -163,11 +171,11 @@ class ChurnModel:
         )
 
 
-def _follow_up(label: survival_outcomes.ChurnLabel, horizon_days: int) -> tuple[pd.DataFrame, Ints]:
-    """How long each row was watched, and the parts of the horizon to ask for: of a fate alone the whole is one part."""
+def _follow_up(label: outcomes.ChurnLabel, horizon_days: int) -> tuple[pd.DataFrame, Ints]:
+    """Follow-up of each row and the period edges; outcomes without durations make the horizon one period."""
     if isinstance(label, pd.DataFrame):
         return label, person_periods.period_edges(horizon_days)
-    churned = survival_outcomes.read_churned(label)
+    churned = outcomes.read_churned(label)
     days = np.where(np.isfinite(churned), float(horizon_days), 0.0)
     return pd.DataFrame({"duration_days": days, "observed": churned == 0}), np.array([0, horizon_days])
 
@@ -175,8 +183,8 @@ def _follow_up(label: survival_outcomes.ChurnLabel, horizon_days: int) -> tuple[
 def _fit_logistic(
     frame: pd.DataFrame, churned: Floats, horizon_days: int, bgnbd_by_cutoff: BgNbdByCutoff, seed: int
 ) -> LogisticRegression:
-    """Learned within each moment: a moment's own share of quiet customers is where its rows start."""
-    sampled = person_periods.sample_rows(survival_outcomes.is_active(frame, horizon_days) & np.isfinite(churned), seed)
+    """Fit within each cutoff: the offset of a row is the log odds of the churn share at its cutoff."""
+    sampled = person_periods.sample_rows(outcomes.is_active(frame, horizon_days) & np.isfinite(churned), seed)
     rows, outcome = frame.iloc[sampled], churned[sampled]
     cutoff, columns = censored_durations.read_cutoffs(rows), feature_columns(frame)
     design = np.zeros((len(rows), RATE_COLUMN + 1 + len(columns)))
@@ -191,11 +199,14 @@ def _fit_logistic(
 
 def _logistic_design(frame: pd.DataFrame, columns: list[str], bgnbd: bg_nbd.BgNbd, horizon_days: int) -> Floats:
     summary = bg_nbd.purchase_summary(frame)
-    odds = bg_nbd.log_odds(bgnbd.p_no_purchase(*summary, horizon_days))
-    terms = np.column_stack([_hinge_terms(odds), bgnbd.p_alive(*summary), bgnbd.rate(summary.x, summary.T)])
+    log_odds = bg_nbd.log_odds(bgnbd.p_no_purchase(*summary, horizon_days))
+    terms = np.column_stack([_hinge_terms(log_odds), bgnbd.p_alive(*summary), bgnbd.rate(summary.x, summary.T)])
     return np.hstack([terms, logistic_regression.signed_log(matrix(frame, columns))])
 
 
-def _hinge_terms(odds: Floats) -> Floats:
-    """Log odds, and two terms that bend them: customers taken for gone come back oftener than the rhythm says."""
-    return np.column_stack([odds, np.maximum(odds, 0.0), odds**2 / 10])
+def _hinge_terms(log_odds: Floats) -> Floats:
+    """Log odds and two non-linear terms: array (n, 3).
+
+    Customers whom BG/NBD considers inactive return more often than it predicts.
+    """
+    return np.column_stack([log_odds, np.maximum(log_odds, 0.0), log_odds**2 / 10])

@@ -1,4 +1,4 @@
-"""Asking: who is asked what of each quarter of the horizon, and what is known of them when it is asked."""
+"""The person-period data of the churn model's discrete-time hazard: one row per customer, cutoff and period."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from models.estimators import boosted_trees, platt_scaling
 from models.survival import censored_durations
 from models.survival.censored_durations import CensoredDurations, Floats32, Ints
 
-#: A horizon has so many quarters, unless it is very short.
+#: Periods of a horizon, unless it is very short.
 N_PERIODS = 4
-#: So many customers and moments teach at most.
+#: Maximum number of rows (customer and cutoff) to train on.
 MAX_ROWS = 60_000
-#: Own gaps that a silence is measured against, where the frame has them.
+#: The customer's own inter-purchase times that recency is divided by, where the frame has them.
 GAP_COLUMNS = ("gap_mean_days", "gap_median_days", "gap_max_days")
 
 
 class PeriodInputs(NamedTuple):
-    """What is known of each row before a quarter is chosen."""
+    """The inputs of each row that do not depend on the period."""
 
-    features: Floats32  # (rows, features and the rhythm's terms)
-    base_log_odds: Floats  # (rows, quarters): the rhythm's log odds of a purchase in each, given none before
-    recency_days: Floats  # days since the last purchase at as_of
-    gaps: Floats  # (rows, own gaps)
+    features: Floats32  # (n, features and BG/NBD terms)
+    base_log_odds: Floats  # (n, periods): BG/NBD's, of a purchase in each, given none before
+    recency_days: Floats  # (n,): days from the last purchase to as_of
+    gaps: Floats  # (n, gap columns)
 
     def subset(self, which: Any) -> PeriodInputs:
-        """Some of the rows."""
+        """The rows selected by a mask or positions."""
         return PeriodInputs(*(part[which] for part in self))
 
 
 def period_edges(horizon_days: int) -> Ints:
-    """The last days of the quarters of the horizon, after 0; a short horizon has fewer of them."""
+    """Days that bound the periods of the horizon: array (n_periods + 1,), from 0; a short horizon has fewer."""
     return np.unique(np.round(np.linspace(0, horizon_days, N_PERIODS + 1)).astype(np.int64))
 
 
 def sample_rows(mask: censored_durations.Mask, seed: int) -> Ints:
-    """The places of these rows, in their order; of too many, enough."""
+    """Sorted positions (n,) of the rows in mask, at most MAX_ROWS of them at random."""
     rows = np.flatnonzero(mask)
     if len(rows) > MAX_ROWS:
         rows = np.sort(np.random.default_rng([seed, len(rows)]).choice(rows, MAX_ROWS, replace=False))
@@ -51,7 +51,10 @@ def sample_rows(mask: censored_durations.Mask, seed: int) -> Ints:
 
 
 class PersonPeriods(NamedTuple):
-    """One question a row and quarter: did they buy in it, given that they had not before? And where trees begin."""
+    """One row per customer, cutoff and period at risk: the outcome, and the initial score of the trees.
+
+    `row` is the position in the inputs; `base_log_odds` is BG/NBD's, before recalibration.
+    """
 
     row: Ints
     period: Ints
@@ -60,13 +63,13 @@ class PersonPeriods(NamedTuple):
     base_log_odds: Floats
 
     def training_rows(self, inputs: PeriodInputs, edges: Ints) -> boosted_trees.TrainingRows:
-        """As trees learn them."""
+        """The person-periods as rows for boosted trees, one row per person-period."""
         return boosted_trees.TrainingRows(
             build_design(inputs, self.row, self.period, edges), self.has_purchase, self.init_score
         )
 
     def period_outcomes(self, period: int) -> tuple[Floats, Floats]:
-        """The rhythm's log odds and the outcomes of one quarter."""
+        """BG/NBD's log odds (n,) and the outcomes (n,) of one period."""
         mask = self.period == period
         return self.base_log_odds[mask], self.has_purchase[mask]
 
@@ -74,9 +77,9 @@ class PersonPeriods(NamedTuple):
 def expand_periods(
     inputs: PeriodInputs, durations: CensoredDurations, edges: Ints, end: np.datetime64
 ) -> PersonPeriods:
-    """Every quarter that was over by the end and in which a purchase could still come.
+    """Every period that had ended by `end` and was entered without a purchase; edges: (n_periods + 1,) days.
 
-    Of a quarter that is not over only those would be known who have bought: they would make everybody look eager.
+    A period that has not ended would contribute only customers with a purchase, and so overstate the hazard.
     """
     follow_up_days = durations.follow_up_days[:, None]
     is_complete = censored_durations.has_elapsed(durations.cutoff[:, None], edges[1:], end)
@@ -95,7 +98,7 @@ def expand_periods(
 def _recalibrated_log_odds(
     base_log_odds: Floats, has_purchase: Floats, cutoff: seasonal_calibration.Timestamps, period: Ints
 ) -> Floats:
-    """The rhythm's log odds brought to the level of their own moment and quarter."""
+    """BG/NBD's log odds after Platt scaling within their own cutoff and period."""
     init_score = np.empty(len(base_log_odds))
     group = np.unique(cutoff, return_inverse=True)[1] * (N_PERIODS + 1) + period
     for number in np.unique(group):
@@ -105,7 +108,7 @@ def _recalibrated_log_odds(
 
 
 def build_inputs(frame: pd.DataFrame, columns: list[str], bgnbd: bg_nbd.BgNbd, edges: Ints) -> PeriodInputs:
-    """What is known of these rows by the rhythm of their moment."""
+    """Inputs of the frame's rows, one row per row, with one BG/NBD fit; edges: (n_periods + 1,) days."""
     summary = bg_nbd.purchase_summary(frame)
     features = np.hstack([matrix(frame, columns), survival_features.bgnbd_terms(bgnbd, summary)]).astype(np.float32)
     recency_days = np.nan_to_num(frame[base.RECENCY_COLUMN].to_numpy(dtype=np.float64, na_value=np.nan))
@@ -118,7 +121,7 @@ def build_inputs(frame: pd.DataFrame, columns: list[str], bgnbd: bg_nbd.BgNbd, e
 def build_inputs_by_cutoff(
     frame: pd.DataFrame, columns: list[str], bgnbd_by_cutoff: BgNbdByCutoff, edges: Ints
 ) -> PeriodInputs:
-    """The same by the rhythm of each row's own moment; rows stay in their order."""
+    """Inputs with the BG/NBD fit of each row's own cutoff: one row per row of frame, in its order."""
     cutoff = censored_durations.read_cutoffs(frame)
     positions = [np.flatnonzero(cutoff == this_cutoff) for this_cutoff in np.unique(cutoff)]
     parts = [build_inputs(frame.iloc[rows], columns, bgnbd_by_cutoff[cutoff[rows[0]]], edges) for rows in positions]
@@ -127,7 +130,11 @@ def build_inputs_by_cutoff(
 
 
 def build_design(inputs: PeriodInputs, row: Ints, period: Ints | int, edges: Ints) -> Floats32:
-    """A customer's features and what they mean for one quarter: the silence by its end, in days and in own gaps."""
+    """The design matrix (n, columns): a customer's features and period terms, for positions `row` and their periods.
+
+    The period terms are BG/NBD's log odds, the period's last day, and recency by then in days and in the customer's own
+    gaps.
+    """
     last = np.broadcast_to(edges[1:][period], row.shape)
     recency_days = inputs.recency_days[row] + last
     period_terms = [

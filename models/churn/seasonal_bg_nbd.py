@@ -1,4 +1,4 @@
-"""Seasoned: what the rhythm of purchases says of churn, put right by what last year came of it."""
+"""BG/NBD with seasonal Platt scaling as a churn model, and the BG/NBD fits and past predictions it needs."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ from scipy.special import expit
 from models import base
 from models.base import MODEL_FILE, Floats, read_json, write_json
 from models.btyd import bg_nbd
-from models.churn import baselines as churn_baselines
 from models.churn import seasonal_calibration
+from models.churn.baselines import BgNbdChurn
 from models.churn.seasonal_calibration import PastPredictions, SeasonalCalibration
-from models.survival import censored_durations
-from models.survival import outcomes as survival_outcomes
+from models.survival import censored_durations, outcomes
 
-#: The rhythm of each moment, fitted to its own rows.
+#: BG/NBD by cutoff, each fitted to the rows of its cutoff only.
 BgNbdByCutoff = dict[np.datetime64, bg_nbd.BgNbd]
 
 
 @dataclass(frozen=True)
 class SeasonalBgNbdChurn:
-    """BG/NBD's P(no purchase within the horizon) on the season's line: the textbook where it is served.
+    """BG/NBD's P(no purchase within the horizon) after seasonal Platt scaling.
 
-    Needs outcomes only for the line; without them it is BG/NBD.
+    Needs outcomes only for the calibration; without them it equals BG/NBD.
     """
 
     rhythm: bg_nbd.BgNbd
@@ -36,13 +35,15 @@ class SeasonalBgNbdChurn:
     season: SeasonalCalibration
 
     @classmethod
-    def fit(
-        cls, frame: pd.DataFrame, label: survival_outcomes.ChurnLabel, *, seed: int = 0, horizon_days: int = 28
-    ) -> Self:
-        """Fit the rhythm of the latest moment's customers, and the line to what came of earlier ones'."""
+    def fit(cls, frame: pd.DataFrame, label: outcomes.ChurnLabel, *, seed: int = 0, horizon_days: int = 28) -> Self:
+        """Fit BG/NBD to the customers of the latest cutoff, and the calibration to the outcomes of earlier ones.
+
+        label: (n,), or a frame with a column quiet: 1 = no purchase within the horizon, 0 = at least one, NaN = not
+            known yet.
+        """
         bgnbd_by_cutoff = fit_bgnbd_by_cutoff(frame)
-        predictions = past_predictions(frame, survival_outcomes.read_churned(label), horizon_days, bgnbd_by_cutoff)
-        baseline = churn_baselines.BgNbdChurn.fit(frame, label, horizon_days=horizon_days)
+        predictions = past_predictions(frame, outcomes.read_churned(label), horizon_days, bgnbd_by_cutoff)
+        baseline = BgNbdChurn.fit(frame, label, horizon_days=horizon_days)
         latest_cutoff = max(bgnbd_by_cutoff)
         return cls(
             bgnbd_by_cutoff[latest_cutoff],
@@ -52,12 +53,12 @@ class SeasonalBgNbdChurn:
         )
 
     def score(self, frame: pd.DataFrame) -> Floats:
-        """P(no purchase within the horizon), a row each."""
-        odds = bg_nbd.log_odds(self.rhythm.p_no_purchase(*bg_nbd.purchase_summary(frame), self.horizon_days))
-        return np.clip(expit(self.season.line(odds)), bg_nbd.MIN_PROBABILITY, 1 - bg_nbd.MIN_PROBABILITY)
+        """P(no purchase within the horizon): array (n,)."""
+        log_odds = bg_nbd.log_odds(self.rhythm.p_no_purchase(*bg_nbd.purchase_summary(frame), self.horizon_days))
+        return np.clip(expit(self.season.line(log_odds)), bg_nbd.MIN_PROBABILITY, 1 - bg_nbd.MIN_PROBABILITY)
 
     def contributions(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Rare visits and the present silence, in log odds against the usual; + is towards no purchase."""
+        """Log odds against the base rate, in columns purchase_days and recency_days; + is towards no purchase."""
         frequency_effect, recency_effect = self.rhythm.no_purchase_log_odds_parts(
             bg_nbd.purchase_summary(frame), self.horizon_days
         )
@@ -68,24 +69,24 @@ class SeasonalBgNbdChurn:
         return pd.DataFrame(parts, index=frame.index) * self.season.line.slope
 
     def population_average(self) -> float:
-        """The share of all outcomes that were quiet."""
+        """The share of known outcomes without a purchase; without outcomes, the mean prediction."""
         return self.base
 
     def save(self, folder: Path) -> None:
-        """Write the parameters and the line."""
-        own = {"rhythm": asdict(self.rhythm), "horizon_days": self.horizon_days, "base": self.base}
-        write_json(folder / MODEL_FILE, own | {"season": self.season._asdict()})
+        """Write the parameters and the calibration."""
+        content = {"rhythm": asdict(self.rhythm), "horizon_days": self.horizon_days, "base": self.base}
+        write_json(folder / MODEL_FILE, content | {"season": self.season.to_dict()})
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read the parameters and the line back."""
+        """Read the parameters and the calibration back."""
         saved = read_json(folder / MODEL_FILE)
         bgnbd, calibration = bg_nbd.BgNbd(**saved["rhythm"]), SeasonalCalibration.from_dict(saved["season"])
         return cls(bgnbd, saved["horizon_days"], saved["base"], calibration)
 
 
 def fit_bgnbd_by_cutoff(frame: pd.DataFrame) -> BgNbdByCutoff:
-    """The rhythm of each moment in the frame."""
+    """One BG/NBD fit for each cutoff in column as_of, to the rows of that cutoff."""
     cutoff, summary = censored_durations.read_cutoffs(frame), bg_nbd.purchase_summary(frame)
     return {
         this_cutoff: bg_nbd.BgNbd.fit(*(part[cutoff == this_cutoff] for part in summary))
@@ -96,12 +97,15 @@ def fit_bgnbd_by_cutoff(frame: pd.DataFrame) -> BgNbdByCutoff:
 def past_predictions(
     frame: pd.DataFrame, churned: Floats, horizon_days: int, bgnbd_by_cutoff: BgNbdByCutoff
 ) -> PastPredictions:
-    """What the rhythm said of active customers at each moment, and what came of it."""
+    """BG/NBD's predictions and the outcomes of active customers at each cutoff: one row per active row of frame.
+
+    churned: (n,): 1, 0, or NaN while the outcome is not known.
+    """
     cutoff, summary = censored_durations.read_cutoffs(frame), bg_nbd.purchase_summary(frame)
-    odds, history_days = np.zeros(len(frame)), np.zeros(len(frame))
+    log_odds, history_days = np.zeros(len(frame)), np.zeros(len(frame))
     for this_cutoff, bgnbd in bgnbd_by_cutoff.items():
         mask = cutoff == this_cutoff
         cutoff_summary = bg_nbd.PurchaseSummary(*(part[mask] for part in summary))
-        odds[mask] = bg_nbd.log_odds(bgnbd.p_no_purchase(*cutoff_summary, horizon_days))
+        log_odds[mask] = bg_nbd.log_odds(bgnbd.p_no_purchase(*cutoff_summary, horizon_days))
         history_days[mask] = cutoff_summary.T.max() + 1
-    return PastPredictions(cutoff, odds, churned, history_days).subset(survival_outcomes.is_active(frame, horizon_days))
+    return PastPredictions(cutoff, log_odds, churned, history_days).subset(outcomes.is_active(frame, horizon_days))

@@ -1,7 +1,7 @@
-"""Season: how far the rhythm of purchases was wrong at this time of the year, and so how far it is wrong now.
+"""Seasonal Platt scaling of BG/NBD: the error at the same time last year corrects the prediction today.
 
-Before Christmas more customers come back than their own past would tell; in January fewer do. What the rhythm said
-a year ago, from what was known then, is set beside what came: the same line puts it right today.
+Before Christmas more customers return than their own history predicts; in January fewer do. BG/NBD's predictions of a
+year ago, fitted on what was known then, are compared with the outcomes; the same Platt scaling is applied now.
 """
 
 from __future__ import annotations
@@ -16,22 +16,24 @@ from models import base
 from models.base import Floats
 from models.estimators import platt_scaling
 from models.estimators.platt_scaling import PlattScaling
-from models.survival import censored_durations
-from models.survival import outcomes as survival_outcomes
+from models.survival import censored_durations, outcomes
 
 Timestamps = NDArray[np.datetime64]
-#: The fewest moments on which a line drawn at earlier ones must have proved itself.
+#: Minimum number of cutoffs on which a scaling fitted at earlier ones must be validated.
 MIN_VALIDATION_CUTOFFS = 2
-#: No season's slope is trusted beyond so many times the usual one.
+#: A season's slope may differ from that of all cutoffs by at most this factor.
 MAX_SLOPE_RATIO = 2.0
 A_YEAR_AGO, EARLIER, LATEST = "a year ago", "all earlier moments", "the latest moment"
 
 
 class SeasonalCalibration(NamedTuple):
-    """A line, where it was drawn, and what it did there: log loss before and after, in customers it never saw."""
+    """A Platt scaling, the cutoffs it was fitted on, and its held-out log loss there before and after scaling.
+
+    JSON holds `source` under the key told_by, as in version 0.4.0.
+    """
 
     line: PlattScaling = PlattScaling()
-    told_by: str = ""
+    source: str = ""
     day: str = ""
     customers: int = 0
     before: float = 0.0
@@ -39,20 +41,28 @@ class SeasonalCalibration(NamedTuple):
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Self:
-        """Read back what `_asdict` gave."""
-        return cls(**content | {"line": PlattScaling(*content["line"])})
+        """Read what `to_dict` returned."""
+        fields = {name: value for name, value in content.items() if name != "told_by"}
+        return cls(**fields | {"line": PlattScaling(*content["line"]), "source": content["told_by"]})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        fields = self._asdict()
+        fields["told_by"] = fields.pop("source")
+        return fields
 
 
-#: Where nothing tells of the season, the rhythm is taken at its word.
+#: Without evidence about the season, BG/NBD's prediction stays unchanged.
 IDENTITY, NO_SEASON = PlattScaling(), SeasonalCalibration()
 
 
 @dataclass(frozen=True)
 class PastPredictions:
-    """What the rhythm said of active customers at each moment, and what came: a row a customer and moment.
+    """BG/NBD's predictions for active customers and their outcomes: arrays (n,), one row per customer and cutoff.
 
-    `odds` are of no purchase within the horizon, by parameters fitted at the row's own moment; `quiet` is 1, 0, or
-    NaN while nobody can say; `seen_days` is how much history the shop had at the row's moment.
+    log_odds: of no purchase within the horizon, with parameters fitted at the row's own cutoff.
+    churned: 1, 0, or NaN while the outcome is not known.
+    history_days: days of history that the shop had at the row's cutoff.
     """
 
     cutoff: Timestamps
@@ -65,18 +75,18 @@ class PastPredictions:
         return self.subset(np.isfinite(self.churned))
 
     def subset(self, which: NDArray[np.bool_]) -> PastPredictions:
-        """Some of the rows."""
+        """The rows selected by a boolean mask (n,)."""
         return PastPredictions(self.cutoff[which], self.log_odds[which], self.churned[which], self.history_days[which])
 
 
 def fit_calibration(
     predictions: PastPredictions, latest_cutoff: np.datetime64, horizon_days: int
 ) -> SeasonalCalibration:
-    """The line that puts the rhythm right from now on: last year's where there is one, else what earlier ones teach.
+    """The Platt scaling to apply from the latest cutoff on: last year's, else one that helped at earlier cutoffs.
 
-    Without last year, lines drawn through all earlier moments and through the latest one are tried at every moment
-    whose outcome is known. Only a line that clearly helped is kept; the latest moment's seldom does: where seasons
-    change it tells of the wrong one (Online Retail II, 2010: log loss .636 against the rhythm's own .605).
+    Without last year, scalings fitted on all earlier cutoffs and on the latest complete one are tested at every cutoff
+    whose outcome is known, and only a clear improvement is accepted. The latest cutoff's rarely passes: where seasons
+    change it represents the wrong one (Online Retail II, 2010: log loss .636 against .605 for BG/NBD itself).
     """
     labelled = predictions.with_outcome()
     year_ago = _cutoff_a_year_ago(labelled, latest_cutoff, horizon_days)
@@ -88,11 +98,12 @@ def fit_calibration(
 
 
 def slope_ratio(calibration: SeasonalCalibration, predictions: PastPredictions) -> float:
-    """How much farther apart customers are in this season than in all others: half of what the rhythm's line says.
+    """The ratio by which to spread log odds in this season: the square root of its slope over the slope of all cutoffs.
 
-    Half, because one season is one season: the whole was no better than none on both shops' own lines.
+    The square root, because one season is only one season: the full ratio was no better than no ratio on either shop's
+    own calibration.
     """
-    if calibration.told_by != A_YEAR_AGO or calibration.line == IDENTITY:
+    if calibration.source != A_YEAR_AGO or calibration.line == IDENTITY:
         return 1.0
     labelled = predictions.with_outcome()
     ratio = calibration.line.slope / platt_scaling.fit_platt(labelled.log_odds, labelled.churned).slope
@@ -102,14 +113,14 @@ def slope_ratio(calibration: SeasonalCalibration, predictions: PastPredictions) 
 def _cutoff_a_year_ago(
     labelled: PastPredictions, latest_cutoff: np.datetime64, horizon_days: int
 ) -> np.datetime64 | None:
-    """The moment nearest to a year before now, where enough had been seen by then."""
+    """The labelled cutoff nearest to a year before the latest one, if it had enough history by then."""
     cutoffs = np.unique(labelled.cutoff[labelled.history_days >= base.MIN_HORIZONS * horizon_days])
     days_off = np.abs((cutoffs - latest_cutoff) / np.timedelta64(1, "D") + base.YEAR_DAYS)
     return cutoffs[np.argmin(days_off)] if len(days_off) and days_off.min() <= base.YEAR_TOLERANCE_DAYS else None
 
 
 def _cross_validated(predictions: PastPredictions, source: str) -> SeasonalCalibration:
-    """The line of one moment if it helps customers it was not drawn from by two standard errors; else no change."""
+    """The Platt scaling of one cutoff if it lowers 5-fold log loss by two standard errors; else the identity."""
     fold = np.arange(len(predictions.log_odds)) % 5
     before = platt_scaling.log_loss(predictions.log_odds, predictions.churned)
     after = before.copy()
@@ -129,7 +140,7 @@ def _cross_validated(predictions: PastPredictions, source: str) -> SeasonalCalib
 
 
 def _validated(labelled: PastPredictions, horizon_days: int) -> SeasonalCalibration:
-    """The best of the lines drawn through earlier moments, if it clearly helped at later ones; else no change."""
+    """The better of the scalings fitted on earlier cutoffs, if it clearly helped at later ones; else the identity."""
     losses_by_cutoff = [
         _validation_losses(labelled, this_cutoff, horizon_days) for this_cutoff in np.unique(labelled.cutoff)
     ]
@@ -157,21 +168,24 @@ def _validated(labelled: PastPredictions, horizon_days: int) -> SeasonalCalibrat
 def _validation_losses(
     labelled: PastPredictions, this_cutoff: np.datetime64, horizon_days: int
 ) -> tuple[float, float, float] | None:
-    """Log loss at a moment: as said, by the line of all moments complete by then, by that of the latest of them."""
+    """Log loss at a cutoff: without scaling, scaled on all cutoffs complete by then, scaled on the latest of these.
+
+    None where the complete cutoffs have too few outcomes of either kind.
+    """
     complete = labelled.subset(censored_durations.has_elapsed(labelled.cutoff, horizon_days, this_cutoff))
-    if min(complete.churned.sum(), (1 - complete.churned).sum()) < survival_outcomes.MIN_OUTCOMES:
+    if min(complete.churned.sum(), (1 - complete.churned).sum()) < outcomes.MIN_OUTCOMES:
         return None
     predictions, latest_complete = (
         labelled.subset(labelled.cutoff == this_cutoff),
         complete.subset(complete.cutoff == complete.cutoff.max()),
     )
-    lines = (
+    scalings = (
         PlattScaling(),
         platt_scaling.fit_platt(complete.log_odds, complete.churned),
         platt_scaling.fit_platt(latest_complete.log_odds, latest_complete.churned),
     )
     raw_loss, earlier_loss, latest_loss = (
-        float(platt_scaling.log_loss(platt(predictions.log_odds), predictions.churned).mean()) for platt in lines
+        float(platt_scaling.log_loss(platt(predictions.log_odds), predictions.churned).mean()) for platt in scalings
     )
     return raw_loss, earlier_loss, latest_loss
 

@@ -1,4 +1,4 @@
-"""Trees: many small questions about a customer whose answers are added up; the one door to LightGBM."""
+"""Gradient-boosted trees; the only module of models/ that imports LightGBM."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from models.base import Floats
 
-#: For fewer rows than this, waking other threads costs more than they do.
+#: With fewer rows than this, starting more threads costs more than it saves.
 MULTITHREAD_ROWS = 200_000
 TREES_FILE = "model.txt"
 
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """What trees learn from: a row of features each, its outcome, what it starts from and how much it counts."""
+    """Training data of boosted trees: features, outcome, and optionally initial score, weight and feature names."""
 
     design: NDArray[Any]
     outcome: Floats
@@ -29,36 +29,36 @@ class TrainingRows:
     names: tuple[str, ...] = ()
 
     def subset(self, which: NDArray[Any]) -> Self:
-        """Some of the rows: a mask, or their places."""
+        """The rows selected by a mask (n,) or positions; feature names stay."""
         init_score, weight = (None if part is None else part[which] for part in (self.init_score, self.weight))
         return type(self)(self.design[which], self.outcome[which], init_score, weight, self.names)
 
     def initial_scores(self) -> Floats:
-        """What each row starts from; nothing, if not said."""
+        """The initial score of each row, (n,); zeros by default."""
         return np.zeros(len(self.outcome)) if self.init_score is None else self.init_score
 
 
 @dataclass(frozen=True)
 class BoostedTrees:
-    """Grown trees: they add up, and can say how much each feature added."""
+    """A fitted ensemble of trees, with TreeSHAP contributions."""
 
     booster: lightgbm.Booster
 
     @property
     def tree_count(self) -> int:
-        """How many trees to trust: where a judge stopped the growing, the number that it liked best."""
+        """Number of trees: the best iteration if early stopping was used, else all."""
         return self.booster.best_iteration if self.booster.best_iteration > 0 else self.booster.num_trees()
 
     def score(self, design: NDArray[Any]) -> Floats:
-        """The answer on the scale of the outcome: a chance for binary trees, an amount for Tweedie's."""
+        """Predictions on the scale of the outcome, (n,): a probability for binary trees, an amount for Tweedie."""
         return self._predict(design)
 
     def raw_score(self, design: NDArray[Any]) -> Floats:
-        """What the trees add up to before it becomes a chance or an amount: log odds, or a logarithm."""
+        """The sum of the trees before the inverse link, (n,): log odds for binary trees, a logarithm for Tweedie."""
         return self._predict(design, raw_score=True)
 
     def contributions(self, design: NDArray[Any]) -> Floats:
-        """How much each feature added to each row, and in the last column what all rows share (TreeSHAP)."""
+        """TreeSHAP: (n, features + 1); the last column is the expected value that all rows share."""
         return self._predict(design, pred_contrib=True)
 
     def save(self, folder: Path, name: str = TREES_FILE) -> None:
@@ -67,7 +67,7 @@ class BoostedTrees:
 
     @classmethod
     def load(cls, folder: Path, name: str = TREES_FILE) -> Self:
-        """Read back what `save` wrote."""
+        """Read what `save` wrote."""
         return cls(lightgbm.Booster(model_str=(folder / name).read_text(encoding="utf-8")))
 
     def _predict(self, design: NDArray[Any], **options: bool) -> Floats:
@@ -79,23 +79,23 @@ class BoostedTrees:
 
 
 def lightgbm_params(params: Mapping[str, Any], *, objective: str, seed: int) -> dict[str, Any]:
-    """LightGBM's settings for trees that come out the same each time.
+    """LightGBM's parameters for deterministic training.
 
-    One thread: models learn side by side, and threads that wait for each other's cores burn ten times the time.
+    One thread: models are trained in parallel, and threads that wait for each other's cores take ten times as long.
     """
     fixed = {"deterministic": True, "force_row_wise": True, "seed": seed, "num_threads": 1}
     return {**params, **fixed, "objective": objective, "verbosity": -1}
 
 
 def fit_trees(rows: TrainingRows, params: Mapping[str, Any], tree_count: int) -> BoostedTrees:
-    """Grow so many trees."""
+    """Fit exactly this number of trees."""
     return BoostedTrees(lightgbm.train(dict(params), _dataset(rows, params), tree_count))
 
 
 def fit_with_early_stopping(
     rows: TrainingRows, validation_rows: TrainingRows, params: Mapping[str, Any], *, max_trees: int, patience: int
 ) -> BoostedTrees:
-    """Grow trees until `patience` of them in a row did the judge's rows no good."""
+    """Fit trees until the loss on the validation rows has not improved for `patience` trees."""
     train_set = _dataset(rows, params)
     stop = lightgbm.early_stopping(patience, verbose=False)
     return BoostedTrees(
@@ -112,7 +112,7 @@ def fit_with_early_stopping(
 def _dataset(
     rows: TrainingRows, params: Mapping[str, Any], reference: lightgbm.Dataset | None = None
 ) -> lightgbm.Dataset:
-    # Bins are settled when a dataset is made, so their number must be told here and not only to training.
+    # LightGBM computes bins when a dataset is built: max_bin must be set here, not only in the training parameters.
     return lightgbm.Dataset(
         rows.design,
         label=rows.outcome,

@@ -1,4 +1,4 @@
-"""Curves that never fall: from how strongly something is expected to how often it came true."""
+"""Isotonic calibration: from the strength of a score to the observed frequency."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class IsotonicCalibration:
-    """A rising line through points; flat before the first and behind the last."""
+    """A non-decreasing function, linear between points and constant outside them."""
 
     strengths: Floats
     shares: Floats
 
     def __call__(self, strength: Floats) -> Floats:
-        """The share of times that something this strong came true, between 0 and 1."""
+        """The observed frequency, between 0 and 1, of outcomes with this score: array (n,)."""
         return np.interp(strength, self.strengths, self.shares)
 
 
 def fit_isotonic(
     strength: Floats, outcome: NDArray[np.bool_], *, min_group_size: int = 50, group_growth: float = 1.1
 ) -> IsotonicCalibration:
-    """Isotonic regression on groups of like strength: `smallest` at the strong end, larger at the weak one.
+    """Isotonic regression on groups of rows of similar strength: outcome (n,) on strength (n,).
 
-    Lists are made of the strongest few, so that is where the groups are fine. A group counts half a
-    success and half a failure more than it saw, so nothing is ever certain.
+    Groups have `min_group_size` rows at the strong end and grow by `group_growth` towards the weak end, since lists are
+    made of the strongest few. Each group gets half a success and half a failure more than observed, so that no
+    frequency is 0 or 1.
     """
     order = np.argsort(-strength, kind="stable")
     starts = _group_starts(len(order), min_group_size, group_growth)

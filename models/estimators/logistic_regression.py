@@ -1,4 +1,4 @@
-"""Leanings: each figure of a customer shifts the odds a little, in proportion and always in the same direction."""
+"""Logistic regression by Newton's method, with a ridge penalty and offsets."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from scipy.special import expit
 
 from models.base import Floats
 
-#: How much the weights lean on nothing. Rows are many but few are of different customers.
+#: Ridge penalty. Rows are many, but they come from far fewer customers.
 RIDGE = 300.0
-#: A figure counts as this many widths from the usual at most: nobody is judged from beyond what was seen.
+#: Standardised features are clipped to this, so that no prediction extrapolates.
 MAX_STANDARD_SCORE = 5.0
 MAX_STEPS, STEP_TOLERANCE, MAX_STEP = 20, 1e-4, 3.0
 
 
 def signed_log(design: Floats) -> Floats:
-    """Sizes on a scale on which money, days and shares are alike; the sign stays."""
+    """sign(x) log(1 + |x|) of each value, (n, columns): puts money, days and shares on a comparable scale."""
     scaled: Floats = np.sign(design) * np.log1p(np.abs(design))
     return scaled
 
 
 @dataclass(frozen=True)
 class LogisticRegression:
-    """A logistic regression by Newton's method; an unknown figure counts as the usual, and as unknown.
+    """Ridge logistic regression with an offset; a missing value is imputed by the mean and has an indicator of its own.
 
-    The first column is trusted: the ridge spares its weight, so that with few rows it is what remains.
+    The first column is exempt from the ridge penalty, so that with few rows the model reduces to it.
     """
 
     centre: Floats
     width: Floats
-    unknown: Floats  # the share of rows in which each column was unknown
-    weights: Floats  # of the columns, then of their being unknown
+    unknown: Floats  # (columns,): the share of rows in which each column was missing
+    weights: Floats  # (2 * columns,): of the columns, then of their missing-value indicators
     offset: float
 
     @classmethod
     def fit(cls, design: Floats, outcome: Floats, init_score: Floats, *, ridge: float = RIDGE) -> Self:
-        """Learn from rows of features (n, columns), outcomes 0 or 1 (n,) and the log odds they start from (n,)."""
+        """Fit on features (n, columns), outcomes 0 or 1 (n,) and offsets in log odds (n,)."""
         is_observed = np.isfinite(design)
         count = np.maximum(is_observed.sum(axis=0), 1)
         centre = np.where(is_observed, design, 0.0).sum(axis=0) / count
@@ -48,29 +48,29 @@ class LogisticRegression:
         return cls(unfitted.centre, unfitted.width, unfitted.unknown, weights[1:], float(weights[0]))
 
     def linear_predictor(self, design: Floats) -> Floats:
-        """The log odds of each row beyond what it starts from."""
+        """Log odds of each row without its offset: array (n,)."""
         odds: Floats = self.offset + self._terms(design) @ self.weights
         return odds
 
     def with_shift(self, shift: float) -> Self:
-        """The same, by so much higher for everybody."""
+        """The same regression with `shift` added to the intercept."""
         return type(self)(self.centre, self.width, self.unknown, self.weights, self.offset + shift)
 
     def contributions(self, design: Floats) -> Floats:
-        """How much each column adds to each row, in log odds, against the usual."""
+        """The effect of each column on each row, in log odds, against the mean: array (n, columns)."""
         parts = self._terms(design) * self.weights
         columns = design.shape[1]
         return np.asarray(parts[:, :columns] + parts[:, columns:], dtype=np.float64)
 
     def to_dict(self) -> dict[str, Any]:
-        """All there is to keep; a column that never differed has no width."""
+        """All parameters as JSON values; the width of a constant column is None."""
         parts = {name: getattr(self, name).tolist() for name in ("centre", "unknown", "weights")}
         width = [None if np.isinf(value) else float(value) for value in self.width]
         return parts | {"width": width, "offset": self.offset}
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Self:
-        """Read back what `numbers` gave."""
+        """Read what `to_dict` returned."""
         centre, unknown, weights = (np.array(content[name]) for name in ("centre", "unknown", "weights"))
         width = np.array([np.inf if value is None else value for value in content["width"]])
         return cls(centre, width, unknown, weights, content["offset"])
@@ -86,7 +86,7 @@ class LogisticRegression:
 
 
 def _fit_offset_weights(terms: Floats, outcome: Floats, init_score: Floats, ridge: float) -> Floats:
-    """The intercept and the first column's weight, which the ridge spares, then a weight a column."""
+    """The intercept and the first weight, both without ridge penalty, then the penalised weights."""
     varying = np.flatnonzero(np.abs(terms).max(axis=0, initial=0.0) > 0)
     design = np.column_stack([np.ones(len(terms)), terms[:, varying]])
     penalty = ridge * np.concatenate([[0.0], np.where(varying == 0, 0.0, 1.0)])
@@ -105,7 +105,7 @@ def _fit_offset_weights(terms: Floats, outcome: Floats, init_score: Floats, ridg
 
 
 def fit_weights(terms: Floats, label: Floats, *, ridge: float = 1.0) -> Floats:
-    """Logistic regression by Newton's method: the intercept, which the ridge spares, then the weights."""
+    """Ridge logistic regression of label (n,) on terms (n, columns): the unpenalised intercept, then the weights."""
     design = np.column_stack([np.ones(len(terms)), terms])
     penalty = ridge * np.diag([0.0] + [1.0] * terms.shape[1])
     weights = np.zeros(design.shape[1])

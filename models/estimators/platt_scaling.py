@@ -10,26 +10,29 @@ from scipy.special import expit
 
 from models.base import Floats
 from models.estimators import logistic_regression
-from models.survival import outcomes as survival_outcomes
+from models.survival import outcomes
 
-#: No level is moved farther than this, in log odds.
+#: Largest shift of log odds, in either direction.
 MAX_SHIFT = 3.0
 
 
 class PlattScaling(NamedTuple):
-    """Platt's line on log odds: what was said against what came true."""
+    """Calibrated log odds as a linear function of predicted log odds."""
 
     offset: float = 0.0
     slope: float = 1.0
 
     def __call__(self, log_odds: Floats) -> Floats:
-        """Log odds put right."""
+        """Calibrated log odds: array (n,)."""
         return self.offset + self.slope * log_odds
 
 
 def fit_platt(log_odds: Floats, outcome: Floats) -> PlattScaling:
-    """Platt's line by maximum likelihood; the level alone where it would turn round; nothing where few met a fate."""
-    if min(outcome.sum(), (1 - outcome).sum()) < survival_outcomes.MIN_OUTCOMES:
+    """Maximum-likelihood scaling of log odds (n,) to outcomes 0 or 1 (n,).
+
+    Where the slope would be negative, only the mean is matched; with too few outcomes of either kind, the identity.
+    """
+    if min(outcome.sum(), (1 - outcome).sum()) < outcomes.MIN_OUTCOMES:
         return PlattScaling()
     centre, width = float(log_odds.mean()), max(float(log_odds.std()), 1e-6)
     intercept, scaled_slope = logistic_regression.fit_weights(
@@ -43,13 +46,13 @@ def fit_platt(log_odds: Floats, outcome: Floats) -> PlattScaling:
 
 
 def log_loss(log_odds: Floats, outcome: Floats) -> Floats:
-    """The log loss of each row."""
+    """The log loss of each row, from log odds (n,) and outcomes (n,)."""
     loss: Floats = np.logaddexp(0, log_odds) - outcome * log_odds
     return loss
 
 
 def shift_to_mean(log_odds: Floats, target: float) -> float:
-    """What to add to log odds so that their mean chance is this level."""
+    """The shift of log odds (n,) that makes their mean probability equal to the target, at most MAX_SHIFT."""
     if not len(log_odds):
         return 0.0
 

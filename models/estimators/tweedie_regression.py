@@ -1,4 +1,4 @@
-"""Straight: each feature counts in proportion, upwards or downwards, on a scale of logarithms."""
+"""Tweedie regression with a log link, by Newton's method."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy as np
 
 from models.base import Floats
 
-#: Tweedie's power: between counting (1) and amounts (2), as where many spend nothing and the rest very differently.
+#: Tweedie's variance power, between Poisson (1) and gamma (2): many zeros, and widely varying positive amounts.
 POWER = 1.4
-#: How much the weights lean on nothing; many rows are of the same customers.
+#: Ridge penalty; many rows come from the same customers.
 RIDGE = 1_000.0
-#: A figure counts as this many widths from the usual at most: nobody is foretold from beyond what was seen.
+#: Standardised features are clipped to this, so that no prediction extrapolates.
 MAX_STANDARD_SCORE = 4.0
 MAX_STEPS, STEP_TOLERANCE, MAX_STEP = 15, 1e-3, 1.0
 
 
 @dataclass(frozen=True)
 class TweedieRegression:
-    """A Tweedie regression with a logarithmic link (Jorgensen 1987), by Newton's method.
+    """Ridge Tweedie regression with a logarithmic link (Jorgensen 1987).
 
-    Features are read as logarithms, centred and scaled; an unknown one counts as the usual.
+    Features are transformed by a signed logarithm and standardised; a missing value is imputed by the mean.
     """
 
     centre: Floats
@@ -32,7 +32,7 @@ class TweedieRegression:
 
     @classmethod
     def fit(cls, design: Floats, outcome: Floats, init_score: Floats, *, ridge: float = RIDGE) -> Self:
-        """Learn from rows of features (n, columns), amounts (n,) and the logarithms they start from (n,)."""
+        """Fit on features (n, columns), amounts (n,) and offsets on the log scale (n,)."""
         logs = _signed_log(design)
         counts = np.maximum(np.isfinite(logs).sum(axis=0), 1)
         centre = np.nansum(logs, axis=0) / counts
@@ -43,23 +43,23 @@ class TweedieRegression:
         return cls(centre, width, weights[1:], level + float(weights[0]))
 
     def linear_predictor(self, design: Floats) -> Floats:
-        """The logarithm of each row's amount beyond what it starts from."""
+        """The logarithm of each row's amount without its offset: array (n,)."""
         logs: Floats = self.level + self._terms(design) @ self.weights
         return logs
 
     def contributions(self, design: Floats) -> Floats:
-        """How much each feature adds to each row, against the usual."""
+        """The effect of each column on each row, on the log scale, against the mean: array (n, columns)."""
         parts: Floats = self._terms(design) * self.weights
         return parts
 
     def to_dict(self) -> dict[str, Any]:
-        """All there is to keep."""
+        """All parameters as JSON values."""
         parts = {"centre": self.centre, "width": self.width, "weights": self.weights}
         return {name: part.tolist() for name, part in parts.items()} | {"level": self.level}
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Self:
-        """Read back what `numbers` gave."""
+        """Read what `to_dict` returned."""
         centre, width, weights = (np.array(content[name]) for name in ("centre", "width", "weights"))
         return cls(centre, width, weights, content["level"])
 
@@ -77,11 +77,11 @@ def _standardised(logs: Floats, centre: Floats, width: Floats) -> Floats:
 
 
 def _fit_weights(terms: Floats, outcome: Floats, offset: Floats, ridge: float) -> Floats:
-    """The intercept, which the ridge spares, then a weight a column."""
+    """The intercept, which is not penalised, then one weight per column."""
     design = np.column_stack([np.ones(len(terms)), terms])
     penalty = ridge * np.array([0.0] + [1.0] * terms.shape[1])
     weights = np.zeros(design.shape[1])
-    scale = max(float(outcome.mean()), 1e-9) ** (2 - POWER)  # so that the ridge means the same in any currency
+    scale = max(float(outcome.mean()), 1e-9) ** (2 - POWER)  # makes the ridge independent of the currency
     for _ in range(MAX_STEPS):
         amount = np.exp(np.clip(offset + design @ weights, -15.0, 20.0))
         gradient = design.T @ ((outcome - amount) * amount ** (1 - POWER)) / scale - penalty * weights

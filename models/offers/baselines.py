@@ -1,4 +1,4 @@
-"""The baseline of offers: affinity times the household's redemption rate."""
+"""Baseline of the offer model: affinity times the household's redemption rate."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from scipy.special import expit, logit
 from models.base import MODEL_FILE, Floats, read_json, write_json
 from models.btyd import bg_nbd
 from models.estimators import logistic_regression
-from models.offers import model as offers_model
+from models.offers.model import DEFAULT_RATE, MIN_TO_CALIBRATE, log_strength
 
 
 @dataclass(frozen=True)
 class AffinityRate:
-    """Affinity to the offer's products times how often the customer redeems; ranks well, and needs no outcomes."""
+    """Affinity to the offer's products times the customer's redemption rate; ranks well, and needs no outcomes."""
 
     offset: float
     slope: float
@@ -26,24 +26,24 @@ class AffinityRate:
 
     @classmethod
     def fit(cls, frame: pd.DataFrame, label: pd.Series[Any] | Floats, *, seed: int = 0) -> Self:
-        """Draw the line from strength to probability; with few redemptions, simply in proportion to it."""
+        """Fit P(redemption) as a logistic function of the strength; with few redemptions, in proportion to it.
+
+        frame: a row per customer and offer, with the columns of `log_strength`. label: (n,), 1 = redeemed, 0 = not,
+        NaN = unknown.
+        """
         outcome = np.asarray(label, dtype=np.float64)
         is_observed = np.isfinite(outcome)
-        strength, redeemed = offers_model.log_strength(frame)[is_observed], float(outcome[is_observed].sum())
-        base = (redeemed + 1) / (is_observed.sum() + 1 / offers_model.DEFAULT_RATE)
-        if min(redeemed, is_observed.sum() - redeemed) < offers_model.MIN_TO_CALIBRATE:
-            mean = (
-                float(np.log(np.mean(np.exp(strength))))
-                if is_observed.any()
-                else float(np.log(offers_model.DEFAULT_RATE))
-            )
+        strength, redeemed = log_strength(frame)[is_observed], float(outcome[is_observed].sum())
+        base = (redeemed + 1) / (is_observed.sum() + 1 / DEFAULT_RATE)
+        if min(redeemed, is_observed.sum() - redeemed) < MIN_TO_CALIBRATE:
+            mean = float(np.log(np.mean(np.exp(strength)))) if is_observed.any() else float(np.log(DEFAULT_RATE))
             return cls(float(logit(base)) - mean, 1.0, float(base))
         offset, slope = logistic_regression.fit_weights(strength[:, None], outcome[is_observed])
         return cls(float(offset), max(float(slope), 0.0), float(base))
 
     def score(self, frame: pd.DataFrame) -> Floats:
-        """P(this customer redeems this offer), a row each."""
-        probability: Floats = expit(self.offset + self.slope * offers_model.log_strength(frame))
+        """P(this customer redeems this offer): (n,)."""
+        probability: Floats = expit(self.offset + self.slope * log_strength(frame))
         return np.clip(probability, bg_nbd.MIN_PROBABILITY, 1 - bg_nbd.MIN_PROBABILITY)
 
     def population_average(self) -> float:
@@ -51,10 +51,10 @@ class AffinityRate:
         return self.base
 
     def save(self, folder: Path) -> None:
-        """Write the line."""
+        """Write offset, slope and base rate as JSON."""
         write_json(folder / MODEL_FILE, asdict(self))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read the line back."""
+        """Read what `save` wrote."""
         return cls(**read_json(folder / MODEL_FILE))

@@ -1,4 +1,4 @@
-"""Ranker: trees that order products by how likely a customer is to buy each of them within the window."""
+"""Boosted trees that rank customer-product pairs by the probability of a purchase within the window."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from models.arrays import Flags, Floats
 from models.estimators import boosted_trees, isotonic_calibration
 from models.recommender.ranking_features import RankingFeatures
 
-#: Chosen on Complete Journey's windows that end before 2017-12-04; up to 400 slower trees, of 31 leaves, three groves
-#: of them or lambdarank rank alike, and take up to ten times as long.
-GROWTH: dict[str, Any] = {
+#: Chosen on Complete Journey's windows that end before 2017-12-04; up to 400 trees at lower rates, 31 leaves, three
+#: averaged ensembles or LambdaRank rank equally well, and take up to ten times as long.
+LIGHTGBM_PARAMS: dict[str, Any] = {
     "num_leaves": 15,
     "learning_rate": 0.15,
     "lambda_l2": 5.0,
@@ -25,15 +25,15 @@ GROWTH: dict[str, Any] = {
     "max_bin": 127,
 }
 TREES = 60
-#: Of the pairs that came to nothing so many are looked at, each for as many as it stands for.
+#: At most so many pairs that were not bought are sampled, weighted for all of them.
 MAX_NEGATIVES = 150_000
-#: Fewer purchases than this are too few to grow trees from.
+#: With fewer purchases, no trees are fitted.
 MIN_PURCHASES = 200
 
 
 @dataclass(frozen=True)
 class RankingExamples:
-    """Figures of some pairs at one moment, and which of them came true in the window after it."""
+    """Features of pairs at one cutoff, and whether each was bought in the window after it: `is_bought` (n_pairs,)."""
 
     features: RankingFeatures
     is_bought: Flags
@@ -41,23 +41,23 @@ class RankingExamples:
 
 @dataclass(frozen=True)
 class CandidateRanker:
-    """Trees, and the curve from the strength of what they say to the chance of a purchase."""
+    """Boosted trees, and the curve from their raw score to the probability of a purchase."""
 
     trees: boosted_trees.BoostedTrees
     curve: isotonic_calibration.IsotonicCalibration
 
     def raw_scores(self, features: RankingFeatures) -> Floats:
-        """What the trees add up to, a pair each: the higher, the likelier."""
+        """Raw score of each pair, in log odds: (n_pairs,). The higher, the likelier a purchase."""
         return self.trees.raw_score(features.values)
 
     def save(self, folder: Path, name: str) -> dict[str, Any]:
-        """Write the trees; the curve is given back as arrays, for whoever keeps arrays."""
+        """Write the trees to folder/{name}.txt, and return the curve as named arrays for the caller to write."""
         self.trees.save(folder, f"{name}.txt")
         return {f"{name}_strengths": self.curve.strengths, f"{name}_shares": self.curve.shares}
 
     @classmethod
     def load(cls, folder: Path, name: str, arrays: dict[str, Any]) -> Self | None:
-        """Read back what `save` wrote; None where there was nothing to save."""
+        """Read what `save` wrote; None where no ranker was saved."""
         if f"{name}_shares" not in arrays:
             return None
         curve = isotonic_calibration.IsotonicCalibration(arrays[f"{name}_strengths"], arrays[f"{name}_shares"])
@@ -71,18 +71,19 @@ def fit(
     monotone_constraints: Sequence[int] = (),
     curve: isotonic_calibration.IsotonicCalibration | None = None,
 ) -> CandidateRanker | None:
-    """Grow trees from lessons; None where too little came true. Without a curve the chances are the trees' own.
+    """Fit trees to examples; None where fewer than MIN_PURCHASES pairs were bought, or were not.
 
-    `sense` says per figure whether more of it may only raise (1) or only lower (-1) the answer.
+    `monotone_constraints` holds a value for each feature: 1 where the score may only rise with it, -1 where it may
+    only fall, else 0. Without a curve, probabilities are the trees' own (the logistic function).
     """
     is_bought = np.concatenate([example.is_bought for example in examples])
     if min(is_bought.sum(), (~is_bought).sum()) < MIN_PURCHASES:
         return None
     rows, weight = _sample(is_bought, seed)
     values = np.concatenate([example.features.values for example in examples])[rows]
-    growth = GROWTH | {"min_data_in_leaf": int(np.clip(len(rows) // 1_000, 20, 200))}
+    settings = LIGHTGBM_PARAMS | {"min_data_in_leaf": int(np.clip(len(rows) // 1_000, 20, 200))}
     params = boosted_trees.lightgbm_params(
-        growth | ({"monotone_constraints": list(monotone_constraints)} if monotone_constraints else {}),
+        settings | ({"monotone_constraints": list(monotone_constraints)} if monotone_constraints else {}),
         objective="binary",
         seed=seed,
     )

@@ -1,4 +1,4 @@
-"""Newcomers: products too young for anybody's taste to tell, taken for what is usual of their kind."""
+"""Item cold start: new products, too recent for factors of their own, get the mean factors of their category."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from models.recommender.matrix_factorisation import MatrixFactorisation, Singles
 from models.recommender.product_categories import CATEGORY_LEVELS, ProductCategories
 from models.recommender.purchase_history import PurchaseHistory
 
-#: More newcomers than this at once are a catalogue that was loaded, not a launch.
+#: More new products than this at once come from a catalogue load, not from a launch.
 MAX_NEW_PRODUCTS = 1_000
 
 
 def add_new_products(
     factorisation: MatrixFactorisation, history: PurchaseHistory, categories: ProductCategories, *, window_days: int
 ) -> MatrixFactorisation:
-    """The tastes with the newcomers among them, each with the mean factors of its subcategory, else of its category.
+    """Add new products to a factorisation, each with the mean factors of its subcategory, else of its category.
 
-    New is what first sold within the window, to two customers at least; of what never sold nobody can say at a past
-    moment whether it was there yet. Their heat is that of the coldest product, for nobody knows better.
+    A product is new if it first sold within window_days before the cutoff, to at least two customers, and is not
+    factorised yet; for one that never sold, the history cannot show whether it was on sale at a past cutoff. Its
+    recent popularity is the lowest of all factorised products, as nothing better is available.
     """
     new_products = _new_products(factorisation, history, window_days)
     factors, has_category = _category_factors(factorisation, categories, new_products)
@@ -41,16 +42,16 @@ def add_new_products(
 
 
 def _new_products(factorisation: MatrixFactorisation, history: PurchaseHistory, window_days: int) -> Ints:
-    sold, place = np.unique(history.products, return_inverse=True)
+    sold, position = np.unique(history.products, return_inverse=True)
     first_sold_days = np.zeros(len(sold))
-    np.maximum.at(first_sold_days, place, history.columns["first_days"])
-    return np.setdiff1d(sold[(first_sold_days <= window_days) & (np.bincount(place) > 1)], factorisation.products)
+    np.maximum.at(first_sold_days, position, history.columns["first_days"])
+    return np.setdiff1d(sold[(first_sold_days <= window_days) & (np.bincount(position) > 1)], factorisation.products)
 
 
 def _category_factors(
     factorisation: MatrixFactorisation, categories: ProductCategories, new_products: Ints
 ) -> tuple[Singles, Flags]:
-    """The mean factors of the finest kind that is known of each, and whether there is any."""
+    """Mean factors (n_new, n_factors) of each product's finest category with any, and whether there is one (n_new,)."""
     factors, has_category = (
         np.zeros((len(new_products), factorisation.factors.shape[1]), np.float32),
         np.zeros(len(new_products), bool),

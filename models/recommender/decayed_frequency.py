@@ -1,7 +1,7 @@
-"""Bestsellers: what sells to everybody, and what each customer keeps coming back for.
+"""Decayed personal purchase frequency: the strongest simple baseline of the recommender.
 
-Two rules that need no learner: they answer when there is too little to learn from, and they are what the
-recommender must beat. On grocery baskets the second is a strong one (Li et al., TOIS 2023, on next baskets).
+It answers where there is too little data to train on, and the recommender must beat it. On grocery baskets it is a
+strong baseline (Li et al., TOIS 2023, on next-basket recommendation).
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ from models.recommender.ranked_lists import ProductFilter, RankedProducts
 
 
 class DecayedFrequency:
-    """What each customer bought most often, older purchases counting less; then what sells to everybody."""
+    """Products that each customer bought most often, older purchases counting less; then the shop's best sellers.
+
+    `half_life` is in days; `curve` maps the log of the decayed weight to the probability of a purchase within the
+    window.
+    """
 
     def __init__(
         self, bestsellers: Bestsellers, half_life: int, curve: isotonic_calibration.IsotonicCalibration
@@ -45,26 +49,28 @@ class DecayedFrequency:
         half_life: int | None = None,
         min_buyers: int = 50,
     ) -> Self:
-        """Choose the half-life (days) with the best capped NDCG@10 at the latest moment of known outcome.
+        """Choose the half-life (days) with the best capped NDCG@10 at the latest cutoff with an observed outcome.
 
-        With fewer than `enough` customers who bought in its window, the half-life is the one nearest 84 days
-        (the best on grocery sales), and the chance of a purchase that of a Poisson process of the same rate.
+        frame: a row per customer and cutoff, with columns customer_key, as_of, product_keys, last_days and
+        weights_<days>d. label: for each row the products bought in the window after as_of, None where not observed.
+        With fewer than min_buyers customers who bought in that window, the half-life is the one nearest 84 days (the
+        best on grocery sales), and the curve that of a Poisson process of the same rate.
         """
         bestsellers = popularity.rank_bestsellers(frame, window_days=window_days)
         cutoffs = labelled_cutoffs(frame, label)
         if not cutoffs or cutoffs[0].n_buyers < min_buyers:
-            days = half_life or _nearest_half_life(purchase_history.half_lives(frame), 84)
-            return cls(bestsellers, days, poisson_curve(days, window_days))
+            chosen_half_life = half_life or _nearest_half_life(purchase_history.half_lives(frame), 84)
+            return cls(bestsellers, chosen_half_life, poisson_curve(chosen_half_life, window_days))
         bought = cutoffs[0].bought
         history = purchase_history.read(
             cutoffs[0].frame, map(purchase_history.weight_column, purchase_history.half_lives(frame))
         )
-        # Ties are broken by what sold best then, not by what sold best in the window that is foretold.
+        # Ties are broken by best sellers before the cutoff, not by those of the window that is predicted.
         earlier_bestsellers = popularity.rank_bestsellers(
             popularity.rows_at(frame, cutoffs[0].cutoff), window_days=window_days
         )
-        days = half_life or choose_half_life(history, bought, earlier_bestsellers)
-        return cls(bestsellers, days, fit_repeat_curve(history, bought, days, window_days))
+        chosen_half_life = half_life or choose_half_life(history, bought, earlier_bestsellers)
+        return cls(bestsellers, chosen_half_life, fit_repeat_curve(history, bought, chosen_half_life, window_days))
 
     def score(
         self,
@@ -74,11 +80,11 @@ class DecayedFrequency:
         exclude: ranked_lists.Excluded = None,
         only: Collection[int] | None = None,
     ) -> pd.DataFrame:
-        """Ranked products for every customer: customer_key, list, rank (from 1), product_key, score, source.
+        """Rank products for every customer: columns customer_key, list, rank (from 1), product_key, score, source.
 
-        `again` holds what a customer has bought before, `new` what they have not, `any` both; score is the
-        chance of a purchase within the window. `exclude` leaves products out, for all customers or, as a
-        mapping, for each; `only` allows no others. A list is shorter than n where there is not enough.
+        List `again` holds products that the customer has bought, `new` the others, `any` both; score is P(purchase
+        within the window). `exclude` leaves products out, for all customers or, as a mapping, for each; `only` allows
+        no others. A list is shorter than n where there are not enough products.
         """
         ranked_lists.check_lists(lists)
         history, product_filter = (
@@ -87,30 +93,30 @@ class DecayedFrequency:
         )
         repeats = self.rank_repeats(history, product_filter, n)
         fillers = self.bestsellers.fill(history, product_filter, np.full(len(history), n))
-        makers = {
+        builders = {
             "any": lambda: ranked_lists.append_list(repeats, fillers, n),
             "again": lambda: repeats,
             "new": lambda: fillers,
         }
-        return ranked_lists.to_frame(history, {name: makers[name]() for name in lists})
+        return ranked_lists.to_frame(history, {name: builders[name]() for name in lists})
 
     def rank_repeats(self, history: PurchaseHistory, product_filter: ProductFilter, n: int) -> RankedProducts:
-        """The n products that each customer is likeliest to buy again."""
+        """Rank the n products that each customer is likeliest to buy again, with the probability of it."""
         weight = history.weights(self.half_life)
-        picks = popularity.rank_own_products(history, product_filter, n, weight, self.bestsellers)
-        return picks.calibrate(lambda weight: self.curve(np.log(np.maximum(weight, _MIN_WEIGHT))))
+        ranking = popularity.rank_own_products(history, product_filter, n, weight, self.bestsellers)
+        return ranking.calibrate(lambda weight: self.curve(np.log(np.maximum(weight, _MIN_WEIGHT))))
 
     def purchase_probabilities(self, frame: pd.DataFrame, products: Collection[int]) -> Floats:
-        """P(each customer of the frame buys at least one of these products within the window), (n,)."""
+        """P(each customer of the frame buys at least one of these products within the window): (n,)."""
         return ranked_lists.probability_of_any(self.score(frame, lists=("again", "new"), only=products), frame)
 
     def population_average(self, n: int = 50) -> tuple[Ints, Floats]:
-        """The shop's n best sellers: product keys, and the share of customers who bought each lately."""
+        """The shop's n best sellers: keys, and share of customers who bought each in the last window, (n,) each."""
         return self.bestsellers.products[:n], self.bestsellers.shares[:n]
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What was settled while learning, for the record."""
+        """Values that `fit` has chosen, for the training record."""
         return {"products": len(self.bestsellers.products), "half_life_days": self.half_life}
 
     def save(self, folder: Path) -> None:
@@ -124,7 +130,7 @@ class DecayedFrequency:
         return cls.from_arrays(arrays.read_arrays(folder), base.read_json(folder / "habit.json")["half_life_days"])
 
     def arrays(self) -> dict[str, Any]:
-        """All that was learned, but for the half-life."""
+        """Everything that was fitted except the half-life, as named arrays."""
         bestsellers, curve = self.bestsellers, self.curve
         return {
             "products": bestsellers.products,
@@ -135,18 +141,18 @@ class DecayedFrequency:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any], half_life: int) -> Self:
-        """The rule again, from what `arrays` gave."""
+        """Rebuild the model from what `arrays` returned."""
         curve = isotonic_calibration.IsotonicCalibration(arrays["again_strengths"], arrays["again_shares"])
         return cls(Bestsellers(arrays["products"], arrays["shares"]), half_life, curve)
 
 
-#: Purchases so long ago that they count less than this are all alike.
+#: Decayed weights below this are treated as equal.
 _MIN_WEIGHT = 1e-6
 
 
 @dataclass(frozen=True)
 class LabelledCutoff:
-    """One moment whose outcome is known, for the customers of whom it is."""
+    """One cutoff with an observed outcome: rows of the customers that have one, and what they bought after it."""
 
     cutoff: pd.Timestamp
     frame: pd.DataFrame
@@ -154,14 +160,17 @@ class LabelledCutoff:
 
     @property
     def n_buyers(self) -> int:
-        """How many customers bought anything in the window."""
+        """Number of customers who bought anything in the window."""
         return len(np.unique(self.bought.rows))
 
 
 def labelled_cutoffs(
     frame: pd.DataFrame, label: Any, *, n_cutoffs: int = 1, max_customers: int = 5_000
 ) -> list[LabelledCutoff]:
-    """The latest moments of known outcome, oldest first; of each at most so many customers, evenly spread."""
+    """The latest cutoffs with an observed outcome, oldest first, each with at most max_customers evenly spaced rows.
+
+    frame: a row per customer and cutoff (as_of); label as in `DecayedFrequency.fit`.
+    """
     if label is None:
         return []
     cells = pd.Series(list(label), dtype=object).to_numpy()
@@ -179,7 +188,7 @@ def _labelled_cutoff(
 
 
 def choose_half_life(history: PurchaseHistory, bought: WindowPurchases, bestsellers: Bestsellers) -> int:
-    """The half-life (days) whose lists of ten are best by capped NDCG; the shortest of equals."""
+    """The half-life (days) whose lists of ten have the best capped NDCG; the shortest among equals."""
     half_lives = sorted(int(name.removeprefix("weights_").removesuffix("d")) for name in history.columns)
     lists = {
         days: popularity.rank_own_products(history, ProductFilter(), 10, history.weights(days), bestsellers)
@@ -191,7 +200,7 @@ def choose_half_life(history: PurchaseHistory, bought: WindowPurchases, bestsell
 def fit_repeat_curve(
     history: PurchaseHistory, bought: WindowPurchases, half_life: int, window_days: int
 ) -> isotonic_calibration.IsotonicCalibration:
-    """How often products of this decayed weight (its logarithm) were bought again within the window."""
+    """Share of products bought again within the window, as an isotonic function of the log of the decayed weight."""
     if not len(history.rows):
         return poisson_curve(half_life, window_days)
     strength = np.log(np.maximum(history.weights(half_life), _MIN_WEIGHT))
@@ -199,7 +208,7 @@ def fit_repeat_curve(
 
 
 def poisson_curve(half_life: int, window_days: int) -> isotonic_calibration.IsotonicCalibration:
-    """The chance of a purchase in the window if customers buy at random, at the rate that a weight means."""
+    """P(purchase within the window) if customers buy at random, at the rate that a decayed weight implies."""
     weight = np.geomspace(_MIN_WEIGHT, 100.0, 60)
     return isotonic_calibration.IsotonicCalibration(
         np.log(weight), -np.expm1(-weight * window_days * np.log(2.0) / half_life)

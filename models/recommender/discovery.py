@@ -1,4 +1,4 @@
-"""New: what a customer has never bought and would, by tastes and what else is known of both, or by what sells."""
+"""List `new`: products that the customer has never bought, by collaborative filtering, a ranker, or popularity."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ from models.recommender.ranked_lists import ProductFilter, RankedProducts
 from models.recommender.ranking_features import RankingContext
 
 POPULARITY, COLLABORATIVE_FILTERING, RANKER = "popularity", "collaborative filtering", "ranker"
-#: So many products that suit a customer's taste are ranked with care.
+#: Candidates of each customer that the ranker scores.
 MAX_CANDIDATES = 150
 
 
 @dataclass(frozen=True)
 class Discovery:
-    """What customers try; `tried` is how well each way ranked the latest window, in capped NDCG@10.
+    """Ranks products that are new to a customer, by the method that was chosen on the latest labelled window.
 
-    `lean` is how much the popularity of a product counts beside the customer's taste. `curve` leads from the strength
-    of a taste to the chance of a purchase; a ranker has its own.
+    `validation_ndcg` is the capped NDCG@10 of each method on that window. `popularity_weight` is the weight of recent
+    popularity beside the customer's factors. `curve` maps the collaborative filtering score to the probability of a
+    purchase; a ranker has its own curve.
     """
 
     method: str
@@ -39,7 +40,10 @@ class Discovery:
     validation_ndcg: dict[str, float]
 
     def rank_products(self, context: RankingContext, product_filter: ProductFilter, n: int) -> RankedProducts:
-        """The n products that each customer is likeliest to buy for the first time, with the chance of it."""
+        """Rank the n products that each customer is likeliest to buy for the first time, with the probability of it.
+
+        Empty where popularity is the method: the caller fills the list with best sellers.
+        """
         if self.method == POPULARITY:
             return ranked_lists.empty_ranking()
         if self.ranker is None:
@@ -50,13 +54,13 @@ class Discovery:
         ).calibrate(self.ranker.curve)
 
     def save(self, folder: Path) -> dict[str, Any]:
-        """Write the trees; the rest is given back as arrays."""
+        """Write the ranker's trees, and return everything else as named arrays for the caller to write."""
         curve = {"new_strengths": self.curve.strengths, "new_shares": self.curve.shares}
         return {**curve, **(self.ranker.save(folder, "new_trees") if self.ranker else {})}
 
     @classmethod
     def load(cls, folder: Path, arrays: dict[str, Any], numbers: dict[str, Any]) -> Self:
-        """Read back what `save` wrote."""
+        """Read what `save` wrote."""
         curve = isotonic_calibration.IsotonicCalibration(arrays["new_strengths"], arrays["new_shares"])
         candidate_ranker = CandidateRanker.load(folder, "new_trees", arrays)
         return cls(numbers["new_by"], numbers["lean"], curve, candidate_ranker, numbers["new_tried"])
@@ -70,9 +74,10 @@ def fit(
     seed: int,
     n_earlier: int,
 ) -> Discovery:
-    """The simplest of three ways that no other beat at the latest scene; a ranker learns from the `earlier` ones first.
+    """Choose the simplest of three methods that no other beats on the latest labelled window.
 
-    `popular` is what sold best before the latest scene.
+    The ranker is validated with trees fitted to the first n_earlier contexts, and then refitted to all. `bestsellers`
+    are those before the latest labelled cutoff. Raises InsufficientData where no customer has a candidate.
     """
     context, bought = contexts[-1][0], _first_purchases(*contexts[-1])
     popularity_weight = _best_popularity_weight(*contexts[max(n_earlier, 1) - 1], popularity_weights)
@@ -86,7 +91,11 @@ def fit(
     }
     curve = isotonic_calibration.fit_isotonic(candidates.scores, bought.contains(candidates.rows, candidates.products))
     simplest = Discovery(
-        max(validation_ndcg, key=lambda way: validation_ndcg[way]), popularity_weight, curve, None, validation_ndcg
+        max(validation_ndcg, key=lambda method: validation_ndcg[method]),
+        popularity_weight,
+        curve,
+        None,
+        validation_ndcg,
     )
     examples = (
         [_ranking_examples(context, bought, popularity_weight) for context, bought in contexts] if n_earlier else []
@@ -107,7 +116,7 @@ def fit(
 def _best_popularity_weight(
     context: RankingContext, bought: WindowPurchases, popularity_weights: Sequence[float]
 ) -> float:
-    """The lean with the best lists of ten, at a scene before the one that is judged where there is one."""
+    """The weight with the best lists of ten at this context, which lies before the validation window if one does."""
     first_purchases = _first_purchases(context, bought)
     return max(
         popularity_weights,
@@ -128,7 +137,7 @@ def _ranking_examples(context: RankingContext, bought: WindowPurchases, populari
 def _candidates(
     context: RankingContext, popularity_weight: float, product_filter: ProductFilter, n: int
 ) -> RankedProducts:
-    """What suits each customer's taste best and is not on their shelf; scores are strengths, not yet chances."""
+    """The n products with the highest scores that each customer never bought; scores are raw, not yet probabilities."""
     factorisation = context.product_context.factorisation
     return matrix_factorisation.recommend_new(
         factorisation.products,
@@ -148,7 +157,7 @@ def _top_products(candidates: RankedProducts, scores: np.ndarray, n: int) -> Ran
 
 
 def _first_purchases(context: RankingContext, bought: WindowPurchases) -> WindowPurchases:
-    """What was bought in the window and never before."""
+    """Purchases in the window of products that the customer had never bought before."""
     return bought.subset(~_is_owned(context.history, bought))
 
 

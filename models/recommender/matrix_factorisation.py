@@ -1,7 +1,7 @@
-"""Tastes: what customers who bought like things went on to buy, and so what somebody may like who never has.
+"""Matrix factorisation of implicit feedback (Hu, Koren and Volinsky, ICDM 2008), with recent popularity beside it.
 
-Collaborative filtering for implicit feedback (Hu, Koren and Volinsky, ICDM 2008), with popularity beside it. Only
-products are remembered: a customer's taste is worked out from their shelf whenever they are asked about.
+Only products are stored: a customer's factors are computed from the purchase history whenever they are needed
+(fold-in).
 """
 
 from __future__ import annotations
@@ -23,21 +23,20 @@ from models.recommender.purchase_history import PurchaseHistory
 from models.recommender.ranked_lists import NEW, ProductFilter, RankedProducts
 
 Singles = NDArray[np.float32]
-#: So many pairs of factors are laid beside each other at once.
+#: Pairs whose factors are multiplied at once.
 _PAIRS_PER_BATCH = 200_000
-#: So many customers' tastes are solved at once: for one alone, calling the solver takes longer than solving.
+#: Customers whose factors are solved at once: for a single one, calling the solver takes longer than solving.
 _CUSTOMERS_PER_BATCH = 200
-#: More customers than this do not change what products have in common.
-_MAX_CUSTOMERS = 30_000
 
 
 @dataclass(frozen=True)
 class MatrixFactorisation:
-    """What is known of products that enough customers bought: their factors, and how well they sell now.
+    """Factors and recent popularity of the products that enough customers bought.
 
-    `products` rise; `factors` is (products, f); `heat` says how many customers bought each lately, half of it
-    how many did for the first time: logarithms, each over the average product. `young` are the products among them
-    that are taken for what is usual of their kind.
+    `products` are ascending keys (n_products,); `factors` is (n_products, n_factors). `recent_popularity`
+    (n_products,) is the mean of two logarithms, each against the average product: customers who bought it within the
+    window, and those who did so for the first time. `half_life` is in days. `new_products` are those of `products`
+    that have the mean factors of their category.
     """
 
     products: Ints
@@ -48,24 +47,24 @@ class MatrixFactorisation:
     new_products: Ints = field(default_factory=lambda: np.empty(0, np.int64))
 
     def fold_in(self, history: PurchaseHistory) -> Singles:
-        """The tastes (customers, f), each solved from its shelf; 0 where that says nothing."""
-        places, sold = arrays.find_positions(self.products, history.products)
-        places, confidence = places[sold], history.weights(self.half_life)[sold]
-        bounds = np.searchsorted(history.rows[sold], np.arange(len(history) + 1))
+        """Solve each customer's factors from its history: (n_customers, n_factors); 0 if none is factorised."""
+        positions, is_covered = arrays.find_positions(self.products, history.products)
+        positions, confidence = positions[is_covered], history.weights(self.half_life)[is_covered]
+        bounds = np.searchsorted(history.rows[is_covered], np.arange(len(history) + 1))
         user_factors = np.zeros((len(history), self.factors.shape[1]), np.float32)
         active_rows = np.flatnonzero(np.diff(bounds))
         for batch in np.array_split(active_rows, len(active_rows) // _CUSTOMERS_PER_BATCH + 1):
             spans = [slice(bounds[row], bounds[row + 1]) for row in batch]
             user_factors[batch] = self._solve_user_factors(
-                [(self._factors64[places[span]], confidence[span]) for span in spans]
+                [(self._factors64[positions[span]], confidence[span]) for span in spans]
             )
         return user_factors
 
     def _solve_user_factors(self, customers: list[tuple[Floats, Floats]]) -> Floats:
-        """The tastes of some customers, of whom each has factors and confidence for every product of theirs."""
+        """Solve customers' factors (n_customers, n_factors), each from factors and confidences of its own products."""
         if not customers:
             return np.empty((0, self.factors.shape[1]))
-        # A product never bought has confidence 1 in "no", one bought has its decayed weight in "yes".
+        # A product that was never bought is a "no" with confidence 1, one that was a "yes" with its decayed weight.
         grams = np.stack(
             [self._unbought_gram + (factors.T * (confidence - 1.0)) @ factors for factors, confidence in customers]
         )
@@ -73,19 +72,19 @@ class MatrixFactorisation:
         return np.asarray(np.linalg.solve(grams, targets[:, :, None])[:, :, 0], np.float64)
 
     def score_pairs(self, user_factors: Singles, rows: Ints, products: Ints) -> Floats:
-        """How strongly each of these customers likes a product, a pair each; 0 for one that is not known."""
-        places, is_covered = arrays.find_positions(self.products, products)
+        """Inner product of customer and product factors for each pair: (n_pairs,); 0 for a product without factors."""
+        positions, is_covered = arrays.find_positions(self.products, products)
         scores = np.zeros(len(rows))
         for batch in np.array_split(np.flatnonzero(is_covered), len(rows) // _PAIRS_PER_BATCH + 1):
-            scores[batch] = np.einsum("ij,ij->i", user_factors[rows[batch]], self.factors[places[batch]])
+            scores[batch] = np.einsum("ij,ij->i", user_factors[rows[batch]], self.factors[positions[batch]])
         return scores
 
     def product_vectors(self, popularity_weight: float) -> Singles:
-        """The products' side of a strength, (products, f + 1): factors, and heat times the lean."""
+        """Factors, and recent popularity times its weight as the last column: (n_products, n_factors + 1)."""
         return np.column_stack([self.factors, np.float32(popularity_weight) * self.recent_popularity])
 
     def arrays(self) -> dict[str, Any]:
-        """All there is to keep."""
+        """Everything that is saved, as named arrays."""
         return {
             "factorised": self.products,
             "factors": self.factors,
@@ -96,10 +95,10 @@ class MatrixFactorisation:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any]) -> Self:
-        """The tastes again, from what `arrays` gave."""
+        """Rebuild the factorisation from what `arrays` returned."""
         regularisation, half_life = arrays["tastes"]
         saved_factors = arrays["factorised"], arrays["factors"], arrays["heat"]
-        # What was kept before anybody asked which products were young has none of them.
+        # Models that were saved before item cold start was added have no new products.
         new_products = arrays.get("young", np.empty(0, np.int64))
         return cls(*saved_factors, float(regularisation), int(half_life), new_products)
 
@@ -120,18 +119,21 @@ def recommend_new(
     product_filter: ProductFilter,
     n: int,
 ) -> RankedProducts:
-    """The n products that each customer never bought and likes best; scores are strengths, not yet chances.
+    """Rank the n products that each customer never bought by score; scores are raw, not yet probabilities.
 
-    `products` and `sides` are those of `Tastes`, `liking` is what its `fold` gave for these shelves.
-    Customers of whom it says nothing are left out.
+    `products` (n_products,) and `product_vectors` (n_products, n_factors + 1) come from a MatrixFactorisation, and
+    `user_factors` (n_customers, n_factors) from its `fold_in` of this history. Customers whose factors are all 0 are
+    left out.
     """
     allowed = product_filter.is_allowed(products)
     if not allowed.all():
         products, product_vectors = products[allowed], product_vectors[allowed]
     n, excluded_positions = min(n, len(products)), _excluded_positions(products, history, product_filter)
     batches = _batches(np.flatnonzero(user_factors.any(axis=1))) if n > 0 else []
-    picked = [_top_candidates(product_vectors, user_factors[rows], rows, excluded_positions, n) for rows in batches]
-    rows, chosen, scores = (np.concatenate(parts) for parts in zip(_NO_CANDIDATES, *picked, strict=True))
+    parts_by_batch = [
+        _top_candidates(product_vectors, user_factors[rows], rows, excluded_positions, n) for rows in batches
+    ]
+    rows, chosen, scores = (np.concatenate(parts) for parts in zip(_NO_CANDIDATES, *parts_by_batch, strict=True))
     sources = np.full(len(rows), NEW, np.int8)
     return RankedProducts(rows, products[chosen], scores, sources, arrays.positions_within_rows(rows))
 
@@ -147,13 +149,13 @@ def _batches(rows: Ints, size: int = 64) -> Iterator[Ints]:
 def _excluded_positions(
     products: Ints, history: PurchaseHistory, product_filter: ProductFilter
 ) -> Callable[[int], Ints]:
-    """For a row, the places of the products that it is not offered: its own, and those barred to it."""
+    """A function from a row to the positions of products that it must not get: its own, and those excluded for it."""
     rows, excluded = product_filter.excluded_pairs(history)
     rows, excluded = np.concatenate([history.rows, rows]), np.concatenate([history.products, excluded])
-    places, sold = arrays.find_positions(products, excluded)  # of all rows at once: a search each costs four times that
-    order = np.flatnonzero(sold)[np.argsort(rows[sold], kind="stable")]
-    places, bounds = places[order], np.searchsorted(rows[order], np.arange(len(history) + 1))
-    return lambda row: places[bounds[row] : bounds[row + 1]]
+    positions, is_covered = arrays.find_positions(products, excluded)  # all rows at once: four times as fast
+    order = np.flatnonzero(is_covered)[np.argsort(rows[is_covered], kind="stable")]
+    positions, bounds = positions[order], np.searchsorted(rows[order], np.arange(len(history) + 1))
+    return lambda row: positions[bounds[row] : bounds[row + 1]]
 
 
 def _top_candidates(
@@ -173,10 +175,13 @@ def _top_candidates(
 def factorise(
     frame: pd.DataFrame, *, seed: int, window_days: int, factors: int, iterations: int, threads: int
 ) -> MatrixFactorisation:
-    """Factorise who bought what at one moment, by implicit alternating least squares.
+    """Factorise the purchases before one cutoff by implicit alternating least squares.
 
-    Products need five purchase days (fewer in a small shop). The regularisation is a share of the singular
-    value that noise alone would have in a matrix of this size and density, so that it suits any shop.
+    frame: a row per customer, with columns customer_key, product_keys, times, last_days and weights_<days>d. Products
+    need five purchase days (fewer in a small shop). The regularisation is 0.9 times the singular value that noise
+    alone would have in a matrix of this size and density, so that it suits any shop. More than 30,000 customers do not
+    change what products have in common. Raises InsufficientData where there is no product, and RuntimeError where the
+    factors come back transposed.
     """
     from implicit.cpu.als import AlternatingLeastSquares
 
@@ -184,7 +189,9 @@ def factorise(
     history = purchase_history.read(frame, ["times", "last_days", purchase_history.weight_column(half_life)])
     products = _frequent_products(history)
     if not len(products):
-        raise base.InsufficientData("nobody had bought anything before the latest window that is over")
+        raise base.InsufficientData(
+            "no customer had bought anything before the latest window that is over; load a longer history"
+        )
     interactions = _interactions(history, products, history.weights(half_life))
     regularisation = 0.9 * _noise_singular_value(interactions)
     model = AlternatingLeastSquares(
@@ -196,7 +203,7 @@ def factorise(
     )
     model.fit(interactions, show_progress=False)
     if model.user_factors.shape[0] != len(history) or model.item_factors.shape[0] != len(products):
-        raise RuntimeError("the factorisation is the wrong way round: its input is customers by products")
+        raise RuntimeError("the factors are transposed: the input of `implicit` must be customers x products")
     recent_popularity = _recent_popularity(history, products, window_days)
     return MatrixFactorisation(
         products, np.asarray(model.item_factors, np.float32), recent_popularity, regularisation, half_life
@@ -207,23 +214,23 @@ def _recent_popularity(history: PurchaseHistory, products: Ints, window_days: in
     lately = history.columns["last_days"] <= window_days
     indicators = (lately, lately & (history.columns["times"] == 1))
     counts = [np.asarray(_interactions(history, products, indicator).sum(axis=0)).ravel() for indicator in indicators]
-    # One customer more for each product, so that a small shop's few sales say little.
+    # One customer more for each product, so that the few sales of a small shop weigh little.
     log_popularity = [np.log((count + 1.0) / (count.mean() + 1.0)) for count in counts]
     return np.mean(log_popularity, axis=0).astype(np.float32)
 
 
 def _frequent_products(history: PurchaseHistory, min_days: int = 5, min_products: int = 200) -> Ints:
-    products, place = np.unique(history.products, return_inverse=True)
-    support = np.bincount(place, history.columns["times"])
-    for least in range(min_days, 1, -1):
-        if np.count_nonzero(support >= least) >= min_products:
-            return products[support >= least]
+    products, position = np.unique(history.products, return_inverse=True)
+    support = np.bincount(position, history.columns["times"])
+    for threshold in range(min_days, 1, -1):
+        if np.count_nonzero(support >= threshold) >= min_products:
+            return products[support >= threshold]
     return products
 
 
 def _interactions(history: PurchaseHistory, products: Ints, weights: NDArray[Any]) -> scipy.sparse.csr_matrix:
-    places, sold = arrays.find_positions(products, history.products)
-    cells = (weights[sold].astype(np.float32), (history.rows[sold], places[sold]))
+    positions, is_covered = arrays.find_positions(products, history.products)
+    cells = (weights[is_covered].astype(np.float32), (history.rows[is_covered], positions[is_covered]))
     return scipy.sparse.csr_matrix(cells, shape=(len(history), len(products)))
 
 

@@ -1,7 +1,8 @@
-"""The recommender: what a customer will buy again, and what they have never bought but would.
+"""The recommender: products that a customer will buy again, and products that are new to the customer.
 
-Two stages: few products are found for each customer, their own and those to their taste, and trees rank them by
-all that is known of both. The chance of a purchase within the window lets one list hold both.
+Two stages: a few candidates for each customer (own products, and collaborative filtering), which boosted trees then
+rank by features of customer and product. Scores are probabilities of a purchase within the window, so that one list
+can hold both kinds.
 """
 
 from __future__ import annotations
@@ -13,9 +14,8 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from models import arrays as models_arrays
 from models import base
-from models.arrays import Floats, Ints
+from models.arrays import Floats, Ints, read_arrays, write_arrays
 from models.recommender import (
     cold_start,
     decayed_frequency,
@@ -38,18 +38,16 @@ from models.recommender.ranking_features import ProductContext, RankingContext
 from models.recommender.repeat_purchases import RepeatPurchases
 from models.related_products.complements import RelatedProducts
 
-#: How much the popularity of a product may count beside the customer's taste; learning chooses one.
+#: Weights of recent popularity beside the customer's factors, among which `fit` chooses.
 POPULARITY_WEIGHTS = (0.02, 0.05, 0.1, 0.2)
-
-
-#: The fewest customers of a window from whose baskets anything is learned.
+#: The fewest customers who bought in the latest labelled window that the recommender is trained on.
 MIN_BUYERS = 50
-#: Counted up whenever the figures or what is kept of them change: trees would read the wrong columns.
+#: Raised by one whenever the features or their stored form change: saved trees would read the wrong columns.
 FORMAT_VERSION = 3
 
 
 class Recommender:
-    """Ranks products for customers: what they buy again, what is new to them, and both in one list."""
+    """Ranks products for customers: repeat purchases, products that are new to them, and both in one list."""
 
     def __init__(
         self,
@@ -80,12 +78,14 @@ class Recommender:
         prices: pd.DataFrame | None = None,
         together: pd.DataFrame | None = None,
     ) -> Self:
-        """Learn from shelves at several moments, and from what was bought in the window after each.
+        """Train on the labelled cutoffs; serve the products as of the frame's latest cutoff.
 
-        What serves is settled at the latest moment of known outcome, with products as they stood then; the products
-        that serve are those of the frame's latest moment. `products` is the catalogue: product_key and the columns of
-        `kinds.SORTS`; with it, `prices` and `together` the model also knows what goes with what (see Companions).
-        Raises TooLittle where fewer than `enough` customers bought something in that window.
+        frame: a row per customer and cutoff, with columns customer_key, as_of, product_keys, times, last_days,
+        first_days and weights_<days>d. label: for each row the products bought in the window after as_of, None where
+        not observed. Methods are chosen at the latest labelled cutoff, with products as of that cutoff. products: the
+        catalogue, with columns product_key and CATEGORY_LEVELS; with it, prices and together, related products are
+        fitted too (see RelatedProducts.fit). Raises InsufficientData where fewer than min_buyers customers bought in
+        the latest labelled window.
         """
         past_cutoffs = decayed_frequency.labelled_cutoffs(frame, label, n_cutoffs=3)
         if not past_cutoffs or past_cutoffs[-1].n_buyers < min_buyers:
@@ -124,11 +124,11 @@ class Recommender:
         exclude: ranked_lists.Excluded = None,
         only: Collection[int] | None = None,
     ) -> pd.DataFrame:
-        """Ranked products for every customer: customer_key, list, rank (from 1), product_key, score, source.
+        """Rank products for every customer: columns customer_key, list, rank (from 1), product_key, score, source.
 
-        `again` holds what a customer has bought before, `new` what they have not, `any` both; score is the
-        chance of a purchase within the window. `exclude` leaves products out, for all customers or, as a
-        mapping, for each; `only` allows no others. A list is shorter than n where there is not enough.
+        List `again` holds products that the customer has bought, `new` the others, `any` both; score is P(purchase
+        within the window). `exclude` leaves products out, for all customers or, as a mapping, for each; `only` allows
+        no others. A list is shorter than n where there are not enough products.
         """
         ranked_lists.check_lists(lists)
         product_filter = ProductFilter(exclude, only)
@@ -138,18 +138,19 @@ class Recommender:
         )
 
     def purchase_probabilities(self, frame: pd.DataFrame, products: Collection[int]) -> Floats:
-        """P(each customer of the frame buys at least one of these products within the window), (n,).
+        """P(each customer of the frame buys at least one of these products within the window): (n,).
 
-        Far down a long list a taste promises too much, and over a whole category that adds up: nothing new is taken
-        for likelier than it is for customers in general, where it sells at all.
+        The probability of a new product is capped at the share of all customers who bought it in the last window, if
+        it sold at all: far down a long list, collaborative filtering scores are too high, and over a whole category
+        that adds up.
         """
         ranked = self.score(frame, lists=("again", "new"), only=products)
         population_shares = self.repeat_purchases.baseline.bestsellers.lookup_shares(
             ranked["product_key"].to_numpy(np.int64)
         )
-        capped = (ranked["source"] != "again").to_numpy() & (population_shares > 0)
+        is_capped = (ranked["source"] != "again").to_numpy() & (population_shares > 0)
         return ranked_lists.probability_of_any(
-            ranked.assign(score=ranked["score"].where(~capped, ranked["score"].clip(upper=population_shares))), frame
+            ranked.assign(score=ranked["score"].where(~is_capped, ranked["score"].clip(upper=population_shares))), frame
         )
 
     def _score(self, frame: pd.DataFrame, product_filter: ProductFilter, n: int, lists: Sequence[str]) -> pd.DataFrame:
@@ -172,17 +173,17 @@ class Recommender:
         return ranked_lists.append_list(discovered, fillers, n)
 
     def population_average(self, n: int = 50) -> tuple[Ints, Floats]:
-        """The shop's n best sellers: product keys, and the share of customers who bought each lately."""
+        """The shop's n best sellers: keys, and share of customers who bought each in the last window, (n,) each."""
         return self.repeat_purchases.baseline.population_average(n)
 
     @property
     def cold_start_products(self) -> Ints:
-        """The products, rising, of which nobody's taste tells yet: they are taken for what is usual of their kind."""
+        """Ascending keys (n,) of new products, which have the mean factors of their category instead of their own."""
         return self.product_context.factorisation.new_products
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What was settled while learning and why, for the record."""
+        """Methods and values that `fit` has chosen, with their validation metrics, for the training record."""
         validation_ndcg = {"again": self.repeat_purchases.validation_ndcg, "new": self.discovery.validation_ndcg}
         return {
             **self.repeat_purchases.baseline.settings,
@@ -196,9 +197,9 @@ class Recommender:
         }
 
     def save(self, folder: Path) -> None:
-        """Write arrays.npz, recommender.json and the trees into an existing folder; nothing of any customer."""
+        """Write arrays.npz, recommender.json and the trees into an existing folder; no data of any customer."""
         pairs = self.related_products.arrays() if self.related_products else {}
-        models_arrays.write_arrays(
+        write_arrays(
             folder,
             **self.product_context.arrays(),
             **self.repeat_purchases.save(folder),
@@ -217,8 +218,8 @@ class Recommender:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote."""
-        stored, numbers = models_arrays.read_arrays(folder), base.read_json(folder / "recommender.json")
+        """Read what `save` wrote. Raises MissingFeatures where the format is that of another version."""
+        stored, numbers = read_arrays(folder), base.read_json(folder / "recommender.json")
         if numbers.get("shape") != FORMAT_VERSION:
             raise base.MissingFeatures("this recommender was saved by another version of regulars; run: regulars run")
         pairs = {

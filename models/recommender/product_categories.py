@@ -1,4 +1,4 @@
-"""Kinds: what sort of thing each product is, and how much of each sort a customer's shelf holds."""
+"""Category codes of products at four levels, and totals of each customer's history by category."""
 
 from __future__ import annotations
 
@@ -13,20 +13,24 @@ from models import arrays
 from models.arrays import Floats, Ints
 from models.recommender.purchase_history import PurchaseHistory
 
-#: From the finest to the coarsest; a subcategory is one only within its category.
+#: From the finest to the coarsest; the name of a subcategory is unique only within its category.
 CATEGORY_LEVELS = ("subcategory", "category", "department", "brand")
 
 
 @dataclass(frozen=True)
 class ProductCategories:
-    """The sort of every product in the catalogue: `codes` is (products, sorts), -1 where the catalogue is silent."""
+    """Category codes of every product in the catalogue.
+
+    `products` are ascending keys (n_products,); `codes` is (n_products, n_levels), a column for each of
+    CATEGORY_LEVELS, -1 where the catalogue has no value.
+    """
 
     products: Ints
     codes: NDArray[np.int32]
 
     @classmethod
     def from_catalogue(cls, catalogue: pd.DataFrame | None) -> Self:
-        """From product_key and the columns of SORTS, as words; without a catalogue nothing is known of any product."""
+        """Build from columns product_key and CATEGORY_LEVELS (text); without a catalogue, every code is unknown."""
         if catalogue is None:
             return cls(np.empty(0, np.int64), np.empty((0, len(CATEGORY_LEVELS)), np.int32))
         rows = catalogue.sort_values("product_key")
@@ -34,31 +38,31 @@ class ProductCategories:
         return cls(rows["product_key"].to_numpy(np.int64), np.column_stack(codes).astype(np.int32))
 
     def codes_at_level(self, products: Ints, level: str) -> Ints:
-        """The code of each product, -1 for unknown."""
-        places, is_listed = arrays.find_positions(self.products, products)
+        """The code of each product at one level, -1 for unknown: (n,)."""
+        positions, is_listed = arrays.find_positions(self.products, products)
         codes = np.full(len(products), -1, np.int64)
-        codes[is_listed] = self.codes[places[is_listed], CATEGORY_LEVELS.index(level)]
+        codes[is_listed] = self.codes[positions[is_listed], CATEGORY_LEVELS.index(level)]
         return codes
 
     def all_codes(self, products: Ints) -> Ints:
-        """The codes of each product, a column for each of SORTS; -1 for unknown."""
-        places, is_listed = arrays.find_positions(self.products, products)
+        """The codes of each product, a column for each of CATEGORY_LEVELS, -1 for unknown: (n, n_levels)."""
+        positions, is_listed = arrays.find_positions(self.products, products)
         codes = np.full((len(products), len(CATEGORY_LEVELS)), -1, np.int64)
-        codes[is_listed] = self.codes[places[is_listed]]
+        codes[is_listed] = self.codes[positions[is_listed]]
         return codes
 
     @property
     def n_codes(self) -> int:
-        """How many codes there may be of any sort, also of what nobody has bought yet."""
+        """Number of codes that a level may have, including those of products that were never bought."""
         return int(self.codes.max(initial=-1)) + 1
 
     def arrays(self) -> dict[str, Any]:
-        """All there is to keep."""
+        """Everything that is saved, as named arrays."""
         return {"kinds_products": self.products, "kinds_codes": self.codes}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any]) -> Self:
-        """The kinds again, from what `arrays` gave."""
+        """Rebuild the categories from what `arrays` returned."""
         return cls(arrays["kinds_products"], arrays["kinds_codes"])
 
 
@@ -72,43 +76,46 @@ def _level_codes(catalogue: pd.DataFrame, level: str) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class CategoryTotals:
-    """What each customer's shelf holds of each sort: `keys` are rising codes of (row, sort), numbers aligned."""
+    """Totals by customer and category: `keys` (n_keys,) are ascending codes of both, `totals` in the same order."""
 
     width: int
     keys: Ints
     totals: dict[str, Floats]
 
     def lookup(self, rows: Ints, codes: Ints) -> dict[str, Floats]:
-        """The numbers of each pair of a row and a sort; NaN where the sort is unknown, 0 where none is held."""
-        places, has_totals = arrays.find_positions(self.keys, rows * self.width + codes + 1)
+        """The totals of each pair of row and category, (n_pairs,) each.
+
+        NaN where the category is unknown. Where the customer has nothing of it: 0, and NaN for last_days.
+        """
+        positions, has_totals = arrays.find_positions(self.keys, rows * self.width + codes + 1)
         has_totals &= codes >= 0
         columns = {}
         for name, values in self.totals.items():
             columns[name] = np.where(codes >= 0, np.nan if name == "last_days" else 0.0, np.nan)
-            columns[name][has_totals] = values[places[has_totals]]
+            columns[name][has_totals] = values[positions[has_totals]]
         return columns
 
 
 def compute_category_totals(
     history: PurchaseHistory, entry_codes: Ints, half_lives: tuple[int, int], n_codes: int, requested_codes: Ints
 ) -> CategoryTotals:
-    """Per customer and sort: decayed purchases, lately and for long, days since the last, and how many products.
+    """Total by customer and category: decayed purchases (lately, long), days since the last, and number of products.
 
-    `codes` is the sort of every entry, of so many `sorts` that there are; of those `asked` about alone the numbers are
-    worked out. `half_lives` (days) are those of `lately` and `long`.
+    entry_codes: the category of every history entry (n_entries,), below n_codes, -1 for unknown. Only categories in
+    requested_codes are totalled. half_lives (days) are those of lately and long.
     """
     width = n_codes + 1
     is_requested = np.zeros(width, bool)
     is_requested[requested_codes + 1] = True
     entries = np.flatnonzero(is_requested[entry_codes + 1])
-    keys, place = np.unique(history.rows[entries] * width + entry_codes[entries] + 1, return_inverse=True)
+    keys, position = np.unique(history.rows[entries] * width + entry_codes[entries] + 1, return_inverse=True)
     last = np.full(len(keys), np.inf)
-    np.minimum.at(last, place, history.columns["last_days"][entries])
+    np.minimum.at(last, position, history.columns["last_days"][entries])
     short, long = half_lives
     totals = {
-        "lately": np.bincount(place, history.weights(short)[entries], len(keys)),
-        "long": np.bincount(place, history.weights(long)[entries], len(keys)),
+        "lately": np.bincount(position, history.weights(short)[entries], len(keys)),
+        "long": np.bincount(position, history.weights(long)[entries], len(keys)),
         "last_days": last,
-        "products": np.bincount(place, minlength=len(keys)).astype(np.float64),
+        "products": np.bincount(position, minlength=len(keys)).astype(np.float64),
     }
     return CategoryTotals(width, keys, totals)

@@ -1,4 +1,4 @@
-"""Demand: how each product fares with the customers who buy it, and how that has changed of late."""
+"""Statistics of each product over the customers who buy it: popularity, repeat rate, and recent trend."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ COLUMNS = ("popular", "popular_week", "lately", "repeated", "often", "fresh", "t
 
 @dataclass(frozen=True)
 class ProductStatistics:
-    """One row a product, products rising, a column for each of NAMES; `usual` is for any other product.
+    """Statistics: one row per product in ascending key order, a column for each of COLUMNS; default_values for others.
 
-    Logarithms, but for gap_days: the share of customers who bought it within the window (`popular`) and
-    within a week of it, the share of its owners who did (`lately`), who came back for it (`repeated`), purchase days
-    an owner (`often`), of its late buyers those who had never bought it before (`fresh`), decayed purchases of late
-    against long ones (`trend`), the last week against the window; and the days between an owner's purchases.
+    All are logarithms except gap_days. `popular` and `popular_week`: share of customers who bought it within the
+    window and within a quarter of it. Of those who ever bought it, the share who did within the window (`lately`), the
+    share who bought it on more than one day (`repeated`), and purchase days per customer (`often`). `fresh`: share of
+    the window's buyers who had never bought it before. `trend`: decayed purchases, short half-life against long.
+    `trend_week`: last quarter of the window against the window. `gap_days`: mean days between a customer's purchases.
     """
 
     products: Ints
@@ -30,33 +31,37 @@ class ProductStatistics:
     default_values: Floats
 
     def columns_for(self, products: Ints) -> dict[str, Floats]:
-        """The columns for these products."""
+        """The statistics of these products, by name: (n,) each."""
         values = np.tile(self.default_values, (len(products), 1))
-        places, sold = arrays.find_positions(self.products, products)
-        values[sold] = self.values[places[sold]]
+        positions, has_sold = arrays.find_positions(self.products, products)
+        values[has_sold] = self.values[positions[has_sold]]
         return dict(zip(COLUMNS, values.T, strict=True))
 
     def arrays(self) -> dict[str, Any]:
-        """All there is to keep."""
+        """Everything that is saved, as named arrays."""
         return {"demand_products": self.products, "demand_values": self.values, "demand_usual": self.default_values}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any]) -> Self:
-        """The demand again, from what `arrays` gave."""
+        """Rebuild the statistics from what `arrays` returned."""
         return cls(arrays["demand_products"], arrays["demand_values"], arrays["demand_usual"])
 
 
 def compute_statistics(
     history: PurchaseHistory, half_lives: tuple[int, int], *, window_days: int, prior_weight: float = 5.0
 ) -> ProductStatistics:
-    """Measure every product on the shelves; shares of few owners are drawn to the usual one, as by `doubt` more."""
-    products, place = np.unique(history.products, return_inverse=True)
+    """Compute the statistics of every product in the history.
+
+    half_lives (days) are the short and the long one of `trend`. Shares of products with few buyers are shrunk towards
+    the overall share, as by prior_weight further buyers.
+    """
+    products, position = np.unique(history.products, return_inverse=True)
     last, times, n_customers = history.columns["last_days"], history.columns["times"], len(history)
 
     def count(weights: NDArray[Any]) -> Floats:
-        return np.asarray(np.bincount(place, weights, len(products)), np.float64)
+        return np.asarray(np.bincount(position, weights, len(products)), np.float64)
 
-    owners, window, week = count(np.ones(len(place))), count(last <= window_days), count(last <= window_days / 4)
+    owners, window, week = count(np.ones(len(position))), count(last <= window_days), count(last <= window_days / 4)
     short, long = (count(history.weights(days)) for days in half_lives)
     first_time_buyers = count(history.columns["first_days"] <= window_days)
     lately, default_lately = _shrunk_log_share(window, owners, prior_weight)
@@ -94,7 +99,7 @@ def _shrunk_log_share(part: Floats, total: Floats, prior_weight: float) -> tuple
 
 
 def _mean_gap_days(history: PurchaseHistory, count: Any, prior_weight: float) -> tuple[Floats, float]:
-    """The mean days between purchases of each product, by owners who bought it more than once."""
+    """Mean days between purchases of each product, over customers who bought it again, shrunk like the shares."""
     repeats = np.maximum(history.columns["times"] - 1.0, 0.0)
     span = np.where(repeats > 0, history.columns["first_days"] - history.columns["last_days"], 0.0)
     owners, gaps = count(repeats > 0), count(span / np.maximum(repeats, 1.0))

@@ -1,4 +1,4 @@
-"""Ranked lists of products, and the filters that apply to them."""
+"""Ranked lists of products, and the filter of products that a list may hold."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from models import arrays
 from models.arrays import Flags, Floats, Ints
 from models.recommender.purchase_history import PurchaseHistory, WindowPurchases
 
-#: Products to leave out: for everybody, or for each customer their own.
+#: Products to leave out: the same for all customers, or by customer key.
 Excluded = Collection[int] | Mapping[int, Collection[int]] | None
 
 LISTS = ("any", "again", "new")
@@ -24,7 +24,10 @@ AGAIN, NEW, POPULAR = range(3)
 
 @dataclass(frozen=True)
 class RankedProducts:
-    """Ranked products: those of one customer stand together, best first, with rank 0 for the best."""
+    """Ranked products as flat arrays (n_entries,): those of one customer stand together, best first, from rank 0.
+
+    `sources` are positions in SOURCES.
+    """
 
     rows: Ints
     products: Ints
@@ -32,24 +35,27 @@ class RankedProducts:
     sources: NDArray[np.int8]
     ranks: Ints
 
-    def take(self, keep: Flags) -> RankedProducts:
-        """A part of the picks, with their old ranks."""
-        rows, products, scores = self.rows[keep], self.products[keep], self.scores[keep]
-        return RankedProducts(rows, products, scores, self.sources[keep], self.ranks[keep])
+    def take(self, mask: Flags) -> RankedProducts:
+        """The entries where mask (n_entries,) is true, with their old ranks."""
+        rows, products, scores = self.rows[mask], self.products[mask], self.scores[mask]
+        return RankedProducts(rows, products, scores, self.sources[mask], self.ranks[mask])
 
     def calibrate(self, curve: Callable[[Floats], Floats]) -> RankedProducts:
-        """The same picks, with their strengths turned into chances."""
+        """The same entries, with raw scores (n_entries,) replaced by the curve's probabilities."""
         return replace(self, scores=curve(self.scores))
 
 
 def empty_ranking() -> RankedProducts:
-    """No picks at all."""
+    """A ranking without any entry."""
     empty = np.empty(0, np.int64)
     return RankedProducts(empty, empty, np.empty(0), np.empty(0, np.int8), empty)
 
 
 def top_n(rows: Ints, rank_by: Sequence[NDArray[Any]], n: int) -> tuple[Ints, Ints]:
-    """Positions and ranks of the n best entries of every row: the highest worth[0], ties by worth[1]."""
+    """Positions and ranks of the n best entries of every row: (n_top,) each.
+
+    rows and each array of rank_by are (n_entries,). Highest rank_by[0] first; ties are broken by the arrays after it.
+    """
     candidates = np.flatnonzero(_is_near_top(rows, rank_by[0], n))
     order = candidates[np.lexsort((*(-values[candidates] for values in reversed(rank_by)), rows[candidates]))]
     ranks = arrays.positions_within_rows(rows[order])
@@ -57,47 +63,47 @@ def top_n(rows: Ints, rank_by: Sequence[NDArray[Any]], n: int) -> tuple[Ints, In
 
 
 def _is_near_top(rows: Ints, scores: NDArray[Any], n: int) -> Flags:
-    # What is worth less than its row's nth cannot be among the n best, so ties need be broken for few.
+    # An entry with a lower score than its row's nth cannot be among the n best, so few ties need to be broken.
     order = np.lexsort((-scores, rows))
     nth = order[arrays.positions_within_rows(rows[order]) == n - 1]
-    least = np.full(rows.max(initial=-1) + 1, -np.inf)
-    least[rows[nth]] = scores[nth]
-    return np.asarray(~(scores < least[rows]))
+    thresholds = np.full(rows.max(initial=-1) + 1, -np.inf)
+    thresholds[rows[nth]] = scores[nth]
+    return np.asarray(~(scores < thresholds[rows]))
 
 
 def merge_lists(lists: Sequence[RankedProducts], n: int) -> RankedProducts:
-    """One list of several, by score; where scores are equal the earlier list comes first."""
+    """Merge lists by score; among equal scores the earlier list comes first."""
     rows, products, scores, sources, ranks = (
-        np.concatenate([getattr(picks, name) for picks in lists])
+        np.concatenate([getattr(ranking, name) for ranking in lists])
         for name in ("rows", "products", "scores", "sources", "ranks")
     )
-    list_number = np.repeat(np.arange(len(lists)), [len(picks.rows) for picks in lists])
-    order, placed = top_n(rows, (scores, -list_number, -ranks), n)
-    return RankedProducts(rows[order], products[order], scores[order], sources[order], placed)
+    list_number = np.repeat(np.arange(len(lists)), [len(ranking.rows) for ranking in lists])
+    order, merged_ranks = top_n(rows, (scores, -list_number, -ranks), n)
+    return RankedProducts(rows[order], products[order], scores[order], sources[order], merged_ranks)
 
 
-def append_list(first: RankedProducts, then: RankedProducts, n: int) -> RankedProducts:
-    """One list in which `then` stands behind `first`; no score is higher than one above it."""
-    order = np.lexsort((np.repeat([0, 1], [len(first.rows), len(then.rows)]), _concatenated(first, then, "rows")))
+def append_list(first: RankedProducts, second: RankedProducts, n: int) -> RankedProducts:
+    """One list with `second` behind `first`; scores are lowered where one would be higher than the one before it."""
+    order = np.lexsort((np.repeat([0, 1], [len(first.rows), len(second.rows)]), _concatenated(first, second, "rows")))
     rows, products, scores, sources = (
-        _concatenated(first, then, name)[order] for name in ("rows", "products", "scores", "sources")
+        _concatenated(first, second, name)[order] for name in ("rows", "products", "scores", "sources")
     )
     ranks = arrays.positions_within_rows(rows)
     return RankedProducts(rows, products, _non_increasing(scores, ranks), sources, ranks).take(ranks < n)
 
 
-def _concatenated(first: RankedProducts, then: RankedProducts, name: str) -> NDArray[Any]:
-    return np.concatenate([getattr(first, name), getattr(then, name)])
+def _concatenated(first: RankedProducts, second: RankedProducts, name: str) -> NDArray[Any]:
+    return np.concatenate([getattr(first, name), getattr(second, name)])
 
 
 def _non_increasing(scores: Floats, ranks: Ints) -> Floats:
-    # One running minimum over all rows: each row is lifted above the rows that follow it.
+    # One running minimum over all rows: each row is shifted above the rows that follow it.
     lift = -2.0 * np.cumsum(ranks == 0)
     return np.minimum.accumulate(scores + lift) - lift if len(scores) else scores
 
 
 class ProductFilter:
-    """Which products a request allows: not the excluded ones and, where `only` is given, no others."""
+    """Which products a request allows: none of `exclude` and, where `only` is given, only those."""
 
     def __init__(self, exclude: Excluded = None, only: Collection[int] | None = None) -> None:
         self._customer_exclusions = exclude if isinstance(exclude, Mapping) else {}
@@ -105,16 +111,16 @@ class ProductFilter:
         self._only = None if only is None else _sorted_keys(only)
 
     def is_allowed(self, products: Ints) -> Flags:
-        """Whether each product is allowed for customers in general."""
+        """Whether each product is allowed, apart from exclusions for single customers: (n,)."""
         allowed = ~np.isin(products, self._exclusions) if len(self._exclusions) else np.ones(len(products), bool)
         return allowed if self._only is None else allowed & np.isin(products, self._only)
 
     def excluded_for(self, customer: int) -> Ints:
-        """The products that are excluded for this customer alone."""
+        """Ascending keys of the products excluded for this customer only: (n,)."""
         return _sorted_keys(self._customer_exclusions.get(int(customer), ()))
 
     def is_entry_allowed(self, history: PurchaseHistory) -> Flags:
-        """Whether each entry of the shelves is allowed for its customer."""
+        """Whether each entry of the history is allowed for its customer: (n_entries,)."""
         allowed = self.is_allowed(history.products)
         for row in self._rows_with_exclusions(history):
             span = slice(history.bounds[row], history.bounds[row + 1])
@@ -122,7 +128,7 @@ class ProductFilter:
         return allowed
 
     def excluded_pairs(self, history: PurchaseHistory) -> tuple[Ints, Ints]:
-        """What is excluded for single customers: rows of the shelves, and a product each."""
+        """Exclusions for single customers: rows of the history, and a product each, (n_pairs,) each."""
         rows = self._rows_with_exclusions(history)
         products = [self.excluded_for(history.customers[row]) for row in rows]
         return np.repeat(rows, [len(excluded) for excluded in products]), np.concatenate(
@@ -141,11 +147,11 @@ def _sorted_keys(keys: Collection[int]) -> Ints:
     return np.unique(np.fromiter(keys, np.int64, len(keys)))
 
 
-def ndcg(picks: RankedProducts, bought: WindowPurchases, n: int = 10) -> float:
-    """NDCG@n with the ideal capped at n, over customers who bought something in the window."""
+def ndcg(ranking: RankedProducts, bought: WindowPurchases, n: int = 10) -> float:
+    """NDCG@n with the ideal capped at n, averaged over customers who bought something in the window."""
     sizes = np.bincount(bought.rows, minlength=len(bought.is_observed))
     gains = 1.0 / np.log2(np.arange(2, n + 2))
-    top = picks.take(picks.ranks < n)
+    top = ranking.take(ranking.ranks < n)
     hits = bought.contains(top.rows, top.products)
     dcg = np.bincount(top.rows[hits], gains[top.ranks[hits]], minlength=len(sizes))
     buyers = sizes > 0
@@ -154,19 +160,22 @@ def ndcg(picks: RankedProducts, bought: WindowPurchases, n: int = 10) -> float:
 
 
 def to_frame(history: PurchaseHistory, lists: Mapping[str, RankedProducts]) -> pd.DataFrame:
-    """The answer: a row a customer, list and rank (from 1); customers and lists in the order asked."""
-    rows = np.concatenate([picks.rows for picks in lists.values()])
-    ranks = np.concatenate([picks.ranks for picks in lists.values()])
-    which = np.repeat(np.arange(len(lists)), [len(picks.rows) for picks in lists.values()])
-    order = np.lexsort((ranks, which, rows))
+    """The lists as one frame: columns customer_key, list, rank (from 1), product_key, score and source.
+
+    Ordered by customer as in the history, by list as in the mapping, and by rank.
+    """
+    rows = np.concatenate([ranking.rows for ranking in lists.values()])
+    ranks = np.concatenate([ranking.ranks for ranking in lists.values()])
+    list_number = np.repeat(np.arange(len(lists)), [len(ranking.rows) for ranking in lists.values()])
+    order = np.lexsort((ranks, list_number, rows))
 
     def column(name: str) -> NDArray[Any]:
-        return np.concatenate([getattr(picks, name) for picks in lists.values()])[order]
+        return np.concatenate([getattr(ranking, name) for ranking in lists.values()])[order]
 
     return pd.DataFrame(
         {
             "customer_key": history.customers[rows[order]],
-            "list": np.array(list(lists), dtype=object)[which[order]],
+            "list": np.array(list(lists), dtype=object)[list_number[order]],
             "rank": ranks[order] + 1,
             "product_key": column("products"),
             "score": np.round(column("scores"), 6),
@@ -176,13 +185,16 @@ def to_frame(history: PurchaseHistory, lists: Mapping[str, RankedProducts]) -> p
 
 
 def probability_of_any(ranked: pd.DataFrame, frame: pd.DataFrame) -> Floats:
-    """P(each customer of the frame buys at least one of their ranked products), as if purchases were independent."""
+    """P(each customer of the frame buys at least one of its ranked products), as if purchases were independent: (n,).
+
+    ranked: columns customer_key and score (a probability). frame: column customer_key.
+    """
     misses = np.log1p(-ranked["score"].clip(upper=1 - 1e-9)).groupby(ranked["customer_key"]).sum()
     return np.asarray(-np.expm1(misses.reindex(frame["customer_key"], fill_value=0.0)), np.float64)
 
 
 def check_lists(lists: Sequence[str]) -> None:
-    """Raise ValueError for a list that nobody knows."""
+    """Raises ValueError where a list name is unknown, or where there is none."""
     unknown = [name for name in lists if name not in LISTS]
     if unknown or not lists:
         raise ValueError(f"lists must be some of {', '.join(LISTS)}; got {', '.join(unknown) or 'none'}")

@@ -1,4 +1,4 @@
-"""Figures: what is known of a customer and a product beforehand, a column each, for those who rank products."""
+"""Ranking features of customer-product pairs, a column each, from purchases before the cutoff."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from models.recommender.ranked_lists import RankedProducts
 
 FeatureColumns = dict[str, Floats]
 
-#: Of a customer's own product: more of these never makes another purchase less likely, more of those never likelier.
-#: What everybody knows beforehand holds also in the weeks before Christmas, of which last month's trees know nothing.
+#: Of a customer's own product: more of INCREASING never makes another purchase less likely, more of DECREASING never
+#: likelier. This also holds in the weeks before Christmas, which trees trained on last month have no data of.
 INCREASING = ("weight_", "times", "times_a_day", "product_popular", "product_lately", "product_repeated")
 DECREASING = ("last_days",)
 
 
 @dataclass(frozen=True)
 class RankingFeatures:
-    """Figures of pairs, a row each: `values` is (pairs, names)."""
+    """Features of pairs, one row per pair: `values` is (n_pairs, n_features), with a name for each column."""
 
     names: tuple[str, ...]
     values: NDArray[np.float32]
 
     @classmethod
     def from_columns(cls, named_columns: FeatureColumns) -> Self:
-        """Columns side by side."""
+        """Put columns, (n_pairs,) each, side by side as float32."""
         values = np.empty((len(next(iter(named_columns.values()))), len(named_columns)), np.float32)
-        for place, column in enumerate(named_columns.values()):
-            values[:, place] = column
+        for position, column in enumerate(named_columns.values()):
+            values[:, position] = column
         return cls(tuple(named_columns), values)
 
     @property
     def monotone_constraints(self) -> list[int]:
-        """Per column 1 where more is never worse for a customer's own product, -1 where it is never better."""
+        """For each feature: 1 where more of it is never worse for a customer's own product, -1 never better, else 0."""
         return [
             1 if _matches_any(name, INCREASING) else -1 if _matches_any(name, DECREASING) else 0 for name in self.names
         ]
@@ -50,7 +50,7 @@ class RankingFeatures:
 
 @dataclass(frozen=True)
 class ProductContext:
-    """What is known of the shop's products at one moment, whoever asks."""
+    """The shop's products as of one cutoff: statistics, categories and factors, the same for every customer."""
 
     half_lives: tuple[int, ...]
     statistics: ProductStatistics
@@ -58,20 +58,25 @@ class ProductContext:
     factorisation: MatrixFactorisation
 
     def ranking_context(self, history: PurchaseHistory) -> RankingContext:
-        """The shelves of some customers among these products."""
+        """Combine the purchase histories of some customers with these products."""
         return RankingContext(history, self)
 
     def arrays(self) -> dict[str, Any]:
-        """All there is to keep."""
-        halves = {"half_lives": np.array(self.half_lives)}
-        return {**halves, **self.statistics.arrays(), **self.categories.arrays(), **self.factorisation.arrays()}
+        """Everything that is saved, as named arrays."""
+        named_half_lives = {"half_lives": np.array(self.half_lives)}
+        return {
+            **named_half_lives,
+            **self.statistics.arrays(),
+            **self.categories.arrays(),
+            **self.factorisation.arrays(),
+        }
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any]) -> Self:
-        """The same again, from what `arrays` gave."""
-        halves = tuple(int(days) for days in arrays["half_lives"])
+        """Rebuild the context from what `arrays` returned."""
+        half_lives = tuple(int(days) for days in arrays["half_lives"])
         return cls(
-            halves,
+            half_lives,
             ProductStatistics.from_arrays(arrays),
             ProductCategories.from_arrays(arrays),
             MatrixFactorisation.from_arrays(arrays),
@@ -79,18 +84,18 @@ class ProductContext:
 
     @property
     def half_life_range(self) -> tuple[int, int]:
-        """The shortest and the longest half-life."""
+        """The shortest and the longest half-life (days)."""
         return self.half_lives[0], self.half_lives[-1]
 
     def share_of_category(self, products: Ints, level: str) -> Floats:
-        """The share that each product has of what lately sold of its sort; NaN where the sort is unknown."""
+        """Share of each product in the recent popularity of its category, NaN where that is unknown: (n,)."""
         codes = self.categories.codes_at_level(products, level)
         popular = np.exp(self.statistics.columns_for(products)["popular"])
         return np.where(codes < 0, np.nan, popular / np.maximum(self._category_sales[level][codes + 1], 1e-12))
 
     @cached_property
     def _category_sales(self) -> dict[str, Floats]:
-        """How much of each sort lately sold; that of unknown sort first."""
+        """Recent popularity of each category, summed over products, by level; the unknown category comes first."""
         popular = np.exp(self.statistics.columns_for(self.statistics.products)["popular"])
         size = self.categories.n_codes + 1
         codes = {
@@ -102,23 +107,23 @@ class ProductContext:
 
 @dataclass(frozen=True)
 class RankingContext:
-    """The shelves of some customers, looked at among the products as they are known at one moment."""
+    """Purchase histories of some customers, with the products as of the same cutoff."""
 
     history: PurchaseHistory
     product_context: ProductContext
 
     @cached_property
     def user_factors(self) -> NDArray[np.float32]:
-        """Each customer's taste."""
+        """Factors of each customer: (n_customers, n_factors)."""
         return self.product_context.factorisation.fold_in(self.history)
 
     @cached_property
     def customer_features(self) -> FeatureColumns:
-        """What each customer is like, a row each."""
+        """Features of each customer, by name: (n_customers,) each."""
         return _customer_features(self.history, self.product_context.half_life_range)
 
     def category_totals(self, level: str, requested_codes: Ints) -> CategoryTotals:
-        """What each shelf holds of each sort of these codes."""
+        """Totals of each customer's history in each of these categories of one level; requested_codes is (n,)."""
         entry_codes = self._category_codes[:, product_categories.CATEGORY_LEVELS.index(level)]
         return product_categories.compute_category_totals(
             self.history,
@@ -134,12 +139,12 @@ class RankingContext:
 
 
 def history_columns(half_lives: tuple[int, ...]) -> list[str]:
-    """The columns of a shelf that figures are made from."""
+    """The columns of a purchase history that the features are computed from."""
     return ["times", "last_days", "first_days", *map(purchase_history.weight_column, half_lives)]
 
 
 def own_product_features(context: RankingContext, entries: Ints) -> RankingFeatures:
-    """Figures of some entries of the shelves: (entries, OWN)."""
+    """Features of some history entries, products that the customer has bought: (n_entries, n_features)."""
     history = context.history
     rows, products = history.rows[entries], history.products[entries]
     times, last, first = (history.columns[name][entries] for name in ("times", "last_days", "first_days"))
@@ -178,7 +183,7 @@ def own_product_features(context: RankingContext, entries: Ints) -> RankingFeatu
 
 
 def new_product_features(context: RankingContext, candidates: RankedProducts) -> RankingFeatures:
-    """Figures of products that customers never bought, with the strengths at which they were found: (picks, FRESH)."""
+    """Features of candidates that the customer never bought, with their raw scores: (n_candidates, n_features)."""
     rows, products = candidates.rows, candidates.products
     best = np.full(len(context.history), -np.inf)
     np.maximum.at(best, rows, candidates.scores)
@@ -230,4 +235,4 @@ def _customer_features(history: PurchaseHistory, half_lives: tuple[int, int]) ->
 
 
 def _matches_any(name: str, patterns: tuple[str, ...]) -> bool:
-    return name in patterns or any(each.endswith("_") and name.startswith(each) for each in patterns)
+    return name in patterns or any(pattern.endswith("_") and name.startswith(pattern) for pattern in patterns)

@@ -1,4 +1,4 @@
-"""Again: what customers buy once more of their own products, by trees or, where they are no better, by a plain rule."""
+"""List `again`: products that the customer buys again, by boosted trees or, if no worse, by decayed frequency."""
 
 from __future__ import annotations
 
@@ -20,17 +20,21 @@ from models.recommender.ranked_lists import AGAIN, ProductFilter, RankedProducts
 from models.recommender.ranking_features import RankingContext, RankingFeatures
 
 BASELINE, RANKER = "decayed frequency", "ranker"
-#: So many products of a shelf, those bought most and latest, are ranked with care: on Complete Journey the figures
-#: of longer lists differ in the fourth digit.
+#: Products of a history, those with the highest decayed weights, that the ranker scores: on Complete Journey the
+#: metrics of longer lists differ in the fourth digit.
 MAX_CANDIDATES = 100
-#: How much a ranker leans on the plain rule: months differ, and trees know only the last few. On Complete Journey's
-#: earlier windows it costs nothing next to the months learned from, and gains where half a year lies between.
+#: Weight of the baseline's log score beside the ranker's: months differ, and trees are fitted to the last few only. On
+#: Complete Journey's earlier windows it costs nothing close to the training months, and gains where half a year lies
+#: between.
 BASELINE_WEIGHT = 0.3
 
 
 @dataclass(frozen=True)
 class RepeatPurchases:
-    """What customers buy again; `tried` is how well each way ranked the latest window, in capped NDCG@10."""
+    """Ranks a customer's own products by the probability that they are bought again within the window.
+
+    `validation_ndcg` is the capped NDCG@10 of each method on the latest labelled window.
+    """
 
     baseline: DecayedFrequency
     ranker: CandidateRanker | None
@@ -38,11 +42,11 @@ class RepeatPurchases:
 
     @property
     def method(self) -> str:
-        """The way that serves."""
+        """The method that serves."""
         return RANKER if self.ranker else BASELINE
 
     def rank_products(self, context: RankingContext, product_filter: ProductFilter, n: int) -> RankedProducts:
-        """The n products that each customer is likeliest to buy again, with the chance of it."""
+        """Rank the n products that each customer is likeliest to buy again, with the probability of it."""
         if self.ranker is None:
             return self.baseline.rank_repeats(context.history, product_filter, n)
         entries = _candidates(
@@ -58,12 +62,12 @@ class RepeatPurchases:
         return _top_products(context, entries, scores, n).calibrate(self.ranker.curve)
 
     def save(self, folder: Path) -> dict[str, Any]:
-        """Write the trees; the rest is given back as arrays."""
+        """Write the ranker's trees, and return everything else as named arrays for the caller to write."""
         return {**self.baseline.arrays(), **(self.ranker.save(folder, "again_trees") if self.ranker else {})}
 
     @classmethod
     def load(cls, folder: Path, arrays: dict[str, Any], numbers: dict[str, Any]) -> Self:
-        """Read back what `save` wrote."""
+        """Read what `save` wrote."""
         baseline = DecayedFrequency.from_arrays(arrays, numbers["half_life_days"])
         return cls(baseline, CandidateRanker.load(folder, "again_trees", arrays), numbers["again_tried"])
 
@@ -76,16 +80,17 @@ def fit(
     seed: int,
     n_earlier: int,
 ) -> RepeatPurchases:
-    """Grow a ranker where one that learned from the `earlier` scenes ranks the latest better than the plain rule.
+    """Fit a ranker if one that was fitted to the earlier contexts beats the baseline on the latest labelled window.
 
-    `popular` is what sold best before the latest scene; the plain rule breaks ties by it.
+    It is validated with trees fitted to the first n_earlier contexts, and then refitted to all. `bestsellers` are
+    those before the latest labelled cutoff; the baseline breaks ties by them.
     """
     context, bought = contexts[-1]
     earlier_baseline = DecayedFrequency(bestsellers, baseline.half_life, baseline.curve)
     validation_ndcg = {
         BASELINE: ranked_lists.ndcg(earlier_baseline.rank_repeats(context.history, ProductFilter(), 10), bought)
     }
-    examples = [_ranking_examples(*each, baseline.half_life) for each in contexts] if n_earlier else []
+    examples = [_ranking_examples(*pair, baseline.half_life) for pair in contexts] if n_earlier else []
     monotone_constraints = examples[-1].features.monotone_constraints if examples else []
     early_ranker = (
         candidate_ranking.fit(examples[:n_earlier], seed=seed, monotone_constraints=monotone_constraints)
@@ -122,7 +127,7 @@ def _ranking_examples(context: RankingContext, bought: WindowPurchases, half_lif
 
 
 def _candidates(context: RankingContext, half_life: int, limit: int, is_allowed: Flags) -> Ints:
-    """The entries of each shelf that weigh most, in the shelf's order."""
+    """Positions of the entries of each history with the highest decayed weights, in the history's order."""
     history, allowed_entries = context.history, np.flatnonzero(is_allowed)
     weight, products = history.weights(half_life)[allowed_entries], history.products[allowed_entries]
     chosen, _ = ranked_lists.top_n(history.rows[allowed_entries], (weight, -products), limit)

@@ -1,8 +1,8 @@
-"""A bundle: a trained model as plain files, each with its checksum; only one that verifies is ever opened.
+"""Model bundles: a trained model as plain files with checksums; only a bundle that verifies is ever opened.
 
-A corrupt model file can kill the process that parses it, so checksums come first. Promotion copies a bundle
-beside the others, verifies the copy, and then moves one small pointer file: readers see the old champion or
-the new one, never half of either.
+A corrupt model file can kill the process that parses it, so checksums come first. Promotion copies a bundle beside the
+others, verifies the copy, and then replaces one small pointer file: readers get the old champion or the new one, never
+half of either.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models import base
+from models.registry import learners
 
 if TYPE_CHECKING:
     from models.base import Model
-
-from models.registry import learners
 
 MANIFEST = "manifest.json"
 _MAX_MANIFEST_BYTES = 1_000_000
@@ -31,12 +30,12 @@ _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
 class InvalidBundle(Exception):
-    """A bundle that must not be opened; the message says why."""
+    """A bundle that must not be opened; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a bundle says of itself: its learner, facts about its making, and every file's sha256 and size."""
+    """A bundle's learner id, training facts, and sha256 and size of every file; `sha256` is the manifest's own."""
 
     learner: str
     facts: dict[str, Any]
@@ -46,7 +45,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Champion:
-    """A model that answers, and what is known about it."""
+    """A model that serves, with its name, version, learner id and facts about its training."""
 
     name: str
     version: str
@@ -56,7 +55,10 @@ class Champion:
 
 
 def write(model: Model, folder: Path, *, facts: Mapping[str, Any]) -> Manifest:
-    """Save a model into a new or empty folder; the manifest comes last, so a half-written bundle has none."""
+    """Save a model into a new or empty folder; the manifest comes last, so that a half-written bundle has none.
+
+    Raises InvalidBundle where the folder is not empty, or the class of the model has no learner id.
+    """
     learner = _learner_id(model)
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
@@ -78,9 +80,9 @@ def _learner_id(model: object) -> str:
 
 
 def verify(folder: Path) -> Manifest:
-    """Check a bundle without opening it: its manifest, a known learner, and every file, no more and no fewer.
+    """Check a bundle without opening it: manifest, learner id, and every file, no more and no fewer.
 
-    Raises BadBundle, also for links, folders, and names that are not plain.
+    Raises InvalidBundle, also for links, folders and unsafe file names.
     """
     manifest = _read_manifest(folder)
     present = {entry.name for entry in os.scandir(folder)} - {MANIFEST}
@@ -95,7 +97,10 @@ def verify(folder: Path) -> Manifest:
 
 
 def open_model(folder: Path) -> tuple[Manifest, Any]:
-    """Verify a bundle, then load its model. Raises BadBundle for one that another version of the code has saved."""
+    """Verify a bundle, then load its model.
+
+    Raises InvalidBundle for a damaged bundle, or one that another version of the code has saved.
+    """
     manifest = verify(folder)
     try:
         return manifest, learners.learner_class(manifest.learner).load(folder)
@@ -120,7 +125,7 @@ def _read_manifest(folder: Path) -> Manifest:
     if invalid_names := [name for name in files if not _SAFE_NAME.fullmatch(name)]:
         raise InvalidBundle(f"the manifest lists {len(invalid_names)} names that are not plain file names")
     if not isinstance(learner, str) or learner not in learners.LEARNERS or not isinstance(facts, dict):
-        raise InvalidBundle("the manifest names no learner of this house")
+        raise InvalidBundle("the manifest names no learner of this version of regulars")
     return Manifest(learner, facts, files, hashlib.sha256(content).hexdigest())
 
 
@@ -145,11 +150,12 @@ def _digest_and_size(file: Path) -> tuple[str, int]:
 
 
 def publish(folder: Path, champions: Path, name: str, version: str, *, keep_versions: int = 3) -> Path:
-    """Make a bundle the champion that servers open, and return where it now lies.
+    """Make a bundle the champion that servers open, and return the folder of its published copy.
 
-    A killed publish leaves the pointer on the old champion or on the new one, both whole; the next one clears
-    what it left behind. A version never changes: publishing other content under its name is refused. The
-    `keep` versions published last stay, for a server that is just opening one of them.
+    A killed publish leaves the pointer on the old champion or on the new one, both complete; the next one removes its
+    leftovers. A version never changes. The keep_versions that were published last remain, for a server that is just
+    opening one of them. Raises InvalidBundle for an unsafe name, a bundle that does not verify, and other content
+    under the name of a published version.
     """
     for part in (name, version):
         if not _SAFE_NAME.fullmatch(part):
@@ -169,7 +175,7 @@ def publish(folder: Path, champions: Path, name: str, version: str, *, keep_vers
 
 
 def _is_published(version_folder: Path, manifest: Manifest) -> bool:
-    """Whether this version already lies there, whole. One that has been damaged may be replaced, no other."""
+    """Whether this version is already published and intact; a damaged one may be replaced, other content is refused."""
     if not os.path.lexists(version_folder):
         return False
     try:
@@ -198,9 +204,9 @@ def _copy_into_place(folder: Path, version_folder: Path, manifest: Manifest) -> 
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove what killed programs left half-made in a folder: names that begin with a dot and end with their number.
+    """Remove unfinished files of killed processes: names that begin with a dot and end with a process id.
 
-    What another living program is making stays; what this one made before it asked goes.
+    Those of another running process remain; those that this process made earlier are removed.
     """
     for entry in folder.glob(".*"):
         owner = entry.name.rpartition(".")[2]
@@ -251,7 +257,7 @@ def _sync(path: Path) -> None:
 def open_champion(champions: Path, name: str) -> Champion | None:
     """The champion that the pointer names, verified and loaded; None where none was ever published.
 
-    Raises BadBundle where the pointer or the bundle is not what publish left.
+    Raises InvalidBundle where pointer or bundle are not what `publish` wrote.
     """
     file = champions / f"{name}.json"
     if not os.path.lexists(file):

@@ -1,4 +1,4 @@
-"""The champions of a folder, kept open and reloaded after a promotion."""
+"""The champions of a folder, held in memory and reloaded after a promotion."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class _ChampionSlot:
 
 
 class Champions:
-    """The champions of a folder, kept open; a promotion is noticed within `every` seconds, without a restart.
+    """The champions of a folder, held in memory; a promotion is noticed within check_seconds, without a restart.
 
-    A new champion is verified and loaded beside the old one, by one thread, and then takes its place at once.
-    Where that fails the old one goes on, `errors` says why, and it is tried again every `retry` seconds.
+    A new champion is verified and loaded beside the old one, by one thread, and then replaces it at once. If that
+    fails, the old one stays, `errors` holds the reason, and loading is tried again every retry_seconds.
     """
 
     def __init__(
@@ -38,17 +38,15 @@ class Champions:
         retry_seconds: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._folder, self._check_seconds, self._retry_seconds, self._clock = (
-            folder,
-            check_seconds,
-            retry_seconds,
-            clock,
-        )
+        self._folder = folder
+        self._check_seconds = check_seconds
+        self._retry_seconds = retry_seconds
+        self._clock = clock
         self._slots: dict[str, _ChampionSlot] = {}
         self._slots_lock = threading.Lock()
 
     def get(self, name: str) -> Champion | None:
-        """The champion of this name as it now stands; None where there is none yet that could be opened."""
+        """The current champion of this name; None where none could be opened yet."""
         slot = self._slot(name)
         if self._clock() - slot.checked_at >= self._check_seconds:
             with _try_lock(slot.lock, blocking=slot.champion is None) as acquired:
@@ -58,7 +56,7 @@ class Champions:
 
     @property
     def errors(self) -> dict[str, str]:
-        """Why the newest champion of a name could not be opened; empty where all is well."""
+        """Why the newest champion could not be opened, by name; empty where all could be."""
         return {name: slot.error for name, slot in self._slots.items() if slot.error}
 
     def _slot(self, name: str) -> _ChampionSlot:
@@ -76,7 +74,7 @@ class Champions:
     def _reload(self, name: str, slot: _ChampionSlot) -> None:
         try:
             champion = bundle.open_champion(self._folder, name)
-        # Whatever a bundle does wrong, the last champion answers on.
+        # Whatever is wrong with the new bundle, the last champion continues to serve.
         except Exception as error:
             slot.error = (
                 str(error) if isinstance(error, InvalidBundle) else f"it cannot be loaded: {type(error).__name__}"

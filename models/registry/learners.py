@@ -1,4 +1,4 @@
-"""Public ids of learners: stable names in bundles, the registry and reports, whatever the module is called.
+"""Public ids of learners: stable names in bundles, the registry and reports, independent of module paths.
 
 An id is written into every bundle, promotion and MLflow run, so it never changes; the path beside it may.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-#: Which class an id stands for, as module:class. A bundle names an id, never an import path.
+#: The class of each id, as module:class. A bundle holds an id, never an import path.
 LEARNERS = {
     "recommender.Recommender": "models.recommender.model:Recommender",
     "bestsellers.Popularity": "models.recommender.popularity:Popularity",
@@ -42,5 +42,5 @@ def learner_class(learner: str) -> Any:
 
 
 def learner_id(learner: type) -> str | None:
-    """The id of a learner's class, or None if the table does not name it."""
+    """The id of a learner's class; None where the table does not have it."""
     return _IDS.get(f"{learner.__module__}:{learner.__qualname__}")

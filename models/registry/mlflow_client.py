@@ -1,6 +1,6 @@
-"""Tracking: the way to MLflow: where its database is, how it is opened, and what is said when it does not answer.
+"""Access to MLflow: where its database is, how it is opened, and the error when it does not answer.
 
-MLflow takes seconds to import, so that is done when it is first needed, with its telemetry off.
+MLflow takes seconds to import, so it is imported on first use, with its telemetry off.
 """
 
 from __future__ import annotations
@@ -25,29 +25,34 @@ _MLFLOW_ENVIRONMENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_CONFIGURE_LOGGING": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # MLflow would try for four minutes, with two minutes for each try.
+    # By default MLflow tries for four minutes, with two minutes for each try.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
 }
 _SQLITE_PREFIX = "sqlite:///"
-#: Whose errors mean that the registry is away, unless MLflow gives one of these answers.
+#: Errors of these packages mean that the registry is unavailable, unless MLflow's code is one of _EXPECTED_CODES.
 _LIBRARIES = {"mlflow", "sqlalchemy", "alembic", "sqlite3", "requests", "urllib3"}
 ABSENT_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 _EXPECTED_CODES = (*ABSENT_CODES, "RESOURCE_ALREADY_EXISTS", "INVALID_STATE")
 
-_Rest = ParamSpec("_Rest")
-_Answer = TypeVar("_Answer")
+_Params = ParamSpec("_Params")
+_Result = TypeVar("_Result")
 
 
 class RegistryDown(ConnectionError):
-    """The registry cannot be asked; the message says where it was sought, and never a password."""
+    """The registry cannot be reached; the message names its address, and never a password."""
 
 
-def translate_errors(call: Callable[Concatenate[str, _Rest], _Answer]) -> Callable[Concatenate[str, _Rest], _Answer]:
-    """Turn whatever MLflow and the libraries below it raise while the registry is away into RegistryDown."""
+def translate_errors(
+    call: Callable[Concatenate[str, _Params], _Result],
+) -> Callable[Concatenate[str, _Params], _Result]:
+    """Decorate a function of a registry address: errors of MLflow and its libraries become RegistryDown.
+
+    Raises RegistryDown, from the decorated function, where an error means that the registry is unavailable.
+    """
 
     @wraps(call)
-    def wrapper(uri: str, *args: _Rest.args, **settings: _Rest.kwargs) -> _Answer:
+    def wrapper(uri: str, *args: _Params.args, **settings: _Params.kwargs) -> _Result:
         try:
             return call(uri, *args, **settings)
         except Exception as error:
@@ -59,7 +64,7 @@ def translate_errors(call: Callable[Concatenate[str, _Rest], _Answer]) -> Callab
 
 
 def import_mlflow() -> None:
-    """Make sure that MLflow is imported quietly and with its telemetry off."""
+    """Import MLflow with its telemetry off and its loggers at WARNING."""
     for name, value in _MLFLOW_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import mlflow  # noqa: F401
@@ -70,6 +75,7 @@ def import_mlflow() -> None:
 
 @lru_cache(maxsize=8)
 def open_client(uri: str) -> MlflowClient:
+    """An MLflow client for this address; a SQLite database is created if absent. Raises RegistryDown if it fails."""
     import_mlflow()
     from mlflow import MlflowClient
 
@@ -77,13 +83,13 @@ def open_client(uri: str) -> MlflowClient:
         if not uri.startswith("http"):
             _prepare_database(uri)
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
-    # Whatever keeps MLflow from opening it, there is no registry to ask.
+    # Whatever prevents MLflow from opening it, there is no registry to use.
     except Exception as error:
         raise _registry_down(uri, error) from (error if uri.startswith(_SQLITE_PREFIX) else None)
 
 
 def _prepare_database(uri: str) -> None:
-    """Make room for a database; one that cannot be opened is tried once, where MLflow would try for 100 seconds."""
+    """Create a new database; MLflow opens one with a single try, where it would otherwise try for 100 seconds."""
     from mlflow.store.db import utils
 
     utils.MAX_RETRY_COUNT = 1
@@ -96,14 +102,14 @@ def _prepare_database(uri: str) -> None:
 
 
 def _create_database_atomically(path: Path) -> None:
-    """A new database is there with all its tables or not at all: MLflow cannot go on with one that was cut short."""
+    """Create a database with all its tables or not at all: MLflow cannot continue with an incomplete one."""
     from mlflow.store.db import utils
 
     with tempfile.TemporaryDirectory(prefix=".mlflow.", dir=path.parent) as temporary:
         engine = utils.create_sqlalchemy_engine(f"{_SQLITE_PREFIX}{temporary}/new.db")
         utils._initialize_tables(engine)
         engine.dispose()
-        with suppress(FileExistsError):  # another program was quicker, and its database is as good
+        with suppress(FileExistsError):  # another process was faster, and its database is as good
             os.link(f"{temporary}/new.db", path)
     for leftover in path.parent.glob(".mlflow.*"):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -117,7 +123,7 @@ def _is_unavailable(error: Exception) -> bool:
 
 
 def _registry_down(uri: str, error: Exception) -> RegistryDown:
-    """Says where, without the user, password and settings that an address can hold."""
+    """An error with the address, without the user, password and settings that it can contain."""
     address = uri
     if not uri.startswith(_SQLITE_PREFIX):
         scheme, separator, rest = uri.rpartition("://")
@@ -129,7 +135,7 @@ def _registry_down(uri: str, error: Exception) -> RegistryDown:
 
 
 def local_artifact_folder(uri: str) -> Path | None:
-    """The folder for artifacts beside a SQLite database, as it lies now; None for any other registry."""
+    """The folder for artifacts beside a SQLite database, at its current path; None for any other registry."""
     if not uri.startswith(_SQLITE_PREFIX):
         return None
     return Path(uri.removeprefix(_SQLITE_PREFIX).partition("?")[0]).parent.resolve() / "artifacts"

@@ -1,11 +1,11 @@
-"""The registry: which models were trained, on what, how well they did, and which one is champion.
+"""The model registry in MLflow: trained versions, their training data and metrics, and which one is champion.
 
-The door to MLflow, with `tracking` and `runs` behind it, and the only one. What is registered is a bundle
-(`models.registry.bundle`), never a pickle. MLflow's own loader can open it for somebody who explores; serving opens the
+The only code that uses MLflow, with mlflow_client and mlflow_runs behind it. What is registered is a bundle
+(`models.registry.bundle`), never a pickle. MLflow's own loader can open it for exploration; serving opens the
 published copy instead.
 
-A registry in a SQLite file is its folder: artifacts are found beside the database wherever it lies now, though
-MLflow remembers where it lay once. So a home can be moved, and a copy never touches the original.
+A registry in a SQLite file is its folder: artifacts are looked up beside the database at its current path, although
+MLflow stores the original one. So a home can be moved, and a copy never touches the original.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _EXPERIMENT = "regulars"
-#: The module that MLflow loads a version with; 0.4.0 wrote this name, so it stays importable.
+#: The module that MLflow loads a version with; 0.4.0 stored this name, so it must remain importable.
 LOADER_MODULE = "models.registry"
 
 
 class UnknownVersion(Exception):
-    """The registry has no such version; the message says which."""
+    """The registry has no such version; the message names it."""
 
 
 @dataclass(frozen=True)
 class RegisteredVersion:
-    """What the registry knows of one version. `metrics` holds values by moment ("" for none) and name."""
+    """What the registry has about one version; `metrics` are values by cutoff ("" for none) and name."""
 
     name: str
     version: str
@@ -60,10 +60,10 @@ def register_version(
     tags: Mapping[str, Any] | None = None,
     artifacts: Mapping[str, Any] | None = None,
 ) -> tuple[str, str]:
-    """Register a bundle as a new version of a model, with the run that made it; returns (version, run id).
+    """Register a bundle as a new version of a model, with the run that made it; return (version, run id).
 
-    `tags` stand on the version and on the run. `artifacts` maps file names to a path, a text, or something
-    that JSON can hold. A recording that fails half-way leaves a run without a version, which nobody sees.
+    `tags` are set on the version and on the run. `artifacts` maps file names to a path, a text, or content for JSON. A
+    registration that fails half-way leaves a failed run without a version, which nothing lists.
     """
     bundle.verify(folder)
     client = mlflow_client.open_client(uri)
@@ -88,7 +88,7 @@ def record_run(
     metrics: Metrics | None = None,
     artifacts: Mapping[str, Any] | None = None,
 ) -> str:
-    """Keep figures that belong to no version, such as those of a backtest, as a run of their own; its id."""
+    """Record metrics that belong to no version, such as those of a backtest, as a separate run; return its id."""
     client = mlflow_client.open_client(uri)
     run = client.create_run(_experiment_id(uri), run_name=name)
     with mlflow_runs.finish_run(client, run.info.run_id):
@@ -106,7 +106,7 @@ def list_versions(uri: str, name: str) -> list[str]:
 
 @mlflow_client.translate_errors
 def find_version(uri: str, name: str, fingerprint: str) -> str | None:
-    """The newest version with this `fingerprint` among its tags, so that nothing need be trained twice."""
+    """The newest version with this `fingerprint` tag, so that nothing is trained twice; None where there is none."""
     matches = [
         str(registered.version)
         for registered in _search_versions(uri, name)
@@ -117,7 +117,7 @@ def find_version(uri: str, name: str, fingerprint: str) -> str | None:
 
 @mlflow_client.translate_errors
 def version_by_alias(uri: str, name: str, alias_name: str) -> str | None:
-    """The version that is called `champion` or `challenger`; None where none is."""
+    """The version with the alias `champion` or `challenger`; None where there is none."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -130,7 +130,7 @@ def version_by_alias(uri: str, name: str, alias_name: str) -> str | None:
 
 @mlflow_client.translate_errors
 def set_alias(uri: str, name: str, alias_name: str, version: str | None) -> None:
-    """Call this version `champion` or `challenger`; None takes the name away from whoever has it."""
+    """Give this version the alias `champion` or `challenger`; None removes the alias."""
     if version is None:
         if version_by_alias(uri, name, alias_name) is not None:
             mlflow_client.open_client(uri).delete_registered_model_alias(name, alias_name)
@@ -141,7 +141,7 @@ def set_alias(uri: str, name: str, alias_name: str, version: str | None) -> None
 
 @mlflow_client.translate_errors
 def get_version(uri: str, name: str, version: str) -> RegisteredVersion:
-    """What was recorded with one version."""
+    """What was recorded with one version. Raises UnknownVersion where the registry does not have it."""
     registered = _mlflow_version(uri, name, version)
     run = mlflow_client.open_client(uri).get_run(registered.run_id)
     return RegisteredVersion(
@@ -156,7 +156,11 @@ def get_version(uri: str, name: str, version: str) -> RegisteredVersion:
 
 @mlflow_client.translate_errors
 def download_bundle(uri: str, name: str, version: str, target: Path) -> Path:
-    """Copy a version's bundle into the new folder `to`, verified; returns `to`."""
+    """Copy a version's bundle into the new folder `target`, verify it, and return `target`.
+
+    Raises UnknownVersion where the registry does not have the version, and InvalidBundle where the version has no
+    bundle.
+    """
     registered = _mlflow_version(uri, name, version)
     from mlflow.artifacts import download_artifacts
 
@@ -178,7 +182,7 @@ def download_bundle(uri: str, name: str, version: str, target: Path) -> Path:
 
 @mlflow_client.translate_errors
 def download_artifact(uri: str, name: str, version: str, path: str, target: Path) -> Path | None:
-    """Copy what lies at `path` among the artifacts of a version's run into the folder `to`; None if nothing does."""
+    """Copy artifact `path` of a version's run into the folder `target`; None where there is none."""
     run_id = _mlflow_version(uri, name, version).run_id
     client = mlflow_client.open_client(uri)
     local_path = _local_path(uri, run_id, client.get_run(run_id).info.artifact_uri)
@@ -190,7 +194,7 @@ def download_artifact(uri: str, name: str, version: str, path: str, target: Path
 
 
 def load_pyfunc(path: str) -> _PyfuncModel:
-    """What MLflow calls when somebody opens a version with `mlflow.pyfunc`."""
+    """MLflow's entry point when a version is opened with `mlflow.pyfunc`."""
     return _PyfuncModel(bundle.open_model(Path(path))[1])
 
 
@@ -203,7 +207,7 @@ class _PyfuncModel:
 
 
 def _local_path(uri: str, run_id: str, stored_uri: str) -> Path | None:
-    """Where something of a run lies now, given the address that MLflow remembers; None if that is for MLflow to say."""
+    """Current path of a run's file, from the address that MLflow stored; None where MLflow must resolve it."""
     artifact_folder = mlflow_client.local_artifact_folder(uri)
     _, separator, rest = stored_uri.rpartition(f"/artifacts/{run_id}/")
     return artifact_folder / run_id / unquote(rest) if artifact_folder and separator else None
@@ -219,9 +223,9 @@ def _copy_artifact(source: Path, target: Path) -> Path | None:
 
 
 def _experiment_id(uri: str) -> str:
-    """The experiment to record in: one whose artifacts lie beside the database, as it lies now.
+    """The experiment to record in: one whose artifacts are beside the database at its current path.
 
-    An experiment keeps its location for good, so a home that was moved or copied gets another experiment.
+    An experiment never changes its location, so a home that was moved or copied gets another experiment.
     """
     client = mlflow_client.open_client(uri)
     artifact_folder = mlflow_client.local_artifact_folder(uri)
@@ -238,9 +242,9 @@ def _experiment_id(uri: str) -> str:
 
 
 def _log_bundle(client: MlflowClient, run_id: str, folder: Path) -> str:
-    """Store a bundle so that MLflow's loader can open it too; returns where it lies.
+    """Store a bundle so that MLflow's loader can open it too; return its address.
 
-    Requirements are named, since MLflow would otherwise spend twenty seconds on guessing them.
+    Requirements are given, since MLflow would otherwise take twenty seconds to infer them.
     """
     from mlflow import pyfunc
 
@@ -264,7 +268,7 @@ def _ensure_model(client: MlflowClient, name: str) -> None:
 
 def _search_versions(uri: str, name: str) -> list[Any]:
     if "'" in name:
-        raise UnknownVersion("a model's name holds no quotation marks")
+        raise UnknownVersion("a model's name must not contain a quotation mark")
     matches: list[Any] = []
     page = None
     while page != "":

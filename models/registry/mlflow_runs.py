@@ -1,4 +1,4 @@
-"""Runs: figures, settings and files as one of MLflow's runs keeps them, and read back."""
+"""Params, metrics, tags and artifacts of an MLflow run, written and read back."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-#: What MLflow's store takes in one batch.
+#: What MLflow's store accepts in one batch.
 _MAX_METRICS, _MAX_PARAMS, _MAX_TAGS = 1000, 100, 100
 
-#: Metrics by name, or by moment (an ISO date or time) and then by name.
+#: Metrics by name, or by cutoff (an ISO date or time) and then by name.
 Metrics = Mapping[str, "float | Mapping[str, float]"]
 
 
 @contextmanager
 def finish_run(client: MlflowClient, run_id: str) -> Iterator[None]:
+    """Mark a run as finished at the end of the block, or as failed where an exception ends it."""
     try:
         yield
     except BaseException:
@@ -34,6 +35,7 @@ def finish_run(client: MlflowClient, run_id: str) -> Iterator[None]:
 def log_run(
     client: MlflowClient, run_id: str, params: Mapping[str, Any], metrics: Metrics, tags: Mapping[str, str]
 ) -> None:
+    """Write params, metrics and tags to a run, in batches of the size that MLflow accepts."""
     from mlflow.entities import Param, RunTag
 
     mlflow_metrics = _mlflow_metrics(metrics)
@@ -55,7 +57,7 @@ def _cutoffs(metrics: Metrics) -> list[str]:
 
 
 def _mlflow_metrics(metrics: Metrics) -> list[Any]:
-    """Every figure as MLflow's own, the step being the place of its moment among the moments, from 0."""
+    """Metrics as MLflow's own; the step is the position of the cutoff among the cutoffs, from 0."""
     from mlflow.entities import Metric
 
     cutoffs = _cutoffs(metrics)
@@ -70,6 +72,7 @@ def _mlflow_metrics(metrics: Metrics) -> list[Any]:
 
 
 def read_metrics(client: MlflowClient, run: Any) -> dict[str, dict[str, float]]:
+    """The metrics of a run, by cutoff ("" for none) and name."""
     cutoffs = json.loads(run.data.tags.get("moments", "[]"))
     metrics: dict[str, dict[str, float]] = {}
     for key in sorted(run.data.metrics):
@@ -80,6 +83,7 @@ def read_metrics(client: MlflowClient, run: Any) -> dict[str, dict[str, float]]:
 
 
 def log_artifact(client: MlflowClient, run_id: str, name: str, content: Any) -> None:
+    """Write an artifact under this name: a text, the file at a path, or any other content as JSON."""
     if isinstance(content, str):
         client.log_text(run_id, content, name)
     elif isinstance(content, Path):

@@ -1,1 +1,1 @@
-"""Complements, substitutes and similar products."""
+"""Complements, substitutes and up-sells of a product."""

@@ -1,4 +1,4 @@
-"""Baselines of replenishment: the customer's own rate, and BG/NBD of customer and category."""
+"""Replenishment baselines: a Poisson rate, and BG/NBD, per customer and category."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ from models.restock import category_bg_nbd
 
 @dataclass(frozen=True)
 class PoissonRestock:
-    """Each need comes up at its own steady rate; a new one at everybody's. Needs no outcomes."""
+    """A Poisson rate for each customer and category, shrunk to the overall rate. Needs no outcomes."""
 
     rate: float
     mean: list[float]
 
     @classmethod
     def fit(cls, frame: pd.DataFrame, label: pd.DataFrame, *, seed: int = 0) -> Self:
-        """One number to learn: how often the needs of the latest moment come up, all together."""
+        """Estimate the overall purchase rate per customer and category, from the rows of the latest cutoff.
+
+        label: columns within_7, within_14 and within_28: 1 = bought again, 0 = not, NaN = not known yet.
+        """
         latest_frame = category_bg_nbd.latest_pairs(frame)
         summary = category_bg_nbd.purchase_summary(latest_frame)
         rate = float((summary.x.sum() + 1) / (summary.T.sum() + 30))
         return cls(rate, category_bg_nbd.mean_outcomes(label, cls(rate, []).score(latest_frame)))
 
     def score(self, frame: pd.DataFrame) -> Floats:
-        """P(bought again within 7, 14 and 28 days): array (rows, 3), never falling."""
+        """P(bought again within 7, 14 and 28 days): array (n, 3), non-decreasing."""
         summary = category_bg_nbd.purchase_summary(frame)
         pair_rates = (summary.x + 1) / (summary.T + 1 / self.rate)
         probabilities: Floats = -np.expm1(
@@ -39,7 +42,7 @@ class PoissonRestock:
         return probabilities
 
     def population_average(self) -> Floats:
-        """What holds for needs in general."""
+        """The mean outcome of all customers and categories for each horizon: array (n_horizons,)."""
         return np.array(self.mean)
 
     def save(self, folder: Path) -> None:
@@ -48,20 +51,23 @@ class PoissonRestock:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read them back."""
+        """Read the numbers back."""
         return cls(**read_json(folder / MODEL_FILE))
 
 
 @dataclass(frozen=True)
 class BgNbdRestock:
-    """Buy till you die, for each customer and category: a steady rate until the day they are done with it."""
+    """BG/NBD for each customer and category: a constant purchase rate until the customer drops the category."""
 
     needs: bg_nbd.BgNbd
     mean: list[float]
 
     @classmethod
     def fit(cls, frame: pd.DataFrame, label: pd.DataFrame, *, seed: int = 0) -> Self:
-        """Fit the needs of the latest moment; outcomes, if there are any, give what is typical."""
+        """Fit BG/NBD to the rows of the latest cutoff; outcomes, if there are any, give the means.
+
+        label: columns within_7, within_14 and within_28: 1 = bought again, 0 = not, NaN = not known yet.
+        """
         latest_frame = category_bg_nbd.latest_pairs(frame)
         bgnbd = category_bg_nbd.fit_bgnbd(latest_frame, seed=seed)
         return cls(
@@ -72,11 +78,11 @@ class BgNbdRestock:
         )
 
     def score(self, frame: pd.DataFrame) -> Floats:
-        """P(bought again within 7, 14 and 28 days): array (rows, 3), never falling."""
+        """P(bought again within 7, 14 and 28 days): array (n, 3), non-decreasing."""
         return category_bg_nbd.purchase_probabilities(self.needs, category_bg_nbd.purchase_summary(frame))
 
     def population_average(self) -> Floats:
-        """What holds for needs in general."""
+        """The mean outcome of all customers and categories for each horizon: array (n_horizons,)."""
         return np.array(self.mean)
 
     def save(self, folder: Path) -> None:
@@ -85,6 +91,6 @@ class BgNbdRestock:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read them back."""
+        """Read the parameters back."""
         saved: dict[str, Any] = read_json(folder / MODEL_FILE)
         return cls(bg_nbd.BgNbd(**saved["needs"]), saved["mean"])

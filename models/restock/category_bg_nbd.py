@@ -1,4 +1,4 @@
-"""Stocks: the plain rules of when a customer runs out of something, from how often they have bought it so far."""
+"""BG/NBD per customer and category, the rows it applies to, and the replenishment label."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from models import base
 from models.base import Floats, require_columns
 from models.btyd import bg_nbd
 
-#: A frame of needs has one row for a customer, a moment and a category, with these numbers among others.
+#: The columns read here; a frame has one row per customer, cutoff and category.
 NEED_TIMES_COLUMN, NEED_RECENCY_COLUMN, NEED_FIRST_COLUMN = "need_times", "need_recency_days", "need_first_days"
-#: How far ahead a need is foretold: a column of the answer each, never falling.
+#: Prediction horizons: one column of the predictions each, non-decreasing.
 HORIZONS_DAYS = (7, 14, 28)
-#: A need is what was bought on so many days, the last of them not longer ago than a season.
+#: Replenishment: bought on at least this many days, the last of them at most a season ago.
 MIN_PURCHASES, MAX_RECENCY_DAYS = 3, 120
-#: So many rows say all there is to say about four parameters.
+#: Maximum number of rows to fit on: enough for four parameters.
 MAX_PAIRS = 20_000
 
 
 def purchase_summary(frame: pd.DataFrame) -> bg_nbd.PurchaseSummary:
-    """Each need's past in three numbers: times bought after the first, days from first to last, days from first to now.
+    """Purchase history of each row (customer and category): columns need_times, need_recency_days, need_first_days.
 
-    A first purchase one day ago was yesterday, the last day that was seen.
+    A first purchase one day ago was yesterday, the last observed day.
     """
     require_columns(frame, [NEED_TIMES_COLUMN, NEED_RECENCY_COLUMN, NEED_FIRST_COLUMN])
     times, recency_days, first_days = (
@@ -37,7 +37,10 @@ def purchase_summary(frame: pd.DataFrame) -> bg_nbd.PurchaseSummary:
 
 
 def is_replenishment(frame: pd.DataFrame) -> NDArray[np.bool_]:
-    """Which rows are needs at all: what was bought once or long ago does not run out."""
+    """Which rows are replenishment: bought on at least 3 days, the last within 120 days; array (n,).
+
+    A category bought once, or long ago, does not run out.
+    """
     require_columns(frame, [NEED_TIMES_COLUMN, NEED_RECENCY_COLUMN])
     times, recency_days = (
         frame[name].to_numpy(np.float64, na_value=np.nan) for name in (NEED_TIMES_COLUMN, NEED_RECENCY_COLUMN)
@@ -46,13 +49,13 @@ def is_replenishment(frame: pd.DataFrame) -> NDArray[np.bool_]:
 
 
 def latest_pairs(frame: pd.DataFrame) -> pd.DataFrame:
-    """The needs of the frame's last moment, with what their history is read from."""
+    """The rows of the latest cutoff, with the columns that purchase_summary reads."""
     require_columns(frame, ["as_of", NEED_TIMES_COLUMN, NEED_RECENCY_COLUMN, NEED_FIRST_COLUMN])
     return base.latest_rows(frame[["as_of", NEED_TIMES_COLUMN, NEED_RECENCY_COLUMN, NEED_FIRST_COLUMN]])
 
 
 def fit_bgnbd(frame: pd.DataFrame, *, seed: int = 0) -> bg_nbd.BgNbd:
-    """BG/NBD over the needs of a frame of one moment; a sample, where there are many."""
+    """Fit BG/NBD to a frame of one cutoff, one row per customer and category; at most MAX_PAIRS rows at random."""
     summary = purchase_summary(frame)
     if len(summary.x) > MAX_PAIRS:
         sampled = np.random.default_rng(seed).choice(len(summary.x), MAX_PAIRS, replace=False)
@@ -61,18 +64,18 @@ def fit_bgnbd(frame: pd.DataFrame, *, seed: int = 0) -> bg_nbd.BgNbd:
 
 
 def purchase_probability(bgnbd: bg_nbd.BgNbd, summary: bg_nbd.PurchaseSummary, days: float | Floats) -> Floats:
-    """P(bought again within these days | past), kept off certainty."""
+    """P(bought again within these days | purchase history), clipped away from 0 and 1: array (n,)."""
     return np.clip(1 - bgnbd.p_no_purchase(*summary, days), bg_nbd.MIN_PROBABILITY, 1 - bg_nbd.MIN_PROBABILITY)
 
 
 def read_outcomes(label: pd.DataFrame) -> Floats:
-    """The label's columns within_7, within_14 and within_28 as an array (rows, 3): 1, 0, or NaN for not known yet."""
+    """Columns within_7, within_14 and within_28 as an array (n, 3): 1, 0, or NaN = not known yet."""
     require_columns(label, [f"within_{days}" for days in HORIZONS_DAYS])
     return label[[f"within_{days}" for days in HORIZONS_DAYS]].to_numpy(np.float64, na_value=np.nan)
 
 
 def mean_outcomes(label: pd.DataFrame, predicted: Floats) -> list[float]:
-    """The share of needs that came up within each span; what was expected, where nobody knows yet."""
+    """Share of rows bought again within each horizon; the mean of predicted (n, 3) where no outcome is known."""
     observed = read_outcomes(label)
     counts = np.isfinite(observed).sum(axis=0)
     shares = np.nansum(observed, axis=0) / np.maximum(counts, 1)
@@ -84,7 +87,7 @@ def mean_outcomes(label: pd.DataFrame, predicted: Floats) -> list[float]:
 def purchase_probabilities(
     bgnbd: bg_nbd.BgNbd, summary: bg_nbd.PurchaseSummary, horizons_days: Sequence[int] = HORIZONS_DAYS
 ) -> Floats:
-    """P(bought again within each of these spans): array (rows, spans)."""
+    """P(bought again within each horizon): array (n, n_horizons)."""
     return np.column_stack(
         [purchase_probability(bgnbd, summary, float(horizon_days)) for horizon_days in horizons_days]
     )

@@ -1,7 +1,7 @@
-"""Cupboard: how a need stands beside the customer's visits, their other needs, and everybody's needs of its category.
+"""Features of a customer's category relative to the customer's visits, to their other categories and to all customers.
 
-The rows of a need say how often and how lately it came up. Here they are held against how often the customer comes
-at all, for what comes up at every other visit is not overdue after a holiday.
+The frame says how often and how recently the category was bought. Here that is related to how often the customer visits
+at all: what is bought at every second visit is not overdue after a holiday.
 """
 
 from __future__ import annotations
@@ -20,24 +20,36 @@ from models.restock import category_bg_nbd
 
 Floats32 = NDArray[np.float32]
 
-#: The days within which the shop's own windows count visits, and over which they forget them.
+#: Windows in days of the visit counts among the features, and half-lives of the decayed counts.
 WINDOWS = (7, 14, 28, 56, 90)
 HALF_LIVES = (14, 45, 120)
-#: A need that is overdue beyond this many gaps tells no more than that.
+#: Overdue ratios are clipped to this many median gaps.
 MAX_OVERDUE = 5.0
-#: Of a category fewer needs than this lean on those of all.
+#: Weight, in rows, of all categories in the statistics of one.
 PRIOR_WEIGHT = 50.0
-#: With fewer categories than this their figures are names in disguise, which change from month to month.
+#: With fewer categories than this, their statistics would only identify the category, and they change monthly.
 MIN_CATEGORIES = 40
-#: What is made here: of the need and the visits, of the customer's needs, of everybody's, and of the days ahead.
+#: Names of the features: category and visits, the customer's categories, all customers, and the days ahead.
 VISIT_FEATURES = (
-    "share_all", "share_90d", "share_28d", *(f"share_decayed_{half}d" for half in HALF_LIVES),
-    "visits_since", "visits_due", "visits_due_all", "visits_without_days",
-)  # fmt: skip
+    "share_all",
+    "share_90d",
+    "share_28d",
+    *(f"share_decayed_{half_life}d" for half_life in HALF_LIVES),
+    "visits_since",
+    "visits_due",
+    "visits_due_all",
+    "visits_without_days",
+)
 CUSTOMER_FEATURES = (
-    "needs", "needs_14d", "needs_28d", "needs_last", "needs_overdue", "needs_overdue_weighed", "needs_weight_45d",
+    "needs",
+    "needs_14d",
+    "needs_28d",
+    "needs_last",
+    "needs_overdue",
+    "needs_overdue_weighed",
+    "needs_weight_45d",
     "needs_weight_14d",
-)  # fmt: skip
+)
 CATEGORY_FEATURES = ("category_needs", "category_again", "category_14d", "category_28d", "category_gap_days")
 HORIZON_FEATURES = ("quiet", "visits_ahead", "ahead_all", "ahead_90d", "ahead_45d", "ahead_120d")
 FEATURE_NAMES = (*VISIT_FEATURES, "gap_ratio", *CUSTOMER_FEATURES, *CATEGORY_FEATURES, *HORIZON_FEATURES)
@@ -45,7 +57,7 @@ FEATURE_NAMES = (*VISIT_FEATURES, "gap_ratio", *CUSTOMER_FEATURES, *CATEGORY_FEA
 
 @dataclass(frozen=True)
 class CategoryFeatures:
-    """What is known of all customers at a moment: their rhythm of visits, and how each category fares."""
+    """Statistics of all customers at one cutoff: BG/NBD of their visits, and averages of each category."""
 
     visits: bg_nbd.BgNbd
     overall: list[float]
@@ -53,19 +65,25 @@ class CategoryFeatures:
 
     @classmethod
     def fit(cls, frame: pd.DataFrame) -> Self:
-        """From the rows of one moment, all of them: a row a customer and category."""
+        """Fit to all rows of one cutoff: one row per customer and category."""
         customers = frame.drop_duplicates("customer_key")
         return cls(_fit_visit_bgnbd(customers), *_category_statistics(frame))
 
     def build(self, frame: pd.DataFrame) -> Floats32:
-        """A row of NAMES but OF_DAYS for each row of the frame; it holds all the needs of its customers."""
+        """FEATURE_NAMES without HORIZON_FEATURES, as columns, for each row of the frame: array (n, features).
+
+        The frame must hold all categories of its customers.
+        """
         category = self._category_rows(frame)
         gap = _ratio(_column_values(frame, "need_gap_median_days"), category[:, -1])
         parts = [_visit_features(frame), gap[:, None], _customer_features(frame), category]
         return np.column_stack(parts).astype(np.float32)
 
     def build_ahead(self, frame: pd.DataFrame, base_features: Floats32, days: Floats) -> Floats32:
-        """OF_DAYS for each row of the frame, asked about so many days ahead; `laid` is what `lay` made of it."""
+        """HORIZON_FEATURES, as columns, for each row of the frame and its days ahead (n,): array (n, 6).
+
+        base_features: (n, features), what `build` returned for these rows.
+        """
         summary = _visit_summary(frame)
         expected_visits = np.maximum(self.visits.expected_purchases(*summary, days), 0.0)
         no_visit_log_odds = bg_nbd.log_odds(self.visits.p_no_purchase(*summary, days))
@@ -77,12 +95,12 @@ class CategoryFeatures:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """All there is to keep."""
+        """All parameters as JSON values."""
         return {"visits": asdict(self.visits), "usual": self.overall, "categories": dict(self.categories)}
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Self:
-        """Read back what `numbers` gave."""
+        """Read what `to_dict` returned."""
         return cls(bg_nbd.BgNbd(**content["visits"]), content["usual"], content["categories"])
 
     def _category_rows(self, frame: pd.DataFrame) -> Floats:
@@ -100,7 +118,7 @@ def _fit_visit_bgnbd(customers: pd.DataFrame) -> bg_nbd.BgNbd:
 
 
 def _visit_summary(frame: pd.DataFrame) -> bg_nbd.PurchaseSummary:
-    """Each row's customer's visits; where nothing is known of them, the need's own days stand in."""
+    """The visits of each row's customer; where they are missing, the purchase days of the category are used instead."""
     days, span, tenure = (_column_values(frame, name) for name in ("purchase_days", "span_days", "tenure_days"))
     need_summary = category_bg_nbd.purchase_summary(frame)
     x = np.maximum(np.where(np.isfinite(days), days - 1, need_summary.x), 0.0)
@@ -109,7 +127,7 @@ def _visit_summary(frame: pd.DataFrame) -> bg_nbd.PurchaseSummary:
 
 
 def _visit_features(frame: pd.DataFrame) -> Floats:
-    """OF_VISITS: the share of visits at which the need came up, and how many went by since without it."""
+    """VISIT_FEATURES: the share of visits with the category, and the visits since its last purchase."""
     times, recency_days = (
         _column_values(frame, category_bg_nbd.NEED_TIMES_COLUMN),
         _column_values(frame, category_bg_nbd.NEED_RECENCY_COLUMN),
@@ -132,7 +150,7 @@ def _visit_features(frame: pd.DataFrame) -> Floats:
 
 
 def _visits_since_purchase(frame: pd.DataFrame, recency_days: Floats) -> Floats:
-    """How often they came since they last bought it, read between the windows in which visits are counted."""
+    """Visits since the last purchase of the category, interpolated between the windows that count visits."""
     ages = np.array([0, *WINDOWS], dtype=np.float64)
     counted = np.column_stack(
         [np.zeros(len(frame)), *(_column_values(frame, f"purchase_days_{days}d") for days in WINDOWS)]
@@ -146,7 +164,7 @@ def _visits_since_purchase(frame: pd.DataFrame, recency_days: Floats) -> Floats:
 
 
 def _customer_features(frame: pd.DataFrame) -> Floats:
-    """OF_CUSTOMER: how many needs a customer has, how many came up lately, and how overdue they are together."""
+    """CUSTOMER_FEATURES: number of the customer's categories, how many are recent, how overdue they are."""
     customer = frame.groupby(["customer_key", "as_of"], sort=False).ngroup().to_numpy()
     is_need, recency_days = (
         category_bg_nbd.is_replenishment(frame).astype(np.float64),
@@ -181,7 +199,7 @@ def _customer_features(frame: pd.DataFrame) -> Floats:
 
 
 def _category_statistics(frame: pd.DataFrame) -> tuple[list[float], dict[str, list[float]]]:
-    """OF_CATEGORY of all needs together, and of each category's, leaning on all."""
+    """CATEGORY_FEATURES of all rows, and of each category, shrunk to those of all."""
     categories, positions = np.unique(frame["category"].to_numpy(dtype=object).astype(str), return_inverse=True)
     if len(categories) < MIN_CATEGORIES:
         return [0.0] * len(CATEGORY_FEATURES), {}
@@ -210,7 +228,7 @@ def _category_statistics(frame: pd.DataFrame) -> tuple[list[float], dict[str, li
 
 
 def _column_values(frame: pd.DataFrame, name: str) -> Floats:
-    """A column as numbers; unknown where the shop has none."""
+    """A column as float64 (n,); NaN where the frame lacks it."""
     if name not in frame.columns:
         return np.full(len(frame), np.nan)
     values = frame[name].to_numpy(np.float64, na_value=np.nan)

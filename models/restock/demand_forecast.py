@@ -1,4 +1,4 @@
-"""Supply: how much of each product will be sold in each of the next weeks, to know how much to have."""
+"""Demand forecast: units of each product in each of the next weeks, by several simple methods."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from models.base import Floats
 from models.btyd import bg_nbd
 from models.restock import category_bg_nbd
 
-#: So many weeks are foretold, from as many that tell the level.
+#: Weeks ahead to forecast, and weeks from which the level is computed.
 WEEKS = 4
-#: What a product's share of its category is read from: weeks, counted half for every so many that they lie back.
+#: Weeks from which a product's share of its category is computed, and the half-life of their weight.
 HISTORY_WEEKS, HALF_LIFE_WEEKS = 26, 6.0
-#: A category of fewer expected purchases than this leans on what became of all needs.
+#: Weight, in expected purchases, of all categories in the growth of one.
 PRIOR_PURCHASES = 20.0
 LAST_WEEK, MEAN_4_WEEKS, CATEGORY_SHARED, NEEDS_SHARED = (
     "last week",
@@ -28,40 +28,46 @@ LAST_WEEK, MEAN_4_WEEKS, CATEGORY_SHARED, NEEDS_SHARED = (
 
 @dataclass(frozen=True)
 class WeeklySales:
-    """Pieces sold of each product, (products, weeks), the latest week first; its category's number, and its price."""
+    """Weekly sales of each product.
+
+    units: (n_products, n_weeks), the latest week first.
+    category: (n_products,): the number of the product's category.
+    price: (n_products,).
+    """
 
     units: Floats
     category: NDArray[np.int64]
     price: Floats
 
     def weeks_earlier(self, weeks: int) -> WeeklySales:
-        """The same as known so many weeks earlier."""
+        """The same sales as they were known this many weeks earlier."""
         return WeeklySales(self.units[:, weeks:], self.category, self.price)
 
     def actual_units(self, weeks: int) -> Floats:
-        """What was sold in the weeks that came after, (products, WEEKS), the first of them first."""
+        """Units in the WEEKS weeks after that time: array (n_products, WEEKS), the first week first."""
         return self.units[:, weeks - WEEKS : weeks][:, ::-1]
 
 
 def forecast_units(sales: WeeklySales, methods: tuple[str, ...], growth: Floats | None = None) -> dict[str, Floats]:
-    """What each way expects of each product in each of the next weeks, (products, WEEKS).
+    """Forecast of each method for each product and each of the next weeks: arrays (n_products, WEEKS).
 
-    growth: (categories, WEEKS), what customers' needs will be over what the last weeks made of them; see `grown`.
+    growth: (n_categories, WEEKS): the factor on the last weeks' level from customers' expected purchases; see
+        `need_growth`.
     """
     mean = sales.units[:, :WEEKS].mean(axis=1)
     category_shared = _share_category_mean(sales)
-    each = {LAST_WEEK: sales.units[:, 0], MEAN_4_WEEKS: mean, CATEGORY_SHARED: category_shared}
-    forecasts = {method: np.repeat(column[:, None], WEEKS, axis=1) for method, column in each.items()}
+    weekly_units = {LAST_WEEK: sales.units[:, 0], MEAN_4_WEEKS: mean, CATEGORY_SHARED: category_shared}
+    forecasts = {method: np.repeat(units[:, None], WEEKS, axis=1) for method, units in weekly_units.items()}
     if growth is not None:
         forecasts[NEEDS_SHARED] = category_shared[:, None] * growth[sales.category]
     return {method: forecasts[method] for method in methods if method in forecasts}
 
 
 def _share_category_mean(sales: WeeklySales) -> Floats:
-    """Each category's mean of the last weeks, by the shares that its products have had for longer.
+    """Each category's mean of the last weeks, allocated by the longer-term shares of its products.
 
-    What sold well for a month by chance does not go on so: on Complete Journey the error over products falls by a
-    fortieth, and over categories it is that of the mean.
+    A product's good month is often chance and does not continue: on Complete Journey this lowers the error over
+    products by a fortieth; over categories the error is that of the mean.
     """
     recent_units = sales.units[:, :HISTORY_WEEKS]
     weight = 0.5 ** (np.arange(recent_units.shape[1]) / HALF_LIFE_WEEKS)
@@ -75,9 +81,10 @@ def _share_category_mean(sales: WeeklySales) -> Floats:
 
 
 def expected_purchases(needs: pd.DataFrame, categories: pd.Index, *, seed: int = 0) -> Floats:
-    """The purchases expected of all customers' needs, (categories, WEEKS), from the needs of one moment.
+    """Expected purchases per category and week ahead, over all customers: array (n_categories, WEEKS).
 
-    needs: category and the numbers of a need (see stocks). Each has its own rhythm (BG/NBD).
+    needs: one row per customer and category of one cutoff, with column category and those of category_bg_nbd; each row
+        has its own BG/NBD forecast.
     """
     replenishment = needs[category_bg_nbd.is_replenishment(needs)]
     summary = category_bg_nbd.purchase_summary(replenishment)
@@ -94,10 +101,10 @@ def expected_purchases(needs: pd.DataFrame, categories: pd.Index, *, seed: int =
 
 
 def need_growth(current: Floats, previous: Floats) -> Floats:
-    """What is expected of the needs of each category now over what was expected WEEKS weeks ago, (categories, WEEKS).
+    """Expected purchases now over those expected WEEKS weeks ago: array (n_categories, WEEKS).
 
-    The last weeks' sales are what became of the earlier needs, so their level carries over: unknown customers and
-    pieces at a time are in it. A category of few needs leans on all.
+    The last weeks' sales resulted from the earlier expectation, so their level carries over: it includes unidentified
+    customers and units per purchase. A category with few purchases is shrunk to the ratio of all.
     """
     overall = current.sum() / previous.sum() if previous.sum() > 0 else 1.0
     ratio = (current.sum(axis=1) + PRIOR_PURCHASES * overall) / (previous.sum(axis=1) + PRIOR_PURCHASES)
@@ -105,9 +112,9 @@ def need_growth(current: Floats, previous: Floats) -> Floats:
 
 
 def wape(sales: WeeklySales, actual: Floats, predicted: Floats, *, by_category: bool = False) -> float:
-    """What was foretold wrongly over what was sold, in money: the weighted absolute percentage error (WAPE).
+    """Weighted absolute percentage error (WAPE) of predicted against actual units, (n_products, WEEKS), in money.
 
-    In money, lest litres of petrol drown everything that is sold by the piece.
+    In money, so that litres of petrol do not dominate everything that is sold by the piece.
     """
     actual, predicted = actual * sales.price[:, None], predicted * sales.price[:, None]
     if by_category:
@@ -123,9 +130,10 @@ def _sum_by_category(category: NDArray[np.int64], weekly: Floats, count: int) ->
 
 
 def best_method(errors: pd.DataFrame) -> str:
-    """The way with the smallest error over products and categories together, over the cutoffs that all ways have.
+    """The method with the smallest error over products plus categories, over the cutoffs that all methods have.
 
-    figures: way, weeks_back, products, categories; a row a way and cutoff, plainest way first, which wins a tie.
+    errors: columns way (the method), weeks_back, products and categories, one row per method and cutoff; the simplest
+        method first, which wins a tie.
     """
     methods_per_cutoff = errors.groupby("weeks_back")["way"].transform("nunique")
     comparable = errors[methods_per_cutoff == errors["way"].nunique()]

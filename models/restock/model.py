@@ -1,4 +1,4 @@
-"""Restock: when a customer's coffee runs out, and everything else that they buy again and again."""
+"""The replenishment model: P(a customer buys a category again within 7, 14 and 28 days)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from models import base as models_base
 from models.base import (
     MODEL_FILE,
     Floats,
     InsufficientData,
     feature_columns,
+    latest_rows,
     matrix,
     read_json,
     require_columns,
@@ -28,8 +28,8 @@ from models.estimators import boosted_trees
 from models.restock import category_bg_nbd
 from models.restock.category_features import FEATURE_NAMES, CategoryFeatures
 
-#: Chosen on Complete Journey at cut-offs before those that are reported (2017-09-06, 2017-10-04). A household's needs
-#: come up together or not at all: small leaves learn households by heart.
+#: Chosen on Complete Journey at cut-offs before those that are reported (2017-09-06, 2017-10-04). A household buys all
+#: its categories together or none: small leaves memorise households.
 LIGHTGBM_PARAMS: dict[str, Any] = {
     "num_leaves": 15,
     "learning_rate": 0.06,
@@ -38,41 +38,43 @@ LIGHTGBM_PARAMS: dict[str, Any] = {
     "feature_fraction_bynode": 0.5,
     "max_bin": 63,
 }
-#: So many needs are learned from, and so many trees grown on them. With 100,000 and 120 the log loss of two earlier
+#: Maximum number of training rows, and number of trees for them. With 100,000 and 120 the log loss of two earlier
 #: cut-offs was 0.0005 and 0.0008 higher.
 MAX_ROWS = 150_000
 TREES = 180
-#: Of few needs, a leaf may hold one in so many.
+#: With few rows, a leaf must hold at least one row in this many.
 MIN_LEAF_SHARE = 150
-#: A category's own rate leans on everybody's as if it had been seen so often.
+#: Weight, in rows, of the overall rate in the rate of one category.
 PRIOR_WEIGHT = 50
-#: The fewest outcomes of each kind that anything may be learned from.
+#: Minimum number of rows with each outcome to fit on.
 MIN_OUTCOMES = 100
 
 
 @dataclass(frozen=True)
 class RestockModel:
-    """Trees grown on top of each need's own rhythm (BG/NBD), one grove for all spans of days ahead.
+    """Boosted trees on top of BG/NBD per customer and category, one ensemble for all horizons.
 
-    Each need in the lesson is asked about one of the spans, drawn by lot; the span is a feature, and a longer one
-    never makes a purchase less likely. Of the customer they see what `cupboard` makes of their visits and needs.
+    Each training row is given one of the horizons at random; the horizon is a feature with a monotone constraint, so
+    that a longer one never lowers the probability. Other features: of the category (need_*), and `CategoryFeatures`.
     """
 
     columns: list[str]
     needs: bg_nbd.BgNbd
     feature_builder: CategoryFeatures
     ensemble: boosted_trees.BoostedTrees
-    mean: list[float]
-    base: float
-    rates: Mapping[str, float] = field(repr=False)
+    mean: list[float]  # mean outcome of each horizon
+    base: float  # share of training rows bought again within the shortest horizon
+    rates: Mapping[str, float] = field(repr=False)  # the same by category, shrunk to base
 
     @classmethod
     def fit(cls, frame: pd.DataFrame, label: pd.DataFrame, *, seed: int = 0, **overrides: Any) -> Self:
-        """Learn from needs whose outcome is known, a sample of them where there are many.
+        """Fit on replenishment rows whose outcome is known, a sample of them where there are many.
 
-        frame: a row for a customer, moment and `category`, with the numbers of the need and of the customer.
-        label: within_7, within_14 and within_28; NaN = not known yet. Every moment has its own rhythm, fitted to
-        its own rows. `growth` overrides LightGBM's settings.
+        frame: one row per customer, cutoff and category, with features of the category and of the customer.
+        label: columns within_7, within_14 and within_28: 1 = bought again, 0 = not, NaN = not known yet.
+        overrides: replace single LightGBM parameters.
+
+        Each cutoff has its own BG/NBD, fitted to its own rows.
         """
         require_columns(
             frame,
@@ -91,7 +93,7 @@ class RestockModel:
         days, outcome = _draw_horizons(labels, rows, generator)
         init_score, category_terms = _terms_by_cutoff(frame, rows, days, seed)
         design = np.column_stack([_base_design(frame.iloc[rows], columns, rates, base), category_terms, days])
-        names = (*(f"f{i}" for i in range(len(columns))), "category_rate", *FEATURE_NAMES, "days_ahead")
+        names = (*(f"f{position}" for position in range(len(columns))), "category_rate", *FEATURE_NAMES, "days_ahead")
         monotone = {"monotone_constraints": [0] * (len(names) - 1) + [1]}
         leaf_size = {
             "min_data_in_leaf": int(np.clip(len(rows) // MIN_LEAF_SHARE, 20, LIGHTGBM_PARAMS["min_data_in_leaf"]))
@@ -102,7 +104,7 @@ class RestockModel:
         training_rows = boosted_trees.TrainingRows(design, outcome, init_score, names=names)
         customers = frame["customer_key"].to_numpy()[rows]
         ensemble = boosted_trees.fit_trees(training_rows, params, _choose_tree_count(training_rows, customers, params))
-        latest = models_base.latest_rows(frame)
+        latest = latest_rows(frame)
         mean_outcomes = category_bg_nbd.mean_outcomes(label, np.empty((0, 3)))
         return cls(
             columns,
@@ -115,13 +117,16 @@ class RestockModel:
         )
 
     def score(self, frame: pd.DataFrame) -> Floats:
-        """P(bought again within 7, 14 and 28 days): array (rows, 3), never falling; a customer's needs together."""
+        """P(bought again within 7, 14 and 28 days): array (n, 3), non-decreasing.
+
+        The frame must hold all categories of each of its customers.
+        """
         summary, shared_design = category_bg_nbd.purchase_summary(frame), self._shared_design(frame)
         probabilities = np.empty((len(frame), len(category_bg_nbd.HORIZONS_DAYS)))
         for column, days in enumerate(category_bg_nbd.HORIZONS_DAYS):
-            odds = bg_nbd.log_odds(category_bg_nbd.purchase_probability(self.needs, summary, float(days)))
+            log_odds = bg_nbd.log_odds(category_bg_nbd.purchase_probability(self.needs, summary, float(days)))
             probabilities[:, column] = expit(
-                odds + self.ensemble.raw_score(self._horizon_design(frame, shared_design, days))
+                log_odds + self.ensemble.raw_score(self._horizon_design(frame, shared_design, days))
             )
         non_decreasing: Floats = np.maximum.accumulate(
             np.clip(probabilities, bg_nbd.MIN_PROBABILITY, 1 - bg_nbd.MIN_PROBABILITY), axis=1
@@ -129,10 +134,10 @@ class RestockModel:
         return non_decreasing
 
     def contributions(self, frame: pd.DataFrame, days: int = 14) -> pd.DataFrame:
-        """How much each feature moves each row from the usual, in log odds; + is towards needing it within the days.
+        """Effects in log odds against the mean, one column per feature; + is towards a purchase within `days` days.
 
-        The trees' part is TreeSHAP's (Lundberg 2020). The rhythm's part counts as need_times (how rare it is) and
-        need_recency_days (the present silence).
+        The trees' part is TreeSHAP (Lundberg 2020). BG/NBD's part is attributed to need_times (low frequency) and
+        need_recency_days (days since the last purchase).
         """
         frequency_effect, recency_effect = self.needs.no_purchase_log_odds_parts(
             category_bg_nbd.purchase_summary(frame), days
@@ -150,7 +155,7 @@ class RestockModel:
         return effects
 
     def population_average(self) -> Floats:
-        """The share of needs that came up within each span."""
+        """The mean outcome of all customers and categories for each horizon: array (n_horizons,)."""
         return np.array(self.mean)
 
     def save(self, folder: Path) -> None:
@@ -168,7 +173,7 @@ class RestockModel:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read the trees and the rest back."""
+        """Read the trees and the JSON back."""
         saved = read_json(folder / MODEL_FILE)
         needs, feature_builder = bg_nbd.BgNbd(**saved["needs"]), CategoryFeatures.from_dict(saved["cupboard"])
         ensemble = boosted_trees.BoostedTrees.load(folder)
@@ -188,19 +193,20 @@ class RestockModel:
 
 
 def _sample_rows(frame: pd.DataFrame, labels: Floats, generator: np.random.Generator) -> NDArray[np.int64]:
-    """The rows to learn from, in their order."""
+    """Sorted positions of the rows to train on. Raises InsufficientData with too few outcomes of either kind."""
     rows = np.flatnonzero(category_bg_nbd.is_replenishment(frame) & np.isfinite(labels[:, 0]))
     purchases = labels[rows, 0].sum()
     if min(purchases, len(rows) - purchases) < MIN_OUTCOMES:
         raise InsufficientData(
-            f"{int(purchases)} of {len(rows)} needs came up within {category_bg_nbd.HORIZONS_DAYS[0]} days; {MIN_OUTCOMES} of each kind are needed: "
+            f"{int(purchases)} of {len(rows)} customer-category pairs were bought again within "
+            f"{category_bg_nbd.HORIZONS_DAYS[0]} days; {MIN_OUTCOMES} of each outcome are needed: "
             "load a longer history, or products with categories"
         )
     return np.sort(generator.choice(rows, MAX_ROWS, replace=False)) if len(rows) > MAX_ROWS else rows
 
 
 def _category_rates(frame: pd.DataFrame, labels: Floats, rows: NDArray[np.int64]) -> tuple[dict[str, float], float]:
-    """How often the needs of each category came up within the shortest span, and those of all."""
+    """Share of rows bought again within the shortest horizon: by category, shrunk to the overall share, and overall."""
     first_outcomes = pd.Series(labels[rows, 0]).groupby(frame["category"].to_numpy()[rows])
     base = float(labels[rows, 0].mean())
     rates = (first_outcomes.sum() + PRIOR_WEIGHT * base) / (first_outcomes.count() + PRIOR_WEIGHT)
@@ -208,8 +214,8 @@ def _category_rates(frame: pd.DataFrame, labels: Floats, rows: NDArray[np.int64]
 
 
 def _draw_horizons(labels: Floats, rows: NDArray[np.int64], generator: np.random.Generator) -> tuple[Floats, Floats]:
-    """One span for each row, and what became of it."""
-    observed_horizons = np.isfinite(labels[rows]).sum(axis=1)  # the shorter spans are over before the longer ones
+    """One horizon per row at random, among those with a known outcome, and that outcome."""
+    observed_horizons = np.isfinite(labels[rows]).sum(axis=1)  # shorter horizons are over before longer ones
     drawn = np.minimum((generator.random(len(rows)) * observed_horizons).astype(np.int64), observed_horizons - 1)
     return np.array(category_bg_nbd.HORIZONS_DAYS, dtype=np.float64)[drawn], labels[rows, drawn]
 
@@ -217,7 +223,7 @@ def _draw_horizons(labels: Floats, rows: NDArray[np.int64], generator: np.random
 def _terms_by_cutoff(
     frame: pd.DataFrame, rows: NDArray[np.int64], days: Floats, seed: int
 ) -> tuple[Floats, NDArray[Any]]:
-    """What the need's own rhythm and the cupboard said of each row at its moment, from all rows of that moment."""
+    """BG/NBD's log odds and the CategoryFeatures of each row, fitted to all rows of its cutoff."""
     cutoff = pd.to_datetime(frame["as_of"], utc=True).to_numpy(dtype="datetime64[us]")
     init_score, category_terms = np.zeros(len(rows)), np.zeros((len(rows), len(FEATURE_NAMES)), dtype=np.float32)
     for this_cutoff in np.unique(cutoff[rows]):
@@ -246,9 +252,9 @@ def _base_design(frame: pd.DataFrame, columns: list[str], rates: Mapping[str, fl
 def _choose_tree_count(
     training_rows: boosted_trees.TrainingRows, customers: NDArray[Any], params: dict[str, Any]
 ) -> int:
-    """How many trees to grow: as many as serve customers whose needs they have not seen, where there are few rows.
+    """The number of trees: TREES, or with few rows the number with the lowest loss on held-out customers.
 
-    On the needs of 20 customers of Complete Journey 120 trees had a log loss of .561, their rhythm alone .536.
+    For the rows of 20 customers of Complete Journey 120 trees had a log loss of .561, BG/NBD alone .536.
     """
     if len(training_rows.outcome) >= MAX_ROWS // 2:
         return TREES

@@ -10,7 +10,10 @@ from models.base import Floats, InsufficientData, require_columns
 
 
 def read_durations(label: pd.DataFrame, days: int) -> tuple[Floats, NDArray[np.bool_]]:
-    """How many of these days each row was watched (0 = not at all), and whether a purchase ended it."""
+    """Follow-up of each row in days within `days` (n,), 0 = none, and whether a purchase ended it (n,).
+
+    label: columns duration_days and observed.
+    """
     require_columns(label, ["duration_days", "observed"])
     follow_up_days = label["duration_days"].to_numpy(dtype=np.float64, na_value=np.nan)
     is_observed = label["observed"].to_numpy(dtype=np.float64, na_value=np.nan) == 1
@@ -19,22 +22,25 @@ def read_durations(label: pd.DataFrame, days: int) -> tuple[Floats, NDArray[np.b
 
 
 def require_purchases(label: pd.DataFrame, days: int, *, min_purchases: int) -> None:
-    """Raise TooLittle unless enough next purchases were seen to learn their timing from."""
+    """Check that the label has enough next purchases to learn their timing, from columns duration_days and observed.
+
+    Raises InsufficientData if there are fewer than min_purchases.
+    """
     purchases = int(read_durations(label, days)[1].sum())
     if purchases < min_purchases:
         raise InsufficientData(
-            f"{purchases} next purchases were seen within {days} days and {min_purchases} are needed to learn when customers "
-            "come back; load a longer history"
+            f"{purchases} next purchases were seen within {days} days and {min_purchases} are needed to learn when "
+            "customers come back; load a longer history"
         )
 
 
 def survival_curve(
     label: pd.DataFrame, days: int, *, prior_curve: Floats | None = None, prior_weight: float = 10.0
 ) -> Floats:
-    """P(no purchase in the first d days) for d = 1..days, from rows not all of which were watched to the end.
+    """P(no purchase in the first d days) for d = 1..days: array (n_days,), from right-censored rows.
 
-    label: duration_days (1 = on the first day) and observed (0 = still waiting when watching ended).
-    `towards` is a curve that counts like `weight` more customers.
+    label: columns duration_days (1 = a purchase on the first day) and observed (0 = censored).
+    prior_curve: a curve (n_days,) that counts like prior_weight additional customers.
     """
     follow_up_days, has_purchase = read_durations(label, days)
     events = np.bincount(follow_up_days[has_purchase].astype(int), minlength=days + 1)[1:].astype(float)

@@ -1,4 +1,4 @@
-"""Fates: what became of each row after its moment, as far as anybody has seen by now."""
+"""Churn outcomes after a cutoff, as far as they are known, and which customers were active at it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 from models import base
 from models.base import Floats, InsufficientData, require_columns
 
-#: The fewest customers of each fate, quiet and not, that a rate may be learned from.
+#: Minimum number of customers with each outcome, from which a rate may be estimated.
 MIN_OUTCOMES = 30
 
-#: What became of each row: 1 = no purchase within the horizon, 0 = one or more, NaN = not known yet; or a frame with
-#: that as `quiet` beside what else is known.
+#: The outcome of each row: 1 = no purchase within the horizon, 0 = at least one, NaN = not known yet; or a frame with
+#: that in column quiet, beside other label columns.
 ChurnLabel = pd.Series | pd.DataFrame | Floats
 
 
 def read_churned(label: ChurnLabel) -> Floats:
-    """What became of each row as 1, 0 or NaN."""
+    """The outcome of each row as 1, 0 or NaN: array (n,)."""
     if isinstance(label, pd.DataFrame):
         require_columns(label, ["quiet"])
         return label["quiet"].to_numpy(dtype=np.float64, na_value=np.nan)
@@ -26,15 +26,15 @@ def read_churned(label: ChurnLabel) -> Floats:
 
 
 def is_active(frame: pd.DataFrame, horizon_days: int) -> NDArray[np.bool_]:
-    """Which rows had a purchase in the last two horizons: whose silence is news."""
+    """Which rows had a purchase in the last two horizons, from column recency_days: array (n,)."""
     require_columns(frame, [base.RECENCY_COLUMN])
     return frame[base.RECENCY_COLUMN].to_numpy(dtype=np.float64, na_value=np.nan) <= 2 * horizon_days
 
 
 def select_labelled(frame: pd.DataFrame, label: ChurnLabel, horizon_days: int) -> tuple[pd.DataFrame, Floats]:
-    """The active rows whose outcome is known, with it: 1 = no purchase within the horizon, 0 = at least one.
+    """The active rows whose outcome is known, and it (n,): 1 = no purchase within the horizon, 0 = at least one.
 
-    Raises TooLittle with fewer than 30 of either.
+    Raises InsufficientData with fewer than 30 rows of either outcome.
     """
     churned = read_churned(label)
     rows = is_active(frame, horizon_days) & np.isfinite(churned)

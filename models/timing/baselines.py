@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from models import base
 from models.base import MODEL_FILE, Floats, read_json, write_json
 from models.btyd import bg_nbd
-from models.survival import kaplan_meier
-from models.survival import outcomes as survival_outcomes
+from models.survival import kaplan_meier, outcomes
 
 
 @dataclass(frozen=True)
 class BgNbdTiming:
-    """What buy-till-you-die says of the next purchase: all its distribution by day. Needs no outcomes."""
+    """BG/NBD's distribution of the days to the next purchase. Needs no outcomes."""
 
     rhythm: bg_nbd.BgNbd
     days: int
@@ -27,7 +26,10 @@ class BgNbdTiming:
 
     @classmethod
     def fit(cls, frame: pd.DataFrame, label: pd.DataFrame, *, seed: int = 0, days: int = 90) -> Self:
-        """Fit the rhythm of the latest moment's customers; outcomes, if any, give the typical curve."""
+        """Fit BG/NBD to the customers of the latest cutoff; outcomes, if any, give the pooled curve.
+
+        label: columns duration_days (1 = a purchase on the day of as_of) and observed (0 = censored).
+        """
         latest = base.latest_rows(frame)
         bgnbd = bg_nbd.BgNbd.fit_frame(latest)
         if (kaplan_meier.read_durations(label, days)[0] > 0).any():
@@ -35,28 +37,28 @@ class BgNbdTiming:
         return cls(bgnbd, days, bgnbd.survival(*bg_nbd.purchase_summary(latest), days).mean(axis=0))
 
     def score(self, frame: pd.DataFrame) -> Floats:
-        """P(the next purchase is more than d days away) for d = 1..days: array (rows, days)."""
+        """P(the next purchase is more than d days away) for d = 1..days: array (n, days)."""
         return self.rhythm.survival(*bg_nbd.purchase_summary(frame), self.days)
 
     def population_average(self) -> Floats:
-        """The curve of all customers together: array (days,)."""
+        """The survival curve of all customers together: array (n_days,)."""
         return self.pooled
 
     def save(self, folder: Path) -> None:
-        """Write the four parameters and the typical curve."""
+        """Write the four parameters and the pooled curve."""
         content = {"rhythm": asdict(self.rhythm), "days": self.days, "pooled": self.pooled.tolist()}
         write_json(folder / MODEL_FILE, content)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read back what was written."""
+        """Read the parameters and the pooled curve back."""
         saved = read_json(folder / MODEL_FILE)
         return cls(bg_nbd.BgNbd(**saved["rhythm"]), saved["days"], np.array(saved["pooled"]))
 
 
 @dataclass(frozen=True)
 class KaplanMeierTiming:
-    """What customers of the same recency and frequency did: a Kaplan-Meier curve for each of 5 x 9 cells."""
+    """A Kaplan-Meier curve for each of 5 x 9 cells of recency and purchase rate."""
 
     recency_edges: Floats
     rate_edges: Floats
@@ -65,8 +67,11 @@ class KaplanMeierTiming:
 
     @classmethod
     def fit(cls, frame: pd.DataFrame, label: pd.DataFrame, *, seed: int = 0, days: int = 90) -> Self:
-        """Cut recency into fifths and rates into ninths; a thin cell leans on the curve of everybody."""
-        kaplan_meier.require_purchases(label, days, min_purchases=4 * survival_outcomes.MIN_OUTCOMES)
+        """Cut recency into 5 and the rate into 9 quantile groups; small cells are shrunk to the pooled curve.
+
+        label: columns duration_days (1 = a purchase on the day of as_of) and observed (0 = censored).
+        """
+        kaplan_meier.require_purchases(label, days, min_purchases=4 * outcomes.MIN_OUTCOMES)
         recency, rate = _cell_terms(frame)
         recency_edges = np.quantile(recency, np.linspace(0, 1, 6)[1:-1])
         rate_edges = np.quantile(rate, np.linspace(0, 1, 10)[1:-1])
@@ -76,20 +81,20 @@ class KaplanMeierTiming:
         return cls(recency_edges, rate_edges, np.array(curves), pooled)
 
     def score(self, frame: pd.DataFrame) -> Floats:
-        """P(the next purchase is more than d days away) for d = 1..days: array (rows, days)."""
+        """P(the next purchase is more than d days away) for d = 1..days: array (n, days)."""
         return self.curves[_cell_numbers(*_cell_terms(frame), self.recency_edges, self.rate_edges)]
 
     def population_average(self) -> Floats:
-        """The curve of all customers together: array (days,)."""
+        """The survival curve of all customers together: array (n_days,)."""
         return self.pooled
 
     def save(self, folder: Path) -> None:
-        """Write the cells' edges and curves."""
+        """Write the bounds and curves of the cells."""
         np.savez(folder / "model.npz", **asdict(self))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read the cells' edges and curves back."""
+        """Read the bounds and curves of the cells back."""
         with np.load(folder / "model.npz", allow_pickle=False) as saved:
             return cls(*(saved[name] for name in ("recency_edges", "rate_edges", "curves", "pooled")))
 

@@ -1,4 +1,4 @@
-"""Hazard: the chance that a customer comes on each of the next days if not before, as many small questions tell."""
+"""Discrete-time hazard of the next purchase, by boosted trees on top of BG/NBD."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from models.survival.censored_durations import CensoredDurations, Floats32, Ints
 from models.timing import weekday_profile
 from models.timing.seasonal_level import CalendarEffect
 
-#: The last days of the periods into which the days ahead are cut: single days first, then longer and longer ones.
+#: Last days of the periods: single days first, then increasingly long periods.
 PERIOD_LAST_DAYS = (*range(1, 15), 16, 18, 21, 24, 28, 35, 42, 56, 70, 90, 115, 145, 180)
-#: Own gaps that a silence is measured against, where the frame has them.
+#: The customer's own inter-purchase times that recency is divided by, where the frame has them.
 GAP_COLUMNS = ("gap_mean_days", "gap_median_days", "gap_long_days", "gap_max_days")
-#: Chosen on both shops at cut-offs before those that are reported. More leaves, or twice the periods, foretell no
-#: better: a customer's moments are so alike that trees learn the customer by heart.
+#: Chosen on both shops at cut-offs before those that are reported. More leaves, or twice the periods, predict no
+#: better: the rows of one customer are so similar that trees memorise the customer.
 LIGHTGBM_PARAMS: dict[str, Any] = {
     "num_leaves": 15,
     "learning_rate": 0.05,
@@ -36,20 +36,19 @@ LIGHTGBM_PARAMS: dict[str, Any] = {
 }
 MAX_TREES, PATIENCE = 300, 20
 MAX_PERSON_PERIODS = 100_000
-#: Trees to grow where there are no earlier moments to learn from and later ones to judge by.
+#: Number of trees where there are no earlier cutoffs to train on and later ones to validate on.
 DEFAULT_TREES = 40
-#: The fewest next purchases that trees may be grown from.
+#: Minimum number of next purchases to fit on.
 MIN_PURCHASES = 300
 BATCH_ROWS = 2048
 
 
 @dataclass(frozen=True)
 class HazardTrees:
-    """Trees grown on top of BG/NBD's chance of buying in each period, given no purchase before it.
+    """P(purchase in each period ahead, given none before it): boosted trees that start from BG/NBD's log odds.
 
-    Every customer and moment is asked once for each period in which the purchase could still come (a
-    discrete-time hazard: Singer and Willett 1993). Rows still waiting when watching ended count for the periods
-    that they were watched through (right-censoring).
+    Discrete-time survival analysis (Singer and Willett 1993): every customer and cutoff gives one training row for each
+    period in which the purchase could still come. Right-censored rows count for the periods of their follow-up.
     """
 
     columns: list[str]
@@ -60,13 +59,15 @@ class HazardTrees:
 
     @classmethod
     def fit(cls, frame: pd.DataFrame, label: pd.DataFrame, *, seed: int = 0, days: int = 90, **overrides: Any) -> Self:
-        """Learn from the first `days` days of every row.
+        """Fit to the first `days` days of every row.
 
-        label: duration_days = 1 for a purchase on the day of as_of itself, and observed; where observed is 0,
-        the days that passed without one. Every moment in the frame gets its own rhythm, fitted to its own
-        rows. The latest moments say how many trees to grow, judging trees that were grown from what was known
-        before them, but for the calendar's swings, which are those of all moments. `growth` overrides
-        LightGBM's settings. Raises TooLittle below 300 next purchases.
+        label: columns duration_days (1 = a purchase on the day of as_of itself) and observed; where observed is 0,
+            duration_days is the number of days without a purchase.
+        overrides: replace single LightGBM parameters.
+
+        Each cutoff has its own BG/NBD, fitted to its own rows. The number of trees is validated on the latest cutoffs,
+        with trees fitted on what was known before them, except for the calendar effect, which uses all cutoffs. Raises
+        InsufficientData with fewer than 300 next purchases.
         """
         kaplan_meier.require_purchases(label, days, min_purchases=MIN_PURCHASES)
         columns, edges, durations = (
@@ -89,7 +90,7 @@ class HazardTrees:
         return cls(columns, bgnbd, ensemble, days, kaplan_meier.survival_curve(label, days))
 
     def score(self, frame: pd.DataFrame) -> Floats:
-        """P(the next purchase is more than d days away) for d = 1..days: array (rows, days), never rising."""
+        """P(the next purchase is more than d days away) for d = 1..days: array (n, days), non-increasing."""
         curves = np.empty((len(frame), self.days))
         for start in range(0, len(frame), BATCH_ROWS):
             rows = slice(start, start + BATCH_ROWS)
@@ -97,11 +98,11 @@ class HazardTrees:
         return curves
 
     def population_average(self) -> Floats:
-        """The Kaplan-Meier curve of all customers together: array (days,)."""
+        """The Kaplan-Meier curve of all customers together: array (n_days,)."""
         return self.pooled
 
     def save(self, folder: Path, name: str = "model") -> None:
-        """Write the trees as LightGBM's text and everything else as JSON; the name tells it from others' files."""
+        """Write the trees as LightGBM's text and the rest as JSON, in files that begin with `name`."""
         self.ensemble.save(folder, f"{name}.txt")
         content = {
             "columns": self.columns,
@@ -129,25 +130,26 @@ class HazardTrees:
         base_log_odds = survival_features.log_odds_ahead(self.rhythm, summary, edges)
         inputs = _build_inputs(frame, self.columns, edges, terms, base_log_odds)
         row, period = (index.ravel() for index in np.indices(inputs.base_log_odds.shape))
-        odds = inputs.base_log_odds + self.ensemble.raw_score(_build_design(inputs, row, period)).reshape(
+        log_odds = inputs.base_log_odds + self.ensemble.raw_score(_build_design(inputs, row, period)).reshape(
             inputs.base_log_odds.shape
         )
-        survival: Floats = np.exp(-np.logaddexp(0, odds) @ _elapsed_shares(edges))
+        survival: Floats = np.exp(-np.logaddexp(0, log_odds) @ _elapsed_shares(edges))
         return survival
 
 
 class HazardInputs(NamedTuple):
-    """What the trees are told of each row, before it is asked once for every period."""
+    """The inputs of each row that do not depend on the period."""
 
-    features: Floats32  # (rows, features)
-    recency_days: Floats32  # (rows,): days since the last purchase
-    gaps: Floats32  # (rows, gaps): the customer's own
-    weekday: Ints  # of the first day ahead, Monday 0
-    weekday_lift: Floats32  # (rows, 7): log of how much oftener than one in seven the customer came on a weekday
-    base_log_odds: Floats32  # (rows, periods): the rhythm's log odds of buying in each period
+    features: Floats32  # (n, features)
+    recency_days: Floats32  # (n,): days since the last purchase
+    gaps: Floats32  # (n, gap columns)
+    weekday: Ints  # (n,): of the first day ahead, Monday 0
+    weekday_lift: Floats32  # (n, 7): log of the customer's share of visits on each weekday over 1/7
+    base_log_odds: Floats32  # (n, periods): BG/NBD's log odds of a purchase in each period
     edges: Ints  # (periods + 1,): days from as_of
 
     def subset(self, which: Any) -> HazardInputs:
+        """The rows selected by a mask or positions."""
         return self._replace(**{name: getattr(self, name)[which] for name in self._fields if name != "edges"})
 
 
@@ -156,14 +158,14 @@ def _period_edges(days: int) -> Ints:
 
 
 def _elapsed_shares(edges: Ints) -> Floats:
-    """Which share of each period has passed by the end of each day: array (periods, days)."""
+    """The share of each period that has passed by the end of each day: array (periods, days)."""
     day = np.arange(1, edges[-1] + 1)
     shares: Floats = np.clip((day - edges[:-1, None]) / np.diff(edges)[:, None], 0, 1)
     return shares
 
 
 def _sample_rows(durations: CensoredDurations, edges: Ints, seed: int) -> Ints:
-    """The places of rows that were watched for a day at least; of too many, as many as can be learned from."""
+    """Sorted positions of rows with at least one day of follow-up, sampled to MAX_PERSON_PERIODS."""
     rows = np.random.default_rng(seed).permutation(np.flatnonzero(durations.has_follow_up))
     periods = np.searchsorted(edges, durations.follow_up_days[rows])
     sampled: Ints = np.sort(rows[np.cumsum(periods) <= MAX_PERSON_PERIODS])
@@ -191,9 +193,9 @@ def _build_inputs(
 def _person_period_rows(
     inputs: HazardInputs, durations: CensoredDurations, end: np.datetime64
 ) -> boosted_trees.TrainingRows:
-    """A row for each period that was over by the end of watching: 1 where the purchase came in it, else 0.
+    """One training row for each period that had ended by `end`: 1 where the purchase came in it, else 0.
 
-    Of a period that is not over only those would be known who have bought: they would make everybody look eager.
+    A period that has not ended would contribute only customers with a purchase, and so overstate the hazard.
     """
     follow_up_days = durations.follow_up_days[:, None]
     is_complete = censored_durations.has_elapsed(durations.cutoff[:, None], inputs.edges[1:], end)
@@ -206,7 +208,7 @@ def _person_period_rows(
 
 
 def _build_design(inputs: HazardInputs, row: Ints, period: Ints) -> Floats32:
-    """A customer's features and what they mean for one period: the silence by then, and the weekday."""
+    """A customer's features and the period terms: recency by then, in days and in own gaps, and the weekday."""
     first, last = inputs.edges[:-1][period], inputs.edges[1:][period]
     recency_days = inputs.recency_days[row] + first + 1
     weekday = (inputs.weekday[row] + first) % 7
@@ -223,7 +225,7 @@ def _build_design(inputs: HazardInputs, row: Ints, period: Ints) -> Floats32:
 
 
 def _choose_tree_count(inputs: HazardInputs, durations: CensoredDurations, params: dict[str, Any]) -> int:
-    """The number of trees after which trees that know only the past foretell the latest moments best."""
+    """The number of trees with the lowest loss at the latest cutoffs, for trees fitted on earlier data only."""
     cutoff = durations.validation_cutoff(int(inputs.edges[-1]))
     if cutoff is None:
         return DEFAULT_TREES

@@ -1,4 +1,4 @@
-"""Timing: when each customer will buy next, as the chance of every day to come and not as a single date."""
+"""The timing model: for each customer, the survival curve of the days to the next purchase."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from models.timing import network, network_training, seasonal_level
 from models.timing.hazard_trees import HazardTrees
 from models.timing.network import NetworkExamples, Weights
 
-#: The fewest next purchases that a distribution may be learned from.
+#: Minimum number of next purchases to fit on.
 MIN_PURCHASES = 300
-#: A customer's moments are so alike that more rows than this take longer and teach no more: of 43,000 rows of
+#: The rows of one customer are so similar that more rows take longer without improving the fit: of 43,000 rows of
 #: Complete Journey (June 2017) this many gave CRPS 6.444 and all of them 6.449.
 MAX_ROWS = 25_000
 BATCH_ROWS = 4096
@@ -30,14 +30,14 @@ EPSILON = 1e-7
 
 @dataclass(frozen=True)
 class TimingModel:
-    """A chance of buying for each of the next days, given none before it: three opinions of equal weight.
+    """P(purchase on each day ahead, given none before it): the mean of three survival curves of equal weight.
 
-    A network, the same without hidden layers, and the hazard's trees each start from BG/NBD and bend it; the
-    answer is the mean of their curves. All know the customer's own weekdays and the shop's. Rows still waiting
-    when watching ended count for the days they were watched (right-censoring). Scoring needs no torch.
+    The curves are of a neural network, of the same network without hidden layers, and of the hazard trees; each starts
+    from BG/NBD and adjusts it. All use the customer's own weekdays and the shop's. Right-censored rows count for their
+    days of follow-up. Scoring needs no torch.
 
-    Together they are better than each: CRPS 6.364 of 6.389, 6.372 and 6.420 (Complete Journey, June 2017), 26.78
-    of 27.16, 26.96 and 26.80 (Online Retail II, September 2010, 144 days ahead); BG/NBD has 6.617 and 27.95.
+    The mean is better than each: CRPS 6.364 against 6.389, 6.372 and 6.420 (Complete Journey, June 2017), 26.78 against
+    27.16, 26.96 and 26.80 (Online Retail II, September 2010, 144 days ahead); BG/NBD has 6.617 and 27.95.
     """
 
     columns: list[str]
@@ -57,12 +57,14 @@ class TimingModel:
         days: int = 90,
         **overrides: Any,
     ) -> Self:
-        """Learn by maximum likelihood over the first `days` days of every row.
+        """Fit by maximum likelihood to the first `days` days of every row.
 
-        label: duration_days = 1 for a purchase on the day of as_of itself, and observed; where observed is 0,
-        the days that passed without one. Every moment in the frame gets its own rhythm, fitted to its own
-        rows. The latest moments say how long to learn, judging what was learned from before them. `growth`
-        overrides the network's settings. Raises TooLittle below 300 next purchases.
+        label: columns duration_days (1 = a purchase on the day of as_of itself) and observed; where observed is 0,
+            duration_days is the number of days without a purchase.
+        overrides: fields of NetworkSettings.
+
+        Each cutoff has its own BG/NBD, fitted to its own rows. The number of passes is validated on the latest cutoffs,
+        with networks trained on what was known before them. Raises InsufficientData with fewer than 300 next purchases.
         """
         kaplan_meier.require_purchases(label, days, min_purchases=MIN_PURCHASES)
         columns = survival_features.training_columns(frame)
@@ -79,7 +81,7 @@ class TimingModel:
         return cls(columns, hazard.rhythm, {**network_weights, **scales}, linear_weights, hazard, days)
 
     def score(self, frame: pd.DataFrame) -> Floats:
-        """P(the next purchase is more than d days away) for d = 1..days: array (rows, days), never rising."""
+        """P(the next purchase is more than d days away) for d = 1..days: array (n, days), non-increasing."""
         curves = self.hazard.score(frame)
         for start in range(0, len(frame), BATCH_ROWS):
             rows = slice(start, start + BATCH_ROWS)
@@ -87,11 +89,11 @@ class TimingModel:
         return curves
 
     def population_average(self) -> Floats:
-        """The Kaplan-Meier curve of all customers together: array (days,)."""
+        """The Kaplan-Meier curve of all customers together: array (n_days,)."""
         return self.hazard.population_average()
 
     def save(self, folder: Path) -> None:
-        """Write the network's weights as safetensors, the trees as LightGBM's text, everything else as JSON."""
+        """Write the networks' weights as safetensors, the trees as LightGBM's text, the rest as JSON."""
         for name, weights in (("model", self.weights), ("straight", self.linear_weights)):
             parts = {part: np.ascontiguousarray(values) for part, values in weights.items()}
             save_file(parts, folder / f"{name}.safetensors")
@@ -107,7 +109,7 @@ class TimingModel:
         return cls(saved["columns"], bgnbd, weights, linear_weights, hazard, saved["days"])
 
     def _network_curves(self, frame: pd.DataFrame) -> list[Floats]:
-        """The network's curves, and those of the one without hidden layers."""
+        """The survival curves (n, days) of the network and of the one without hidden layers."""
         summary = bg_nbd.purchase_summary(frame)
         daily_log_odds = survival_features.log_odds_ahead(self.rhythm, summary, np.arange(self.days + 1))
         terms = survival_features.bgnbd_terms(self.rhythm, summary)
@@ -119,19 +121,26 @@ class TimingModel:
 
 
 def reconcile(survival: Floats, horizon: int, churn: Floats) -> Floats:
-    """The curves as customers are told of them: in agreement with churn, wherever they reach as far as its horizon."""
+    """The curves (n, days), tilted to the churn probabilities (n,) if they are as long as the churn horizon.
+
+    Shorter curves are returned unchanged.
+    """
     return tilt_to_churn(survival, horizon, churn) if horizon <= survival.shape[1] else survival
 
 
 def tilt_to_churn(survival: Floats, horizon: int, churn: Floats) -> Floats:
-    """Tilt every curve so that P(no purchase within the horizon) is the churn model's number, exactly.
+    """Tilt every curve so that P(no purchase within the horizon) equals the churn model's probability exactly.
 
-    All daily chances move together (proportional hazards): S becomes S to the power log(churn) / log S(horizon).
-    survival: array (rows, days) as from `score`; churn: array (rows,). A curve that ends before the horizon
-    cannot be tilted: ValueError.
+    survival: (n, days), as from `score`.
+    churn: (n,).
+
+    The hazard of all days changes by one factor (proportional hazards): S becomes S to the power log(churn) / log
+    S(horizon). Raises ValueError for a curve shorter than the horizon.
     """
     if not 1 <= horizon <= survival.shape[1]:
-        raise ValueError(f"the curve has {survival.shape[1]} days and the churn horizon is {horizon}; train it longer")
+        raise ValueError(
+            f"the curve has {survival.shape[1]} days and the churn horizon is {horizon}; train it with more days"
+        )
     target = np.asarray(churn, dtype=np.float64)[:, None]
     log_curve = np.log(np.clip(survival, EPSILON, 1 - EPSILON))
     power = np.log(np.clip(target, EPSILON, 1 - EPSILON)) / log_curve[:, horizon - 1 : horizon]
@@ -143,7 +152,7 @@ def tilt_to_churn(survival: Floats, horizon: int, churn: Floats) -> Floats:
 def _network_examples(
     frame: pd.DataFrame, columns: list[str], scales: Weights, durations: CensoredDurations, days: int, seed: int
 ) -> NetworkExamples:
-    """What the network learns from: rows that were watched for a day at least, of too many a sample."""
+    """The network's training rows: rows with at least one day of follow-up, sampled to MAX_ROWS."""
     rows, edges = (
         np.random.default_rng(seed).permutation(np.flatnonzero(durations.has_follow_up))[:MAX_ROWS],
         np.arange(days + 1),

@@ -1,6 +1,6 @@
-"""A small network that bends the rhythm's daily chances of buying: what it is told, and what it answers.
+"""A small neural network that adjusts BG/NBD's daily log odds of a purchase: inputs and forward pass.
 
-Answering needs numpy only; the weights are found in models/timing/network_training.py.
+Prediction needs numpy only; the weights are trained in models/timing/network_training.py.
 """
 
 from __future__ import annotations
@@ -17,39 +17,42 @@ from models.timing import weekday_profile
 
 Weights = dict[str, Floats32]
 
-#: Days from as_of at which the effect of a customer's features on the daily chance may bend.
+#: Knots, in days from as_of, of the effect of a customer's features on the daily log odds.
 KNOT_DAYS = (1, 2, 3, 5, 7, 10, 14, 21, 30, 45, 65, 90, 130, 180)
-#: An answer is a straight line in these weights: their mean over several starts gives the mean answer.
+#: Log odds are linear in these weights: averaging them over several starts averages the log odds.
 AVERAGED_WEIGHTS = ("week", "pull")
 
 
 class NetworkInputs(NamedTuple):
-    """What the network is told of each row."""
+    """The inputs of each row."""
 
-    features: Floats32  # (rows, features), scaled
-    daily_log_odds: Floats32  # (rows, days): the rhythm's log odds of buying on each day
-    weekday: Ints  # of the first day ahead, Monday 0
-    weekday_lift: Floats32  # (rows, 7): log of how much oftener than one in seven the customer came on a weekday
+    features: Floats32  # (n, features), scaled
+    daily_log_odds: Floats32  # (n, days): BG/NBD's log odds of a purchase on each day
+    weekday: Ints  # (n,): of the first day ahead, Monday 0
+    weekday_lift: Floats32  # (n, 7): log of the customer's share of visits on each weekday over 1/7
 
     def subset(self, which: Any) -> NetworkInputs:
-        """Some of the rows."""
+        """The rows selected by a mask or positions."""
         return NetworkInputs(*(part[which] for part in self))
 
 
 @dataclass(frozen=True)
 class NetworkExamples:
-    """Rows to learn from, and how long each was watched."""
+    """Training rows: inputs, and right-censored days to the next purchase."""
 
     inputs: NetworkInputs
     durations: CensoredDurations
 
     def subset(self, which: Any) -> NetworkExamples:
-        """Some of the rows."""
+        """The rows selected by a mask or positions."""
         return NetworkExamples(self.inputs.subset(which), self.durations.subset(which))
 
 
 def fit_scales(values: Floats) -> Weights:
-    """How to bring each feature to a common size: what stands for a missing one, its centre and its width."""
+    """Imputation value, centre and width of each column of values (n, columns), on the signed log scale.
+
+    `gaps` holds the positions of the columns with missing values.
+    """
     logs = _signed_log(values)
     is_observed = ~np.isnan(logs)
     counts = np.maximum(is_observed.sum(axis=0), 1)
@@ -66,7 +69,7 @@ def fit_scales(values: Floats) -> Weights:
 
 
 def _signed_log(values: Floats) -> Floats:
-    """Sizes on a scale on which money, days and shares are alike; the sign stays."""
+    """sign(x) log(1 + |x|): puts money, days and shares on a comparable scale."""
     logs: Floats = np.sign(values) * np.log1p(np.abs(values))
     return logs
 
@@ -74,7 +77,11 @@ def _signed_log(values: Floats) -> Floats:
 def build_inputs(
     frame: pd.DataFrame, columns: list[str], scales: Weights, terms: Floats, daily_log_odds: Floats32
 ) -> NetworkInputs:
-    """Tell the network of each row: its features brought to size, and what the rhythm says."""
+    """The network's inputs: scaled columns, missing-value indicators, BG/NBD terms and log odds, weekdays.
+
+    terms: (n, 3), from `survival_features.bgnbd_terms`.
+    daily_log_odds: (n, days), from `survival_features.log_odds_ahead`.
+    """
     logs = _signed_log(matrix(frame, columns))
     missing = np.isnan(logs)
     scaled = np.clip((np.where(missing, scales["fill"], logs) - scales["centre"]) / scales["width"], -4, 4)
@@ -85,14 +92,14 @@ def build_inputs(
 
 
 def hat_basis(days: int) -> Floats32:
-    """Hats over the bends on a log scale of days: array (bends, days); every day's hats add up to 1."""
+    """Piecewise linear basis over log days with knots at KNOT_DAYS: array (n_knots, n_days); each day sums to 1."""
     knots = np.log([knot for knot in KNOT_DAYS if knot < days] + [days])
     ahead = np.log(np.arange(1, days + 1))
     return np.array([np.interp(ahead, knots, unit) for unit in np.eye(len(knots))], dtype=np.float32)
 
 
 def log_odds(weights: Weights, inputs: NetworkInputs, days: int) -> Floats32:
-    """Log odds of buying on each day ahead, given none before it: array (rows, days)."""
+    """Log odds of a purchase on each day ahead, given none before it: array (n, days)."""
     layers = sorted(name for name in weights if name.startswith("layer"))
     hidden = np.broadcast_to(inputs.features, (len(weights["layer0"]), *inputs.features.shape))
     for number, name in enumerate(layers):
@@ -108,7 +115,7 @@ def log_odds(weights: Weights, inputs: NetworkInputs, days: int) -> Floats32:
 
 
 def loss(weights: Weights, examples: NetworkExamples, days: int) -> float:
-    """Minus the log likelihood of what happened, a row."""
+    """Mean negative log likelihood per row."""
     odds = log_odds(weights, examples.inputs, days).astype(np.float64)
     follow_up_days, has_purchase = examples.durations.follow_up_days, examples.durations.has_purchase
     survival_terms = (np.logaddexp(0, odds) * (np.arange(1, days + 1) <= follow_up_days[:, None])).sum()
@@ -117,11 +124,11 @@ def loss(weights: Weights, examples: NetworkExamples, days: int) -> float:
 
 
 def as_ensemble(weights: Weights) -> Weights:
-    """The weights of one start in the shape of several."""
+    """The weights of one start in the shape of an ensemble of several."""
     return {name: part if name in AVERAGED_WEIGHTS else part[None] for name, part in weights.items()}
 
 
 def combine_ensemble(starts: list[Weights]) -> Weights:
-    """The weights of several starts as one network, whose answer is the mean of theirs (on log odds)."""
+    """The weights of several starts as one network, which predicts the mean of their log odds."""
     stacked = {name: np.stack([weights[name] for weights in starts]) for name in starts[0]}
     return {name: part.mean(axis=0) if name in AVERAGED_WEIGHTS else part for name, part in stacked.items()}

@@ -1,4 +1,4 @@
-"""How the network of timing learns: by maximum likelihood, from several starts, for as long as it helps."""
+"""Training of the timing network: maximum likelihood with torch, several starts, number of passes validated."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import numpy as np
 from models.timing import network
 from models.timing.network import NetworkExamples, Weights
 
-#: The fewest next purchases that a network may be trained on to find out how many passes to make.
+#: Minimum number of next purchases to train on when the number of passes is validated.
 MIN_PURCHASES_TO_VALIDATE = 150
-#: Passes over the rows where there are no earlier moments to train on and later ones to judge by.
+#: Passes over the rows where there are no earlier cutoffs to train on and later ones to validate on.
 DEFAULT_PASSES = 6
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkSettings:
-    """How the network is grown; chosen on both shops at cut-offs before those that are reported."""
+    """Training settings, chosen on both shops at cut-offs before those that are reported."""
 
     width: int = 32
     depth: int = 2
@@ -34,14 +34,14 @@ class NetworkSettings:
 
 
 def fit_network(examples: NetworkExamples, days: int, seed: int, settings: NetworkSettings) -> Weights:
-    """Find how long to train, then train that long on everything, from several starts."""
+    """Choose the number of passes by validation, then train that long on all rows, from several starts."""
     passes = _choose_passes(examples, days, seed, settings)
     starts = [list(_train(examples, days, seed + number, settings, passes))[-1] for number in range(settings.seeds)]
     return network.combine_ensemble(starts)
 
 
 def _choose_passes(examples: NetworkExamples, days: int, seed: int, settings: NetworkSettings) -> int:
-    """The number of passes after which a network that knows only the past foretells the latest moments best."""
+    """The number of passes with the lowest loss at the latest cutoffs, for a network trained on earlier data only."""
     if (cutoff := examples.durations.validation_cutoff(days)) is None:
         return DEFAULT_PASSES
     training_part, validation_part = _train_validation_split(examples, cutoff)
@@ -60,7 +60,7 @@ def _choose_passes(examples: NetworkExamples, days: int, seed: int, settings: Ne
 def _train_validation_split(
     examples: NetworkExamples, cutoff: np.datetime64
 ) -> tuple[NetworkExamples, NetworkExamples]:
-    """What was known before the latest moments, and those moments with all that became of them."""
+    """Earlier cutoffs, censored at the split, and the cutoffs from the split on with their whole follow-up."""
     is_later = examples.durations.cutoff >= cutoff
     censored = NetworkExamples(examples.inputs, examples.durations.censored_at(cutoff))
     return censored.subset(censored.durations.has_follow_up & ~is_later), examples.subset(is_later)
@@ -71,10 +71,10 @@ def _train(
 ) -> Iterator[Weights]:
     """The weights after each pass over the rows, by torch: on the CPU the same seed gives the same weights.
 
-    One thread, for models learn side by side; a GPU where there is one. The draws are made on the CPU in either
-    case, so that only rounding differs.
+    One thread, because models are trained in parallel; on a GPU if there is one. Random numbers are drawn on the CPU in
+    either case, so that results differ only by rounding.
     """
-    import torch  # heavy, and needed for learning only: who asks when somebody comes back never waits for it
+    import torch  # slow to import, and needed for training only: scoring must not wait for it
 
     threads, was_deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(1)
@@ -114,7 +114,7 @@ def _gradient_descent(
 def initial_weights(
     features: int, days: int, settings: NetworkSettings, generator: Any, device: str = "cpu"
 ) -> dict[str, Any]:
-    """Weights that know nothing yet; the last layer is small, so that the first answers are the rhythm's."""
+    """Random initial weights; those of the last layer are small, so that predictions start close to BG/NBD's."""
     import torch
 
     sizes = [features, *[settings.width] * settings.depth, len(network.hat_basis(days)) + 1]
@@ -127,7 +127,10 @@ def initial_weights(
 
 
 def to_tensors(examples: NetworkExamples, days: int, device: str = "cpu") -> list[Any]:
-    """What `surprise` wants of the rows: features, the rhythm's odds, weekdays, habits, days watched, bought."""
+    """The arguments of `negative_log_likelihood` for each row.
+
+    Features, BG/NBD's log odds, weekdays, weekday lifts, days of follow-up, event indicator.
+    """
     import torch
 
     inputs = examples.inputs
@@ -147,7 +150,7 @@ def to_tensors(examples: NetworkExamples, days: int, device: str = "cpu") -> lis
 def negative_log_likelihood(
     parts: dict[str, Any], rows: list[Any], days: int, settings: NetworkSettings, generator: Any
 ) -> Any:
-    """Minus the log likelihood of what happened, a row; `network.log_odds` says the same without torch."""
+    """Mean negative log likelihood per row; `network.loss` is the same without torch."""
     import torch
 
     hidden, daily_log_odds, target, lift, follow_up_days, has_purchase = rows

@@ -1,4 +1,4 @@
-"""Time effects of a calendar, taken out before learning."""
+"""Calendar effects on the purchase rate of all customers, removed before training."""
 
 from __future__ import annotations
 
@@ -15,25 +15,28 @@ from models.btyd import survival_features
 from models.survival.censored_durations import CensoredDurations, Floats32, Ints, Mask
 
 FORTNIGHT_DAYS = 14
-#: The width of what a shop's level is taken to be before it is seen, in log odds.
+#: Standard deviation of the normal prior on the level, in log odds.
 LEVEL_PRIOR_SD = 0.3
 
 
 @dataclass(frozen=True)
 class CalendarEffect:
-    """How much oftener than usual all customers came around some days, in log odds of a day.
+    """The deviation of all customers' purchase rate from its mean around each date, in log odds of a purchase on a day.
 
-    Shops have seasons, and learners would take the season of the moments they learn from for a law: in December
-    they would promise another autumn. What the calendar did is taken out before they learn, so that they learn
-    of its mean (Online Retail II, December 2010, 104 days ahead: CRPS 19.2 instead of 19.9).
+    Purchase rates are seasonal, and models would learn the season of the training cutoffs as permanent: in December
+    they would predict another autumn. The effect is removed before training, so that models learn the mean over the
+    calendar (Online Retail II, December 2010, 104 days ahead: CRPS 19.2 instead of 19.9).
     """
 
-    day: Floats  # since 1970, ascending
-    log_odds: Floats
+    day: Floats  # (cutoffs,): days since 1970, ascending
+    log_odds: Floats  # (cutoffs,)
 
     @classmethod
     def fit(cls, frame: pd.DataFrame, durations: CensoredDurations) -> Self:
-        """The level of the fortnight after each moment, against the rhythm and then against the mean of all days."""
+        """The level of the fortnight after each cutoff, relative to BG/NBD and then to the mean of all days.
+
+        frame: one row per customer and cutoff, with BG/NBD's columns purchase_days, span_days and tenure_days.
+        """
         cutoff, days = durations.cutoff, np.arange(FORTNIGHT_DAYS + 1)
         _, base_log_odds = survival_features.bgnbd_features(frame, days, np.arange(len(frame)))
         at_risk = days[:-1] < durations.follow_up_days[:, None]
@@ -52,7 +55,7 @@ class CalendarEffect:
         return cls(day, np.array(levels) - mean_level)
 
     def log_odds_at(self, cutoff: NDArray[np.datetime64], edges: Ints) -> Floats32:
-        """The level in the midst of each period ahead of each moment: array (rows, periods)."""
+        """The effect in the middle of each period ahead of each cutoff (n,): array (n, periods)."""
         middle = (edges[:-1] + edges[1:]) / 2
         return np.interp(_days_since_1970(cutoff)[:, None] + middle, self.day, self.log_odds).astype(np.float32)
 
@@ -62,7 +65,7 @@ def _days_since_1970(cutoff: NDArray[np.datetime64]) -> Floats:
 
 
 def _fit_shift(odds: Floats32, at_risk: Mask, has_purchase: Mask) -> float:
-    """What added to all log odds makes as many come as came; a normal prior of LEANING keeps few from saying much."""
+    """The shift of log odds that matches the number of purchases, with a normal prior of LEVEL_PRIOR_SD."""
     shift = 0.0
     for _ in range(15):
         probability = expit(odds + shift) * at_risk

@@ -13,15 +13,18 @@ SHARE_COLUMNS = [f"weekday_{day}_share" for day in range(7)]
 
 
 def first_weekday(frame: pd.DataFrame) -> Ints:
-    """The weekday of the first day ahead in the shop's zone; without the feature, as the clock of as_of says."""
+    """Weekday of the first day ahead, Monday 0: array (n,).
+
+    From column as_of_weekday (the shop's time zone); without it, from as_of in its own time zone.
+    """
     weekday = frame[WEEKDAY_COLUMN] if WEEKDAY_COLUMN in frame.columns else frame["as_of"].dt.weekday
     return np.nan_to_num(weekday.to_numpy(dtype=np.float64)).astype(np.int64) % 7
 
 
 def log_weekday_lift(frame: pd.DataFrame) -> Floats32:
-    """Log of how much oftener than one in seven the customer came on each weekday: array (rows, 7), Monday first.
+    """Log of the customer's share of visits on each weekday over 1/7: array (n, 7), Monday first.
 
-    A visit on every weekday is added, so that few visits say little.
+    One visit on every weekday is added as a prior, so that few visits have little effect.
     """
     if not set(SHARE_COLUMNS) <= set(frame.columns):
         return np.zeros((len(frame), 7), dtype=np.float32)

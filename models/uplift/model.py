@@ -1,7 +1,7 @@
-"""Uplift: whom a message brings back, told apart from those who would have come anyway.
+"""Uplift model: the effect of a message on a customer's outcome, apart from what would have happened without it.
 
-Nobody can be seen both with and without a message, so what it did to one customer is never known: it is guessed from
-customers like them (models/uplift/cross_fitting.py), and believed as far as customers not seen before bear it out.
+No customer is observed both with and without a message, so the effect on one customer is never known: it is estimated
+from similar customers (models/uplift/cross_fitting.py), and shrunk as far as held-out customers do not confirm it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ FILE = "uplift.json"
 
 @dataclass(frozen=True)
 class UpliftModel:
-    """What a message adds to a customer's outcome: two groves of trees, drawn to the average.
+    """The effect of a message on a customer's outcome: X-learner scores, shrunk to the average effect.
 
-    Customers whom neither had seen say how much of the difference between customers is to be believed (`slope`).
+    `slope` (0 to 1) is how much of the difference between customers to believe, from rows that neither ensemble was
+    fitted to; effects are clipped to plus or minus `bound`.
     """
 
     columns: list[str]
@@ -36,14 +37,19 @@ class UpliftModel:
     bound: float
 
     @classmethod
-    def fit(cls, frame: pd.DataFrame, label: pd.DataFrame, *, seed: int = 0, **growth: Any) -> Self:
-        """Learn from rows of customers and mailings; label: contacted, outcome. Raises TooLittle."""
+    def fit(cls, frame: pd.DataFrame, label: pd.DataFrame, *, seed: int = 0, **overrides: Any) -> Self:
+        """Fit to rows of customers and mailings, with cross-fitting.
+
+        frame: columns customer_key, as_of (the mailing's day) and features. label: columns contacted and outcome.
+        `overrides` replace settings of `cross_fit`, which raises InsufficientData where too few were contacted, or
+        were not.
+        """
         study = TreatmentData.from_frame(frame, label)
-        return cls.fit_from_scores(study, cross_fit(study, seed=seed, **growth), seed=seed)
+        return cls.fit_from_scores(study, cross_fit(study, seed=seed, **overrides), seed=seed)
 
     @classmethod
     def fit_from_scores(cls, study: TreatmentData, scores: CrossFittedScores, *, seed: int = 0) -> Self:
-        """Learn from a trial whose rows have been scored already."""
+        """Fit to a study whose rows have cross-fitted scores already."""
         has_overlap, effect, dr_scores = (
             scores.has_overlap,
             scores.effects["x"][scores.has_overlap],
@@ -58,12 +64,12 @@ class UpliftModel:
         return cls(study.columns, effect_model, float(dr_scores.mean()), centre, float(np.clip(slope, 0.0, 1.0)), bound)
 
     def score(self, frame: pd.DataFrame) -> Floats:
-        """What contact adds for each row: to the chance of the outcome, or to its amount; below 0, it takes away."""
+        """The effect of contact on the outcome's probability, or its amount; negative where contact harms: (n,)."""
         centred = self.effect_model.score(matrix(frame, self.columns)) - self.centre
         return np.clip(self.average + self.slope * centred, -self.bound, self.bound)
 
     def population_average(self) -> float:
-        """What contact adds on average."""
+        """The average effect of contact."""
         return self.average
 
     def save(self, folder: Path) -> None:
@@ -76,6 +82,6 @@ class UpliftModel:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read the trees and the rest back."""
+        """Read what `save` wrote."""
         saved = read_json(folder / FILE)
         return cls(effect_model=XLearner.load(folder, saved.pop("share")), **saved)

@@ -1,4 +1,4 @@
-"""Trial: whom the shop's mailings reached, and what became of everybody, reached or not."""
+"""Treatment data: whom the shop's mailings reached, and the outcome of every customer, reached or not."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from numpy.typing import NDArray
 
 from models.base import Floats, InsufficientData, feature_columns, matrix
 
-#: So many of either kind, with somebody to compare them with, before anything is said.
+#: The fewest comparable rows, contacted and not, that an effect is estimated from.
 MIN_GROUP_SIZE = 100
-#: About so many customers and mailings teach at most.
+#: About the most rows (customer and mailing) that the models are fitted to.
 MAX_ROWS = 60_000
 
 
 @dataclass(frozen=True)
 class TreatmentData:
-    """Who was contacted and what became of everybody: a row a customer and mailing.
+    """Who was contacted, and the outcome: a row per customer and mailing.
 
-    `design` (rows, features) as known before the mailing; `contacted` and `outcome` (rows,); `mailing` numbers the
-    mailings by their days, from 0. An outcome of zeros and ones is a chance, any other an amount.
+    `design` (n_rows, n_features): features before the mailing. `contacted`, `outcome`, `customers` (keys) and
+    `mailing` (mailings numbered by their days, from 0): (n_rows,). An outcome of only zeros and ones is binary, any
+    other an amount.
     """
 
     columns: list[str]
@@ -35,9 +36,10 @@ class TreatmentData:
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame, label: pd.DataFrame) -> Self:
-        """From rows of customer_key, as_of (the mailing's day) and features, and of contacted and outcome.
+        """Build from rows of customers and mailings.
 
-        Raises TooLittle where everybody was contacted, or nobody, or too few of either.
+        frame: columns customer_key, as_of (the mailing's day) and features. label: columns contacted and outcome.
+        `require_enough` raises InsufficientData where too few were contacted, or were not.
         """
         contacted = label["contacted"].to_numpy(dtype=bool)
         require_enough(int(contacted.sum()), int((~contacted).sum()))
@@ -48,18 +50,25 @@ class TreatmentData:
 
     @cached_property
     def treated_share(self) -> Floats:
-        """The share of everybody whom the row's mailing reached."""
+        """The share of all customers that the row's mailing reached: (n_rows,)."""
         share_by_mailing = np.bincount(self.mailing, self.contacted) / np.maximum(np.bincount(self.mailing), 1)
         return np.asarray(share_by_mailing[self.mailing], np.float64)
 
     @cached_property
     def tree_design(self) -> Floats:
-        """Features, and which mailing it was: a season moves outcomes, and some mailings reach many more."""
+        """Features, the treated share and the mailing: (n_rows, n_features + 2).
+
+        A season moves outcomes, and some mailings reach many more customers.
+        """
         return np.column_stack([self.design, self.treated_share, self.mailing])
 
     @cached_property
     def linear_design(self) -> Floats:
-        """The same as a straight line takes it: logarithms, of mean 0 and spread 1, and each mailing on its own."""
+        """The same for a linear model: (n_rows, n_features + 1 + n_mailings).
+
+        Signed logarithms of the features with mean 0 and standard deviation 1, the log odds of the treated share, and
+        a dummy for each mailing.
+        """
         logs = np.sign(self.design) * np.log1p(np.abs(self.design))
         is_finite = np.isfinite(logs)
         count = np.maximum(is_finite.sum(axis=0), 1)
@@ -72,34 +81,34 @@ class TreatmentData:
 
     @property
     def objective(self) -> str:
-        """What trees make of the outcome."""
+        """LightGBM's objective for the outcome: binary or regression."""
         return "binary" if np.isin(self.outcome, (0.0, 1.0)).all() else "regression"
 
 
 def sample_rows(customers: NDArray[np.int64], seed: int = 0) -> NDArray[np.bool_]:
-    """The rows to go by; of too many, all rows of as many customers as there is room for, drawn by lot."""
-    unique_customers, place = np.unique(customers, return_inverse=True)
+    """Mask of the rows to use: all or, if there are too many, all rows of randomly drawn customers: (n_rows,)."""
+    unique_customers, position = np.unique(customers, return_inverse=True)
     n_sampled = min(len(unique_customers), len(unique_customers) * MAX_ROWS // max(len(customers), 1))
     is_drawn = np.random.default_rng(seed).permutation(len(unique_customers)) < n_sampled
-    return np.asarray(is_drawn[place], bool)
+    return np.asarray(is_drawn[position], bool)
 
 
-def require_enough(contacted: int, others: int, min_size: int = MIN_GROUP_SIZE) -> None:
-    """Raise TooLittle unless there are so many of those who were contacted and of those who were not."""
+def require_enough(contacted: int, not_contacted: int, min_size: int = MIN_GROUP_SIZE) -> None:
+    """Raises InsufficientData unless at least min_size rows were contacted, and as many were not."""
     if not contacted:
         raise InsufficientData("nobody was contacted; load interactions of kind sent or received")
-    if not others:
+    if not not_contacted:
         raise InsufficientData(
             "everybody was contacted: leave some out of the next campaign, drawn by lot, to compare with"
         )
-    if min(contacted, others) < min_size:
+    if min(contacted, not_contacted) < min_size:
         raise InsufficientData(
-            f"{contacted} were contacted and {others} were not; at least {min_size} of either are needed: "
+            f"{contacted} were contacted and {not_contacted} were not; at least {min_size} of either are needed: "
             "load more campaigns, or leave more customers out of the next one"
         )
 
 
 def log_odds(probability: Floats) -> Floats:
-    """Log odds of a chance; of one that is sure, those of a very sure one."""
+    """Log odds of probabilities, which are clipped to 1e-6 and 1 - 1e-6: (n,)."""
     probability = np.clip(probability, 1e-6, 1 - 1e-6)
     return np.asarray(np.log(probability / (1 - probability)))

@@ -1,4 +1,4 @@
-"""Spending: what a visit is usually worth, and the plain rules of what a customer will spend."""
+"""Customer-value baselines: BG/NBD with Gamma-Gamma, and the past spending rate."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ import pandas as pd
 from models import base
 from models.base import MODEL_FILE, Floats, read_json, require_columns, write_json
 from models.btyd import bg_nbd
-from models.value import gamma_gamma, seasonal_level
-from models.value import outcomes as value_outcomes
+from models.value import gamma_gamma, outcomes, seasonal_level
 from models.value.gamma_gamma import GammaGamma
 from models.value.outcomes import SpendLabel
 
 
 @dataclass(frozen=True)
 class BgNbdGammaGamma:
-    """Buy till you die, times what a visit is worth, times what the season made of it a year ago. Needs no outcomes."""
+    """BG/NBD's expected purchases x Gamma-Gamma's spend per purchase x seasonal index. Needs no outcomes."""
 
     rhythm: bg_nbd.BgNbd
     worth: GammaGamma
@@ -30,10 +29,13 @@ class BgNbdGammaGamma:
 
     @classmethod
     def fit(cls, frame: pd.DataFrame, label: SpendLabel, *, seed: int = 0, horizon_days: int = 90) -> Self:
-        """Fit the latest moment's customers; outcomes, if there are any, give what is typical, and the season."""
+        """Fit the customers of the latest cutoff; outcomes, if there are any, give the mean and the seasonal index.
+
+        label: (n,): spend over the horizon, NaN = not known yet; or columns spent and days.
+        """
         latest = base.latest_rows(frame)
         bgnbd, spend_model = gamma_gamma.fit_bgnbd_and_spend(latest)
-        spent = value_outcomes.full_horizon_spend(label, horizon_days)
+        spent = outcomes.full_horizon_spend(label, horizon_days)
         labels = spent[np.isfinite(spent)]
         mean = float(
             np.mean(labels if len(labels) else gamma_gamma.expected_spend(bgnbd, spend_model, latest, horizon_days))
@@ -41,11 +43,11 @@ class BgNbdGammaGamma:
         return cls(bgnbd, spend_model, horizon_days, mean, seasonal_index(frame, spent, horizon_days))
 
     def score(self, frame: pd.DataFrame) -> Floats:
-        """What each row's customer is expected to spend over the horizon."""
+        """Expected spend of each row's customer over the horizon: array (n,)."""
         return self.season * gamma_gamma.expected_spend(self.rhythm, self.worth, frame, self.horizon_days)
 
     def population_average(self) -> float:
-        """What customers spend over the horizon on average."""
+        """Mean spend of a customer over the horizon."""
         return self.mean
 
     def save(self, folder: Path) -> None:
@@ -54,7 +56,7 @@ class BgNbdGammaGamma:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read them back."""
+        """Read the parameters back."""
         saved = read_json(folder / MODEL_FILE)
         bgnbd, spend_model = bg_nbd.BgNbd(**saved["rhythm"]), GammaGamma(**saved["worth"])
         return cls(bgnbd, spend_model, saved["horizon_days"], saved["mean"], saved["season"])
@@ -62,18 +64,21 @@ class BgNbdGammaGamma:
 
 @dataclass(frozen=True)
 class RateValue:
-    """They will go on spending as they have on average since their first purchase."""
+    """Customers continue to spend at their average rate since the first purchase."""
 
     horizon_days: int
     mean: float
 
     @classmethod
     def fit(cls, frame: pd.DataFrame, label: SpendLabel, *, seed: int = 0, horizon_days: int = 90) -> Self:
-        """There is nothing to learn but what is typical."""
-        return cls(horizon_days, float(np.mean(value_outcomes.select_labelled_spend(frame, label, horizon_days)[1])))
+        """Only the mean spend is estimated.
+
+        label: (n,): spend over the horizon, NaN = not known yet; or columns spent and days.
+        """
+        return cls(horizon_days, float(np.mean(outcomes.select_labelled_spend(frame, label, horizon_days)[1])))
 
     def score(self, frame: pd.DataFrame) -> Floats:
-        """What each row's customer is expected to spend over the horizon."""
+        """Expected spend of each row's customer over the horizon: array (n,)."""
         require_columns(frame, [gamma_gamma.TOTAL_COLUMN, gamma_gamma.TENURE_COLUMN])
         total, days = (
             np.nan_to_num(frame[name].to_numpy(np.float64, na_value=np.nan))
@@ -83,7 +88,7 @@ class RateValue:
         return rate
 
     def population_average(self) -> float:
-        """What customers spend over the horizon on average."""
+        """Mean spend of a customer over the horizon."""
         return self.mean
 
     def save(self, folder: Path) -> None:
@@ -92,12 +97,12 @@ class RateValue:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read them back."""
+        """Read the two numbers back."""
         return cls(**read_json(folder / MODEL_FILE))
 
 
 def seasonal_index(frame: pd.DataFrame, spent: Floats, horizon_days: int) -> float:
-    """What came a year ago over what rhythm and worth then expected; 1 where nobody can say."""
+    """Actual over expected spend (BG/NBD x Gamma-Gamma) a year ago, from outcomes (n,); 1 if not known."""
     return seasonal_level.seasonal_index(
         frame,
         spent,

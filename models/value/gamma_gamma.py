@@ -15,9 +15,10 @@ from models.base import Floats, require_columns
 from models.btyd import bg_nbd
 
 COUNT_COLUMN, TOTAL_COLUMN, TENURE_COLUMN = "purchase_days", "spend_total", "tenure_days"
-#: A rate over fewer days than this would take a first basket for a habit.
+#: Minimum days of a spending rate: over fewer, a first basket would look like a regular rate.
 MIN_RATE_DAYS = 28
-# Centres and widths of the normal priors on log p, log(q - 1) and log(gamma / typical spend): a handful of customers.
+# Centres and widths of the normal priors on log p, log(q - 1) and log(gamma / mean spend): they weigh as much as a
+# handful of customers.
 PRIOR_CENTRE = np.log([4.0, 3.0, 1.0])
 PRIOR_WIDTH = np.array([1.0, 1.0, 1.0])
 BOUND = 9.0
@@ -25,9 +26,9 @@ BOUND = 9.0
 
 @dataclass(frozen=True, slots=True)
 class GammaGamma:
-    """What a purchase is worth (Fader, Hardie and Lee 2005): steady for a customer, different between customers.
+    """Spend per purchase (Fader, Hardie and Lee 2005): stable for a customer, different between customers.
 
-    A customer's spends vary as Gamma(p, v), and v over customers as Gamma(q, gamma); gamma is in money.
+    A customer's spend varies as Gamma(p, v), and v over customers as Gamma(q, gamma); gamma is in money.
     """
 
     p: float
@@ -36,9 +37,12 @@ class GammaGamma:
 
     @classmethod
     def fit(cls, x: ArrayLike, mean: ArrayLike) -> Self:
-        """The most probable parameters; x: purchases of each customer, mean: what they were worth on average.
+        """Maximum a posteriori parameters.
 
-        All purchases count, the first too: on Online Retail II that ranks customers better than repeats alone.
+        x: (n,): number of purchases.
+        mean: (n,): mean spend per purchase.
+
+        All purchases count, the first too: on Online Retail II that ranks customers better than repeat purchases alone.
         """
         count, money = (np.asarray(part, dtype=np.float64) for part in (x, mean))
         has_spend = (count > 0) & np.isfinite(money) & (money > 0)
@@ -51,26 +55,26 @@ class GammaGamma:
         return cls(float(p), float(1 + q_minus_1), float(gamma * scale))
 
     def expected_spend(self, x: ArrayLike, mean: ArrayLike) -> Floats:
-        """What the next purchase is worth, given how many there were and their mean; all customers' for none."""
+        """Expected spend per purchase (n,), given the number of purchases and their mean; overall mean for none."""
         count, money = (np.nan_to_num(np.asarray(part, dtype=np.float64)) for part in (x, mean))
         spend: Floats = self.p * (self.gamma + count * np.maximum(money, 0.0)) / (self.p * count + self.q - 1)
         return spend
 
 
 def fit_bgnbd_and_spend(latest: pd.DataFrame) -> tuple[bg_nbd.BgNbd, GammaGamma]:
-    """The rhythm of one moment's customers, and what their purchases are worth."""
+    """Fit BG/NBD and Gamma-Gamma to the rows of one cutoff; columns as in the two models."""
     return bg_nbd.BgNbd.fit_frame(latest), GammaGamma.fit(*count_and_mean_spend(latest))
 
 
 def count_and_mean_spend(frame: pd.DataFrame) -> tuple[Floats, Floats]:
-    """How many purchase days each row's customer has, and what they were worth on average."""
+    """Number of purchase days (n,) and mean spend per purchase day (n,), NaN without purchases."""
     require_columns(frame, [COUNT_COLUMN, TOTAL_COLUMN])
     count, total = (frame[name].to_numpy(np.float64, na_value=np.nan) for name in (COUNT_COLUMN, TOTAL_COLUMN))
     return count, np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
 
 
 def expected_spend(bgnbd: bg_nbd.BgNbd, spend_model: GammaGamma, frame: pd.DataFrame, days: int) -> Floats:
-    """Expected purchases in the days ahead, times what one is worth."""
+    """Expected purchases in the days ahead x expected spend per purchase: array (n,)."""
     purchases = bgnbd.expected_purchases(*bg_nbd.purchase_summary(frame), days)
     return np.maximum(purchases, 0.0) * spend_model.expected_spend(*count_and_mean_spend(frame))
 
@@ -88,7 +92,7 @@ def _objective(count: Floats, money: Floats) -> Any:
 
 
 def _log_likelihood(p: float, q: float, gamma: float, x: Floats, mean: Floats) -> tuple[float, Floats]:
-    """The log likelihood of the customers' mean spends and its gradient by (p, q, gamma)."""
+    """The log likelihood of the customers' mean spend and its gradient by (p, q, gamma)."""
     shape, total, joined = p * x, x * mean, np.log(gamma + x * mean)
     value = gammaln(shape + q) - gammaln(shape) + shape * np.log(total) - np.log(mean) - (shape + q) * joined
     n = len(x)

@@ -1,4 +1,4 @@
-"""Value: what a customer will spend over the horizon, from their rhythm, their spending and their taste."""
+"""The customer-value model: expected spend within the horizon."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from models.base import MODEL_FILE, Floats, feature_columns, matrix, read_json, 
 from models.btyd import bg_nbd
 from models.estimators import boosted_trees
 from models.estimators.tweedie_regression import TweedieRegression
-from models.value import baselines as value_baselines
-from models.value import gamma_gamma
-from models.value import outcomes as value_outcomes
+from models.value import baselines, gamma_gamma, outcomes
 
 #: Chosen on Complete Journey at cut-offs before those that are reported (horizons of 30 to 60 days, July to September).
 LIGHTGBM_PARAMS: dict[str, Any] = {
@@ -31,15 +29,15 @@ LIGHTGBM_PARAMS: dict[str, Any] = {
     "bagging_freq": 1,
     "max_bin": 63,
 }
-#: From 75 to 150 the figures hardly move, on both shops and at all earlier cut-offs.
+#: From 75 to 150 the metrics hardly change, on both shops and at all earlier cut-offs.
 TREES = 100
-#: So many rows are learned from at most: twice as many moved the normalised Gini by 0.001.
+#: Maximum number of rows to train on: twice as many changed the normalised Gini by 0.001.
 MAX_ROWS = 60_000
-#: Part of a horizon teaches too, from this share of it on: what was spent last month is this season's spending.
+#: Rows with an incomplete horizon are used from this share of it on: last month's spend reflects the current season.
 MIN_HORIZON_SHARE = 0.3
-#: One wholesaler's order must not teach what everybody else will spend.
+#: Spend is capped at this quantile, so that one wholesaler's order does not dominate the fit.
 WINSOR_QUANTILE = 0.999
-#: What the rhythm adds to the features, and which of the shop's own features each of them speaks of.
+#: BG/NBD and Gamma-Gamma terms of the design, and the feature to which each is attributed.
 BGNBD_FEATURES = {
     "rhythm_value": "spend_total",
     "rhythm_purchases": "purchase_days",
@@ -47,23 +45,23 @@ BGNBD_FEATURES = {
     "rhythm_rate": "purchase_days",
     "rhythm_worth": "spend_day_mean",
 }
-#: And what a row is asked: how many days ahead.
+#: The feature for the number of days ahead that a row's outcome covers.
 DAYS_AHEAD_COLUMN = "days_ahead"
 MIN_AMOUNT = 1e-3
-#: The answer is brought to the level of what is expected of all customers, within these bounds.
+#: Bounds of the factor by which the recalibration may change the total.
 LEVEL_BOUNDS = (1 / 4, 4.0)
 FREE_FILE, ANCHORED_FILE = "free.txt", "anchored.txt"
 
 
 @dataclass(frozen=True)
 class ValueModel:
-    """Three ways to foretell an amount of which many spend nothing and the rest very differently (Tweedie's loss).
+    """Expected spend within horizon_days: the mean, on the log scale, of three Tweedie models, recalibrated.
 
-    The rhythm (BG/NBD) and what a visit is worth (Gamma-Gamma) are features, fitted to each moment's own rows.
-    One grove is grown from nothing, one on top of what rhythm and worth expect, and one rule is straight; the answer
-    lies amid them on a scale of logarithms. The first and the last rank better, the second is nearer in level: so
-    the total is the second's or, where a year ago tells of the season, what rhythm and worth expect in all times
-    what came of that then.
+    Tweedie's loss suits an outcome that is zero for many customers and very different for the others. BG/NBD and
+    Gamma-Gamma give features, fitted to the rows of each cutoff. The models are boosted trees from a constant (free),
+    boosted trees on top of BG/NBD x Gamma-Gamma (anchored), and a linear Tweedie regression (straight). The first and
+    the last rank better, the second has the better total: so the total is the second's or, where outcomes of a year ago
+    are known, the expectation of BG/NBD x Gamma-Gamma times its seasonal index.
     """
 
     columns: list[str]
@@ -74,27 +72,28 @@ class ValueModel:
     straight: TweedieRegression
     horizon_days: int
     mean: float
-    usual: float
-    season: float = 1.0
-    level: float = 0.0
+    usual: float  # log of the mean spend over the horizon: the constant from which the free trees start
+    season: float = 1.0  # seasonal index
+    level: float = 0.0  # recalibration of the total, on the log scale
 
     @classmethod
     def fit(
         cls,
         frame: pd.DataFrame,
-        label: value_outcomes.SpendLabel,
+        label: outcomes.SpendLabel,
         *,
         seed: int = 0,
         horizon_days: int = 90,
         **overrides: Any,
     ) -> Self:
-        """Learn from every row of whose horizon enough is over; a row's days ahead are a feature.
+        """Fit on every row of whose horizon a sufficient share is over; the days that are over are a feature.
 
-        label: what was spent in [as_of, as_of + horizon), NaN = not known yet; or columns spent and days, of as much
-        of the horizon as is over. `growth` overrides LightGBM's settings.
+        label: (n,): spend in [as_of, as_of + horizon), NaN = not known yet; or columns spent and days, for the part of
+            the horizon that is over.
+        overrides: replace single LightGBM parameters.
         """
-        labels = value_outcomes.select_labelled_spend(frame, label, horizon_days)[1]
-        rows = _training_rows(frame, *value_outcomes.read_spend(label, horizon_days), horizon_days, seed)
+        labels = outcomes.select_labelled_spend(frame, label, horizon_days)[1]
+        rows = _training_rows(frame, *outcomes.read_spend(label, horizon_days), horizon_days, seed)
         params = boosted_trees.lightgbm_params(LIGHTGBM_PARAMS | overrides, objective="tweedie", seed=seed)
         usual = float(np.log(rows.outcome.sum() / np.exp(rows.log_days).sum()))
         fitted = cls(
@@ -107,16 +106,17 @@ class ValueModel:
             float(labels.mean()),
             usual + float(np.log(horizon_days)),
         )
-        return fitted._recalibrated(frame, value_outcomes.full_horizon_spend(label, horizon_days))
+        return fitted._recalibrated(frame, outcomes.full_horizon_spend(label, horizon_days))
 
     def score(self, frame: pd.DataFrame) -> Floats:
-        """What each row's customer is expected to spend over the horizon, from as_of on."""
+        """Expected spend of each row's customer over the horizon from as_of on: array (n,)."""
         return np.exp(np.clip(np.mean(self._log_predictions(frame), axis=0) + self.level, -20.0, 40.0))
 
     def contributions(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """How much each feature moves each row's logarithm from the usual; + is towards spending more.
+        """The effect of each feature on each row, on the log scale, one column per feature; + is towards more spend.
 
-        The groves' part is TreeSHAP's (Lundberg 2020). What the rhythm expects counts as the figures it comes from.
+        The part of the trees is TreeSHAP (Lundberg 2020). BG/NBD and Gamma-Gamma terms are attributed to the features
+        that they are computed from.
         """
         design, log_expected = self._design(frame)
         parts = sum(ensemble.contributions(design)[:, :-1] for ensemble in (self.free, self.anchored))
@@ -128,21 +128,21 @@ class ValueModel:
         return pd.DataFrame(parts @ to_feature, columns=features, index=frame.index)
 
     def population_average(self) -> float:
-        """What customers spend over the horizon on average."""
+        """Mean spend of a customer over the horizon."""
         return self.mean
 
     def save(self, folder: Path) -> None:
         """Write the trees as LightGBM's text and everything else as JSON."""
         self.free.save(folder, FREE_FILE)
         self.anchored.save(folder, ANCHORED_FILE)
-        own = ("columns", "horizon_days", "mean", "usual", "season", "level")
-        content = {name: getattr(self, name) for name in own}
+        names = ("columns", "horizon_days", "mean", "usual", "season", "level")
+        content = {name: getattr(self, name) for name in names}
         parts = {"rhythm": asdict(self.rhythm), "worth": asdict(self.worth), "straight": self.straight.to_dict()}
         write_json(folder / MODEL_FILE, content | parts)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read the trees and the rest back."""
+        """Read the trees and the JSON back."""
         saved = read_json(folder / MODEL_FILE)
         saved["rhythm"], saved["worth"] = bg_nbd.BgNbd(**saved["rhythm"]), gamma_gamma.GammaGamma(**saved["worth"])
         saved["straight"] = TweedieRegression.from_dict(saved["straight"])
@@ -153,7 +153,7 @@ class ValueModel:
         )
 
     def _log_predictions(self, frame: pd.DataFrame) -> list[Floats]:
-        """The three answers, as logarithms; the anchored one second."""
+        """The three predictions on the log scale, each (n,); the anchored one is second."""
         design, log_expected = self._design(frame)
         log_days = np.log(self.horizon_days)
         return [
@@ -168,21 +168,21 @@ class ValueModel:
         return np.hstack([matrix(frame, self.columns), terms, days_ahead]), _log_expected_spend(terms)
 
     def _recalibrated(self, frame: pd.DataFrame, spent: Floats) -> Self:
-        """The same with its total put right: see the class."""
-        season = value_baselines.seasonal_index(frame, spent, self.horizon_days)
+        """The same model with its total recalibrated, as described in the class."""
+        season = baselines.seasonal_index(frame, spent, self.horizon_days)
         latest = base.latest_rows(frame)
         log_predictions = self._log_predictions(latest)
         total = np.exp(log_predictions[1]).sum()
         if season != 1.0:
             total = season * gamma_gamma.expected_spend(self.rhythm, self.worth, latest, self.horizon_days).sum()
         change = total / max(np.exp(np.mean(log_predictions, axis=0)).sum(), MIN_AMOUNT)
-        own = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return type(self)(**own | {"season": season, "level": float(np.log(np.clip(change, *LEVEL_BOUNDS)))})
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return type(self)(**fields | {"season": season, "level": float(np.log(np.clip(change, *LEVEL_BOUNDS)))})
 
 
 @dataclass(frozen=True)
 class _ValueTrainingRows:
-    """What is learned from: features, amounts, and the logarithms from which the ways start, by days and by rhythm."""
+    """Features, capped spend, and the two offsets on the log scale: of days, and of BG/NBD x Gamma-Gamma."""
 
     design: Floats
     outcome: Floats
@@ -208,7 +208,7 @@ def _training_rows(
 
 
 def _sample_rows(spent: Floats, days: Floats, horizon_days: int, seed: int) -> NDArray[np.intp]:
-    """The rows to learn from, in their order."""
+    """Sorted positions of the rows to train on."""
     rows = np.flatnonzero(np.isfinite(spent) & (days >= max(1.0, MIN_HORIZON_SHARE * horizon_days)))
     if len(rows) <= MAX_ROWS:
         return rows
@@ -216,7 +216,7 @@ def _sample_rows(spent: Floats, days: Floats, horizon_days: int, seed: int) -> N
 
 
 def _terms_by_cutoff(frame: pd.DataFrame, rows: NDArray[np.intp], days: Floats) -> Floats:
-    """What the rhythm said of each row over its own days, fitted to the rows of its moment."""
+    """BG/NBD and Gamma-Gamma terms of each row over its own days, fitted to the rows of its cutoff."""
     cutoff = pd.to_datetime(frame["as_of"], utc=True).to_numpy(dtype="datetime64[us]")
     terms = np.zeros((len(rows), len(BGNBD_FEATURES)))
     for this_cutoff in np.unique(cutoff[rows]):
@@ -238,6 +238,6 @@ def _terms(
 
 
 def _log_expected_spend(terms: Floats) -> Floats:
-    """The logarithm of what rhythm and worth expect: where the trees have learned nothing, that is the answer."""
+    """The logarithm of BG/NBD x Gamma-Gamma, the offset from which the anchored trees start."""
     logs: Floats = np.log(np.maximum(terms[:, 0], MIN_AMOUNT))
     return logs

@@ -8,14 +8,14 @@ import pandas as pd
 from models.base import Floats, InsufficientData, require_columns
 
 MIN_BUYERS = 30
-#: What was spent over the whole horizon (NaN = not known yet); or spent, and the days over which, as columns.
+#: Spend over the whole horizon, NaN = not known yet; or a frame with columns spent and days.
 SpendLabel = pd.DataFrame | pd.Series | Floats
 
 
 def read_spend(label: SpendLabel, horizon_days: int) -> tuple[Floats, Floats]:
-    """What each row's customer spent, and over how many days: a frame's spent and days, or the whole horizon's.
+    """Spend (n,) and days of observation (n,), from columns spent and days, or from spend over the whole horizon.
 
-    Of an array, NaN = not known yet, and no day of it is.
+    In an array NaN = not known yet, with 0 days observed.
     """
     if isinstance(label, pd.DataFrame):
         require_columns(label, ["spent", "days"])
@@ -26,13 +26,16 @@ def read_spend(label: SpendLabel, horizon_days: int) -> tuple[Floats, Floats]:
 
 
 def full_horizon_spend(label: SpendLabel, horizon_days: int) -> Floats:
-    """What was spent over the whole horizon; NaN where it is not over."""
+    """Spend over the whole horizon (n,); NaN where the horizon is not over."""
     spent, days = read_spend(label, horizon_days)
     return np.where(days >= horizon_days, spent, np.nan)
 
 
 def select_labelled_spend(frame: pd.DataFrame, label: SpendLabel, horizon_days: int) -> tuple[pd.DataFrame, Floats]:
-    """The rows whose outcome is known, with it. Raises TooLittle with fewer than 30 who spent anything."""
+    """The rows with a known outcome, and their spend (n,).
+
+    Raises InsufficientData if fewer than 30 of them spent anything.
+    """
     spent = full_horizon_spend(label, horizon_days)
     rows = np.isfinite(spent)
     buyers = int((spent[rows] > 0).sum())

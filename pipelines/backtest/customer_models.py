@@ -1,4 +1,4 @@
-"""Earlier answers: what a shop would have been told of churn, returns, needs and value, and what came of it."""
+"""Backtest of churn, timing, restock and value: predictions as of earlier cutoffs against what customers then did."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from training.tasks import all_tasks, restock
 from training.tasks.task import Task, TrainingData
 from training.train import refit, train
 
-#: Draws of customers behind an interval: figures that are no means are measured anew for each.
+#: Bootstrap draws of customers behind an interval; metrics that are no means are computed anew for each.
 DRAWS = 200
-#: Of more customers so many are judged: every figure is measured again for every draw.
+#: At most this many customers are evaluated, since every metric is computed again for every draw.
 MAX_CUSTOMERS = 6_000
-#: How far ahead a return is looked at in pictures, where the curve goes so far.
+#: Plots of timing show the probability of a return within this many days, where the curve is as long.
 PLOT_DAYS = 28
-#: Questions that a plain LightGBM can be asked, and its outcome in their labels.
+#: Tasks that a LightGBM with default settings is compared on, and how its outcome (n,) is read from their labels.
 LIGHTGBM_OUTCOMES: Mapping[str, Callable[[Any], np.ndarray]] = {
     "churn": lambda label: label["quiet"].to_numpy(np.float64),
     "value": lambda label: label["spent"].to_numpy(np.float64),
@@ -42,7 +42,7 @@ LIGHTGBM_OUTCOMES: Mapping[str, Callable[[Any], np.ndarray]] = {
 
 @dataclass(frozen=True)
 class CutoffEvaluation:
-    """One cutoff: whoever is judged, what became of them, and every method's answers in the same order."""
+    """One cutoff: the evaluated rows, their labels, and every method's predictions, all in the same order."""
 
     training_data: TrainingData
     rows: pd.DataFrame
@@ -50,7 +50,7 @@ class CutoffEvaluation:
     predictions: Mapping[str, np.ndarray]
 
     def evaluate(self, task: Task, method: str, positions: np.ndarray | None = None) -> dict[str, float]:
-        """A method's figures over everybody, or over some places, which may come up more than once."""
+        """Metrics of a method over all rows, or over the rows at `positions` (n,), which may repeat."""
         if positions is None:
             return task.evaluate(self.training_data, self.rows, self.label, self.predictions[method])
         label = self.label.iloc[positions] if hasattr(self.label, "iloc") else self.label[positions]
@@ -61,11 +61,11 @@ def backtest_customer_model(
     shop: Shop, name: str, *, cutoffs: int = 3, every: int | None = None, progress: ProgressCallback,
     at_cutoffs: list[datetime] | None = None, follow_up_days: int | None = None,
 ) -> BacktestResult:  # fmt: skip
-    """Churn, timing, restock or value as of earlier cutoffs, a window of its own apart; `at` names the cutoffs.
+    """Backtest churn, timing, restock or value at cutoffs one outcome window apart, or at `at_cutoffs`.
 
-    At each one everything is made again from what was known then, the choice between model and baselines too: that
-    choice is the method called "served"; of timing, the curve as bent to churn's number. `wait_days` is how long
-    returns are watched when timing is judged.
+    At each cutoff everything is trained anew on what was known then, including the choice between model and baselines;
+    the chosen one is the method "served" (for timing: its curve, reconciled with the churn probability).
+    `follow_up_days` is the follow-up that timing is evaluated with. Raises NothingToDo where the history is too short.
     """
     task = all_tasks.get_task(name)
     window_days = _outcome_window_days(shop, task, follow_up_days)
@@ -79,14 +79,14 @@ def backtest_customer_model(
         evaluations.append(evaluation)
         notes.append(note)
     dates = [str(cutoff.astimezone(shop.zone).date()) for cutoff in chosen_cutoffs]
-    progress("how far the figures would move with other customers like these ...")
+    progress("bootstrap intervals of the metrics ...")
     return BacktestResult(
         name, SERVED, dates, _metrics_table(task, dates, evaluations), {}, notes, _calibration_tables(task, evaluations)
     )
 
 
 def _outcome_window_days(shop: Shop, task: Task, follow_up_days: int | None) -> int:
-    """The days that are watched after a cutoff, as a night of today would watch them."""
+    """The days that follow a cutoff and count for its outcome, as a run of today would set them."""
     now = clock.now(shop)
     if snapshot.first_sale_day(shop.home / "ledger", now, shop.timezone) is None:
         raise NothingToDo("nothing has been sold yet; run: regulars load transactions FILE")
@@ -104,18 +104,18 @@ def _evaluate_cutoff(
         label = task.label(truth, rows, truth.calendar.complete_until)
         is_included = task.evaluated_rows(truth, rows, label)
         if not is_included.any():
-            raise NothingToDo(f"as of {cutoff.date()} there is nobody whose fate is known; try fewer cutoffs")
+            raise NothingToDo(f"as of {cutoff.date()} no customer has a known outcome; try fewer cutoffs")
         is_included &= _is_sampled(rows["customer_key"], is_included)
         label = label[is_included].reset_index(drop=True) if hasattr(label, "iloc") else label[is_included]
-        judged_rows = rows[is_included].reset_index(drop=True)
-        predictions, note = _predict_methods(task, context, frame, judged_rows, progress)
-    judged_rows = judged_rows[["customer_key", "as_of"]]
+        evaluated = rows[is_included].reset_index(drop=True)
+        predictions, served = _predict_methods(task, context, frame, evaluated, progress)
+    evaluated = evaluated[["customer_key", "as_of"]]
     day = cutoff.astimezone(shop.zone).date()
-    return CutoffEvaluation(truth, judged_rows, label, predictions), f"as of {day}, {len(judged_rows):,} judged: {note}"
+    return CutoffEvaluation(truth, evaluated, label, predictions), f"as of {day}, {len(evaluated):,} judged: {served}"
 
 
 def _is_sampled(customers: pd.Series, is_included: np.ndarray) -> np.ndarray:
-    """The rows of so many of the customers who are kept, drawn once and for all where they are more."""
+    """Flags (n,): rows of the included customers, or of MAX_CUSTOMERS of them, drawn with a fixed seed."""
     customer_keys = customers[is_included].unique()
     if len(customer_keys) > MAX_CUSTOMERS:
         customer_keys = np.random.default_rng(0).choice(np.sort(customer_keys), MAX_CUSTOMERS, replace=False)
@@ -123,7 +123,7 @@ def _is_sampled(customers: pd.Series, is_included: np.ndarray) -> np.ndarray:
 
 
 def _load_truth(shop: Shop, context: RunContext, follow_up_days: int | None) -> TrainingData:
-    """The evening's questions, answered with what is known today."""
+    """Training data of the cutoff with the purchases known today: what its labels are computed from."""
     ledger, as_of, training_data = shop.home / "ledger", clock.now(shop), context.training_data
     return replace(
         training_data,
@@ -136,13 +136,13 @@ def _load_truth(shop: Shop, context: RunContext, follow_up_days: int | None) -> 
 
 
 def _predict_methods(
-    task: Task, context: RunContext, frame: pd.DataFrame, judged_rows: pd.DataFrame, progress: ProgressCallback
+    task: Task, context: RunContext, frame: pd.DataFrame, evaluated: pd.DataFrame, progress: ProgressCallback
 ) -> tuple[dict[str, np.ndarray], str]:
-    """What each method says of the judged customers, and what the night would have served and why."""
+    """Each method's predictions for the evaluated rows, and which learner would have been served, and why."""
     trained = train(task, context.training_data, frame, progress=progress)
-    own_predictions = np.asarray(trained.model.score(judged_rows))
+    own_predictions = np.asarray(trained.model.score(evaluated))
     predictions = {
-        SERVED: _reconcile_with_churn(context, judged_rows, own_predictions, progress)
+        SERVED: _reconcile_with_churn(context, evaluated, own_predictions, progress)
         if task.name == "timing"
         else own_predictions
     }
@@ -152,43 +152,39 @@ def _predict_methods(
             predictions[name] = own_predictions
             continue
         try:
-            predictions[name] = np.asarray(
-                refit(task, context.training_data, frame, learner=learner).score(judged_rows)
-            )
-        except InsufficientData as reason:
+            predictions[name] = np.asarray(refit(task, context.training_data, frame, learner=learner).score(evaluated))
+        except InsufficientData as error:
             raise NothingToDo(
-                f"as of {context.as_of.date()} {learner} cannot learn: {reason}; try fewer cutoffs"
+                f"as of {context.as_of.date()} {learner} cannot be trained: {error}; try fewer cutoffs"
             ) from None
     if task.name in LIGHTGBM_OUTCOMES:
-        predictions["plain LightGBM"] = _predict_lightgbm(task, context, frame, judged_rows)
+        predictions["plain LightGBM"] = _predict_lightgbm(task, context, frame, evaluated)
     return predictions, f"{trained.learner} is served ({trained.why})"
 
 
 def _reconcile_with_churn(
-    context: RunContext, judged_rows: pd.DataFrame, survival: np.ndarray, progress: ProgressCallback
+    context: RunContext, evaluated: pd.DataFrame, survival: np.ndarray, progress: ProgressCallback
 ) -> np.ndarray:
-    """The curves as customers are told of them: at churn's horizon they say what that night's churn model says."""
+    """Survival curves (n, n_days) as they are served: at the churn horizon they equal the churn model's probability."""
     churn_task = all_tasks.get_task("churn")
     frame = context.load_task_frame(churn_task)
     trained = train(churn_task, context.training_data, frame, progress=progress)
-    current_rows = (
-        frame[frame["as_of"] == context.as_of].set_index("customer_key").loc[judged_rows["customer_key"]].reset_index()
-    )
-    churn_probability = np.asarray(trained.model.score(current_rows))
+    current_rows = frame[frame["as_of"] == context.as_of].set_index("customer_key")
+    churn_probability = np.asarray(trained.model.score(current_rows.loc[evaluated["customer_key"]].reset_index()))
     return timing_model.reconcile(survival, context.training_data.churn_days, churn_probability)
 
 
-def _predict_lightgbm(task: Task, context: RunContext, frame: pd.DataFrame, judged_rows: pd.DataFrame) -> np.ndarray:
-    """What people would try first, taught by the same rows."""
+def _predict_lightgbm(task: Task, context: RunContext, frame: pd.DataFrame, evaluated: pd.DataFrame) -> np.ndarray:
+    """Predictions of LightGBM with default settings, trained on the same rows: what a team would try first."""
     label = task.label(context.training_data, frame, context.training_data.calendar.complete_until)
     active = task.evaluated_rows(context.training_data, frame, label)
     rows, outcome = frame[active], LIGHTGBM_OUTCOMES[task.name](label)[active]
-    predictions = DefaultLightGbm.fit(rows, outcome, amounts=task.name == "value").score(judged_rows)
+    predictions = DefaultLightGbm.fit(rows, outcome, amounts=task.name == "value").score(evaluated)
     return predictions if task.name != "restock" else np.column_stack([predictions, predictions, predictions])
 
 
 def _metrics_table(task: Task, dates: list[str], evaluations: list[CutoffEvaluation]) -> pd.DataFrame:
-    """Every figure of every method: the mean over the cutoffs, and each cutoff's own."""
+    """Every metric of every method: the mean over the cutoffs, and the values of each cutoff."""
     customers = np.concatenate([evaluation.rows["customer_key"].to_numpy(np.int64) for evaluation in evaluations])
     draws = BootstrapDraws.from_customers(customers, draws=DRAWS)
     each = [
@@ -220,18 +216,18 @@ def _resample_metrics(task: Task, evaluation: CutoffEvaluation, draws: Bootstrap
     customers = evaluation.rows["customer_key"].to_numpy(np.int64)
 
     def resample(method: str) -> pd.DataFrame:
-        return draws.resampled_metrics(customers, lambda places: evaluation.evaluate(task, method, places))
+        return draws.resampled_metrics(customers, lambda positions: evaluation.evaluate(task, method, positions))
 
     return {method: resample(method) for method in evaluation.predictions}
 
 
-def _average_metrics(each: list[Any]) -> dict[str, Any]:
-    """The mean over the cutoffs, of a method's figures or of what they came to in every draw."""
-    return {method: sum(one[method] for one in each) / len(each) for method in each[0]}
+def _average_metrics(by_cutoff: list[Any]) -> dict[str, Any]:
+    """The mean over the cutoffs of each method's metrics, or of its metrics in every draw."""
+    return {method: sum(metrics[method] for metrics in by_cutoff) / len(by_cutoff) for method in by_cutoff[0]}
 
 
 def _calibration_tables(task: Task, evaluations: list[CutoffEvaluation]) -> dict[str, pd.DataFrame]:
-    """What was said against what came, and how much the first of the list hold, over all cutoffs."""
+    """Reliability and cumulative gains of every method, over all cutoffs together."""
     tables: dict[str, list[pd.DataFrame]] = {"reliability": [], "gains": []}
     for method in evaluations[0].predictions:
         pairs = [_score_and_outcome(task, evaluation, method) for evaluation in evaluations]
@@ -242,7 +238,7 @@ def _calibration_tables(task: Task, evaluations: list[CutoffEvaluation]) -> dict
 
 
 def _score_and_outcome(task: Task, evaluation: CutoffEvaluation, method: str) -> tuple[np.ndarray, np.ndarray]:
-    """One number of each answer, and what came: a chance and whether it happened, or money and what was spent."""
+    """One predicted number per row and its outcome, both (n,): a probability and 0 or 1, or two amounts of money."""
     predictions = evaluation.predictions[method]
     if task.name == "timing":
         days = min(PLOT_DAYS, predictions.shape[1])

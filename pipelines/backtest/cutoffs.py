@@ -1,4 +1,4 @@
-"""Earlier: moments at which the shop could have been asked, and what asking then came to."""
+"""Cutoffs of a backtest, the names of its methods, and its result."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from features.snapshots import snapshot
 from pipelines.errors import NothingToDo, WrongUsage
 from training import calendar as training_calendar
 
-#: What a night as of the cutoff would have served: the model, or the baseline that it lost to.
+#: What a nightly run as of the cutoff would have served: the model, or a baseline that is no worse.
 SERVED = "served"
-#: How the baselines of the night are called beside the rivals.
+#: Names of the served baselines in tables of a backtest, by learner id.
 METHOD_NAMES = {
     "bestsellers.Popularity": "popularity, lately",
     "bestsellers.DecayedFrequency": "decayed frequency",
@@ -36,10 +36,10 @@ METHOD_NAMES = {
 
 @dataclass(frozen=True)
 class BacktestResult:
-    """What a backtest found: the long table (training.evaluation.method_comparison.COLUMNS), and what it was made of.
+    """Result of a backtest: a long table with columns training.evaluation.method_comparison.COLUMNS, and its inputs.
 
-    `model` is the method that the others are compared with; `settings` are those that each rival chose. `curves` are
-    for pictures: "reliability" and "gains" (training.evaluation.calibration_curves), each with the method it is of.
+    `model` is the method that the others are compared with, `settings` the tuned settings of each benchmark. `curves`
+    are for plots: "reliability" and "gains" (training.evaluation.calibration_curves), with a further column method.
     """
 
     name: str
@@ -52,9 +52,10 @@ class BacktestResult:
 
 
 def choose_cutoffs(shop: Shop, count: int, every: int, *, outcome_days: int, history_days: int) -> list[datetime]:
-    """Starts of days, oldest first: `ahead` days are known after each, and at least `behind` days before it.
+    """Up to `count` starts of days, `every` days apart, oldest first.
 
-    Fewer than asked for where the history is too short; NothingToDo where it is too short for one.
+    `outcome_days` complete days follow each, and at least `history_days` lie before it. Raises WrongUsage for a count
+    or a step below one, NothingToDo where the history is too short for a single cutoff.
     """
     if count < 1 or every < 1:
         raise WrongUsage("a backtest needs at least one cutoff, and at least one day between them")
@@ -63,11 +64,11 @@ def choose_cutoffs(shop: Shop, count: int, every: int, *, outcome_days: int, his
     if first_day is None:
         raise NothingToDo("nothing has been sold yet; run: regulars load transactions FILE")
     calendar = training_calendar.TrainingCalendar(first_day, now, shop.timezone)
-    backs = [outcome_days + every * nth for nth in reversed(range(count))]
-    cutoffs = [calendar.day_start(back) for back in backs if calendar.history_days - back >= history_days]
+    days_back = [outcome_days + every * nth for nth in reversed(range(count))]
+    cutoffs = [calendar.day_start(days) for days in days_back if calendar.history_days - days >= history_days]
     if not cutoffs:
         raise NothingToDo(
-            f"{calendar.history_days} days of sales are known; a backtest needs {outcome_days + history_days}: {history_days} to learn "
-            f"from and {outcome_days} to judge on; load more sales"
+            f"there are {calendar.history_days} days of sales; a backtest needs {outcome_days + history_days}: "
+            f"{history_days} to train on and {outcome_days} to evaluate on; load more sales"
         )
     return cutoffs

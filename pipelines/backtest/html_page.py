@@ -1,4 +1,4 @@
-"""Page: a backtest to look at in a browser: its pictures, and every figure of every method with its interval."""
+"""HTML page of a backtest: its plots, and every metric of every method with its 95 % interval."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ td small{color:#777;display:block}tr.ours{font-weight:600}img{max-width:100%}"""
 
 
 def write_page(result: BacktestResult, plot_paths: Sequence[Path], path: Path, *, title: str) -> Path:
-    """Write the page; pictures lie beside it."""
+    """Write the page to `path`; the plots lie in the same folder."""
     images = "".join(
         f'<p><img src="{escape(plot_path.name)}" alt="{escape(plot_path.stem)}"></p>' for plot_path in plot_paths
     )
@@ -27,8 +27,10 @@ def write_page(result: BacktestResult, plot_paths: Sequence[Path], path: Path, *
     tables = "".join(_segment_table(result, name) for name in segments)
     notes = "".join(f"<li>{escape(note)}</li>" for note in result.notes)
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
-    ahead = f"In brackets, {escape(result.model)} minus the other. All intervals are 95 %, over customers."
-    path.write_text(f"{head}<h1>{escape(title)}</h1><p>{ahead}</p>{images}{tables}<ul>{notes}</ul>\n", encoding="utf-8")
+    legend = f"In brackets, {escape(result.model)} minus the other. All intervals are 95 %, over customers."
+    path.write_text(
+        f"{head}<h1>{escape(title)}</h1><p>{legend}</p>{images}{tables}<ul>{notes}</ul>\n", encoding="utf-8"
+    )
     return path
 
 

@@ -1,4 +1,4 @@
-"""Earlier lists: what customers would have been recommended at earlier moments, by the model and by every rival."""
+"""Backtest of the recommender: ranked lists as of earlier cutoffs, of the model and every benchmark method."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from training.evaluation import method_comparison, next_basket_holdout
 from training.evaluation.benchmark_tuning import BENCHMARKS, choose_settings
 from training.evaluation.next_basket_holdout import HoldoutCriteria, HoldoutEvaluation
 from training.tasks import all_tasks
-from training.tasks import recommender as tasks_recommender
+from training.tasks.recommender import LIST_DAYS
 from training.tasks.task import Task
 from training.train import refit
 
-#: How deep lists are asked for: the figures look at 10 and 20 places.
+#: Length of the ranked lists; metrics look at the first 10 and 20 places.
 DEPTH = 20
-#: What the model's own candidates would come to in the best order there is.
+#: The upper bound: the model's own candidates in the best possible order.
 BEST_ORDER = "best order of the model's candidates"
 SEGMENT_NOTE = (
     "segments are groups of activity known before each cutoff: quiet for a whole window, else by thirds of their "
@@ -43,30 +43,31 @@ BenchmarkSettings = Mapping[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class MethodMetrics:
-    """One method at one cutoff: figures of each judged customer, and those of all lists together."""
+    """Metrics of one method at one cutoff: of each evaluated customer, and of all lists together."""
 
     per_customer: pd.DataFrame
     overall: dict[str, float]
 
 
 def backtest_recommender(
-    shop: Shop, *, cutoffs: int = 3, every: int | None = None, terms: HoldoutCriteria | None = None, progress: ProgressCallback,
-    at_cutoffs: list[datetime] | None = None, ceiling_depth: int = 0,
+    shop: Shop, *, cutoffs: int = 3, every: int | None = None, criteria: HoldoutCriteria | None = None,
+    progress: ProgressCallback, at_cutoffs: list[datetime] | None = None, ceiling_depth: int = 0,
 ) -> BacktestResult:  # fmt: skip
-    """Lists of products for the window after each cutoff, and for the next trip in it; `at` names the cutoffs.
+    """Evaluate lists on the window after each cutoff and on the next trip in it; `at_cutoffs` overrides the choice.
 
-    With a `ceiling`, the model's lists of that depth stand in the table a second time, in the best order there is.
+    With a `ceiling_depth`, the table also has the model's lists of that length in the best possible order. Raises
+    NothingToDo where the history is too short, nothing was bought after a cutoff, or a learner cannot be trained.
     """
-    terms, window_days = terms or HoldoutCriteria(), tasks_recommender.LIST_DAYS
+    criteria, window_days = criteria or HoldoutCriteria(), LIST_DAYS
     chosen_cutoffs = at_cutoffs or choose_cutoffs(
         shop, cutoffs, every or window_days, outcome_days=window_days, history_days=3 * window_days
     )
-    settings = _tune_benchmarks(shop, chosen_cutoffs[0], window_days, terms, progress)
+    settings = _tune_benchmarks(shop, chosen_cutoffs[0], window_days, criteria, progress)
     holdouts: list[HoldoutEvaluation] = []
     metrics_by_method: dict[str, list[MethodMetrics]] = {}
     for cutoff in chosen_cutoffs:
         progress(f"recommender as of {cutoff.date()} ...")
-        holdout, cutoff_metrics = _evaluate_methods(shop, cutoff, window_days, terms, settings, ceiling_depth)
+        holdout, cutoff_metrics = _evaluate_methods(shop, cutoff, window_days, criteria, settings, ceiling_depth)
         holdouts.append(holdout)
         for method, method_metrics in cutoff_metrics.items():
             metrics_by_method.setdefault(method, []).append(method_metrics)
@@ -88,11 +89,14 @@ def load_holdout(
     shop: Shop,
     cutoff: datetime,
     window_days: int,
-    terms: HoldoutCriteria,
+    criteria: HoldoutCriteria,
     *,
     allowed_customers: pd.Series | None = None,
 ) -> HoldoutEvaluation:
-    """The exam of one cutoff, of customers who are `allowed` (all, if none are named)."""
+    """The hold-out of one cutoff: histories before it and purchases in the `window_days` after it.
+
+    `allowed_customers` (n,) are customer keys; without it, every customer counts.
+    """
     ledger, zone, now = shop.home / "ledger", shop.timezone, clock.now(shop)
     calendar = training_calendar.TrainingCalendar(cutoff.date(), now, zone)
     end = calendar.day_start(calendar.days_before_run(cutoff) - window_days)
@@ -102,16 +106,16 @@ def load_holdout(
         before, after = (rows[rows["customer_key"].isin(allowed_customers)] for rows in (before, after))
     departments = snapshot.load_products(ledger).set_index("product_key")["department"]
     return next_basket_holdout.build_holdout(
-        before, after, pd.Timestamp(calendar.local_day(cutoff)), window_days, criteria=terms, departments=departments
+        before, after, pd.Timestamp(calendar.local_day(cutoff)), window_days, criteria=criteria, departments=departments
     )
 
 
 def _tune_benchmarks(
-    shop: Shop, first_cutoff: datetime, window_days: int, terms: HoldoutCriteria, progress: ProgressCallback
+    shop: Shop, first_cutoff: datetime, window_days: int, criteria: HoldoutCriteria, progress: ProgressCallback
 ) -> BenchmarkSettings:
-    """Every rival's settings, chosen on the window before the first cutoff that is reported."""
-    progress(f"settings of the rivals, on the {window_days} days before {first_cutoff.date()} ...")
-    tuning_holdout = _build_tuning_holdout(shop, first_cutoff, window_days, terms)
+    """Each benchmark's settings, chosen on the window before the first reported cutoff."""
+    progress(f"settings of the benchmarks, chosen on the {window_days} days before {first_cutoff.date()} ...")
+    tuning_holdout = _build_tuning_holdout(shop, first_cutoff, window_days, criteria)
     if not len(tuning_holdout.customers):
         return {benchmark.name: benchmark.settings_grid[0] for benchmark in BENCHMARKS}
     tuning_data = (tuning_holdout.histories, tuning_holdout.customers, tuning_holdout.window_purchases)
@@ -119,41 +123,39 @@ def _tune_benchmarks(
 
 
 def _build_tuning_holdout(
-    shop: Shop, first_cutoff: datetime, window_days: int, terms: HoldoutCriteria
+    shop: Shop, first_cutoff: datetime, window_days: int, criteria: HoldoutCriteria
 ) -> HoldoutEvaluation:
-    """The exam before the first one, of whoever allows profiling."""
+    """The hold-out of the window before the first cutoff, of customers who allow profiling."""
     calendar = training_calendar.TrainingCalendar(first_cutoff.date(), first_cutoff, shop.timezone)
-    customers = snapshot.load_purchases(shop.home / "ledger", as_of=first_cutoff, timezone=shop.timezone)[
-        "customer_key"
-    ]
-    allowed_customers = customers[customers.isin(consents.allowed_customers(shop, customers.unique(), "profiling"))]
-    return load_holdout(shop, calendar.day_start(window_days), window_days, terms, allowed_customers=allowed_customers)
+    purchases = snapshot.load_purchases(shop.home / "ledger", as_of=first_cutoff, timezone=shop.timezone)
+    customers = purchases["customer_key"]
+    allowed = customers[customers.isin(consents.allowed_customers(shop, customers.unique(), "profiling"))]
+    return load_holdout(shop, calendar.day_start(window_days), window_days, criteria, allowed_customers=allowed)
 
 
 def _evaluate_methods(
     shop: Shop,
     cutoff: datetime,
     window_days: int,
-    terms: HoldoutCriteria,
+    criteria: HoldoutCriteria,
     settings: BenchmarkSettings,
     ceiling_depth: int,
 ) -> tuple[HoldoutEvaluation, dict[str, MethodMetrics]]:
-    """One cutoff: the exam, and what everybody says to it, the model first."""
+    """The hold-out of one cutoff, and the metrics of every method on it, the model first."""
     task = all_tasks.get_task("recommender")
     with open_dry_run(shop, cutoff, task) as context:
         frame = context.load_task_frame(task)
         current_rows = frame[frame["as_of"] == context.as_of].reset_index(drop=True)
-        holdout = load_holdout(shop, cutoff, window_days, terms, allowed_customers=current_rows["customer_key"])
+        holdout = load_holdout(shop, cutoff, window_days, criteria, allowed_customers=current_rows["customer_key"])
         if not len(holdout.customers):
             raise NothingToDo(
-                f"nobody bought anything in the {window_days} days from {cutoff.date()}; try fewer cutoffs"
+                f"no customer bought anything in the {window_days} days from {cutoff.date()}; try fewer cutoffs"
             )
-        judged_rows = current_rows[current_rows["customer_key"].isin(holdout.customers)].sort_values(
-            "customer_key", ignore_index=True
-        )
+        evaluated = current_rows[current_rows["customer_key"].isin(holdout.customers)]
+        evaluated = evaluated.sort_values("customer_key", ignore_index=True)
         metrics_by_method: dict[str, MethodMetrics] = {}
         for learner in (task.learner, *task.baselines):
-            metrics_by_method |= _evaluate_learner(task, context, frame, learner, holdout, judged_rows, ceiling_depth)
+            metrics_by_method |= _evaluate_learner(task, context, frame, learner, holdout, evaluated, ceiling_depth)
     for benchmark in BENCHMARKS:
         fitted = benchmark.fit(holdout.histories, **settings[benchmark.name])
         ranked_lists = next_basket.rank_lists(
@@ -172,33 +174,32 @@ def _evaluate_learner(
     frame: pd.DataFrame,
     learner: str,
     holdout: HoldoutEvaluation,
-    judged_rows: pd.DataFrame,
+    evaluated: pd.DataFrame,
     ceiling_depth: int,
 ) -> dict[str, MethodMetrics]:
-    """One of the house's own learners, made from what was known at the cutoff."""
+    """Metrics of one of regulars' own learners, trained on what was known at the cutoff."""
     try:
         model: Any = refit(task, context.training_data, frame, learner=learner)
-    except InsufficientData as reason:
-        raise NothingToDo(f"as of {context.as_of.date()} {learner} cannot learn: {reason}; try fewer cutoffs") from None
+    except InsufficientData as error:
+        day = context.as_of.date()
+        raise NothingToDo(f"as of {day} {learner} cannot be trained: {error}; try fewer cutoffs") from None
     depth = ceiling_depth if learner == task.learner else 0
-    ranked_lists = model.score(judged_rows, n=max(depth, DEPTH), only=holdout.catalogue.tolist())
+    ranked_lists = model.score(evaluated, n=max(depth, DEPTH), only=holdout.catalogue.tolist())
     audience_lift = next_basket_holdout.evaluate_audience_lift(
-        holdout, partial(_purchase_probabilities, model, judged_rows)
+        holdout, partial(_purchase_probabilities, model, evaluated)
     )
     metrics = MethodMetrics(
         next_basket_holdout.evaluate_customers(holdout, ranked_lists),
         next_basket_holdout.evaluate_variety(holdout, ranked_lists) | {"audience_lift_10": audience_lift},
     )
-    ceiling_metrics = (
-        {BEST_ORDER: MethodMetrics(next_basket_holdout.evaluate_upper_bound(holdout, ranked_lists), {})}
-        if depth
-        else {}
-    )
-    return {METHOD_NAMES.get(learner, learner): metrics, **ceiling_metrics}
+    results = {METHOD_NAMES.get(learner, learner): metrics}
+    if depth:
+        results[BEST_ORDER] = MethodMetrics(next_basket_holdout.evaluate_upper_bound(holdout, ranked_lists), {})
+    return results
 
 
-def _purchase_probabilities(model: Any, judged_rows: pd.DataFrame, products: np.ndarray) -> np.ndarray:
-    probabilities: np.ndarray = model.chances(judged_rows, products.tolist())
+def _purchase_probabilities(model: Any, evaluated: pd.DataFrame, products: np.ndarray) -> np.ndarray:
+    probabilities: np.ndarray = model.purchase_probabilities(evaluated, products.tolist())
     return probabilities
 
 

@@ -1,7 +1,7 @@
-"""Backtest: what the shop would have been told at earlier moments, by its model and by every rival, and what came.
+"""Run a backtest: predictions as of earlier cutoffs, of the model and every benchmark, against what followed.
 
-At each cutoff the model is made again from what was known then, never taken from the champion; every rival sees the
-same customers, the same products and the same days. The home is left as it was, but for a run in MLflow.
+At each cutoff the model is trained anew on what was known then, never taken from the champion; every benchmark gets the
+same customers, products and days. Nothing in the home changes, except for a new run in MLflow.
 """
 
 from __future__ import annotations
@@ -43,27 +43,30 @@ def run_backtest(
     out: Path | None = None,
     progress: ProgressCallback,
 ) -> dict[str, Any]:
-    """Backtest one question; write the table, its pictures and a page of both to a folder, and all of it to MLflow."""
+    """Backtest one model; write the table, its plots and an HTML page to a folder, and all of it to MLflow.
+
+    Raises WrongUsage for a name without a backtest, NothingToDo where the records do not suffice.
+    """
     if name not in BACKTESTS:
         raise WrongUsage(f"there is no backtest of {name}; there are {', '.join(BACKTESTS)}")
-    began = time.perf_counter()
+    started = time.perf_counter()
     result = BACKTESTS[name](shop, cutoffs=cutoffs, every=every, progress=progress)
     files = write_result(result, out or shop.home / "exports" / f"backtest-{name}")
     run_id = _log_run(shop, result, files)
     return {
         "name": name, "model": result.model, "cutoffs": result.cutoffs, "settings": result.settings,
         "notes": result.notes, "files": [str(path) for path in files], "run": run_id,
-        "seconds": round(time.perf_counter() - began, 1), "table": json_records(result.table),
+        "seconds": round(time.perf_counter() - started, 1), "table": json_records(result.table),
     }  # fmt: skip
 
 
 def write_result(result: BacktestResult, folder: Path) -> list[Path]:
-    """Write the table as CSV and JSON, pictures where they can be drawn, and a page that shows it all; the paths."""
+    """Write the table as CSV and JSON, plots where matplotlib is installed, and an HTML page; the paths written."""
     folder.mkdir(parents=True, exist_ok=True)
     csv_path, json_path = folder / f"{result.name}.csv", folder / f"{result.name}.json"
     result.table.to_csv(csv_path, index=False)
-    about = {"cutoffs": result.cutoffs, "settings": result.settings, "notes": result.notes}
-    json_path.write_text(json.dumps(about | {"table": json_records(result.table)}, indent=1), encoding="utf-8")
+    description = {"cutoffs": result.cutoffs, "settings": result.settings, "notes": result.notes}
+    json_path.write_text(json.dumps(description | {"table": json_records(result.table)}, indent=1), encoding="utf-8")
     title = f"{result.name} as of {', '.join(result.cutoffs)}"
     plot_paths = [
         plots.plot_backtest(result.table, folder / f"{result.name}.png", title=title),
@@ -79,7 +82,7 @@ def write_result(result: BacktestResult, folder: Path) -> list[Path]:
 
 
 def json_records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as JSON holds them: what is not known is None."""
+    """The rows of a table for JSON, one dict per row with its columns as keys; a missing value is None."""
     rows = table.astype(object).where(table.notna(), None).to_dict("records")
     return [{str(name): value for name, value in row.items()} for row in rows]
 
@@ -99,5 +102,5 @@ def _log_run(shop: Shop, result: BacktestResult, files: list[Path]) -> str:
 
 
 def _mlflow_name(method: str) -> str:
-    """A method's name as MLflow lets figures be called."""
+    """A method's name with only the characters that MLflow allows in the name of a metric."""
     return "".join(letter if letter.isalnum() or letter in "_-." else "_" for letter in method.replace(", ", "_"))

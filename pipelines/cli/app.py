@@ -1,4 +1,4 @@
-"""The `regulars` command: everything a shop does from a terminal."""
+"""The `regulars` command and its subcommands."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     no_args_is_help=True,
     add_completion=False,
-    help="Which customers are coming back, when, for what, and who is slipping away.",
+    help="Which customers come back, when, for what, and who is at risk of churn.",
 )
 app.add_typer(keys_app, name="keys")
 app.add_typer(customer_app, name="customer")
@@ -29,12 +29,12 @@ app.add_typer(customer_app, name="customer")
 
 @app.command()
 def init(
-    timezone: Annotated[str, typer.Option(help="Of the shop, e.g. Europe/Berlin.")] = "UTC",
-    currency: Annotated[str, typer.Option(help="Of amounts that state none.")] = "EUR",
-    now: Annotated[str, typer.Option(help="'last-sale' or a time pins the shop's clock.")] = "real",
+    timezone: Annotated[str, typer.Option(help="Time zone of the shop, e.g. Europe/Berlin.")] = "UTC",
+    currency: Annotated[str, typer.Option(help="Currency of amounts that name none.")] = "EUR",
+    now: Annotated[str, typer.Option(help="The shop's clock: 'real', 'last-sale' or a fixed time.")] = "real",
     as_json: AsJson = False,
 ) -> None:
-    """Make a home for a shop."""
+    """Create the home of a new shop."""
     from customers import setup
 
     with terminal.handle_errors():
@@ -42,7 +42,7 @@ def init(
         terminal.print_result(
             {"home": str(shop.home)},
             as_json,
-            f"A shop lives in {shop.home} now; next: regulars load transactions FILE",
+            f"Created a shop in {shop.home}; next: regulars load transactions FILE",
         )
 
 
@@ -50,20 +50,22 @@ def init(
 def load(
     kind: Annotated[str, typer.Argument(help="customers, products, transactions, offers, interactions or consents.")],
     paths: Annotated[list[Path], typer.Argument(help="CSV, NDJSON, Parquet or XLSX files, folders or globs.")],
-    source: Annotated[str, typer.Option(help="Where the records come from; ids belong to their source.")] = "files",
-    mapping: Annotated[Path | None, typer.Option(help="TOML: our column = their column.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check only.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 if any row is rejected.")] = False,
+    source: Annotated[
+        str, typer.Option(help="Name of the system the records come from; ids belong to their source.")
+    ] = "files",
+    mapping: Annotated[Path | None, typer.Option(help="TOML file with lines: our column = 'their column'.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the records without storing them.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with code 1 if any row is rejected.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Take records in; rows that cannot be kept go to a rejects file, all others are kept."""
+    """Load records; rows that are not valid go to a rejects file, all others are stored."""
     from pipelines import errors, operations
 
     with terminal.handle_errors():
         loaded = operations.load_records(
             terminal.open_shop(), kind, paths, source=source, mapping=mapping, dry_run=dry_run
         )
-        template = "{read} read: {inserted} new, {updated} changed, {unchanged} as before, {rejected} rejected"
+        template = "{read} read: {inserted} new, {updated} changed, {unchanged} unchanged, {rejected} rejected"
         text = template.format(**loaded)
         terminal.print_result(loaded, as_json, f"{text}; see {loaded['rejects_file']}" if loaded["rejected"] else text)
         is_nothing_loaded = loaded["read"] > 0 and loaded["rejected"] >= loaded["read"]
@@ -74,10 +76,12 @@ def load(
 @app.command()
 def run(
     as_of: AsOf = None,
-    only: Annotated[str | None, typer.Option(help="Some of: recommender,offers,churn,timing,restock,value.")] = None,
+    only: Annotated[
+        str | None, typer.Option(help="Train only some of: recommender,offers,churn,timing,restock,value.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """The night: features, training, judging, promotion if better, scores for everyone, written back."""
+    """Run the nightly run: features, training, evaluation, promotion of what is no worse, scores of every customer."""
     from pipelines.nightly import run as nightly_run
     from pipelines.reporting import terminal_text
 
@@ -101,8 +105,12 @@ def train(name: str, as_of: AsOf = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def promote(name: str, version: Annotated[str | None, typer.Option()] = None, as_json: AsJson = False) -> None:
-    """Make a version the champion: the newest challenger, or the one named."""
+def promote(
+    name: str,
+    version: Annotated[str | None, typer.Option(help="Default: the newest challenger.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a version the champion, the one that scores customers."""
     from training import promotion
 
     with terminal.handle_errors():
@@ -110,13 +118,13 @@ def promote(name: str, version: Annotated[str | None, typer.Option()] = None, as
         terminal.print_result(
             {"name": name, "version": promoted_version},
             as_json,
-            f"{name} version {promoted_version} speaks for the shop now",
+            f"{name} version {promoted_version} is the champion now",
         )
 
 
 @app.command()
 def rollback(name: str, as_json: AsJson = False) -> None:
-    """Go back to the champion before this one."""
+    """Go back to the previous champion."""
     from training import promotion
 
     with terminal.handle_errors():
@@ -128,7 +136,7 @@ def rollback(name: str, as_json: AsJson = False) -> None:
 
 @app.command()
 def models(as_json: AsJson = False) -> None:
-    """Who speaks for the shop, since when, and why."""
+    """List the champion of each model, since when, and why."""
     from pipelines.reporting import terminal_text
     from training import promotion
 
@@ -140,12 +148,14 @@ def models(as_json: AsJson = False) -> None:
 @app.command()
 def backtest(
     name: Annotated[str, typer.Argument(help="recommender, offers, churn, timing, restock or value.")] = "recommender",
-    cutoffs: Annotated[int, typer.Option(help="How many earlier moments to ask at.")] = 3,
-    every: Annotated[int | None, typer.Option(help="Days between them; default: what is judged at each.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the table, its pictures and its page.")] = None,
+    cutoffs: Annotated[int, typer.Option(help="Number of earlier cutoffs.")] = 3,
+    every: Annotated[
+        int | None, typer.Option(help="Days between cutoffs; default: the window evaluated at each.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the table, plots and HTML page.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What would have been said at earlier moments, by the model and by every rival, and what came of it."""
+    """Evaluate the model and every benchmark method at earlier cutoffs against what customers then did."""
     from pipelines.backtest import run as backtest_run
     from pipelines.reporting import terminal_text
 
@@ -158,7 +168,7 @@ def backtest(
 
 @app.command()
 def sufficiency(as_json: AsJson = False) -> None:
-    """Whether the shop knows enough for each model, and what is served where it does not."""
+    """Check whether there are enough data for each model, and what is served where there are not."""
     from pipelines import data_sufficiency
     from pipelines.reporting import terminal_text
 
@@ -173,10 +183,10 @@ def sufficiency(as_json: AsJson = False) -> None:
 
 @app.command()
 def uplift(
-    out: Annotated[Path | None, typer.Option(help="Folder for the table and its picture.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the table and plot.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Whom the shop's campaigns brought back, and whether that is known well enough to order lists by it."""
+    """Estimate which customers come back because of a campaign, and whether the evidence suffices to rank by it."""
     from pipelines.reporting import terminal_text
     from pipelines.uplift import run as uplift_run
 
@@ -187,7 +197,7 @@ def uplift(
 
 @app.command()
 def score(as_of: AsOf = None, as_json: AsJson = False) -> None:
-    """Score everyone with the champions as they are; nothing is trained."""
+    """Score every customer with the present champions; nothing is trained."""
     from pipelines.nightly import run as nightly_run
 
     with terminal.handle_errors():
@@ -208,7 +218,7 @@ def export(
     out: Annotated[Path, typer.Option(help="A path ending in .csv, .parquet or .ndjson.")],
     as_json: AsJson = False,
 ) -> None:
-    """Write a table for other programs."""
+    """Write a table to a file for other programs."""
     from pipelines import operations
 
     with terminal.handle_errors():
@@ -220,10 +230,10 @@ def export(
 def recommend(
     customer_ids: list[str],
     n: Annotated[int, typer.Option("-n", min=1, max=50)] = 10,
-    offers: Annotated[bool, typer.Option("--offers", help="Offers they may redeem, instead of products.")] = False,
+    offers: Annotated[bool, typer.Option("--offers", help="Offers instead of products.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """What these customers will buy next, or which offers they will redeem."""
+    """Show what these customers are most likely to buy, or which offers they are most likely to redeem."""
     from pipelines import operations
     from pipelines.reporting import terminal_text
 
@@ -241,10 +251,10 @@ def at_risk(
     n: Annotated[int, typer.Option("-n", min=1)] = 20,
     segment: Annotated[str | None, typer.Option(help="Only customers of this segment.")] = None,
     min_value: Annotated[float | None, typer.Option(help="Only customers with at least so much at risk.")] = None,
-    order: Annotated[SortOrder, typer.Option(help="What the list begins with most of.")] = "probability",
+    order: Annotated[SortOrder, typer.Option(help="Sort by this column, largest first.")] = "probability",
     as_json: AsJson = False,
 ) -> None:
-    """Who is slipping away, most endangered first."""
+    """List customers at risk of churn, by default the highest probability first."""
     from pipelines import operations
     from pipelines.reporting import terminal_text
 
@@ -254,7 +264,7 @@ def at_risk(
         )
         text = terminal_text.format_at_risk(rows)
         if no_saved_value_reason and order == "saved_value":
-            text = f"By probability, as nobody's saved value is known: {no_saved_value_reason}\n{text}"
+            text = f"Sorted by probability, since no saved value is available: {no_saved_value_reason}\n{text}"
         terminal.print_result({"items": rows, "no_saved_value": no_saved_value_reason}, as_json, text)
 
 
@@ -263,7 +273,7 @@ def serve(
     port: Annotated[int, typer.Option()] = 3000,
     workers: Annotated[int, typer.Option(min=1)] = 1,
 ) -> None:
-    """Answer over HTTP until Ctrl-C."""
+    """Serve the HTTP API and the console until Ctrl-C."""
     from serving import server
 
     with terminal.handle_errors():
@@ -272,7 +282,7 @@ def serve(
 
 @app.command()
 def clock() -> None:
-    """Run every night by itself, on Dagster's clock in the shop's time zone, until Ctrl-C."""
+    """Start the nightly run every night, with Dagster in the shop's time zone, until Ctrl-C."""
     from pipelines import definitions
 
     with terminal.handle_errors():
@@ -281,7 +291,7 @@ def clock() -> None:
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
-    """Look at the home and say what is missing and what to do."""
+    """Check the home: what is missing, and what to do."""
     from pipelines import operations
     from pipelines.reporting import terminal_text
 
@@ -292,7 +302,7 @@ def doctor(as_json: AsJson = False) -> None:
 
 @app.command()
 def mlflow(port: Annotated[int, typer.Option()] = 5000) -> None:
-    """Open MLflow's page on this home, to compare runs."""
+    """Open the MLflow UI of this home, to compare runs."""
     from pipelines import operations
 
     with terminal.handle_errors():
@@ -304,7 +314,7 @@ def demo(
     serve: Annotated[bool, typer.Option("--serve/--no-serve")] = True,
     port: Annotated[int, typer.Option()] = 3000,
 ) -> None:
-    """Load a real grocer (Complete Journey), run a night, and serve."""
+    """Load a real grocer's year (Complete Journey), run the nightly run, and serve."""
     from pipelines import demo as pipelines_demo
 
     with terminal.handle_errors():
@@ -316,7 +326,7 @@ def demo(
 
 
 def main() -> None:
-    """The console script. It leaves at once: on the way out DuckDB's binding would print pages about itself."""
+    """Entry point of the console script. It ends with os._exit, since DuckDB's binding prints pages at normal exit."""
     code = 0
     try:
         app()

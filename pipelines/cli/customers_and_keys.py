@@ -1,4 +1,4 @@
-"""People: the commands about one customer, and about the keys of whoever may ask."""
+"""Commands about one customer and about API keys."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import typer
 from pipelines.cli import terminal
 from pipelines.cli.terminal import AsJson
 
-keys_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Keys of programs and people that may ask.")
+keys_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="API keys of programs and people.")
 customer_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="One customer at a time.")
 
 
 @customer_app.command()
 def show(customer_id: str, as_json: AsJson = False) -> None:
-    """Everything on file about a customer, as JSON; it is personal data."""
+    """Show everything on file about a customer, as JSON. This is personal data."""
     from pipelines import operations
 
     with terminal.handle_errors():
@@ -26,7 +26,7 @@ def show(customer_id: str, as_json: AsJson = False) -> None:
 
 @customer_app.command("export")
 def export_customer(customer_id: str, as_json: AsJson = False) -> None:
-    """Everything the shop holds about a customer, as JSON, to hand to that customer; it is personal data."""
+    """Export everything the shop holds about a customer, as JSON, to hand to that customer. This is personal data."""
     from pipelines import operations
 
     with terminal.handle_errors():
@@ -39,18 +39,18 @@ def export_customer(customer_id: str, as_json: AsJson = False) -> None:
 @customer_app.command()
 def erase(
     customer_id: str,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; there is no way back.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Erase without asking; it cannot be undone.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Forget a customer for good: key, record, scores and features go; sales stay without a name."""
+    """Erase a customer: encryption key, record, scores and features are deleted; sales stay without a name."""
     from pipelines import operations
 
     with terminal.handle_errors():
         if not (yes or as_json):
-            typer.confirm("This cannot be taken back. Erase this customer?", abort=True)
+            typer.confirm("This cannot be undone. Erase this customer?", abort=True)
         summary = operations.erase_customer(terminal.open_shop(), customer_id)
         terminal.print_result(
-            summary, as_json, "This customer is forgotten; loading the same files again does not bring them back."
+            summary, as_json, "This customer is erased; loading the same files again does not bring them back."
         )
 
 
@@ -59,7 +59,7 @@ def add_key(
     role: Annotated[str, typer.Argument(help="admin, agent, campaign, analyst or till.")],
     as_json: AsJson = False,
 ) -> None:
-    """Make a key; it is shown once."""
+    """Create an API key; it is shown only once."""
     from customers.security import api_keys
 
     with terminal.handle_errors():

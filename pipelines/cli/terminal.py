@@ -1,4 +1,4 @@
-"""Terminal: where a command finds its shop, how it speaks, and how it fails in one line that says what to do."""
+"""What every command shares: its shop, its output as text or JSON, and errors as one line with an exit code."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from typing import Annotated, Any
 
 import typer
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-AsOf = Annotated[str | None, typer.Option("--as-of", help="A day or a moment; what was known before it may be used.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+AsOf = Annotated[str | None, typer.Option("--as-of", help="A day or a time; only what was known before it is used.")]
 
 
 def home_folder() -> Path:
-    """The folder that everything is kept in."""
+    """The home of the shop: REGULARS_HOME, else .regulars in the working directory."""
     return Path(os.environ.get("REGULARS_HOME", ".regulars"))
 
 
 def open_shop() -> Any:
-    """The shop that lives there."""
+    """The shop of that home."""
     from customers.shop import settings
 
     return settings.open_shop()
 
 
 def print_result(result: dict[str, Any], as_json: bool, text: str) -> None:
-    """The answer on stdout: JSON for programs, words for people."""
+    """Print the result on stdout: JSON for programs, text for people."""
     typer.echo(json.dumps(result, default=str, ensure_ascii=False) if as_json else text)
 
 
 def print_progress(text: str) -> None:
-    """Progress goes to stderr, so that stdout stays one answer."""
+    """Print progress on stderr, so that stdout holds only the result."""
     typer.echo(text, err=True)
 
 
 @contextmanager
 def handle_errors() -> Iterator[None]:
-    """Errors meant for people are one line and an exit code; all others are ours to mend and keep their trace."""
+    """Show errors meant for people as one line and an exit code; other errors keep their traceback."""
     from pipelines.errors import explain_error
 
     try:

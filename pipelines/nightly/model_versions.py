@@ -1,4 +1,4 @@
-"""Versions: a night's models on record, found again where nothing has changed, and the one that speaks tonight."""
+"""Model versions of a nightly run: train and register each model, or reuse the version of the same data and code."""
 
 from __future__ import annotations
 
@@ -16,45 +16,47 @@ from typing import TYPE_CHECKING, Any
 
 from models.registry import bundle, mlflow_registry
 from training import promotion
+from training.promotion import ModelVersion
 from training.tasks.task import Task
-from training.train import TrainingResult
-from training.train import train as learn
+from training.train import TrainingResult, train
 
 if TYPE_CHECKING:
     from pipelines.nightly.run_context import RunContext
 
-from training.promotion import ModelVersion
-
 ProgressCallback = Callable[[str], None]
 
 SEED = 0
+#: Facts that MLflow shows as the parameters of a run.
+RUN_PARAMS = (
+    "as_of", "seed", "first_day", "holdout", "timezone", "service", "ledger", "revision", "recipe", "settings",
+)  # fmt: skip
 REPOSITORY_ROOT = Path(__file__).parents[2]
-#: The rooms whose code decides what a model becomes: a change in any of them is a reason to train again.
+#: The folders whose code decides what a model becomes: a change in any file of them is a reason to train again.
 CODE_FOLDERS = ("features", "models", "training")
 
 
 def train_or_reuse_versions(
     context: RunContext, tasks: Sequence[Task], progress: ProgressCallback
 ) -> dict[str, ModelVersion | None]:
-    """Each plan's version of this evening: the one on record from the same sales and code, else a new one.
+    """The version of each task for this run, by task name: a registered one of the same fingerprint, else a new one.
 
-    None where there is not a single row to learn from. Plans learn side by side, since their libraries leave the
-    interpreter alone for most of their time; what touches Feast or MLflow goes one after the other.
+    None where there is no row to train on. Models are trained in parallel threads, since their libraries release the
+    GIL for most of the time; everything that uses Feast or MLflow runs one after the other.
     """
     versions = {task.name: _find_recorded_version(context, task, progress) for task in tasks}
     frames = {task: context.load_task_frame(task) for task in tasks if versions[task.name] is None}
     with ThreadPoolExecutor(max_workers=max(1, len(os.sched_getaffinity(0)))) as pool:
         futures = {
-            task: pool.submit(learn, task, context.training_data, frame, seed=SEED, progress=progress)
+            task: pool.submit(train, task, context.training_data, frame, seed=SEED, progress=progress)
             for task, frame in frames.items()
             if len(frame)
         }
-        trained = {task: learned.result() for task, learned in futures.items()}
-    return versions | {task.name: _record_version(context, task, learned) for task, learned in trained.items()}
+        results = {task: future.result() for task, future in futures.items()}
+    return versions | {task.name: _record_version(context, task, result) for task, result in results.items()}
 
 
 def _find_recorded_version(context: RunContext, task: Task, progress: ProgressCallback) -> ModelVersion | None:
-    """The version on record from the same sales by the same code, if there is one."""
+    """The registered version that was trained on the same sales by the same code, if there is one."""
     shop = context.shop
     number = mlflow_registry.find_version(promotion.registry_uri(shop), task.name, fingerprint(context, task))
     if number is None:
@@ -81,42 +83,33 @@ def _log_version(context: RunContext, task: Task, trained: TrainingResult, facts
     if trained.selected:
         bundle.write(trained.selected.model, folder / "judged", facts=facts)
         artifacts |= {f"judged/{file.name}": file for file in (folder / "judged").iterdir()}
-    param_names = (
-        "as_of",
-        "seed",
-        "first_day",
-        "holdout",
-        "timezone",
-        "service",
-        "ledger",
-        "revision",
-        "recipe",
-        "settings",
-    )
-    params = {name: facts[name] for name in param_names} | {
+    params = {name: facts[name] for name in RUN_PARAMS} | {
         f"rows_{name}": count for name, count in trained.rows.items()
     }
-    metrics_by_cutoff = (
-        {facts["holdout"]: _merge_metrics(facts["metrics"], facts["baselines"])} if trained.holdout else {}
-    )
-    if trained.selected:
-        others = [each for each in trained.candidates if each is not trained.selected]
-        for cutoff, own_metrics in trained.selected.earlier_metrics.items():
-            baseline_metrics = {each.learner: _json_metrics(each.earlier_metrics[cutoff]) for each in others}
-            metrics_by_cutoff[cutoff.isoformat()] = _merge_metrics(_json_metrics(own_metrics), baseline_metrics)
     version, _ = mlflow_registry.register_version(
         promotion.registry_uri(context.shop), task.name, folder / "served", params=params,
-        metrics=metrics_by_cutoff,
+        metrics=_metrics_by_cutoff(trained, facts),
         tags={"learner": trained.learner, "fingerprint": facts["fingerprint"], "service": task.service},
         artifacts=artifacts,
     )  # fmt: skip
     return version
 
 
+def _metrics_by_cutoff(trained: TrainingResult, facts: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Metrics of the served learner and the others, by the cutoff (ISO 8601) of the hold-out."""
+    metrics = {facts["holdout"]: _merge_metrics(facts["metrics"], facts["baselines"])} if trained.holdout else {}
+    if trained.selected:
+        others = [each for each in trained.candidates if each is not trained.selected]
+        for cutoff, own_metrics in trained.selected.earlier_metrics.items():
+            baseline_metrics = {each.learner: _json_metrics(each.earlier_metrics[cutoff]) for each in others}
+            metrics[cutoff.isoformat()] = _merge_metrics(_json_metrics(own_metrics), baseline_metrics)
+    return metrics
+
+
 def _merge_metrics(
     own_metrics: Mapping[str, float | None], baseline_metrics: Mapping[str, Mapping[str, float | None]]
 ) -> dict[str, float]:
-    """One cutoff's figures as a run holds them: the served learner's under their names, the others' under theirs."""
+    """Metrics of one cutoff as an MLflow run holds them: the served learner's by name, others' as `Learner.name`."""
     prefixed = {
         f"{learner.split('.')[1]}.{name}": value
         for learner, row in baseline_metrics.items()
@@ -126,7 +119,7 @@ def _merge_metrics(
 
 
 def _version_facts(context: RunContext, task: Task, trained: TrainingResult) -> dict[str, Any]:
-    """What a version says of itself, wherever it goes; nothing in it is about a customer."""
+    """Facts that are stored with a version, in its bundle and in MLflow; none of them is about a customer."""
     calendar = context.training_data.calendar
     return {
         "name": task.name, "question": task.question, "service": task.service, "learner": trained.learner,
@@ -135,14 +128,15 @@ def _version_facts(context: RunContext, task: Task, trained: TrainingResult) -> 
         "trained_at": datetime.now(UTC).isoformat(timespec="seconds"), "seed": SEED, "fallback": trained.fallback,
         "why": trained.why, "columns": context.features.feature_names(task.service), "rows": trained.rows,
         "settings": task.settings(context.training_data) | getattr(trained.model, "settings", {}),
-        "metrics": _json_metrics(trained.metrics), "baselines": {learner: _json_metrics(learner_metrics) for learner, learner_metrics in trained.baselines.items()},
+        "metrics": _json_metrics(trained.metrics),
+        "baselines": {learner: _json_metrics(metrics) for learner, metrics in trained.baselines.items()},
         "ledger": context.ledger_digest, "revision": _git_revision(), "recipe": _code_digest(),
         "fingerprint": fingerprint(context, task),
     }  # fmt: skip
 
 
 def fingerprint(context: RunContext, task: Task) -> str:
-    """The same for the same question over the same sales, as of the same moment, by the same code."""
+    """A digest of task, settings, as_of, sales and code: versions with the same one are the same model."""
     inputs = [
         task.name,
         task.settings(context.training_data),
@@ -160,7 +154,7 @@ def _code_digest() -> str:
 
 
 def _git_revision() -> str:
-    """The commit that the code stands on, where it is a checkout."""
+    """The Git commit of the code, or "not a checkout"."""
     command = ["git", "-C", str(REPOSITORY_ROOT), "rev-parse", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -169,5 +163,5 @@ def _git_revision() -> str:
 
 
 def _json_metrics(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """Figures as JSON holds them: what could not be measured is None."""
+    """Metrics for JSON, rounded to six digits; None for one that could not be measured."""
     return {name: round(float(value), 6) if math.isfinite(value) else None for name, value in metrics.items()}

@@ -1,8 +1,9 @@
-"""The night: features, training, judging, promotion if better, and a score for everyone, written back."""
+"""The nightly run: compute features, train, evaluate, promote what is no worse, score every customer, write back."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -20,15 +21,17 @@ from serving.scoring import batch, refresh
 from training import promotion
 from training.tasks import all_tasks
 from training.tasks.task import Task
-from training.train import train as learn
+from training.train import train as train_model
 
 
 def run_nightly(
     shop: Shop, *, as_of: str | None = None, only: Sequence[str] | None = None, progress: ProgressCallback
 ) -> dict[str, Any]:
-    """One night. With `as_of` in the past it gives what would have been given then, and moves no champion.
+    """Run every step as of `as_of` (default: now) and return the report of the run.
 
-    With `only`, those models are trained; tonight everyone is scored by the others' champions too.
+    A historical run (`as_of` before the last run) uses only what was recorded by then and promotes nothing. With
+    `only`, these models are trained; except in a historical run, the champions of the others score too. Raises
+    WrongUsage for an unknown model or a time in the future, NothingToDo without purchases or while another run works.
     """
     tasks = _select_tasks(only)
     seconds: dict[str, float] = {}
@@ -43,17 +46,27 @@ def run_nightly(
                 else promotion.load_champions(shop, [other for other in all_tasks.TASKS if other not in tasks])
             )
             for task in tasks:
-                reports[task.name], champion = promotion.promote_if_better(context, task, trained_versions[task.name])
+                reports[task.name], champion = promotion.promote_if_better(
+                    shop, task, trained_versions[task.name], training_data=context.training_data,
+                    load_frame=partial(context.load_task_frame, task), is_historical=context.is_historical,
+                )  # fmt: skip
                 champions |= {task.name: champion} if champion else {}
         customer_count, score_count = _score_and_write_back(context, champions, seconds, progress)
     return {
-        "as_of": context.as_of.isoformat(), "customers": customer_count, "churn_horizon_days": context.training_data.churn_days,
-        "models": reports, "scores_written": score_count, "seconds": seconds,
-    }  # fmt: skip
+        "as_of": context.as_of.isoformat(),
+        "customers": customer_count,
+        "churn_horizon_days": context.training_data.churn_days,
+        "models": reports,
+        "scores_written": score_count,
+        "seconds": seconds,
+    }
 
 
 def train_challenger(shop: Shop, name: str, *, as_of: str | None = None, progress: ProgressCallback) -> dict[str, Any]:
-    """Train one model and register it as challenger; who speaks for the shop does not change."""
+    """Train one model and register it as challenger; the champion does not change.
+
+    Raises NothingToDo where the model has no row to train on, WrongUsage for an unknown model.
+    """
     with open_run_context(shop, as_of, {}, progress) as context:
         version = model_versions.train_or_reuse_versions(context, _select_tasks([name]), progress)[name]
         if version is None:
@@ -63,7 +76,10 @@ def train_challenger(shop: Shop, name: str, *, as_of: str | None = None, progres
 
 
 def score_everyone(shop: Shop, *, as_of: str | None = None, progress: ProgressCallback) -> dict[str, Any]:
-    """Score everyone with the champions as they are; nothing is trained."""
+    """Score every customer with the present champions, without training.
+
+    Raises NothingToDo where no model has a champion.
+    """
     seconds: dict[str, float] = {}
     with open_run_context(shop, as_of, seconds, progress) as context:
         champions = promotion.load_champions(shop, all_tasks.TASKS)
@@ -71,15 +87,18 @@ def score_everyone(shop: Shop, *, as_of: str | None = None, progress: ProgressCa
             raise NothingToDo("no model has a champion yet; run: regulars run")
         customer_count, score_count = _score_and_write_back(context, champions, seconds, progress)
     return {
-        "as_of": context.as_of.isoformat(), "customers": customer_count, "scores_written": score_count, "seconds": seconds,
-    }  # fmt: skip
+        "as_of": context.as_of.isoformat(),
+        "customers": customer_count,
+        "scores_written": score_count,
+        "seconds": seconds,
+    }
 
 
 def retrain_version(shop: Shop, name: str, version: str, *, progress: ProgressCallback) -> pd.DataFrame:
-    """Train a recorded version again from what its run says, and score its day: customer_key, score.
+    """Train a registered version again with its recorded as_of and seed, and score the customers of that as_of.
 
-    Nothing is registered: this is how somebody checks that a score can be explained by its version. Refused where
-    the sales known at that day, or the code, are not those of the run.
+    Columns customer_key and score, one row per customer. Nothing is registered: it shows that a score can be
+    reproduced from its version. Raises NothingToDo where the sales known at that as_of, or the code, have changed.
     """
     task = _select_tasks([name])[0]
     recorded = mlflow_registry.get_version(promotion.registry_uri(shop), name, version)
@@ -87,7 +106,7 @@ def retrain_version(shop: Shop, name: str, version: str, *, progress: ProgressCa
         if recorded.tags["fingerprint"] != model_versions.fingerprint(context, task):
             raise NothingToDo(f"{name} version {version} came from other sales or other code: it cannot be made again")
         frame = context.load_task_frame(task)
-        trained = learn(task, context.training_data, frame, seed=int(recorded.params["seed"]), progress=progress)
+        trained = train_model(task, context.training_data, frame, seed=int(recorded.params["seed"]), progress=progress)
         latest_rows = frame[frame["as_of"] == frame["as_of"].max()].reset_index(drop=True)
         return latest_rows[["customer_key"]].assign(score=trained.model.score(latest_rows))
 
@@ -116,9 +135,9 @@ def _score_and_write_back(
 
 
 def _apply_late_changes(context: RunContext) -> None:
-    """What happened while the night was at work: whoever was erased is forgotten, and late sales are seen to."""
+    """Apply what arrived during the run: delete derived data of erased customers, rescore those with late sales."""
     if context.is_historical:
-        return  # its features are gone in a moment, and those of today are the next night's care
+        return  # its features are deleted at its end; those of today are left to the next nightly run
     erasure.erase_derived_data(context.shop, context.features, is_nightly=True)
     if refresh_queue.list_pending(context.shop) or score_store.customers_scored_after(context.shop, context.as_of):
         refresh.rescore_after_batch(runtime.open_runtime(context.shop), context.as_of)

@@ -1,4 +1,4 @@
-"""The evening: the shop as it was known at a moment, its mirror up to date and every feature computed."""
+"""Run context: the shop as it was known at one as_of, with its Parquet mirror up to date and every feature computed."""
 
 from __future__ import annotations
 
@@ -36,13 +36,16 @@ from training.tasks.task import Task, TrainingData
 
 ProgressCallback = Callable[[str], None]
 
-#: The view whose rows say who has figures, for each way of laying out a plan's rows.
+#: The feature view whose rows name the customers and times of a service; "rhythm" for every other service.
 ENTITY_VIEWS = {"recommender_v1": "shelf", "restock_v1": "needs"}
 
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """What a night works on: the shop as it was known at a moment, with its features computed."""
+    """Everything that one run works on: the shop, its as_of, training data and computed features.
+
+    A historical run has an `as_of` before that of the last run and works in a folder of its own, which is deleted.
+    """
 
     shop: Shop
     as_of: datetime
@@ -54,16 +57,17 @@ class RunContext:
     _frames: dict[str | tuple[str, ...], pd.DataFrame] = field(default_factory=dict)
 
     def load_task_frame(self, task: Task) -> pd.DataFrame:
-        """All rows that a plan learns from, in a stable order: customer_key, as_of, features, of whoever allows it.
+        """All rows of a task, of customers who allow profiling, in a stable order.
 
-        One a customer and moment; with `expand`, one a customer, moment and offer or category.
+        Columns customer_key, as_of and the task's features; one row per customer and as_of, with `expand` one row per
+        customer, as_of and offer or category.
         """
-        # Churn, timing and value look at the same figures, and asking for them takes as long as some models learn.
+        # Churn, timing and value use the same features, and reading them takes as long as training some models.
         frame_key = task.expand or (self._entity_view(task), *self.features.feature_names(task.service))
         if frame_key not in self._frames:
             entities = filter_profiling_allowed(self.shop, self._load_entities(task))
-            features = self.features.historical_features(task.service, entities).rename(columns={"event_timestamp": "as_of"})
-            self._frames[frame_key] = self._expand_rows(task, features)
+            features = self.features.historical_features(task.service, entities)
+            self._frames[frame_key] = self._expand_rows(task, features.rename(columns={"event_timestamp": "as_of"}))
         return self._frames[frame_key]
 
     @staticmethod
@@ -75,7 +79,7 @@ class RunContext:
             return self.campaigns.deliveries
         path = self.features.folder / self._entity_view(task) / "part.parquet"
         entities = pq.read_table(path, columns=["customer_key", "event_timestamp"]).to_pandas()
-        if task.service in ENTITY_VIEWS:  # lists are also kept as of the days on which campaigns went out
+        if task.service in ENTITY_VIEWS:  # there are lists for the days on which campaigns went out too
             entities = entities[entities["event_timestamp"].isin([*self.training_data.baskets, self.as_of])]
         return entities.reset_index(drop=True)
 
@@ -84,18 +88,12 @@ class RunContext:
             return category_history.explode_lists(features)
         if task.expand == "offers":
             prices = pd.read_parquet(self.features.folder / "prices" / "part.parquet")
-            offer_catalogue, product_categories = (
-                self.campaigns.catalogue,
-                category_affinity.ProductCategoryCodes.from_catalogue(self.training_data.products),
-            )
+            catalogue = self.campaigns.catalogue
+            category_codes = category_affinity.ProductCategoryCodes.from_catalogue(self.training_data.products)
             return affinity.build_affinity_features(
-                features,
-                self.campaigns.redeemable_offers,
-                offer_catalogue.covered_products,
-                offer_catalogue.offers,
-                prices,
-                product_categories,
-            )
+                features, self.campaigns.redeemable_offers, catalogue.covered_products, catalogue.offers, prices,
+                category_codes,
+            )  # fmt: skip
         return features
 
 
@@ -103,7 +101,11 @@ class RunContext:
 def open_run_context(
     shop: Shop, as_of: str | None, seconds: dict[str, float], progress: ProgressCallback
 ) -> Iterator[RunContext]:
-    """Bring the mirror up to date and compute every feature as of the moment; one night at a time in a home."""
+    """Bring the mirror up to date and compute every feature as of `as_of` (default: now), holding the home's lock.
+
+    Raises WrongUsage for a time that cannot be read or lies in the future, NothingToDo without purchases before it or
+    while another run works in this home.
+    """
     cutoff = _parse_as_of(shop, as_of)
     with _lock_home(shop):
         with time_step(seconds, "mirror", progress):
@@ -125,10 +127,10 @@ def open_run_context(
 def open_dry_run(
     shop: Shop, as_of: datetime, task: Task, *, cutoffs: Sequence[datetime] | None = None
 ) -> Iterator[RunContext]:
-    """The shop as it was known at a moment, with what one plan learns from; nothing is left behind.
+    """The shop as it was known at `as_of`, with the training rows of one task; its folder is deleted at the end.
 
-    Customers are looked at at the moments `at`, without it at those that the plan itself would learn from. Unlike
-    a night it does not say that it looked: no sale is late because somebody tried models out.
+    Rows lie at `cutoffs`, by default at those of the task's own training. Unlike a nightly run it does not advance the
+    watermark, so that trying a model out makes no sale late. Raises NothingToDo as `open_run_context` does.
     """
     with _lock_home(shop):
         mirror.refresh(shop)
@@ -141,14 +143,14 @@ def open_dry_run(
 
 
 def filter_profiling_allowed(shop: Shop, rows: pd.DataFrame) -> pd.DataFrame:
-    """Nobody learns from a customer who does not allow profiling; where nobody does, totals of all are left."""
+    """Rows of customers who allow profiling, by column customer_key; all rows where no customer allows it."""
     is_allowed = rows["customer_key"].isin(consents.allowed_customers(shop, rows["customer_key"].unique(), "profiling"))
     return rows[is_allowed].reset_index(drop=True) if is_allowed.any() else rows
 
 
 @contextmanager
 def time_step(seconds: dict[str, float], step: str, progress: ProgressCallback) -> Iterator[None]:
-    """Say that a step begins, and note how long it took."""
+    """Report that a step begins, and add its duration to `seconds`."""
     progress(f"{step} ...")
     started = time.perf_counter()
     yield
@@ -169,10 +171,10 @@ def _parse_as_of(shop: Shop, as_of: str | None) -> datetime:
 
 
 def _advance_watermark(shop: Shop, as_of: datetime) -> None:
-    """Say that this night looks at everything before the moment, and bring the mirror up to what is known.
+    """Record that this run covers every sale before `as_of`, and bring the mirror up to date.
 
-    Said only where there is something to see: what is loaded later would count as late for ever. Said before the
-    mirror is read for good: what arrives in between is late.
+    Recorded only where there are purchases, else everything loaded later would count as late for ever. Recorded before
+    the mirror is refreshed for the last time: a sale that arrives in between is late.
     """
     mirror.refresh(shop)
     _require_purchases(shop, as_of)
@@ -203,7 +205,7 @@ def _build_context(
     list_cutoffs = [calendar.cutoff_before(n * list_days) for n in (3, 2, 1) if n * list_days < calendar.history_days]
     list_cutoffs = [] if only_task and only_task.service not in ENTITY_VIEWS else list_cutoffs
     windows = [task.holdout_days(dataset) for task in all_tasks.TASKS if not task.is_event_based]
-    # Lists and offers have moments of their own; whoever asks for them alone needs no others.
+    # The recommender and offers have cutoffs of their own; a dry run of one of them needs no others.
     needs_no_other_cutoffs = only_task is not None and only_task.name in ("recommender", "offers")
     feature_cutoffs = (
         list(cutoffs)
@@ -234,13 +236,13 @@ def _build_context(
 
 @contextmanager
 def _lock_home(shop: Shop) -> Iterator[None]:
-    """One night at a time: two would write the same features."""
+    """Hold the home's lock: two runs at once would write the same features. Raises NothingToDo while it is held."""
     with (shop.home / "night.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise NothingToDo("another night is running in this home; wait for it to end") from None
-        # What a killed night left behind: no other one is at work here now, but servers may be following a champion.
+            raise NothingToDo("another nightly run works in this home; wait for it to end") from None
+        # Delete what a killed run left; folders of living servers that publish a champion stay.
         bundle.clear_leftovers(shop.home)
         for leftover in (
             path for name in (".train-*", ".found-*", ".rival-*", "replays/*") for path in shop.home.glob(name)

@@ -1,4 +1,4 @@
-"""Outlook: what was known of a shop at a moment, without any features: its calendar, its sales, its campaigns."""
+"""Training data of a run, without features: the calendar, sales and campaigns of a shop as known at one as_of."""
 
 from __future__ import annotations
 
@@ -20,15 +20,19 @@ from training import calendar as training_calendar
 from training.tasks import recommender
 from training.tasks.task import TrainingData
 
-#: A month: a horizon shorter than that would call a customer lost who skipped two weekly trips.
+#: A month: a shorter horizon would count a customer as churned who skipped two weekly trips.
 MIN_CHURN_DAYS = 28
-#: Days on which campaigns went out that offers are learned from: the latest, some years of a shop's mailings.
+#: The offer model is trained on the latest days with a campaign, at most this many: some years of mailings.
 MAX_CAMPAIGN_DATES = 40
 
 
 @dataclass(frozen=True)
 class CampaignHistory:
-    """What the shop's campaigns came to, as known at a moment: who received which, and which offers were redeemed."""
+    """Campaigns as known at one as_of: offers, who received which campaign, and which offers were redeemed.
+
+    `received` has columns customer_key, campaign_id, event_timestamp (UTC, start of the shop's day); `redemptions` has
+    customer_key, offer_key, redeemed_at.
+    """
 
     catalogue: offers.OfferCatalogue
     received: pd.DataFrame
@@ -36,20 +40,20 @@ class CampaignHistory:
 
     @cached_property
     def deliveries(self) -> pd.DataFrame:
-        """Who received anything at which moment: customer_key, event_timestamp, each pair once."""
+        """Which customer received a campaign when: columns customer_key, event_timestamp, each pair once."""
         pairs = self.received[["customer_key", "event_timestamp"]].drop_duplicates()
         return pairs.sort_values(["event_timestamp", "customer_key"], ignore_index=True)
 
     @cached_property
     def redeemable_offers(self) -> pd.DataFrame:
-        """Every offer that somebody could have redeemed: customer_key, as_of, offer_key, each once."""
+        """Every offer that a customer received: columns customer_key, as_of, offer_key, each triple once."""
         campaign_offers = self.catalogue.offers[["offer_key", "campaign_id"]].dropna()
         pairs = self.received.merge(campaign_offers, on="campaign_id").rename(columns={"event_timestamp": "as_of"})
         pairs = pairs.sort_values(["as_of", "customer_key", "offer_key"], ignore_index=True)
         return pairs[["customer_key", "as_of", "offer_key"]].drop_duplicates(ignore_index=True)
 
     def digest(self) -> str:
-        """The same for the same campaigns, receipts and redemptions."""
+        """Sixteen hex digits: equal for equal offers, deliveries and redemptions."""
         frames = (
             self.catalogue.offers.drop(columns="channels"),
             self.catalogue.covered_products,
@@ -61,9 +65,9 @@ class CampaignHistory:
 
 
 def load_training_data(shop: Shop, as_of: datetime) -> tuple[TrainingData, CampaignHistory]:
-    """What labels are cut from as of a moment, without any features: what may be counted before a night is run."""
+    """What labels are computed from, as known at `as_of`; there must be a sale before it."""
     first_day = snapshot.first_sale_day(shop.home / "ledger", as_of, shop.timezone)
-    assert first_day is not None, "whoever asks has seen that somebody bought something"
+    assert first_day is not None, "callers check that there are purchases"
     calendar = training_calendar.TrainingCalendar(first_day, as_of, shop.timezone)
     campaigns = _load_campaign_history(shop, calendar)
     return _build_training_data(shop, calendar, campaigns), campaigns
@@ -88,7 +92,7 @@ def _build_training_data(
 
 
 def _load_campaign_history(shop: Shop, calendar: training_calendar.TrainingCalendar) -> CampaignHistory:
-    """Campaigns that went out while the shop's sales were known; what a customer can do with one begins that day."""
+    """Campaigns sent since the first sale; a delivery counts from the start of its day in the shop's timezone."""
     contacts = interactions.load_by_kind(shop, engagement.CONTACT_ACTIONS, as_of=calendar.as_of)
     days = contacts["happened_at"].dt.tz_convert(calendar.timezone).dt.normalize().dt.tz_convert("UTC")
     received = contacts.assign(event_timestamp=days.astype("datetime64[us, UTC]"))
@@ -108,7 +112,7 @@ def _load_campaign_history(shop: Shop, calendar: training_calendar.TrainingCalen
 def load_window_baskets(
     ledger: Path, calendar: training_calendar.TrainingCalendar, cutoffs: list[datetime], window_days: int
 ) -> dict[datetime, pd.DataFrame]:
-    """What everybody bought in the window after each of these moments."""
+    """Baskets bought in the window that follows each cutoff, by cutoff; columns as `snapshot.load_baskets`."""
     return {
         cutoff: snapshot.load_baskets(
             ledger,
@@ -121,7 +125,10 @@ def load_window_baskets(
 
 
 def _churn_horizon_days(shop: Shop, calendar: training_calendar.TrainingCalendar) -> int:
-    """The horizon after which silence is news: nearly all of the shop's gaps are shorter, and labels still fit."""
+    """The shop's setting, else a high quantile of the gaps between purchases.
+
+    At least MIN_CHURN_DAYS and at most a quarter of the history, so that there are labels to learn from.
+    """
     if shop.churn_days:
         return shop.churn_days
     gap_days = snapshot.gap_quantile(shop.home / "ledger", as_of=calendar.as_of, timezone=shop.timezone)

@@ -1,8 +1,7 @@
-"""Persuaded: what is kept of a finding about contact, and a score of each customer by it, night after night."""
+"""Uplift scores: store the result of an uplift analysis, and score each customer by its effect model at every run."""
 
 from __future__ import annotations
 
-import json
 import tempfile
 from dataclasses import replace
 from datetime import datetime
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from customers.scores import score_store, uplift_result
+from customers.scores import score_details, score_store, uplift_result
 from customers.scores.uplift_result import UpliftResult
 from customers.shop.settings import Shop
 from features.store import feature_store
@@ -20,12 +19,12 @@ from models.registry.bundle import Champion, InvalidBundle
 from models.uplift.model import UpliftModel
 from training.tasks import all_tasks
 
-#: Columns of customers are those of churn: what the shop knows of them, and nothing of who they are.
+#: Customers are described by the features of churn: behaviour only, no personal data.
 SERVICE = all_tasks.get_task("churn").service
 
 
 def store_result(shop: Shop, result: UpliftResult, model: UpliftModel | None) -> UpliftResult:
-    """Keep the finding and its effect model, and score everybody of the last night by it."""
+    """Save the result, publish its effect model, and score every customer of the last nightly run by it."""
     if model is not None:
         result = replace(result, version=_publish_model(shop, result, model))
     uplift_result.save_result(shop, result)
@@ -36,24 +35,27 @@ def store_result(shop: Shop, result: UpliftResult, model: UpliftModel | None) ->
 
 
 def write_uplift_scores(shop: Shop, features: feature_store.FeatureStore, as_of: datetime) -> int:
-    """Write what contact adds for each customer as of a night; how many. Nothing without evidence."""
+    """Write the estimated effect of contact for each customer as of a run; how many scores were written.
+
+    Writes nothing where the result is not conclusive; a model that no longer opens makes the result inconclusive.
+    """
     result = uplift_result.load_result(shop)
     if result is None or not result.is_conclusive:
         return 0
     try:
         champion = bundle.open_champion(shop.home / "champions", uplift_result.MODEL)
         rows = _estimate_effects(features, champion, as_of) if champion else []
-    except (InvalidBundle, MissingFeatures) as reason:
-        doubt = f"{reason}; run: regulars uplift"
+    except (InvalidBundle, MissingFeatures) as error:
+        why = f"{error}; run: regulars uplift"
         uplift_result.save_result(
-            shop, replace(result, verdict=uplift_result.NOT_ENOUGH_EVIDENCE, why=doubt, outcome=None)
+            shop, replace(result, verdict=uplift_result.NOT_ENOUGH_EVIDENCE, why=why, outcome=None)
         )
         return 0
     if not champion or not rows:
         return 0
     run_id = score_store.begin_run(shop, uplift_result.MODEL, champion.version, as_of)
-    detail = json.dumps({"outcome": result.outcome, "days": result.days})
-    written = score_store.write_scores(shop, run_id, [(key, effect, detail) for key, effect in rows])
+    encoded_rows = score_details.encode_uplift(rows, outcome=result.outcome, days=result.days)
+    written = score_store.write_scores(shop, run_id, encoded_rows)
     score_store.finish_run(shop, run_id)
     return written
 
@@ -72,7 +74,7 @@ def _estimate_effects(
 
 def _publish_model(shop: Shop, result: UpliftResult, model: UpliftModel) -> str:
     version = "".join(letter for letter in result.as_of[:19] if letter.isalnum())
-    # A folder of this name that a killed run leaves behind is swept away by the next night.
+    # The next nightly run deletes a folder of this name that a killed run leaves behind.
     with tempfile.TemporaryDirectory(prefix=".found-", dir=shop.home) as folder:
         manifest = bundle.write(model, Path(folder) / "bundle", facts={"as_of": result.as_of, "days": result.days})
         version = f"{version}-{manifest.sha256[:8]}"

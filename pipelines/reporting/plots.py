@@ -1,4 +1,4 @@
-"""Pictures: a backtest at a glance: each method a dot with its interval, and whether what was said was seen."""
+"""Plots of backtests and uplift: metrics with intervals, reliability, cumulative gains and Qini curves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-#: The figures that are drawn, of whichever question was asked, with the words under them.
+#: The metrics that are drawn, of whichever task has them, and their axis labels.
 METRIC_LABELS = {
     "recall_10": "Recall@10",
     "ndcg_10": "NDCG@10",
@@ -24,7 +24,7 @@ METRIC_LABELS = {
     "mae": "mean absolute error",
     "decile_error": "decile error",
 }
-#: What is said, what is seen, and of what a list's first hold a share, by question.
+#: Axis labels by task: predicted, observed, and what the gains curve is a share of.
 CURVE_LABELS = {
     "churn": ("said: P(no purchase within the horizon)", "seen: share that stayed away", "of all who stayed away"),
     "timing": ("said: P(purchase within four weeks)", "seen: share that came", "of all who came"),
@@ -34,7 +34,10 @@ CURVE_LABELS = {
 
 
 def plot_backtest(table: pd.DataFrame, path: Path, *, title: str) -> Path | None:
-    """Draw the figures of everybody, a panel each, to a PNG; None where matplotlib is not installed."""
+    """Draw the metrics of all customers to a PNG, one panel per metric; None where matplotlib is not installed.
+
+    `table` has columns training.evaluation.method_comparison.COLUMNS; a dot and its 95 % interval is a method.
+    """
     if (figure := _new_figure()) is None:
         return None
     everyone = table[table["segment"] == "all"]
@@ -45,11 +48,11 @@ def plot_backtest(table: pd.DataFrame, path: Path, *, title: str) -> Path | None
     panels: Any = figure.subplots(1, max(len(metrics), 1), sharey=True, squeeze=False)[0]
     for axes, name in zip(panels, metrics, strict=False):
         rows = everyone[everyone["figure"] == name].set_index("method").reindex(methods)
-        places = range(len(methods))
-        # Drawn anew, a calibration error is larger than it is: the figure may lie below its own interval.
+        positions = range(len(methods))
+        # Bootstrap draws overestimate a calibration error: the value may lie below its own interval.
         below, above = (rows["value"] - rows["low"]).clip(lower=0), (rows["high"] - rows["value"]).clip(lower=0)
-        axes.errorbar(rows["value"], places, xerr=[below, above], fmt="o", capsize=3)
-        axes.set_yticks(places, methods)
+        axes.errorbar(rows["value"], positions, xerr=[below, above], fmt="o", capsize=3)
+        axes.set_yticks(positions, methods)
         axes.set_xlabel(METRIC_LABELS[name])
         axes.grid(axis="x", alpha=0.3)
     figure.savefig(path, dpi=120)
@@ -57,9 +60,10 @@ def plot_backtest(table: pd.DataFrame, path: Path, *, title: str) -> Path | None
 
 
 def plot_curves(tables: Mapping[str, pd.DataFrame], path: Path, *, name: str, title: str) -> Path | None:
-    """Draw reliability (the straight line is perfect) and gains of every method; None where matplotlib is missing.
+    """Draw reliability (the diagonal is perfect) and cumulative gains of every method; None without matplotlib.
 
-    shown: "reliability" with said, seen, customers and "gains" with share, held, each with the method.
+    `tables`: "reliability" with columns said (predicted), seen (observed), customers and "gains" with columns share,
+    held, both with a column method.
     """
     if not tables or (figure := _new_figure()) is None:
         return None
@@ -71,7 +75,7 @@ def plot_curves(tables: Mapping[str, pd.DataFrame], path: Path, *, name: str, ti
     left.plot([0, limit], [0, limit], color="black", linewidth=0.8)
     right.plot([0, 1], [0, 1], color="black", linewidth=0.8)
     for method in reliability["method"].drop_duplicates():
-        bold: dict[str, Any] = {"linewidth": 2.5} if method == "served" else {"linewidth": 1, "alpha": 0.7}
+        style: dict[str, Any] = {"linewidth": 2.5} if method == "served" else {"linewidth": 1, "alpha": 0.7}
         left.plot(
             "said",
             "seen",
@@ -79,9 +83,9 @@ def plot_curves(tables: Mapping[str, pd.DataFrame], path: Path, *, name: str, ti
             marker="o",
             markersize=3,
             label=method,
-            **bold,
+            **style,
         )
-        right.plot("share", "held", data=gains[gains["method"] == method], label=method, **bold)
+        right.plot("share", "held", data=gains[gains["method"] == method], label=method, **style)
     x_label, y_label, share_label = CURVE_LABELS[name]
     left.set(xlabel=x_label, ylabel=y_label)
     right.set(xlabel="so large a share of the list", ylabel=f"so large a share {share_label}")
@@ -93,9 +97,10 @@ def plot_curves(tables: Mapping[str, pd.DataFrame], path: Path, *, name: str, ti
 
 
 def plot_qini(curves_by_panel: Mapping[str, pd.DataFrame], path: Path, *, title: str) -> Path | None:
-    """Draw what contacting the most persuadable first would gain, a panel an outcome; None without matplotlib.
+    """Draw Qini curves, the gain of contacting the highest predicted uplift first; None without matplotlib.
 
-    drawn: for each panel's title, learner, share, gain, low, high; the band is of the learner that comes first.
+    `curves_by_panel` has a frame per outcome with columns learner, share, gain, low, high; the band is of the first
+    learner.
     """
     if not curves_by_panel or (figure := _new_figure()) is None:
         return None

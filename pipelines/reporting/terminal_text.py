@@ -1,4 +1,4 @@
-"""Reports: what a command tells a person on a terminal."""
+"""Results of commands as text for a terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 from customers.reports import exports
 from customers.shop.settings import Shop
 
-#: The figures that a person compares first, in this order.
+#: The metrics of a nightly run that are shown for each task, in this order.
 TASK_METRICS = {
     "recommender": ("ndcg_10", "recall_10", "new_hit_rate_10", "distinct_lists", "coverage"),
     "churn": ("auc", "ap", "log_loss", "ece"),
@@ -21,8 +21,7 @@ TASK_METRICS = {
     "value": ("ngini", "mae", "decile_error", "bias"),
 }
 
-
-#: The columns of a backtest on a terminal: figure and its heading.
+#: The columns of a backtest: metric and heading.
 METRIC_HEADINGS = {
     "recall_10": "recall@10",
     "ndcg_10": "ndcg@10",
@@ -47,24 +46,23 @@ METRIC_HEADINGS = {
     "bias": "bias",
 }
 
-#: What is measured but says little about this question.
+#: Metrics that are measured but not shown, since they say little about the task.
 HIDDEN_METRICS = {"churn": ("bias",), "restock": ("bias", "brier")}
 
-
-#: The figures of uplift on a terminal, with their words.
+#: The metrics of an uplift analysis and their labels.
 UPLIFT_HEADINGS = {
-    "plain_difference": "contacted less others, as they are",
-    "average": "what contact adds",
-    "x.first": "to the third foretold to gain most",
-    "x.rest": "to the others",
+    "plain_difference": "contacted minus others, unadjusted",
+    "average": "average effect of contact",
+    "x.first": "effect on the third with the highest predicted effect",
+    "x.rest": "effect on the others",
     "x.qini": "Qini coefficient",
-    "telling": "contact foretold, AUC",
-    "outside": "share with nobody alike",
+    "telling": "AUC of predicting who was contacted",
+    "outside": "share without a comparable customer",
 }
 
 
 def format_backtest(summary: Mapping[str, Any]) -> str:
-    """A backtest in words: every method with 95 % intervals, then the model's minus theirs, then its segments."""
+    """A backtest as text: every method with 95 % intervals, the model minus each of the others, then its segments."""
     table = pd.DataFrame(summary["table"])
     everyone = table[table["segment"] == "all"]
     metrics = [name for name in METRIC_HEADINGS if (everyone["figure"] == name).any()]
@@ -81,32 +79,33 @@ def format_backtest(summary: Mapping[str, Any]) -> str:
 
 
 def format_sufficiency(requirements: Sequence[Mapping[str, Any]]) -> str:
-    """What each model needs, a line each, and what stands in for it where there is too little."""
-    return _format_columns(("", "needed", "known", "", ""), (
-        (requirement["model"], requirement["needed"], f"{requirement['found']:,}", "" if requirement["enough"] else f"{requirement['instead']} instead",
-         requirement["what"]) for requirement in requirements
+    """What each model needs, one line per requirement, and what is served instead where there is too little."""
+    return _format_columns(("", "needed", "present", "", ""), (
+        (requirement["model"], requirement["needed"], f"{requirement['found']:,}",
+         "" if requirement["enough"] else f"{requirement['instead']} instead", requirement["what"])
+        for requirement in requirements
     ))  # fmt: skip
 
 
 def format_uplift(summary: Mapping[str, Any]) -> str:
-    """Whether contact brings customers back: the verdict, then every outcome after the mailings and before them."""
+    """An uplift analysis as text: the verdict, then every outcome after the mailings and in the days before them."""
     parts = [
         f"{summary['verdict']}: {summary['why']}",
         f"{len(summary['mailings'])} mailings: {', '.join(summary['mailings'])}",
     ]
-    for name, about in summary["outcomes"].items():
-        rows = [(words, about["figures"], about["placebo"] or {}, metric) for metric, words in UPLIFT_HEADINGS.items()]
-        table = _format_columns((f"{name} ({about['unit']})", "after contact", "in the days before"), (
-            (words, _format_interval(after.get(metric)), _format_interval(before.get(metric)))
-            for words, after, before, metric in rows
+    for name, outcome in summary["outcomes"].items():
+        after, before = outcome["figures"], outcome["placebo"] or {}
+        table = _format_columns((f"{name} ({outcome['unit']})", "after contact", "in the days before"), (
+            (label, _format_interval(after.get(metric)), _format_interval(before.get(metric)))
+            for metric, label in UPLIFT_HEADINGS.items()
         ))  # fmt: skip
-        counted = f"{about['contacted']:,} contacted and {about['others']:,} others, compared with customers like them"
-        parts += [f"{name}: {about['verdict']}\n{counted}\n{table}"]
+        counts = f"{outcome['contacted']:,} contacted and {outcome['others']:,} others, compared with similar customers"
+        parts += [f"{name}: {outcome['verdict']}\n{counts}\n{table}"]
     return "\n\n".join([*parts, "\n".join(f"  {path}" for path in summary["files"])])
 
 
 def format_nightly(summary: Mapping[str, Any]) -> str:
-    """The night in words: who was scored, and every model beside its baselines on days that neither had seen."""
+    """A nightly run as text: counts, and the hold-out metrics of every model beside its baselines."""
     head = f"As of {summary['as_of']}: {summary['customers']:,} customers, {summary['scores_written']:,} scores written"
     parts = [head, *(_format_model(name, model) for name, model in summary["models"].items())]
     seconds = "  ".join(f"{step} {duration:.0f} s" for step, duration in summary["seconds"].items())
@@ -114,7 +113,7 @@ def format_nightly(summary: Mapping[str, Any]) -> str:
 
 
 def format_models(champions: Sequence[Mapping[str, Any]]) -> str:
-    """Champions, a line each."""
+    """Champions, one line each."""
     if not champions:
         return "No model has been trained yet; run: regulars run"
     return _format_columns(("model", "version", "learner", "since", "why"), (
@@ -123,23 +122,23 @@ def format_models(champions: Sequence[Mapping[str, Any]]) -> str:
 
 
 def format_recommendations(recommendations: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Lists of products, best first."""
+    """The recommended products of each customer, best first."""
     return "\n\n".join(_format_product_list(name, items) for name, items in recommendations.items())
 
 
 def format_offers(offers_by_customer: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Offers, likeliest to be redeemed first."""
+    """The offers of each customer, most likely to be redeemed first."""
     return "\n\n".join(_format_offer_list(name, items) for name, items in offers_by_customer.items())
 
 
 def format_at_risk(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The list a retention team works through."""
+    """Customers at risk, one line each, in the given order."""
     if not rows:
-        return "Nobody is at risk, or no night has run yet; run: regulars run"
+        return "No customer is at risk, or there has been no nightly run yet; run: regulars run"
     amounts = {"at risk": "value_at_risk"}
     if any(row["saved_value"] is not None for row in rows):
         amounts["saved"] = "saved_value"
-    return _format_columns(("customer", "p(gone)", "band", *amounts, "by", "offer", "why"), (
+    return _format_columns(("customer", "p(churn)", "band", *amounts, "by", "offer", "why"), (
         (row["customer_id"], f"{row['churn_probability']:.2f}", row["churn_band"],
          *(_format_amount(row[name]) for name in amounts.values()), ", ".join(row["contactable"]) or "-",
          row["suggested_offer_id"] or "-", "; ".join(row["reasons"] or []))
@@ -148,14 +147,14 @@ def format_at_risk(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def format_home_check(result: Mapping[str, Any]) -> str:
-    """What a look at the home found, one line each."""
+    """The checks of a home, one line each."""
     return "\n".join(
         f"{'ok ' if check['ok'] else '-- '} {check['what']}: {check['found']}" for check in result["checks"]
     )
 
 
 def format_demo(shop: Shop, key_path: Path, port: int) -> str:
-    """What to look at next: three customers whose answers differ, and how to ask for them."""
+    """What to look at after the demo: three customers with different predictions, and commands to try."""
     scores = exports.build_table(shop, "scores").dropna(subset=["churn_probability"])
     customer_ids = [
         scores.iloc[(scores["churn_probability"] - probability).abs().argmin()]["customer_id"]
@@ -166,8 +165,10 @@ def format_demo(shop: Shop, key_path: Path, port: int) -> str:
     return "\n".join([
         "Three customers:", *lines, "",
         "Try:", f"  .venv/bin/regulars recommend {' '.join(customer_ids)}", "  .venv/bin/regulars at-risk -n 10",
-        f"  {curl_command}/customers/{customer_ids[0]}/recommendations", f"  {curl_command}/customers/{customer_ids[1]}/next-purchase",
-        f"  {curl_command}/customers/{customer_ids[1]}/offers", f"  {curl_command}/at-risk?limit=5", "  .venv/bin/regulars mlflow",
+        f"  {curl_command}/customers/{customer_ids[0]}/recommendations",
+        f"  {curl_command}/customers/{customer_ids[1]}/next-purchase",
+        f"  {curl_command}/customers/{customer_ids[1]}/offers", f"  {curl_command}/at-risk?limit=5",
+        "  .venv/bin/regulars mlflow",
         f"  the retention desk: http://localhost:{port}/ (sign in with the key in {key_path})",
     ])  # fmt: skip
 
@@ -202,16 +203,16 @@ def _format_metric(value: float | None) -> str:
 
 
 def _format_interval(value: Mapping[str, float | None] | None) -> str:
-    """A figure in three digits, with its interval where it has one."""
+    """A metric in three digits, with its interval where it has one."""
     if value is None or value["value"] is None:
         return "-"
-    whole, low, high = value["value"], value["low"], value["high"]
-    return f"{whole:.3g}" if low is None or high is None else f"{whole:.3g} [{low:.3g}, {high:.3g}]"
+    estimate, low, high = value["value"], value["low"], value["high"]
+    return f"{estimate:.3g}" if low is None or high is None else f"{estimate:.3g} [{low:.3g}, {high:.3g}]"
 
 
 def _format_product_list(name: str, items: Sequence[Mapping[str, Any]]) -> str:
     if not items:
-        return f"{name}: nothing to recommend; the customer is unknown, or no night has run yet"
+        return f"{name}: nothing to recommend; the customer is unknown, or there has been no nightly run yet"
     return f"{name}\n" + _format_columns(("", "product", "", "p", "why"), (
         (str(item["rank"]), item["product_id"], item["name"], f"{item['score']:.3f}", item["reason"]) for item in items
     ))  # fmt: skip
@@ -245,6 +246,6 @@ def _format_range(value: float | None, low: float | None, high: float | None) ->
 
 def _format_columns(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     cells = [list(map(str, head)), *(list(map(str, row)) for row in rows)]
-    widths = [max(len(row[place]) for row in cells) for place in range(len(head))]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     return "\n".join("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
                      for row in cells)  # fmt: skip

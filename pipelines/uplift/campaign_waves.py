@@ -1,4 +1,4 @@
-"""Mailings: the days on which campaigns went out to some customers and not to others, who can be compared."""
+"""Campaign waves: mailings that reached some customers and not others, so that the two groups can be compared."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from pipelines.errors import NothingToDo
 from training.calendar import TrainingCalendar
 from training.tasks.task import TrainingData
 
-#: How long after a mailing customers are watched, and how far before it they must have been known.
+#: Days of outcome after a mailing, and days before it in which other contacts count.
 FOLLOW_UP_DAYS = 28
-#: A campaign goes out within a week; who is reached later is reached by something else.
+#: A campaign goes out within a week; a later contact of the same campaign belongs to no mailing.
 SENDING_DAYS = 7
-#: The mailings that say most: more of them would take longer and say little more.
+#: At most the mailings with the largest smaller group: more would take longer and add little evidence.
 MAX_WAVES = 10
-#: A mailing to fewer than this, or one that left out fewer, says too little for a comparison of its own.
+#: The fewest contacted customers, and the fewest others, with which a mailing is analysed.
 MIN_WAVE_GROUP = 30
 
 
 @dataclass(frozen=True)
 class CampaignWaves:
-    """Mailings that can be looked back on, and everybody who was reached by anything.
+    """Mailings that can be analysed, and every contact of the shop with a customer.
 
-    `began`: each mailing's first day, by the moment at which it is asked about, the day after its last was sent: what
-    customers did while it went out is known then, for it may be why they were sent it. reached: customer_key, day
-    (that of this moment, without a zone; NaT for what is no mailing), on (the day on which they were reached).
-    barred: customer_key, day, of those who are in no comparison.
+    `first_days`: the first day of each mailing by its cutoff, the start of the day after the last one was sent. What
+    customers did while it went out is known at the cutoff, since it may be why they were contacted. `contacts` has
+    columns customer_key, day (the day of the cutoff, without a zone; NaT for a contact of no mailing) and on (the day
+    of the contact); `excluded_customers` has customer_key and day, of customers who are in neither group. `left_out`
+    holds the reasons why other mailings are not analysed, as text.
     """
 
     first_days: dict[datetime, datetime]
@@ -44,30 +45,30 @@ class CampaignWaves:
 
     @property
     def cutoffs(self) -> list[datetime]:
-        """The moments at which mailings are asked about."""
+        """The cutoffs of the mailings: outcomes count from then on."""
         return list(self.first_days)
 
     def comparable_rows(self, frame: pd.DataFrame, calendar: TrainingCalendar) -> pd.DataFrame:
-        """Whoever can be compared, as of each mailing's moment: customer_key, as_of and features.
+        """Rows of customers who can be compared, as of each mailing's cutoff: columns customer_key, as_of, features.
 
-        What the shop had sent them, and how they had answered, is told as of the first day: it must not know of the
-        mailing.
+        Features of engagement are those of the mailing's first day: they must not contain the mailing itself.
         """
         engagement_columns = [name for name in engagement.column_names() if name in frame.columns]
         before = frame[["customer_key", "as_of", *engagement_columns]].rename(columns={"as_of": "began"})
-        rows_at_cutoff = frame[frame["as_of"].isin(self.cutoffs)].drop(columns=engagement_columns)
-        rows_at_cutoff = rows_at_cutoff.assign(
-            began=rows_at_cutoff["as_of"].map(self.first_days).astype(frame["as_of"].dtype)
-        )
-        with_engagement = rows_at_cutoff.merge(before, on=["customer_key", "began"])[frame.columns]
+        at_cutoff = frame[frame["as_of"].isin(self.cutoffs)].drop(columns=engagement_columns)
+        at_cutoff = at_cutoff.assign(began=at_cutoff["as_of"].map(self.first_days).astype(frame["as_of"].dtype))
+        with_engagement = at_cutoff.merge(before, on=["customer_key", "began"])[frame.columns]
         return with_engagement[~_is_among(with_engagement, calendar, self.excluded_customers)].reset_index(drop=True)
 
     def is_contacted(self, rows: pd.DataFrame, calendar: TrainingCalendar) -> np.ndarray:
-        """Whether each row's customer was reached by the mailing of its as_of."""
+        """Flags (n,): whether the mailing of the row's as_of reached its customer."""
         return _is_among(rows, calendar, self.contacts)
 
     def is_otherwise_contacted(self, rows: pd.DataFrame, calendar: TrainingCalendar) -> np.ndarray:
-        """Whether anything else reached each row's customer in the DAYS before the mailing of its as_of began."""
+        """Flags (n,): whether another contact reached the customer in the FOLLOW_UP_DAYS before the mailing.
+
+        Counted back from the first day of the mailing of the row's as_of.
+        """
         first_days = rows["as_of"].map(self.first_days).astype(rows["as_of"].dtype)
         waves = pd.DataFrame({
             "customer_key": rows["customer_key"], "as_of": _local_days(rows["as_of"], calendar),
@@ -84,9 +85,9 @@ class CampaignWaves:
 
 
 def find_waves(shop: Shop, training_data: TrainingData) -> CampaignWaves:
-    """The mailings of a shop that reached some of those it knew and left some out, and are over.
+    """Find past mailings that reached some of the customers of their day and left others out.
 
-    Raises NothingToDo where there are none, with what to do about it.
+    Raises NothingToDo, with what to do about it, where there is no contact, no campaign or no such mailing.
     """
     calendar = training_data.calendar
     contacts = _load_contacts(shop, calendar)
@@ -110,12 +111,12 @@ def find_waves(shop: Shop, training_data: TrainingData) -> CampaignWaves:
 
 
 def shift_back(instant: datetime, calendar: TrainingCalendar, days: int = FOLLOW_UP_DAYS) -> datetime:
-    """The start of the day so many days before."""
+    """The start of the day `days` days before the day of `instant`."""
     return calendar.day_start(calendar.days_before_run(instant) + days)
 
 
 def _load_contacts(shop: Shop, calendar: TrainingCalendar) -> pd.DataFrame:
-    """Who was reached on which day, and the day after which what reached them had gone out; NaT for no mailing."""
+    """Contacts with columns customer_key, day (of the mailing's cutoff; NaT for no mailing) and on, each row once."""
     events = interactions.load_by_kind(shop, engagement.CONTACT_ACTIONS, as_of=calendar.as_of)
     contact_days, campaign = _local_days(events["happened_at"], calendar), events["campaign_id"]
     campaign_starts = contact_days.groupby(campaign).transform("min")
@@ -128,10 +129,10 @@ def _load_contacts(shop: Shop, calendar: TrainingCalendar) -> pd.DataFrame:
 
 
 def _find_purchase_triggered(contacts: pd.DataFrame, first_days: pd.Series, purchases: pd.DataFrame) -> pd.DataFrame:
-    """Of mailings that followed purchases, everybody who bought while they went out: customer_key, day.
+    """Customers to exclude: of purchase-triggered mailings, those who bought while it went out; customer_key, day.
 
-    A voucher as thanks, or the confirmation of an order, goes to those who have just bought, and they are the
-    likelier to buy again.
+    A voucher as thanks, or the confirmation of an order, goes to customers who have just bought, and these are more
+    likely to buy again anyway.
     """
     bought = purchases.sort_values("day").set_index("day")["customer_key"]
     parts = [pd.DataFrame({"customer_key": pd.Series(dtype="int64"), "day": pd.Series(dtype="datetime64[us]")})]
@@ -144,10 +145,10 @@ def _find_purchase_triggered(contacts: pd.DataFrame, first_days: pd.Series, purc
 
 
 def _is_purchase_triggered(bought: pd.Series, contact_days: pd.Series, first: pd.Timestamp) -> bool:
-    """Whether customers bought more from the first day to their contact than in the same days of the week before.
+    """Whether more customers bought from the first day to their contact than in the same days of the week before.
 
-    bought: customers, by their days; met: the days of contact, by their customers. The sign test, at two standard
-    errors.
+    `bought` holds customer keys by day, `contact_days` the first day of contact by customer key. A sign test at two
+    standard errors.
     """
     day, contact = pd.DatetimeIndex(bought.index), pd.DatetimeIndex(bought.map(contact_days))
     during = set(bought[(day >= first) & (day <= contact)])
@@ -159,7 +160,10 @@ def _is_purchase_triggered(bought: pd.Series, contact_days: pd.Series, first: pd
 def _count_groups(
     contacts: pd.DataFrame, first_days: pd.Series, excluded: pd.DataFrame, purchases: pd.DataFrame
 ) -> pd.DataFrame:
-    """How many of those known when each mailing began it reached at all, and can be compared: contacted, others."""
+    """Group sizes by mailing, of customers with a purchase before its first day: reached, contacted, others, began.
+
+    `reached` counts every contacted customer, `contacted` without the excluded ones.
+    """
     first = purchases.groupby("customer_key")["day"].min()
     contacted = contacts.loc[contacts["day"].notna(), ["customer_key", "day"]].drop_duplicates(ignore_index=True)
     contacted, excluded_contacted = (
@@ -176,7 +180,7 @@ def _count_groups(
 
 
 def _unfit_reason(row: pd.Series, calendar: TrainingCalendar) -> str:
-    """Why a mailing cannot be looked back on, in words; empty where it can."""
+    """Why a mailing cannot be analysed, as text; empty where it can."""
     first: date = row["began"].date()
     day: date = row["day"].date()
     share = row["contacted"] / max(row["contacted"] + row["others"], 1)
@@ -194,19 +198,20 @@ def _unfit_reason(row: pd.Series, calendar: TrainingCalendar) -> str:
 def _no_wave_message(reasons: pd.Series) -> str:
     reason_counts = "; ".join(f"{count} {words}" for words, count in reasons.value_counts().items())
     return (
-        f"no mailing can be compared with its absence: of {len(reasons)}, {reason_counts}. Leave some customers out of the next "
-        f"campaign, drawn by lot, at least {MIN_GROUP_SIZE} of either kind, and ask again {FOLLOW_UP_DAYS} days later"
+        f"no mailing can be compared with its absence: of {len(reasons)}, {reason_counts}. Leave some customers out of "
+        f"the next campaign, drawn by lot, at least {MIN_GROUP_SIZE} in either group, and run this command again "
+        f"{FOLLOW_UP_DAYS} days later"
     )
 
 
 def _is_among(rows: pd.DataFrame, calendar: TrainingCalendar, pairs: pd.DataFrame) -> np.ndarray:
-    """Whether each row's customer_key and the day of its as_of are among the pairs of customer_key and day."""
+    """Flags (n,): whether the row's customer_key and the day of its as_of are among `pairs` (customer_key, day)."""
     keys = pd.MultiIndex.from_arrays([rows["customer_key"], _local_days(rows["as_of"], calendar)])
     return np.asarray(keys.isin(pd.MultiIndex.from_frame(pairs.loc[pairs["day"].notna(), ["customer_key", "day"]])))
 
 
 def _local_days(instants: pd.Series, calendar: TrainingCalendar) -> pd.Series:
-    """The shop's days of instants, as midnights without a zone, like those of purchases."""
+    """Days of timestamps in the shop's timezone, as midnights without a zone, like the days of purchases."""
     return instants.dt.tz_convert(calendar.timezone).dt.tz_localize(None).dt.normalize().astype("datetime64[us]")
 
 

@@ -1,8 +1,9 @@
-"""Uplift: whom the shop's campaigns brought back, and whether that is known well enough to go by.
+"""Uplift analysis: what contact by past campaigns changed, and whether the evidence suffices to rank customers by it.
 
-Every campaign that reached some customers and left others out is a trial, though seldom a fair one: who was reached
-was chosen. So customers are compared with customers like them, the same comparison is made of the days before, and
-the answer is `not enough evidence` wherever the figures could be chance or choice.
+A campaign that reached some customers and not others is observational treatment data: who was contacted was chosen. So
+contacted customers are compared with others like them (propensity and doubly robust scores), the same comparison is
+made for the days before as a placebo test, and the verdict is `not enough evidence` where an effect could be chance or
+selection.
 """
 
 from __future__ import annotations
@@ -40,16 +41,16 @@ from training.evaluation.uplift_evaluation import UpliftEvaluation, UpliftVerdic
 from training.tasks import all_tasks
 from training.tasks.task import TrainingData
 
-#: What contact may raise, and how it is called: a purchase within DAYS, and what is spent in them.
+#: Outcomes that contact may raise, with their text: a purchase within FOLLOW_UP_DAYS, and what is spent in them.
 OUTCOMES = {"return": f"bought within {FOLLOW_UP_DAYS} days", "spend": f"spent within {FOLLOW_UP_DAYS} days"}
-#: The days before a mailing are asked about with fewer folds: they only need to show that nothing happened.
+#: The placebo test uses fewer folds: it only needs to show that there was no effect before the mailing.
 PLACEBO_FOLDS = 3
 INTERVAL_FIELDS = ("value", "low", "high")
 
 
 @dataclass(frozen=True)
 class OutcomeAnalysis:
-    """One outcome: its trial, what was held of each row, and what was found, after contact and before it."""
+    """One outcome: its treatment data, cross-fitted scores, and evaluation after contact and before it (placebo)."""
 
     treatment_data: TreatmentData
     cross_fitted: CrossFittedScores
@@ -58,11 +59,16 @@ class OutcomeAnalysis:
 
     @cached_property
     def verdict(self) -> UpliftVerdict:
+        """Whether the effect counts as evidence, and the reasons."""
         return uplift_evaluation.decide_verdict(self.evaluation, self.placebo)
 
 
 def run_uplift(shop: Shop, *, out: Path | None = None, progress: ProgressCallback, seed: int = 0) -> dict[str, Any]:
-    """Look back on the shop's mailings; keep the finding, its table and its picture, and all of it in MLflow."""
+    """Analyse past mailings; write table, plot and JSON to a folder, log them to MLflow, and store the result.
+
+    Where there is evidence, an effect model is published and every customer scored by it. Raises NothingToDo without
+    sales or without a mailing that can be analysed.
+    """
     started, now = time.perf_counter(), clock.now(shop)
     mirror.refresh(shop)
     if snapshot.first_sale_day(shop.home / "ledger", now, shop.timezone) is None:
@@ -92,27 +98,27 @@ def run_uplift(shop: Shop, *, out: Path | None = None, progress: ProgressCallbac
 def _analyse_outcomes(
     context: RunContext, frame: pd.DataFrame, waves: CampaignWaves, seed: int, progress: ProgressCallback
 ) -> dict[str, OutcomeAnalysis]:
-    """Every outcome that varies at all, asked about after the mailings and before them."""
+    """Analyse every outcome that varies at all, with its placebo test."""
     rows = waves.comparable_rows(frame, context.training_data.calendar)
     rows = rows[sample_rows(rows["customer_key"].to_numpy(np.int64), seed)].reset_index(drop=True)
     contacted = waves.is_contacted(rows, context.training_data.calendar)
     propensity: PropensityScores | None = None
     analyses: dict[str, OutcomeAnalysis] = {}
     for name, outcome in _observed_outcomes(context.training_data, rows).items():
-        progress(f"who {OUTCOMES[name]} because of them ...")
+        progress(f"effect of contact: {OUTCOMES[name]} ...")
         treatment_data = TreatmentData.from_frame(rows, pd.DataFrame({"contacted": contacted, "outcome": outcome}))
         propensity = propensity or PropensityScores.fit(treatment_data, seed=seed)
         cross_fitted = cross_fit(treatment_data, propensity, seed=seed)
         analyses[name] = OutcomeAnalysis(
             treatment_data, cross_fitted, uplift_evaluation.evaluate_uplift(treatment_data, cross_fitted, seed=seed)
         )
-    progress("whether they had been alike in the days before ...")
-    earlier = _evaluate_placebos(context, frame, rows, contacted, waves, analyses, seed) if analyses else {}
-    return {name: replace(analysis, placebo=earlier.get(name)) for name, analysis in analyses.items()}
+    progress("placebo test: the days before the mailings ...")
+    placebos = _evaluate_placebos(context, frame, rows, contacted, waves, analyses, seed) if analyses else {}
+    return {name: replace(analysis, placebo=placebos.get(name)) for name, analysis in analyses.items()}
 
 
 def _observed_outcomes(training_data: TrainingData, rows: pd.DataFrame) -> dict[str, np.ndarray]:
-    """What became of each row; a shop without prices has no spend."""
+    """Outcomes (n,) of the rows by name, those that vary; a shop without prices has no spend."""
     churned = labels.churned(rows, training_data.purchases, days=FOLLOW_UP_DAYS, calendar=training_data.calendar)
     spent = labels.spend_within(rows, training_data.purchases, days=FOLLOW_UP_DAYS, calendar=training_data.calendar)
     outcomes = {"return": 1 - churned, "spend": uplift_evaluation.winsorise(np.nan_to_num(spent))}
@@ -123,7 +129,7 @@ def _evaluate_placebos(
     context: RunContext, frame: pd.DataFrame, rows: pd.DataFrame, contacted: np.ndarray, waves: CampaignWaves,
     analyses: dict[str, OutcomeAnalysis], seed: int,
 ) -> dict[str, UpliftEvaluation]:  # fmt: skip
-    """The same question of the same customers in the month before the mailing began, unless reached in it."""
+    """Evaluate the same customers in the FOLLOW_UP_DAYS before the mailing, except those contacted in them."""
     calendar, is_included = context.training_data.calendar, next(iter(analyses.values())).cross_fitted.has_overlap
     placebo_cutoffs = {day: campaign_waves.shift_back(first, calendar) for day, first in waves.first_days.items()}
     placebo_rows = pd.DataFrame({
@@ -154,7 +160,7 @@ def _evaluate_placebos(
 def _conclude(
     now: datetime, analyses: dict[str, OutcomeAnalysis], seed: int
 ) -> tuple[UpliftResult, UpliftModel | None]:
-    """The first outcome that is known to be raised speaks for the shop: a return, for its value comes with it."""
+    """The result and effect model of the first outcome with evidence: a return comes first, since it implies spend."""
     conclusive = next((name for name, analysis in analyses.items() if analysis.verdict.is_evidence), None)
     if conclusive is None:
         return UpliftResult(
@@ -168,7 +174,7 @@ def _conclude(
 
 
 def _join_doubts(analyses: dict[str, OutcomeAnalysis]) -> str:
-    """Every doubt once, with the outcomes that it is about."""
+    """Reasons against the evidence, each once, with the outcomes that it applies to."""
     outcomes_by_doubt: dict[str, list[str]] = {}
     for name, analysis in analyses.items():
         for doubt in analysis.verdict.why:
@@ -189,13 +195,15 @@ def _summarise(
             "verdict": analysis.verdict.verdict, "why": analysis.verdict.why,
             "unit": "chance" if name == "return" else shop.currency,
             "contacted": analysis.evaluation.contacted, "others": analysis.evaluation.others,
-            "figures": _metric_intervals(analysis.evaluation), "placebo": _metric_intervals(analysis.placebo) if analysis.placebo else None,
+            "figures": _metric_intervals(analysis.evaluation),
+            "placebo": _metric_intervals(analysis.placebo) if analysis.placebo else None,
         }
         for name, analysis in analyses.items()
     }  # fmt: skip
     return {
         "as_of": result.as_of, "verdict": result.verdict, "why": result.why, "outcome": result.outcome,
-        "days": FOLLOW_UP_DAYS, "mailings": [str(training_data.calendar.local_day(day)) for day in waves.first_days.values()],
+        "days": FOLLOW_UP_DAYS,
+        "mailings": [str(training_data.calendar.local_day(day)) for day in waves.first_days.values()],
         "left_out": waves.left_out, "outcomes": outcomes,
     }  # fmt: skip
 
@@ -211,13 +219,13 @@ def _metric_intervals(evaluation: UpliftEvaluation) -> dict[str, dict[str, float
 
 
 def _write_files(summary: dict[str, Any], analyses: dict[str, OutcomeAnalysis], folder: Path) -> list[Path]:
-    """The table as CSV, all of it as JSON, and the Qini curves where they can be drawn; the paths."""
+    """Write the table as CSV, the summary as JSON, and Qini curves where matplotlib is installed; the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     csv_path, json_path = folder / "uplift.csv", folder / "uplift.json"
     rows = [
         {"outcome": name, "asked": when, "figure": metric, **value}
-        for name, about in summary["outcomes"].items()
-        for when, metrics in (("after", about["figures"]), ("before", about["placebo"] or {}))
+        for name, outcome in summary["outcomes"].items()
+        for when, metrics in (("after", outcome["figures"]), ("before", outcome["placebo"] or {}))
         for metric, value in metrics.items()
     ]
     pd.DataFrame(rows, columns=["outcome", "asked", "figure", "value", "low", "high"]).to_csv(csv_path, index=False)
@@ -229,12 +237,12 @@ def _write_files(summary: dict[str, Any], analyses: dict[str, OutcomeAnalysis], 
 
 def _log_run(shop: Shop, summary: dict[str, Any], files: list[Path]) -> str:
     metrics = {
-        f"{name}.{when}.{metric}.{part}".removesuffix(".value"): each
-        for name, about in summary["outcomes"].items()
-        for when, intervals in (("after", about["figures"]), ("before", about["placebo"] or {}))
-        for metric, value in intervals.items()
-        for part, each in value.items()
-        if each is not None
+        f"{name}.{when}.{metric}.{part}".removesuffix(".value"): number
+        for name, outcome in summary["outcomes"].items()
+        for when, intervals in (("after", outcome["figures"]), ("before", outcome["placebo"] or {}))
+        for metric, interval in intervals.items()
+        for part, number in interval.items()
+        if number is not None
     }
     settings = {
         "verdict": summary["verdict"],

@@ -1,1 +1,1 @@
-"""The rooms behind the counter: questions about one customer, and lists of many."""
+"""HTTP endpoints: one customer, lists of customers, records, privacy, and the answers of the bulk endpoints."""

@@ -1,4 +1,4 @@
-"""Who may be drifting away: the retention desk's list, likeliest to leave first, a page at a time."""
+"""The at-risk list: customers by churn probability or by value at risk, in pages, as JSON or CSV."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from serving.scoring import value, write_back
 
 router = APIRouter(tags=["lists"])
 
-#: Whose words the list repeats.
+#: The models whose scores are in the list.
 SCORED_MODELS = ("churn", "timing", "value", "offers", uplift_result.MODEL)
 
-#: A spreadsheet takes text that begins so for a formula.
+#: A spreadsheet reads text that begins with one of these as a formula.
 FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -46,13 +46,15 @@ FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r")
 def at_risk(
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     cursor: Annotated[str | None, Query(max_length=400)] = None,
-    band: Annotated[Band | None, Query(description="One band; without it, medium and high.")] = None,
+    band: Annotated[Band | None, Query(description="Only this churn band; without it, medium and high.")] = None,
     segment: Annotated[str | None, Query(max_length=200, description="Only customers in this segment.")] = None,
-    min_value: Annotated[float | None, Query(ge=0, description="Only where at least so much is at risk.")] = None,
-    order: Annotated[SortOrder, Query(description="What the list begins with most of.")] = "probability",
+    min_value: Annotated[
+        float | None, Query(ge=0, description="Only customers with at least this value at risk.")
+    ] = None,
+    order: Annotated[SortOrder, Query(description="What the list is sorted by, largest first.")] = "probability",
     accept: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> Response:
-    """Customers by the probability that they stay away, as it now is; text/csv where Accept says so."""
+    """Customers by their current churn probability, or in another order; as text/csv if Accept asks for it."""
     shop = runtime.get_runtime().shop
     page = load_page(shop, limit=limit, cursor=cursor, band=band, segment=segment, min_value=min_value, order=order)
     if "text/csv" in accept:
@@ -70,7 +72,7 @@ def load_page(
     min_value: float | None = None,
     order: SortOrder = "probability",
 ) -> AtRiskPage:
-    """A page of the list, and where the next one begins."""
+    """One page of the list, with the cursor of the next page."""
     ranked = load_ranking(shop, segment, min_value, order)
     ranked = ranked[ranked["churn_band"].isin([band] if band else reports_at_risk.BANDS)]
     ranked = ranked.iloc[_start_index(shop, ranked, order, cursor) :]
@@ -84,7 +86,10 @@ def load_page(
 def load_ranking(
     shop: Shop, segment: str | None = None, min_value: float | None = None, order: SortOrder = "probability"
 ) -> pd.DataFrame:
-    """Everybody in the order of the list; made again when anything has changed that orders it."""
+    """All scored customers in the order of the list, a row per customer; cached until scores or data change.
+
+    Columns: customer_key, as_of, churn_probability, churn_band, value_at_risk, saved_value.
+    """
     frame = _load_full_ranking(shop, segment, order)
     return frame if min_value is None else frame[frame["value_at_risk"] >= min_value]
 
@@ -92,7 +97,7 @@ def load_ranking(
 def _load_full_ranking(shop: Shop, segment: str | None, order: SortOrder) -> pd.DataFrame:
     version = _cache_version(shop)
     if version[0] is None:
-        raise Problem(503, "No night has scored anybody yet; run: regulars run")
+        raise Problem(503, "No customer has been scored yet; run: regulars run")
     try:
         return _cached_ranking(shop, segment, order, version)
     except ShopError:
@@ -103,7 +108,7 @@ def _load_full_ranking(shop: Shop, segment: str | None, order: SortOrder) -> pd.
 
 
 def _cache_version(shop: Shop) -> tuple[Any, ...]:
-    """What the list hangs on: each model's newest night, news of customers and of the shop, and the day."""
+    """Cache key of the list: each model's newest run, the change counters of data and scores, and the local date."""
     today = clock.now(shop).astimezone(shop.zone).date()
     run_times = tuple(score_store.newest_run(shop, model) for model in SCORED_MODELS)
     return (
@@ -124,7 +129,7 @@ def _cached_ranking(shop: Shop, segment: str | None, order: SortOrder, _version:
 def _cached_details(
     shop: Shop, keys: tuple[int, ...], segment: str | None, order: SortOrder, _version: tuple[Any, ...]
 ) -> pd.DataFrame:
-    """What a page shows of its customers: of the others nothing is read but what orders them."""
+    """The details of one page's customers; of all other customers only the sort columns are read."""
     ranked = _cached_ranking(shop, segment, order, _version)
     page_rows = ranked[ranked["customer_key"].isin(keys)]
     frame = reports_at_risk.add_details(shop, page_rows, include_online=True)
@@ -140,15 +145,15 @@ def _to_entry(shop: Shop, row: dict[Hashable, Any]) -> AtRisk:
 
 
 def _start_index(shop: Shop, ranking: pd.DataFrame, order: SortOrder, cursor: str | None) -> int:
-    """Where the page after the cursor's customer begins, also if a night has moved or dropped that one since."""
+    """Position of the row after the cursor's customer, also if a nightly run has moved or removed them since."""
     if cursor is None:
         return 0
     try:
-        *sort_values, name = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        *sort_values, customer_id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         amount, probability = (-math.inf if each is None else float(each) for each in sort_values)
-        key = lookup.find_keys(shop, [str(name)]).get(str(name))
+        key = lookup.find_keys(shop, [str(customer_id)]).get(str(customer_id))
     except (ValueError, TypeError, OverflowError):
-        error = {"parameter": "cursor", "detail": "take next_cursor of the page before as it is"}
+        error = {"parameter": "cursor", "detail": "use the next_cursor of the previous page unchanged"}
         raise Problem(422, errors=[error]) from None
     amounts, probabilities = (ranking[column].fillna(-math.inf).to_numpy(float) for column in _sort_columns(order))
     is_tied = (amounts == amount) & (probabilities == probability)
@@ -180,7 +185,7 @@ def _to_csv(page: AtRiskPage) -> Response:
 
 
 def _to_csv_cell(value: Any) -> Any:
-    """A cell: lists as one text, and text that a spreadsheet would run made harmless."""
+    """A CSV cell: lists are joined, and text that a spreadsheet would run as a formula gets a leading apostrophe."""
     if isinstance(value, list):
         value = "; ".join(map(str, value))
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_PREFIXES) else value

@@ -1,4 +1,4 @@
-"""One customer: what the shop knows of them, and what the models say, for whoever is talking to them now."""
+"""Endpoints about one customer: the stored profile, the latest scores, and predictions as of now."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from customers.people import lookup
 from customers.reports import customer_view
 from serving import runtime
 from serving.api import latest_scores, predictions
+from serving.api.requested_customers import RequestedCustomers, resolve_customers
 from serving.api.schemas.common import Channel, Depth, Id, ListName, OfferDepth, WithinDays
 from serving.api.schemas.predictions import (
     ChurnAnswer,
@@ -37,7 +38,10 @@ from serving.runtime import ServerRuntime
 
 
 def reject_unknown_parameters(request: Request) -> None:
-    """Refuse parameters that nobody reads, without their names: a misspelt one would be ignored for ever."""
+    """Reject unknown query parameters, which would be ignored, as a misspelt one is; their names are not repeated.
+
+    Raises Problem (422) with the names that are accepted.
+    """
     accepted = [field.alias for field in request.scope["route"].dependant.query_params]
     if not request.query_params.keys() <= set(accepted):
         detail = f"only these are known here: {', '.join(accepted)}" if accepted else "there are none here"
@@ -48,10 +52,10 @@ router = APIRouter(
     prefix="/v1/customers/{customer_id}", tags=["customers"], dependencies=[Depends(reject_unknown_parameters)]
 )
 
-#: Parts of a contact in the words of those who spoke.
+#: Fields of an interaction that contain free text.
 FREE_TEXT_FIELDS = {"text", "private", "attributes"}
 
-CustomerId = Annotated[Id, Path(description='The id of the shop\'s own system, or "source:id".')]
+CustomerId = Annotated[Id, Path(description='The customer id of the shop\'s own system, or "source:id".')]
 
 
 @router.get("/recommendations")
@@ -70,57 +74,55 @@ def recommendations(
     explore: Annotated[ExploreShare, Query()] = None,
     seed: Annotated[Seed, Query()] = None,
 ) -> RecommendationAnswer:
-    """Which products this customer is likeliest to buy next; with boosts: POST /v1/recommendations."""
+    """The products that this customer is most likely to buy next. For boosts use POST /v1/recommendations."""
     question = RecommendationQuestion(
         customer_ids=[customer_id], list=list, n=n, categories=[*categories],
         exclude_product_ids=[*exclude_product_ids], exclude_categories=[*exclude_categories],
         exclude_departments=[*exclude_departments], in_stock_only=in_stock_only, min_margin=min_margin,
         pin=None if pin is None else [*pin], max_per_category=max_per_category, explore=explore, seed=seed,
     )  # fmt: skip
-    return predictions.answer_recommendations(runtime.get_runtime(), question)
+    return predictions.answer_recommendations(_resolve(customer_id), question)
 
 
 @router.get("/offers")
 def offers(
     customer_id: CustomerId,
     n: Annotated[OfferDepth, Query()] = 5,
-    channel: Annotated[Channel | None, Query(description="Only offers that may be made on this channel.")] = None,
+    channel: Annotated[Channel | None, Query(description="Only offers that are eligible on this channel.")] = None,
 ) -> OffersAnswer:
-    """Which offers to make to this customer, and why not the others."""
-    return predictions.answer_offers(
-        runtime.get_runtime(), OffersQuestion(customer_ids=[customer_id], n=n, channel=channel)
-    )
+    """The eligible offers for this customer, best first, and why each other offer is not eligible."""
+    question = OffersQuestion(customer_ids=[customer_id], n=n, channel=channel)
+    return predictions.answer_offers(_resolve(customer_id), question)
 
 
 @router.get("/churn")
 def churn(customer_id: CustomerId) -> ChurnAnswer:
-    """How likely this customer is to stay away, and why."""
-    return predictions.answer_churn(runtime.get_runtime(), [customer_id])
+    """The probability that this customer buys nothing within the churn horizon, with reasons."""
+    return predictions.answer_churn(_resolve(customer_id))
 
 
 @router.get("/next-purchase")
 def next_purchase(customer_id: CustomerId) -> NextPurchaseAnswer:
-    """When this customer comes back."""
-    return predictions.answer_next_purchase(runtime.get_runtime(), [customer_id])
+    """When this customer is expected to buy next."""
+    return predictions.answer_next_purchase(_resolve(customer_id))
 
 
 @router.get("/value")
 def value(customer_id: CustomerId) -> ValueAnswer:
-    """What this customer is expected to spend."""
-    return predictions.answer_value(runtime.get_runtime(), [customer_id])
+    """The expected spend of this customer within the value horizon."""
+    return predictions.answer_value(_resolve(customer_id))
 
 
 @router.get("/restock")
 def restock(customer_id: CustomerId, within_days: Annotated[WithinDays, Query()] = 14) -> RestockAnswer:
-    """What this customer will need again, and when."""
-    return predictions.answer_restock(
-        runtime.get_runtime(), RestockQuestion(customer_ids=[customer_id], within_days=within_days)
-    )
+    """The categories that this customer is likely to buy again, and when."""
+    question = RestockQuestion(customer_ids=[customer_id], within_days=within_days)
+    return predictions.answer_restock(_resolve(customer_id), question)
 
 
-@router.get("/scores")
-def kept_scores(customer_id: CustomerId) -> Scores:
-    """What each model last said about this customer, with its version and moment."""
+@router.get("/scores", name="kept_scores")
+def stored_scores(customer_id: CustomerId) -> Scores:
+    """The latest stored score of each model for this customer, with model version and as_of time."""
     server_runtime = runtime.get_runtime()
     return Scores(
         customer_id=customer_id,
@@ -130,7 +132,7 @@ def kept_scores(customer_id: CustomerId) -> Scores:
 
 @router.get("")
 def profile(customer_id: CustomerId) -> Profile:
-    """Everything on file; names, addresses, birthdays and what was said only for those who serve customers."""
+    """The stored profile. Names, addresses, birthdays and message texts are shown to the roles admin and agent only."""
     server_runtime = runtime.get_runtime()
     key = _customer_key(server_runtime, customer_id)
     record = customer_view.load_customer_view(server_runtime.shop, customer_id) or {}
@@ -143,13 +145,17 @@ def profile(customer_id: CustomerId) -> Profile:
 
 
 def unknown_customer_problem() -> Problem:
-    """Said of an id that is nobody's."""
+    """The problem for an unknown customer id (404)."""
     return Problem(404, "The shop knows no customer by this id; load customers or sales first.")
 
 
 def _without_free_text(entry: dict[str, Any]) -> dict[str, Any]:
-    """A contact without what was said in it."""
+    """An interaction without its free text."""
     return {**entry, **dict.fromkeys(FREE_TEXT_FIELDS & entry.keys())}
+
+
+def _resolve(customer_id: str) -> RequestedCustomers:
+    return resolve_customers(runtime.get_runtime(), [customer_id])
 
 
 def _customer_key(runtime: ServerRuntime, customer_id: str) -> int:

@@ -1,4 +1,4 @@
-"""What every model said last about a customer, in the words of its answers."""
+"""The latest stored score of every model for one customer, in the format of its endpoint."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 
 from customers import clock
 from customers.catalogue import products
-from customers.marketing import eligibility_recheck
+from customers.marketing import stored_offers
 from customers.privacy import consents
 from customers.reports import recommendation_reasons
 from customers.scores import score_details, score_store
@@ -19,12 +19,12 @@ from serving.api import requested_customers
 from serving.runtime import ServerRuntime
 from serving.scoring import value
 
-#: Entries of a kept list that are shown.
+#: At most this many entries of a stored list are shown.
 MAX_ITEMS = 10
 
 
 def load_latest_scores(runtime: ServerRuntime, customer_key: int) -> dict[str, dict[str, Any]]:
-    """What every model said last, by model."""
+    """The latest stored score of each model, by model name."""
     latest = score_store.load_customer_scores(runtime.shop, customer_key)
     return {
         name: _version_fields(score) | FORMATTERS[name](runtime, score)
@@ -38,83 +38,88 @@ def _version_fields(score: StoredScore) -> dict[str, Any]:
 
 
 def _format_churn(runtime: ServerRuntime, score: StoredScore) -> dict[str, Any]:
-    return {
-        "probability": score.value,
-        **recommendation_reasons.without_sensitive_reasons(score.detail, runtime.get_inventory().sensitive_categories),
-    }
+    detail = recommendation_reasons.without_sensitive_reasons(
+        score_details.decode_churn(score.detail), runtime.get_inventory().sensitive_categories
+    )
+    return {"probability": score.value, **detail.to_fields()}
 
 
 def _format_timing(runtime: ServerRuntime, score: StoredScore) -> dict[str, Any]:
-    return {part: score.detail[part] for part in score.detail if part != "cdf"}
+    return score_details.decode_timing(score.detail).to_fields()
 
 
 def _format_value(runtime: ServerRuntime, score: StoredScore) -> dict[str, Any]:
-    currency = runtime.shop.currency
-    return {"expected": value.format_amount(score.value or 0.0, currency), "currency": currency, **score.detail}
+    currency, detail = runtime.shop.currency, score_details.decode_value(score.detail)
+    expected = value.format_amount(score.value or 0.0, currency)
+    return {"expected": expected, "currency": currency, **detail.to_fields()}
 
 
 def _format_products(runtime: ServerRuntime, score: StoredScore) -> dict[str, Any]:
+    detail = score_details.decode_recommender(score.detail)
     hidden = _hidden_from_customer(runtime, score.customer_key, runtime.get_inventory().sensitive_products)
-    entries = [entry for entry in score_details.iter_list(score.detail, "any") if entry[1] not in hidden][:MAX_ITEMS]
-    names = products.find_ids(runtime.shop, [product for _, product, *_ in entries])
+    listed = [product for product in detail.iter_products("any") if product.product_key not in hidden][:MAX_ITEMS]
+    ids = products.find_ids(runtime.shop, [product.product_key for product in listed])
     reason_texts = recommendation_reasons.product_reasons(
-        runtime.shop, [(score.customer_key, source, grounds) for *_, source, grounds in entries]
-    )
-    items = [
-        {"rank": rank, "product_id": names[product], "score": probability, "source": source, "reason": reason}
-        for rank, ((_, product, probability, source, _), reason) in enumerate(
-            zip(entries, reason_texts, strict=True), start=1
-        )
-    ]
-    return {"items": items, "fallback": score.detail["fallback"]}
-
-
-def _format_offers(runtime: ServerRuntime, score: StoredScore) -> dict[str, Any]:
-    """Those of the kept offers that may still be made."""
-    currency, offers_by_key = runtime.shop.currency, runtime.get_inventory().catalogue.offers.set_index("offer_key")
-    stored_items = [item for item in score.detail["items"] if item[0] in offers_by_key.index]
-    pairs = pd.DataFrame({"customer_key": score.customer_key, "offer_key": [key for key, *_ in stored_items]})
-    eligible_items = list(compress(stored_items, eligibility_recheck.is_still_eligible(runtime.shop, pairs)))[
-        :MAX_ITEMS
-    ]
-    reason_texts = recommendation_reasons.offer_reasons(
-        runtime.shop, [(score.customer_key, reason) for *_, reason in eligible_items]
+        runtime.shop, [(score.customer_key, product.source, product.evidence) for product in listed]
     )
     items = [
         {
             "rank": rank,
-            "offer_id": offers_by_key.at[key, "called"],
-            "score": probability,
-            "expected_gain": None if gain is None else value.format_amount(gain, currency),
+            "product_id": ids[product.product_key],
+            "score": product.score,
+            "source": product.source,
             "reason": reason,
-            "expires_at": requested_customers.to_datetime(offers_by_key.at[key, "ends_at"]),
         }
-        for rank, ((key, probability, gain, _), reason) in enumerate(
-            zip(eligible_items, reason_texts, strict=True), start=1
-        )
+        for rank, (product, reason) in enumerate(zip(listed, reason_texts, strict=True), start=1)
     ]
-    return {"items": items, "fallback": score.detail["fallback"]}
+    return {"items": items, "fallback": detail.fallback}
+
+
+def _format_offers(runtime: ServerRuntime, score: StoredScore) -> dict[str, Any]:
+    """The stored offers that are still eligible."""
+    detail = score_details.decode_offers(score.detail)
+    currency, offers_by_key = runtime.shop.currency, runtime.get_inventory().catalogue.offers.set_index("offer_key")
+    current = [offer for offer in detail.iter_offers() if offer.offer_key in offers_by_key.index]
+    pairs = pd.DataFrame({"customer_key": score.customer_key, "offer_key": [offer.offer_key for offer in current]})
+    eligible = list(compress(current, stored_offers.is_still_eligible(runtime.shop, pairs)))[:MAX_ITEMS]
+    reason_texts = recommendation_reasons.offer_reasons(
+        runtime.shop, [(score.customer_key, offer.reason) for offer in eligible]
+    )
+    items = [
+        {
+            "rank": rank,
+            "offer_id": offers_by_key.at[offer.offer_key, "called"],
+            "score": offer.probability,
+            "expected_gain": None
+            if offer.expected_gain is None
+            else value.format_amount(offer.expected_gain, currency),
+            "reason": reason,
+            "expires_at": requested_customers.to_datetime(offers_by_key.at[offer.offer_key, "ends_at"]),
+        }
+        for rank, (offer, reason) in enumerate(zip(eligible, reason_texts, strict=True), start=1)
+    ]
+    return {"items": items, "fallback": detail.fallback}
 
 
 def _format_restock(runtime: ServerRuntime, score: StoredScore) -> dict[str, Any]:
-    now, zone = runtime.now(), runtime.shop.zone
+    detail, now, zone = score_details.decode_restock(score.detail), runtime.now(), runtime.shop.zone
     hidden = _hidden_from_customer(runtime, score.customer_key, runtime.get_inventory().sensitive_categories)
     items = [
         {
-            "category": category,
-            "p": {"7": p7, "14": p14, "28": p28},
+            "category": item.category,
+            "p": {"7": item.p_7d, "14": item.p_14d, "28": item.p_28d},
             "expected_at": None
-            if median_days is None
-            else clock.expected_purchase_at(score.as_of, median_days, zone, now=now),
+            if item.wait_days is None
+            else clock.expected_purchase_at(score.as_of, item.wait_days, zone, now=now),
         }
-        for category, p7, p14, p28, median_days in score.detail["items"]
-        if category not in hidden
+        for item in detail.iter_categories()
+        if item.category not in hidden
     ]
-    return {"items": items[:MAX_ITEMS], "fallback": score.detail["fallback"]}
+    return {"items": items[:MAX_ITEMS], "fallback": detail.fallback}
 
 
 def _hidden_from_customer(runtime: ServerRuntime, customer_key: int, sensitive: frozenset[Any]) -> frozenset[Any]:
-    """What of this must not be named to the customer: a consent may have been revoked since it was said."""
+    """The sensitive items that must not be shown: the consent may have been revoked since the score was stored."""
     may_see = sensitive and consents.allowed_customers(runtime.shop, [customer_key], "profiling_sensitive")
     return frozenset() if may_see else sensitive
 

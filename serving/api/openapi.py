@@ -1,4 +1,4 @@
-"""What can be asked, for machines: BentoML's description of everything served, told in this shop's words."""
+"""The OpenAPI document: BentoML's description of all routes, with our roles, API keys and problem responses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from serving.http.routes import ROUTES, Route
 
 PROBLEM_SCHEMA = {
     "type": "object",
-    "description": "A refusal (RFC 9457). It never repeats what was sent.",
+    "description": "A problem document (RFC 9457). It never repeats what was sent.",
     "required": ["type", "title", "status", "detail"],
     "properties": {
         "type": {"type": "string"},
@@ -33,15 +33,15 @@ PROBLEM_SCHEMA = {
     },
 }
 _HEALTH_DESCRIPTIONS = {
-    "/livez": "Alive: the process answers.",
-    "/readyz": "Ready: there are champions to ask; where not, the reasons.",
-    "/metrics": "Counts for Prometheus, by route template.",
+    "/livez": "Liveness: the process answers.",
+    "/readyz": "Readiness: whether any model has a champion, and the reason for each that has none.",
+    "/metrics": "Prometheus metrics, by route template.",
 }
 _COPIED_FIELDS = ("summary", "description", "parameters", "requestBody")
 
 
 def build_document(bento_spec: dict[str, Any], version: str) -> dict[str, Any]:
-    """BentoML's specification with our titles, keys and problems, without the routes the door keeps shut."""
+    """BentoML's specification with our titles, API keys and problem responses, for the routes in ROUTES only."""
     paths = {
         path: {
             method: _build_operation(route, bento_spec["paths"].get(path, {}).get(method, {}))
@@ -86,8 +86,8 @@ def _build_operation(route: Route, bento_operation: dict[str, Any]) -> dict[str,
 
 
 def _operation_id(route: Route) -> str:
-    words = route.path.replace("{", "").replace("}", "").replace("/v1", "").strip("/").replace("/", "_")
-    return f"{route.method.lower()}_{words}".replace("-", "_").replace(".", "_")
+    path_name = route.path.replace("{", "").replace("}", "").replace("/v1", "").strip("/").replace("/", "_")
+    return f"{route.method.lower()}_{path_name}".replace("-", "_").replace(".", "_")
 
 
 def _problem_statuses(route: Route) -> list[int]:
@@ -104,7 +104,7 @@ def _problem_response(status: int) -> dict[str, Any]:
 
 
 def _reachable_schemas(document: Any, schemas: dict[str, Any]) -> set[str]:
-    """The shapes that are spoken of by anything that can be asked, directly or through another shape."""
+    """The names of the schemas that the document refers to, directly or through another schema."""
     reachable: set[str] = set()
     pending = _referenced_schemas(document)
     while pending:

@@ -1,16 +1,15 @@
-"""Answers: from customers' ids to what a champion says of them now, written down before it is said.
+"""Responses of the prediction endpoints: the champions' predictions for customers, stored before they are returned.
 
-Whatever id is asked for gets an answer, in the order asked; one that the shop does not know, or has no
-figures of, gets what holds for the shop and is flagged.
+Every requested id gets a result, in the order of the request; an unknown customer, or one without features, gets the
+population average and is flagged as a fallback.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from serving.api import response_items
-from serving.api.requested_customers import build_envelope, resolve_customers
+from serving.api.requested_customers import RequestedCustomers, build_envelope
 from serving.api.schemas.predictions import (
     ChurnAnswer,
     ChurnResult,
@@ -27,25 +26,21 @@ from serving.api.schemas.predictions import (
     ValueResult,
 )
 from serving.api.schemas.recommendations import RecommendationAnswer, RecommendationQuestion, RecommendationResult
-from serving.runtime import UNKNOWN_CUSTOMER, FeatureCache, ServerRuntime
-from serving.scoring import churn as churn_scoring
-from serving.scoring import offers as offers_scoring
-from serving.scoring import recommender, timing
-from serving.scoring import restock as restock_scoring
-from serving.scoring import value as value_scoring
+from serving.runtime import UNKNOWN_CUSTOMER
+from serving.scoring import churn, offers, recommender, restock, timing, value
+from serving.scoring.online import predict_and_store
 
-#: So many dropped offers are named in an answer about several customers, shared among them; each is told of some.
+#: Ineligible offers listed in a response about several customers: in all, and per customer at least and at most.
 MAX_INELIGIBLE_TOTAL, MIN_INELIGIBLE_PER_CUSTOMER, MAX_INELIGIBLE_PER_CUSTOMER = 20_000, 20, 1_000
 
 
-def answer_churn(runtime: ServerRuntime, customer_ids: Sequence[str]) -> ChurnAnswer:
-    """How likely each customer is to stay away for the whole horizon, and why."""
-    requested = resolve_customers(runtime, customer_ids)
-    champion = runtime.champion("churn")
-    prediction, frame = churn_scoring.predict_churn(runtime, champion, requested.keys)
+def answer_churn(requested: RequestedCustomers) -> ChurnAnswer:
+    """P(no purchase within the churn horizon) of each customer, with reasons."""
+    champion = requested.inputs.champion("churn")
+    prediction = predict_and_store(requested.inputs, "churn", churn.predict_churn)
     results = [
         ChurnResult(
-            **requested.common_fields(frame, prediction.fallback, position),
+            **requested.common_fields(prediction.frame, prediction.fallback, position),
             probability=float(prediction.probability[row]),
             horizon_days=prediction.horizon_days,
             band=prediction.band[row],
@@ -53,54 +48,51 @@ def answer_churn(runtime: ServerRuntime, customer_ids: Sequence[str]) -> ChurnAn
         )
         for position, row in enumerate(requested.rows)
     ]
-    return ChurnAnswer(**build_envelope(runtime, "churn", frame, [champion], results))
+    return ChurnAnswer(**build_envelope(requested.runtime, "churn", prediction.frame, [champion], results))
 
 
-def answer_next_purchase(runtime: ServerRuntime, customer_ids: Sequence[str]) -> NextPurchaseAnswer:
-    """When each customer comes back; at churn's horizon it is churn's own number, where churn speaks."""
-    requested = resolve_customers(runtime, customer_ids)
-    champion, churn_champion = runtime.champion("timing"), runtime.champions.get("churn")
-    feature_cache: FeatureCache = {}
-    churn_prediction = (
-        churn_scoring.predict_churn(runtime, churn_champion, requested.keys, feature_cache)[0]
-        if churn_champion
-        else None
-    )
-    prediction, frame = timing.predict_return(runtime, champion, requested.keys, churn_prediction, feature_cache)
-    fields_by_row = response_items.build_next_purchase_fields(runtime, frame, prediction)
+def answer_next_purchase(requested: RequestedCustomers) -> NextPurchaseAnswer:
+    """When each customer is expected to buy next; at the churn horizon it agrees with the churn champion, if any."""
+    inputs = requested.inputs
+    champion, churn_champion = inputs.champion("timing"), inputs.find_champion("churn")
+    if churn_champion:
+        predict_and_store(inputs, "churn", churn.predict_churn)
+    prediction = predict_and_store(inputs, "timing", timing.predict_return)
+    fields_by_row = response_items.build_next_purchase_fields(requested.runtime, prediction)
     results = [
-        NextPurchaseResult(**requested.common_fields(frame, prediction.fallback, position), **fields_by_row[row])
+        NextPurchaseResult(
+            **requested.common_fields(prediction.frame, prediction.fallback, position), **fields_by_row[row]
+        )
         for position, row in enumerate(requested.rows)
     ]
+    champions = [champion, *filter(None, [churn_champion])]
     return NextPurchaseAnswer(
-        **build_envelope(runtime, "next-purchase", frame, [champion, *filter(None, [churn_champion])], results)
+        **build_envelope(requested.runtime, "next-purchase", prediction.frame, champions, results)
     )
 
 
-def answer_value(runtime: ServerRuntime, customer_ids: Sequence[str]) -> ValueAnswer:
-    """What each customer is expected to spend within the horizon."""
-    requested = resolve_customers(runtime, customer_ids)
-    champion, currency = runtime.champion("value"), runtime.shop.currency
-    prediction, frame = value_scoring.predict_value(runtime, champion, requested.keys)
+def answer_value(requested: RequestedCustomers) -> ValueAnswer:
+    """The expected spend of each customer within the value horizon."""
+    champion, currency = requested.inputs.champion("value"), requested.runtime.shop.currency
+    prediction = predict_and_store(requested.inputs, "value", value.predict_value)
     results = [
         ValueResult(
-            **requested.common_fields(frame, prediction.fallback, position),
-            expected=value_scoring.format_amount(prediction.expected[row], currency),
+            **requested.common_fields(prediction.frame, prediction.fallback, position),
+            expected=value.format_amount(prediction.expected[row], currency),
             currency=currency,
             horizon_days=prediction.horizon_days,
         )
         for position, row in enumerate(requested.rows)
     ]
-    return ValueAnswer(**build_envelope(runtime, "value", frame, [champion], results))
+    return ValueAnswer(**build_envelope(requested.runtime, "value", prediction.frame, [champion], results))
 
 
-def answer_restock(runtime: ServerRuntime, question: RestockQuestion) -> RestockAnswer:
-    """Which categories each customer will need again, within so many days."""
-    requested = resolve_customers(runtime, question.customer_ids)
-    champion = runtime.champion("restock")
-    prediction = restock_scoring.predict_restock(runtime, champion, requested.keys)
+def answer_restock(requested: RequestedCustomers, question: RestockQuestion) -> RestockAnswer:
+    """The categories that each customer is likely to buy again within the requested days."""
+    champion = requested.inputs.champion("restock")
+    prediction = predict_and_store(requested.inputs, "restock", restock.predict_restock)
     items_by_key = response_items.build_restock_items(
-        runtime, prediction.frame, restock_scoring.rank_within(prediction.items, question.within_days)
+        requested.runtime, prediction.frame, restock.rank_within(prediction.items, question.within_days)
     )
     keys = prediction.frame["customer_key"].tolist()
     results = [
@@ -110,14 +102,13 @@ def answer_restock(runtime: ServerRuntime, question: RestockQuestion) -> Restock
         )
         for position, row in enumerate(requested.rows)
     ]
-    return RestockAnswer(**build_envelope(runtime, "restock", prediction.frame, [champion], results))
+    return RestockAnswer(**build_envelope(requested.runtime, "restock", prediction.frame, [champion], results))
 
 
-def answer_recommendations(runtime: ServerRuntime, question: RecommendationQuestion) -> RecommendationAnswer:
-    """Which products each customer is likeliest to buy next."""
-    requested = resolve_customers(runtime, question.customer_ids)
-    champion = runtime.champion("recommender")
-    recommended = recommender.recommend_products(runtime, champion, requested.keys)
+def answer_recommendations(requested: RequestedCustomers, question: RecommendationQuestion) -> RecommendationAnswer:
+    """The products that each customer is most likely to buy next."""
+    runtime, champion = requested.runtime, requested.inputs.champion("recommender")
+    recommended = predict_and_store(requested.inputs, "recommender", recommender.recommend_products)
     selection = response_items.select_products(
         champion, question, recommended, runtime, include_unknown=len(requested.keys) in requested.rows
     )
@@ -125,40 +116,37 @@ def answer_recommendations(runtime: ServerRuntime, question: RecommendationQuest
         response_items.build_product_items(runtime, selection.listed),
         response_items.build_shortages(selection),
     )
-    keys = recommended.history["customer_key"].tolist()
+    keys = recommended.frame["customer_key"].tolist()
     results = [
         RecommendationResult(
-            **requested.common_fields(recommended.history, recommended.fallback, position),
+            **requested.common_fields(recommended.frame, recommended.fallback, position),
             items=items_by_key.get(keys[row], []),
             short=shortages_by_key.get(keys[row]),
             notes=selection.notes,
         )
         for position, row in enumerate(requested.rows)
     ]
-    return RecommendationAnswer(**build_envelope(runtime, "recommendations", recommended.history, [champion], results))
+    return RecommendationAnswer(**build_envelope(runtime, "recommendations", recommended.frame, [champion], results))
 
 
-def answer_offers(runtime: ServerRuntime, question: OffersQuestion) -> OffersAnswer:
-    """Which offers to make to each customer, and why not the others."""
-    requested = resolve_customers(runtime, question.customer_ids)
-    champion = runtime.champion("offers")
-    # What may not be made to somebody is kept from them also where nothing may be foretold of them.
-    others = [key for key in dict.fromkeys(requested.key_by_id.values()) if key not in set(requested.keys)]
-    prediction = offers_scoring.predict_offers(runtime, champion, requested.keys, others)
+def answer_offers(requested: RequestedCustomers, question: OffersQuestion) -> OffersAnswer:
+    """The eligible offers for each customer, best first, and why each other offer is not eligible."""
+    runtime, champion = requested.runtime, requested.inputs.champion("offers")
+    prediction = predict_and_store(requested.inputs, "offers", offers.predict_offers)
     row_by_key = {key: row for row, key in enumerate(prediction.frame["customer_key"].tolist())}
+    # Unprofiled customers have rows of their own here, since eligibility holds for them too.
     requested = replace(
-        requested, rows=[row_by_key[requested.key_by_id.get(name, UNKNOWN_CUSTOMER)] for name in question.customer_ids]
+        requested, rows=[row_by_key[requested.key_by_id.get(name, UNKNOWN_CUSTOMER)] for name in requested.customer_ids]
     )
-    codes = offers_scoring.restrict_to_request(
+    codes = offers.restrict_to_request(
         prediction.ranked_offers, channel=question.channel, exclude=question.exclude_offer_ids
     )
     items_by_row = response_items.build_offer_items(
-        runtime, offers_scoring.top_offers(prediction.ranked_offers, codes, question.n), prediction.ranked_offers
+        runtime, offers.top_offers(prediction.ranked_offers, codes, question.n), prediction.ranked_offers
     )
     max_ineligible = ineligible_limit(len(requested.rows))
     ineligible_by_row = {
-        row: offers_scoring.list_ineligible(prediction.ranked_offers, codes, row, max_ineligible)
-        for row in set(requested.rows)
+        row: offers.list_ineligible(prediction.ranked_offers, codes, row, max_ineligible) for row in set(requested.rows)
     }
     results = [
         OffersResult(
@@ -166,7 +154,7 @@ def answer_offers(runtime: ServerRuntime, question: OffersQuestion) -> OffersAns
             items=items_by_row.get(row, []),
             dropped=[Dropped(**each) for each in ineligible_by_row[row][0]],
             dropped_count=ineligible_by_row[row][1],
-            nothing=offers_scoring.explain_none(prediction.ranked_offers, codes, row),
+            nothing=offers.explain_none(prediction.ranked_offers, codes, row),
         )
         for position, row in enumerate(requested.rows)
     ]
@@ -174,7 +162,7 @@ def answer_offers(runtime: ServerRuntime, question: OffersQuestion) -> OffersAns
 
 
 def ineligible_limit(customer_count: int) -> int | None:
-    """How many dropped offers each of so many customers is told of; one alone is told of all."""
+    """How many ineligible offers to list per customer; None, for all of them, where there is only one customer."""
     return (
         None
         if customer_count == 1

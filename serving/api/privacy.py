@@ -1,4 +1,4 @@
-"""What a person may ask of the shop about themselves: to be shown everything that it holds, and to be forgotten."""
+"""Privacy endpoints: export everything that the shop stores about a customer, and erase a customer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ router = APIRouter(prefix="/v1/customers/{customer_id}", tags=["privacy"])
 
 @router.post("/export")
 def export(customer_id: CustomerId) -> dict[str, Any]:
-    """Everything that the shop holds of this customer, to be handed to them."""
+    """Everything that the shop stores about this customer, to be handed to them.
+
+    Raises a problem (404) for an unknown customer id.
+    """
     server_runtime = runtime.get_runtime()
     document = data_export.export_customer(
         server_runtime.shop, server_runtime.features, customer_id, store_lock=server_runtime.store_lock
@@ -35,7 +38,7 @@ def export(customer_id: CustomerId) -> dict[str, Any]:
 
 @router.post("/erase", response_model=Erased)
 async def erase(request: Request, customer_id: CustomerId, idempotency_key: IdempotencyKey = None) -> Response:
-    """Forget this customer for good: their sales stay in the books as nobody's. Nothing can undo this."""
+    """Erase this customer for good. Their sales remain, without a customer. This cannot be undone."""
     body = await request.body()
     return await run_in_threadpool(_erase_once, request, body, customer_id)
 

@@ -1,4 +1,4 @@
-"""What other systems tell the shop: sales, contacts, people, goods, offers and consents; kept, then answered."""
+"""Record uploads from other systems: sales, interactions, customers, products, offers and consents."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
-from customers.loading import load as loading_load
+from customers.loading import load
 from customers.loading.load import IngestResult
 from customers.parquet import mirror
 from serving import runtime
@@ -23,15 +23,17 @@ router = APIRouter(prefix="/v1", tags=["records"])
 
 MAX_RECORDS = 1_000
 
-Source = Annotated[str, Query(min_length=1, max_length=100, description="Where the records come from.")]
+Source = Annotated[
+    str, Query(min_length=1, max_length=100, description="Name of the system that the records come from.")
+]
 IdempotencyKey = Annotated[
-    str | None, Header(description="Names this write: sent again with the same key, it is done once.")
+    str | None, Header(description="Key of this write: sent again with the same key, it is carried out once.")
 ]
 
 
 def _request_body_schema(kind: str) -> dict[str, Any]:
-    """What may be sent, for OpenAPI: a record of this kind, or a list of them."""
-    columns = loading_load.RECORD_KINDS[kind]
+    """The request body for OpenAPI: a record of this kind, or a list of them."""
+    columns = load.RECORD_KINDS[kind]
     record = {
         "type": "object",
         "required": list(columns.required),
@@ -43,37 +45,37 @@ def _request_body_schema(kind: str) -> dict[str, Any]:
 
 @router.post("/transactions", response_model=Kept, openapi_extra=_request_body_schema("transactions"))
 async def transactions(request: Request, source: Source = "files", idempotency_key: IdempotencyKey = None) -> Response:
-    """Sales and returns, a record a line; the customers' next answers know of them."""
+    """Store sales and returns, a record per line. The next predictions for these customers include them."""
     return await _receive(request, "transactions", source)
 
 
 @router.post("/interactions", response_model=Kept, openapi_extra=_request_body_schema("interactions"))
 async def interactions(request: Request, source: Source = "files", idempotency_key: IdempotencyKey = None) -> Response:
-    """What was sent, opened, clicked, said, complained of or redeemed."""
+    """Store interactions: messages sent, opened and clicked, enquiries, complaints, and offers redeemed."""
     return await _receive(request, "interactions", source)
 
 
 @router.post("/customers", response_model=Kept, openapi_extra=_request_body_schema("customers"))
 async def customers(request: Request, source: Source = "files", idempotency_key: IdempotencyKey = None) -> Response:
-    """Who the customers are; a field that is not said stays what it was."""
+    """Store customers. A field that is left out keeps its value."""
     return await _receive(request, "customers", source)
 
 
 @router.post("/products", response_model=Kept, openapi_extra=_request_body_schema("products"))
 async def products(request: Request, source: Source = "files", idempotency_key: IdempotencyKey = None) -> Response:
-    """What the shop sells; a field that is not said stays what it was."""
+    """Store products. A field that is left out keeps its value."""
     return await _receive(request, "products", source)
 
 
 @router.post("/catalogue/offers", response_model=Kept, openapi_extra=_request_body_schema("offers"))
 async def offers(request: Request, source: Source = "files", idempotency_key: IdempotencyKey = None) -> Response:
-    """Which offers can be made, when, to whom and for what; an offer is said whole."""
+    """Store offers: when they run, for whom, and for which products. An offer is always sent whole."""
     return await _receive(request, "offers", source)
 
 
 @router.post("/consents", response_model=Kept, openapi_extra=_request_body_schema("consents"))
 async def consents(request: Request, source: Source = "files", idempotency_key: IdempotencyKey = None) -> Response:
-    """What customers allow or revoke; it holds from the next answer on."""
+    """Store consents that customers give or revoke. They hold from the next response on."""
     return await _receive(request, "consents", source)
 
 
@@ -92,18 +94,18 @@ def _load(runtime: ServerRuntime, kind: str, body: bytes, source: str) -> Respon
     records = payload if isinstance(payload, list) else [payload]
     if not 1 <= len(records) <= MAX_RECORDS:
         raise Problem(422, errors=[{"pointer": "", "detail": f"send 1 to {MAX_RECORDS:,} records at a time"}])
-    load_result = loading_load.ingest_records(runtime.shop, kind, records, source=source)
+    load_result = load.ingest_records(runtime.shop, kind, records, source=source)
     if load_result.is_all_rejected:
         pointer = "/{}" if isinstance(payload, list) else ""
         errors = [
             {"pointer": pointer.format(error["index"]), "detail": error["reason"]} for error in load_result.errors
         ]
-        raise Problem(422, "None of the records could be kept; see errors.", errors=errors)
+        raise Problem(422, "None of the records could be stored; see errors.", errors=errors)
     return JSONResponse(_to_answer(load_result, _propagate(runtime, load_result)).model_dump(mode="json"))
 
 
 def _parse_json(body: bytes) -> Any:
-    """JSON as it was written: numbers stay texts, so that no decimal is lost before it is rounded once."""
+    """Parse JSON with decimal numbers as text, so that no digit is lost before the value is rounded once."""
     try:
         return json.loads(body, parse_float=str, parse_constant=_reject_constant)
     except (ValueError, RecursionError):
@@ -115,7 +117,7 @@ def _reject_constant(name: str) -> None:
 
 
 def _propagate(runtime: ServerRuntime, load_result: IngestResult) -> bool:
-    """Let every answer know of what was kept; whether they all do."""
+    """Refresh what predictions read of the new records; whether all of them now include these."""
     if load_result.kind in refresh.MIRRORED_TABLES:
         with refresh.refresh_lock(runtime.shop):
             mirror.refresh(runtime.shop, only=[load_result.kind])

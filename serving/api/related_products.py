@@ -1,4 +1,4 @@
-"""Similar: for a product's page, what may be taken instead, what goes with it, and what is dearer of its kind."""
+"""Related products for a product page: similar products, complements, and more expensive alternatives (up-sell)."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from serving.scoring import fallback
 
 Ints = NDArray[np.int64]
 
-#: Of a customer who names no product, so many of their own are taken, those they buy most.
+#: In a request without products, this many of the customer's own are used, those they buy most.
 MAX_OWN_PRODUCTS = 10
 NONE_REASONS = {
     "similar": "the shop sells nothing else of its kind",
     "together": "too few customers have bought it with anything else",
     "upsell": "nothing dearer of its kind is sold here, or its price is not known",
 }
-#: Where there are some, but fewer than asked for.
+#: Where there are some, but fewer than requested.
 NO_MORE_REASONS = {
     "similar": "its kind has no more",
     "together": "customers have bought no more with it",
@@ -48,9 +48,10 @@ ALTERNATIVES_HINT = "name products, or ask /v1/recommendations"
 
 @dataclass(frozen=True)
 class RequestingCustomer:
-    """For whom the page is: what they buy most, what they may not be shown, and what they are not offered again.
+    """The customer for whom the page is: the products they buy most, and those that they must not be shown.
 
-    `known` says whether the shop knows them, None of nobody in particular; `note` why nothing of theirs is looked at.
+    `is_registered`: whether the customer id exists, None for a request without one. `note`: why their purchase
+    history is not used.
     """
 
     own_products: list[int]
@@ -60,10 +61,10 @@ class RequestingCustomer:
 
 
 def answer_related_products(runtime: ServerRuntime, question: SimilarQuestion) -> SimilarAnswer:
-    """The companions of each product, in the order asked.
+    """The related products of each requested product, in the order of the request.
 
-    Of the shop's rules only those hold that leave products out: the bars, and repurchase. Nothing is boosted, pinned,
-    spread over categories or explored.
+    Of the merchandising rules only those that exclude products apply: exclusions and repurchase. There is no boost,
+    pin, limit per category or exploration.
     """
     champion = runtime.champion("recommender")
     customer = _resolve_customer(runtime, champion, question.customer_id)
@@ -89,7 +90,7 @@ def answer_related_products(runtime: ServerRuntime, question: SimilarQuestion) -
 
 
 def _resolve_customer(runtime: ServerRuntime, champion: Champion, customer_id: str | None) -> RequestingCustomer:
-    """Who asks; of who does not allow it nothing is looked at, and what is sensitive they are not shown."""
+    """The requesting customer. Without their consent their history is not used and sensitive products are excluded."""
     active_rules, sensitive = (
         merchandising.load_active_rules(runtime.shop, runtime.now()),
         np.array(sorted(runtime.get_inventory().sensitive_products), np.int64),
@@ -123,7 +124,7 @@ def _resolve_customer(runtime: ServerRuntime, champion: Champion, customer_id: s
 def _find_related(
     runtime: ServerRuntime, keys: Sequence[int], question: SimilarQuestion, customer: RequestingCustomer
 ) -> dict[int, list[Product]]:
-    """What is found for each product, by its key; nothing where nobody knows what goes together yet."""
+    """The related products by product key; none before the first nightly run has counted co-purchases."""
     co_purchase_index = co_purchases.load_co_purchase_index(runtime)
     if co_purchase_index is None:
         return {}
@@ -152,7 +153,7 @@ def _reason_texts(
 
 
 def _common_category(categories: Mapping[int, tuple[str | None, str | None]], one: int, other: int) -> str | None:
-    """The finest kind that two products are both of, in the catalogue's words."""
+    """The finest category that two products share, by its name in the catalogue."""
     shared = [
         left for left, right in zip(categories.get(one, ()), categories.get(other, ()), strict=True) if left == right
     ]
@@ -172,7 +173,7 @@ def _group_by_product(runtime: ServerRuntime, related: pd.DataFrame) -> dict[int
 def _shortfall_reasons(
     runtime: ServerRuntime, keys: Sequence[int], question: SimilarQuestion, related: Mapping[int, list[Product]]
 ) -> dict[int, str]:
-    """Why a product has fewer companions than asked for: nobody knows yet, there are no more, or some are left out."""
+    """Why a product has fewer related products than requested: not computed yet, no others, or some excluded."""
     co_purchase_index, n, relation = co_purchases.load_co_purchase_index(runtime), question.n, question.how
     short_keys = [key for key in dict.fromkeys(keys) if len(related.get(key, ())) < n]
     if co_purchase_index is None:
@@ -185,9 +186,8 @@ def _shortfall_reasons(
         if key in not_indexed:
             text_by_key[key] = NOT_COMPUTED_YET
         elif returned_count:
-            text_by_key[key] = (
-                f"{returned_count} of {n}; {SOME_EXCLUDED if available_count > returned_count else NO_MORE_REASONS[relation]}"
-            )
+            explanation = SOME_EXCLUDED if available_count > returned_count else NO_MORE_REASONS[relation]
+            text_by_key[key] = f"{returned_count} of {n}; {explanation}"
         else:
             text_by_key[key] = ALL_EXCLUDED if available_count else NONE_REASONS[relation]
     return text_by_key
@@ -196,7 +196,7 @@ def _shortfall_reasons(
 def _popular_products(
     runtime: ServerRuntime, champion: Champion, n: int, customer: RequestingCustomer
 ) -> dict[int, Product]:
-    """What sells in the shop, best first, by its key: for a product of which nothing is known."""
+    """The best-selling products by key, best first: the fallback of a product about which nothing is known."""
     keys, shares = champion.model.population_average(n + len(customer.excluded_products))
     positions = np.flatnonzero(~np.isin(keys, customer.excluded_products))[:n]
     names = products.find_ids(runtime.shop, keys[positions].tolist())
@@ -217,7 +217,7 @@ def _build_result(
     shortfall_by_key: Mapping[int, str],
     question: SimilarQuestion,
 ) -> SimilarResult:
-    """A known product without a dearer one gets none, and is told so: what sells best would be no answer."""
+    """The result of one product. An up-sell without a more expensive product stays empty: no best sellers."""
     items: list[Product] = [] if key is None else related.get(key, [])
     fallback = key is None or (not items and question.how != "upsell")
     reason = "the shop does not know this product" if key is None else shortfall_by_key.get(key)

@@ -1,4 +1,4 @@
-"""Asked: the customers of one question, whom of them the shop knows, and what stands around every answer."""
+"""The customers of one request, looked up by their ids, and the envelope of every response."""
 
 from __future__ import annotations
 
@@ -16,23 +16,34 @@ from models.registry.bundle import Champion
 from serving.api.schemas.common import ModelFacts
 from serving.http import prometheus, request_context
 from serving.runtime import UNKNOWN_CUSTOMER, ServerRuntime
+from serving.scoring.inputs import OnlineInputs
 
 
 @dataclass(frozen=True)
 class RequestedCustomers:
-    """The customers asked for: each id with its row in frames of `keys`, which end with a row for nobody.
+    """The requested customers: for each id, its row in frames with a row per key of `keys` and a last fallback row.
 
-    That row answers for whoever the shop does not know, and for whoever does not allow profiling. `known` are all
-    whom the shop knows, `keys` those of them who allow it, each once.
+    The fallback row stands for unknown customers and for those who do not allow profiling. `key_by_id` has all known
+    customers; `keys` are those of them who allow profiling, each once.
     """
 
     customer_ids: Sequence[str]
     key_by_id: Mapping[str, int]
     keys: list[int]
     rows: list[int]
+    #: Features and champions, shared by all questions that one request answers about these customers.
+    inputs: OnlineInputs
+
+    @property
+    def runtime(self) -> ServerRuntime:
+        """The server runtime of the request."""
+        return self.inputs.runtime
 
     def common_fields(self, frame: pd.DataFrame, fallback: np.ndarray, position: int) -> dict[str, Any]:
-        """What every result says first."""
+        """The fields that every result begins with, for the customer at this position of the request.
+
+        frame: column as_of, in the rows that `rows` refers to. fallback: (n_rows,) bool, aligned with the frame.
+        """
         row = self.rows[position]
         return {
             "customer_id": self.customer_ids[position],
@@ -43,24 +54,26 @@ class RequestedCustomers:
 
 
 def resolve_customers(runtime: ServerRuntime, customer_ids: Sequence[str]) -> RequestedCustomers:
-    """Who these ids are, and of whom anything may be foretold."""
+    """Look up customer ids, and which of these customers allow profiling."""
     key_by_id = lookup.find_keys(runtime.shop, list(customer_ids))
     allowed = consents.allowed_customers(runtime.shop, key_by_id.values(), "profiling")
     keys = list(dict.fromkeys(key_by_id[name] for name in customer_ids if key_by_id.get(name) in allowed))
     row_by_key = {key: row for row, key in enumerate(keys)}
     rows = [row_by_key.get(key_by_id.get(name, UNKNOWN_CUSTOMER), len(keys)) for name in customer_ids]
-    return RequestedCustomers(customer_ids, key_by_id, keys, rows)
+    # Offers are made to unprofiled customers as well, by eligibility alone.
+    unprofiled_keys = [key for key in dict.fromkeys(key_by_id.values()) if key not in row_by_key]
+    return RequestedCustomers(customer_ids, key_by_id, keys, rows, OnlineInputs(runtime, keys, unprofiled_keys))
 
 
 def to_datetime(value: Any) -> datetime | None:
-    """An instant out of a frame; None where there is none."""
+    """A timestamp of a frame as a datetime; None for NaT."""
     return None if pd.isna(value) else pd.Timestamp(value).to_pydatetime()
 
 
 def build_envelope(
     runtime: ServerRuntime, question: str, frame: pd.DataFrame, champions: Sequence[Champion], results: Sequence[Any]
 ) -> dict[str, Any]:
-    """What surrounds every answer. It speaks of the newest figures used: with none, of now."""
+    """The envelope of a response. Its as_of is the newest in the column as_of of the frame, or now if all are NaT."""
     context = request_context.current()
     as_of = to_datetime(frame["as_of"].max()) or runtime.now()
     prometheus.count_answers(question, len(results), sum(result.fallback for result in results))

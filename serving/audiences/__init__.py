@@ -1,1 +1,1 @@
-"""Who is likeliest to buy a product or redeem an offer."""
+"""Audiences: the customers most likely to buy given products or to redeem an offer."""

@@ -1,4 +1,4 @@
-"""Audience: the question turned round, who is likeliest to buy these products, or to redeem this offer."""
+"""Answer of the audience endpoint: the customers most likely to buy given products or to redeem an offer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NO_FEATURES_YET = "no night has computed figures of anybody yet; run: regulars r
 
 
 def answer_audience(runtime: ServerRuntime, question: AudienceQuestion) -> AudienceAnswer:
-    """The n likeliest customers, and how much better than chance such an audience is expected to be."""
+    """The n most probable customers, and their expected lift over a random audience of this size."""
     if question.offer_id is not None:
         ranked = redeemers.rank_redeemers(runtime, question.offer_id, question.n, question.channel)
     else:
@@ -48,7 +48,7 @@ def answer_audience(runtime: ServerRuntime, question: AudienceQuestion) -> Audie
 
 
 def _shortfall_reason(ranked: RankedCustomers, returned_count: int, n: int) -> str | None:
-    """Why fewer than n are in it, or nobody is; None where it is full."""
+    """Why the audience has fewer than n customers; None where it has n."""
     if returned_count == n:
         return None
     if returned_count == 0:
@@ -57,6 +57,9 @@ def _shortfall_reason(ranked: RankedCustomers, returned_count: int, n: int) -> s
 
 
 def expected_lift(probabilities: Floats, n: int) -> float | None:
-    """The mean chance of the n likeliest over that of everybody; None where nobody has any."""
+    """Mean probability of the n most probable customers, over the mean of all; None where all are 0.
+
+    probabilities: (n_customers,), of all customers whom the audience was chosen from, in any order.
+    """
     mean_probability = float(probabilities.mean()) if len(probabilities) else 0.0
     return round(float(np.sort(probabilities)[::-1][:n].mean()) / mean_probability, 4) if mean_probability > 0 else None

@@ -1,4 +1,4 @@
-"""Buyers: who is likeliest to buy any of some products, and what of theirs says so."""
+"""Buyers: the customers most likely to buy any of some products, with the reason for each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from serving.recommendations.merchandising import ActiveRules
 from serving.runtime import ServerRuntime
 from serving.scoring import fallback
 
-#: Of a whole category, so many best sellers are looked at when a reason is sought for who has bought none of it.
+#: A customer who has bought none of the products gets a reason from at most this many best sellers among them.
 MAX_EVIDENCE_PRODUCTS = 20
 UNKNOWN_PRODUCTS = "the shop knows none of what was asked for"
 ALL_EXCLUDED = "the shop's rules leave out all that was asked for"
@@ -31,7 +31,7 @@ BOUGHT_RECENTLY = "they have bought it and are not to be offered it again yet"
 
 
 def rank_buyers(runtime: ServerRuntime, question: AudienceQuestion) -> RankedCustomers:
-    """Who is likeliest to buy any of these products within the recommender's window."""
+    """Rank customers by P(they buy any of the products within the recommender's window), most probable first."""
     champion, active_rules = (
         runtime.champion("recommender"),
         merchandising.load_active_rules(runtime.shop, runtime.now()),
@@ -60,7 +60,7 @@ def rank_buyers(runtime: ServerRuntime, question: AudienceQuestion) -> RankedCus
 
 
 def _requested_products(runtime: ServerRuntime, question: AudienceQuestion) -> tuple[Ints, list[str]]:
-    """The products in question, rising, and what of it the shop does not know."""
+    """The keys of the requested products, ascending, and notes on unknown ones."""
     if question.categories:
         keys = runtime.products_in_categories(question.categories)
         return np.unique(np.array(keys, np.int64)), [] if keys else ["categories: none is in the catalogue"]
@@ -74,7 +74,7 @@ def _requested_products(runtime: ServerRuntime, question: AudienceQuestion) -> t
 def _score_candidates(
     runtime: ServerRuntime, champion: Champion, active_rules: ActiveRules, candidates: Population, products: Ints
 ) -> tuple[Ints, Floats, Counter[str]]:
-    """P(everybody who may be asked about buys any of the products that they may be offered), and who is left out."""
+    """Keys of candidates, P(they buy any product that they may be offered), and counts of those left out by reason."""
     sensitive = np.intersect1d(products, np.array(sorted(runtime.get_inventory().sensitive_products), np.int64))
     consenting = (
         consents.allowed_customers(runtime.shop, candidates.keys.tolist(), "profiling_sensitive")
@@ -107,7 +107,7 @@ def _score_candidates(
 def _split_excluded(
     history: pd.DataFrame, active_rules: ActiveRules, products: Ints
 ) -> tuple[pd.DataFrame, dict[int, Ints]]:
-    """Those to whom any of the products may be offered, and to whom which of them may not."""
+    """The histories of customers who may be offered any of the products, and which of them each may not be offered."""
     if not len(products):
         return history.head(0), {}
     excluded_by_key = {
@@ -122,8 +122,8 @@ def _split_excluded(
 def _purchase_probabilities(
     champion: Champion, history: pd.DataFrame, products: Ints, excluded_by_key: Mapping[int, Ints]
 ) -> Floats:
-    """P(each customer buys any of the products), without those that are not offered to them."""
-    probabilities = np.asarray(champion.model.chances(history, products), np.float64)
+    """P(a customer buys any of the products), (n_customers,), without the products that they may not be offered."""
+    probabilities = np.asarray(champion.model.purchase_probabilities(history, products), np.float64)
     has_exclusions = history["customer_key"].isin(list(excluded_by_key)).to_numpy()
     if has_exclusions.any():
         restricted = history[has_exclusions]
@@ -133,7 +133,7 @@ def _purchase_probabilities(
 
 
 def _reason_texts(runtime: ServerRuntime, candidates: Population, keys: Ints, products: Ints) -> dict[int, str]:
-    """Of each of these customers what they bought most of it, else what goes with it on their shelf."""
+    """The reason of each customer: which of the products they bought most, else what they bought that goes with one."""
     histories = list(population.iter_histories(runtime, candidates, keys, ["product_keys", *evidence.HISTORY_COLUMNS]))
     if not histories:
         return {}
@@ -164,14 +164,14 @@ def _own_purchase_reasons(runtime: ServerRuntime, top_purchases: pd.DataFrame, p
         else {}
     )
     entries = zip(*(top_purchases[name].tolist() for name in columns), strict=True)
-    return [f"{names[key]}: {recommendation_reasons.repeat_reason(*features)}" if key in names else recommendation_reasons.repeat_reason(*features)
-            for key, *features in entries]  # fmt: skip
+    reasons = ((key, recommendation_reasons.repeat_reason(*counts)) for key, *counts in entries)
+    return [f"{names[key]}: {reason}" if key in names else reason for key, reason in reasons]
 
 
 def _co_purchase_reasons(
     runtime: ServerRuntime, other_histories: pd.DataFrame, own_purchases: pd.DataFrame, products: Ints
 ) -> dict[int, str]:
-    """Of customers who have bought none of the products: what of theirs goes with the best sold of these."""
+    """Reasons of customers who bought none of the products: what they bought that goes with the best of these."""
     keys, co_purchase_index = (
         other_histories["customer_key"].to_numpy(np.int64),
         co_purchases.load_co_purchase_index(runtime),

@@ -1,4 +1,4 @@
-"""Crowd: everybody of whom the last night has figures, with what each allows, in portions."""
+"""Population: the customers with features of the last nightly run and the needed consents, read in batches."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from serving.runtime import ServerRuntime
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-#: So many are read and scored at a time: shelves of all of a large shop would not fit.
+#: Customers read and scored at a time: the purchase histories of a large shop would not fit into memory.
 BATCH_SIZE = 5_000
 PROFILING_NOT_ALLOWED = "they have not allowed profiling"
 CHANNEL_NOT_ALLOWED = "they have not allowed this channel"
@@ -35,7 +35,7 @@ CHANNEL_NOT_ALLOWED = "they have not allowed this channel"
 
 @dataclass(frozen=True)
 class Population:
-    """Who may be asked about: their keys, rising; the moment of their figures; and how many are left out, and why."""
+    """The eligible customers: keys (n,), ascending; as_of of their features; and how many are left out, by reason."""
 
     keys: Ints
     as_of: datetime | None
@@ -44,7 +44,7 @@ class Population:
 
 @dataclass(frozen=True)
 class RankedCustomers:
-    """Everybody who may be asked about, likeliest first: keys, chances, and of the first ones why."""
+    """The eligible customers, most probable first: keys and probabilities, both (n,), and reasons of the first ones."""
 
     keys: Ints
     probabilities: Floats
@@ -59,7 +59,7 @@ class RankedCustomers:
 
 
 def load_population(runtime: ServerRuntime, channel: str | None) -> Population:
-    """Everybody with figures who allows profiling and, where one is named, the channel."""
+    """The customers with features of the last nightly run who allow profiling and, if one is given, the channel."""
     path = runtime.features.folder / "shelf" / "part.parquet"
     if not path.exists():
         return Population(np.empty(0, np.int64), None, {})
@@ -91,12 +91,11 @@ def iter_histories(
     keys: Ints | None = None,
     list_columns: Collection[str] | None = None,
 ) -> Iterator[pd.DataFrame]:
-    """What they have bought, as a recommender reads it, in portions; of these of them alone, if keys are given.
+    """Yield the purchase histories of the population, or of these keys in it, in batches of at most BATCH_SIZE rows.
 
-    With `names`, of the shelf's lists these alone: reading is half of the work.
-
-    The night may have seen sensitive purchases of who has withdrawn that consent since, or of products marked since:
-    they are cut out.
+    A row per customer, with the columns customer_key, as_of and the list columns of features.families.product_history:
+    with `list_columns`, those only, because reading is half of the work. Sensitive purchases are removed for customers
+    without that consent: it may have been revoked, or a product marked, since the features were written.
     """
     selected_keys = population.keys if keys is None else keys
     path = runtime.features.folder / "shelf" / "part.parquet"
@@ -118,7 +117,7 @@ def iter_histories(
 
 
 def _drop_sensitive(history: pd.DataFrame, hidden: Collection[int], consenting: Collection[int]) -> pd.DataFrame:
-    """The shelves without these products, but for the customers in `sees`."""
+    """The histories without the `hidden` products, except for the customers in `consenting`."""
     if not hidden:
         return history
     purchases = merchandising.flatten_purchases(history)
@@ -139,5 +138,5 @@ def _drop_sensitive(history: pd.DataFrame, hidden: Collection[int], consenting: 
 
 
 def count_reasons(reasons: Collection[str]) -> dict[str, int]:
-    """How many customers each reason concerns, the commonest first."""
+    """The number of customers by reason, most frequent first."""
     return dict(Counter(reasons).most_common())

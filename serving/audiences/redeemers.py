@@ -1,4 +1,4 @@
-"""Redeemers: who is likeliest to redeem one offer, of those to whom it may be made."""
+"""Redeemers: the customers most likely to redeem an offer, among those who are eligible for it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from serving.offers.offer_inventory import OfferInventory
 from serving.runtime import ServerRuntime
 from serving.scoring import fallback, offers
 
-#: So many are asked about together: with each of them comes everything they ever received.
+#: Customers scored at a time: all that a customer ever received is loaded with them.
 BATCH_SIZE = 2_000
 UNKNOWN_OFFER = "the shop does not know this offer"
 
 
 def rank_redeemers(runtime: ServerRuntime, offer_id: str, n: int, channel: str | None) -> RankedCustomers:
-    """Everybody to whom the offer may be made, the likeliest to redeem it first, with why it suits the first n."""
+    """Rank the eligible customers by P(they redeem the offer), most probable first, with reasons for the first n."""
     champion, campaign = runtime.champion("offers"), _campaign_inventory(runtime.get_inventory(), offer_id)
     candidates = population.load_population(runtime, channel)
     empty = RankedCustomers(
@@ -43,15 +43,19 @@ def rank_redeemers(runtime: ServerRuntime, offer_id: str, n: int, channel: str |
         [reason for _, reasons in batches for reason in reasons]
     )
     return replace(
-        empty, keys=ranked["customer_key"].to_numpy(np.int64), probabilities=ranked["p"].to_numpy(np.float64), reason_by_key=reason_by_key,
-        excluded_counts=excluded_counts, empty_reason=None,
-    )  # fmt: skip
+        empty,
+        keys=ranked["customer_key"].to_numpy(np.int64),
+        probabilities=ranked["p"].to_numpy(np.float64),
+        reason_by_key=reason_by_key,
+        excluded_counts=excluded_counts,
+        empty_reason=None,
+    )
 
 
 def _campaign_inventory(inventory: OfferInventory, offer_id: str) -> tuple[OfferInventory, int] | None:
-    """The stall with the offers of this one's campaign alone, and its place; None where there is none of this name.
+    """The inventory with only the offers of this one's campaign, and its position; None for an unknown offer id.
 
-    An offer is judged beside its rivals: the same customer redeems it less likely among many.
+    An offer is scored among those of its campaign: the more there are, the less likely a customer redeems this one.
     """
     all_offers = inventory.catalogue.offers
     positions = np.flatnonzero(all_offers["called"] == offer_id)
@@ -77,10 +81,13 @@ def _score_batch(
     keys: list[int],
     channel: str | None,
 ) -> tuple[pd.DataFrame, list[str]]:
-    """The offer to each of these customers to whom it may be made, and of the others why not."""
+    """Score the offer for the eligible customers of a batch, and list why each of the others is not eligible.
+
+    The frame has the columns customer_key, p, reason, a row per eligible customer.
+    """
     features = runtime.load_features(champion, keys).iloc[: len(keys)].reset_index(drop=True)
     basket_values = runtime.load_basket_values(keys) if inventory.catalogue.offers["min_spend"].notna().any() else None
-    occasion = offers.OfferContext(
+    context = offers.OfferContext(
         inventory,
         offer_inventory.load_offer_table(runtime.shop, inventory),
         offer_inventory.load_prices(runtime.features.folder),
@@ -88,7 +95,7 @@ def _score_batch(
         runtime.shop.currency,
     )
     offered = offers.score_offers(
-        champion.model, occasion, features, eligibility_inputs.load_customer_state(runtime.shop, keys, basket_values)
+        champion.model, context, features, eligibility_inputs.load_customer_state(runtime.shop, keys, basket_values)
     )
     codes = offers.restrict_to_request(offered, channel=channel)[:, column]
     scored = offered.ranking[offered.ranking["column"] == column]

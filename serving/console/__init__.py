@@ -1,1 +1,1 @@
-"""The pages of the retention desk: who is slipping away, and one customer on one page."""
+"""Console: HTML pages for staff, with the at-risk list and one page per customer."""

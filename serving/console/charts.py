@@ -1,6 +1,6 @@
-"""Pictures: where the lines and dots of a drawing go; templates draw them, and no number is made up here.
+"""Charts: positions of the lines, dots and labels of two SVG drawings, which the templates render.
 
-Positions are in the drawing's own units; a drawing is made once for a wide page and once for a phone.
+Positions are in the units of the drawing's viewBox. Each chart is drawn twice, for a wide page and for a phone.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from serving.console.formatting import MONTHS, format_percent, format_short_day
 from serving.console.visit_history import ShopVisit, VisitHistory
 
 YEAR_DAYS = 365
-#: However new a customer is, so much time is shown, lest three visits fill the page.
+#: At least this much time is shown, so that the few visits of a new customer do not fill the page.
 MIN_DAYS = 90
-#: So far ahead the next visit is drawn; a later one is told in words.
+#: The next visit is drawn up to this far ahead; a later one appears in text only.
 AHEAD_DAYS = 30
 
 Point = tuple[float, float]
@@ -26,7 +26,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class ChartLabel:
-    """Words at a place; `anchor` is the side of the place on which they stand."""
+    """A text at a position; `anchor` is its SVG text-anchor."""
 
     x: float
     y: float
@@ -36,7 +36,7 @@ class ChartLabel:
 
 @dataclass(frozen=True, slots=True)
 class ChartDot:
-    """A round mark."""
+    """A circle, with its tooltip text."""
 
     x: float
     y: float
@@ -44,12 +44,15 @@ class ChartDot:
     text: str
 
 
-# The rhythm of visits -----------------------------------------------------------------------------------
+# Visit timeline -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class VisitTimeline:
-    """A year of visits as hops along a line of days: a long gap is a high hop, today's silence an open one."""
+    """A year of visits as dots on a line of days, with an arc per gap: the longer the gap, the higher its arc.
+
+    The time since the last visit is the open arc.
+    """
 
     width: int
     height: int
@@ -67,7 +70,7 @@ class VisitTimeline:
 def draw_visit_timeline(
     history: VisitHistory, *, width: int, expected_day: date | None, height: int = 150
 ) -> VisitTimeline:
-    """The picture of a rhythm; `expected` is the day by which the next visit is as likely as not."""
+    """Lay out the visit timeline; `expected_day` is the day by which P(next visit) reaches 0.5."""
     scale = _build_day_scale(history, width, height - 28.0)
     visits = history.visits_since(scale.start)
     days_ahead = (expected_day - history.today).days if expected_day else -1
@@ -94,7 +97,7 @@ def draw_visit_timeline(
 
 @dataclass(frozen=True, slots=True)
 class _DayScale:
-    """Days laid along a width, with room above for hops and to the right for days still to come."""
+    """Horizontal scale of days, with room above for the arcs and on the right for the days ahead."""
 
     start: date
     today: date
@@ -112,21 +115,22 @@ class _DayScale:
         return self.margin + (day - self.start).days / self.span_days * (self.width - 2 * self.margin)
 
     def arc_height(self, gap_days: float) -> float:
-        """How high a gap of so many days is drawn: nearly in step, but the longest must not flatten all others."""
+        """Arc height of a gap: the power 0.8 of its length, so that the longest gap does not flatten all others."""
         return float((self.baseline_y - self.top_y) * min(gap_days / self.longest_gap_days, 1.0) ** 0.8)
 
     def arc_path(self, begin: date, end: date) -> str:
-        """The path from one day to another; from before the picture began, its falling half."""
+        """SVG path of the arc between two days; for a gap that began before the drawing, its falling half."""
         height, right = self.arc_height((end - begin).days), self.x(end)
+        arc_end = f"0 0 1 {right:.1f} {self.baseline_y}"
         if begin < self.start:
             radius = right - self.margin
-            return f"M{self.margin:.1f} {self.baseline_y - height:.1f}A{radius:.1f} {height:.1f} 0 0 1 {right:.1f} {self.baseline_y}"
+            return f"M{self.margin:.1f} {self.baseline_y - height:.1f}A{radius:.1f} {height:.1f} {arc_end}"
         radius = (right - self.x(begin)) / 2
-        return f"M{self.x(begin):.1f} {self.baseline_y}A{radius:.1f} {height:.1f} 0 0 1 {right:.1f} {self.baseline_y}"
+        return f"M{self.x(begin):.1f} {self.baseline_y}A{radius:.1f} {height:.1f} {arc_end}"
 
 
 def _build_day_scale(history: VisitHistory, width: int, baseline_y: float) -> _DayScale:
-    """From a year ago, or for somebody newer from a week before their first visit."""
+    """The scale from a year ago, or for a newer customer from a week before the first visit."""
     first = max(history.visits[0].day - timedelta(days=7), history.today - timedelta(days=YEAR_DAYS))
     start = min(first, history.today - timedelta(days=MIN_DAYS))
     gap_days = [(end - begin).days for begin, end in _visit_pairs(history.visits_since(start))]
@@ -139,7 +143,7 @@ def _visit_pairs(visits: Sequence[ShopVisit]) -> list[tuple[date, date]]:
 
 
 def _draw_dots(visits: Sequence[ShopVisit], scale: _DayScale) -> Iterator[ChartDot]:
-    """A dot a visit, its area in step with what was paid; where days are crowded, smaller dots."""
+    """A dot per visit, its area proportional to the amount paid; smaller dots where there are many visits."""
     median_spent = median(visit.spent for visit in visits) if visits else 0.0
     shrink = min(1.0, math.sqrt(scale.width / (10.0 * max(len(visits), 1))))
     for visit in visits:
@@ -150,7 +154,7 @@ def _draw_dots(visits: Sequence[ShopVisit], scale: _DayScale) -> Iterator[ChartD
 
 
 def _draw_month_labels(scale: _DayScale, y: float) -> Iterator[ChartLabel]:
-    """The first of each month, as far apart as there is room to read them; January is told by its year."""
+    """Labels at the first of each month, as many as fit; January is labelled with its year."""
     step = next((n for n in (1, 2, 3, 6) if scale.width * 30.4 * n / scale.span_days >= 44), 12)
     for number in range(1, scale.span_days // 28 + 2):
         year, month = divmod(scale.start.month - 1 + number, 12)
@@ -159,12 +163,12 @@ def _draw_month_labels(scale: _DayScale, y: float) -> Iterator[ChartLabel]:
             yield ChartLabel(scale.x(month_start), y, MONTHS[month] if month else str(month_start.year))
 
 
-# The purchase curve -------------------------------------------------------------------------------------
+# Purchase curve -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class PurchaseCurve:
-    """How the chance of a purchase grows from day to day, with the days that matter marked on it."""
+    """The cumulative probability of a purchase by day, with its quantiles marked."""
 
     width: int
     height: int
@@ -187,7 +191,7 @@ QUANTILE_TEXTS = {"p10": "1 in 10", "p50": "half", "p90": "9 in 10"}
 def draw_purchase_curve(
     cdf: Sequence[float], days: dict[str, int | None], *, first: date, width: int, height: int = 240
 ) -> PurchaseCurve:
-    """The picture of a curve whose first value is the chance of a purchase on the day `first` itself."""
+    """Lay out the curve; cdf[0] is P(purchase on the day `first`), cdf[d - 1] that within d days."""
     last = _last_day(len(cdf), days)
     left, right, baseline_y, top_y = 40.0, width - 16.0, height - 26.0, 14.0
 
@@ -223,14 +227,14 @@ def draw_purchase_curve(
 
 
 def _crossing_day(cdf: Sequence[float], share: float) -> float:
-    """Where the drawn line, straight from day to day, first reaches a share."""
+    """The day, interpolated linearly, at which the curve first reaches a share."""
     day = next(day for day, probability in enumerate(cdf, 1) if probability >= share)
     before = cdf[day - 2] if day > 1 else 0.0
     return day - 1 + (share - before) / (cdf[day - 1] - before)
 
 
 def _last_day(length: int, days: dict[str, int | None]) -> int:
-    """Where the drawing ends: a little after nine in ten have come, if that can be said."""
+    """The last day of the drawing: a little after the 90 % quantile, if the curve reaches it."""
     target_days = (days.get("p90") or length) * 1.35
     return min(next((end for end in AXIS_ENDS_DAYS if end >= target_days), length), length)
 
@@ -246,7 +250,7 @@ def _tick_days(last: int, width: int) -> list[int]:
 
 
 def _place_label(mark: ChartDot, text: str, left: float, right: float) -> ChartLabel:
-    """Words to the right of a mark, under the curve; near the edge to its left, above the curve."""
+    """A label right of a mark, under the curve; near the right edge left of it, above the curve."""
     if mark.x < left + 0.6 * (right - left):
         return ChartLabel(mark.x + 9, mark.y + 12, text, "start")
     return ChartLabel(mark.x - 9, mark.y - 7, text, "end")

@@ -1,4 +1,4 @@
-"""Lists of customers: who is slipping away, a page at a time, and whoever a search finds."""
+"""Customer lists of the console: the at-risk list in pages, and the matches of a search."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from serving.http.problems import Problem
 from serving.runtime import ServerRuntime
 
 PAGE_SIZE = 25
-#: More people than this of one name, and the search has to say more.
+#: A search lists at most this many matches; beyond them it has to be narrowed.
 MAX_MATCHES = 50
 BAND_TITLES: dict[Band | None, tuple[str, str]] = {
     None: ("At risk", "Slipping away"),
@@ -32,7 +32,7 @@ BAND_TITLES: dict[Band | None, tuple[str, str]] = {
 }
 
 
-#: How a list may begin; the last only where there is evidence that a contact saves anything.
+#: The orders of the list; saved_value only where there is evidence that a contact saves any spend.
 ORDER_TITLES: dict[SortOrder, str] = {
     "probability": "Likeliest to leave first",
     "value_at_risk": "Most at stake first",
@@ -42,7 +42,7 @@ ORDER_TITLES: dict[SortOrder, str] = {
 
 @dataclass(frozen=True, slots=True)
 class CustomerListRow:
-    """One customer on the list."""
+    """One customer of the list; `silent_days` are the days since the last purchase."""
 
     entry: AtRisk
     name: str | None
@@ -51,7 +51,7 @@ class CustomerListRow:
 
 @dataclass(frozen=True, slots=True)
 class BandTab:
-    """A band to look at: what it is called, how many are in it, and where it begins."""
+    """A tab of one churn band: its title, number of customers, and link."""
 
     title: str
     count: int
@@ -61,7 +61,7 @@ class BandTab:
 
 @dataclass(frozen=True, slots=True)
 class CustomerListPage:
-    """A page of the list, what was asked for, and how to turn to others."""
+    """One page of the list, with its filters and the links to other pages."""
 
     rows: Sequence[CustomerListRow]
     as_of: datetime
@@ -75,28 +75,28 @@ class CustomerListPage:
 
     @property
     def title(self) -> str:
-        """What to call those on it."""
+        """The heading of the page."""
         return BAND_TITLES[self.band][1]
 
     @property
     def first_page_link(self) -> str:
-        """Where this list begins."""
+        """The link to the first page of this list."""
         return next(tab.link for tab in self.tabs if tab.is_current)
 
     @property
     def has_value_at_risk(self) -> bool:
-        """Whether it is known of anybody here what is at stake; a column that says nothing is left out."""
+        """Whether any row has a value at risk; otherwise its column is left out."""
         return any(row.entry.value_at_risk for row in self.rows)
 
     @property
     def has_next_steps(self) -> bool:
-        """Whether anybody here may be written to, or offered something."""
+        """Whether any row has a channel for a contact or a suggested offer."""
         return any(row.entry.contactable or row.entry.suggested_offer_id for row in self.rows)
 
 
 @dataclass(frozen=True, slots=True)
 class CustomerMatch:
-    """Somebody a search has found."""
+    """A customer who matches a search."""
 
     customer_id: str
     name: str | None
@@ -111,7 +111,7 @@ def load_list_page(
     show_personal: bool,
     order: SortOrder = "probability",
 ) -> CustomerListPage:
-    """A page of those who may be slipping away, likeliest to leave first or in another of ORDERS."""
+    """One page of the at-risk list, most probable churn first or in another of ORDER_TITLES."""
     min_amount = _parse_amount(min_value)
     page = api_at_risk.load_page(
         runtime.shop, limit=PAGE_SIZE, cursor=cursor, band=band, min_value=min_amount, order=order
@@ -139,7 +139,7 @@ def load_list_page(
 
 
 def find_customers(shop: Shop, search_text: str, *, show_personal: bool) -> list[CustomerMatch]:
-    """Whoever goes by this id, and for those who may see such things by this e-mail, phone or name."""
+    """Customers with this id, or if personal data may be shown with this e-mail address, phone number or name."""
     keys = list(lookup.find_keys(shop, [search_text]).values()) if search_text else []
     for field in ("email", "phone", "name") if show_personal and search_text and not keys else ():
         keys = keys or _find_by_field(shop, field, search_text)
@@ -160,7 +160,7 @@ def _find_by_field(shop: Shop, field: str, search_text: str) -> list[int]:
 
 
 def _load_names(shop: Shop, customer_ids: Sequence[str]) -> dict[str, str]:
-    """What each of these customers is called, where they have said so."""
+    """The full names of these customers by id, where they are stored."""
     keys = lookup.find_keys(shop, customer_ids)
     fields = lookup.load_personal_fields(shop, keys.values())
     name_by_id = {customer_id: format_full_name(fields.get(key)) for customer_id, key in keys.items()}
@@ -168,7 +168,7 @@ def _load_names(shop: Shop, customer_ids: Sequence[str]) -> dict[str, str]:
 
 
 def _parse_amount(text: str) -> float | None:
-    """The least value asked for; an empty field asks for nothing."""
+    """The minimum value as a number; None for an empty field."""
     if not text.strip():
         return None
     try:
@@ -190,6 +190,6 @@ def _days_since_purchase(entry: AtRisk, now: datetime, runtime: ServerRuntime) -
 
 
 def _build_link(filters: dict[str, Any], **changes: str | None) -> str:
-    """A link to this list with other wishes."""
+    """A link to this list with changed filters."""
     query: Iterable[tuple[str, Any]] = {**filters, **{name: value for name, value in changes.items() if value}}.items()
     return f"/?{urlencode(list(query))}" if query else "/"

@@ -1,6 +1,6 @@
-"""One customer on one page: what a colleague wants to see before they pick up the phone.
+"""The page of one customer: what a colleague wants to see before a phone call.
 
-Everything is asked of the functions that answer over HTTP; a section is there where there is something to say.
+Everything comes from the functions behind the HTTP endpoints; a section without content is left out.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from customers.catalogue import products as catalogue_products
 from customers.parquet import mirror
 from customers.people import lookup
 from customers.privacy import consents
-from customers.scores import score_store
+from customers.scores import score_details, score_store
 from serving.api import customers, predictions
+from serving.api.requested_customers import RequestedCustomers, resolve_customers
 from serving.api.schemas.predictions import (
     ChurnResult,
     NextPurchaseResult,
@@ -40,17 +41,17 @@ from serving.runtime import ServerRuntime
 
 ResultT = TypeVar("ResultT")
 
-#: Drawings are made for a wide page and for a phone.
+#: Widths of the charts for a wide page and for a phone.
 WIDE_WIDTH, NARROW_WIDTH = 1040, 340
 MAX_PRODUCTS, MAX_OFFERS, MAX_CATEGORIES, MAX_ORDERS, MAX_INTERACTIONS = 8, 5, 8, 6, 6
 WITHIN_DAYS, MIN_RESTOCK_PROBABILITY = 14, 0.1
-#: Whoever asked for something and waits.
+#: The states of a complaint that is still open.
 OPEN_STATUSES = (None, "open")
 
 
 @dataclass(frozen=True, slots=True)
 class VisitSection:
-    """The rhythm of visits, and its drawings."""
+    """The visit history, and its timeline in two widths."""
 
     history: VisitHistory
     wide: VisitTimeline
@@ -59,7 +60,7 @@ class VisitSection:
 
 @dataclass(frozen=True, slots=True)
 class NextPurchaseSection:
-    """When they come back, and its drawing where the whole curve is known."""
+    """The next-purchase prediction, and its curve in two widths where the whole curve is stored."""
 
     answer: NextPurchaseResult
     expected_day: date | None
@@ -69,7 +70,7 @@ class NextPurchaseSection:
 
 @dataclass(frozen=True, slots=True)
 class ProductSuggestion:
-    """A product to suggest, by the name it is sold under."""
+    """A recommended product, with its display name."""
 
     product_id: str
     name: str
@@ -79,7 +80,7 @@ class ProductSuggestion:
 
 @dataclass(frozen=True, slots=True)
 class CustomerPage:
-    """The whole page; what is None is left out."""
+    """The whole page; a section that is None is left out."""
 
     profile: Profile
     name: str | None
@@ -99,25 +100,26 @@ class CustomerPage:
 
 
 def load_customer_page(runtime: ServerRuntime, customer_id: str) -> CustomerPage:
-    """The page of one customer."""
+    """Load all sections of one customer's page."""
     profile = customers.profile(customer_id)
     key = lookup.find_keys(runtime.shop, [customer_id])[customer_id]
     is_profiled = key in consents.allowed_customers(runtime.shop, [key], "profiling")
-    next_purchase = load_next_purchase(runtime, customer_id, key)
+    requested = resolve_customers(runtime, [customer_id])
+    next_purchase = load_next_purchase(requested, key)
     contacts = profile.interactions
     return CustomerPage(
         profile=profile,
         name=format_full_name(profile.profile),
         is_profiled=is_profiled,
-        churn=load_churn(runtime, customer_id),
+        churn=load_churn(requested),
         next_purchase=next_purchase,
         visits=load_visits(runtime, key, next_purchase.expected_day if next_purchase else None)
         if is_profiled
         else None,
-        value=load_value(runtime, customer_id),
-        products=load_products(runtime, customer_id),
-        offers=load_offers(runtime, customer_id),
-        restock=load_restock(runtime, customer_id),
+        value=load_value(requested),
+        products=load_products(requested),
+        offers=load_offers(requested),
+        restock=load_restock(requested),
         complaints=[each for each in contacts if each["kind"] == "complaint" and each["status"] in OPEN_STATUSES],
         contacts=contacts[:MAX_INTERACTIONS],
         orders=profile.orders[:MAX_ORDERS],
@@ -126,21 +128,22 @@ def load_customer_page(runtime: ServerRuntime, customer_id: str) -> CustomerPage
     )
 
 
-# A section each ------------------------------------------------------------------------------------------
+# Sections ------------------------------------------------------------------------------------------------
 
 
-def load_churn(runtime: ServerRuntime, customer_id: str) -> ChurnResult | None:
-    """How likely they are to stay away, and why."""
-    return _first_result(lambda: predictions.answer_churn(runtime, [customer_id]))
+def load_churn(requested: RequestedCustomers) -> ChurnResult | None:
+    """The churn prediction with reasons; None without a champion."""
+    return _first_result(lambda: predictions.answer_churn(requested))
 
 
-def load_next_purchase(runtime: ServerRuntime, customer_id: str, key: int) -> NextPurchaseSection | None:
-    """When they come back; the curve itself is the one that the answer has just written down."""
-    answer: NextPurchaseResult | None = _first_result(lambda: predictions.answer_next_purchase(runtime, [customer_id]))
+def load_next_purchase(requested: RequestedCustomers, key: int) -> NextPurchaseSection | None:
+    """The next-purchase prediction; its curve is read from the score that the prediction has just stored."""
+    answer: NextPurchaseResult | None = _first_result(lambda: predictions.answer_next_purchase(requested))
     if answer is None:
         return None
+    runtime = requested.runtime
     stored_score = score_store.load_customer_scores(runtime.shop, key).get("timing")
-    cdf = stored_score.detail["cdf"] if stored_score and not answer.fallback else None
+    cdf = score_details.decode_timing(stored_score.detail).cdf if stored_score and not answer.fallback else None
     as_of = answer.features_as_of or runtime.now()
     first_day = as_of.astimezone(runtime.shop.zone).date()
     days = answer.days.model_dump()
@@ -152,7 +155,7 @@ def load_next_purchase(runtime: ServerRuntime, customer_id: str, key: int) -> Ne
 
 
 def load_visits(runtime: ServerRuntime, key: int, expected_day: date | None) -> VisitSection | None:
-    """The year's visits, as the ledger has them now."""
+    """The visit history in the current ledger, and its timelines; None without a purchase."""
     lines = mirror.load_lines(runtime.shop, [key])
     hidden = runtime.get_inventory().sensitive_products
     if hidden and not consents.allowed_customers(runtime.shop, [key], "profiling_sensitive"):
@@ -171,47 +174,47 @@ def load_visits(runtime: ServerRuntime, key: int, expected_day: date | None) -> 
     )
 
 
-def load_value(runtime: ServerRuntime, customer_id: str) -> ValueResult | None:
-    """What they are expected to spend."""
-    return _first_result(lambda: predictions.answer_value(runtime, [customer_id]))
+def load_value(requested: RequestedCustomers) -> ValueResult | None:
+    """The expected spend; None without a champion."""
+    return _first_result(lambda: predictions.answer_value(requested))
 
 
-def load_products(runtime: ServerRuntime, customer_id: str) -> list[ProductSuggestion]:
-    """What they are likeliest to buy next."""
-    question = RecommendationQuestion(customer_ids=[customer_id], n=MAX_PRODUCTS)
-    result = _first_result(lambda: predictions.answer_recommendations(runtime, question))
-    items = result.items if result else []
-    keys = catalogue_products.find_keys(runtime.shop, [item.product_id for item in items])
-    names = catalogue_products.load_display_names(runtime.shop, keys.values())
+def load_products(requested: RequestedCustomers) -> list[ProductSuggestion]:
+    """The products that the customer is most likely to buy next."""
+    question = RecommendationQuestion(customer_ids=[*requested.customer_ids], n=MAX_PRODUCTS)
+    result = _first_result(lambda: predictions.answer_recommendations(requested, question))
+    items, shop = result.items if result else [], requested.runtime.shop
+    keys = catalogue_products.find_keys(shop, [item.product_id for item in items])
+    names = catalogue_products.load_display_names(shop, keys.values())
     return [
         ProductSuggestion(item.product_id, names[keys[item.product_id]], item.reason, item.source == "again")
         for item in items
     ]
 
 
-def load_offers(runtime: ServerRuntime, customer_id: str) -> OffersResult | None:
-    """What may be offered them, and what may not and why; None where the shop has no offer at all."""
-    question = OffersQuestion(customer_ids=[customer_id], n=MAX_OFFERS)
-    result: OffersResult | None = _first_result(lambda: predictions.answer_offers(runtime, question))
+def load_offers(requested: RequestedCustomers) -> OffersResult | None:
+    """The eligible offers, and the others with the reason why not; None where the shop has no offers."""
+    question = OffersQuestion(customer_ids=[*requested.customer_ids], n=MAX_OFFERS)
+    result: OffersResult | None = _first_result(lambda: predictions.answer_offers(requested, question))
     return result if result and (result.items or result.dropped) else None
 
 
-def load_restock(runtime: ServerRuntime, customer_id: str) -> list[RunningOut]:
-    """What they will need again soon; what they hardly will is left out."""
-    question = RestockQuestion(customer_ids=[customer_id], within_days=WITHIN_DAYS)
-    result: RestockResult | None = _first_result(lambda: predictions.answer_restock(runtime, question))
+def load_restock(requested: RequestedCustomers) -> list[RunningOut]:
+    """The categories that the customer is likely to buy again soon, with at least MIN_RESTOCK_PROBABILITY."""
+    question = RestockQuestion(customer_ids=[*requested.customer_ids], within_days=WITHIN_DAYS)
+    result: RestockResult | None = _first_result(lambda: predictions.answer_restock(requested, question))
     likely = [category for category in result.items if category.p >= MIN_RESTOCK_PROBABILITY] if result else []
     return likely[:MAX_CATEGORIES]
 
 
 def _other_fields(profile: Profile) -> list[tuple[str, Any]]:
-    """What else is on file, as far as it may be seen; the name stands at the head of the page."""
+    """The other stored fields that the role may see; the name is in the heading of the page."""
     fields = {**(profile.profile or {}), **profile.attributes}
     return [(name, value) for name, value in fields.items() if value and name not in ("given_name", "family_name")]
 
 
 def _first_result(answer: Callable[[], Any]) -> Any:
-    """The answer for the one customer asked for; None where no model speaks yet."""
+    """The result of the only requested customer; None where the model has no champion yet (503)."""
     try:
         return answer().results[0]
     except Problem as problem:
@@ -221,5 +224,5 @@ def _first_result(answer: Callable[[], Any]) -> Any:
 
 
 def _last_day_before(end_at: datetime | None, runtime: ServerRuntime) -> date | None:
-    """The day that ends at this instant."""
+    """The local day that ends at this time."""
     return (end_at - timedelta(microseconds=1)).astimezone(runtime.shop.zone).date() if end_at else None

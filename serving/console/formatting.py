@@ -1,4 +1,4 @@
-"""Wording: how days, money, shares and names are written on a page."""
+"""Formatting of days, money, shares and names on the console pages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CURRENCY_SYMBOLS = {"USD": "$", "EUR": "€", "GBP": "£", "CNY": "¥", "JPY": "
 
 
 def format_day(at: datetime | date | None, zone: ZoneInfo | None = None) -> str:
-    """A day of the shop's calendar: 5 Jan 2018."""
+    """A day in the shop's time zone: 5 Jan 2018."""
     if at is None:
         return "–"
     on = at.astimezone(zone).date() if isinstance(at, datetime) else at
@@ -22,17 +22,17 @@ def format_day(at: datetime | date | None, zone: ZoneInfo | None = None) -> str:
 
 
 def format_date_time(at: datetime, zone: ZoneInfo) -> str:
-    """A day and the time on it: 5 Jan 2018, 09:30."""
+    """A day and time in the shop's time zone: 5 Jan 2018, 09:30."""
     return f"{format_day(at, zone)}, {at.astimezone(zone):%H:%M}"
 
 
 def format_short_day(on: date) -> str:
-    """A day whose year is plain: 5 Jan."""
+    """A day without its year: 5 Jan."""
     return f"{on.day} {MONTHS[on.month - 1]}"
 
 
 def format_percent(share: float) -> str:
-    """A share as people say it; what is not quite certain is never called 0 or 100 %."""
+    """A share as a whole percentage; a share that is not exactly 0 or 1 is never shown as 0 or 100 %."""
     if 0 < share < 0.005:
         return "< 1 %"
     if 0.995 < share < 1:
@@ -41,7 +41,7 @@ def format_percent(share: float) -> str:
 
 
 def format_money(amount: str | float | Decimal, currency: str) -> str:
-    """An amount with its currency's sign, and thousands apart."""
+    """An amount with its currency symbol and thousands separators."""
     decimal_amount = Decimal(str(amount))
     sign, size = "−" if decimal_amount < 0 else "", f"{abs(decimal_amount):,}"
     symbol = CURRENCY_SYMBOLS.get(currency)
@@ -49,29 +49,29 @@ def format_money(amount: str | float | Decimal, currency: str) -> str:
 
 
 def format_whole_money(amount: str | float | Decimal, currency: str) -> str:
-    """An amount without its cents, where it is a guess in any case."""
+    """An amount rounded to whole units, for estimates."""
     return format_money(Decimal(str(amount)).quantize(Decimal(1)), currency)
 
 
 def format_days(number: float) -> str:
-    """So many days."""
+    """A number of days, rounded to halves."""
     halves = round(number * 2) / 2
     text = str(int(halves)) if halves == int(halves) else f"{halves:.1f}"
     return "1 day" if text == "1" else f"{text} days"
 
 
 def format_product_name(name: str) -> str:
-    """A product's name without the till's capitals."""
+    """A product name that is all in capitals, as tills print it, with only a first capital."""
     return name.capitalize() if len(name) > 3 and name.isupper() else name
 
 
 def format_label(name: str) -> str:
-    """A word of ours as people write it: marketing_email is marketing email."""
+    """An identifier as text: marketing_email becomes marketing email."""
     return name.replace("_", " ")
 
 
 def format_full_name(profile: Mapping[str, Any] | None) -> str | None:
-    """What a person is called: the family's name first where names are written so."""
+    """A full name; the family name comes first in Chinese, Japanese and Korean script."""
     given, family = (str((profile or {}).get(part) or "").strip() for part in ("given_name", "family_name"))
     if any(map(_is_unspaced, family or given)):
         return family + given or None
@@ -85,10 +85,10 @@ def _is_unspaced(letter: str) -> bool:
 FILTERS: dict[str, Callable[..., Any]] = {
     "day": format_day,
     "days": format_days,
-    "moment": format_date_time,
+    "date_time": format_date_time,
     "money": format_money,
     "percent": format_percent,
-    "plain": format_label,
-    "spoken": format_product_name,
+    "label": format_label,
+    "product_name": format_product_name,
     "whole_money": format_whole_money,
 }

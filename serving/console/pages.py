@@ -1,4 +1,4 @@
-"""The pages: sign in, who is slipping away, one customer, and finding one; answered in HTML and never in JSON."""
+"""Console pages: sign-in, at-risk list, one customer, and customer search; always HTML, never JSON."""
 
 from __future__ import annotations
 
@@ -21,18 +21,16 @@ from serving.http import problems, request_context, routes, session_cookie
 from serving.http.problems import Problem
 
 UNKNOWN_KEY = "No key of this shop. Take it as it was printed, from rg_ to its end."
-ROLE_NOT_ALLOWED = (
-    "This key is for a till; the desk's pages need the key of an agent, a campaign, an analyst or an admin."
-)
-#: What is typed into a search is a name or a number, not a letter.
+ROLE_NOT_ALLOWED = "This key is for a till; these pages need the key of an agent, a campaign, an analyst or an admin."
+#: A search is a name, an address or a number, so a longer text is rejected.
 MAX_SEARCH_LENGTH = 200
 
 
 class PageRoute(APIRoute):
-    """A route whose refusals are pages too."""
+    """A route whose problems are rendered as pages."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The route's own work, with what it refuses put into words for a person."""
+        """The handler of the route, with Problem and ShopUnavailable rendered as pages."""
         route_handler = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
@@ -56,7 +54,7 @@ def show_customer_list(
     min_value: Annotated[str, Query(max_length=20)] = "",
     order: Annotated[SortOrder, Query()] = "probability",
 ) -> Response:
-    """Who is slipping away, likeliest first."""
+    """The at-risk list, most probable churn first."""
     server_runtime = runtime.get_runtime()
     show_personal = request_context.current().role in routes.PERSONAL_DATA_ROLES
     list_page = customer_list.load_list_page(
@@ -69,7 +67,7 @@ def show_customer_list(
 
 @router.get("/customers/{customer_id}")
 def show_customer(customer_id: customers.CustomerId) -> Response:
-    """One customer on one page."""
+    """The page of one customer."""
     server_runtime = runtime.get_runtime()
     page = customer_page.load_customer_page(server_runtime, customer_id)
     return templating.render_page(
@@ -78,25 +76,30 @@ def show_customer(customer_id: customers.CustomerId) -> Response:
 
 
 @router.post("/find")
-def find_customer(asked: Annotated[str, Form(max_length=MAX_SEARCH_LENGTH)] = "") -> Response:
-    """Go to a customer by id; who may see personal fields also by e-mail, phone or name. Sent in a form's body."""
+def find_customer(
+    search_text: Annotated[str, Form(alias="asked", max_length=MAX_SEARCH_LENGTH)] = "",
+) -> Response:
+    """Find a customer by id, or for roles that may see personal fields by e-mail address, phone number or name.
+
+    The search text is in the body of the form, because personal data must not be in a URL.
+    """
     shop = runtime.get_runtime().shop
     show_personal = request_context.current().role in routes.PERSONAL_DATA_ROLES
-    matches = customer_list.find_customers(shop, asked.strip(), show_personal=show_personal)
+    matches = customer_list.find_customers(shop, search_text.strip(), show_personal=show_personal)
     if len(matches) == 1:
         return _redirect(f"/customers/{quote(matches[0].customer_id, safe='')}")
-    return templating.render_page("found.html", found=matches, personal=show_personal)
+    return templating.render_page("found.html", matches=matches, personal=show_personal)
 
 
 @router.get("/sign-in")
 def show_sign_in() -> Response:
-    """The page that asks for a key."""
+    """The sign-in page, which asks for an API key."""
     return templating.render_sign_in("/")
 
 
 @router.post("/sign-in")
 def sign_in(request: Request, key: Annotated[str, Form()] = "", to: Annotated[str, Form()] = "/") -> Response:
-    """Show a key once; from then on the browser remembers that it was shown."""
+    """Check an API key and set the session cookie."""
     shop = runtime.get_runtime().shop
     role = api_keys.role_for_key(shop, key.strip())
     if role is None:
@@ -111,7 +114,7 @@ def sign_in(request: Request, key: Annotated[str, Form()] = "", to: Annotated[st
 
 @router.post("/sign-out")
 def sign_out() -> Response:
-    """Forget who was signed in."""
+    """Delete the session cookie."""
     response = _redirect("/sign-in")
     session_cookie.clear_session(response, runtime.get_runtime().shop)
     return response
@@ -119,7 +122,7 @@ def sign_out() -> Response:
 
 @router.get("/style.css")
 def serve_stylesheet() -> Response:
-    """How the pages look."""
+    """The style sheet of the pages."""
     return FileResponse(
         templating.TEMPLATE_FOLDER / "style.css", media_type="text/css", headers=templating.SECURITY_HEADERS
     )
@@ -127,19 +130,19 @@ def serve_stylesheet() -> Response:
 
 @router.get("/icon.svg")
 def serve_icon() -> Response:
-    """The sign on the door."""
+    """The icon of the pages."""
     return FileResponse(
         templating.TEMPLATE_FOLDER / "icon.svg", media_type="image/svg+xml", headers=templating.SECURITY_HEADERS
     )
 
 
 def _redirect(to: str) -> Response:
-    """After a form, a page that may be loaded again without sending the form again."""
+    """Redirect (303) after a form, so that reloading the page does not send the form again."""
     return RedirectResponse(to, 303, headers=templating.SECURITY_HEADERS)
 
 
 def _safe_path(to: str) -> str:
-    """A page of ours to go to; whatever else a form asks for becomes the first page."""
+    """The path if it is one of our pages, else that of the first page: a form must not redirect elsewhere."""
     is_console_page = any(
         route.pattern.fullmatch(to) and route.method == "GET" and not route.is_public for route in routes.PAGES
     )

@@ -1,4 +1,4 @@
-"""Visiting: on which days a customer bought, the gaps between them, and today's silence."""
+"""Visit history: the days on which a customer bought, the gaps between them, and the time since the last."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 
 @dataclass(frozen=True, slots=True)
 class ShopVisit:
-    """A day on which something was bought, and what was paid in all."""
+    """A day with a purchase, and the amount paid on it."""
 
     day: date
     spent: float
@@ -25,7 +25,7 @@ class ShopVisit:
 
 @dataclass(frozen=True)
 class VisitHistory:
-    """A customer's visits up to today, in order; there is at least one."""
+    """The visits of a customer up to today, in order; at least one."""
 
     visits: Sequence[ShopVisit]
     today: date
@@ -48,31 +48,31 @@ class VisitHistory:
 
     @property
     def median_gap_days(self) -> float | None:
-        """The gap that half of the gaps exceed; None after a single visit."""
+        """The median gap in days; None after a single visit."""
         return median(self.gap_days) if self.gap_days else None
 
     @property
     def longest_gap_days(self) -> int | None:
-        """The longest that they ever stayed away and came back."""
+        """The longest gap between two visits, in days; None after a single visit."""
         return max(self.gap_days, default=None)
 
     @property
     def gap_status(self) -> str:
-        """How today's silence compares: as usual, longer than usual, or longer than ever."""
+        """The time since the last visit against the gaps: "usual", "longer" than the median, or "longest" of all."""
         if self.median_gap_days is None or self.silent_days <= self.median_gap_days:
             return "usual"
         return "longer" if self.silent_days <= (self.longest_gap_days or 0) else "longest"
 
     def visits_since(self, start: date) -> list[ShopVisit]:
-        """The visits from a day on."""
+        """The visits on or after a day."""
         return [visit for visit in self.visits if visit.day >= start]
 
 
 def build_visit_history(lines: pa.Table, *, zone: ZoneInfo, today: date) -> VisitHistory | None:
-    """The rhythm in one customer's lines as they stand now; None without a purchase.
+    """Build the visit history of one customer from the current lines of the ledger; None without a purchase.
 
-    A day counts where more was paid than returned, or something was sold in a currency that is not the shop's:
-    the features count so too.
+    lines: columns sold_at, superseded_at, kind, amount (the shop's currency; null for others), a row per line. A day
+    counts if more was paid than returned, or something was sold in another currency; the features count the same way.
     """
     frame = lines.select(["sold_at", "superseded_at", "kind", "amount"]).to_pandas()
     frame = frame[frame["superseded_at"].isna()]

@@ -1,1 +1,1 @@
-"""Reason codes of a churn score and their text."""
+"""Reasons of a churn score: the rules that select them and their text."""

@@ -1,8 +1,8 @@
-"""Why: what moved a model's answer about a customer, family by family, in sentences true of that customer.
+"""Reasons of a churn score: feature contributions summed by family, each family as a sentence true of the customer.
 
-What each feature adds to the log odds of no purchase is summed by family. The strongest families speak, three at most;
-one that speaks against the answer says "yet". A family that speaks for staying away says only what is bad news, one
-that speaks for coming back only what is good; it is left out where nothing of that kind is true.
+A contribution is what a feature adds to the log odds of no purchase. The strongest families give a reason, three at
+most; the reason of a family that works against the score begins with "yet". A family that raises the churn probability
+gives only a risk reason, one that lowers it only a retention reason, and none where no such sentence is true.
 """
 
 from __future__ import annotations
@@ -18,21 +18,33 @@ from serving.explanations import basket_reasons, engagement_reasons, visit_reaso
 from serving.explanations.reason_text import CustomerFeatures, ReasonFamily
 
 Floats = NDArray[np.float64]
-#: A sentence and what its family adds to the log odds of no purchase.
+#: A reason text, and what its family adds to the log odds of no purchase.
 WeightedReason = tuple[str, float]
-#: What customers at these places of the frame no longer buy, and since how many days.
+#: For rows of the frame: the categories that the customer no longer buys, each with the days since the last purchase.
 LapsedLoader = Callable[[Sequence[int]], Mapping[int, Sequence[tuple[str, float]]]]
 
 MAX_REASONS = 3
-#: Log odds that are nobody's reason: they move one chance in two by a fiftieth.
+#: Smaller contributions give no reason: these log odds move a probability of 0.5 by 0.02.
 MIN_WEIGHT = 0.08
 COUNTER_PREFIX = "yet "
 FAMILIES: tuple[ReasonFamily, ...] = (
-    visit_reasons.RECENCY, visit_reasons.FREQUENCY, visit_reasons.RECENT_CHANGE, visit_reasons.SPEND, basket_reasons.BASKETS, basket_reasons.TENURE, basket_reasons.USUAL_WEEKDAY,
-    basket_reasons.DISCOUNTS, basket_reasons.RETURNS, engagement_reasons.CAMPAIGNS, engagement_reasons.MESSAGES, engagement_reasons.BROWSING, engagement_reasons.DEVICE,
-    engagement_reasons.COMPLAINTS, engagement_reasons.ENQUIRIES,
-)  # fmt: skip
-#: Beginnings of feature names, and whose they are: the longest counts. What has no family is nobody's reason.
+    visit_reasons.RECENCY,
+    visit_reasons.FREQUENCY,
+    visit_reasons.RECENT_CHANGE,
+    visit_reasons.SPEND,
+    basket_reasons.BASKETS,
+    basket_reasons.TENURE,
+    basket_reasons.USUAL_WEEKDAY,
+    basket_reasons.DISCOUNTS,
+    basket_reasons.RETURNS,
+    engagement_reasons.CAMPAIGNS,
+    engagement_reasons.MESSAGES,
+    engagement_reasons.BROWSING,
+    engagement_reasons.DEVICE,
+    engagement_reasons.COMPLAINTS,
+    engagement_reasons.ENQUIRIES,
+)
+#: Family by prefix of the feature name; the longest prefix wins. A feature without a family gives no reason.
 FAMILY_BY_PREFIX = {
     **dict.fromkeys(("recency", "overdue", "gap_max", "gap_long"), visit_reasons.RECENCY),
     **dict.fromkeys(("gap_", "purchase_rate", "purchase_days", "active_weeks", "baskets_"), visit_reasons.FREQUENCY),
@@ -56,9 +68,10 @@ FAMILY_BY_PREFIX = {
 def explain_churn(
     weights: pd.DataFrame, frame: pd.DataFrame, *, horizon_days: int = 28, lapsed_loader: LapsedLoader | None = None
 ) -> list[list[WeightedReason]]:
-    """Up to three reasons a customer, those for the answer first, each part strongest first.
+    """Up to three reasons per customer: first those for the score, then those against it, each strongest first.
 
-    `weights` has a row for each of the frame's and a column a feature: what it adds to the log odds of no purchase.
+    frame: features as columns, a row per customer. weights: a row per row of the frame and a column per feature, with
+    what the feature adds to the log odds of no purchase.
     """
     if not len(frame):
         return []
@@ -72,7 +85,7 @@ def explain_churn(
 
 
 def sum_by_family(weights: pd.DataFrame) -> Floats:
-    """What each of FAMILIES adds, a row a customer (n, families)."""
+    """What each of FAMILIES adds to the log odds of no purchase, (n, len(FAMILIES)); weights: a column per feature."""
     members = np.zeros((weights.shape[1], len(FAMILIES)))
     for column, name in enumerate(weights.columns):
         family = find_family(str(name))
@@ -83,7 +96,7 @@ def sum_by_family(weights: pd.DataFrame) -> Floats:
 
 @cache
 def find_family(feature: str) -> int | None:
-    """The place in FAMILIES of a feature's family; None for one that nobody could be told of."""
+    """The index in FAMILIES of a feature's family; None for a feature that gives no reason."""
     prefixes = [prefix for prefix in FAMILY_BY_PREFIX if feature.startswith(prefix)]
     return FAMILIES.index(FAMILY_BY_PREFIX[max(prefixes, key=len)]) if prefixes else None
 
@@ -91,7 +104,7 @@ def find_family(feature: str) -> int | None:
 def _load_lapsed(
     family_weights: Floats, lapsed_loader: LapsedLoader | None
 ) -> Mapping[int, Sequence[tuple[str, float]]]:
-    """What is no longer bought, asked only where baskets may have to speak for staying away."""
+    """The lapsed categories, loaded only for rows where the basket family may have to give a risk reason."""
     if lapsed_loader is None:
         return {}
     baskets = family_weights[:, FAMILIES.index(basket_reasons.BASKETS)]
@@ -106,7 +119,7 @@ def _select_reasons(features: CustomerFeatures, family_weights: Floats, directio
         weight = float(family_weights[family])
         if len(selected) == MAX_REASONS or not abs(weight) > MIN_WEIGHT:
             break
-        text = FAMILIES[family].say(features, weight)
+        text = FAMILIES[family].describe(features, weight)
         if text and all(text not in earlier_text for earlier_text, _ in selected):
             selected.append((text if weight * direction > 0 else f"{COUNTER_PREFIX}{text}", weight))
     return sorted(selected, key=lambda reason: reason[1] * direction < 0)

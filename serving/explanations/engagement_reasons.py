@@ -1,4 +1,4 @@
-"""Dealings: what passed between the shop and a customer besides purchases, as far as it is a reason for anything."""
+"""Engagement reasons: offers, messages, browsing, device use, complaints and enquiries of a customer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from serving.explanations.reason_text import CustomerFeatures, ReasonFamily, day
 
 
 def no_offer_used(features: CustomerFeatures) -> str | None:
-    """They use no offers."""
+    """No offer redeemed, of at least two campaigns received."""
     campaign_count = features("campaigns_received")
     return (
         f"used no offer of the {format_count(campaign_count)} campaigns that reached them"
@@ -21,7 +21,7 @@ def _has_redeemed_none(features: CustomerFeatures, campaign_count: float) -> boo
 
 
 def not_contacted_recently(features: CustomerFeatures) -> str | None:
-    """The shop does not write to them."""
+    """No message received for at least 60 days."""
     recency = features("received_recency_days")
     return (
         f"the last message reached them {day_count(recency)} ago"
@@ -31,12 +31,12 @@ def not_contacted_recently(features: CustomerFeatures) -> str | None:
 
 
 def _has_received_campaign(features: CustomerFeatures) -> bool:
-    """Whether any campaign reached them: what is sent besides speaks of no campaigns."""
+    """Whether any campaign reached the customer: other messages are no reason of the campaign family."""
     return features("campaigns_received") >= 1
 
 
 def offers_used(features: CustomerFeatures) -> str | None:
-    """They use offers."""
+    """Offers redeemed, in the last 90 days or before."""
     recent_count, campaign_count = features("redeemed_90d"), features("campaigns_redeemed")
     if recent_count >= 1:
         return f"used {format_count(recent_count)} {'offer' if recent_count == 1 else 'offers'} in the last 90 days"
@@ -48,7 +48,7 @@ def offers_used(features: CustomerFeatures) -> str | None:
 
 
 def contacted_recently(features: CustomerFeatures) -> str | None:
-    """The shop wrote to them."""
+    """A message received within the last 28 days."""
     recency = features("received_recency_days")
     return (
         f"a message reached them {format_days_ago(recency)}"
@@ -58,7 +58,7 @@ def contacted_recently(features: CustomerFeatures) -> str | None:
 
 
 def messages_unopened(features: CustomerFeatures) -> str | None:
-    """They used to read what the shop writes."""
+    """No message opened for at least 28 days, although some were received."""
     recency = features("opened_recency_days")
     return (
         f"has opened no message for {day_count(recency)}" if recency >= 28 and features("received_90d") >= 1 else None
@@ -66,7 +66,7 @@ def messages_unopened(features: CustomerFeatures) -> str | None:
 
 
 def messages_opened(features: CustomerFeatures) -> str | None:
-    """They read what the shop writes."""
+    """Messages opened in the last 28 days."""
     recent_count = features("opened_28d")
     if not recent_count >= 1:
         return None
@@ -74,13 +74,13 @@ def messages_opened(features: CustomerFeatures) -> str | None:
 
 
 def stopped_browsing(features: CustomerFeatures) -> str | None:
-    """They used to look around, and do not any more."""
+    """No product viewed for at least 28 days."""
     recency = features("viewed_recency_days")
     return f"has looked at nothing for {day_count(recency)}" if recency >= 28 else None
 
 
 def browsed_recently(features: CustomerFeatures) -> str | None:
-    """They look around."""
+    """Products viewed in the last 7 days, else in the last 28."""
     week, month = features("viewed_7d"), features("viewed_28d")
     if week >= 1:
         return f"looked at products {times_count(week)} in the last 7 days"
@@ -88,19 +88,20 @@ def browsed_recently(features: CustomerFeatures) -> str | None:
 
 
 def device_use_fell(features: CustomerFeatures) -> str | None:
-    """Their device is used less, or not at all."""
+    """Device use fell against the 28 days before, or stopped at least 14 days ago."""
     recent_count, previous_count, recency = (
         features("device_28d"),
         features("device_28d_before"),
         features("device_recency_days"),
     )
     if recent_count < previous_count and recent_count >= 1:
-        return f"used their device {times_count(recent_count)} in the last 28 days, {times_count(previous_count)} in the 28 before"
+        recent_text, previous_text = times_count(recent_count), times_count(previous_count)
+        return f"used their device {recent_text} in the last 28 days, {previous_text} in the 28 before"
     return f"has not used their device for {day_count(recency)}" if recency >= 14 else None
 
 
 def device_in_use(features: CustomerFeatures) -> str | None:
-    """Their device is used."""
+    """Device use in the last 28 days, no less than in the 28 before."""
     recent_count = features("device_28d")
     return (
         f"used their device {times_count(recent_count)} in the last 28 days"
@@ -110,7 +111,7 @@ def device_in_use(features: CustomerFeatures) -> str | None:
 
 
 def has_complained(features: CustomerFeatures) -> str | None:
-    """They were not content."""
+    """Complaints: how many in the last 90 days, else how long ago the last."""
     count, recency = features("complaints_90d"), features("complaint_recency_days")
     if count >= 2:
         return f"complained {times_count(count)} in the last 90 days"
@@ -118,7 +119,7 @@ def has_complained(features: CustomerFeatures) -> str | None:
 
 
 def enquiry_unanswered(features: CustomerFeatures) -> str | None:
-    """They asked, and nobody answered."""
+    """An enquiry that the shop has not answered for at least a day."""
     return (
         f"has been waiting for an answer for {day_count(features('unanswered_days'))}"
         if _is_unanswered(features)
@@ -131,13 +132,13 @@ def _is_unanswered(features: CustomerFeatures) -> bool:
 
 
 def recent_enquiry(features: CustomerFeatures) -> str | None:
-    """They asked something: neither good news nor bad."""
+    """An enquiry; a reason for either direction."""
     recency = features("enquiry_recency_days")
     return f"asked something {format_days_ago(recency)}" if recency >= 0 else None
 
 
 def unsubscribed(features: CustomerFeatures) -> str | None:
-    """They do not want to hear from the shop."""
+    """The customer unsubscribed from messages."""
     return "asked not to be written to" if features("unsubscribed_total") >= 1 else None
 
 

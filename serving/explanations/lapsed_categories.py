@@ -1,4 +1,4 @@
-"""Dropped: what a customer used to buy often, and left on the shelf whenever they came of late."""
+"""Lapsed categories: what a customer bought regularly and has left out of all recent baskets."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ import pandas as pd
 
 from features.families import category_history
 
-#: Bought on so many days over so many weeks it was a habit, and no week's whim.
+#: A category is a habit when bought on at least this many days, over at least this many days.
 HABIT_PURCHASES, HABIT_DAYS = 5, 28
-#: So many usual gaps without it; chance leaves one in fifty.
+#: Usual gaps without a purchase; by chance, one habit in fifty misses this many.
 MIN_MISSED_GAPS = 4.0
-#: What was left behind longer ago is no news.
+#: A category that lapsed longer ago is not reported.
 MAX_LAPSED_DAYS = 120
 
 
 def find_lapsed(frame: pd.DataFrame, hidden: Collection[str] = ()) -> Mapping[int, Sequence[tuple[str, float]]]:
-    """By place in the frame: the categories no longer bought and since how many days, the most bought first.
+    """The lapsed categories by row of the frame, each with the days since its last purchase, most bought first.
 
-    frame has the lists of `features.families.category_history`, and `recency_days`: a category is left behind if at their last visit they
-    had gone without it for longer than ever, and for MISSED of their usual gaps. `hidden` ones are never named.
+    frame: the list columns of features.families.category_history and the column recency_days, a row per customer. A
+    category is lapsed if at the last visit it had been missing for longer than ever before, for at least HABIT_DAYS
+    days and for MIN_MISSED_GAPS usual gaps. Categories in `hidden` are never returned.
     """
     pairs = category_history.explode_lists(frame.assign(customer_key=np.arange(len(frame))))
     skipped_days = pairs["need_recency_days"] - pairs["recency_days"]

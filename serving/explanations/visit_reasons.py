@@ -1,4 +1,4 @@
-"""Facts: how often a customer comes and what they pay, against what is usual for themselves."""
+"""Visit reasons: recency, frequency and spend of a customer, compared with what is usual for that customer."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ import math
 from customers.reports.recommendation_reasons import format_days_ago
 from serving.explanations.reason_text import CustomerFeatures, ReasonFamily, day_count, every_days, format_count
 
-# Silence: how long ago they came, against how often they do ----------------------------------------------------
+# Recency: time since the last purchase, against the usual gap --------------------------------------------------
 
 
 def overdue(features: CustomerFeatures) -> str | None:
-    """Longer ago than usual."""
+    """The time since the last purchase exceeds the usual gap."""
     gap, recency = features("gap_median_days"), features("recency_days")
     if not recency > gap >= 1:
         return None
-    return f"comes about {every_days(gap)}, silent for {format_count(recency)}{', longer than ever before' * is_longest_gap(features)}"
+    longest_text = ", longer than ever before" * is_longest_gap(features)
+    return f"comes about {every_days(gap)}, silent for {format_count(recency)}{longest_text}"
 
 
 def is_longest_gap(features: CustomerFeatures) -> bool:
-    """Whether they never stayed away this long."""
+    """Whether the time since the last purchase exceeds every gap before it."""
     return features("recency_days") > features("gap_max_days")
 
 
 def single_purchase(features: CustomerFeatures) -> str | None:
-    """A single visit has no gap to compare with."""
+    """The customer bought only once, so there is no gap to compare with."""
     recency = features("recency_days")
     return (
         None
@@ -34,14 +35,14 @@ def single_purchase(features: CustomerFeatures) -> str | None:
 
 
 def first_purchase(features: CustomerFeatures) -> str | None:
-    """Somebody new, who may well come again."""
+    """A new customer, whose only purchase is at most half a horizon ago."""
     recency = features("recency_days")
     is_new = not features("gap_median_days") >= 1 and 0 <= recency <= features.horizon_days / 2
     return f"bought for the first time {format_days_ago(recency)}" if is_new else None
 
 
 def on_schedule(features: CustomerFeatures) -> str | None:
-    """No longer ago than usual."""
+    """The time since the last purchase is within the usual gap."""
     gap, recency = features("gap_median_days"), features("recency_days")
     return (
         f"comes about {every_days(gap)}, last bought {format_days_ago(recency)}"
@@ -51,7 +52,7 @@ def on_schedule(features: CustomerFeatures) -> str | None:
 
 
 def returned_before(features: CustomerFeatures) -> str | None:
-    """They were away for longer before."""
+    """The customer has returned from an equal or longer gap before."""
     longest_gap = features("gap_max_days")
     return (
         f"has stayed away for {day_count(longest_gap)} before and come back"
@@ -60,11 +61,11 @@ def returned_before(features: CustomerFeatures) -> str | None:
     )
 
 
-# How often they come, over all the time ------------------------------------------------------------------------
+# Frequency since the first purchase ----------------------------------------------------------------------------
 
 
 def infrequent(features: CustomerFeatures) -> str | None:
-    """So seldom that a horizon without them is nothing special."""
+    """Fewer than three purchase days per horizon: one without a purchase is not unusual."""
     purchase_days, tenure = features("purchase_days"), features("tenure_days")
     if not 2 <= purchase_days < 3 * tenure / features.horizon_days:
         return None
@@ -72,30 +73,30 @@ def infrequent(features: CustomerFeatures) -> str | None:
 
 
 def frequent(features: CustomerFeatures) -> str | None:
-    """So often that a horizon without them would be unusual."""
+    """At least two purchase days per horizon: one without a purchase would be unusual."""
     purchase_days, tenure = features("purchase_days"), features("tenure_days")
     if not (purchase_days >= 3 and tenure >= 1 and purchase_days >= 2 * tenure / features.horizon_days):
         return None
     return f"bought on {format_count(purchase_days)} of the {day_count(tenure)} since they first came"
 
 
-# Whether they come less than they did --------------------------------------------------------------------------
+# Recent change against the time before -------------------------------------------------------------------------
 
 
 def fewer_purchase_days(features: CustomerFeatures) -> str | None:
-    """Fewer days than in the weeks before."""
+    """Fewer purchase days than in the window before."""
     current, previous = _compare_windows(features, "purchase_days")
     return _purchase_days_text(features, current, previous) if current < previous else None
 
 
 def more_purchase_days(features: CustomerFeatures) -> str | None:
-    """More days than in the weeks before."""
+    """More purchase days than in the window before."""
     current, previous = _compare_windows(features, "purchase_days")
     return _purchase_days_text(features, current, previous) if current > previous else None
 
 
 def steady(features: CustomerFeatures) -> str | None:
-    """As many, or somebody too new to compare with themselves."""
+    """As many purchase days as in the window before, or a customer too new to compare."""
     current, previous = (
         features(f"purchase_days_{features.window_days}d"),
         features(f"purchase_days_{features.window_days}d_before"),
@@ -107,25 +108,25 @@ def steady(features: CustomerFeatures) -> str | None:
 
 
 def longer_gaps(features: CustomerFeatures) -> str | None:
-    """Gaps of late are longer than all of them."""
+    """Recent gaps are at least 10 % longer than the mean gap."""
     recent_gap, usual = features("gap_recent_days"), features("gap_mean_days")
     return _pace_text(recent_gap, usual) if recent_gap >= 1.1 * usual >= 1.1 else None
 
 
 def shorter_gaps(features: CustomerFeatures) -> str | None:
-    """Gaps of late are shorter than all of them."""
+    """Recent gaps are at least 10 % shorter than the mean gap."""
     recent_gap, usual = features("gap_recent_days"), features("gap_mean_days")
     return _pace_text(recent_gap, usual) if 1 <= recent_gap <= 0.9 * usual else None
 
 
 def last_gap_long(features: CustomerFeatures) -> str | None:
-    """The last gap was a long one."""
+    """The last gap is at least 1.5 times the median gap."""
     last, usual = features("gap_last_days"), features("gap_median_days")
     return _last_gap_text(last, usual) if last >= 1.5 * usual >= 1.5 else None
 
 
 def last_gap_short(features: CustomerFeatures) -> str | None:
-    """The last gap was a short one."""
+    """The median gap is at least 1.5 times the last gap."""
     last, usual = features("gap_last_days"), features("gap_median_days")
     return _last_gap_text(last, usual) if usual >= 1.5 * last >= 1.5 else None
 
@@ -140,7 +141,7 @@ def _purchase_days_text(features: CustomerFeatures, current: float, previous: fl
 
 
 def _pace_text(recent_gap: float, usual_gap: float) -> str | None:
-    """Both paces, where they differ as they are told."""
+    """The recent and the usual frequency; None where they read the same."""
     recent_text, usual_text = every_days(recent_gap), every_days(usual_gap)
     return None if recent_text == usual_text else f"lately came {recent_text}, over all the time {usual_text}"
 
@@ -149,33 +150,33 @@ def _last_gap_text(last: float, usual: float) -> str:
     return f"the last two visits were {day_count(last)} apart, usually {format_count(usual)}"
 
 
-# What they pay -------------------------------------------------------------------------------------------------
+# Spend ---------------------------------------------------------------------------------------------------------
 
 
 def lower_spend(features: CustomerFeatures) -> str | None:
-    """They spent less than in the weeks before; who spent nothing at all is told of by their visits."""
+    """Spend is at least 5 % below the window before, but not 0: no spend at all is covered by the visit reasons."""
     current, previous = _compare_windows(features, "spend")
     return _spend_text(features, "less", 1 - current / previous) if 0 < current <= 0.95 * previous else None
 
 
 def higher_spend(features: CustomerFeatures) -> str | None:
-    """They spent more than in the weeks before."""
+    """Spend is at least 5 % above the window before."""
     current, previous = _compare_windows(features, "spend")
     return _spend_text(features, "more", current / previous - 1) if current >= 1.05 * previous > 0 else None
 
 
 def small_basket(features: CustomerFeatures) -> str | None:
-    """The last basket was a small one."""
+    """The last basket is at least 20 % below the mean basket."""
     return _basket_text(features) if features("basket_value_last") <= 0.8 * features("basket_value_mean") else None
 
 
 def large_basket(features: CustomerFeatures) -> str | None:
-    """The last basket was a large one."""
+    """The last basket is at least 20 % above the mean basket."""
     return _basket_text(features) if features("basket_value_last") >= 1.2 * features("basket_value_mean") else None
 
 
 def _compare_windows(features: CustomerFeatures, feature: str) -> tuple[float, float]:
-    """Of the last window and the one before it; nothing of somebody who is too new for that."""
+    """A feature over the last window and the one before it; NaN for a customer who is too new for both."""
     current, previous = (
         features(f"{feature}_{features.window_days}d"),
         features(f"{feature}_{features.window_days}d_before"),
@@ -184,7 +185,8 @@ def _compare_windows(features: CustomerFeatures, feature: str) -> tuple[float, f
 
 
 def _spend_text(features: CustomerFeatures, direction: str, share: float) -> str:
-    return f"spent {round(100 * share)} % {direction} in the last {features.window_days} days than in the {features.window_days} before"
+    window = features.window_days
+    return f"spent {round(100 * share)} % {direction} in the last {window} days than in the {window} before"
 
 
 def _basket_text(features: CustomerFeatures) -> str | None:

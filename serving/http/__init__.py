@@ -1,1 +1,1 @@
-"""What every request passes: authentication, limits, errors, metrics."""
+"""HTTP layer around all endpoints: authentication, limits, problem responses, metrics."""

@@ -1,4 +1,4 @@
-"""Once: a write that is sent twice, because its answer was lost, is done once and answered alike."""
+"""Idempotency keys: a write that is sent twice, because its response was lost, runs once and gets the same response."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ _KEY_PATTERN = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 def run_once(shop: Shop, request: Request, body: bytes, write: Callable[[], Response]) -> Response:
-    """The answer to this write: done now, or what was answered before to the same request under the same key.
+    """Run a write, or replay the stored response of the same request under the same Idempotency-Key.
 
-    What the server could not do is no answer: it is not kept, and can be asked for again.
+    Without the header the write just runs. A response of status 500 or above is not stored, so that the client can
+    try again. Raises Problem (422) for a malformed key, or one that named another request.
     """
     client_key = request.headers.get(KEY_HEADER)
     if client_key is None:
@@ -54,7 +55,7 @@ def _run_with_key(shop: Shop, key: str, content: bytes, write: Callable[[], Resp
 
 
 def _run(write: Callable[[], Response]) -> Response:
-    """The answer of a write; a refusal is an answer too."""
+    """The response of a write; a Problem is a response too."""
     try:
         return write()
     except Problem as problem:
@@ -62,7 +63,7 @@ def _run(write: Callable[[], Response]) -> Response:
 
 
 def _scoped_key(request: Request, client_key: str) -> str:
-    """The caller's key beside the one that opened the door: two tills may count alike."""
+    """The idempotency key, scoped by the API key of the caller: two tills may number their writes alike."""
     _, _, api_key = request.headers.get("authorization", "").partition(" ")
     return f"{api_keys.key_prefix(api_key.strip())} {client_key}"
 

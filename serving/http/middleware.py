@@ -1,7 +1,7 @@
-"""The door of the shop: it asks for a key, turns away what it must, counts, and lets nothing private out.
+"""Gateway middleware: authentication, size and time limits, problem responses, metrics and the request log.
 
-One middleware around everything the server answers, BentoML's own routes and ours alike. Whatever fails
-behind it leaves as a problem document without the caller's words; logs and metrics see route templates only.
+It wraps everything that the server answers, BentoML's own routes and ours alike. Every failure behind it becomes a
+problem that repeats nothing of the request; logs and metrics contain route templates only.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from serving import runtime
 from serving.http import problems, prometheus, request_context, routes, session_cookie
 from serving.http.problems import Problem
 from serving.http.request_context import RequestContext
-from serving.http.responses import ResponseWriter
+from serving.http.responses import ProblemPageRenderer, ResponseWriter
 from serving.http.routes import Route
 
 log = logging.getLogger("regulars.door")
 
-#: 1,000 ids with 1,000 exclusions are some 100 kB; this leaves room for bulk records.
+#: 1,000 ids with 1,000 exclusions are about 100 kB; this leaves room for bulk records.
 MAX_BODY_BYTES = 4 * 1024 * 1024
-#: Long enough for 1,000 customers on a busy machine; a client has given up by then.
+#: Long enough for 1,000 customers on a busy machine; a client has usually given up by then.
 TIMEOUT_SECONDS = 60.0
 TIMEOUT_DETAIL = "This took too long; ask for fewer customers at a time."
 
@@ -35,13 +35,14 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 class GatewayMiddleware:
-    """The middleware that owns the edge."""
+    """ASGI middleware around the whole server. `render_problem_page` renders the problems of routes that are pages."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, render_problem_page: ProblemPageRenderer) -> None:
         self.app = app
+        self.render_problem_page = render_problem_page
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request in, or say why not; start-up passes, and there are no other ways in."""
+        """Serve an HTTP request; lifespan events pass through, and websockets are closed (1008, policy violation)."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
@@ -51,7 +52,7 @@ class GatewayMiddleware:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         context = request_context.begin(Headers(scope=scope).get("x-request-id", ""))
-        writer = ResponseWriter(send, context, scope["path"])
+        writer = ResponseWriter(send, context, scope["path"], self.render_problem_page)
         try:
             await self._authorize_and_forward(context, scope, receive, writer)
         except Problem as problem:
@@ -82,7 +83,7 @@ class GatewayMiddleware:
         return await self._forward(scope, receive, writer)
 
     async def _forward(self, scope: Scope, receive: Receive, writer: ResponseWriter) -> None:
-        """Wait for the answer, but not for ever; a thread that goes on has nobody left to talk to."""
+        """Wait for the app, at most TIMEOUT_SECONDS; a worker thread that is still running then goes on unheeded."""
         task = asyncio.ensure_future(self.app(scope, receive, writer))
         try:
             done, _ = await asyncio.wait({task}, timeout=TIMEOUT_SECONDS)
@@ -96,11 +97,11 @@ class GatewayMiddleware:
 
 
 class ClientDisconnected(Exception):
-    """The caller hung up before the question was complete."""
+    """The client disconnected before its request was complete."""
 
 
 def _match_route(context: RequestContext, scope: Scope) -> Route:
-    """The question asked, by path and method; a wrong method is counted under its path."""
+    """The route of this path and method; a wrong method is counted under its path."""
     matches = routes.match_routes(scope["path"])
     if not matches:
         raise Problem(404)
@@ -112,9 +113,9 @@ def _match_route(context: RequestContext, scope: Scope) -> Route:
 
 
 def _authenticate(route: Route, headers: Headers) -> str:
-    """The role of the key that was sent, or with which the reader of a page signed in.
+    """The role of the API key in the request, or for a page that of the session cookie.
 
-    A cookie opens pages alone: browsers send it by themselves, and no program's question may be asked that way.
+    A cookie gives access to pages only: browsers send it by themselves, so it must not authorize API requests.
     """
     shop = runtime.get_runtime().shop
     if route.is_page:
@@ -129,7 +130,7 @@ def _authenticate(route: Route, headers: Headers) -> str:
 
 
 def _check_content_type(headers: Headers) -> None:
-    """Only plain JSON may come in: BentoML would also read forms, fetch files by URL, and know pickles."""
+    """Accept only plain JSON: BentoML would also read forms, fetch files by URL, and load pickles."""
     media_type, _, parameters = headers.get("content-type", "application/json").lower().partition(";")
     charset = parameters.replace(" ", "").replace('"', "")
     is_uncompressed = headers.get("content-encoding", "identity").lower() == "identity"
@@ -138,7 +139,7 @@ def _check_content_type(headers: Headers) -> None:
 
 
 async def _read_body(headers: Headers, receive: Receive) -> bytes:
-    """The whole body, and no more of it than is allowed."""
+    """Read the whole body, of at most MAX_BODY_BYTES."""
     length = headers.get("content-length", "0")
     if length.isdigit() and int(length) > MAX_BODY_BYTES:
         raise Problem(413)
@@ -155,7 +156,7 @@ async def _read_body(headers: Headers, receive: Receive) -> bytes:
 
 
 def _replay_body(body: bytes) -> Receive:
-    """A body that was read already, to be read once more behind the door."""
+    """An ASGI receive function that replays a body that was already read."""
     messages = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive() -> Message:
@@ -172,7 +173,7 @@ def _livez() -> Response:
 
 
 def _readyz() -> Response:
-    """Whether questions can be answered, and what is missing; without any champion nobody could."""
+    """Whether predictions can be served, and what is missing; 503 without any champion."""
     readiness = runtime.get_runtime().check_readiness()
     if readiness.is_ready:
         return JSONResponse({"status": "ready", "models": readiness.models, "reasons": readiness.reasons})
@@ -187,7 +188,7 @@ def _route_template(context: RequestContext) -> str:
 
 
 def _record_request(context: RequestContext, method: str, status: int) -> None:
-    """Count the visit and write its one line."""
+    """Count the request and write its line in the request log."""
     method = method if method in _METHODS else "OTHER"
     prometheus.count_request(_route_template(context), method, status, context.took_ms / 1000)
     if log.isEnabledFor(logging.INFO):

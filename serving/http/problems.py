@@ -1,4 +1,4 @@
-"""How the shop says no: in words that say what to do next, and never with the caller's own words."""
+"""Problem responses (RFC 9457), with the next step for the caller and without anything that the caller sent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from customers.shop.errors import ShopUnavailable
 
 PROBLEM_JSON = "application/problem+json"
 
-#: What is said where nobody chose better words.
+#: The details of problems that are raised without one.
 DEFAULT_DETAILS = {
     400: "The request could not be read; send one JSON object.",
     401: "Send a key: Authorization: Bearer KEY. An admin makes one with: regulars keys add ROLE.",
@@ -33,7 +33,7 @@ DEFAULT_DETAILS = {
 
 
 class Problem(Exception):
-    """A refusal that may be shown to whoever asked: no names, no paths, nothing they sent."""
+    """An error that is safe to show to the caller: no names, no paths, nothing that they sent."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Problem(Exception):
         super().__init__(self.detail)
 
     def response(self, request_id: str = "") -> Response:
-        """The problem as an HTTP answer (RFC 9457)."""
+        """The problem as an HTTP response (RFC 9457)."""
         document: dict[str, Any] = {
             "type": "about:blank",
             "title": HTTPStatus(self.status).phrase,
@@ -72,14 +72,14 @@ class Problem(Exception):
 
 
 def from_exception(error: Exception) -> Problem:
-    """What may be said of a failure: a problem's own words, and nothing of what another error says."""
+    """The Problem to answer for an exception; of any other error than a Problem no text is shown."""
     if isinstance(error, Problem):
         return error
     return Problem(503, headers={"Retry-After": "5"}) if isinstance(error, ShopUnavailable) else Problem(500)
 
 
 def from_response(status: int, body: bytes, allow: str | None = None) -> Problem:
-    """The problem that a framework's own error reply stands for: its pointers are kept, its words are not."""
+    """Convert a framework's error response: where its fields failed validation and why remains, other text does not."""
     entries = _validation_errors(body) if status in (400, 422) else []
     if entries:
         return Problem(422, errors=[_to_error(entry) for entry in entries])
@@ -87,7 +87,7 @@ def from_response(status: int, body: bytes, allow: str | None = None) -> Problem
 
 
 def _validation_errors(body: bytes) -> list[dict[str, Any]]:
-    """The validation errors in a reply of FastAPI or BentoML: both put pydantic's under "detail"."""
+    """The validation errors in a response of FastAPI or BentoML: both put pydantic's under "detail"."""
     try:
         detail = json.loads(body)["detail"]
     except (ValueError, KeyError, TypeError):
@@ -96,7 +96,7 @@ def _validation_errors(body: bytes) -> list[dict[str, Any]]:
 
 
 def _to_error(entry: Mapping[str, Any]) -> dict[str, str]:
-    """Where and why, without pydantic's `input` and `ctx`, which repeat what was sent."""
+    """Location and message of a validation error, without pydantic's `input` and `ctx`, which repeat what was sent."""
     location, *path = [*entry.get("loc", ())] or [""]
     message = str(entry.get("msg", "cannot be accepted")).removeprefix("Value error, ")
     if location in ("query", "path", "header"):
@@ -106,17 +106,17 @@ def _to_error(entry: Mapping[str, Any]) -> dict[str, str]:
 
 
 def describe_traceback(error: BaseException) -> str:
-    """What failed and where, for the log: kind and lines, not the message, which may hold personal data."""
+    """Type and code lines of an error for the log, without its message, which may contain personal data."""
     frames = traceback.extract_tb(error.__traceback__)[-8:]
     steps = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(frames)]
     return f"{type(error).__name__} at {' < '.join(steps)}"
 
 
 class PrivacyLogFilter(logging.Filter):
-    """What a framework logs of a failure: where, not what was said; and nothing of questions refused."""
+    """Log filter for frameworks: errors are logged by location without their message, rejected requests not at all."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Keep the record with its error's place in the code, unless it only says a question was wrong."""
+        """Replace the error of a record by its location in the code; drop the record of a validation error."""
         error = record.exc_info[1] if record.exc_info else None
         if error is not None:
             record.msg, record.args, record.exc_info = describe_traceback(error), (), None

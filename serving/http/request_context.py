@@ -1,4 +1,4 @@
-"""One visit: who asks, for what, and since when; known to whatever works on the answer."""
+"""Request context: id, start, route and role of the request that is being served."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from time import perf_counter
 
 from serving.http.routes import Route
 
-# Only what no name or address can look like is taken over from the caller.
+# Only a UUID is accepted from the caller: it cannot be a name or an address.
 _UUID = re.compile(r"[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
 
 
 @dataclass
 class RequestContext:
-    """A request between its first and its last byte."""
+    """One request. `started` is a reading of perf_counter(), in seconds."""
 
     request_id: str
     started: float
@@ -29,11 +29,11 @@ class RequestContext:
         return round((perf_counter() - self.started) * 1000, 3)
 
 
-_current: ContextVar[RequestContext] = ContextVar("visit")
+_current: ContextVar[RequestContext] = ContextVar("request_context")
 
 
 def begin(client_request_id: str = "") -> RequestContext:
-    """Begin a visit; the caller's own request id is kept where it is a UUID."""
+    """Begin a request; the client's own request id is used if it is a UUID."""
     request_id = client_request_id if _UUID.fullmatch(client_request_id) else str(uuid.uuid4())
     context = RequestContext(request_id, perf_counter())
     _current.set(context)
@@ -41,5 +41,5 @@ def begin(client_request_id: str = "") -> RequestContext:
 
 
 def current() -> RequestContext:
-    """The visit being worked on; outside the server, a new one without a key."""
+    """The request that is being served; outside the server, a new one without a role."""
     return _current.get(None) or begin()

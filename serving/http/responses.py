@@ -1,29 +1,35 @@
-"""The reply: what leaves by the door, as a problem document or as a page, with its request's id and nothing private."""
+"""Response writer: adds the request id and safe headers, and replaces the errors of frameworks by problems."""
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import Message, Send
 
-from serving.console import templating
 from serving.http import problems
 from serving.http.problems import Problem
 from serving.http.request_context import RequestContext
+
+HTML_MEDIA_TYPE = "text/html"
+#: Renders a problem as a page, from the problem, the request id and the path of the request.
+ProblemPageRenderer = Callable[[Problem, str, str], Response]
 
 _BENTO_HEADERS = ("server", "x-bentoml-request-id")
 
 
 class ResponseWriter:
-    """What leaves: errors are held back and become problems, and every answer carries its request's id."""
+    """ASGI send function that replaces the errors of frameworks by problems and adds headers to every response."""
 
-    def __init__(self, send: Send, context: RequestContext, path: str) -> None:
+    def __init__(
+        self, send: Send, context: RequestContext, path: str, render_problem_page: ProblemPageRenderer
+    ) -> None:
         self.send = send
         self.context = context
         self.path = path
+        self.render_problem_page = render_problem_page
         self.status = 500
         self.is_ended = False
         self._is_started = False
@@ -31,7 +37,7 @@ class ResponseWriter:
         self._error_body = b""
 
     async def __call__(self, message: Message) -> None:
-        """Pass a message on, or keep it until the whole of an error is known."""
+        """Send a message, or hold it back until the whole body of an error has arrived."""
         if self.is_ended:
             return
         if message["type"] == "http.response.start" and _is_foreign_error(message, self._is_page):
@@ -44,7 +50,7 @@ class ResponseWriter:
                 await self._translate_error(self._error_start)
 
     async def send_problem(self, problem: Problem) -> None:
-        """Answer with a problem, unless an answer is already on its way."""
+        """Respond with a problem, unless a response has already begun."""
         if not self._is_started:
             self._error_start = None
             response = self._to_response(problem)
@@ -58,9 +64,9 @@ class ResponseWriter:
         return bool(self.context.route and self.context.route.is_page)
 
     def _to_response(self, problem: Problem) -> Response:
-        """The problem for whoever reads it: a program, or a person at a page."""
+        """The problem as a page where the route is one, else as a problem document."""
         if self._is_page:
-            return templating.render_problem(problem, self.context.request_id, self.path)
+            return self.render_problem_page(problem, self.context.request_id, self.path)
         return problem.response(self.context.request_id)
 
     async def _translate_error(self, start: Message) -> None:
@@ -89,8 +95,6 @@ class ResponseWriter:
 
 
 def _is_foreign_error(start: MutableMapping[str, Any], is_page: bool) -> bool:
-    """Whether this begins an error that we did not word ourselves."""
+    """Whether this begins an error response that a framework made, not one of our problems."""
     content_type = Headers(raw=list(start.get("headers", ()))).get("content-type", "")
-    return start["status"] >= 400 and not content_type.startswith(
-        templating.HTML_MEDIA_TYPE if is_page else problems.PROBLEM_JSON
-    )
+    return start["status"] >= 400 and not content_type.startswith(HTML_MEDIA_TYPE if is_page else problems.PROBLEM_JSON)

@@ -1,4 +1,4 @@
-"""Who may ask for what: one row a question, and nothing is answered that has no row."""
+"""Routes and the roles that may call them, a row per route; a path without a row is not served."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from functools import cached_property
 
 ROLES = frozenset({"admin", "agent", "campaign", "analyst", "till"})
 
-#: Personal fields (names, addresses, birthdays) are shown to these alone.
+#: Personal fields (names, addresses, birthdays) are shown to these roles only.
 PERSONAL_DATA_ROLES = frozenset({"admin", "agent"})
 
-#: Needs no key: these say nothing about any customer, and those who probe and scrape have none to send.
+#: Routes without a key: they show nothing about any customer, and health probes and scrapers have no key to send.
 PUBLIC = frozenset({"anyone"})
 _STAFF_ROLES = ROLES - {"till"}
 
 
 @dataclass(frozen=True)
 class Route:
-    """One question: its method, its path with names in braces, and the roles that may ask it."""
+    """A route: its method, its path with parameter names in braces, and the roles that may call it."""
 
     method: str
     path: str
     roles: frozenset[str]
-    #: Read by people in a browser, who sign in with a form: what comes and goes is HTML.
+    #: A page for people in a browser, who sign in with a form: forms come in, HTML goes out.
     is_page: bool = False
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
-        """What a path must look like to be this question."""
+        """The pattern of the paths that belong to this route."""
         return re.compile(re.sub(r"\{\w+\}", "[^/]+", self.path))
 
     @property
     def is_public(self) -> bool:
-        """Whether it is answered without a key."""
+        """Whether the route needs no key."""
         return self.roles is PUBLIC
 
 
@@ -69,7 +69,7 @@ ROUTES = (
     Route("POST", "/v1/customers/{customer_id}/erase", PERSONAL_DATA_ROLES),
 )
 
-#: Whose work the pages are for.
+#: The roles that may sign in to the console.
 CONSOLE_ROLES = _STAFF_ROLES
 PAGES = (
     Route("GET", "/", _STAFF_ROLES, is_page=True),
@@ -84,5 +84,5 @@ PAGES = (
 
 
 def match_routes(path: str) -> list[Route]:
-    """The questions that can be asked at this path: none, or one a method."""
+    """The routes of this path: none, or one per method."""
     return [route for route in (*ROUTES, *PAGES) if route.pattern.fullmatch(path)]

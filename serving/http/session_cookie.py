@@ -1,6 +1,6 @@
-"""Signed in: who opened the desk's pages with a key, remembered for a working day by their own browser.
+"""Session cookie of the console: after a sign-in with an API key, the browser stays signed in for 12 hours.
 
-The browser never holds the key: what it is given names the key, ends by itself, and is sealed by the shop.
+The cookie does not contain the key: it contains the key's prefix and an expiry time, signed by the shop.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CROSS_SITE_DETAIL = "This form was sent from another site; open the page itself 
 
 
 def set_session(response: Response, shop: Shop, key: str, *, secure: bool) -> None:
-    """Remember in the browser that this key was shown; the door asks no more until the day is over."""
+    """Sign the browser in as the owner of this key, for LIFETIME_SECONDS."""
     payload = f"{api_keys.key_prefix(key)}.{int(time.time()) + LIFETIME_SECONDS}"
     response.set_cookie(
         _cookie_name(shop),
@@ -37,12 +37,12 @@ def set_session(response: Response, shop: Shop, key: str, *, secure: bool) -> No
 
 
 def clear_session(response: Response, shop: Shop) -> None:
-    """Forget it again."""
+    """Delete the session cookie from the browser."""
     response.delete_cookie(_cookie_name(shop), httponly=True, samesite="strict")
 
 
 def read_role(shop: Shop, cookie_header: str) -> str | None:
-    """The role of whoever is signed in; None for nobody, too long ago, or a key that is no more."""
+    """The role of the signed-in key; None without a valid cookie, after its expiry, or for a revoked key."""
     payload, _, signature = _cookie_value(shop, cookie_header).rpartition(".")
     prefix, _, expires_at = payload.partition(".")
     if not hmac.compare_digest(signature.encode(), _sign(shop, payload).encode()) or int(expires_at) < time.time():
@@ -51,7 +51,10 @@ def read_role(shop: Shop, cookie_header: str) -> str | None:
 
 
 def check_form_origin(headers: Headers) -> None:
-    """Let in a form that one of our own pages sent, and no other: browsers say where a form comes from."""
+    """Accept a form only from our own pages; browsers send its origin along.
+
+    Raises Problem: 403 for a form of another site, 415 for any other content type.
+    """
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     is_same_origin = (
         site in ("same-origin", "none") if site else not origin or urlsplit(origin).netloc == headers.get("host")
@@ -63,7 +66,7 @@ def check_form_origin(headers: Headers) -> None:
 
 
 def _cookie_name(shop: Shop) -> str:
-    """A name of this shop's own: browsers share cookies among all the ports of a machine."""
+    """A cookie name of its own for each shop: browsers share cookies among all the ports of a machine."""
     return f"regulars_{_sign(shop, 'name')[:8]}"
 
 

@@ -1,7 +1,7 @@
-"""Related: offers on what goes with something that a customer has just bought for the first time.
+"""Finds offers on complements of a product that a customer has recently bought for the first time.
 
-They may take a place of their own among those that are made, and no chance is raised for it: on Complete Journey's
-campaigns of August to October 2017, of 3,052 such offers none was redeemed, where four were expected anyway.
+Such an offer may take a place of its own in a list, but its redemption probability is not raised: in Complete Journey's
+campaigns of August to October 2017 none of 3,052 such offers was redeemed, where four were expected without the effect.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from features.products import co_purchases
 
-#: Whoever buys a case weeks after the phone no longer buys it because of the phone.
+#: A case that is bought more than so many days after the phone is not bought because of the phone.
 RECENT_DAYS = 28
-#: What is bought together twice as often as by chance goes with each other in any full basket.
+#: Pairs with a lower lift are no complements: in full baskets any two products have a lift of about two.
 MIN_LIFT = 3.0
-#: So many companions of each product, the strongest, are looked at.
+#: So many complements of each product are considered, the strongest.
 MAX_COMPLEMENTS = 10
 
 COLUMNS = ("row", "offer_key", "lift", "because", "days")
@@ -28,13 +28,18 @@ _NO_OFFERS = pd.DataFrame({name: pd.Series(dtype="float64" if name == "lift" els
 
 
 def load_complements(folder: Path) -> pd.DataFrame:
-    """What goes with what as of the last night: product_key, other_key, lift, strongest first; nothing before it."""
+    """Complements as of the last night, strongest first: columns product_key, other_key, lift; empty before a night."""
     path = co_purchases.co_purchases_path(folder)
     return _NO_PAIRS if path is None else _read(path, path.stat().st_mtime_ns)
 
 
-_NO_PAIRS = pd.DataFrame({"product_key": pd.Series(dtype="int64"), "other_key": pd.Series(dtype="int64"),
-                          "lift": pd.Series(dtype="float64")})  # fmt: skip
+_NO_PAIRS = pd.DataFrame(
+    {
+        "product_key": pd.Series(dtype="int64"),
+        "other_key": pd.Series(dtype="int64"),
+        "lift": pd.Series(dtype="float64"),
+    }
+)
 
 
 @lru_cache(maxsize=2)
@@ -47,13 +52,19 @@ def _read(path: Path, _changed: int) -> pd.DataFrame:
 
 
 def find_complementary_offers(
-    features: pd.DataFrame, covers: pd.DataFrame, pairs: pd.DataFrame, *, hidden: Collection[int] = (),
+    features: pd.DataFrame,
+    covers: pd.DataFrame,
+    pairs: pd.DataFrame,
+    *,
+    hidden: Collection[int] = (),
     is_consenting: NDArray[np.bool_] | None = None,
-) -> pd.DataFrame:  # fmt: skip
-    """For each row of figures (shelves) the offers that go with a new purchase: row, offer_key, lift, because, days.
+) -> pd.DataFrame:
+    """Offers on a complement of a new purchase, one row per row of `features` and offer, in the columns of COLUMNS.
 
-    `because` is the product bought `days` ago, once and never before; of several, the one with the highest lift.
-    It is none of the `hidden` products, but in the rows that `sees` says; without it in none.
+    `features` has the columns product_keys, times and last_days, lists per customer; `covers` offer_key, product_key;
+    `pairs` those of `load_complements`. `because` is the product bought `days` ago for the first time; of several,
+    the one with the highest lift. `hidden` products are used only in rows where `is_consenting`, shape (n_rows,), is
+    true; without it in none.
     """
     pairs = pairs[pairs["other_key"].isin(covers["product_key"].unique())]
     new_purchases = _new_purchases(features, pairs["product_key"].unique())
@@ -70,15 +81,17 @@ def find_complementary_offers(
     return best[list(COLUMNS)].sort_values(["row", "offer_key"], ignore_index=True)
 
 
-def _new_purchases(features: pd.DataFrame, wanted: np.ndarray) -> pd.DataFrame:
-    """Of these products, those that were bought once, and lately: row, because, days."""
+def _new_purchases(features: pd.DataFrame, candidate_keys: np.ndarray) -> pd.DataFrame:
+    """The candidate products bought once, within RECENT_DAYS: columns row, because (product key), days."""
     has_products = features["product_keys"].map(lambda keys: isinstance(keys, np.ndarray | list)).to_numpy(bool)
     with_products = features[has_products]
-    flat = {column: np.concatenate([*with_products[name], np.empty(0, np.int64)]).astype(np.int64)
-            for column, name in (("because", "product_keys"), ("times", "times"), ("days", "last_days"))}  # fmt: skip
+    flat = {
+        column: np.concatenate([*with_products[name], np.empty(0, np.int64)]).astype(np.int64)
+        for column, name in (("because", "product_keys"), ("times", "times"), ("days", "last_days"))
+    }
     rows = np.repeat(np.flatnonzero(has_products), with_products["product_keys"].map(len).to_numpy(np.int64))
     purchases = pd.DataFrame({"row": rows, **flat})
     purchases = purchases[
-        (purchases["times"] == 1) & (purchases["days"] <= RECENT_DAYS) & purchases["because"].isin(wanted)
+        (purchases["times"] == 1) & (purchases["days"] <= RECENT_DAYS) & purchases["because"].isin(candidate_keys)
     ]
     return purchases[["row", "because", "days"]].reset_index(drop=True)

@@ -1,4 +1,4 @@
-"""Withheld: of the offers that run, those that may not be made to a customer, each with the first reason why."""
+"""Lists the running offers that may not be made to each customer, each with the first reason why."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime
 import numpy as np
 import pandas as pd
 
-from customers.marketing import eligibility, eligibility_inputs, eligibility_recheck
+from customers.marketing import eligibility, eligibility_inputs, stored_offers
 from customers.marketing.eligibility import OfferTable
 from customers.people import lookup
 from customers.scores import score_store
@@ -17,20 +17,21 @@ from serving import runtime
 from serving.offers import offer_inventory
 
 INELIGIBLE_COLUMNS = ("customer_id", "offer_id", "campaign_id", "reason")
-#: So many customers are judged at a time, each beside every offer that runs.
+#: So many customers are judged at a time, each with every running offer.
 _BATCH_SIZE = 2_000
 
 
 def list_ineligible_offers(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
-    """A row a customer of whom the last night spoke and offer that may not be made to them, nearest to it first.
+    """One row per customer of the last night and ineligible offer, the nearest to eligible first: INELIGIBLE_COLUMNS.
 
-    It is judged when what that night found is judged: see `validity.standpoint`. Words repeat: they are categories.
-    Customers are not, since a file of categories names them all, also those whose rows are gone.
+    They are judged at the time at which the stored offers of that night are (see `stored_offers.evaluation_times`).
+    Texts repeat and are categories; customer ids are not, since a categorical column names all of its categories,
+    also those whose rows have been removed.
     """
-    evaluated_at, before = eligibility_recheck.evaluation_times(shop, as_of)
+    evaluated_at, before = stored_offers.evaluation_times(shop, as_of)
     keys = score_store.load_run_scores(shop, "offers", as_of)["customer_key"].tolist()
     active_inventory = offer_inventory.load_offer_inventory(shop).filter_active(evaluated_at)
-    offer_table = offer_inventory.load_offer_table(shop, active_inventory, before=before)
+    offer_table = stored_offers.judge_offers(shop, active_inventory.offer_table, before)
     parts = [
         _evaluate_batch(shop, offer_table, keys[start : start + _BATCH_SIZE], evaluated_at, before)
         for start in range(0, len(keys), _BATCH_SIZE)
@@ -42,9 +43,9 @@ def list_ineligible_offers(shop: Shop, *, as_of: datetime | None = None) -> pd.D
 def _evaluate_batch(
     shop: Shop, offer_table: OfferTable, keys: Sequence[int], evaluated_at: datetime, before: datetime | None
 ) -> pd.DataFrame:
-    """customer_key, column (of the table) and code of what may not be made to these customers."""
+    """The ineligible offers of these customers: columns customer_key, column (of the table) and code."""
     customer_state = eligibility_inputs.load_customer_state(
-        shop, keys, _load_basket_values(shop, offer_table, keys, before), before=before
+        shop, keys, _load_basket_values(shop, offer_table, keys, before), before=before, now=evaluated_at
     )
     eligibility_codes = eligibility.evaluate_eligibility(offer_table, customer_state, now=evaluated_at)
     rows, columns = np.nonzero(eligibility_codes)
@@ -57,14 +58,17 @@ def _evaluate_batch(
 def _load_basket_values(
     shop: Shop, offer_table: OfferTable, keys: Sequence[int], before: datetime | None
 ) -> np.ndarray | None:
-    """What their usual baskets are worth, where it matters; of a day gone by nobody has kept it."""
+    """The value of their usual baskets, shape (n_keys,); None where no rule needs it, and for a day of the past.
+
+    The online store holds the newest baskets only.
+    """
     if before is not None or not keys or not offer_table.offers["min_spend"].notna().any():
         return None
     return runtime.open_runtime(shop).load_basket_values(keys)
 
 
 def _decode_keys(shop: Shop, offer_table: OfferTable, ineligible: pd.DataFrame) -> pd.DataFrame:
-    """Codes in words and keys as ids, each text kept once."""
+    """The rows in INELIGIBLE_COLUMNS: codes as reason texts, keys as ids."""
     customer_ids = lookup.find_ids(shop, ineligible["customer_key"].unique().tolist())
     columns = ineligible["column"].to_numpy(np.int64)
     campaigns, campaign_ids = pd.factorize(offer_table.offers["campaign_id"])

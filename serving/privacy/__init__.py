@@ -1,1 +1,1 @@
-"""Erasure and data export followed through features and scores."""
+"""Erasure and data export, including the features and scores of a customer."""

@@ -1,4 +1,4 @@
-"""Shown: everything that the shop holds of a person, the figures that were computed of them included."""
+"""Data export of one customer: everything that the shop stores about them, their features included."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from features.store.feature_store import FeatureStore
 def export_customer(
     shop: Shop, store: FeatureStore, customer_id: str, *, store_lock: AbstractContextManager[Any] | None = None
 ) -> dict[str, Any] | None:
-    """What the customers' floor discloses, with `features`: name -> number or list; None for an unknown id.
+    """The export of customers.privacy.data_export with `features` (name -> number or list); None for an unknown id.
 
-    `turn` is held while the store is read, for whoever shares its one connection.
+    `store_lock` is held while the feature store is read, for processes whose threads share its one connection.
     """
     document = data_export.export_customer(shop, customer_id)
     key = lookup.find_keys(shop, [customer_id]).get(customer_id)
@@ -30,7 +30,7 @@ def export_customer(
 
 
 def _to_json_value(value: Any) -> Any:
-    """A figure as JSON holds it; what is not known is None."""
+    """A feature value as JSON holds it; None where it is missing."""
     if isinstance(value, np.ndarray):
         return [_to_json_value(each) for each in value.tolist()]
     return None if value is None or (isinstance(value, float) and not np.isfinite(value)) else value

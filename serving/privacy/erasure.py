@@ -1,4 +1,4 @@
-"""Forgetting: what was computed of erased customers goes too, wherever it lies."""
+"""Erasure of derived data: the features of erased customers are deleted wherever they are stored."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ log = logging.getLogger("regulars.forget")
 def erase_derived_data(
     shop: Shop, store: FeatureStore, *, is_nightly: bool = False, store_lock: AbstractContextManager[Any] | None = None
 ) -> int:
-    """Follow every erasure that was announced; how many. Again is the same as once.
+    """Delete the derived data of every customer with a pending erasure; return how many. Safe to repeat.
 
-    A night that is at work may have read of somebody before they were erased and write of them after this. Then
-    the announcements stand, and the night follows them once more at its end, with `at_night`. `turn`: what
-    must be held while the store is at work, where others in this process use it.
+    A nightly run in progress may have read a customer before their erasure and write their features after it. Then
+    the erasures stay pending, and the run repeats this at its end, with `is_nightly`. `store_lock` is held while the
+    feature store is in use, where other threads of this process share it.
     """
     pending = erasure.pending_erasures(shop)
     if not pending:
@@ -40,18 +40,21 @@ def erase_derived_data(
 
 
 def complete_erasures(runtime: ServerRuntime) -> bool:
-    """As `forget`, at the door; whether nothing is left of anybody. A failure leaves the announcement standing."""
+    """Run `erase_derived_data` in the server; whether no erasure is pending then. After a failure it stays pending."""
     try:
         erase_derived_data(runtime.shop, runtime.features, store_lock=runtime.store_lock)
         write_back.touch_change_marker(runtime.shop)
         return not erasure.pending_erasures(runtime.shop)
     except Exception as error:
-        log.error("erased customers are not forgotten everywhere: %s", problems.describe_traceback(error))
+        log.error(
+            "derived data of erased customers could not be deleted; the next nightly run tries again: %s",
+            problems.describe_traceback(error),
+        )
         return False
 
 
 def _is_night_idle(shop: Shop) -> bool:
-    """Whether no night is at work in this home."""
+    """Whether no nightly run is in progress in this home."""
     with (shop.home / "night.lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -1,1 +1,1 @@
-"""Lists under merchandising rules, with evidence."""
+"""Product lists for customers: ranked under merchandising rules, with the evidence for each product."""

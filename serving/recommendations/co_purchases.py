@@ -1,4 +1,4 @@
-"""Company: which products go together, as the champion knows it or else as the last night saw it."""
+"""Co-purchase index: related products, from the recommender champion or from the last nightly run."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from serving.runtime import ServerRuntime
 
 
 def load_co_purchase_index(runtime: ServerRuntime) -> RelatedProducts | None:
-    """What the recommender has learned; where a plain rule serves, the same from the last night's pairs.
+    """The related products of the recommender champion; without any, fitted on co-purchases of the last nightly run.
 
-    None before the first night.
+    None before the first run.
     """
     champion = runtime.champions.get("recommender")
     trained_index: RelatedProducts | None = getattr(champion.model, "related_products", None) if champion else None

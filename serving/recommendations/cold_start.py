@@ -1,4 +1,4 @@
-"""Newcomers: what to show somebody who has bought nothing yet but has favourites, and what to say of a new product."""
+"""Cold start: favourite categories for customers without purchases, and a reason text for new products."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from customers.shop.settings import Shop
 from serving.recommendations import merchandising, ranked_lists
 from serving.recommendations.exploration import LIST_KEY_COLUMNS
 
-#: Why a product is listed that nobody's taste tells of yet.
+#: The reason of a new product, which nothing that the customer bought supports yet.
 NEW_PRODUCT_REASON = "new in the shop; others of its kind suit their taste"
-#: What each newcomer likes best, by customer key.
+#: Favourite categories by customer key, of customers without purchases.
 FavouriteCategories = Mapping[int, tuple[str, ...]]
 
 
 def load_favourites(shop: Shop, keys: Collection[int]) -> FavouriteCategories:
-    """The favourite categories of those of these customers who have named some that the shop sells."""
+    """The favourite categories of the customers who have named some that the shop sells."""
     return favourite_categories.load_favourite_categories(shop, keys) if keys else {}
 
 
@@ -38,9 +38,10 @@ def add_favourites_first(
     hidden: Collection[int] = (),
     consenting: Collection[int] = (),
 ) -> pd.DataFrame:
-    """The same lists, with `words` (None elsewhere), in which newcomers get first what sells in their favourites.
+    """The ranked lists, where customers without purchases get first what sells best in their favourite categories.
 
-    A question for certain categories is answered as it is asked.
+    ranked: columns customer_key, list, rank, product_key, score, source, a row per list entry. Returns the same columns
+    and `words`, the reason text of a favourite (None elsewhere). Lists stay unchanged under rules for categories.
     """
     ranked = ranked.assign(words=None)
     if not favourites_by_key or active_rules.rules.categories:
@@ -58,22 +59,20 @@ def add_favourites_first(
         return ranked
     combined = pd.concat(
         [
-            favourites_ranked.assign(words=_favourite_reasons(active_rules.shop, favourites_ranked), turn=0),
-            ranked.assign(turn=1),
+            favourites_ranked.assign(words=_favourite_reasons(active_rules.shop, favourites_ranked), priority=0),
+            ranked.assign(priority=1),
         ],
         ignore_index=True,
     )
     combined = combined.drop_duplicates([*LIST_KEY_COLUMNS, "product_key"])
-    list_positions = (
-        pd.Series(np.arange(len(history)), history["customer_key"]),
-        pd.Series(np.arange(len(names)), list(names)),
-    )
+    customer_positions = pd.Series(np.arange(len(history)), history["customer_key"])
+    list_positions = pd.Series(np.arange(len(names)), list(names))
     sorted_rows = np.lexsort(
         (
             combined["rank"],
-            combined["turn"],
-            combined["list"].map(list_positions[1]),
-            combined["customer_key"].map(list_positions[0]),
+            combined["priority"],
+            combined["list"].map(list_positions),
+            combined["customer_key"].map(customer_positions),
         )
     )
     combined = combined.iloc[sorted_rows].reset_index(drop=True)
@@ -82,7 +81,10 @@ def add_favourites_first(
 
 
 def label_new_products(ranked: pd.DataFrame, new_products: Collection[int]) -> pd.DataFrame:
-    """The same lists, in which a product that is itself new says so in `words`, where nothing else speaks for it."""
+    """The ranked lists with a reason text in the column `words` for new products without other evidence.
+
+    ranked: columns product_key, source, because (-1 without evidence), a row per list entry; words is added if absent.
+    """
     has_no_reason = (ranked["source"].eq("new") & ranked["because"].lt(0)).to_numpy(bool)
     has_no_reason &= np.isin(ranked["product_key"], np.fromiter(new_products, np.int64, len(new_products)))
     if not has_no_reason.any():
@@ -95,7 +97,7 @@ def label_new_products(ranked: pd.DataFrame, new_products: Collection[int]) -> p
 def _group_by_favourites(
     active_rules: merchandising.ActiveRules, favourites_by_key: FavouriteCategories
 ) -> list[tuple[merchandising.ActiveRules, list[int]]]:
-    """Customers of the same favourites together, and the rules narrowed to these."""
+    """Customers grouped by favourite categories, with the rules narrowed to these categories."""
     groups: dict[tuple[str, ...], list[int]] = {}
     for key, categories in favourites_by_key.items():
         category_names = tuple(
@@ -117,7 +119,7 @@ def _group_by_favourites(
 
 
 def _favourite_reasons(shop: Shop, favourites_ranked: pd.DataFrame) -> NDArray[np.object_]:
-    """Of what sells best in a favourite category; what the shop put there has a reason of its own."""
+    """Reason texts of best sellers in favourite categories; None for pinned and explored products."""
     categories = products.load_categories(shop, favourites_ranked["product_key"].unique())
     entries = zip(favourites_ranked["product_key"].tolist(), favourites_ranked["source"].tolist(), strict=True)
     texts = [

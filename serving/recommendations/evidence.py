@@ -1,6 +1,6 @@
-"""Because: the few figures of a customer's own that say why each product is on their list.
+"""Evidence: the few numbers of a customer's own history that explain why each product is on their list.
 
-They are kept beside the list and put into words by `customers.reports.recommendation_reasons`, which says what they mean.
+They are stored with the list; `customers.reports.recommendation_reasons` defines them and turns them into text.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from models.related_products.complements import RelatedProducts
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-#: What is noted of each product, and what is read of a shelf; an old shelf may lack some.
+#: The columns of the evidence, and the history columns that they are read from; an old history may lack some.
 EVIDENCE_COLUMNS = ("because", "days", "since")
 HISTORY_COLUMNS = ("times", "last_days", "first_days")
-#: What was bought longer ago is no reason to buy what goes with it.
+#: A purchase longer ago is no evidence for a product that goes with it.
 RECENT_DAYS = 90
 
 
@@ -33,11 +33,14 @@ def add_evidence(
     hidden: Collection[int] = (),
     consenting: Collection[int] = (),
 ) -> pd.DataFrame:
-    """Ranked lists with why each product is there: columns `because`, `days` and `since`, -1 for nothing.
+    """The ranked lists with the evidence of each product: int columns because, days and since, -1 where there is none.
 
-    Of what was bought before: on how many days, and how long ago the last and the first of them are. Of what is new:
-    the product_key and days of what goes with it best among what they bought lately, `hidden` products left out but
-    for the customers in `sees`.
+    For source "again": purchase days, and days since the last and since the first of them. For source "new": key of the
+    product bought within RECENT_DAYS that it goes with best, and days since that purchase; `hidden` products count only
+    for the customers in `consenting`.
+
+    ranked: columns customer_key, product_key, source, a row per list entry. history: columns customer_key, product_keys
+    and HISTORY_COLUMNS, a row per customer.
     """
     purchases, source = flatten_history(history), ranked["source"].to_numpy()
     evidence = np.full((len(ranked), len(EVIDENCE_COLUMNS)), -1, np.int64)
@@ -62,19 +65,19 @@ def add_evidence(
 
 
 def iter_evidence(ranked: pd.DataFrame) -> Iterator[list[Any]]:
-    """What is kept of each product's grounds: as many numbers as there are, or the `words` of a list that has some."""
+    """Yield the evidence to store of each entry: its numbers, or the text in the column words if there is one."""
     texts = ranked["words"].tolist() if "words" in ranked else [None] * len(ranked)
-    for text, first, days, since in zip(texts, *(ranked[name].tolist() for name in EVIDENCE_COLUMNS), strict=True):
+    for text, because, days, since in zip(texts, *(ranked[name].tolist() for name in EVIDENCE_COLUMNS), strict=True):
         if text is not None:
             yield [text]
-        elif first < 0:
+        elif because < 0:
             yield []
         else:
-            yield [first, days] if since < 0 else [first, days, since]
+            yield [because, days] if since < 0 else [because, days, since]
 
 
 def reason_texts(shop: Shop, ranked: pd.DataFrame) -> list[str]:
-    """The reasons of ranked products in words."""
+    """The reason text of each row. ranked: columns customer_key, source, because, days, since, and words if present."""
     entries = zip(ranked["customer_key"].tolist(), ranked["source"].tolist(), iter_evidence(ranked), strict=True)
     return recommendation_reasons.product_reasons(shop, entries)
 
@@ -82,9 +85,10 @@ def reason_texts(shop: Shop, ranked: pd.DataFrame) -> list[str]:
 def flatten_history(
     history: pd.DataFrame, *, hidden: Collection[int] = (), consenting: Collection[int] = ()
 ) -> pd.DataFrame:
-    """The shelves laid flat: row, customer_key, product_key and the figures, NaN where a shelf has none.
+    """The purchase histories with a row per customer and product.
 
-    Without `hidden` products, but for the customers in `sees`.
+    Columns: row (of the history), customer_key, product_key and HISTORY_COLUMNS, NaN where a history lacks one.
+    Without the `hidden` products, except for the customers in `consenting`.
     """
     lists = history["product_keys"].to_numpy()
     filled_rows = np.flatnonzero(history["product_keys"].notna().to_numpy())
@@ -109,7 +113,7 @@ def _concatenated(lists: NDArray[Any]) -> Floats:
 
 
 def _find_purchases(purchases: pd.DataFrame, rows: Ints, products: Ints) -> Ints:
-    """Where each row's product stands among the shelves, -1 for nowhere."""
+    """The index in purchases of each pair of history row and product, -1 where it was not bought."""
     width = 1 + max(purchases["product_key"].max() if len(purchases) else 0, products.max(initial=0))
     purchase_index = pd.Index(purchases["row"].to_numpy() * width + purchases["product_key"].to_numpy())
     return np.asarray(purchase_index.get_indexer(pd.Index(rows * width + products)), np.int64)

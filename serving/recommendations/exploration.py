@@ -1,6 +1,7 @@
-"""Exploring: a share of the places in a list goes to products from below it, to learn what else a customer likes.
+"""Exploration: a share of the places in a list goes to products ranked below it, to learn what else a customer likes.
 
-Who draws again from the same seed draws the same, asked alone or among others, by night or at the door.
+The draw depends on the seed, the customer and the product only: it is the same for a customer alone or among others,
+online and in the nightly run.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ from serving.recommendations.merchandising import EXPLORED
 
 Ints = NDArray[np.int64]
 Draws = NDArray[np.uint64]
-#: Products are drawn from so many places below the end of a list, for each place of the list.
+#: Products are drawn from the ranks below a list, this many for each place of the list.
 POOL_FACTOR = 4
 LIST_KEY_COLUMNS = ["customer_key", "list"]
 
 
 def draw_seeds(history: pd.DataFrame, seed: int | None = None) -> pd.Series:
-    """What each customer's draw begins with: the seed, else a number that changes when their figures do."""
+    """The seed of each customer's draw, by customer_key: the given one, else their as_of, which features change.
+
+    history: columns customer_key, as_of.
+    """
     as_of_micros = (
         pd.to_datetime(history["as_of"], utc=True).dt.tz_localize(None).astype("datetime64[us]").astype(np.int64)
     )
@@ -28,9 +32,10 @@ def draw_seeds(history: pd.DataFrame, seed: int | None = None) -> pd.Series:
 
 
 def explore_lists(listed: pd.DataFrame, share: float, seed_by_key: pd.Series, n: int) -> pd.DataFrame:
-    """The first n of each list, with every so many places given to a product drawn from below.
+    """The first n of each list, where `share` of the places, evenly spaced, goes to products drawn from below.
 
-    `listed` is best first in each list, longer than n where there is more, with `pinned`, who stay where they are.
+    listed: columns customer_key, list, product_key, pinned and others, best first in each list and longer than n where
+    possible. Returns them with the columns rank (from 1) and source set. Pinned products keep their places.
     """
     position = listed.groupby(LIST_KEY_COLUMNS, sort=False).cumcount().to_numpy()
     slots = np.flatnonzero(np.diff(np.floor(np.arange(n + 1) * share + 1e-9))) if share else np.empty(0, np.int64)
@@ -40,7 +45,7 @@ def explore_lists(listed: pd.DataFrame, share: float, seed_by_key: pd.Series, n:
     is_in_pool = (position >= n) & (position < n * (1 + POOL_FACTOR))
     pin_counts = np.bincount(group, listed["pinned"])
     pool_sizes = np.bincount(group[is_in_pool], minlength=len(pin_counts))
-    # Pins stay first: only the places behind them are free to be drawn for.
+    # Pinned products stay first: only the places behind them are given to drawn products.
     free_slots = len(slots) - np.searchsorted(slots, pin_counts)
     draw_counts = np.minimum(free_slots, pool_sizes).astype(np.int64)
     is_top = position < n - draw_counts[group]
@@ -59,7 +64,7 @@ def explore_lists(listed: pd.DataFrame, share: float, seed_by_key: pd.Series, n:
 
 
 def _free_ranks(slots: Ints, n: int) -> Ints:
-    """Row d: the places that are left, in order, where the last d slots are taken."""
+    """Row d: the places that remain, in order, when the last d slots are taken."""
     free_ranks = np.zeros((len(slots) + 1, n), np.int64)
     for taken_count in range(len(slots) + 1):
         free = np.setdiff1d(np.arange(n), slots[len(slots) - taken_count :])
@@ -68,7 +73,7 @@ def _free_ranks(slots: Ints, n: int) -> Ints:
 
 
 def _random_order(pool: pd.DataFrame, seed_by_key: pd.Series) -> Draws:
-    """A number a product and customer, by chance, and the same whenever it is drawn again from the same seed."""
+    """A pseudo-random number per row of the pool, which depends on seed, customer and product only."""
     customers = pool["customer_key"].to_numpy(np.int64)
     random_keys = np.zeros(len(pool), np.uint64)
     for part in (seed_by_key.reindex(customers).to_numpy(np.int64), customers, pool["product_key"].to_numpy(np.int64)):

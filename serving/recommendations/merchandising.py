@@ -1,14 +1,14 @@
-"""The shop's rules for lists of products: what may not be listed, what comes first, and how lists are mixed.
+"""Merchandising rules for product lists: exclusions, repurchase delays, boosts, pins, category caps, exploration.
 
-The order in which they hold, each within what those before it have left:
+They apply in this order, each to what the rules before it have left:
 
-1. bars for everybody (`BARS`, the first that bars a product is the one that is named);
-2. sensitive products, for a customer who has not allowed them to be looked at;
-3. repurchase: what a customer has bought, never again, or not until so many days are over;
-4. boost: a label's factor on the score; a product with several labels gets the product of them;
-5. pin: products with the label first, as far as the customer may have them;
-6. at most so many of a category, from the top; a product without a category is not counted;
-7. explore: every so many places one from below the list's end.
+1. exclusions for all customers (`EXCLUSION_RULES`; the first that excludes a product is the one that is reported);
+2. sensitive products, for customers without that consent;
+3. repurchase: products that a customer has bought, excluded for ever or for a number of days;
+4. boost: a factor on the score by label; a product with several labels gets the product of their factors;
+5. pin: products with a label come first, if the customer may have them;
+6. max_per_category: a cap per category, from the top; a product without a category is not counted;
+7. explore: a share of the places goes to products from below the end of the list.
 """
 
 from __future__ import annotations
@@ -31,30 +31,32 @@ from features.families.product_history import MAX_PRODUCTS
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-#: Sources that the rules add: what the shop put first without a word from the model, and what is tried out.
+#: Sources that the rules add: pinned by the shop without a score of the model, and drawn by exploration.
 PINNED, EXPLORED = "pinned", "explore"
 
 ExclusionRule = Callable[[ProductAttributes, MerchandisingRules, Ints], Flags]
 
 
-def _is_in(words: Sequence[str], names: Mapping[str, int], codes: Ints) -> Flags:
-    return np.isin(codes, [names[word] for word in words if word in names])
+def _is_in(values: Sequence[str], codes_by_name: Mapping[str, int], codes: Ints) -> Flags:
+    return np.isin(codes, [codes_by_name[value] for value in values if value in codes_by_name])
 
 
-#: Which products a wish bars for everybody; `left_out` are the keys of those left out by their ids.
+#: The products that each rule excludes for all customers; `excluded_ids` are the keys of those excluded by id.
 EXCLUSION_RULES: dict[str, ExclusionRule] = {
-    "exclude_product_ids": lambda goods, wishes, left_out: np.isin(goods.keys, left_out),
-    "categories": lambda goods, wishes, _: ~_is_in(wishes.categories, goods.category_names, goods.categories),
-    "exclude_categories": lambda goods, wishes, _: _is_in(
-        wishes.exclude_categories, goods.category_names, goods.categories
+    "exclude_product_ids": lambda attributes, rules, excluded_ids: np.isin(attributes.keys, excluded_ids),
+    "categories": lambda attributes, rules, _: (
+        ~_is_in(rules.categories, attributes.category_names, attributes.categories)
     ),
-    "exclude_departments": lambda goods, wishes, _: _is_in(
-        wishes.exclude_departments, goods.department_names, goods.departments
+    "exclude_categories": lambda attributes, rules, _: _is_in(
+        rules.exclude_categories, attributes.category_names, attributes.categories
     ),
-    "in_stock_only": lambda goods, wishes, _: ~goods.in_stock,
-    "min_margin": lambda goods, wishes, _: goods.margin < float(wishes.min_margin or 0.0),
+    "exclude_departments": lambda attributes, rules, _: _is_in(
+        rules.exclude_departments, attributes.department_names, attributes.departments
+    ),
+    "in_stock_only": lambda attributes, rules, _: ~attributes.in_stock,
+    "min_margin": lambda attributes, rules, _: attributes.margin < float(rules.min_margin or 0.0),
 }
-#: Why a product is not on a list, in words, by the rule that kept it off, in the order of the rules.
+#: The reason text of each rule that excludes products, in the order of the rules.
 EXCLUSION_REASONS = {
     "exclude_product_ids": "products left out by their ids",
     "categories": "only these categories are asked for",
@@ -70,9 +72,9 @@ EXCLUSION_REASONS = {
 
 @dataclass(frozen=True)
 class ActiveRules:
-    """The wishes that hold for some lists, with the products that they speak of; all of one shop at one moment.
+    """The merchandising rules for some lists of one shop at one time, with the products that they concern.
 
-    What is not asked for is not read: without a wish nothing is known here but which products must wait.
+    Product attributes are read from the catalogue only if a rule needs them.
     """
 
     shop: Shop
@@ -82,12 +84,12 @@ class ActiveRules:
 
     @cached_property
     def attributes(self) -> ProductAttributes:
-        """What the shop sells."""
+        """The product attributes of the shop's catalogue."""
         return product_attributes.load_attributes(self.shop)
 
     @cached_property
     def exclusions(self) -> dict[str, Flags]:
-        """What each rule that holds for everybody bars, over the goods; no rule, no entry."""
+        """By active rule, the flags of the products that it excludes for all customers, (n_products,)."""
         settings = {name: getattr(self.rules, name) for name in EXCLUSION_RULES}
         ids = [*self.rules.exclude_product_ids]
         excluded_ids = np.array(sorted(products.find_keys(self.shop, ids).values() if ids else []), np.int64)
@@ -99,14 +101,14 @@ class ActiveRules:
 
     @cached_property
     def excluded_keys(self) -> Ints:
-        """The keys, rising, of the products that nobody gets."""
+        """The keys, ascending, of the products excluded for all customers, (n_excluded,)."""
         if not self.exclusions:
             return np.empty(0, np.int64)
         return self.attributes.keys[np.logical_or.reduce([*self.exclusions.values()])]
 
     @cached_property
     def boost_groups(self) -> list[tuple[float, Ints]]:
-        """The products whose scores are multiplied, by the factor."""
+        """The factors other than 1, each with the keys of the products whose score it multiplies, (n_boosted,)."""
         if not self.rules.boost:
             return []
         factor = np.ones(len(self.attributes.keys))
@@ -116,25 +118,28 @@ class ActiveRules:
 
     @cached_property
     def pinned_keys(self) -> Ints:
-        """The keys of the products that come first."""
+        """The keys, ascending, of the products that come first, (n_pinned,)."""
         return self.attributes.keys_with_labels(self.rules.pin) if self.rules.pin else np.empty(0, np.int64)
 
     @property
     def has_reordering(self) -> bool:
-        """Whether lists are anything but what the model says of the products that are allowed."""
+        """Whether a rule changes the order of the model's ranking, beyond excluding products."""
         rules = self.rules
         return bool(rules.boost or rules.pin or rules.max_per_category or rules.explore)
 
 
 def load_active_rules(shop: Shop, now: datetime, rules: MerchandisingRules | None = None) -> ActiveRules:
-    """What holds for lists made at a moment: the shop's own wishes, or these in their place."""
+    """The rules for lists made at `now`: the shop's own, or `rules` in their place."""
     return ActiveRules(
         shop, shop.recommendations if rules is None else rules, now, product_attributes.load_repurchase_delays(shop)
     )
 
 
 def excluded_products(history: pd.DataFrame, active_rules: ActiveRules) -> dict[int, Ints]:
-    """What each customer has bought and is not to be offered again yet: product keys by customer key."""
+    """The products that each customer has bought and must not be offered again yet: (n,) product keys by customer key.
+
+    history: columns customer_key, as_of, product_keys, last_days, a row per customer.
+    """
     if not len(active_rules.repurchase_delays.keys):
         return {}
     purchases = flatten_purchases(history, ("last_days",))
@@ -163,7 +168,7 @@ def excluded_products(history: pd.DataFrame, active_rules: ActiveRules) -> dict[
 
 
 def _off_history(history: pd.DataFrame, active_rules: ActiveRules) -> pd.DataFrame:
-    """What is never bought again and was bought so long ago that it is not on a full shelf any more."""
+    """Purchases of never-again products that full histories may no longer contain: customer_key, product_key."""
     is_full = history["product_keys"].map(lambda keys: np.size(keys) >= MAX_PRODUCTS).to_numpy(bool)
     never_again = active_rules.repurchase_delays.keys[np.isinf(active_rules.repurchase_delays.days)]
     owners = history.loc[is_full, "customer_key"] if len(never_again) else ()
@@ -171,7 +176,10 @@ def _off_history(history: pd.DataFrame, active_rules: ActiveRules) -> pd.DataFra
 
 
 def flatten_purchases(history: pd.DataFrame, columns: Sequence[str] = ()) -> pd.DataFrame:
-    """The shelf laid flat: row (of the shelf), customer_key, product_key, and these columns."""
+    """The purchase histories with a row per customer and product.
+
+    Columns: row (of the history), customer_key, product_key, and the given list columns.
+    """
     has_products = history["product_keys"].notna().to_numpy()
     with_products = history[has_products]
     sizes = with_products["product_keys"].map(len).to_numpy(np.int64)
@@ -185,7 +193,7 @@ def flatten_purchases(history: pd.DataFrame, columns: Sequence[str] = ()) -> pd.
 
 
 def _elapsed_days(as_of: pd.Series, active_rules: ActiveRules) -> Floats:
-    """Calendar days in the shop from the moment that each row's figures speak of until now."""
+    """Calendar days in the shop's time zone from as_of until now, (n,); 0 where as_of is NaT."""
     days = pd.to_datetime(as_of, utc=True).dt.tz_convert(active_rules.shop.zone).dt.tz_localize(None).dt.normalize()
     today = pd.Timestamp(active_rules.now.astimezone(active_rules.shop.zone).date())
     return (today - days).dt.days.fillna(0).clip(lower=0).to_numpy().astype(np.float64)

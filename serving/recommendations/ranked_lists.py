@@ -1,6 +1,6 @@
-"""Ranking: the products that a model ranks for each customer, under the shop's rules.
+"""Ranked product lists of each customer: the model's ranking under the shop's merchandising rules.
 
-Each list is asked for as deep as its rules need, and again deeper for those whose list has come out too short.
+The model ranks as deep as the rules need, and again deeper for customers whose list has come out too short.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from serving.recommendations.exploration import LIST_KEY_COLUMNS
 from serving.recommendations.merchandising import PINNED, ActiveRules
 
 Ints = NDArray[np.int64]
-#: How much deeper a list is asked for where much of it is thrown away again.
+#: How much deeper the model ranks where rules may discard much of its list.
 DEPTH_FACTOR = 4
-#: So many pinned products that the model has never heard of are put before everybody at most: a list is no longer.
+#: At most this many pinned products without a score are added to a list: no list is longer.
 MAX_UNSCORED_PINS = 50
 PURCHASE_COLUMNS, LIST_ITEM_COLUMNS = ["customer_key", "product_key"], [*LIST_KEY_COLUMNS, "product_key"]
 
@@ -36,11 +36,11 @@ def rank_lists(
     consenting: Collection[int] = (),
     previous: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """The lists of every customer of the shelf: customer_key, list, rank (from 1), product_key, score, source.
+    """The lists of every customer: columns customer_key, list, rank (from 1), product_key, score, source.
 
-    `hidden` products are listed only for the customers in `sees`. Customers and lists stand in the order asked.
-    `known` are lists that the model has just made of the same shelf under fewer rules, at least as deep as asked
-    for: only where they do not reach is it asked again.
+    history: a row per customer, the columns that the model needs. Customers are in its order, lists in that of `names`.
+    `hidden` products are listed only for the customers in `consenting`. `previous` are lists just ranked for the same
+    history under fewer rules and at least n deep: the model ranks again only where they are too short.
     """
     request = _ListRequest(
         model, history, active_rules, tuple(names), np.array(sorted(hidden), np.int64), frozenset(consenting)
@@ -62,7 +62,7 @@ class _ListRequest:
     def rank(
         self, history: pd.DataFrame, n: int, *, excluded: Ints | None = None, candidates: Ints | None = None
     ) -> pd.DataFrame:
-        """What the model ranks of the products that each customer may have; of these, or of all but these."""
+        """The model's ranking of products that each customer may have: of `candidates` only, or without `excluded`."""
         customer_exclusions = merchandising.excluded_products(history, self.active_rules)
         all_excluded = (
             self.active_rules.excluded_keys
@@ -84,16 +84,16 @@ class _ListRequest:
         return pd.concat(parts_scored, ignore_index=True) if len(parts_scored) > 1 else parts_scored[0]
 
     def rank_unpromoted(self, history: pd.DataFrame, depth: int, special: Ints) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """What the model ranks beside these products, and the lists that may go on."""
+        """The ranking without boosted and pinned products, and the full lists, which may have more entries below."""
         scored = self.rank(history, depth, excluded=special if len(special) else None)
         return scored, _full_lists(scored, depth)
 
     def filter_previous(self, previous: pd.DataFrame, special: Ints) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """What the rules and these products leave of known lists, and the lists that may go on."""
+        """The previous lists without excluded, boosted and pinned products, and those that may go on below."""
         requested = previous[previous["list"].isin(self.names)]
-        out = np.union1d(self.active_rules.excluded_keys, special)
+        removed = np.union1d(self.active_rules.excluded_keys, special)
         columns = [*LIST_KEY_COLUMNS, "rank", "product_key", "score", "source"]
-        return requested.loc[~requested["product_key"].isin(out), columns], _full_lists(
+        return requested.loc[~requested["product_key"].isin(removed), columns], _full_lists(
             requested, previous["rank"].max()
         )
 
@@ -105,7 +105,7 @@ class _ListRequest:
         candidates: Ints | None,
         customer_exclusions: Mapping[int, Ints],
     ) -> pd.DataFrame:
-        """A model leaves out products for everybody or for each; where it must do both, it is told what is left."""
+        """A model excludes products for all customers or per customer; for both, `only` gets the remaining products."""
         exclude: Any = excluded
         if customer_exclusions:
             exclude = customer_exclusions
@@ -120,7 +120,7 @@ class _ListRequest:
 
 
 def _full_lists(lists_frame: pd.DataFrame, depth: float) -> pd.DataFrame:
-    """The lists that are as long as was asked for, below whose end there may be more: customer_key, list."""
+    """The lists of full length, which may have more entries below: columns customer_key, list."""
     sizes = lists_frame.groupby(LIST_KEY_COLUMNS, sort=False).size()
     return sizes[sizes >= depth].reset_index()[LIST_KEY_COLUMNS]
 
@@ -154,7 +154,7 @@ def _rank_under_rules(
 
 
 def _request_depth(active_rules: ActiveRules, n: int) -> int:
-    """How deep a list is asked for, so that for nearly all of them it is enough."""
+    """How deep the model ranks at first, so that nearly all lists come out long enough."""
     if active_rules.rules.explore:
         return n * (1 + exploration.POOL_FACTOR)
     return n * DEPTH_FACTOR if active_rules.rules.max_per_category else n
@@ -163,9 +163,9 @@ def _request_depth(active_rules: ActiveRules, n: int) -> int:
 def _collect_candidates(
     request: _ListRequest, history: pd.DataFrame, depth: int, previous: pd.DataFrame | None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Everything that may be listed, best first in each list; and the lists of which the model has more to say.
+    """All candidates of the lists, best first in each list, and the lists that may have more entries below.
 
-    What is boosted or pinned is asked for by itself: it may stand far below what the model would list.
+    Boosted and pinned products are ranked separately: they may be far below the depth of the model's list.
     """
     active_rules = request.active_rules
     groups = [(factor, np.setdiff1d(keys, active_rules.pinned_keys)) for factor, keys in active_rules.boost_groups]
@@ -202,16 +202,16 @@ def _boosted_pins(pins: pd.DataFrame, active_rules: ActiveRules) -> pd.DataFrame
 
 
 def _unscored(request: _ListRequest, history: pd.DataFrame, pins: pd.DataFrame) -> pd.DataFrame:
-    """Pinned products of which the model says nothing in a list, as of one that nobody has bought: last of the pins.
+    """Pinned products that the model does not rank in a list, such as one never sold: they come last of the pins.
 
-    Each list is looked at by itself: what is put into it does not depend on who else is asked for.
+    Each list is filled by itself: its entries do not depend on the other customers of the request.
     """
     lists = [name for name in request.names if name != "again"]
     pinned_keys = np.setdiff1d(request.active_rules.pinned_keys, request.active_rules.excluded_keys)
     unavailable = _unavailable(request, history).merge(pd.DataFrame({"list": lists}), "cross")
     listed = pd.concat([pins[pins["list"].isin(lists)], unavailable])
     listed = listed.loc[listed["product_key"].isin(pinned_keys), LIST_ITEM_COLUMNS].drop_duplicates()
-    # The first so many that a list lacks are among the first so many and as many as any list has.
+    # The first MAX_UNSCORED_PINS that a list lacks are within that many keys plus the longest list.
     limit = MAX_UNSCORED_PINS + int(listed.groupby(LIST_KEY_COLUMNS).size().max() if len(listed) else 0)
     all_items = pd.MultiIndex.from_product(
         [history["customer_key"], lists, pinned_keys[:limit]], names=LIST_ITEM_COLUMNS
@@ -222,21 +222,23 @@ def _unscored(request: _ListRequest, history: pd.DataFrame, pins: pd.DataFrame) 
 
 
 def _unavailable(request: _ListRequest, history: pd.DataFrame) -> pd.DataFrame:
-    """What each customer has bought, and what they may not have: customer_key, product_key."""
+    """What each customer has bought and what they may not be shown: columns customer_key, product_key."""
     excluded_by_key = merchandising.excluded_products(history, request.active_rules)
-    out = [(key, product) for key, product_keys in excluded_by_key.items() for product in product_keys.tolist()]
+    excluded_pairs = [
+        (key, product) for key, product_keys in excluded_by_key.items() for product in product_keys.tolist()
+    ]
     without_consent = history.loc[~history["customer_key"].isin(request.consenting), ["customer_key"]]
     hidden = pd.DataFrame({"product_key": np.intersect1d(request.hidden, request.active_rules.pinned_keys)})
     parts = (
         merchandising.flatten_purchases(history),
-        pd.DataFrame(out, columns=PURCHASE_COLUMNS),
+        pd.DataFrame(excluded_pairs, columns=PURCHASE_COLUMNS),
         without_consent.merge(hidden, "cross"),
     )
     return pd.concat([part[PURCHASE_COLUMNS].astype("int64") for part in parts])
 
 
 def _cap_categories(active_rules: ActiveRules, candidates: pd.DataFrame) -> pd.DataFrame:
-    """At most so many of a category in each list, from the top."""
+    """The candidates within max_per_category of each list and category, from the top."""
     limit = active_rules.rules.max_per_category
     if limit is None:
         return candidates
@@ -252,7 +254,7 @@ def _cap_categories(active_rules: ActiveRules, candidates: pd.DataFrame) -> pd.D
 def _find_short(
     listed: pd.DataFrame, history: pd.DataFrame, names: Sequence[str], full: pd.DataFrame, n: int
 ) -> set[int]:
-    """Those with a list of fewer than n of which the model has more to say."""
+    """The customers with a list of fewer than n entries that may have more entries below."""
     if full.empty:
         return set()
     sizes = listed.groupby(LIST_KEY_COLUMNS, sort=False).size().rename("size").reset_index()

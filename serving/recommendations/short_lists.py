@@ -1,4 +1,4 @@
-"""Shortage: why a list holds fewer products than were asked for, and what of a question could not be followed."""
+"""Short lists: why a list has fewer products than requested, and which requested rules match nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from customers.shop.merchandising_rules import MerchandisingRules
 from serving.recommendations import merchandising
 from serving.recommendations.merchandising import EXCLUSION_REASONS, ActiveRules
 
-#: Where no rule has left anything out.
+#: The reason where no rule has excluded anything.
 NO_MORE_REASONS = {
     "again": "they have bought no others",
     "new": "the shop has sold no others that they have not bought",
@@ -24,7 +24,7 @@ NO_MORE_REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class Shortage:
-    """How many products are missing from a list, the rules that left some out, and both in words."""
+    """How many products are missing from a list, the rules that excluded some, and both as text."""
 
     missing: int
     rules: list[str]
@@ -40,16 +40,20 @@ def explain_shortages(
     hidden: Collection[int] = (),
     consenting: Collection[int] = (),
 ) -> dict[int, Shortage]:
-    """Why who gets fewer than n does, by customer key. `shelf` says in `wanted` which list each of them was to get."""
+    """The shortages by customer key, for the customers with fewer than n products.
+
+    history: columns customer_key, as_of, product_keys, last_days, requested_list, a row per customer. listed: columns
+    customer_key, product_key, a row per list entry.
+    """
     sizes = listed["customer_key"].value_counts()
     listed_counts = sizes.reindex(history["customer_key"], fill_value=0).to_numpy()
-    short_rows = history[listed_counts < n].assign(given=listed_counts[listed_counts < n])
+    short_rows = history[listed_counts < n].assign(listed_count=listed_counts[listed_counts < n])
     if short_rows.empty:
         return {}
     affected = _affected_customers(active_rules, short_rows, listed, hidden, consenting)
     shortages: dict[int, Shortage] = {}
     for key, list_name, size in zip(
-        *(short_rows[name].tolist() for name in ("customer_key", "wanted", "given")), strict=True
+        *(short_rows[name].tolist() for name in ("customer_key", "requested_list", "listed_count")), strict=True
     ):
         applied_rules = [name for name in EXCLUSION_REASONS if key in affected.get(name, ())]
         excluded_text = "; ".join(EXCLUSION_REASONS[name] for name in applied_rules)
@@ -65,9 +69,9 @@ def _affected_customers(
     hidden: Collection[int],
     consenting: Collection[int],
 ) -> dict[str, set[int]]:
-    """By rule, those of these customers from whose lists it has kept something."""
+    """By rule, the customers from whose lists it may have excluded something."""
     keys = set(short_rows["customer_key"].tolist())
-    repeat_rows = short_rows[short_rows["wanted"] == "again"]
+    repeat_rows = short_rows[short_rows["requested_list"] == "again"]
     others = keys - set(repeat_rows["customer_key"].tolist())
     purchases = merchandising.flatten_purchases(repeat_rows)
     affected: dict[str, set[int]] = {}
@@ -77,14 +81,14 @@ def _affected_customers(
     hidden_owners = purchases.loc[purchases["product_key"].isin(list(hidden)), "customer_key"]
     affected["profiling_sensitive"] = {*hidden_owners.tolist(), *(others if hidden else ())} - set(consenting)
     affected["repurchase"] = set(
-        merchandising.excluded_products(short_rows[short_rows["wanted"] != "new"], active_rules)
+        merchandising.excluded_products(short_rows[short_rows["requested_list"] != "new"], active_rules)
     )
     affected["max_per_category"] = _at_category_cap(active_rules, listed)
     return affected
 
 
 def _first_exclusions(active_rules: ActiveRules) -> dict[str, np.ndarray]:
-    """The keys of the products that each rule for everybody is the first to bar."""
+    """By rule, the keys of the products that it is the first to exclude for all customers."""
     is_counted = np.zeros(len(active_rules.attributes.keys) if active_rules.exclusions else 0, bool)
     excluded_by_rule = {}
     for name, is_excluded in active_rules.exclusions.items():
@@ -94,7 +98,7 @@ def _first_exclusions(active_rules: ActiveRules) -> dict[str, np.ndarray]:
 
 
 def _at_category_cap(active_rules: ActiveRules, listed: pd.DataFrame) -> set[int]:
-    """Those with as many of some category as there may be."""
+    """The customers whose list has as many products of a category as max_per_category allows."""
     limit = active_rules.rules.max_per_category
     if limit is None or listed.empty:
         return set()
@@ -106,7 +110,7 @@ def _at_category_cap(active_rules: ActiveRules, listed: pd.DataFrame) -> set[int
 
 
 def unmet_rule_notes(active_rules: ActiveRules, requested_rules: MerchandisingRules) -> list[str]:
-    """What of the wishes of a question means nothing in this shop, or not for all products; without their words."""
+    """Notes on requested rules that match nothing in this shop, or not all products; their values are not repeated."""
     if requested_rules == MerchandisingRules():
         return []
     id_and_value_notes = [
@@ -116,13 +120,13 @@ def unmet_rule_notes(active_rules: ActiveRules, requested_rules: MerchandisingRu
     return [note for note in (*id_and_value_notes, _unknown_margins(active_rules, requested_rules)) if note]
 
 
-#: Wishes that are made of words, and where in the assortment those stand.
+#: Rules whose values are names, with the names that exist in the catalogue.
 ALLOWED_VALUES: dict[str, Callable[[ProductAttributes], Collection[str]]] = {
-    "categories": lambda goods: goods.category_names,
-    "exclude_categories": lambda goods: goods.category_names,
-    "exclude_departments": lambda goods: goods.department_names,
-    "boost": lambda goods: goods.labels,
-    "pin": lambda goods: goods.labels,
+    "categories": lambda attributes: attributes.category_names,
+    "exclude_categories": lambda attributes: attributes.category_names,
+    "exclude_departments": lambda attributes: attributes.department_names,
+    "boost": lambda attributes: attributes.labels,
+    "pin": lambda attributes: attributes.labels,
 }
 
 

@@ -1,4 +1,4 @@
-"""Churn scores: P(no purchase within the horizon), its band and reasons, online and by night."""
+"""Churn scores: P(no purchase within the horizon), its band, its reasons and the RFM code; online and at night."""
 
 from __future__ import annotations
 
@@ -14,90 +14,75 @@ from customers.scores import score_details
 from customers.scores.score_details import ScoreRow
 from customers.shop.retention_costs import Band, RetentionCosts
 from models.base import ExplainableModel, Model
-from models.registry.bundle import Champion
 from serving.explanations import churn_reasons, lapsed_categories
-from serving.runtime import FeatureCache, ServerRuntime
 from serving.scoring import fallback, rfm, value
-from serving.scoring import fallback as fallback_scoring
-from serving.scoring.fallback import Flags, Floats
+from serving.scoring.fallback import Flags, Floats, Prediction
+from serving.scoring.inputs import ScoringInputs
 
-
-def encode_churn(frame: pd.DataFrame, prediction: ChurnPrediction) -> Iterator[ScoreRow]:
-    """A row a customer: probability, and {"horizon_days", "band", "reasons", "weights", "rfm", "fallback"}.
-
-    A weight is what its reason adds to the log odds of no purchase: below 0 it speaks for coming back.
-    """
-    columns = zip(
-        frame["customer_key"].tolist(), prediction.probability.tolist(), prediction.band, prediction.reasons, prediction.rfm,
-        prediction.fallback.tolist(), strict=True,
-    )  # fmt: skip
-    for key, probability, band, reasons, rfm_code, is_fallback in columns:
-        detail = {
-            "horizon_days": prediction.horizon_days,
-            "band": band,
-            "reasons": [text for text, _ in reasons],
-            "weights": [round(weight, 2) for _, weight in reasons],
-            "rfm": rfm_code,
-            "fallback": is_fallback,
-        }
-        yield key, probability, score_details.dump_detail(detail)
-
-
-def predict_churn(
-    runtime: ServerRuntime, champion: Champion, keys: Sequence[int], feature_cache: FeatureCache | None = None
-) -> tuple[ChurnPrediction, pd.DataFrame]:
-    """How likely each is to stay away, and from which figures."""
-    frame = runtime.load_features(champion, keys, feature_cache)
-
-    def load_lapsed(places: Sequence[int]) -> Mapping[int, Sequence[tuple[str, float]]]:
-        lapsed = lapsed_categories.find_lapsed(
-            runtime.load_category_history([keys[row] for row in places]), runtime.get_inventory().sensitive_categories
-        )
-        return {places[row]: names for row, names in lapsed.items()}
-
-    expected_spend = _expected_spend(runtime, keys, feature_cache)
-    prediction = score_churn(
-        champion.model,
-        frame,
-        runtime.load_rfm_quintiles(),
-        costs=runtime.shop.retention,
-        expected_spend=expected_spend,
-        load_lapsed=load_lapsed,
-    )
-    scored = frame[~prediction.fallback]
-    prediction = fallback.flag_fallback(prediction, fallback.uses_fallback(champion))
-    runtime.store_scores(champion, scored, encode_churn(frame, prediction))
-    return prediction, frame
-
-
-def _expected_spend(
-    runtime: ServerRuntime, keys: Sequence[int], feature_cache: FeatureCache | None
-) -> fallback.Floats | None:
-    """What each will spend, and nobody, in the frame's order; only asked where bands go by costs."""
-    champion = runtime.champions.get("value") if runtime.shop.retention.contact_cost is not None else None
-    if champion is None:
-        return None
-    prediction = value.score_value(
-        champion.model, runtime.load_features(champion, keys, feature_cache), currency=runtime.shop.currency
-    )
-    return np.where(prediction.fallback, np.nan, prediction.expected)
-
-
-#: Silent for more horizons than this: a band of their own, lest they crowd out who can still be kept.
+#: Customers without a purchase for more horizons than this are in a band of their own: they would crowd out those who
+#: can still be retained.
 LAPSED_HORIZONS = 2
 
 
-@dataclass(frozen=True, slots=True)
-class ChurnPrediction:
-    """Who is drifting away: a row a customer, in the frame's order."""
+@dataclass(frozen=True)
+class ChurnPrediction(Prediction):
+    """P(no purchase within horizon_days), its band and its reasons; probability: (n,)."""
 
     probability: Floats
     horizon_days: int
     band: list[Band]
-    #: Each with what it adds to the log odds of the probability.
+    #: Each with what it adds to the log odds of no purchase.
     reasons: list[list[churn_reasons.WeightedReason]]
     rfm: list[str | None]
-    fallback: Flags
+
+    def iter_rows(self) -> Iterator[ScoreRow]:
+        """The rows to store, one per customer of the frame."""
+        return score_details.encode_churn(
+            self.frame["customer_key"].tolist(),
+            self.probability,
+            horizon_days=self.horizon_days,
+            bands=self.band,
+            reasons=self.reasons,
+            rfm_codes=self.rfm,
+            fallback=self.fallback,
+        )
+
+
+def predict_churn(inputs: ScoringInputs) -> ChurnPrediction:
+    """Churn of the customers of the inputs; computed once, since timing must agree with it."""
+    return inputs.predict_once("churn", lambda: _predict_churn(inputs))
+
+
+def _predict_churn(inputs: ScoringInputs) -> ChurnPrediction:
+    frame = inputs.load_features("churn")
+    return score_churn(
+        inputs.model("churn"),
+        frame,
+        inputs.load_quintiles(frame),
+        costs=inputs.shop.retention,
+        expected_spend=_expected_spend(inputs),
+        load_lapsed=_lapsed_loader(inputs),
+        uses_fallback=inputs.uses_fallback("churn"),
+    )
+
+
+def _expected_spend(inputs: ScoringInputs) -> Floats | None:
+    """Expected spend per row, NaN where unknown; None unless bands depend on contact costs."""
+    if inputs.shop.retention.contact_cost is None:
+        return None
+    if inputs.find_model("value") is None:
+        return inputs.load_stored_spend()
+    prediction = value.predict_value(inputs)
+    return np.where(prediction.is_scored, prediction.expected, np.nan)
+
+
+def _lapsed_loader(inputs: ScoringInputs) -> churn_reasons.LapsedLoader:
+    def load_lapsed(rows: Sequence[int]) -> Mapping[int, Sequence[tuple[str, float]]]:
+        history = inputs.load_category_history(rows)
+        lapsed = lapsed_categories.find_lapsed(history, inputs.inventory.sensitive_categories)
+        return {rows[position]: names for position, names in lapsed.items()}
+
+    return load_lapsed
 
 
 def score_churn(
@@ -108,32 +93,33 @@ def score_churn(
     costs: RetentionCosts | None = None,
     expected_spend: Floats | None = None,
     load_lapsed: churn_reasons.LapsedLoader | None = None,
+    uses_fallback: bool = False,
 ) -> ChurnPrediction:
-    """P(no purchase within the horizon), its band, and why, for every row of the frame.
+    """P(no purchase within the horizon), its band and its reasons, a row per row of the frame.
 
-    `costs` say from where on a contact pays, with what each is expected to spend as `value` (NaN: not known).
-    `dropped` tells what customers of the frame no longer buy, for their reasons.
+    frame: columns customer_key, as_of and the model's features. expected_spend: (n,), NaN where unknown; with `costs`
+    it gives the probability from which a contact pays. load_lapsed: categories no longer bought, by row of the frame.
     """
-    probability, is_fallback = fallback_scoring.score_or_average(
+    probability, is_scored = fallback.score_or_average(
         model, frame, np.atleast_1d(np.asarray(model.population_average(), np.float64))
     )
-    probability = fallback_scoring.rounded(probability[:, 0])
+    probability = fallback.round_probabilities(probability[:, 0])
+    horizon_days = churn_horizon_days(model)
+    cost_bands = (costs or RetentionCosts()).assign_bands(probability, expected_spend)
     return ChurnPrediction(
+        frame=frame,
+        is_scored=is_scored,
+        fallback=~is_scored | uses_fallback,
         probability=probability,
-        horizon_days=churn_horizon_days(model),
-        band=_assign_bands(
-            (costs or RetentionCosts()).assign_bands(probability, expected_spend),
-            _recency_days(frame),
-            churn_horizon_days(model),
-        ),
-        reasons=_explain_rows(cast(ExplainableModel, model), frame, np.flatnonzero(~is_fallback), load_lapsed),
+        horizon_days=horizon_days,
+        band=_assign_bands(cost_bands, _recency_days(frame), horizon_days),
+        reasons=_explain_rows(cast(ExplainableModel, model), frame, is_scored, load_lapsed),
         rfm=rfm.rfm_codes(frame, quintiles) if quintiles else [None] * len(frame),
-        fallback=is_fallback,
     )
 
 
 def churn_horizon_days(model: Any) -> int:
-    """The days ahead that a churn model speaks of."""
+    """The horizon of a churn model, in days."""
     return int(model.horizon_days)
 
 
@@ -147,13 +133,11 @@ def _assign_bands(cost_bands: list[str], recency_days: Floats, horizon_days: int
 
 
 def _explain_rows(
-    model: ExplainableModel,
-    frame: pd.DataFrame,
-    scored_rows: NDArray[np.int64],
-    load_lapsed: churn_reasons.LapsedLoader | None,
+    model: ExplainableModel, frame: pd.DataFrame, is_scored: Flags, load_lapsed: churn_reasons.LapsedLoader | None
 ) -> list[list[churn_reasons.WeightedReason]]:
-    """Why, of the rows that are sure of their answer; no reason for any other."""
+    """Reasons of the rows that the model scored; none for the others."""
     reasons: list[list[churn_reasons.WeightedReason]] = [[] for _ in range(len(frame))]
+    scored_rows = np.flatnonzero(is_scored)
     scored_frame = frame.iloc[scored_rows].reset_index(drop=True)
     if len(scored_frame):
         row_reasons = churn_reasons.explain_churn(
@@ -170,16 +154,13 @@ def _explain_rows(
 def _for_scored_rows(
     load_lapsed: churn_reasons.LapsedLoader | None, scored_rows: NDArray[np.int64]
 ) -> churn_reasons.LapsedLoader | None:
-    """The same, asked for places among the sure rows."""
+    """The same loader, for positions among the scored rows."""
     if load_lapsed is None:
         return None
 
     def load_rows(positions: Sequence[int]) -> Mapping[int, Sequence[tuple[str, float]]]:
-        lapsed = load_lapsed(scored_rows[list(positions)].tolist())
-        return {
-            position: lapsed[row]
-            for position, row in zip(positions, scored_rows[list(positions)].tolist(), strict=True)
-            if row in lapsed
-        }
+        rows = scored_rows[list(positions)].tolist()
+        lapsed = load_lapsed(rows)
+        return {position: lapsed[row] for position, row in zip(positions, rows, strict=True) if row in lapsed}
 
     return load_rows

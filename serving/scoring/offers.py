@@ -1,7 +1,7 @@
-"""Offering: which offers may be made to each customer, how likely each is to be redeemed, and why it is made.
+"""Offers: which offers a customer is eligible for, how likely each is redeemed, and why; online and at night.
 
-What may be made comes first; only that is asked of a model. Who has no figures, or allows nobody to look at them,
-gets what is made to everybody, soonest to end first.
+Eligibility comes first; the model scores only eligible offers. A customer without features, or who does not allow
+profiling, gets the offers that are made to everybody, soonest to end first.
 """
 
 from __future__ import annotations
@@ -9,34 +9,97 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from customers.marketing import eligibility, eligibility_inputs
-from customers.marketing.eligibility import CustomerState, EligibilityCodes, Flags, OfferTable
+from customers.marketing.eligibility import CustomerState, EligibilityCodes, OfferTable
 from customers.reports import recommendation_reasons
 from customers.scores import score_details
 from customers.scores.score_details import ScoreRow
 from customers.shop import money
 from features.offers import affinity
 from models.base import Model
-from models.registry.bundle import Champion
 from serving.offers import complementary_offers, offer_inventory
 from serving.offers.offer_inventory import OfferInventory
-from serving.runtime import UNKNOWN_CUSTOMER, FeatureCache, ServerRuntime
 from serving.scoring import fallback
-from serving.scoring import fallback as fallback_scoring
-from serving.scoring.fallback import Floats
+from serving.scoring.fallback import Flags, Floats, Prediction
+from serving.scoring.inputs import ScoringInputs
+
+#: From this many offers on, one of them may be for a complement of a new purchase.
+MIN_LENGTH_FOR_COMPLEMENT = 3
+#: What an expected gain counts, by whether the products' cost and the discount are known.
+GAIN_BASES = {
+    (True, True): "price less cost and what the offer gives away",
+    (True, False): "price less cost; what the offer gives away is not known and not taken off",
+    (False, True): "price less what the offer gives away; the cost is not known and not taken off",
+    (False, False): "price; neither the cost nor what the offer gives away is known, and neither is taken off",
+}
+
+
+@dataclass(frozen=True)
+class RankedOffers:
+    """Offers of the customers of a frame: the table, an eligibility code per customer and offer, and the ranking.
+
+    `ranking` has a row per eligible offer, each customer's likeliest first; columns row, column, customer_key,
+    offer_key, p, expected_gain (NaN where unknown), gain_basis (what the gain counts, None likewise), source, reason,
+    because, days. The source is again, new, popular, or related: the offer complements a product bought for the first
+    time, which is product_key `because`, bought `days` ago (NaN elsewhere; see `score_details.encode_offer_reasons`).
+    """
+
+    table: OfferTable
+    customer_state: CustomerState
+    eligibility_codes: EligibilityCodes
+    ranking: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class OfferPrediction(Prediction):
+    """Offers of some customers; those who do not allow profiling are among them, without features."""
+
+    ranked_offers: RankedOffers
+
+    def iter_rows(self) -> Iterator[ScoreRow]:
+        """The rows to store, one per customer of the frame."""
+        return score_details.encode_offers(
+            self.frame["customer_key"].tolist(), self.ranked_offers.ranking, fallback=self.fallback
+        )
+
+
+def predict_offers(inputs: ScoringInputs) -> OfferPrediction:
+    """Offers of the customers of the inputs and of its unprofiled customers, who come after them in the frame."""
+    context = load_context(inputs)
+    frame = _add_unprofiled(inputs.load_features("offers"), inputs.unprofiled_keys)
+    keys = frame["customer_key"].tolist()
+    has_min_spend = context.inventory.catalogue.offers["min_spend"].notna().any()
+    customer_state = eligibility_inputs.load_customer_state(
+        inputs.shop, keys, inputs.load_basket_values(keys) if has_min_spend else None, before=inputs.known_before
+    )
+    ranked_offers = score_offers(inputs.model("offers"), context, frame, customer_state)
+    is_scored = fallback.has_features(frame)
+    return OfferPrediction(frame, is_scored, ~is_scored | inputs.uses_fallback("offers"), ranked_offers)
+
+
+def _add_unprofiled(frame: pd.DataFrame, unprofiled_keys: Sequence[int]) -> pd.DataFrame:
+    """Copies of the last row, that of the unknown customer, put before it under these keys."""
+    if not unprofiled_keys:
+        return frame
+    keys = frame["customer_key"].tolist()
+    unknown_row = len(frame) - 1
+    frame = frame.take([*range(unknown_row), *[unknown_row] * len(unprofiled_keys), unknown_row])
+    return frame.reset_index(drop=True).assign(
+        customer_key=np.array([*keys[:-1], *unprofiled_keys, keys[-1]], np.int64)
+    )
 
 
 @dataclass(frozen=True)
 class OfferContext:
-    """What there is to offer, as it lies on the table, what it went for, and when it is.
+    """Offers, their table, product prices and the time at which they hold.
 
-    `companions` are products that go with each other, as `related.companions` gives them; None for none.
+    complements: pairs of products that are bought together, as `complementary_offers.load_complements` gives them; None
+    for no complements.
     """
 
     inventory: OfferInventory
@@ -47,26 +110,23 @@ class OfferContext:
     complements: pd.DataFrame | None = None
 
 
-@dataclass(frozen=True)
-class RankedOffers:
-    """What is offered to the customers of a frame: the table, the verdict on every cell of it, and the ranking.
-
-    `ranked` has a row an offer that may be made, each customer's likeliest first: row, column, customer_key,
-    offer_key, p, expected_gain (NaN where unknown), gain_basis (what the gain counts, None likewise), source, reason,
-    because, days. The source is again, new, popular, or related for what goes with something just bought for the
-    first time: with the product `because`, bought `days` ago (NaN elsewhere), which `reasons_kept` keeps for its words.
-    """
-
-    table: OfferTable
-    customer_state: CustomerState
-    eligibility_codes: EligibilityCodes
-    ranking: pd.DataFrame
+def load_context(inputs: ScoringInputs) -> OfferContext:
+    """The offers of the inputs, with what was redeemed of them, prices and complements."""
+    folder = inputs.store.folder
+    return OfferContext(
+        inputs.inventory,
+        offer_inventory.load_offer_table(inputs.shop, inputs.inventory, before=inputs.known_before),
+        offer_inventory.load_prices(folder),
+        inputs.now,
+        inputs.shop.currency,
+        complementary_offers.load_complements(folder),
+    )
 
 
 def score_offers(
     model: Model, context: OfferContext, features: pd.DataFrame, customer_state: CustomerState
 ) -> RankedOffers:
-    """The offers that may be made to each customer of the figures, ranked; `known` is aligned with them."""
+    """Eligible offers per customer, ranked. features: a row per customer; customer_state: of the same customers."""
     table = context.table
     eligibility_codes = eligibility.evaluate_eligibility(table, customer_state, now=context.now)
     rows, columns = np.nonzero(eligibility_codes == 0)
@@ -87,7 +147,7 @@ def _score_cells(
     listed: pd.DataFrame,
     is_consenting: Flags,
 ) -> pd.DataFrame:
-    """p, expected_gain, gain_basis, source, reason, because and days of every offer that may be made."""
+    """Columns p, expected_gain, gain_basis, source, reason, because and days of every eligible offer."""
     received = listed["audience"] == "received"
     p = np.full(len(cells), float(np.asarray(model.population_average(), np.float64).ravel()[0]))
     gain, basis = np.full(len(cells), np.nan), np.full(len(cells), None, object)
@@ -122,10 +182,10 @@ def _score_cells(
 def _find_complements(
     context: OfferContext, features: pd.DataFrame, cells: pd.DataFrame, times: Floats, is_consenting: Flags
 ) -> NDArray[np.float64]:
-    """What each cell's offer goes with, of what its customer has just bought: because, days; NaN for nothing.
+    """The new purchase that each cell's offer complements: (n_cells, 2), because and days; NaN for none.
 
-    Of an offer on products that they buy anyway their own purchases say more. What is sensitive is no reason but in
-    the rows that `sees` says.
+    None where the customer has bought the offer's products before: those purchases are the better reason. A sensitive
+    product is a reason only in consenting rows.
     """
     if context.complements is None or not len(context.complements):
         return np.full((len(cells), 2), np.nan)
@@ -139,19 +199,10 @@ def _find_complements(
     return np.where(times[:, None] > 0, np.nan, values)
 
 
-def encode_reasons(ranked: pd.DataFrame) -> list[str | list[int]]:
-    """What is kept of why each offer is made: words, or the product that it goes with and how long ago that was bought.
-
-    A product is named by `reasons.of_offers` when it is read: it may become sensitive, and a consent may go.
-    """
-    entries = zip(ranked["reason"].tolist(), ranked["because"].tolist(), ranked["days"].tolist(), strict=True)
-    return [text if key != key else [int(key), int(days)] for text, key, days in entries]
-
-
 def _feature_pairs(
     context: OfferContext, features: pd.DataFrame, cells: pd.DataFrame
 ) -> tuple[NDArray[np.int64], pd.DataFrame]:
-    """The cells of customers with figures, and how well each offer suits each of them."""
+    """Row numbers of the cells of customers with features, and the affinity features of those cells."""
     has_row = fallback.has_features(features)
     scorable_rows = np.flatnonzero(has_row[cells["row"].to_numpy(np.int64)])
     if not len(scorable_rows):
@@ -172,26 +223,15 @@ def _feature_pairs(
 
 
 def _price_as_of(as_of: pd.Series, prices: pd.DataFrame) -> pd.Series:
-    """The moment of the prices, from which all offers run alike; a customer's own where that is earlier."""
+    """The time of the prices, the same for all offers; the customer's own as_of where that is earlier."""
     latest_at = prices["event_timestamp"].max()
     return as_of if pd.isna(latest_at) else as_of.mask(as_of > latest_at, latest_at)
-
-
-#: Of so many offers one may go to what goes with a new purchase.
-MIN_LENGTH_FOR_COMPLEMENT = 3
-#: What a gain counts, by whether the cost of the products and what the offer gives away are known.
-GAIN_BASES = {
-    (True, True): "price less cost and what the offer gives away",
-    (True, False): "price less cost; what the offer gives away is not known and not taken off",
-    (False, True): "price less what the offer gives away; the cost is not known and not taken off",
-    (False, False): "price; neither the cost nor what the offer gives away is known, and neither is taken off",
-}
 
 
 def _margin_after_discount(
     price: Floats, listed: pd.DataFrame, margins: pd.Series
 ) -> tuple[Floats, NDArray[np.object_]]:
-    """What is left of the price of a product bought with the offer, and what was taken off; NaN and None if unknown."""
+    """Margin on a product bought with each offer, and its gain basis; NaN and None where unknown."""
     offer_value, kind = listed["value"].to_numpy(np.float64), listed["value_kind"].to_numpy(object)
     discount = np.select([kind == "amount", kind == "percent"], [offer_value, price * offer_value / 100], np.nan)
     margin = listed["offer_key"].map(margins).to_numpy(np.float64)
@@ -211,7 +251,7 @@ def _margin_after_discount(
 def restrict_to_request(
     ranked_offers: RankedOffers, *, channel: str | None = None, exclude: Collection[str] = ()
 ) -> EligibilityCodes:
-    """The verdict, narrowed to what a question asks for."""
+    """Eligibility codes (n_customers, n_offers), with those of offers that a request excludes set as well."""
     return eligibility.restrict_to_request(
         ranked_offers.eligibility_codes,
         ranked_offers.table,
@@ -222,9 +262,9 @@ def restrict_to_request(
 
 
 def top_offers(ranked_offers: RankedOffers, eligibility_codes: EligibilityCodes, n: int) -> pd.DataFrame:
-    """The n likeliest of what this verdict leaves to each customer, with `rank` from 1.
+    """The n likeliest eligible offers per customer, columns as the ranking and rank from 1.
 
-    Where n leaves room for it and none of them goes with what was just bought, the likeliest that does comes last.
+    Where n >= MIN_LENGTH_FOR_COMPLEMENT and none of them complements a new purchase, the likeliest that does is last.
     """
     cells = ranked_offers.ranking[["row", "column"]].to_numpy(np.int64)
     eligible = ranked_offers.ranking[eligibility_codes[cells[:, 0], cells[:, 1]] == 0]
@@ -240,20 +280,23 @@ def top_offers(ranked_offers: RankedOffers, eligibility_codes: EligibilityCodes,
 def list_ineligible(
     ranked_offers: RankedOffers, eligibility_codes: EligibilityCodes, row: int, limit: int | None
 ) -> tuple[list[dict[str, str]], int]:
-    """The offers that may not be made to one customer, nearest to it first, each with its reason; and how many.
+    """Ineligible offers of one customer, nearest to eligible first, each with its reason; and their number.
 
-    No more than `most` are named; all, where it is None.
+    eligibility_codes: (n_customers, n_offers). At most `limit` are listed; all where it is None.
     """
     codes, ids = eligibility_codes[row], ranked_offers.table.offer_ids
     ineligible = np.flatnonzero(codes)
-    # What fails late was nearly made; of what has ended, the latest to end.
+    # An offer that fails a late rule is nearer to eligible; of those that have ended, the latest to end.
     order = ineligible[np.lexsort((-ranked_offers.table.end_times[ineligible], -codes[ineligible]))][:limit]
     entries = zip(order.tolist(), codes[order].tolist(), strict=True)
     return [{"offer_id": ids[column], "reason": eligibility.REASONS[code]} for column, code in entries], len(ineligible)
 
 
 def explain_none(ranked_offers: RankedOffers, eligibility_codes: EligibilityCodes, row: int) -> str | None:
-    """Why no offer is left for one customer, with how many fall to each reason; None where there is one."""
+    """Why one customer has no eligible offer, with a count per reason; None where there is one.
+
+    eligibility_codes: (n_customers, n_offers).
+    """
     codes = eligibility_codes[row]
     if not len(codes):
         return recommendation_reasons.NO_OFFERS
@@ -263,62 +306,3 @@ def explain_none(ranked_offers: RankedOffers, eligibility_codes: EligibilityCode
     order = np.lexsort((reasons, -counts))
     parts = (f"{eligibility.REASONS[reasons[index]]} ({counts[index]})" for index in order.tolist())
     return f"none of the {len(codes)} offers may be made: {'; '.join(parts)}"
-
-
-def encode_offers(frame: pd.DataFrame, ranked: pd.DataFrame, is_fallback: fallback.Flags) -> Iterator[ScoreRow]:
-    """A row a customer: the chance of the best offer, None without any, and {"items", "fallback"}.
-
-    An item is [offer_key, chance, expected gain or null, reason], best first; `ranked` has a row each in that order.
-    A reason is words, or [product_key, days] for `customers.reports.recommendation_reasons` to put into words.
-    """
-    columns = ("customer_key", "offer_key", "p", "expected_gain")
-    items_by_key: dict[int, list[list[Any]]] = {}
-    encoded_reasons = encode_reasons(ranked)
-    for key, offer, p, gain, reason in zip(*(ranked[name].tolist() for name in columns), encoded_reasons, strict=True):
-        items_by_key.setdefault(key, []).append([offer, p, None if gain != gain else gain, reason])
-    for key, flag in zip(frame["customer_key"].tolist(), is_fallback.tolist(), strict=True):
-        items = items_by_key.get(key, [])[: score_details.MAX_STORED_ITEMS]
-        yield key, items[0][1] if items else None, score_details.dump_detail({"items": items, "fallback": flag})
-
-
-@dataclass(frozen=True)
-class OfferPrediction:
-    """What is offered to some customers; those of whom nothing may be foretold stand among them."""
-
-    frame: pd.DataFrame
-    ranked_offers: RankedOffers
-    fallback: fallback_scoring.Flags
-
-
-def predict_offers(
-    runtime: ServerRuntime,
-    champion: Champion,
-    keys: Sequence[int],
-    others: Sequence[int] = (),
-    *,
-    feature_cache: FeatureCache | None = None,
-) -> OfferPrediction:
-    """What may be offered to each of `keys`, then to `others`, of whom nothing is foretold, and last to nobody."""
-    frame, inventory = runtime.load_features(champion, keys, feature_cache), runtime.get_inventory()
-    profiled = frame[fallback_scoring.has_features(frame)]
-    unknown_row = len(frame) - 1
-    all_keys = [*keys, *others, UNKNOWN_CUSTOMER]
-    frame = frame.take([*range(unknown_row), *[unknown_row] * len(others), unknown_row]).reset_index(drop=True)
-    frame["customer_key"] = np.array(all_keys, np.int64)
-    baskets = None
-    if inventory.catalogue.offers["min_spend"].notna().any():
-        basket_values = runtime.load_basket_values(keys)
-        baskets = np.concatenate([basket_values, np.full(len(all_keys) - len(keys), np.nan)])
-    context = OfferContext(
-        inventory,
-        offer_inventory.load_offer_table(runtime.shop, inventory),
-        offer_inventory.load_prices(runtime.features.folder),
-        runtime.now(),
-        runtime.shop.currency,
-        complementary_offers.load_complements(runtime.features.folder),
-    )
-    customer_state = eligibility_inputs.load_customer_state(runtime.shop, all_keys, baskets)
-    ranked_offers = score_offers(champion.model, context, frame, customer_state)
-    is_fallback = ~fallback_scoring.has_features(frame) | fallback_scoring.uses_fallback(champion)
-    runtime.store_scores(champion, profiled, encode_offers(frame, ranked_offers.ranking, is_fallback))
-    return OfferPrediction(frame, ranked_offers, is_fallback)

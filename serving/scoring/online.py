@@ -1,33 +1,37 @@
-"""Fresh: what the champions say now of some customers, from their newest figures, kept before anybody hears it."""
+"""Online scoring of some customers by the current champions; scores are stored before they are returned."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from customers.privacy import consents
-from serving.runtime import FeatureCache, ServerRuntime
-from serving.scoring import churn, offers, recommender, restock, value
-from serving.scoring import timing as timing_scoring
+from serving.runtime import ServerRuntime
+from serving.scoring import write_back
+from serving.scoring.fallback import Prediction
+from serving.scoring.inputs import OnlineInputs
+from serving.scoring.questions import PREDICTORS
+
+PredictionT = TypeVar("PredictionT", bound=Prediction)
 
 
-def profiling_allowed(runtime: ServerRuntime, keys: Sequence[int]) -> list[int]:
-    """Those of these customers of whom anything may be foretold, in their order."""
+def filter_profiling_allowed(runtime: ServerRuntime, keys: Sequence[int]) -> list[int]:
+    """Those of these customers who allow profiling, in their order."""
     allowed = consents.allowed_customers(runtime.shop, keys, "profiling")
     return [key for key in keys if key in allowed]
 
 
 def rescore_customers(runtime: ServerRuntime, keys: Sequence[int]) -> None:
-    """Whatever the shop has a champion for, said again of these customers and kept."""
-    feature_cache: FeatureCache = {}
-    churn_champion = runtime.champions.get("churn")
-    churn_prediction = churn.predict_churn(runtime, churn_champion, keys, feature_cache)[0] if churn_champion else None
-    if timing_champion := runtime.champions.get("timing"):
-        timing_scoring.predict_return(runtime, timing_champion, keys, churn_prediction, feature_cache)
-    for name, predict in (
-        ("value", value.predict_value),
-        ("recommender", recommender.recommend_products),
-        ("restock", restock.predict_restock),
-        ("offers", offers.predict_offers),
-    ):
-        if champion := runtime.champions.get(name):
-            predict(runtime, champion, keys, feature_cache=feature_cache)
+    """Predict and store every question that has a champion, for customers who allow profiling."""
+    inputs = OnlineInputs(runtime, keys)
+    for name, predict in PREDICTORS.items():
+        if inputs.find_champion(name):
+            predict_and_store(inputs, name, predict)
+
+
+def predict_and_store(inputs: OnlineInputs, name: str, predict: Callable[[OnlineInputs], PredictionT]) -> PredictionT:
+    """The prediction of a question, of which the scored customers' rows are stored."""
+    prediction = predict(inputs)
+    scored = prediction.frame[prediction.is_scored]
+    write_back.store_online_scores(inputs.shop, inputs.champion(name), scored, prediction.iter_rows())
+    return prediction

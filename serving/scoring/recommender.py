@@ -1,74 +1,68 @@
-"""Recommended products, online and by night."""
+"""Recommended products: ranked lists per customer under the merchandising rules; online and at night."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
 import pandas as pd
 
-from customers.privacy import consents
 from customers.scores import score_details
 from customers.scores.score_details import ScoreRow
-from models.registry.bundle import Champion
 from serving.recommendations import cold_start, evidence, merchandising, ranked_lists
-from serving.runtime import UNKNOWN_CUSTOMER, FeatureCache, ServerRuntime
+from serving.runtime import UNKNOWN_CUSTOMER
 from serving.scoring import fallback
-from serving.scoring import fallback as fallback_scoring
-
-
-def encode_lists(history: pd.DataFrame, ranked: pd.DataFrame, is_fallback: fallback.Flags) -> Iterator[ScoreRow]:
-    """A row a customer: best score, and a list each of "any", "again" and "new", and "fallback".
-
-    An entry of a list is [product_key, score, source, *grounds], best first; `customers.reports.recommendation_reasons` says what the
-    grounds mean, and puts them into words. Who gets nothing has empty lists and no score, in place of older ones.
-    """
-    columns = ("customer_key", "list", "product_key", "score", "source")
-    entries = zip(*(ranked[name].tolist() for name in columns), evidence.iter_evidence(ranked), strict=True)
-    entries_by_key = {key: list(customer_entries) for key, customer_entries in groupby(entries, key=itemgetter(0))}
-    for key, flag in zip(history["customer_key"].tolist(), is_fallback.tolist(), strict=True):
-        detail: dict[str, Any] = {name: [] for name in score_details.LIST_NAMES} | {"fallback": flag}
-        for _, name, product, score, source, evidence_values in entries_by_key.get(key, ()):
-            detail[name].append([product, score, source, *evidence_values])
-        best = max((entry[1] for name in score_details.LIST_NAMES for entry in detail[name]), default=None)
-        yield key, best, score_details.dump_detail(detail)
+from serving.scoring.fallback import Prediction
+from serving.scoring.inputs import ScoringInputs
 
 
 @dataclass(frozen=True)
-class RecommendedLists:
-    """The ranked products of some customers, from which shelves, whose are what holds for all, and by which rules."""
+class RecommendedLists(Prediction):
+    """Ranked products, a row per customer, list and rank with columns as `score_lists`, and what they were made with.
 
-    history: pd.DataFrame
+    The frame holds purchase histories. `hidden` are the sensitive products, `consenting` the customers to whom they may
+    be shown, `favourites_by_key` the favourite categories of customers without features.
+    """
+
     ranked: pd.DataFrame
-    fallback: fallback_scoring.Flags
     active_rules: merchandising.ActiveRules
     hidden: frozenset[int]
     consenting: set[int]
     favourites_by_key: cold_start.FavouriteCategories
 
+    def iter_rows(self) -> Iterator[ScoreRow]:
+        """The rows to store, one per customer of the frame."""
+        return score_details.encode_recommender(
+            self.frame["customer_key"].tolist(),
+            self.ranked,
+            evidence.iter_evidence(self.ranked),
+            fallback=self.fallback,
+        )
 
-def recommend_products(
-    runtime: ServerRuntime, champion: Champion, keys: Sequence[int], feature_cache: FeatureCache | None = None
-) -> RecommendedLists:
-    """Which products each is likeliest to buy next."""
-    history = runtime.load_features(champion, keys, feature_cache)
-    has_features = fallback_scoring.has_features(history)
-    is_fallback = ~has_features | fallback_scoring.uses_fallback(champion)
-    hidden, consenting = runtime.get_inventory().sensitive_products, set[int]()
-    if hidden:
-        consenting = consents.allowed_customers(runtime.shop, keys, "profiling_sensitive")
-    active_rules = merchandising.load_active_rules(runtime.shop, runtime.now())
+
+def recommend_products(inputs: ScoringInputs) -> RecommendedLists:
+    """Ranked lists of the customers of the inputs, under the shop's rules."""
+    history = inputs.load_features("recommender")
+    is_scored = fallback.has_features(history)
+    hidden = inputs.inventory.sensitive_products
+    consenting = inputs.consenting_customers(hidden)
+    active_rules = inputs.active_rules
     favourites_by_key = cold_start.load_favourites(
-        runtime.shop, set(history.loc[~has_features, "customer_key"]) - {UNKNOWN_CUSTOMER}
+        inputs.shop, set(history.loc[~is_scored, "customer_key"]) - {UNKNOWN_CUSTOMER}
     )
     ranked = score_lists(
-        champion.model, history, active_rules, hidden=hidden, consenting=consenting, favourites_by_key=favourites_by_key
+        inputs.model("recommender"),
+        history,
+        active_rules,
+        hidden=hidden,
+        consenting=consenting,
+        favourites_by_key=favourites_by_key,
     )
-    runtime.store_scores(champion, history[has_features], encode_lists(history, ranked, is_fallback))
-    return RecommendedLists(history, ranked, is_fallback, active_rules, hidden, consenting, favourites_by_key)
+    is_fallback = ~is_scored | inputs.uses_fallback("recommender")
+    return RecommendedLists(
+        history, is_scored, is_fallback, ranked, active_rules, hidden, consenting, favourites_by_key
+    )
 
 
 def score_lists(
@@ -83,10 +77,11 @@ def score_lists(
     favourites_by_key: cold_start.FavouriteCategories | None = None,
     previous: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """Ranked products under the shop's rules: customer_key, list, rank (from 1), product_key, score, source, why.
+    """Ranked products: columns customer_key, list, rank (from 1), product_key, score, source and the evidence's.
 
-    Why is what `because` says. `hidden` products are listed, and named in reasons, only for the customers in `sees`.
-    `liking` are the favourite categories of customers without figures. `known` is for `ranking.ranked`.
+    history: a row per customer, purchase history as lists. `hidden` products are listed, and named in reasons, only for
+    the customers in `consenting`. favourites_by_key: favourite categories of customers without features. `previous` is
+    that of `ranked_lists.rank_lists`; evidence columns are those of `evidence.add_evidence`.
     """
     options: dict[str, Any] = {"names": names, "n": n, "hidden": hidden, "consenting": consenting}
     ranked = ranked_lists.rank_lists(model, history, active_rules, previous=previous, **options)

@@ -1,7 +1,7 @@
-"""Live: what has just happened to a customer changes what is said of them, before the next question.
+"""Event refresh: recompute the features of customers with new records, and rescore them, before the next request.
 
-The news is in the books already. Their figures are computed again by the night's own expressions, put before every
-question, and whatever the champions now say of them is written down. What is cut short is made up for later.
+The records are in the ledger already. Features are computed by the same expressions as at night and pushed to the
+online store; the champions' new scores are stored. Customers stay in the refresh queue until this has succeeded.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from serving.scoring import online
 
 log = logging.getLogger("regulars.live")
 
-#: So many are seen to at once: a thousand sales of one request take a few turns, each soon over.
+#: Customers refreshed together: a request with a thousand sales takes a few short batches.
 BATCH_SIZE = 200
-#: Where it fails for so many and works for nobody, it is not they whom it fails for.
+#: Where refresh fails for this many customers and succeeds for none, the cause is not the customers: stop.
 MAX_FAILURES = 10
-#: Kinds whose copy beside the ledger is read with every customer's figures, not only with the night's.
+#: Tables whose Parquet copies are read when features are computed, online as well as at night.
 MIRRORED_TABLES = ("products", "consents")
 
 
 def process_queue(runtime: ServerRuntime, keys: Collection[int] | None = None) -> bool:
-    """See to everybody whose figures lag behind the books; whether nobody is left behind.
+    """Refresh the queued customers; True where none of them is left in the queue.
 
-    With `keys` to these, and on the way to some who wait since longer; whether none of these is left behind. A
-    failure here undoes nothing: whom it concerns stays on the list, and the log says where it failed. Before the
-    first night there are no figures that could lag: it sees to whoever is on the list.
+    With `keys`: these customers first, and some that have been queued longer; True where none of these is left. A
+    failure undoes nothing: the customer stays queued and the cause is logged. Before the first nightly run there are
+    no features to refresh, and every queued customer counts as left.
     """
     try:
         unprocessed = (
@@ -54,18 +54,18 @@ def process_queue(runtime: ServerRuntime, keys: Collection[int] | None = None) -
 
 
 def scored_after(runtime: ServerRuntime, as_of: datetime) -> list[int]:
-    """Of whom something was said already as of a moment later than a night's: they still hear its older champions."""
+    """Keys of customers with scores later than a nightly run's as_of, which were made by earlier champions."""
     return score_store.customers_scored_after(runtime.shop, as_of)
 
 
 def rescore_after_batch(runtime: ServerRuntime, as_of: datetime) -> bool:
-    """What a night does at its end: see to those whom live sales put ahead of it, and to late news; as `catch_up`."""
+    """At the end of a nightly run: refresh customers scored online after as_of, and the queue; as `process_queue`."""
     refresh_queue.enqueue_customers(runtime.shop, scored_after(runtime, as_of))
     return process_queue(runtime)
 
 
 def _plan_batches(runtime: ServerRuntime, keys: Collection[int] | None) -> list[list[int]]:
-    """Whom to see to, in turns: who waits longest first, and last those for whom it failed before."""
+    """Batches of queued customers, longest queued first; those for whom refresh failed before come last."""
     queued = list(refresh_queue.list_pending(runtime.shop))
     failed = [key for key in queued if key in runtime.failed_customer_keys]
     untried = [key for key in queued if key not in runtime.failed_customer_keys]
@@ -80,7 +80,7 @@ def _plan_batches(runtime: ServerRuntime, keys: Collection[int] | None) -> list[
 
 
 def _process_batches(runtime: ServerRuntime, batches: list[list[int]]) -> set[int]:
-    """Those whom it could not see to, and whom it did not get to: where it fails for all of a turn it ends there."""
+    """Customers that were not refreshed: failed, or not reached since all of a batch had failed."""
     remaining = {key for keys_batch in batches for key in keys_batch}
     unprocessed: set[int] = set()
     for keys_batch in batches:
@@ -93,7 +93,7 @@ def _process_batches(runtime: ServerRuntime, batches: list[list[int]]) -> set[in
 
 
 def _process_batch(runtime: ServerRuntime, keys: list[int]) -> set[int]:
-    """Those of these customers for whom it failed: one of them must not keep the others behind."""
+    """Customers of the batch for whom refresh failed; one of them must not block the others."""
     try:
         _refresh_queued(runtime, keys)
     except Exception as error:
@@ -116,7 +116,7 @@ def _process_individually(runtime: ServerRuntime, keys: list[int]) -> set[int]:
 
 
 def _refresh_queued(runtime: ServerRuntime, keys: list[int]) -> None:
-    """Refresh those of these customers who still wait, from copies of today, and strike them off the list."""
+    """Refresh those of these customers who are still queued, from current Parquet copies, and dequeue them."""
     shop = runtime.shop
     with refresh_lock(shop):
         queued = refresh_queue.list_pending(shop)
@@ -128,7 +128,7 @@ def _refresh_queued(runtime: ServerRuntime, keys: list[int]) -> None:
 
 
 def refresh_customers(runtime: ServerRuntime, keys: Sequence[int]) -> datetime:
-    """Compute the figures of these customers again, show them, and say everything of them anew; as of when."""
+    """Recompute and push the features of these customers, and rescore them; return the as_of of the features."""
     from features.snapshots import real_time
 
     shop = runtime.shop
@@ -140,20 +140,20 @@ def refresh_customers(runtime: ServerRuntime, keys: Sequence[int]) -> datetime:
     with runtime.store_lock:
         for view, rows in views.items():
             runtime.features.push(view, rows)
-    online.rescore_customers(runtime, online.profiling_allowed(runtime, keys))
+    online.rescore_customers(runtime, online.filter_profiling_allowed(runtime, keys))
     return as_of
 
 
 @contextmanager
 def refresh_lock(shop: Shop) -> Iterator[None]:
-    """One at a time in a home: of two that read the books at once, the older could speak last."""
+    """One refresh at a time per home: of two that read the ledger at once, the older could be stored last."""
     with (shop.home / "live.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def _choose_as_of(runtime: ServerRuntime, keys: Sequence[int], *tables: pa.Table) -> datetime:
-    """A moment that sees all that was told, and is later than any that was shown of these customers."""
+    """A time after all records of these customers and after their newest online features."""
     instants = [runtime.latest_features_at(keys)]
     for table in tables:
         for name in ("sold_at", "happened_at", "known_at", "superseded_at"):

@@ -1,7 +1,7 @@
-"""RFM: three digits, 1 to 5, that retailers read at a glance: how lately, how often, for how much.
+"""RFM codes: three digits, 1 to 5, for recency, frequency and monetary value.
 
-The digits say where a customer stands among the others, so the night that sees everybody draws the lines,
-and the door reads them: one customer alone could not be placed.
+The digits are quintiles among all customers, so the nightly run computes the quintile edges and saves them for online
+scoring, where one customer alone could not be ranked.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _QUINTILE_SHARES = (0.2, 0.4, 0.6, 0.8)
 
 @dataclass(frozen=True, slots=True)
 class RfmQuintiles:
-    """Where one fifth of the customers ends and the next begins, for each of the three figures."""
+    """The four edges between fifths of the customers, for each of the three features."""
 
     as_of: str
     recency_days: tuple[float, ...]
@@ -30,12 +30,15 @@ class RfmQuintiles:
 
 
 def compute_quintiles(frame: pd.DataFrame, as_of: datetime) -> RfmQuintiles:
-    """The lines between fifths of these customers; a figure nobody has puts everyone on one side."""
+    """Quintile edges of the customers of a frame with columns RFM_COLUMNS; all 0 for a feature without values."""
     return RfmQuintiles(as_of.astimezone(UTC).isoformat(), *(_quintile_edges(frame, name) for name in RFM_COLUMNS))
 
 
 def rfm_codes(frame: pd.DataFrame, quintiles: RfmQuintiles) -> list[str | None]:
-    """Three digits a customer, 5 the best: "511" came lately, seldom, for little. None where figures lack."""
+    """RFM code per row of the frame, 5 the best: "511" is recent, seldom, low spend. None without features.
+
+    frame: columns RFM_COLUMNS.
+    """
     recency, days, spend = (_column(frame, name) for name in RFM_COLUMNS)
     is_complete = np.isfinite(recency) & np.isfinite(days) & np.isfinite(spend)
     r = 5 - np.searchsorted(quintiles.recency_days, recency)
@@ -46,7 +49,7 @@ def rfm_codes(frame: pd.DataFrame, quintiles: RfmQuintiles) -> list[str | None]:
 
 
 def save_quintiles(home: Path, quintiles: RfmQuintiles) -> None:
-    """Leave the lines for the door, unless it has newer ones: a replay must not move them."""
+    """Save the edges for online scoring, unless newer ones are saved: a historical run must not replace them."""
     newest = load_quintiles(home)
     if newest and newest.as_of > quintiles.as_of:
         return
@@ -56,7 +59,7 @@ def save_quintiles(home: Path, quintiles: RfmQuintiles) -> None:
 
 
 def load_quintiles(home: Path) -> RfmQuintiles | None:
-    """The lines of the last night; None before the first."""
+    """The edges of the last nightly run; None before the first."""
     path = home / "rfm.json"
     if not path.exists():
         return None

@@ -1,8 +1,8 @@
-"""Spending: what each customer is expected to spend within the horizon."""
+"""Value scores: expected spend within the horizon, in the shop's currency; online and at night."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,61 +13,62 @@ from customers.scores import score_details
 from customers.scores.score_details import ScoreRow
 from customers.shop import money
 from models.base import Model
-from models.registry.bundle import Champion
-from serving.runtime import FeatureCache, ServerRuntime
 from serving.scoring import fallback
-from serving.scoring import fallback as fallback_scoring
-from serving.scoring.fallback import Flags, Floats
+from serving.scoring.fallback import Floats, Prediction
+from serving.scoring.inputs import ScoringInputs
 
 
-@dataclass(frozen=True, slots=True)
-class ValuePrediction:
-    """What they will spend: a row a customer, in the frame's order, in the shop's currency."""
+@dataclass(frozen=True)
+class ValuePrediction(Prediction):
+    """Expected spend within horizon_days, (n,), in the shop's currency."""
 
     expected: Floats
     horizon_days: int
-    fallback: Flags
+
+    def iter_rows(self) -> Iterator[ScoreRow]:
+        """The rows to store, one per customer of the frame."""
+        return score_details.encode_value(
+            self.frame["customer_key"].tolist(), self.expected, horizon_days=self.horizon_days, fallback=self.fallback
+        )
 
 
-def score_value(model: Model, frame: pd.DataFrame, *, currency: str) -> ValuePrediction:
-    """The expected spend of every row of the frame, to the cent; nobody is expected to bring money back."""
-    expected, is_fallback = fallback_scoring.score_or_average(
+def predict_value(inputs: ScoringInputs) -> ValuePrediction:
+    """Expected spend of the customers of the inputs; computed once, since churn bands may depend on it."""
+    return inputs.predict_once("value", lambda: _predict_value(inputs))
+
+
+def _predict_value(inputs: ScoringInputs) -> ValuePrediction:
+    return score_value(
+        inputs.model("value"),
+        inputs.load_features("value"),
+        currency=inputs.shop.currency,
+        uses_fallback=inputs.uses_fallback("value"),
+    )
+
+
+def score_value(model: Model, frame: pd.DataFrame, *, currency: str, uses_fallback: bool = False) -> ValuePrediction:
+    """Expected spend per row, rounded to the currency's minor unit and at least 0.
+
+    frame: columns customer_key, as_of and the model's features.
+    """
+    expected, is_scored = fallback.score_or_average(
         model, frame, np.atleast_1d(np.asarray(model.population_average(), np.float64))
     )
     rounded = np.round(np.maximum(expected[:, 0], 0.0), money.EXPONENTS[currency])
-    return ValuePrediction(np.asarray(rounded, np.float64), value_horizon_days(model), is_fallback)
+    return ValuePrediction(
+        frame=frame,
+        is_scored=is_scored,
+        fallback=~is_scored | uses_fallback,
+        expected=np.asarray(rounded, np.float64),
+        horizon_days=value_horizon_days(model),
+    )
 
 
 def value_horizon_days(model: Any) -> int:
-    """The days ahead that a value model speaks of."""
+    """The horizon of a value model, in days."""
     return int(model.horizon_days)
 
 
 def format_amount(expected: float, currency: str) -> str:
-    """Money as answers say it."""
+    """An amount as the HTTP API writes money: a decimal text."""
     return money.format_amount(money.to_minor_units(repr(float(expected)), currency), currency)
-
-
-def encode_value(frame: pd.DataFrame, prediction: ValuePrediction) -> Iterator[ScoreRow]:
-    """A row a customer: what they are expected to spend, and {"horizon_days", "fallback"}."""
-    columns = zip(
-        frame["customer_key"].tolist(), prediction.expected.tolist(), prediction.fallback.tolist(), strict=True
-    )
-    for key, expected, is_fallback in columns:
-        yield (
-            key,
-            expected,
-            score_details.dump_detail({"horizon_days": prediction.horizon_days, "fallback": is_fallback}),
-        )
-
-
-def predict_value(
-    runtime: ServerRuntime, champion: Champion, keys: Sequence[int], feature_cache: FeatureCache | None = None
-) -> tuple[ValuePrediction, pd.DataFrame]:
-    """What each will spend."""
-    frame = runtime.load_features(champion, keys, feature_cache)
-    prediction = score_value(champion.model, frame, currency=runtime.shop.currency)
-    scored = frame[~prediction.fallback]
-    prediction = fallback.flag_fallback(prediction, fallback.uses_fallback(champion))
-    runtime.store_scores(champion, scored, encode_value(frame, prediction))
-    return prediction, frame

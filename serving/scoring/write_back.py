@@ -1,4 +1,4 @@
-"""Writing down what was said: every score once a customer, model, version and moment, by night and door."""
+"""Stores online scores, one per customer, model, version and as_of, and marks that scores have changed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from models.registry.bundle import Champion
 
 
 def store_online_scores(shop: Shop, champion: Champion, frame: pd.DataFrame, rows: Iterable[ScoreRow]) -> None:
-    """Keep what the door has just computed for the customers of the frame, if they allow it."""
+    """Store the rows of the customers of the frame who allow profiling; frame: columns customer_key, as_of."""
     as_of_by_key = dict(zip(frame["customer_key"], frame["as_of"], strict=True))
     rows_by_as_of: dict[datetime, list[ScoreRow]] = {}
     for row in rows:
@@ -30,12 +30,12 @@ def store_online_scores(shop: Shop, champion: Champion, frame: pd.DataFrame, row
 
 
 def touch_change_marker(shop: Shop) -> None:
-    """Note that what was said of somebody is no longer what was said before."""
+    """Mark that the score of some customer has changed."""
     _marker_path(shop).touch()
 
 
 def read_change_marker(shop: Shop) -> int:
-    """A number that changes whenever something new was said at the door about anybody."""
+    """A number that changes whenever an online score has changed; 0 before the first change."""
     path = _marker_path(shop)
     return path.stat().st_mtime_ns if path.exists() else 0
 

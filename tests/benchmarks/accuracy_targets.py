@@ -1,16 +1,16 @@
-"""Goals: what every model must reach on two real shops, beside named rivals measured in the same run.
+"""Accuracy targets: what every model must reach on two real shops, beside benchmarks measured in the same run.
 
-Run it with `make goals`. Models are made from what was known at each cutoff and never saw what they are judged on;
-of churn, timing, restock and value, what a night of that day would have served is judged, chosen by that night. It
-exits with 1 where a figure that must hold does not. With REGULARS_ONLINE_RETAIL=PATH/online_retail_ii.parquet the gift
-wholesaler is judged too.
+Run it with `make goals`. Models are trained on what was known at each cutoff, never on what they are evaluated on; for
+churn, timing, restock and value it evaluates what a nightly run of that day would have served. Exits with 1 where a
+required bound does not hold. With REGULARS_ONLINE_RETAIL=PATH/online_retail_ii.parquet the gift wholesaler is
+evaluated too.
 """
 
 from __future__ import annotations
 
 import os
 
-# As in the command: two cores that are not fought over, set before numpy is loaded.
+# As in the command, and before numpy is imported: idle threads do not spin.
 os.environ.update(OMP_WAIT_POLICY="PASSIVE", OPENBLAS_NUM_THREADS="1", DO_NOT_TRACK="true")
 
 import argparse
@@ -23,8 +23,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import datasets
 import pandas as pd
-import shops as real
 
 from customers import clock
 from customers.shop import settings
@@ -37,7 +37,7 @@ from training.tasks import all_tasks
 
 UNBOUNDED = float("inf")
 #: Products bought on ten household-days before the cutoff; customers with three trips before and one after.
-TERMS = HoldoutCriteria(
+CRITERIA = HoldoutCriteria(
     min_product_days=10,
     min_customer_trips=3,
     excluded_departments=(
@@ -45,15 +45,15 @@ TERMS = HoldoutCriteria(
         *("ELECT &PLUMBING", "TOYS", "GM MERCH EXP", "COUPON/MISC ITEMS"),
     ),
 )
-#: How deep the model's candidates are looked at for their best order.
+#: Length of the model's lists whose best possible order is the upper bound.
 CANDIDATES = 200
-#: Who must not be ahead on a shop that nobody tuned for.
+#: Methods that must not be ahead on a shop that was never tuned for.
 BASELINE_RULES = ("decayed frequency", "popularity, lately", "popularity, ever")
 
 
 @dataclass(frozen=True)
 class BenchmarkShops:
-    """The two shops, made when first asked for; None for one that is not there."""
+    """The two shops, loaded on first use; None for one whose data are missing."""
 
     folder: Path
     home: str | None
@@ -61,19 +61,21 @@ class BenchmarkShops:
 
     @cached_property
     def grocer(self) -> Shop:
-        return settings.open_shop(self.home) if self.home else real.grocer(self.folder, _print_progress)
+        """The Complete Journey."""
+        return settings.open_shop(self.home) if self.home else datasets.load_grocer(self.folder, _print_progress)
 
     @cached_property
     def wholesaler(self) -> Shop | None:
-        shop = (
-            settings.open_shop(self.retail_home) if self.retail_home else real.wholesaler(self.folder, _print_progress)
-        )
+        """Online Retail II, with a churn horizon of 90 days."""
+        if self.retail_home:
+            return replace(settings.open_shop(self.retail_home), churn_days=90)
+        shop = datasets.load_wholesaler(self.folder, _print_progress)
         return replace(shop, churn_days=90) if shop else None
 
 
 @dataclass(frozen=True)
 class AccuracyTarget:
-    """One figure, the bounds within which it must lie, and those in which it would be good to lie."""
+    """One metric, the bounds within which it must lie, and the bounds that are aimed at."""
 
     figure: str
     words: str
@@ -82,18 +84,18 @@ class AccuracyTarget:
 
 
 def at_least(metric: str, words: str, must: float, aim: float) -> AccuracyTarget:
-    """The more the better."""
+    """A target of a metric that is better when larger."""
     return AccuracyTarget(metric, words, (must, UNBOUNDED), (aim, UNBOUNDED))
 
 
 def at_most(metric: str, words: str, must: float, aim: float) -> AccuracyTarget:
-    """The less the better."""
+    """A target of a metric that is better when smaller."""
     return AccuracyTarget(metric, words, (-UNBOUNDED, must), (-UNBOUNDED, aim))
 
 
 @dataclass(frozen=True)
 class TargetRow:
-    """One question to one shop as of some days, with what must come of it."""
+    """One backtest of one shop at fixed cutoffs, with its targets."""
 
     name: str
     part: str
@@ -106,7 +108,7 @@ def _backtest_lists(shop: Shop) -> BacktestResult:
     return recommender.backtest_recommender(
         shop,
         at_cutoffs=[clock.parse_time(shop, "2017-12-04")],
-        terms=TERMS,
+        criteria=CRITERIA,
         ceiling_depth=CANDIDATES,
         progress=_print_progress,
     )
@@ -163,7 +165,8 @@ TARGET_ROWS = (
         at_most("nll", "NLL", 3.03, 2.99),
         AccuracyTarget("coverage_80", "inside the 80 % interval", (0.77, 0.83), (0.78, 0.82)),
     )),
-    TargetRow("timing, 180 days", "timing", "wholesaler", _backtest_at("timing", "2011-03-15", "2011-06-13", follow_up_days=180), (
+    TargetRow("timing, 180 days", "timing", "wholesaler",
+              _backtest_at("timing", "2011-03-15", "2011-06-13", follow_up_days=180), (
         at_most("crps", "CRPS, days", 30.2, 29.7),
     )),
     TargetRow("value, 90 days", "value", "grocer", _backtest_at("value", "2017-10-03"), (
@@ -186,7 +189,7 @@ PARTS = tuple(dict.fromkeys(row.part for row in TARGET_ROWS))
 
 @dataclass(frozen=True)
 class TargetResult:
-    """What came of a goal: ours with its 95 % interval, and the references of the same run."""
+    """The result of one target: our value with its 95 % interval, and the references of the same run."""
 
     row: str
     goal: AccuracyTarget
@@ -197,25 +200,21 @@ class TargetResult:
 
     @property
     def verdict(self) -> str:
-        """Said in one word."""
-        return (
-            "aim"
-            if _is_within(self.value, self.goal.aim)
-            else "pass"
-            if _is_within(self.value, self.goal.must)
-            else "MISSED"
-        )
+        """One of "aim", "pass" and "MISSED"."""
+        if _is_within(self.value, self.goal.aim):
+            return "aim"
+        return "pass" if _is_within(self.value, self.goal.must) else "MISSED"
 
 
 def main() -> None:
-    """Measure what is asked for, print it, and say with the exit code whether all that must hold does."""
+    """Run the chosen backtests and print the results; exit with 1 where a required bound does not hold."""
     arguments = _parse_arguments()
     results: list[TargetResult] = []
     tables: dict[str, pd.DataFrame] = {}
     with TemporaryDirectory(prefix="regulars-goals-") as folder:
         benchmark_shops = BenchmarkShops(Path(folder), arguments.home, arguments.retail_home)
         for row in TARGET_ROWS:
-            shop = getattr(benchmark_shops, row.shop) if arguments.subset in ("", row.part) else None
+            shop = getattr(benchmark_shops, row.shop) if arguments.only in ("", row.part) else None
             if shop is not None:
                 outcome = row.run_backtest(shop)
                 _print_progress("\n".join(outcome.notes))
@@ -225,16 +224,16 @@ def main() -> None:
                     backtest_run.write_result(
                         outcome, Path(arguments.out) / row.name.replace(", ", "-").replace(" ", "-")
                     )
-        rule_results = compare_with_rules(benchmark_shops.wholesaler) if arguments.subset in ("", "retail") else []
+        rule_results = compare_with_rules(benchmark_shops.wholesaler) if arguments.only in ("", "retail") else []
     _print_report(results, rule_results, tables, as_json=arguments.json)
     missed = any(result.verdict == "MISSED" for result in results) or any(not rule["holds"] for rule in rule_results)
     sys.stdout.flush()
-    # DuckDB's binding writes of a lost lock when the interpreter takes it down; there is nothing left to lose.
+    # Skip the normal exit: DuckDB's binding writes about a lost lock when the interpreter shuts down.
     os._exit(int(missed))
 
 
 def compare_with_target(row: TargetRow, target: AccuracyTarget, table: pd.DataFrame) -> TargetResult:
-    """Our figure, and everybody else's."""
+    """Our value and those of all other methods, from the long table of a backtest with column figure (the metric)."""
     rows = table[(table["segment"] == "all") & (table["figure"] == target.figure)].set_index("method")
     our_methods = {SERVED, *(task.learner for task in all_tasks.TASKS)}
     ours = rows.loc[next(name for name in rows.index if name in our_methods)]
@@ -243,7 +242,7 @@ def compare_with_target(row: TargetRow, target: AccuracyTarget, table: pd.DataFr
 
 
 def compare_with_rules(shop: Shop | None) -> list[dict[str, Any]]:
-    """How far our lists are ahead of the plain rules on the wholesaler, with the same code and no setting changed."""
+    """How far our lists are ahead of the baseline rules on the wholesaler, with no setting changed for it."""
     if shop is None:
         return []
     table = recommender.backtest_recommender(shop, progress=_print_progress).table
@@ -251,7 +250,7 @@ def compare_with_rules(shop: Shop | None) -> list[dict[str, Any]]:
 
 
 def _compare_with_rule(table: pd.DataFrame, rule: str, metric: str) -> dict[str, Any]:
-    """One rule and figure: a tie counts as good, as it does when models are promoted."""
+    """One rule and metric; a tie counts as reached, as it does when models are promoted."""
     everyone = table[(table["segment"] == "all") & (table["figure"] == metric)].set_index("method")
     row = everyone.loc[rule]
     ours = everyone.loc[all_tasks.get_task("recommender").learner]
@@ -277,14 +276,12 @@ def _print_report(
 def _format_targets(results: list[TargetResult]) -> list[str]:
     lines = [f"{'':34} {'':26} {'pass':>14} {'aim':>14}   ours (95 %)                      references, same run"]
     for result in results:
-        target, others = (
-            result.goal,
-            ", ".join(f"{name} {_format_number(value)}" for name, value in result.references.items()),
-        )
-        between = f"{_format_number(result.value)} ({_format_number(result.low)} to {_format_number(result.high)})"
+        target = result.goal
+        others = ", ".join(f"{name} {_format_number(value)}" for name, value in result.references.items())
+        interval = f"{_format_number(result.value)} ({_format_number(result.low)} to {_format_number(result.high)})"
         lines.append(
             f"{result.row:34} {target.words:26} {_format_bounds(target.must):>14} {_format_bounds(target.aim):>14}   "
-            f"{between:28} {result.verdict:7} {others}"
+            f"{interval:28} {result.verdict:7} {others}"
         )
     return lines if results else []
 
@@ -319,11 +316,11 @@ def _print_progress(text: str) -> None:
 
 
 def _parse_arguments() -> Any:
-    parser = argparse.ArgumentParser(description="What must hold on two real shops, with references and intervals.")
+    parser = argparse.ArgumentParser(description="Accuracy targets on two real shops, with references and intervals.")
     parser.add_argument("--home", metavar="FOLDER", help="a home with the Complete Journey; default: a fresh one")
     parser.add_argument("--retail-home", metavar="FOLDER", help="a home with Online Retail II; default: a fresh one")
-    parser.add_argument("--only", default="", choices=["", *PARTS, "retail"], help="a part of it")
-    parser.add_argument("--out", metavar="FOLDER", help="write each table, its pictures and its page here too")
+    parser.add_argument("--only", default="", choices=["", *PARTS, "retail"], help="only this part")
+    parser.add_argument("--out", metavar="FOLDER", help="write each table, its plots and its page here too")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
     return parser.parse_args()
 

@@ -1,6 +1,6 @@
-"""Two real shops to try things on: a grocer's year of households, and a gift wholesaler that nobody tuned for.
+"""The two real data sets of the benchmarks: a grocer's year of households, and a gift wholesaler never tuned for.
 
-The grocer is the Complete Journey; the wholesaler is Online Retail II, which stands where REGULARS_ONLINE_RETAIL says.
+The grocer is the Complete Journey; the wholesaler is Online Retail II, read from the path in REGULARS_ONLINE_RETAIL.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ProgressCallback = Callable[[str], None]
 
 
 def load_grocer(folder: Path, progress: ProgressCallback) -> Shop:
-    """A home with a year of a real grocer's records, and no night yet."""
+    """A home with a year of a real grocer's records, before its first nightly run."""
     shop = setup.init_home(folder / "grocer", timezone=complete_journey.TIMEZONE, currency="USD", now="last-sale")
     complete_journey.write_files(folder / "records")
     for kind in demo.LOAD_ORDER:
@@ -32,7 +32,7 @@ def load_grocer(folder: Path, progress: ProgressCallback) -> Shop:
 
 
 def load_wholesaler(folder: Path, progress: ProgressCallback) -> Shop | None:
-    """A home with two years of a real wholesaler's invoices; None where its file is not."""
+    """A home with two years of a real wholesaler's invoices; None where its file is missing."""
     source_file = os.environ.get(RETAIL_VARIABLE)
     if not source_file or not Path(source_file).exists():
         progress(f"the gift wholesaler is left out: set {RETAIL_VARIABLE} to the path of online_retail_ii.parquet")
@@ -44,7 +44,7 @@ def load_wholesaler(folder: Path, progress: ProgressCallback) -> Shop | None:
 
 
 def _retail_records(source_file: Path, folder: Path) -> dict[str, Path]:
-    """Its lines as records to load; postage, fees and manual lines are no products."""
+    """Write the invoice lines as records to load, without postage, fees and manual lines; paths by kind of record."""
     paths = {kind: folder / f"{kind}-retail.parquet" for kind in ("products", "transactions")}
     with duckdb.connect() as con:
         con.execute(f"create view lines as select * from '{source_file}' where not is_adjust")

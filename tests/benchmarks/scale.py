@@ -1,16 +1,16 @@
-"""Crowd: what it takes to make every list of a shop forty times as large as the real one that it is grown from.
+"""Scale benchmark: time and memory to rank every list of a shop forty times as large as the real one.
 
-Customers are drawn from the Complete Journey's, and each product on a shelf is swapped for another of its subcategory
-three times in ten, so that no two shelves are alike. Ours ranks all three lists of fifty, portion by portion as a
-night does; implicit's own `recommend` (new products only, folding customers in) is the reference. Each side runs in a
-process of its own, so that its peak of memory is its own. `make bench` runs it after the other ratios.
+Customers are drawn from the Complete Journey, and each product of a purchase history is swapped for another of its
+subcategory with probability 0.3, so that no two histories are alike. Ours ranks all three lists of fifty, batch by
+batch as a nightly run does; the reference is implicit's own `recommend` (new products only, folding customers in). Each
+side runs in a process of its own, so that its peak of memory is its own. `make bench` runs it after the speed ratios.
 """
 
 from __future__ import annotations
 
 import os
 
-# As in the command: set before numpy is loaded.
+# As in the command, and before numpy is imported: idle threads do not spin.
 os.environ.update(OMP_WAIT_POLICY="PASSIVE", OPENBLAS_NUM_THREADS="1")
 
 import argparse
@@ -37,17 +37,17 @@ Swap = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 CUSTOMERS, BATCH_SIZE, LENGTH = 100_000, 5_000, 50
 SWAP_SHARE = 0.3
-#: A night of the large shop must come through on a small machine.
+#: A nightly run of the large shop must fit on a small machine.
 MAX_SECONDS, MAX_GIB = 600, 4.0
 
 
 def main() -> None:
-    """Both sides, one after the other, and the ratio between them."""
+    """Measure both sides, one after the other, and print the ratio between them."""
     arguments = _parse_arguments()
     if arguments.side:
         print(json.dumps(_measure_side(arguments.side, Path(arguments.folder), arguments.customers)))  # noqa: T201
         return
-    with TemporaryDirectory(prefix="regulars-crowd-") as folder:
+    with TemporaryDirectory(prefix="regulars-scale-") as folder:
         _prepare_inputs(Path(folder))
         sides = {side: _run_side(side, folder, arguments.customers) for side in ("ours", "implicit")}
     for side, spent in sides.items():
@@ -59,13 +59,13 @@ def main() -> None:
 
 
 def _prepare_inputs(folder: Path) -> None:
-    """The real shop's model and shelves, where both sides find them."""
-    import bench
+    """Write the real shop's model and purchase histories to the folder that both sides read."""
+    import speed
 
-    journey = bench.World(folder)
+    journey = speed.CompleteJourneyShop(folder)
     (folder / "model").mkdir()
     journey.recommender.save(folder / "model")
-    journey.current_rows.to_parquet(folder / "shelves.parquet")
+    journey.current_rows.to_parquet(folder / "histories.parquet")
 
 
 def _run_side(side: str, folder: str, customers: int) -> dict[str, float]:
@@ -77,7 +77,7 @@ def _run_side(side: str, folder: str, customers: int) -> dict[str, float]:
 
 def _measure_side(side: str, folder: Path, customers: int) -> dict[str, float]:
     model = Recommender.load(folder / "model")
-    real = pd.read_parquet(folder / "shelves.parquet")
+    real = pd.read_parquet(folder / "histories.parquet")
     cpu, wall = _time_ours(model, real, customers) if side == "ours" else _time_implicit(model, real, customers)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {"cpu": cpu, "wall": wall, "peak_gib": peak, "products": len(model.product_context.factorisation.products)}
@@ -86,9 +86,9 @@ def _measure_side(side: str, folder: Path, customers: int) -> dict[str, float]:
 def _time_ours(model: Recommender, real: pd.DataFrame, customers: int) -> tuple[float, float]:
     cpu = wall = 0.0
     for batch in _grow_customers(model, real, customers):
-        began = time.process_time(), time.perf_counter()
+        started = time.process_time(), time.perf_counter()
         model.score(batch, n=LENGTH)
-        cpu, wall = cpu + time.process_time() - began[0], wall + time.perf_counter() - began[1]
+        cpu, wall = cpu + time.process_time() - started[0], wall + time.perf_counter() - started[1]
     return cpu, wall
 
 
@@ -101,22 +101,22 @@ def _time_implicit(model: Recommender, real: pd.DataFrame, customers: int) -> tu
     )
     reference.item_factors = factorisation.factors
     reference.user_factors = np.zeros((bought.shape[0], factorisation.factors.shape[1]), np.float32)
-    began = time.process_time(), time.perf_counter()
+    started = time.process_time(), time.perf_counter()
     reference.recommend(np.arange(bought.shape[0]), bought, N=LENGTH, recalculate_user=True)
-    return time.process_time() - began[0], time.perf_counter() - began[1]
+    return time.process_time() - started[0], time.perf_counter() - started[1]
 
 
 def _purchase_matrix(factorisation: MatrixFactorisation, batch: pd.DataFrame) -> scipy.sparse.csr_matrix:
     history = purchase_history.read(batch, [purchase_history.weight_column(factorisation.half_life)])
-    places, sold = arrays.find_positions(factorisation.products, history.products)
-    weights = history.weights(factorisation.half_life)[sold].astype(np.float32)
+    positions, is_present = arrays.find_positions(factorisation.products, history.products)
+    weights = history.weights(factorisation.half_life)[is_present].astype(np.float32)
     return scipy.sparse.csr_matrix(
-        (weights, (history.rows[sold], places[sold])), (len(history), len(factorisation.products))
+        (weights, (history.rows[is_present], positions[is_present])), (len(history), len(factorisation.products))
     )
 
 
 def _grow_customers(model: Recommender, real: pd.DataFrame, customers: int) -> Iterator[pd.DataFrame]:
-    """The customers of the large shop, portion by portion, the same each time."""
+    """The customers of the large shop, batch by batch, the same in every run."""
     rng = np.random.default_rng(1)
     swap = _make_swap(model)
     for start in range(0, customers, BATCH_SIZE):
@@ -124,12 +124,12 @@ def _grow_customers(model: Recommender, real: pd.DataFrame, customers: int) -> I
         sizes = drawn["product_keys"].map(len).to_numpy()
         products = swap(np.concatenate(drawn["product_keys"].to_numpy()), rng)
         keys = np.split(products, np.cumsum(sizes)[:-1])
-        # Who got a product twice keeps it twice: that is as much work, and nobody reads these lists.
+        # A product that occurs twice in a history stays twice: it is as much work, and the lists are not used.
         yield drawn.assign(customer_key=np.arange(start, start + len(drawn)), product_keys=keys)
 
 
 def _make_swap(model: Recommender) -> Swap:
-    """A way to swap products for others of their subcategory."""
+    """A function that swaps products for others of their subcategory, each with probability SWAP_SHARE."""
     categories = model.product_context.categories
     order = np.argsort(categories.codes[:, 0], kind="stable")
     codes = categories.codes[order, 0]
@@ -149,7 +149,7 @@ def _make_swap(model: Recommender) -> Swap:
 
 
 def _parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="All lists of a large shop, in time and memory.")
+    parser = argparse.ArgumentParser(description="Time and memory to rank all lists of a large shop.")
     parser.add_argument("--customers", type=int, default=CUSTOMERS)
     parser.add_argument("--side", choices=("ours", "implicit"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)

@@ -1,16 +1,16 @@
-"""Bench: how many times as long as a plain reference each big step takes; both in turns, in one run.
+"""Speed benchmark: the time of each big step as a multiple of a named reference, both measured in turns in one run.
 
-Seconds say little on a machine that others use too, so every figure is a ratio: ours over a named reference that
-does the same on the same records (the Complete Journey), round by round, in CPU time and on the clock. Run it
-with `make bench`; `--only NAME` measures the rows whose name begins so, `--json` writes one JSON object instead
-of the table. An aim is judged by the median of the CPU ratios: it is the one that neighbours do not move.
+Seconds mean little on a shared machine, so every result is a ratio: ours over a reference that does the same on the
+same records (the Complete Journey), round by round, in CPU time and wall time. Run it with `make bench`; `--only NAME`
+measures the rows whose name begins with NAME, `--json` writes one JSON object instead of the table. An aim is compared
+with the median of the CPU ratios, which other processes disturb least.
 """
 
 from __future__ import annotations
 
 import os
 
-# As in the command: two cores that are not fought over, set before numpy is loaded.
+# As in the command, and before numpy is imported: idle threads do not spin.
 os.environ.update(OMP_WAIT_POLICY="PASSIVE", OPENBLAS_NUM_THREADS="1", DO_NOT_TRACK="true")
 
 import argparse
@@ -40,12 +40,12 @@ from implicit.cpu.als import AlternatingLeastSquares
 
 from customers import clock, setup
 from customers.database import engine, schema
-from customers.loading import load as loading_load
+from customers.loading import load
 from customers.loading.connectors import complete_journey
 from customers.parquet import mirror
 from customers.scores import score_store
 from customers.shop import settings
-from features.engine import duckdb as engine_duckdb
+from features.engine import duckdb as feature_engine
 from features.snapshots import point_in_time, snapshot
 from models import arrays
 from models.recommender import purchase_history, ranked_lists
@@ -53,19 +53,19 @@ from models.recommender.model import Recommender
 from training import calendar, labels
 
 ZONE, CURRENCY = complete_journey.TIMEZONE, complete_journey.CURRENCY
-#: Twelve cutoffs as a night spreads them: the earliest still has a third of a year behind it.
+#: Twelve cutoffs, spread as in a nightly run: the earliest still has a third of a year before it.
 EVERY_DAYS, CUTOFFS = 23, 12
 WINDOW_DAYS, LENGTH = 28, 50
-REFERENCE = Path(__file__).parent / "features" / "reference.sql"
+REFERENCE = Path(__file__).parents[1] / "features" / "reference.sql"
 
 Work = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class SpeedComparison:
-    """One row: a side makes everything ready for a round, untimed, and gives back the work that is timed.
+    """One row: each side prepares a round, untimed, and returns the work that is timed.
 
-    `aim` is the most that ours may take as a multiple of the reference, `within` the most in seconds on the clock.
+    `aim` is the largest allowed multiple of the reference's CPU time, `within` the largest wall time in seconds.
     """
 
     name: str
@@ -79,7 +79,7 @@ class SpeedComparison:
 
 @dataclass(frozen=True)
 class ElapsedSeconds:
-    """What one piece of work took, in seconds; the CPU time counts all threads and child processes."""
+    """Seconds of one piece of work; the CPU time counts all threads and child processes."""
 
     cpu: float
     wall: float
@@ -87,7 +87,7 @@ class ElapsedSeconds:
 
 @dataclass(frozen=True)
 class RatioSummary:
-    """The median over the rounds, and how far they ranged."""
+    """The median over the rounds, and their range."""
 
     median: float
     least: float
@@ -95,13 +95,13 @@ class RatioSummary:
 
     @classmethod
     def summarise(cls, numbers: Sequence[float]) -> RatioSummary:
-        """Of one number a round."""
+        """Summarise one number per round."""
         return cls(statistics.median(numbers), min(numbers), max(numbers))
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What came of a row: ratios of ours over the reference, and the median seconds behind them."""
+    """The result of a row: ratios of ours over the reference, and the median seconds of each."""
 
     name: str
     against: str
@@ -115,21 +115,21 @@ class Measurement:
 
 
 def main() -> None:
-    """Measure what is asked for, and print it."""
+    """Measure the chosen rows and print them."""
     arguments = _parse_arguments()
     with TemporaryDirectory(prefix="regulars-bench-") as folder:
         journey = CompleteJourneyShop(Path(folder))
         measurements = [
-            measure(comparison, journey) for comparison in COMPARISONS if comparison.name.startswith(arguments.subset)
+            measure(comparison, journey) for comparison in COMPARISONS if comparison.name.startswith(arguments.only)
         ]
     sys.stdout.write(format_json(measurements) if arguments.json else format_table(measurements))
     sys.stdout.flush()
-    # DuckDB's binding writes of a lost lock when the interpreter takes it down; there is nothing left to lose.
+    # Skip the normal exit: DuckDB's binding writes about a lost lock when the interpreter shuts down.
     os._exit(0)
 
 
 def measure(comparison: SpeedComparison, journey: CompleteJourneyShop) -> Measurement:
-    """Both sides in turns, round by round."""
+    """Time both sides in turns, round by round."""
     _print_progress(f"{comparison.name} ...")
     rounds = [
         (time_work(comparison.ours(journey)), time_work(comparison.reference(journey)))
@@ -144,7 +144,7 @@ def measure(comparison: SpeedComparison, journey: CompleteJourneyShop) -> Measur
 
 
 def time_work(work: Work) -> ElapsedSeconds:
-    """Do it once, with nothing of the round before left to clear away."""
+    """Do the work once, after collecting the garbage of the previous round."""
     gc.collect()
     cpu, wall = _cpu_seconds(), time.perf_counter()
     work()
@@ -152,7 +152,7 @@ def time_work(work: Work) -> ElapsedSeconds:
 
 
 def format_table(measurements: Sequence[Measurement]) -> str:
-    """Rows that a person reads."""
+    """The results as a text table."""
     head = ("what", "against", "CPU ratio", "clock ratio", "ours s", "reference s", "aim", "")
     rows = [
         (
@@ -174,18 +174,18 @@ def format_table(measurements: Sequence[Measurement]) -> str:
 
 
 def format_json(measurements: Sequence[Measurement]) -> str:
-    """The same for a program."""
+    """The results as JSON."""
     return json.dumps({"benches": [asdict(row) for row in measurements]}, indent=2) + "\n"
 
 
 class CompleteJourneyShop:
-    """The Complete Journey in a temporary home, and what the rows need of it; each made when first asked for."""
+    """The Complete Journey in a temporary home, and what the comparisons need of it, each made on first use."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def make_folder(self) -> Path:
-        """An empty folder."""
+        """Create an empty folder."""
         return Path(mkdtemp(dir=self.folder))
 
     @cached_property
@@ -197,26 +197,26 @@ class CompleteJourneyShop:
 
     @cached_property
     def shop(self) -> settings.Shop:
-        """A shop that has loaded them, with its mirror."""
+        """A shop with all records loaded, and its mirror."""
         shop = self.make_stocked_shop()
-        loading_load.load_files(shop, "transactions", [self.record_files / "transactions.parquet"])
+        load.load_files(shop, "transactions", [self.record_files / "transactions.parquet"])
         mirror.refresh(shop)
         return shop
 
     def make_stocked_shop(self) -> settings.Shop:
-        """A fresh shop that knows its customers and products, and has sold nothing yet."""
+        """Create a shop with customers and products, but no sales."""
         shop = self.make_empty_shop()
         for kind in ("customers", "products"):
-            loading_load.load_files(shop, kind, [self.record_files / f"{kind}.parquet"])
+            load.load_files(shop, kind, [self.record_files / f"{kind}.parquet"])
         return shop
 
     def make_empty_shop(self) -> settings.Shop:
-        """A fresh shop that knows nothing."""
+        """Create a shop without records."""
         return setup.init_home(self.make_folder() / "home", timezone=ZONE, currency=CURRENCY, now="last-sale")
 
     @cached_property
     def calendar(self) -> calendar.TrainingCalendar:
-        """The shop's days up to the morning after the last sale."""
+        """The shop's days up to the day after the last sale."""
         as_of = clock.now(self.shop)
         first = snapshot.first_sale_day(self.ledger, as_of, ZONE)
         assert first is not None
@@ -228,12 +228,12 @@ class CompleteJourneyShop:
         return self.shop.home / "ledger"
 
     def cutoffs(self, count: int) -> list[datetime]:
-        """So many moments, the latest first."""
+        """`count` cutoffs, EVERY_DAYS apart, the latest first."""
         return [self.calendar.cutoff_before(EVERY_DAYS * nth) for nth in range(count)]
 
     @cached_property
     def history_frame(self) -> pd.DataFrame:
-        """Everybody's shelf, now and at the three moments that a night learns from."""
+        """Product histories (view "shelf"), a row per customer and as_of: now and the three training cutoffs."""
         cutoffs = [self.calendar.cutoff_before(WINDOW_DAYS * nth) for nth in range(4)]
         now, out = cutoffs[0], self.make_folder()
         snapshot.write_snapshot(self.ledger, out, as_of=now, cutoffs=[now], timezone=ZONE, list_cutoffs=cutoffs)
@@ -241,7 +241,7 @@ class CompleteJourneyShop:
 
     @cached_property
     def recommender(self) -> Recommender:
-        """What a night learns from them."""
+        """The recommender that a nightly run would train on them."""
         cutoffs = [self.calendar.cutoff_before(WINDOW_DAYS * nth) for nth in range(4)]
         bought = {
             start: snapshot.load_baskets(self.ledger, as_of=cutoffs[0], start=start, end=end)
@@ -252,47 +252,47 @@ class CompleteJourneyShop:
 
     @cached_property
     def current_rows(self) -> pd.DataFrame:
-        """All customers as they are now."""
+        """The rows of `history_frame` as of now, a row per customer."""
         return self.history_frame[self.history_frame["as_of"] == self.calendar.as_of].reset_index(drop=True)
 
     @cached_property
     def implicit_model(self) -> tuple[AlternatingLeastSquares, scipy.sparse.csr_matrix]:
-        """The same factors as implicit holds them, and who has bought what of the same products."""
+        """implicit's model with the same factors, and its customer-product matrix (n_customers, n_products)."""
         factorisation = self.recommender.product_context.factorisation
         history = purchase_history.read(self.current_rows, [purchase_history.weight_column(factorisation.half_life)])
-        places, sold = arrays.find_positions(factorisation.products, history.products)
-        weights = history.weights(factorisation.half_life)[sold].astype(np.float32)
+        positions, is_present = arrays.find_positions(factorisation.products, history.products)
+        weights = history.weights(factorisation.half_life)[is_present].astype(np.float32)
         shape = (len(history), len(factorisation.products))
         model = AlternatingLeastSquares(
             factors=factorisation.factors.shape[1], regularization=factorisation.regularisation, num_threads=1
         )
         model.item_factors, model.user_factors = factorisation.factors, factorisation.fold_in(history)
-        return model, scipy.sparse.csr_matrix((weights, (history.rows[sold], places[sold])), shape=shape)
+        return model, scipy.sparse.csr_matrix((weights, (history.rows[is_present], positions[is_present])), shape=shape)
 
 
 # Features --------------------------------------------------------------------------------------------------------
 
 
 def compute_features(journey: CompleteJourneyShop, *, count: int) -> Work:
-    """Every number of every family at so many cutoffs, from the mirror to files."""
+    """Compute every numeric feature at `count` cutoffs, from the mirror to Parquet files."""
     ledger, cutoffs, out = journey.ledger, journey.cutoffs(count), journey.make_folder()
 
     def work() -> None:
         with _open_connection() as con:
-            looks = snapshot.build_cutoff_tables(
+            cutoff_tables = snapshot.build_cutoff_tables(
                 cutoffs[0], cutoffs, cutoffs[:1], snapshot.customer_cutoff_pairs(None, cutoffs[0]), ZONE
             )
-            snapshot.register_inputs(con, ledger, cutoffs[0], looks)
+            snapshot.register_inputs(con, ledger, cutoffs[0], cutoff_tables)
             query_plan = point_in_time.numeric_plan(ZONE)
             query_plan.run(con)
             for name, query in query_plan.outputs.items():
-                engine_duckdb.write_parquet(con, query, out / f"{name}.parquet")
+                feature_engine.write_parquet(con, query, out / f"{name}.parquet")
 
     return work
 
 
 def compute_features_by_sql(journey: CompleteJourneyShop, *, count: int) -> Work:
-    """The same columns and rows by reference.sql, on an engine with the same settings."""
+    """Compute the same columns and rows by reference.sql, with the same DuckDB settings."""
     ledger, cutoffs, out = journey.ledger, journey.cutoffs(count), journey.make_folder() / "features.parquet"
     query = REFERENCE.read_text(encoding="utf-8").format(
         lines=f"read_parquet('{ledger}/month=*/part.parquet', hive_partitioning = false)",
@@ -301,7 +301,7 @@ def compute_features_by_sql(journey: CompleteJourneyShop, *, count: int) -> Work
         as_of=f"timestamptz '{cutoffs[0].isoformat()}'",
         before="<",
     )
-    rows = [(cutoff, engine_duckdb.day_number(cutoff, ZONE)) for cutoff in cutoffs]
+    rows = [(cutoff, feature_engine.day_number(cutoff, ZONE)) for cutoff in cutoffs]
 
     def work() -> None:
         with _open_connection() as con:
@@ -314,7 +314,7 @@ def compute_features_by_sql(journey: CompleteJourneyShop, *, count: int) -> Work
 
 @contextmanager
 def _open_connection() -> Iterator[Any]:
-    con = engine_duckdb.connect()
+    con = feature_engine.connect()
     try:
         yield con
     finally:
@@ -325,9 +325,9 @@ def _open_connection() -> Iterator[Any]:
 
 
 def load_transactions(journey: CompleteJourneyShop) -> Work:
-    """A year of lines into the ledger of a shop that knows its customers and products."""
+    """Load a year of transaction lines into a shop with customers and products."""
     return partial(
-        loading_load.load_files,
+        load.load_files,
         journey.make_stocked_shop(),
         "transactions",
         [journey.record_files / "transactions.parquet"],
@@ -335,7 +335,7 @@ def load_transactions(journey: CompleteJourneyShop) -> Work:
 
 
 def copy_transactions(journey: CompleteJourneyShop) -> Work:
-    """The same file through DuckDB."""
+    """Copy the same file with DuckDB."""
     records, out = journey.record_files / "transactions.parquet", journey.make_folder() / "copy.parquet"
 
     def work() -> None:
@@ -349,32 +349,31 @@ def copy_transactions(journey: CompleteJourneyShop) -> Work:
 
 
 def recommend_products(journey: CompleteJourneyShop, *, lists: Sequence[str]) -> Work:
-    """These lists for everybody."""
+    """Rank these lists for every customer."""
     return partial(journey.recommender.score, journey.current_rows, n=LENGTH, lists=lists)
 
 
 def recommend_with_implicit(journey: CompleteJourneyShop, *, fold: bool) -> Work:
-    """What implicit would recommend to everybody; with `fold` it too has to work out their tastes first."""
+    """Rank new products with implicit for every customer; with `fold` it computes the user factors too."""
     model, bought = journey.implicit_model
-    everybody = np.arange(bought.shape[0])
-    return partial(model.recommend, everybody, bought, N=LENGTH, recalculate_user=fold)
+    return partial(model.recommend, np.arange(bought.shape[0]), bought, N=LENGTH, recalculate_user=fold)
 
 
 # Writing back ----------------------------------------------------------------------------------------------------
 
 
 def write_scores(journey: CompleteJourneyShop, *, count: int) -> Work:
-    """So many scores into a fresh shop that knows these customers."""
+    """Write `count` scores into a new shop with these customers."""
     shop, rows = journey.make_empty_shop(), _make_scores(count)
-    people = ((key, "active", 0) for key, _, _ in rows)
+    customer_rows = ((key, "active", 0) for key, _, _ in rows)
     with engine.write_transaction(shop) as connection:
-        engine.insert_many(connection, schema.customers, ["customer_key", "stage", "made_at"], people)
+        engine.insert_many(connection, schema.customers, ["customer_key", "stage", "made_at"], customer_rows)
     run_id = score_store.begin_run(shop, "churn", "1", datetime(2018, 1, 1, tzinfo=UTC))
     return partial(score_store.write_scores, shop, run_id, rows)
 
 
 def upsert_scores(journey: CompleteJourneyShop, *, count: int) -> Work:
-    """The same rows by one executemany into one bare table, in a fresh file with the same pragmas."""
+    """Write the same rows with one executemany into one bare table, in a new file with the same pragmas."""
     database_file, rows = journey.make_folder() / "bare.db", _make_scores(count)
 
     def work() -> None:
@@ -412,7 +411,7 @@ def _score_detail(probability: float) -> str:
 
 
 def run_command(journey: CompleteJourneyShop, *, words: Sequence[str | Path]) -> Work:
-    """A process of its own, from start to end."""
+    """Run a command as a process, from start to end."""
     return partial(subprocess.run, words, stdout=subprocess.DEVNULL, check=True)
 
 
@@ -430,9 +429,12 @@ COMPARISONS: tuple[SpeedComparison, ...] = (
     ),
     SpeedComparison(
         f"features by Ibis, {CUTOFFS} cutoffs", "two-level SQL by hand",
-        ours=partial(compute_features, count=CUTOFFS), reference=partial(compute_features_by_sql, count=CUTOFFS), rounds=3, aim=1.15,
+        ours=partial(compute_features, count=CUTOFFS), reference=partial(compute_features_by_sql, count=CUTOFFS),
+        rounds=3, aim=1.15,
     ),
-    SpeedComparison("load", "DuckDB copies the same Parquet", ours=load_transactions, reference=copy_transactions, rounds=3),
+    SpeedComparison(
+        "load", "DuckDB copies the same Parquet", ours=load_transactions, reference=copy_transactions, rounds=3,
+    ),
     SpeedComparison(
         "recommend new", "implicit.recommend",
         ours=partial(recommend_products, lists=["new"]), reference=partial(recommend_with_implicit, fold=False),
@@ -443,7 +445,8 @@ COMPARISONS: tuple[SpeedComparison, ...] = (
     ),
     SpeedComparison(
         "recommend all lists", "implicit.recommend",
-        ours=partial(recommend_products, lists=ranked_lists.LISTS), reference=partial(recommend_with_implicit, fold=False),
+        ours=partial(recommend_products, lists=ranked_lists.LISTS),
+        reference=partial(recommend_with_implicit, fold=False),
     ),
     SpeedComparison(
         "write back 2,469", "bare bulk upsert",
@@ -464,8 +467,9 @@ def _check_aim(comparison: SpeedComparison, cpu: RatioSummary, ours: ElapsedSeco
     return "", None
 
 
-def _median_seconds(seconds: Sequence[ElapsedSeconds]) -> ElapsedSeconds:
-    return ElapsedSeconds(statistics.median(one.cpu for one in seconds), statistics.median(one.wall for one in seconds))
+def _median_seconds(rounds: Sequence[ElapsedSeconds]) -> ElapsedSeconds:
+    cpu, wall = (statistics.median(getattr(each, name) for each in rounds) for name in ("cpu", "wall"))
+    return ElapsedSeconds(cpu, wall)
 
 
 def _cpu_seconds() -> float:
@@ -473,8 +477,8 @@ def _cpu_seconds() -> float:
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
-def _format_ratio(figure: RatioSummary) -> str:
-    return f"{figure.median:.2f} ({figure.least:.2f}-{figure.most:.2f})"
+def _format_ratio(ratio: RatioSummary) -> str:
+    return f"{ratio.median:.2f} ({ratio.least:.2f}-{ratio.most:.2f})"
 
 
 def _print_progress(text: str) -> None:
@@ -485,7 +489,7 @@ def _print_progress(text: str) -> None:
 
 def _parse_arguments() -> Any:
     parser = argparse.ArgumentParser(description="Ratios of our time over that of named references.")
-    parser.add_argument("--only", default="", metavar="NAME", help="rows whose name begins so")
+    parser.add_argument("--only", default="", metavar="NAME", help="only the rows whose name begins with NAME")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
     return parser.parse_args()
 

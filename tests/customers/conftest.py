@@ -29,7 +29,7 @@ def new_home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture(scope="session")
-def copied(request: pytest.FixtureRequest) -> Callable[[Path, Path], Shop]:
+def copy_shop(request: pytest.FixtureRequest) -> Callable[[Path, Path], Shop]:
     """A shop that is as another one: copied(its home, where to), with a database of its own beside it."""
 
     def copy(original: Path, place: Path) -> Shop:
@@ -52,7 +52,7 @@ def spare_databases() -> list[str]:
 
 @pytest.fixture
 def corner_shop(
-    copied: Callable[[Path, Path], Shop], spare_databases: list[str], new_home: Path, tmp_path: Path
+    copy_shop: Callable[[Path, Path], Shop], spare_databases: list[str], new_home: Path, tmp_path: Path
 ) -> Iterator[Shop]:
     """Open since this morning, in Berlin, with nothing in it; once on SQLite, once on PostgreSQL."""
     on_a_server = settings.open_shop(new_home).database_url.startswith("postgresql")
@@ -60,7 +60,7 @@ def corner_shop(
         set_database_url(shutil.copytree(new_home, tmp_path / "shop"), spare_databases.pop())
         this_shop = settings.open_shop(tmp_path / "shop")
     else:
-        this_shop = copied(new_home, tmp_path / "shop")
+        this_shop = copy_shop(new_home, tmp_path / "shop")
     yield this_shop
     if on_a_server:
         with engine.write_transaction(this_shop) as connection:
@@ -97,13 +97,13 @@ def load_text(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., LoadRes
 
 
 @pytest.fixture(scope="session")
-def sell(load_text: Callable[..., LoadResult]) -> Callable[..., LoadResult]:
+def load_lines(load_text: Callable[..., LoadResult]) -> Callable[..., LoadResult]:
     """Load lines of `order, customer, product, sold_at, quantity, amount`."""
     return lambda where, lines, **settings: load_text(where, "transactions", LINE_HEADER + lines, **settings)
 
 
 @pytest.fixture
-def rows() -> Callable[..., list[tuple]]:
+def fetch_rows() -> Callable[..., list[tuple]]:
     """What a table holds: rows(shop, "select ...")."""
 
     def query_rows(where: Shop, query: str) -> list[tuple]:

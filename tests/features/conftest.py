@@ -268,7 +268,7 @@ def real_snapshot(real: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def paper() -> Any:
+def ledger_kit() -> Any:
     """The functions above, for tests that write their shop themselves."""
     from types import SimpleNamespace
 

@@ -52,5 +52,5 @@ def test_what_contact_saves_has_a_column_where_it_is_known_of_anybody() -> None:
            "saved_value": None, "contactable": [], "suggested_offer_id": None, "reasons": []}  # fmt: skip
     assert "saved" not in terminal_text.format_at_risk([row])
     head, first, second = terminal_text.format_at_risk([row, row | {"saved_value": 2.5}]).splitlines()
-    assert head.split() == ["customer", "p(gone)", "band", "at", "risk", "saved", "by", "offer", "why"]
+    assert head.split() == ["customer", "p(churn)", "band", "at", "risk", "saved", "by", "offer", "why"]
     assert (first.split()[3:5], second.split()[3:5]) == (["30.00", "-"], ["30.00", "2.50"])

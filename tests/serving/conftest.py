@@ -231,7 +231,7 @@ def trained_home(build_once: Callable[[str, Callable[[Path], None]], Path]) -> P
 
 
 @pytest.fixture(scope="session")
-def told(trained_home: Path, build_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
+def home_with_scores(trained_home: Path, build_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """The same home after its champions have scored everybody; copy it before changing it."""
     from customers.database import engine
     from customers.shop import settings
@@ -316,19 +316,19 @@ class ApiClient(SimpleNamespace):
 
 
 @pytest.fixture(scope="module")
-def api(summary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiClient]:
+def api(home_with_scores: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiClient]:
     """A api of its own for each file of tests."""
     from serving import runtime
 
     home = tmp_path_factory.mktemp("api") / "home"
-    shutil.copytree(summary, home)
+    shutil.copytree(home_with_scores, home)
     for api in open_api(home):
         runtime.open_runtime(api.shop).features.apply()  # the home was copied, and Feast knows where its files lay
         yield api
 
 
 @pytest.fixture
-def fresh(trained_home: Path, tmp_path: Path) -> Iterator[ApiClient]:
+def isolated_api(trained_home: Path, tmp_path: Path) -> Iterator[ApiClient]:
     """A api whose home nobody else changes."""
     shutil.copytree(trained_home, tmp_path / "home")
     yield from open_api(tmp_path / "home")
@@ -370,7 +370,7 @@ def api_for() -> Any:
 
 
 @pytest.fixture(scope="session")
-def night() -> Any:
+def score_customers() -> Any:
     """Scores everybody in a shop: night(shop) -> customers, scores."""
     return score_home
 

@@ -142,8 +142,8 @@ def _has_loaded(pid: int, library: str) -> bool:
 def test_workers_are_counted_together(tmp_path: Path) -> None:
     """Two processes count a request each; a third that counted none shows two."""
     env = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
-    count = "from serving import metrics; metrics.request('/v1/churn', 'POST', 200, 0.01)"
-    show = "from serving import metrics; print(metrics.page().body.decode())"
+    count = "from serving.http import prometheus; prometheus.count_request('/v1/churn', 'POST', 200, 0.01)"
+    show = "from serving.http import prometheus; print(prometheus.render_metrics().body.decode())"
     for _ in range(2):
         subprocess.run([sys.executable, "-c", count], env=env, check=True)
     page = subprocess.run([sys.executable, "-c", show], env=env, check=True, capture_output=True, text=True).stdout

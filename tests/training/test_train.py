@@ -121,7 +121,7 @@ def test_models_of_different_horizons_are_not_compared() -> None:
     known, frame = world(600)
     trained = train.train(all_tasks.get_task("churn"), known, frame)
     other = TrainingData(CALENDAR, known.purchases, {}, 35)
-    with pytest.raises(Incomparable, match="28 days, this night of 35"):
+    with pytest.raises(Incomparable, match="28 days, that of this run 35"):
         train.evaluate(all_tasks.get_task("churn"), other, frame, trained.model)
 
 

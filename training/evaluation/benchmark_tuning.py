@@ -1,6 +1,6 @@
-"""Rivals: which methods of the literature a backtest measures beside the model, and how their settings are chosen.
+"""Benchmarks: the methods of the literature that a backtest compares with the model, and the choice of their settings.
 
-Settings are chosen once, on a window before the first one that is reported, by the figure that promotes models.
+Settings are chosen once, on a window before the first reported one, by the metric that promotes models.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from models.benchmarks.interaction_matrix import InteractionMatrix
 from models.benchmarks.next_basket import BenchmarkMethod
 from training.evaluation import ranking_metrics
 
-#: Settings are compared on so many customers, evenly spread; neighbours are sought among everybody.
+#: Number of customers, evenly spread, on whom settings are compared; neighbours are searched among all customers.
 TUNING_CUSTOMERS = 600
 
 
 @dataclass(frozen=True, slots=True)
 class TunedBenchmark:
-    """A rival's name in tables, its method, and the settings among which it may choose."""
+    """A benchmark's name in tables, its method, and the grid from which its settings are chosen."""
 
     name: str
     fit: Callable[..., BenchmarkMethod]
@@ -35,14 +35,14 @@ def _settings_grid(**grid: tuple[Any, ...]) -> tuple[dict[str, Any], ...]:
     return tuple(next_basket.parameter_grid(grid))
 
 
-#: TIFU-KNN's own settings for grocers, and those around what tuning found on other shops.
+#: TIFU-KNN's own settings for grocers, and some around those that tuning found on other shops.
 _TIFU_KNN_GRID = (
     {"neighbours": 900, "within": 0.9, "between": 0.6, "alpha": 0.2, "groups": 3},
     *_settings_grid(neighbours=(300,), within=(0.9, 1.0), between=(0.7, 0.9), alpha=(0.4, 0.7), groups=(7,)),
     {"neighbours": 500, "within": 1.0, "between": 0.6, "alpha": 0.4, "groups": 14},
     {"neighbours": 300, "within": 1.0, "between": 0.9, "alpha": 0.1, "groups": 17},
 )
-#: Popularity of late and decayed frequency are baselines of every night: those that are served are measured.
+#: Recent popularity and decayed frequency are not here: they are served baselines, and are measured as served.
 BENCHMARKS = (
     TunedBenchmark("popularity, ever", next_basket.GlobalPopularity.fit),
     TunedBenchmark("personal frequency", next_basket.PersonalFrequency.fit),
@@ -59,7 +59,10 @@ BENCHMARKS = (
 def choose_settings(
     benchmark: TunedBenchmark, histories: InteractionMatrix, customers: NDArray[np.int64], truth: pd.DataFrame
 ) -> dict[str, Any]:
-    """The settings whose lists of ten have the best capped NDCG in the window of `truth`; the first of equals."""
+    """The settings whose lists of ten have the highest capped NDCG in the window of `truth`; the first of equals.
+
+    customers: (n,). truth: columns customer_key, product_key, bought in the window.
+    """
     if len(benchmark.settings_grid) == 1:
         return benchmark.settings_grid[0]
     sample = customers[np.linspace(0, len(customers) - 1, min(TUNING_CUSTOMERS, len(customers))).astype(np.int64)]

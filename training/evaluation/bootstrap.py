@@ -1,6 +1,6 @@
-"""Intervals: how far a figure would move if the shop had happened to have other customers like these.
+"""Bootstrap over customers (Efron 1979): how much a metric would vary with other customers of the same kind.
 
-The bootstrap (Efron 1979) over customers: whoever was looked at at several moments is drawn with all of them.
+All observations of a customer, of every cutoff, are drawn together.
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, slots=True)
 class BootstrapDraws:
-    """How often each customer comes up in each draw: customers rising, counts (draws, customers)."""
+    """How often each customer occurs in each draw: `customers` ascending, `counts` (n_draws, n_customers)."""
 
     customers: NDArray[np.int64]
     counts: NDArray[np.int32]
 
     @classmethod
     def from_customers(cls, customers: NDArray[np.int64], *, draws: int = DRAWS, seed: int = 0) -> BootstrapDraws:
-        """Draw as many customers as there are, with replacement, `draws` times; the same for the same seed."""
+        """Draw as many customers as there are, with replacement, `draws` times; deterministic by seed.
+
+        customers: (n,), with repetitions.
+        """
         unique_customers = np.unique(customers)
         if not len(unique_customers):
             return cls(unique_customers, np.zeros((draws, 0), np.int32))
@@ -38,9 +41,9 @@ class BootstrapDraws:
         return cls(unique_customers, counts.astype(np.int32))
 
     def means(self, values: pd.DataFrame) -> Floats:
-        """The mean of every column in every draw, (draws, columns); NaN are no observations.
+        """Mean of every column in every draw, (n_draws, n_columns); NaN values are not observations.
 
-        values: one row an observation, its index the customer_key.
+        values: one row per observation, with customer_key as its index.
         """
         cells = values.to_numpy(np.float64)
         is_observed = np.isfinite(cells)
@@ -54,34 +57,37 @@ class BootstrapDraws:
     def resampled_metrics(
         self, customers: NDArray[np.int64], measure: Callable[[NDArray[np.int64]], Mapping[str, float]]
     ) -> pd.DataFrame:
-        """Figures that are no means, such as a calibration error: a row a draw, a column a figure.
+        """Metrics that are not means, such as a calibration error: one row per draw, one column per metric.
 
-        customers: whose each observation is; measure: the figures over some observations, given as their places.
+        customers: the customer of each observation, (n,). measure: metrics over observations, given their positions.
         """
         positions = np.searchsorted(self.customers, customers)
         rows = np.arange(len(customers))
         return pd.DataFrame([dict(measure(np.repeat(rows, drawn[positions]))) for drawn in self.counts])
 
     def aucs(self, customers: NDArray[np.int64], happened: Floats, p: Floats) -> Floats:
-        """The area under the ROC curve over all pairs in every draw, (draws,); equal p count one half."""
+        """Area under the ROC curve over all observations in every draw, (n_draws,); ties in p count one half.
+
+        customers, happened (0 or 1) and p: (n,).
+        """
         positions = np.searchsorted(self.customers, customers)
         groups = (rankdata(p, method="dense") - 1).astype(np.int64)
         order = np.argsort(groups, kind="stable")
         starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
-        positions, came = positions[order], happened[order]
-        return np.array([_auc(drawn[positions], came, starts) for drawn in self.counts])
+        positions, events = positions[order], happened[order]
+        return np.array([_auc(drawn[positions], events, starts) for drawn in self.counts])
 
 
-def _auc(weight: NDArray[np.int32], came: Floats, starts: NDArray[np.intp]) -> float:
-    """Weighted AUC; entries by rising p, those of equal p beginning at `starts`."""
-    yes = np.add.reduceat(weight * came, starts)
-    no = np.add.reduceat(weight * (1 - came), starts)
-    pairs = yes.sum() * no.sum()
-    return float(yes @ (np.cumsum(no) - no / 2) / pairs) if pairs else float("nan")
+def _auc(weight: NDArray[np.int32], events: Floats, starts: NDArray[np.intp]) -> float:
+    """Weighted AUC; entries by ascending p, those of equal p beginning at `starts`."""
+    event_weights = np.add.reduceat(weight * events, starts)
+    other_weights = np.add.reduceat(weight * (1 - events), starts)
+    pairs = event_weights.sum() * other_weights.sum()
+    return float(event_weights @ (np.cumsum(other_weights) - other_weights / 2) / pairs) if pairs else float("nan")
 
 
 def percentile_interval(drawn: Floats, level: float = LEVEL) -> tuple[Floats, Floats]:
-    """The interval that holds this share of the draws, for each column."""
+    """Percentile interval per column of drawn (n_draws, n_columns): low and high, (n_columns,) each."""
     tail = (1 - level) / 2
     low, high = np.full((2, drawn.shape[1]), np.nan)
     has_draws = np.isfinite(drawn).any(axis=0)

@@ -1,4 +1,4 @@
-"""Curves: whether said is seen, and how much of what matters the first of a list hold; what tables cannot show."""
+"""Reliability and gains curves, for what a table of metrics cannot show."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-#: Places at which a gains curve is told.
+#: Number of steps of a gains curve.
 GAINS_STEPS = 50
 
 
 def reliability_curve(predicted: Floats, observed: Floats, bins: int = 10) -> pd.DataFrame:
-    """What was said and what came, on average, over tenths of the customers in order of what was said.
+    """Mean prediction and mean outcome by bin of customers: columns said, seen, customers.
 
-    said, seen: (n,), probabilities and 0 or 1, or amounts of money. Columns said, seen, customers.
+    Bins are equally large (tenths by default), in order of the prediction. predicted, observed: (n,), probabilities and
+    0 or 1, or amounts of money. `said` is the mean of predicted, `seen` that of observed.
     """
     order = np.argsort(predicted, kind="stable")
     parts = [part for part in np.array_split(order, bins) if part.size]
@@ -29,9 +30,10 @@ def reliability_curve(predicted: Floats, observed: Floats, bins: int = 10) -> pd
 
 
 def gains_curve(predicted: Floats, observed: Floats, steps: int = GAINS_STEPS) -> pd.DataFrame:
-    """Which share of all that came the first so many of the customers hold, in order of what was said, largest first.
+    """Share of the outcome that the customers with the highest predictions have: columns share, held.
 
-    Columns share (of the customers), held (of the outcome); a rule that knows nothing holds as much as its share.
+    predicted, observed: (n,). `share` is of the customers, `held` of the outcome; a random order has held equal to
+    share.
     """
     order = np.argsort(-predicted, kind="stable")
     total = float(np.sum(observed))

@@ -1,4 +1,4 @@
-"""Metrics: were we right? Each is one number over the customers of a window that the model never saw."""
+"""Metrics of probabilities, survival curves, amounts and offers, each one number over the customers of a hold-out."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from training.evaluation import ranking_metrics
 Floats = NDArray[np.float64]
 
 
-# Probabilities ---------------------------------------------------------------------------------------------
+# Probabilities
 
 
 def probability_metrics(happened: Floats, p: Floats) -> dict[str, float]:
-    """How well probabilities p (n,) rank and mean what they say, against what happened (n,) as 0 or 1."""
+    """Ranking and calibration metrics of probabilities p (n,) against outcomes happened (n,), 0 or 1."""
     p = np.clip(p, 1e-6, 1 - 1e-6)
-    ranks = 0 < happened.sum() < happened.size
+    has_both_classes = 0 < happened.sum() < happened.size
     return {
-        "auc": float(roc_auc_score(happened, p)) if ranks else float("nan"),
-        "ap": float(average_precision_score(happened, p)) if ranks else float("nan"),
+        "auc": float(roc_auc_score(happened, p)) if has_both_classes else float("nan"),
+        "ap": float(average_precision_score(happened, p)) if has_both_classes else float("nan"),
         "brier": float(np.mean((p - happened) ** 2)),
         "log_loss": float(-np.mean(happened * np.log(p) + (1 - happened) * np.log1p(-p))),
         "ece": calibration_error(happened, p),
@@ -32,7 +32,10 @@ def probability_metrics(happened: Floats, p: Floats) -> dict[str, float]:
 
 
 def calibration_error(happened: Floats, p: Floats, bins: int = 10) -> float:
-    """Expected calibration error: the mean gap between said and seen over bins of equally many customers."""
+    """Expected calibration error: mean gap between mean p and outcome rate over bins of equally many customers.
+
+    happened, p: (n,).
+    """
     order = np.argsort(p, kind="stable")
     parts = [part for part in np.array_split(order, bins) if part.size]
     gaps = [part.size * abs(float(np.mean(p[part]) - np.mean(happened[part]))) for part in parts]
@@ -40,24 +43,25 @@ def calibration_error(happened: Floats, p: Floats, bins: int = 10) -> float:
 
 
 def lift(happened: Floats, p: Floats, share: float = 0.1) -> float:
-    """The rate among the `share` of customers with the highest p, over the rate among all."""
+    """Outcome rate among the `share` of customers with the highest p, over the rate among all; happened, p: (n,)."""
     top = np.argsort(-p, kind="stable")[: max(1, round(share * p.size))]
     rate = float(np.mean(happened))
     return float(np.mean(happened[top])) / rate if rate else float("nan")
 
 
-# Waiting times ---------------------------------------------------------------------------------------------
+# Times to the next purchase
 
 
 def survival_metrics(
     duration_days: Floats, observed: NDArray[np.bool_], survival: Floats, follow_up_days: int, *, level_day: int = 28
 ) -> dict[str, float]:
-    """How well survival curves foretell waiting times, when everyone was watched for the same `until` days.
+    """Metrics of survival curves against times to the next purchase, all observed for the same follow_up_days.
 
-    duration_days (n,): days to the next purchase, at most `until`. survival (n, D >= until): P(T > d) for d = 1..D.
-    With one censoring time for all, the Brier score needs no weights, and its integral is the CRPS
-    restricted to [0, until] (Graf 1999). `crps_levelled` is the CRPS of curves that are bent, all by one power, until
-    as many are away after `level_at` days as were: what is left is how well customers are told apart.
+    duration_days (n,): days to the next purchase, at most follow_up_days. observed (n,). survival (n, n_days), n_days
+    >= follow_up_days: P(T > d) for d = 1 to n_days. With one censoring time for all, the Brier score needs no weights,
+    and its integral is the CRPS restricted to [0, follow_up_days] (Graf 1999). `crps_levelled` is the CRPS after all
+    curves are raised to one common power, so that their mean at level_day equals the share without a purchase by then:
+    what is left measures how well customers are ranked.
     """
     curve = np.clip(survival[:, :follow_up_days], 1e-9, 1.0)
     days = np.arange(1, follow_up_days + 1)
@@ -78,7 +82,7 @@ def _crps(curve: Floats, is_event_free: NDArray[np.bool_]) -> float:
 
 
 def _recalibrated(curve: Floats, is_event_free: NDArray[np.bool_], day_index: int) -> Floats:
-    """The curves to the power that makes as many stay away until a day as did; within e to the power of 3 of 1."""
+    """Curves to the power that makes their mean at day_index equal the event-free share; log power within [-3, 3]."""
     logs, event_free_share = np.log(curve), float(is_event_free[:, day_index].mean())
     low, high = -3.0, 3.0
     for _ in range(40):
@@ -96,13 +100,13 @@ def _negative_log_likelihood(curve: Floats, event_days: Floats) -> float:
     return float(-np.mean(np.log(np.maximum(mass, 1e-9))))
 
 
-def _coverage(curve: Floats, event_days: Floats, inside: float = 0.8) -> float:
-    """Share of customers inside the central interval, each counted by how much of their day's mass lies there.
+def _coverage(curve: Floats, event_days: Floats, level: float = 0.8) -> float:
+    """Share of customers inside the central interval, each counted by the share of their day's mass inside it.
 
-    Days are discrete, so an interval of whole days covers too much; the share of the mass of the day that came
-    is the expectation of the randomised probability integral transform (Czado 2009).
+    Days are discrete, so an interval of whole days covers too much; the share of the mass of the observed day is the
+    expectation of the randomised probability integral transform (Czado 2009).
     """
-    low, high = (1 - inside) / 2, (1 + inside) / 2
+    low, high = (1 - level) / 2, (1 + level) / 2
     cdf = 1 - np.column_stack([np.ones(len(curve)), curve])
     rows, event = np.arange(len(curve)), np.isfinite(event_days)
     day = np.where(event, event_days, curve.shape[1] + 1).astype(int)
@@ -113,27 +117,30 @@ def _coverage(curve: Floats, event_days: Floats, inside: float = 0.8) -> float:
 
 
 def concordance(durations: Floats, observed: NDArray[np.bool_], expected_durations: Floats) -> float:
-    """Harrell's C: of the pairs whose order is known, the share that the expected waits put in that order."""
+    """Harrell's C: of the pairs whose order is known, the share that expected durations rank in that order.
+
+    durations, observed, expected_durations: (n,).
+    """
     order = np.lexsort((~observed, durations))
     durations, observed, expected_durations = durations[order], observed[order], expected_durations[order]
-    right = pairs = 0.0
-    for place in np.flatnonzero(observed):
-        later = slice(place + 1, None)
-        usable = (durations[later] > durations[place]) | ~observed[later]
-        gap = expected_durations[later][usable] - expected_durations[place]
-        right += np.count_nonzero(gap > 0) + 0.5 * np.count_nonzero(gap == 0)
+    concordant = pairs = 0.0
+    for position in np.flatnonzero(observed):
+        later = slice(position + 1, None)
+        usable = (durations[later] > durations[position]) | ~observed[later]
+        gap = expected_durations[later][usable] - expected_durations[position]
+        concordant += np.count_nonzero(gap > 0) + 0.5 * np.count_nonzero(gap == 0)
         pairs += gap.size
-    return right / pairs if pairs else float("nan")
+    return concordant / pairs if pairs else float("nan")
 
 
-# Money -----------------------------------------------------------------------------------------------------
+# Amounts
 
 
 def value_metrics(spent: Floats, expected: Floats) -> dict[str, float]:
-    """How well expected amounts (n,) rank and mean what they say, against what was spent (n,).
+    """Ranking and calibration metrics of expected amounts (n,) against amounts spent (n,).
 
-    The mean absolute error alone would reward the median, which is too low wherever many spend nothing: read it
-    with the bias of the total and the decile error.
+    The mean absolute error alone would favour the median, which is too low wherever many spend nothing: read it
+    together with the bias of the total and the decile error.
     """
     total = float(np.sum(spent))
     return {
@@ -145,9 +152,9 @@ def value_metrics(spent: Floats, expected: Floats) -> dict[str, float]:
 
 
 def normalised_gini(spent: Floats, expected: Floats) -> float:
-    """The area that the expected order gains over a random one, as a share of what the true order gains.
+    """Gini area of the expected order over a random one, as a share of that of the true order.
 
-    Customers of one expectation share their place (Wang, Liu and Miao 2019).
+    spent, expected: (n,). Customers with equal expectations share their rank (Wang, Liu and Miao 2019).
     """
     best = _gini(spent, spent)
     return _gini(spent, expected) / best if best > 0 else float("nan")
@@ -164,27 +171,28 @@ def _gini(spent: Floats, order_by: Floats) -> float:
 
 
 def decile_error(spent: Floats, expected: Floats, bins: int = 10) -> float:
-    """Mean relative gap between said and spent over tenths of the customers, in order of what was said.
+    """Mean relative gap between expected and spent over tenths of customers in order of the expectation.
 
-    A tenth that spends next to nothing is measured against 2 % of the overall mean, lest it decide alone.
+    spent, expected: (n,). A tenth that spends next to nothing is divided by 2 % of the overall mean, so that it does
+    not decide alone.
     """
     order = np.argsort(expected, kind="stable")
-    least = max(0.02 * float(np.mean(spent)), 1e-9) if spent.size else 1.0
+    min_denominator = max(0.02 * float(np.mean(spent)), 1e-9) if spent.size else 1.0
     parts = [part for part in np.array_split(order, bins) if part.size]
     gaps = []
     for part in parts:
         mean_expected, mean_spent = float(np.mean(expected[part])), float(np.mean(spent[part]))
-        gaps.append(abs(mean_expected - mean_spent) / max(mean_spent, least))
+        gaps.append(abs(mean_expected - mean_spent) / max(mean_spent, min_denominator))
     return float(np.mean(gaps)) if gaps else float("nan")
 
 
-# Offers ----------------------------------------------------------------------------------------------------
+# Offers
 
 
 def group_metrics(group: NDArray[np.int64], redeemed: Floats, p: Floats, *, at: int = 10) -> dict[str, float]:
-    """How well offers are ranked within groups (a household and a campaign): means over groups with a redemption.
+    """Ranking of offers within groups (customer and campaign): means over groups with a redemption.
 
-    AUC and AP are over all pairs, wherever they stand.
+    group, redeemed (0 or 1), p: (n,). AUC and AP are over all entries, whatever their group.
     """
     per_group = ranking_metrics.metrics_per_group(group, redeemed, p, at=at)
     if per_group.empty:
@@ -197,6 +205,6 @@ def group_metrics(group: NDArray[np.int64], redeemed: Floats, p: Floats, *, at: 
 
 
 def comparator(metric: str) -> Callable[[float, float], bool]:
-    """Is the first figure better than the second? Errors and losses are better when smaller."""
+    """Whether the first value of a metric is better than the second; errors and losses are better when smaller."""
     smaller = metric in {"log_loss", "brier", "ece", "crps", "crps_levelled", "nll", "mae", "decile_error"}
     return (lambda a, b: a < b) if smaller else (lambda a, b: a > b)

@@ -1,4 +1,4 @@
-"""Exams: what ranked lists are judged by as of one cutoff: who bought what before it, and what they bought next."""
+"""Hold-out of ranked lists at one cutoff: what customers bought before it, and what they bought next."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from training.evaluation import metrics, ranking_metrics
 
 Floats = NDArray[np.float64]
 
-#: How customers are told apart by what they did before the cutoff, the busiest first.
+#: Segments of customers by their purchases before the cutoff, the most active first.
 ACTIVITY_SEGMENTS = ("often", "sometimes", "seldom", "quiet")
 
-#: What is reported, of all that could be.
+#: Metrics that are reported.
 REPORTED_METRICS = (
     *("recall_10", "ndcg_10", "ndcg_full_10", "hit_rate_10", "map_10", "recall_20", "ndcg_20"),
     *("trip_recall_10", "trip_ndcg_10", "trip_ndcg_full_10", "trip_hit_rate_10", "trip_recall_20"),
@@ -29,10 +29,10 @@ REPORTED_METRICS = (
 
 @dataclass(frozen=True, slots=True)
 class HoldoutCriteria:
-    """Who and what counts: products bought on so many days before the cutoff, customers with so many trips.
+    """Which products and customers count: minimum days with a purchase before the cutoff, and minimum trips.
 
-    A trip is a day on which a customer bought something of the catalogue. `departments` are left out of it. Of more
-    than `most` customers so many are judged, drawn once and for all.
+    A trip is a day on which a customer bought something of the catalogue; excluded_departments are not in it. Of more
+    than max_customers customers, so many are evaluated, sampled with a fixed seed.
     """
 
     min_product_days: int = 1
@@ -43,10 +43,10 @@ class HoldoutCriteria:
 
 @dataclass(frozen=True)
 class HoldoutEvaluation:
-    """One cutoff: histories over the catalogue before it, and what the judged customers bought from then on.
+    """One cutoff: purchase histories before it, and what the evaluated customers bought from then on.
 
-    `month` holds everything bought in the window, `trip` what the first day of purchase in it held: customer_key,
-    product_key, each pair once.
+    window_purchases has everything bought in the window, next_trip_purchases what was bought on the first day with a
+    purchase in it: columns customer_key, product_key, each pair once. `activity` is the segment by customer_key.
     """
 
     cutoff: pd.Timestamp
@@ -59,12 +59,12 @@ class HoldoutEvaluation:
 
     @property
     def catalogue(self) -> NDArray[np.int64]:
-        """The products that may be shown, rising."""
+        """The products that may be listed, ascending, (n_products,)."""
         return self.histories.products
 
     @cached_property
     def prior_purchases(self) -> pd.DataFrame:
-        """What each judged customer had bought before."""
+        """What each evaluated customer bought before the cutoff: columns customer_key, product_key."""
         histories = self.histories
         pairs = pd.DataFrame(
             {"customer_key": histories.customers[histories.rows], "product_key": histories.products[histories.columns]}
@@ -73,17 +73,23 @@ class HoldoutEvaluation:
 
     @cached_property
     def buyer_counts(self) -> pd.Series:
-        """How many customers ever bought each product."""
+        """Number of customers who ever bought each product, (n_products,), by product_key."""
         return pd.Series(np.asarray(self.histories.owned.sum(axis=0)).ravel(), index=self.histories.products)
 
 
 def build_holdout(
-    before: pd.DataFrame, after: pd.DataFrame, cutoff: pd.Timestamp, window_days: int, *,
-    criteria: HoldoutCriteria, departments: pd.Series,
-) -> HoldoutEvaluation:  # fmt: skip
-    """Lay out one cutoff. before, after: customer_key, product_key, day (midnight, no zone), each once.
+    before: pd.DataFrame,
+    after: pd.DataFrame,
+    cutoff: pd.Timestamp,
+    window_days: int,
+    *,
+    criteria: HoldoutCriteria,
+    departments: pd.Series,
+) -> HoldoutEvaluation:
+    """Build the hold-out of one cutoff.
 
-    departments: by product_key, what the catalogue says.
+    before, after: columns customer_key, product_key, day (midnight, no zone), each once. departments: the catalogue's
+    department by product_key.
     """
     excluded = departments.index[departments.isin(list(criteria.excluded_departments))]
     before = before[~before["product_key"].isin(excluded)]
@@ -120,7 +126,10 @@ def _sample_customers(customers: NDArray[np.int64], max_customers: int) -> NDArr
 
 
 def _activity_segments(histories: InteractionMatrix, customers: NDArray[np.int64], window_days: int) -> pd.Series:
-    """Groups by what was known before the cutoff: quiet for a whole window, else by thirds of their trips lately."""
+    """Segment of each customer by what was known before the cutoff, (n,).
+
+    `quiet` for no purchase in a whole window, else thirds by the number of trips in the last three windows.
+    """
     first = np.searchsorted(histories.rows, np.arange(len(histories.customers)))
     recency = histories.ages[first]
     is_recent = histories.ages <= 3 * window_days
@@ -135,11 +144,12 @@ def _activity_segments(histories: InteractionMatrix, customers: NDArray[np.int64
 
 
 def evaluate_customers(holdout: HoldoutEvaluation, ranked: pd.DataFrame) -> pd.DataFrame:
-    """Every figure of every judged customer, a row each in the exam's order; NaN where there was nothing to hit.
+    """Every metric of every evaluated customer, one row per customer in the order of the hold-out.
 
-    shown: customer_key, list, rank, product_key. Of the list `any`: the plain names over the window, `trip_` over
-    the next trip, `repeat_` and `explore_` over what they had bought before and what not. `again_` and `new_` are
-    those two lists over the same two parts.
+    ranked: columns customer_key, list, rank, product_key. Of the list `any`: unprefixed metrics over the window,
+    `trip_` over the next trip, `repeat_` and `explore_` over products bought before and not bought before. `again_` and
+    `new_` are those two lists over the same two parts. Columns: REPORTED_METRICS; NaN where the customer bought nothing
+    to hit.
     """
     customer_lists = ranked[ranked["customer_key"].isin(holdout.customers)]
     merged, again, new = (customer_lists[customer_lists["list"] == name] for name in ("any", "again", "new"))
@@ -158,9 +168,10 @@ def evaluate_customers(holdout: HoldoutEvaluation, ranked: pd.DataFrame) -> pd.D
 
 
 def evaluate_upper_bound(holdout: HoldoutEvaluation, ranked: pd.DataFrame) -> pd.DataFrame:
-    """The figures of `look` if whatever stands on a customer's lists, however deep, stood in the best order there is.
+    """The metrics of evaluate_customers if all products on a customer's lists, however deep, were in the best order.
 
-    What no list of theirs holds cannot be reached by ranking; figures of a single list's order are left NaN.
+    A product on none of the lists cannot be reached by ranking; metrics of a single list's order stay NaN. Columns:
+    REPORTED_METRICS.
     """
     customer_lists = ranked[ranked["customer_key"].isin(holdout.customers)]
     _, new_truth = ranking_metrics.split_repeat_and_new(holdout.window_purchases, holdout.prior_purchases)
@@ -174,7 +185,7 @@ def evaluate_upper_bound(holdout: HoldoutEvaluation, ranked: pd.DataFrame) -> pd
 
 
 def evaluate_variety(holdout: HoldoutEvaluation, ranked: pd.DataFrame) -> dict[str, float]:
-    """What the lists of ten of all judged customers together show, and where it comes from."""
+    """Variety and sources of the lists of ten of all evaluated customers; ranked: columns as in evaluate_customers."""
     merged = ranked[(ranked["list"] == "any") & ranked["customer_key"].isin(holdout.customers)]
     return ranking_metrics.variety_metrics(merged, catalogue=len(holdout.catalogue)) | ranking_metrics.source_shares(
         merged
@@ -184,10 +195,11 @@ def evaluate_variety(holdout: HoldoutEvaluation, ranked: pd.DataFrame) -> dict[s
 def evaluate_audience_lift(
     holdout: HoldoutEvaluation, purchase_probabilities: Callable[[NDArray[np.int64]], Floats], *, n_products: int = 8
 ) -> float:
-    """How many times as many of the likeliest tenth of the judged customers bought a product as of all of them.
+    """Share of buyers of a product among the likeliest tenth of customers, over that among all evaluated customers.
 
-    The mean over best sellers before the cutoff, evenly spread over the first 200; a product that fewer than ten
-    bought says nothing. chances: for some products, the chance of each judged customer to buy one of them.
+    The mean over best sellers before the cutoff, evenly spread over the first 200; products with fewer than ten buyers
+    are left out. purchase_probabilities: for some products, each evaluated customer's probability to buy one of them,
+    (n,).
     """
     best_sellers = np.argsort(-holdout.histories.popularity(holdout.window_days), kind="stable")[:200]
     positions = np.linspace(0, len(best_sellers) - 1, min(n_products, len(best_sellers))).astype(np.int64)

@@ -1,8 +1,8 @@
-"""Lists: were the right products on them? Figures a customer each, so that any of them has an interval.
+"""Ranking metrics of lists, per customer, so that each of them has an interval.
 
-Definitions as in the literature on next baskets (Li et al., TOIS 2023): Recall@k is hits over everything bought,
-PHR@k (`hit_rate`) the share of customers with a hit, NDCG@k has its ideal capped at k hits (`ndcg`) or not
-(`ndcg_full`), and average precision at k (`map`) divides by the hits that were possible.
+Definitions as in the literature on next baskets (Li et al., TOIS 2023): Recall@k is hits over everything bought, PHR@k
+(`hit_rate`) the share of customers with a hit, NDCG@k has its ideal capped at k hits (`ndcg`) or not (`ndcg_full`), and
+average precision at k (`map`) divides by the hits that were possible.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ PAIR_COLUMNS = ["customer_key", "product_key"]
 
 
 def metrics_per_customer(ranked: pd.DataFrame, truth: pd.DataFrame, *, at: Sequence[int] = (10, 20)) -> pd.DataFrame:
-    """Every figure of every customer who bought something: a row each, by rising customer_key.
+    """Every metric of every customer who bought something, one row per customer, by ascending customer_key.
 
-    ranked: customer_key, rank (from 1), product_key; one list a customer, and who has none has missed.
-    truth: customer_key, product_key, one row a product bought.
+    ranked: columns customer_key, rank (from 1), product_key; one list per customer, and a customer without one has no
+    hit. truth: columns customer_key, product_key, one row per product bought.
     """
     truth = truth[PAIR_COLUMNS].drop_duplicates()
     bought = truth.groupby("customer_key").size()
@@ -38,11 +38,14 @@ def metrics_per_customer(ranked: pd.DataFrame, truth: pd.DataFrame, *, at: Seque
 def _metrics_at_k(
     place: NDArray[np.int64], rank: NDArray[np.int64], size: NDArray[np.int64], k: int
 ) -> dict[str, Floats]:
-    """place, rank: the hits, those of one customer together, best first. size: how many products each bought."""
+    """Metrics at k, (n_customers,) each.
+
+    place, rank: position of the customer and rank of each hit, (n_hits,), best first. size: number of products bought.
+    """
     hit_counts = np.bincount(place, minlength=len(size)).astype(np.float64)
     gain = np.bincount(place, 1 / np.log2(rank + 1), minlength=len(size))
-    nth = np.arange(len(place)) - np.searchsorted(place, place) + 1
-    precision = np.bincount(place, nth / rank, minlength=len(size))
+    hit_number = np.arange(len(place)) - np.searchsorted(place, place) + 1
+    precision = np.bincount(place, hit_number / rank, minlength=len(size))
     ideal = np.cumsum(1 / np.log2(np.arange(2, max(k, int(size.max(initial=1))) + 2)))
     return {
         f"recall_{k}": hit_counts / size,
@@ -54,36 +57,38 @@ def _metrics_at_k(
 
 
 def mean_metrics(ranked: pd.DataFrame, truth: pd.DataFrame, *, at: Sequence[int] = (10, 20)) -> dict[str, float]:
-    """The means of `each` over customers who bought something in the window."""
+    """Means of metrics_per_customer over customers who bought something; columns of both frames as there."""
     return {str(name): float(value) for name, value in metrics_per_customer(ranked, truth, at=at).mean().items()}
 
 
 def metrics_per_group(group: NDArray[np.int64], redeemed: Floats, p: Floats, *, at: int = 10) -> pd.DataFrame:
-    """MAP and capped NDCG@k of every group with a redemption, indexed by it; equal p keep the order given.
+    """MAP and capped NDCG@k, one row per group with a redemption, indexed by group; equal p keep their order.
 
-    group: whose list each offer stands on, such as a household and a campaign. redeemed: 1 or 0. All (n,).
+    group: the list of each offer, such as a customer and a campaign. redeemed: 1 or 0. All (n,).
     """
     order = np.lexsort((-p, group))
-    taken, starts = redeemed[order], np.flatnonzero(np.diff(group[order], prepend=group[order][:1] - 1))
+    sorted_redeemed, starts = redeemed[order], np.flatnonzero(np.diff(group[order], prepend=group[order][:1] - 1))
     sizes = np.diff(np.append(starts, len(order)))
     position = np.arange(len(order)) - np.repeat(starts, sizes) + 1
-    total = np.add.reduceat(taken, starts) if len(order) else np.empty(0)
-    hits = np.cumsum(taken)
-    before = np.repeat(hits[starts] - taken[starts], sizes) if len(order) else hits
+    total = np.add.reduceat(sorted_redeemed, starts) if len(order) else np.empty(0)
+    hits = np.cumsum(sorted_redeemed)
+    before = np.repeat(hits[starts] - sorted_redeemed[starts], sizes) if len(order) else hits
     names = pd.Index(group[order][starts], name="group")
     has_redemption = total > 0
     if not has_redemption.any():
         return pd.DataFrame({"map": [], f"ndcg_{at}": []}, index=names[:0])
-    precision = np.add.reduceat(taken * (hits - before) / position, starts)[has_redemption] / total[has_redemption]
-    gain = np.add.reduceat(taken * (position <= at) / np.log2(position + 1), starts)[has_redemption]
+    precision = (
+        np.add.reduceat(sorted_redeemed * (hits - before) / position, starts)[has_redemption] / total[has_redemption]
+    )
+    gain = np.add.reduceat(sorted_redeemed * (position <= at) / np.log2(position + 1), starts)[has_redemption]
     ideal = np.cumsum(1 / np.log2(np.arange(2, at + 2)))[np.minimum(total[has_redemption], at).astype(int) - 1]
     return pd.DataFrame({"map": precision, f"ndcg_{at}": gain / ideal}, index=names[has_redemption])
 
 
 def variety_metrics(ranked: pd.DataFrame, *, at: int = 10, catalogue: int | None = None) -> dict[str, float]:
-    """Whether customers are told apart: what is shown to anybody, and the share of lists that are nobody else's.
+    """How much lists differ between customers: number of products shown, and share of lists that no other customer has.
 
-    `coverage` is the share of a catalogue of so many products that anybody is shown.
+    ranked: columns customer_key, rank, product_key. `coverage` is the share of a catalogue of that size that is shown.
     """
     top = ranked[ranked["rank"] <= at].sort_values(["customer_key", "rank"])
     lists = top.groupby("customer_key")["product_key"].agg(tuple)
@@ -94,10 +99,10 @@ def variety_metrics(ranked: pd.DataFrame, *, at: int = 10, catalogue: int | None
 
 
 def novelty_per_customer(ranked: pd.DataFrame, buyers: pd.Series, customers: int, *, at: int = 10) -> pd.Series:
-    """How little known the products of each list are: the mean of -log2 of the share of customers who bought them.
+    """Mean of -log2 of the share of customers who bought each listed product, (n_customers,), by customer_key.
 
-    buyers: how many of the `customers` ever bought each product_key; one that nobody did counts as of one buyer.
-    (Zhou et al., PNAS 2010.)
+    ranked: columns customer_key, rank, product_key. buyers: how many of the `customers` ever bought each product_key;
+    one without buyers counts as one buyer. (Zhou et al., PNAS 2010.)
     """
     top = ranked[ranked["rank"] <= at]
     buyer_counts = buyers.reindex(top["product_key"]).fillna(1.0).clip(lower=1.0).to_numpy(np.float64)
@@ -106,13 +111,16 @@ def novelty_per_customer(ranked: pd.DataFrame, buyers: pd.Series, customers: int
 
 
 def source_shares(ranked: pd.DataFrame, *, at: int = 10) -> dict[str, float]:
-    """The share of the places of lists that each source filled: source_again, source_new, source_popular ..."""
+    """Share of list places by source: source_again, source_new, source_popular and others.
+
+    ranked: columns rank, source.
+    """
     top = ranked[ranked["rank"] <= at]
     return {f"source_{name}": float(share) for name, share in top["source"].value_counts(normalize=True).items()}
 
 
 def split_repeat_and_new(truth: pd.DataFrame, owned: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What was bought, as (bought before by that customer, never bought before); both frames hold PAIR."""
+    """Products bought, as (bought before by that customer, never bought before): columns customer_key, product_key."""
     marked = (
         truth[PAIR_COLUMNS].drop_duplicates().merge(owned[PAIR_COLUMNS].drop_duplicates(), how="left", indicator=True)
     )
@@ -123,6 +131,9 @@ def split_repeat_and_new(truth: pd.DataFrame, owned: pd.DataFrame) -> tuple[pd.D
 def upper_bound_per_customer(
     candidates: pd.DataFrame, truth: pd.DataFrame, *, at: Sequence[int] = (10, 20)
 ) -> pd.DataFrame:
-    """The figures of `each` if these candidates (customer_key, product_key) stood in the best order there is."""
+    """The metrics of metrics_per_customer if these candidates were in the best possible order.
+
+    candidates, truth: columns customer_key, product_key.
+    """
     hits = candidates[PAIR_COLUMNS].drop_duplicates().merge(truth[PAIR_COLUMNS].drop_duplicates(), on=PAIR_COLUMNS)
     return metrics_per_customer(hits.assign(rank=hits.groupby("customer_key").cumcount() + 1), truth, at=at)

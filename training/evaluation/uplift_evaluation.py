@@ -1,8 +1,8 @@
-"""Uplift on trial: does contact bring customers back, whom, and is what the shop's campaigns say to be believed?
+"""Evaluation of uplift: whether contact brings customers back, which ones, and whether the campaigns can show it.
 
-Everything is judged on customers whom the models had not seen, with intervals by customers. The verdict is
-`evidence` only where contact is known to help those it is foretold to help most, and more than the others, and
-where it seems to have changed nothing in the days before it was made.
+All metrics are of cross-fitted models, which were not fitted on the customers in question, with intervals over
+customers. The verdict is `evidence` only where contact is shown to help the customers with the highest predicted
+effect, and more than the others, and where a placebo test on the days before contact shows no effect.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from training.evaluation import qini
 from training.evaluation.bootstrap import BootstrapDraws, Floats
 from training.evaluation.qini import BootstrapEstimate
 
-#: Who ranks customers; the others stand beside it.
+#: The learner that ranks customers; the others are reported beside it.
 LEARNER = "x"
-#: Where contact is foretold this well, also among customers who can be compared, there is little to compare.
+#: Above this AUC of predicting contact, also among rows with overlap, too few customers can be compared.
 MAX_PROPENSITY_AUC = 0.9
-#: Outcomes above this quantile count as much as it: a few huge baskets would decide the mean.
+#: Outcomes above this quantile are set to it: a few huge baskets would decide the mean.
 WINSOR_QUANTILE = 0.995
 DRAWS = 500
 
 
 @dataclass(frozen=True)
 class UpliftEvaluation:
-    """What was found of one outcome: its figures, and the Qini curve of every learner.
+    """Evaluation of one outcome: its metrics, and the Qini curve of every learner.
 
-    Gains and effects are in the outcome's own unit, a customer. `draws` are those of all figures' intervals.
+    Gains and effects are per customer, in the unit of the outcome. `draws` are the bootstrap draws of all intervals.
     """
 
     metrics: dict[str, BootstrapEstimate]
@@ -44,18 +44,19 @@ class UpliftEvaluation:
 
 @dataclass(frozen=True)
 class UpliftVerdict:
-    """`evidence` or `not enough evidence`, and why in words."""
+    """`evidence` or `not enough evidence`, and the reasons in words."""
 
     verdict: str
     why: list[str] = field(default_factory=list)
 
     @property
     def is_evidence(self) -> bool:
+        """Whether the verdict is `evidence`."""
         return self.verdict == EVIDENCE
 
 
 def winsorise(outcome: Floats) -> Floats:
-    """Amounts of which the largest count as the quantile WINSOR of what was spent at all."""
+    """Amounts (n,) with values above the quantile WINSOR_QUANTILE of positive amounts set to that quantile."""
     spent = outcome[outcome > 0]
     return np.minimum(outcome, np.quantile(spent, WINSOR_QUANTILE)) if len(spent) else outcome
 
@@ -68,7 +69,10 @@ def evaluate_uplift(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> UpliftEvaluation:
-    """Every figure of one outcome over the rows that can be compared; `drawn`: the draws of a finding to compare."""
+    """Every metric of one outcome, over the rows with overlap between contacted and other customers.
+
+    `shared_draws` are the draws of another evaluation that this one is to be compared with.
+    """
     is_comparable, is_contacted = cross_fitted.has_overlap, treatment_data.contacted
     shared_draws = shared_draws or BootstrapDraws.from_customers(
         treatment_data.customers[is_comparable], draws=draws, seed=seed
@@ -103,10 +107,10 @@ def evaluate_uplift(
 def decide_verdict(
     evaluation: UpliftEvaluation, placebo: UpliftEvaluation | None, *, learner: str = LEARNER
 ) -> UpliftVerdict:
-    """What these figures allow to be said.
+    """The verdict that these metrics support.
 
-    `placebo` is the same question asked of the days before contact, over the same draws and with customers in the
-    order of what contact is foretold to add afterwards.
+    `placebo` is the same evaluation of the days before contact, over the same draws and with customers in the order of
+    the effect that is predicted for the days after contact.
     """
     doubts = [*_overlap_doubts(evaluation), *_effect_doubts(evaluation, learner)]
     doubts += [] if doubts else _placebo_doubts(evaluation, placebo, learner)
@@ -116,37 +120,39 @@ def decide_verdict(
 
 
 def _overlap_doubts(evaluation: UpliftEvaluation) -> list[str]:
-    """Doubts about whether those who were contacted have anybody to be compared with."""
+    """Doubts whether contacted customers have others to be compared with."""
     propensity_auc = evaluation.metrics["telling_kept"].value
     if propensity_auc <= MAX_PROPENSITY_AUC:
         return []
     return [
-        f"who was contacted could be told beforehand (AUC {propensity_auc:.2f}): leave some of each kind out of the next "
-        "campaign, drawn by lot"
+        f"contact can be predicted from the features (AUC {propensity_auc:.2f}): leave some customers of each kind out "
+        "of the next campaign, drawn by lot"
     ]
 
 
 def _effect_doubts(evaluation: UpliftEvaluation, learner: str) -> list[str]:
-    """Doubts about whether contact does anything, and whom it helps more than others."""
+    """Doubts whether contact has an effect, and whether it is larger for some customers than for others."""
     average, area, first = (evaluation.metrics[name] for name in ("average", f"{learner}.qini", f"{learner}.first"))
     if area.low > 0 and first.low > 0:
         return []
-    ranked = "those it is foretold to help most are not known to be helped"
-    doubts = [ranked if area.low > 0 else "whom contact helps more than others cannot be foretold"]
+    doubt_about_first = "customers with the highest predicted effect are not known to be helped"
+    doubts = [
+        doubt_about_first if area.low > 0 else "customers whom contact helps more than others cannot be predicted"
+    ]
     if average.low <= 0 <= average.high:
-        doubts.append("on average it is not known to change anything")
+        doubts.append("on average contact is not known to change anything")
     return doubts
 
 
 def _placebo_doubts(evaluation: UpliftEvaluation, placebo: UpliftEvaluation | None, learner: str) -> list[str]:
-    """Doubts because those who were contacted, or foretold to be helped, had already differed before.
+    """Doubts because contacted customers, or those with the highest predicted effect, differed before contact.
 
-    Whoever was chosen for something that no feature shows had it a month earlier too; without this check, letters
-    that did nothing were believed in 4 of 20 simulated shops that had chosen so. Those who were chosen for what they
-    had just done differ too, and are refused with them: nobody can tell the two apart but by drawing lots.
+    Customers who were chosen for something that no feature shows had it a month earlier too; without this check,
+    letters without effect were believed in 4 of 20 simulated shops that had chosen so. Customers who were chosen for
+    what they had just done differ too, and are refused as well: only a random choice can separate the two.
     """
     if placebo is None:
-        return ["too few customers are known from before they were contacted: nobody can tell whether they were alike"]
+        return ["too few customers are known from before they were contacted to check whether they were alike"]
     average, first, area = (placebo.metrics[name] for name in ("average", f"{learner}.first", f"{learner}.qini"))
     lots = "leave some of those chosen out of the next campaign, drawn by lot"
     if max(average.low, first.low, area.low) > 0:
@@ -159,6 +165,6 @@ def _placebo_doubts(evaluation: UpliftEvaluation, placebo: UpliftEvaluation | No
 def _evidence_text(evaluation: UpliftEvaluation, learner: str) -> str:
     first, rest = (evaluation.metrics[f"{learner}.{name}"] for name in ("first", "rest"))
     return (
-        f"the third foretold to be helped most gain {first.value:+.3g} [{first.low:.3g}, {first.high:.3g}] by contact, "
-        f"the others {rest.value:+.3g} [{rest.low:.3g}, {rest.high:.3g}]"
+        f"the third with the highest predicted effect gain {first.value:+.3g} [{first.low:.3g}, {first.high:.3g}] by "
+        f"contact, the others {rest.value:+.3g} [{rest.low:.3g}, {rest.high:.3g}]"
     )

@@ -10,11 +10,12 @@ from training import labels
 from training.evaluation import metrics
 from training.tasks.task import Frame, TrainingData
 
-# Churn: who is drifting away -----------------------------------------------------------------------------------
-
 
 def label_churn(training_data: TrainingData, rows: Frame, until: date) -> Frame:
-    """Whether they stayed away for the horizon, and how long they were watched: part of a horizon teaches too."""
+    """Columns quiet (1 for no purchase within churn_days), duration_days and observed; one row per row of `rows`.
+
+    Follow-up times are given too, since a learner can use a part of the horizon.
+    """
     days, calendar = training_data.churn_days, training_data.calendar
     has_churned = labels.churned(rows, training_data.purchases, days=days, calendar=calendar, until=until)
     return labels.time_to_next_purchase(rows, training_data.purchases, calendar=calendar, until=until).assign(
@@ -23,9 +24,13 @@ def label_churn(training_data: TrainingData, rows: Frame, until: date) -> Frame:
 
 
 def is_active_and_labelled(training_data: TrainingData, rows: Frame, outcome: Frame) -> np.ndarray:
-    """Customers everyone knows are gone would flatter the figures: only those seen in the last two horizons count."""
+    """Mask (n,) of rows with a label whose last purchase is at most two horizons ago.
+
+    Customers who left long ago are easy to predict and would improve the metrics.
+    """
     return np.isfinite(outcome["quiet"].to_numpy()) & (rows["recency_days"].to_numpy() <= 2 * training_data.churn_days)
 
 
 def evaluate_churn(training_data: TrainingData, rows: Frame, outcome: Frame, p: np.ndarray) -> dict[str, float]:
+    """Probability metrics of p (n,), the predicted P(no purchase within churn_days)."""
     return metrics.probability_metrics(outcome["quiet"].to_numpy(np.float64), p)

@@ -11,28 +11,30 @@ from training import labels
 from training.evaluation import metrics
 from training.tasks.task import Frame, TrainingData
 
-#: How far back campaigns are judged: new ones start every few weeks and run for five or more.
+#: Length of the hold-out in days: new campaigns start every few weeks and run for five or more.
 OFFER_DAYS = 63
-#: Fewer lists with a redemption than this say nothing about which of two models is better.
+#: With fewer lists with a redemption, the difference between two models is mostly noise.
 MIN_LISTS = 30
 
 
-# Offers: which of them are redeemed -------------------------------------------------------------------------
-
-
 def offer_window_days(training_data: TrainingData) -> int:
-    """Long enough for several campaigns to start in it."""
+    """Length of the hold-out in days: long enough for several campaigns to start in it."""
     return max(1, min(OFFER_DAYS, training_data.calendar.history_days // 4))
 
 
 def label_redemptions(training_data: TrainingData, rows: Frame, until: date) -> np.ndarray:
+    """1 for a redeemed offer, 0 for one not redeemed, (n,); NaN where that is undecided (see labels.redeemed)."""
     return labels.redeemed(
         rows, training_data.redemptions, training_data.offers, calendar=training_data.calendar, until=until
     )
 
 
 def evaluate_offers(training_data: TrainingData, rows: Frame, redeemed: np.ndarray, p: np.ndarray) -> dict[str, float]:
-    """By household and campaign: that is the list from which somebody chooses."""
+    """Ranking and calibration metrics of p (n,), the predicted P(redeemed).
+
+    Offers are ranked within customer, as_of and campaign, since that is the list from which offers are chosen. `map` is
+    NaN for fewer than MIN_LISTS lists with a redemption.
+    """
     campaign = rows["offer_key"].map(
         training_data.offers.drop_duplicates("offer_key").set_index("offer_key")["campaign_id"]
     )
@@ -46,4 +48,5 @@ def evaluate_offers(training_data: TrainingData, rows: Frame, redeemed: np.ndarr
 
 
 def is_labelled(training_data: TrainingData, rows: Frame, outcome: np.ndarray) -> np.ndarray:
+    """Mask (n,) of rows with a finite outcome."""
     return np.isfinite(outcome)

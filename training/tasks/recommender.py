@@ -1,4 +1,4 @@
-"""The recommender's task: labels, training rows, metrics."""
+"""The recommender task: labels, training rows, metrics."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from training import labels
 from training.evaluation import ranking_metrics
 from training.tasks.task import Frame, TrainingData
 
-#: How far ahead lists of products are judged; a month is what a campaign is planned for.
+#: Length of the window in days; a month is what a campaign is planned for.
 LIST_DAYS = 28
 
 
 def list_window_days(training_data: TrainingData) -> int:
+    """Length of the window in days: LIST_DAYS, or a quarter of the history."""
     return max(1, min(LIST_DAYS, training_data.calendar.history_days // 4))
 
 
-# Recommender: which products next ----------------------------------------------------------------------------
-
-
 def label_baskets(training_data: TrainingData, rows: Frame, until: date) -> pd.Series:
+    """Array of products bought in the window after as_of, (n,); None where that is not over by `until`."""
     calendar = training_data.calendar
     complete_baskets = {
         cutoff: frame
@@ -34,6 +33,11 @@ def label_baskets(training_data: TrainingData, rows: Frame, until: date) -> pd.S
 
 
 def evaluate_lists(training_data: TrainingData, rows: Frame, truth: pd.Series, ranked: Frame) -> dict[str, float]:
+    """Ranking metrics of lists, with variety and sources of the list `any`, and the list `new` against first purchases.
+
+    rows: columns customer_key, product_keys (bought before). truth: arrays of products bought, (n,). ranked: columns
+    customer_key, list, rank, product_key, source.
+    """
     bought = pd.DataFrame({"customer_key": rows["customer_key"].to_numpy(), "product_key": truth.to_numpy()})
     bought = bought.explode("product_key").dropna().astype({"product_key": "int64"})
     before = rows[["customer_key", "product_keys"]].explode("product_keys").dropna()
@@ -50,5 +54,5 @@ def evaluate_lists(training_data: TrainingData, rows: Frame, truth: pd.Series, r
 
 
 def has_purchases(training_data: TrainingData, rows: Frame, truth: pd.Series) -> np.ndarray:
-    """Whoever bought nothing has no list that could be right."""
+    """Mask (n,) of rows with at least one product bought: for the others no list can be right."""
     return np.array([products is not None and len(products) > 0 for products in truth], dtype=bool)

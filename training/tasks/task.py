@@ -1,4 +1,4 @@
-"""Questions: what one is made of, and the world in which it is asked and answered."""
+"""What a task is made of, and the data that its labels come from."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from training import calendar
+from training.calendar import TrainingCalendar
 
 Frame = pd.DataFrame
 
 
 class Incomparable(Exception):
-    """Two models that answer different questions; the message says how they differ."""
+    """Two models cannot be compared, since they predict different things; the message gives the difference."""
 
 
 def _empty_frame(**dtypes: str) -> Callable[[], Frame]:
@@ -31,15 +31,15 @@ _CO_PURCHASE_DTYPES |= dict.fromkeys(("lift", "strength"), "float64")
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """What labels are cut from: the shop's days, what was bought and when, and which offers were redeemed.
+    """What labels come from: the local days, what was bought and when, and which offers were redeemed.
 
-    `churn_days` and `value_days` are horizons; `wait_days` is how long waiting times are watched when they are judged.
-
-    `products` is what the catalogue says of each product, whenever it said so; None for what it does not say.
-    `prices` is what each goes for, and `together` what is bought beside and after what (see features.products.co_purchases).
+    `churn_days` and `value_days` are horizons; `follow_up_days` is how long times to the next purchase are observed in
+    evaluation. `purchases` has columns customer_key, day, spend; `baskets`, by cutoff, customer_key, product_keys.
+    `products` is the catalogue, whatever its date, None where it has no value; `prices` are the prices of products, and
+    `together` the co-purchases (see features.products.co_purchases).
     """
 
-    calendar: calendar.TrainingCalendar
+    calendar: TrainingCalendar
     purchases: Frame
     baskets: Mapping[Any, Frame]
     churn_days: int
@@ -65,15 +65,16 @@ class TrainingData:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One question: what to foretell, from which features, with which learner, against which baselines.
+    """One task: what to predict, from which features, with which learner, against which baselines.
 
-    `window` gives the days of its holdout; `label` cuts the outcomes known before a day; `take` says which rows
-    count when it is judged; `judge` compares answers with outcomes, and `decisive` is the figure that
-    promotes. The last baseline is the one that a shop with too little history is served. `told` is what the learner,
-    and no baseline, hears of the shop besides its rows. `expand` says what a customer's row becomes before training:
-    rows of one category each ("needs") or of one offer each ("offers"). The rows of a `spread` plan lie at many
-    moments, and all those from the holdout's start on are judged. At so many `cutoffs`, a window apart, learner and
-    baselines are compared before one of them is served.
+    `holdout_days` is the length of its hold-out; `label` returns the outcomes known before a day; `evaluated_rows` is
+    the mask of rows that count in evaluation; `evaluate` compares predictions with outcomes, and `primary_metric`
+    decides promotion. The last baseline serves a shop with too little history. `learner_inputs` are further frames that
+    only the learner gets, no baseline. `expand` is what a customer's row becomes before training: one row per category
+    ("needs") or per offer ("offers"). The rows of an `is_event_based` task have many different cutoffs, and all those
+    from the hold-out's start on are evaluated. Learner and baselines are compared at `n_cutoffs` cutoffs, one window
+    apart, before one of them is served. `guardrails` are minimum ratios of a metric to that of the last baseline or the
+    champion.
     """
 
     name: str

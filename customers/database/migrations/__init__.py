@@ -1,1 +1,1 @@
-"""Migrations: how the schema came to be what it is, one step a file."""
+"""Alembic migrations of the schema, one step per file."""

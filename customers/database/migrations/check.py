@@ -1,4 +1,4 @@
-"""Check: does the history of the schema lead to the tables that the code expects?"""
+"""Checks that the migrations produce exactly the tables that the code defines."""
 
 import sys
 import tempfile
@@ -12,9 +12,9 @@ from customers.database import engine
 
 
 def check(place: Path) -> list[str]:
-    """The differences between a database brought to head and the tables of the code; empty where there are none."""
-    made = setup.init_home(place)
-    with engine.write_transaction(made) as connection:
+    """Differences between a new database migrated to head and the tables in `schema`; empty where there are none."""
+    shop = setup.init_home(place)
+    with engine.write_transaction(shop) as connection:
         settings = engine.alembic_config(connection)
         try:
             command.check(settings)

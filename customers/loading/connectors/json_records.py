@@ -1,4 +1,4 @@
-"""Posted: records that come a few at a time as JSON, read as texts like the rows of a file."""
+"""Reads records posted as JSON, a few at a time, into the same tables of texts as the rows of a file."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -13,12 +13,12 @@ from customers.shop.errors import ShopError
 
 MAX_FIELDS = 500
 
-# A record with its place in what was posted, its fields as texts.
+# (index in the posted list, the record's fields as texts).
 IndexedRecord = tuple[int, dict[str, str | None]]
 
 
 def parse_records(records: Sequence[Any]) -> tuple[list[IndexedRecord], dict[int, str]]:
-    """The records that are JSON objects of readable text, and for each other one its place and the reason."""
+    """The records that are JSON objects of valid text, and for every other index the reason why it is not."""
     parsed: list[IndexedRecord] = []
     errors: dict[int, str] = {}
     for index, record in enumerate(records):
@@ -30,7 +30,7 @@ def parse_records(records: Sequence[Any]) -> tuple[list[IndexedRecord], dict[int
 
 
 def group_by_fields(records: Iterable[IndexedRecord]) -> list[list[IndexedRecord]]:
-    """The records by the fields that they have: a field that one of them does not say is not empty in it."""
+    """Group records by their set of fields: a field that a record lacks is absent, not empty."""
     groups: dict[frozenset[str], list[IndexedRecord]] = {}
     for index, record in records:
         groups.setdefault(frozenset(record), []).append((index, record))
@@ -38,7 +38,10 @@ def group_by_fields(records: Iterable[IndexedRecord]) -> list[list[IndexedRecord
 
 
 def build_records(records: Sequence[IndexedRecord], *, columns: Sequence[str]) -> Records:
-    """These records as rows, numbered by their places from 1; `columns` are there also where nobody says them."""
+    """These records as table `raw`, with row_no = index + 1; `columns` are added as nulls where no record has them.
+
+    Raises ShopError where the records have more than 500 different fields.
+    """
     present = list(dict.fromkeys(name for _, record in records for name in record))
     if len(present) > MAX_FIELDS:
         raise ShopError(f"the records have {len(present)} different fields; at most {MAX_FIELDS} can be kept")
@@ -47,7 +50,7 @@ def build_records(records: Sequence[IndexedRecord], *, columns: Sequence[str]) -
     numbers = [pa.array([0] * len(records), pa.int32()), pa.array([index + 1 for index, _ in records], pa.int64())]
     rows = Records(_shared_connection().cursor(), [], present)
     configure_connection(rows.connection)
-    # Finding the best way through a handful of rows takes longer than any way.
+    # For a few rows, optimising a query takes longer than running it.
     rows.connection.execute("pragma disable_optimizer")
     rows.connection.register("posted", pa.table([*numbers, *arrays], names=["file_no", "row_no", *names]))
     rows.connection.execute("create temp table raw as from posted")
@@ -72,7 +75,7 @@ def _value_text(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, (bool, int, float, list, dict)):
-        # As JSON writes it: yes and no as true and false, a list or an object whole.
+        # As in JSON: true and false for booleans, a list or an object as its JSON text.
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
     return str(value)
 
@@ -83,5 +86,5 @@ def _is_unicode(text: str) -> bool:
 
 @cache
 def _shared_connection() -> duckdb.DuckDBPyConnection:
-    """One DuckDB a server: a new one for each sale would take longer than all the rest. Nothing stays in it."""
+    """One DuckDB database per process, without rows: opening one per sale would take longer than all the rest."""
     return duckdb.connect(config={"threads": 1})

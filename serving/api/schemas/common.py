@@ -1,4 +1,4 @@
-"""What request and response schemas share."""
+"""Types and base classes that request and response schemas share."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ else:
 ListName = Literal["any", "again", "new"]
 HorizonDays = Literal["7", "14", "28", "90"]
 
-#: Ids are whatever the shop's other systems say, but one line of text: control characters are nobody's id.
+#: Ids of the shop's other systems: any text of one line, without control characters.
 Id = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 CustomerIds = Annotated[list[Id], Field(min_length=1, max_length=1000, description="1 to 1,000 customers.")]
-# Named outside their class, in which `list` is a field.
-ProductIds = Annotated[list[Id], Field(max_length=1000, description="Products not to name.")]
-OfferIds = Annotated[list[Id], Field(max_length=1000, description="Offers not to make.")]
+# Defined outside the classes, one of which has a field called `list`.
+ProductIds = Annotated[list[Id], Field(max_length=1000, description="Products to leave out.")]
+OfferIds = Annotated[list[Id], Field(max_length=1000, description="Offers to leave out.")]
 Categories = Annotated[list[Id], Field(max_length=100, description="Only these categories; empty for all.")]
-#: Lists are kept 50 deep.
-Depth = Annotated[int, Field(ge=1, le=50, description="How many products at most.")]
-OfferDepth = Annotated[int, Field(ge=1, le=50, description="How many offers at most.")]
-WithinDays = Annotated[int, Field(ge=1, le=90, description="How many days ahead.")]
+#: Stored lists have at most 50 entries.
+Depth = Annotated[int, Field(ge=1, le=50, description="Maximum number of products.")]
+OfferDepth = Annotated[int, Field(ge=1, le=50, description="Maximum number of offers.")]
+WithinDays = Annotated[int, Field(ge=1, le=90, description="Days from now within which the purchase is expected.")]
 
 
 class Question(BaseModel):
-    """What every question has in common: no unknown fields, and no echo."""
+    """Base class of requests: unknown fields are rejected, and errors do not repeat the input."""
 
     model_config = ConfigDict(hide_input_in_errors=True, json_schema_extra={"additionalProperties": False})
 
     @model_validator(mode="before")
     @classmethod
     def _reject_extra_fields(cls, payload: Any) -> Any:
-        """Refuse fields that nobody reads, without their names: a misspelt one would be ignored for ever."""
+        """Reject unknown fields, which would be ignored, as a misspelt one is; their names are not repeated."""
         if isinstance(payload, dict) and not payload.keys() <= cls.model_fields.keys():
             raise ValueError(f"only these fields are known here: {', '.join(cls.model_fields)}")
         return payload
 
 
 class CustomersQuestion(Question):
-    """Customers, by the ids of the shop's own systems; "source:id" where two systems use the same id."""
+    """Customers, by the ids of the shop's own systems, or "source:id" where two systems use the same id."""
 
     customer_ids: CustomerIds
 
 
 class CurrentQuestion(CustomersQuestion):
-    """Customers as they are now: what was once answered is replayed by a night of its own."""
+    """Customers as they are now; predictions as of an earlier time come from: regulars run --as-of."""
 
-    at: datetime | None = Field(default=None, description="Answers are for now; only null is known so far.")
+    at: datetime | None = Field(default=None, description="Predictions are for now; only null is accepted.")
 
     @field_validator("at")
     @classmethod
@@ -63,7 +63,7 @@ class CurrentQuestion(CustomersQuestion):
 
 
 class ModelFacts(BaseModel):
-    """Which model answered."""
+    """The model that made the predictions."""
 
     name: str
     version: str
@@ -71,22 +71,24 @@ class ModelFacts(BaseModel):
 
 
 class Answer(BaseModel):
-    """The envelope of every answer."""
+    """The fields around every response."""
 
     request_id: str
-    as_of: datetime = Field(description="What was known before this moment was used.")
+    as_of: datetime = Field(description="Only data from before this time was used.")
     models: list[ModelFacts]
     took_ms: float
-    attribution_token: str = Field(description="Send it back with an interaction; it ties it to this.")
+    attribution_token: str = Field(
+        description="Send it with a later interaction, to link the interaction to this response."
+    )
 
 
 class Result(BaseModel):
-    """The answer for one customer."""
+    """The result for one customer."""
 
     customer_id: str
-    known: bool = Field(description="Whether the shop knows this customer.")
-    fallback: bool = Field(description="Whether this is what holds for customers in general.")
-    features_as_of: datetime | None = Field(description="The moment this customer's figures speak of.")
+    known: bool = Field(description="Whether this customer id exists in the shop.")
+    fallback: bool = Field(description="Whether this is the population average, not a prediction for this customer.")
+    features_as_of: datetime | None = Field(description="The time as of which this customer's features hold.")
 
 
 class Product(BaseModel):
@@ -95,6 +97,6 @@ class Product(BaseModel):
     rank: int
     product_id: str
     score: float
-    source: str = Field(description="again, new or popular; explore or pinned where a rule of the shop put it there.")
+    source: str = Field(description="again, new or popular; explore or pinned where a merchandising rule put it there.")
     reason: str
     expires_at: datetime | None = None

@@ -1,6 +1,6 @@
-"""The shapes of questions and answers: what may be asked, within which limits, and what comes back.
+"""Request and response schemas of the prediction endpoints.
 
-A question says no without repeating what was sent: neither values nor unknown names appear in its errors.
+Validation errors do not repeat what was sent: neither values nor unknown names appear in them.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from serving.api.schemas.common import (
 
 
 class OffersQuestion(CurrentQuestion):
-    """Which offers to make, on which channel, and which never."""
+    """Request for offers: how many, on which channel, and which to leave out."""
 
     n: OfferDepth = 5
-    channel: Channel | None = Field(default=None, description="Only offers that may be made on this channel.")
-    exclude_offer_ids: OfferIds = []
+    channel: Channel | None = Field(default=None, description="Only offers that are eligible on this channel.")
+    exclude_offer_ids: OfferIds = Field(default=[])
 
 
 class RestockQuestion(CustomersQuestion):
-    """Which categories run out within how many days."""
+    """Request for the categories that customers are likely to buy again within some days."""
 
     within_days: WithinDays = 14
 
 
 class ChurnResult(Result):
-    """How likely it is that no purchase follows within the horizon."""
+    """P(no purchase within the horizon) of one customer, with reasons."""
 
     probability: float
     horizon_days: int
@@ -48,13 +48,13 @@ class ChurnResult(Result):
 
 
 class ChurnAnswer(Answer):
-    """Who is drifting away, a result a customer, in the order asked."""
+    """Churn predictions, a result per customer, in the order of the request."""
 
     results: list[ChurnResult]
 
 
 class Days(BaseModel):
-    """Days until one in ten, half, and nine in ten such customers have come; null beyond what can be said."""
+    """Days until 10 %, 50 % and 90 % of such customers have bought again; null beyond the predicted days."""
 
     p10: int | None
     p50: int | None
@@ -62,28 +62,28 @@ class Days(BaseModel):
 
 
 class NextPurchaseResult(Result):
-    """When they come back."""
+    """When one customer is expected to buy next."""
 
-    p: dict[HorizonDays, float | None] = Field(description="P(purchase within so many days).")
+    p: dict[HorizonDays, float | None] = Field(description="P(purchase within this many days).")
     days: Days
-    expected_at: datetime | None = Field(description="By when a purchase is as likely as not.")
+    expected_at: datetime | None = Field(description="The time by which the probability of a purchase reaches 0.5.")
 
 
 class NextPurchaseAnswer(Answer):
-    """When they come back, a result a customer, in the order asked."""
+    """Next purchases, a result per customer, in the order of the request."""
 
     results: list[NextPurchaseResult]
 
 
 class Offer(BaseModel):
-    """One offer that may be made."""
+    """One eligible offer."""
 
     rank: int
     offer_id: str
     campaign_id: str | None
-    score: float = Field(description="P(this customer redeems it).")
-    expected_gain: str | None = Field(description="What it is expected to bring: score x what is left of the price.")
-    gain_basis: str | None = Field(description="What was taken off the price; null where no price is known.")
+    score: float = Field(description="P(this customer redeems the offer).")
+    expected_gain: str | None = Field(description="The expected gain: score x what remains of the price.")
+    gain_basis: str | None = Field(description="What the gain subtracts from the price; null where no price is known.")
     currency: str
     source: Literal["again", "new", "related", "popular"]
     reason: str
@@ -91,31 +91,33 @@ class Offer(BaseModel):
 
 
 class Dropped(BaseModel):
-    """One offer that may not be made, and the first reason why."""
+    """One offer that is not eligible, and the first reason why."""
 
     offer_id: str
     reason: str
 
 
 class OffersResult(Result):
-    """The offers, best first, and those that were dropped."""
+    """The eligible offers for one customer, best first, and those that are not eligible."""
 
     items: list[Offer]
-    dropped: list[Dropped] = Field(description="Those nearest to being made first. All of them where one customer is "
-                                   "asked for; where several are, the first 1,000 of each, and fewer (at least 20) "
-                                   "where that would be more than 20,000 in all.")  # fmt: skip
-    dropped_count: int = Field(description="How many offers were dropped in all.")
-    nothing: str | None = Field(description="Where no offer may be made: why, and how many fall to each reason.")
+    dropped: list[Dropped] = Field(
+        description="Offers that are not eligible, the nearest to eligible first. All of them in a request about one "
+        "customer; about several, the first 1,000 of each, and fewer (at least 20) where that would be more than "
+        "20,000 in all."
+    )
+    dropped_count: int = Field(description="How many offers are not eligible in all.")
+    nothing: str | None = Field(description="Where no offer is eligible: why, and how many offers have each reason.")
 
 
 class OffersAnswer(Answer):
-    """Which offers to make, a result a customer, in the order asked."""
+    """Offers, a result per customer, in the order of the request."""
 
     results: list[OffersResult]
 
 
 class ValueResult(Result):
-    """What they are expected to spend within the horizon."""
+    """The expected spend of one customer within the horizon."""
 
     expected: str
     currency: str
@@ -123,27 +125,27 @@ class ValueResult(Result):
 
 
 class ValueAnswer(Answer):
-    """What they will be worth, a result a customer, in the order asked."""
+    """Expected spend, a result per customer, in the order of the request."""
 
     results: list[ValueResult]
 
 
 class RunningOut(BaseModel):
-    """One category that a customer will need again."""
+    """One category that a customer is likely to buy again."""
 
     category: str
-    p: float = Field(description="P(they buy of it within the days asked for).")
-    expected_at: datetime | None = Field(description="By when a purchase is as likely as not.")
-    reason: str = Field(description="How often they bought of it, and when last.")
+    p: float = Field(description="P(the customer buys from it within the requested days).")
+    expected_at: datetime | None = Field(description="The time by which the probability of a purchase reaches 0.5.")
+    reason: str = Field(description="How often the customer bought from it, and when last.")
 
 
 class RestockResult(Result):
-    """The categories, likeliest first."""
+    """The categories of one customer, most probable first."""
 
     items: list[RunningOut]
 
 
 class RestockAnswer(Answer):
-    """What runs out, a result a customer, in the order asked."""
+    """Categories to restock, a result per customer, in the order of the request."""
 
     results: list[RestockResult]

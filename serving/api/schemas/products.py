@@ -1,4 +1,4 @@
-"""Inquiries: the shapes of questions about products, what goes with them and who would buy them, and of the answers."""
+"""Request and response schemas for related products and for audiences."""
 
 from __future__ import annotations
 
@@ -12,18 +12,23 @@ Relation = Literal["similar", "together", "upsell"]
 
 
 class SimilarQuestion(Question):
-    """What goes with these products, stands in for them, or is dearer of their kind.
+    """Request for similar products, complements, or more expensive alternatives.
 
-    Of the shop's rules only those hold that leave products out: exclusions, stock, least margin, and repurchase.
+    Of the shop's merchandising rules only those that exclude products apply: exclusions, stock, minimum margin and
+    repurchase.
     """
 
     product_ids: list[Id] = Field(
-        default=[], max_length=100, description="1 to 100 products; or none, for a customer's own, those they buy most."
+        default=[], max_length=100, description="1 to 100 products, or none for those that the customer buys most."
     )
     n: Depth = 10
-    how: Relation = Field(default="similar", description='"together" goes with it, "upsell" is dearer of its kind.')
-    customer_id: Id | None = Field(default=None, description="For whom it is: without one, and without their "
-                                   "consent, nothing sensitive is shown.")  # fmt: skip
+    how: Relation = Field(
+        default="similar", description='"together": complements; "upsell": more expensive alternatives.'
+    )
+    customer_id: Id | None = Field(
+        default=None,
+        description="The customer for whom it is; without one, or without consent, no sensitive product is shown.",
+    )
 
     @model_validator(mode="after")
     def _require_product_or_customer(self) -> SimilarQuestion:
@@ -33,13 +38,13 @@ class SimilarQuestion(Question):
 
 
 class AudienceQuestion(Question):
-    """Who is likeliest to buy any of these products, of these categories, or to redeem this offer."""
+    """Request for the customers most likely to buy products, to buy from categories, or to redeem an offer."""
 
     product_ids: list[Id] = Field(default=[], max_length=1000, description="Any of these products.")
     categories: list[Id] = Field(default=[], max_length=100, description="Any product of these categories.")
-    offer_id: Id | None = Field(default=None, description="This offer, among those to whom it may be made.")
-    n: Annotated[int, Field(ge=1, le=5000, description="How many customers at most.")] = 1000
-    channel: Channel | None = Field(default=None, description="Only who may be contacted on this channel.")
+    offer_id: Id | None = Field(default=None, description="This offer, among the customers who are eligible for it.")
+    n: Annotated[int, Field(ge=1, le=5000, description="Maximum number of customers.")] = 1000
+    channel: Channel | None = Field(default=None, description="Only customers who may be contacted on this channel.")
 
     @model_validator(mode="after")
     def _require_one_target(self) -> AudienceQuestion:
@@ -49,46 +54,56 @@ class AudienceQuestion(Question):
 
 
 class SimilarResult(BaseModel):
-    """The companions of one product."""
+    """The related products of one product."""
 
     product_id: str
-    known: bool = Field(description="Whether the shop knows this product.")
-    fallback: bool = Field(description="Whether this is what sells in the shop, nothing being known of it.")
+    known: bool = Field(description="Whether this product id exists in the shop.")
+    fallback: bool = Field(
+        description="Whether these are the best sellers of the shop, because no related product is known."
+    )
     items: list[Product] = Field(description="Best first; a score compares within this list only.")
-    reason: str | None = Field(description="Where fewer than n were found: why.")
+    reason: str | None = Field(description="Why there are fewer than n; null where there are n.")
 
 
 class SimilarAnswer(Answer):
-    """What goes with products, a result a product, in the order asked."""
+    """Related products, a result per product, in the order of the request."""
 
     results: list[SimilarResult]
-    customer_known: bool | None = Field(description="Whether the shop knows this customer; null where none is named.")
-    notes: list[str] = Field(description="What could not be followed.")
+    customer_known: bool | None = Field(
+        description="Whether this customer id exists in the shop; null without a customer_id."
+    )
+    notes: list[str] = Field(description="Parts of the request that could not be used.")
 
 
 class AudienceResult(Result):
     """One customer of the audience."""
 
     rank: int
-    score: float = Field(description="P(they buy any of it within the window), or P(they redeem the offer).")
+    score: float = Field(
+        description="P(the customer buys any of it within the window), or P(the customer redeems the offer)."
+    )
     reason: str
 
 
 class PassedOver(BaseModel):
-    """Customers who are not asked about, and the first reason why."""
+    """Customers who are left out of an audience, counted by the first reason why."""
 
     reason: str
     customers: int
 
 
 class AudienceAnswer(Answer):
-    """Who is likeliest to buy, likeliest first."""
+    """The audience, most probable buyers first."""
 
     results: list[AudienceResult]
-    eligible: int = Field(description="How many customers it was chosen from.")
+    eligible: int = Field(description="How many customers the audience was chosen from.")
     expected_buyers: float = Field(description="How many of the audience are expected to buy: the sum of the scores.")
-    expected_lift: float | None = Field(description="How many times as many as of a random audience of this size.")
-    window_days: int | None = Field(description="Within how many days; null for an offer: while it runs.")
-    left_out: list[PassedOver] = Field(description="Who is not in it, and why.")
-    notes: list[str] = Field(description="What of the question means nothing in this shop.")
-    reason: str | None = Field(description="Where fewer than n are in it, or nobody: why.")
+    expected_lift: float | None = Field(
+        description="Expected buyers, as a multiple of those of a random audience of this size."
+    )
+    window_days: int | None = Field(
+        description="The days within which they buy; null for an offer, which is redeemed while it runs."
+    )
+    left_out: list[PassedOver] = Field(description="The customers who are left out, and why.")
+    notes: list[str] = Field(description="Parts of the request that match nothing in this shop.")
+    reason: str | None = Field(description="Why there are fewer than n customers; null where there are n.")

@@ -1,4 +1,4 @@
-"""The shapes of a question about products and of its answer: which list, under which rules, and why it is short."""
+"""Request and response schemas for recommendations: list, merchandising rules, and why a list is short."""
 
 from __future__ import annotations
 
@@ -19,36 +19,45 @@ from serving.api.schemas.common import (
     Result,
 )
 
-#: Pydantic gives every question a copy of its own.
+#: Pydantic copies this default for every request.
 EMPTY_LIST: list[str] = []
-ExcludedIds = Annotated[list[Id], Field(max_length=100, description="None of these, beside what the shop leaves out.")]
-# Of the shop's own rules these take the place; left out or null, the shop's hold.
-InStockOnly = Annotated[bool | None, Field(description="Nothing whose stock is counted and gone.")]
+ExcludedIds = Annotated[list[Id], Field(max_length=100, description="Leave these out, besides what the shop excludes.")]
+# Each of these replaces the shop's own rule; left out or null, the shop's own holds.
+InStockOnly = Annotated[bool | None, Field(description="No product whose stock is counted and used up.")]
 MinMargin = Annotated[
     float | None,
-    Field(ge=-10, le=1, allow_inf_nan=False, description="(price - cost) / price at least; unknown ones may stay."),
+    Field(
+        ge=-10,
+        le=1,
+        allow_inf_nan=False,
+        description="Minimum (price - cost) / price; a product without both may stay.",
+    ),
 ]
 Boosts = Annotated[
     dict[Id, Annotated[float, Field(ge=0, le=merchandising_rules.MAX_BOOST, allow_inf_nan=False)]] | None,
-    Field(max_length=100, description="A product's label, and the factor on its score."),
+    Field(max_length=100, description="Factor on the score of the products with a label, by label."),
 ]
-Pins = Annotated[list[Id] | None, Field(max_length=100, description="Labels of products that come first.")]
-MaxPerCategory = Annotated[int | None, Field(ge=1, description="So many of one category at most.")]
+Pins = Annotated[list[Id] | None, Field(max_length=100, description="Labels; products with one of them come first.")]
+MaxPerCategory = Annotated[int | None, Field(ge=1, description="Maximum number of products of one category.")]
 ExploreShare = Annotated[
     float | None,
     Field(
-        ge=0, le=merchandising_rules.MAX_EXPLORE, allow_inf_nan=False, description="So many of the places to explore."
+        ge=0,
+        le=merchandising_rules.MAX_EXPLORE,
+        allow_inf_nan=False,
+        description="Share of the places for exploration.",
     ),
 ]
 Seed = Annotated[
-    int | None, Field(ge=0, lt=2**63, description="Draws what is explored; the same again draws the same.")
+    int | None,
+    Field(ge=0, lt=2**63, description="Random seed of the exploration; the same seed draws the same products."),
 ]
 
 
 class RecommendationQuestion(CurrentQuestion):
-    """Which products next, from which list, and which never."""
+    """Request for products to recommend: from which list and under which rules."""
 
-    list: ListName = Field(default="any", description='"again" was bought before, "new" never; "any" is both.')
+    list: ListName = Field(default="any", description='"again": bought before; "new": never bought; "any": both.')
     n: Depth = 10
     exclude_product_ids: ProductIds = EMPTY_LIST
     categories: Categories = EMPTY_LIST
@@ -64,22 +73,22 @@ class RecommendationQuestion(CurrentQuestion):
 
 
 class Short(BaseModel):
-    """Why a list holds fewer products than were asked for."""
+    """Why a list has fewer products than requested."""
 
     missing: int
-    rules: list[str] = Field(description="The rules that have left products out; none where there are no more.")
+    rules: list[str] = Field(description="The rules that excluded products; empty where there are no more products.")
     reason: str
 
 
 class RecommendationResult(Result):
-    """The products, best first."""
+    """The products recommended to one customer, best first."""
 
     items: list[Product]
-    short: Short | None = Field(description="Where there are fewer than asked for: which rules left too few.")
-    notes: list[str] = Field(description="What of the question means nothing in this shop.")
+    short: Short | None = Field(description="Why there are fewer products than requested; null where there are enough.")
+    notes: list[str] = Field(description="Parts of the request that match nothing in this shop.")
 
 
 class RecommendationAnswer(Answer):
-    """Which products next, a result a customer, in the order asked."""
+    """Recommendations, a result per customer, in the order of the request."""
 
     results: list[RecommendationResult]

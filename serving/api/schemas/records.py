@@ -1,4 +1,4 @@
-"""The shapes of what is looked up and sent rather than asked: lists, one customer's file, and what was kept."""
+"""Request and response schemas for lists, stored customer data, record uploads and erasure."""
 
 from __future__ import annotations
 
@@ -11,43 +11,47 @@ from customers.shop.retention_costs import Band
 
 
 class AtRisk(BaseModel):
-    """One customer who may be drifting away."""
+    """One customer of the at-risk list."""
 
     customer_id: str
     as_of: datetime
     churn_probability: float
     churn_band: Band
-    value_at_risk: str | None = Field(description="Expected spend times the chance of losing it, as money.")
+    value_at_risk: str | None = Field(description="Expected spend times churn probability, as money.")
     saved_value: str | None = Field(
-        description="What contacting them is expected to save, as money; null while there is no evidence that it does."
+        description="Spend that a contact is expected to save, as money; null without evidence that contacts save any."
     )
     currency: str
     last_purchase_at: datetime | None
     expected_next_purchase_at: datetime | None
-    days_overdue: float | None = Field(description="Days that the silence is longer than the usual gap.")
+    days_overdue: float | None = Field(
+        description="Days since the last purchase, beyond the usual gap between purchases."
+    )
     open_complaints: int | None
     reasons: list[str]
-    suggested_offer_id: str | None = Field(description="The best offer that may be made to them now.")
-    contactable: list[str] = Field(description="The channels on which they may be written to or called.")
+    suggested_offer_id: str | None = Field(description="The best offer that the customer is eligible for now.")
+    contactable: list[str] = Field(description="The channels on which the customer may be contacted.")
 
 
 class AtRiskPage(BaseModel):
-    """A page of them, likeliest to leave first, or in the order that was asked for."""
+    """One page of the at-risk list, most probable churn first or in the requested order."""
 
     items: list[AtRisk]
     next_cursor: str | None
-    no_saved_value: str | None = Field(default=None, description="Why nobody's saved value is told; null where it is.")
+    no_saved_value: str | None = Field(
+        default=None, description="Why saved_value is null for all; null where it is not."
+    )
 
 
 class Scores(BaseModel):
-    """What the models last said about one customer, by model."""
+    """The latest stored scores of one customer, by model."""
 
     customer_id: str
     scores: dict[str, dict[str, Any]]
 
 
 class Profile(BaseModel):
-    """Everything the shop knows about one customer, as far as the key's role may see it."""
+    """Everything that the shop stores about one customer, as far as the role of the key may see it."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -56,19 +60,19 @@ class Profile(BaseModel):
     attributes: dict[str, Any]
     orders: list[dict[str, Any]] = Field(description="The latest orders with their lines, newest first.")
     interactions: list[dict[str, Any]] = Field(description="The latest contacts, newest first.")
-    consents: list[dict[str, Any]] = Field(description="What they allow, a purpose each, and since when.")
-    scores: dict[str, dict[str, Any]] = Field(description="What each model last said.")
+    consents: list[dict[str, Any]] = Field(description="The consent to each purpose, and since when.")
+    scores: dict[str, dict[str, Any]] = Field(description="The latest stored score of each model.")
 
 
 class TurnedAway(BaseModel):
-    """One record that was not kept."""
+    """One record that was rejected."""
 
     index: int
     reason: str
 
 
 class Kept(BaseModel):
-    """What became of the records sent: read = inserted + updated + unchanged + rejected."""
+    """The result of a record upload: read = inserted + updated + unchanged + rejected."""
 
     kind: str
     read: int
@@ -77,12 +81,12 @@ class Kept(BaseModel):
     unchanged: int
     rejected: int
     errors: list[TurnedAway]
-    refreshed: bool = Field(description="Whether every answer knows of it already; if not, it soon will.")
+    refreshed: bool = Field(description="Whether all predictions include the records already; if not, they soon will.")
 
 
 class Erased(BaseModel):
-    """That a customer is forgotten."""
+    """The result of an erasure."""
 
     erased: bool
-    lines: int = Field(description="Lines of their sales that are nobody's now.")
-    forgotten: bool = Field(description="Whether what was computed of them is gone too; if not, it soon will be.")
+    lines: int = Field(description="Sales lines that no longer belong to any customer.")
+    forgotten: bool = Field(description="Whether features and scores are erased too; if not, they soon will be.")

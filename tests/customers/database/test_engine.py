@@ -47,27 +47,29 @@ def test_a_writer_waits_until_the_one_before_has_gone(corner_shop: Shop) -> None
     assert came == ["first", "second"]
 
 
-def test_a_reader_sees_one_state_while_others_write(corner_shop: Shop, sell: Load) -> None:
-    sell(corner_shop, "1,anna,bread,2017-11-01T10:00Z,1,2.50\n")
+def test_a_reader_sees_one_state_while_others_write(corner_shop: Shop, load_lines: Load) -> None:
+    load_lines(corner_shop, "1,anna,bread,2017-11-01T10:00Z,1,2.50\n")
     with engine.read_transaction(corner_shop) as connection:
         before = connection.execute(COUNT).scalar()
-        sell(corner_shop, "2,anna,bread,2017-11-02T10:00Z,1,2.50\n")
+        load_lines(corner_shop, "2,anna,bread,2017-11-02T10:00Z,1,2.50\n")
         assert connection.execute(COUNT).scalar() == before == 1
     with engine.read_transaction(corner_shop) as connection:
         assert connection.execute(COUNT).scalar() == 2
 
 
-def test_a_connection_that_a_reader_had_serves_a_writer_next(corner_shop: Shop, sell: Load) -> None:
+def test_a_connection_that_a_reader_had_serves_a_writer_next(corner_shop: Shop, load_lines: Load) -> None:
     for order in range(3):
         with engine.read_transaction(corner_shop) as connection:
             assert connection.execute(COUNT).scalar() == order
-        sell(corner_shop, f"{order},anna,bread,2017-11-01T10:00Z,1,2.50\n")
+        load_lines(corner_shop, f"{order},anna,bread,2017-11-01T10:00Z,1,2.50\n")
 
 
 @pytest.mark.parametrize("wrong", ["null", "twice", "unknown", "too large"])
-def test_an_error_of_the_database_does_not_print_what_it_carried(corner_shop: Shop, sell: Load, wrong: str) -> None:
+def test_an_error_of_the_database_does_not_print_what_it_carried(
+    corner_shop: Shop, load_lines: Load, wrong: str
+) -> None:
     """PostgreSQL would quote the whole row that it refuses."""
-    sell(corner_shop, "1,Kanarienvogel,bread,2017-11-01T10:00Z,1,2.50\n")
+    load_lines(corner_shop, "1,Kanarienvogel,bread,2017-11-01T10:00Z,1,2.50\n")
     words = "insert into identities (source, customer_id, customer_key) values (:source, :id, :key)"
     values = {"source": "files", "id": "Kanarienvogel", "key": 123454321}
     values |= {
@@ -98,23 +100,23 @@ def test_a_database_that_is_not_there_is_named_without_its_password(corner_shop:
 
 
 def test_texts_that_a_database_might_choke_on_are_kept_or_turned_away(
-    corner_shop: Shop, load_text: Load, rows: Callable[..., list[tuple]]
+    corner_shop: Shop, load_text: Load, fetch_rows: Callable[..., list[tuple]]
 ) -> None:
     """A character that PostgreSQL does not know, an emoji, quotes, placeholders."""
     odd = ["nul\0here", "家🛒", "o'neill", "%s :name ?", "back\\slash"]
     text = "product_id,name\n" + "".join(f"{number},{name}\n" for number, name in enumerate(odd))
     assert load_text(corner_shop, "products", text).inserted == len(odd)
-    kept = [name for (name,) in rows(corner_shop, "select name from products order by product_id")]
+    kept = [name for (name,) in fetch_rows(corner_shop, "select name from products order by product_id")]
     assert kept == ["nulhere", *odd[1:]]
 
 
 @pytest.mark.parametrize("letter", ["a", "家"])
-def test_an_id_longer_than_an_index_takes_is_turned_away(corner_shop: Shop, sell: Load, letter: str) -> None:
+def test_an_id_longer_than_an_index_takes_is_turned_away(corner_shop: Shop, load_lines: Load, letter: str) -> None:
     """Letters differ from one another, or PostgreSQL would fold them into a few bytes."""
     fitting = "".join(chr(ord(letter) + number % 20) for number in range(200))
     lines = [f"{fitting},{fitting},{fitting},2017-11-01,1,1", f"{fitting}x,a,b,2017-11-01,1,1"]
     lines += [f"1,{fitting}x,b,2017-11-01,1,1", f"1,a,{fitting}x,2017-11-01,1,1"]
-    loaded = sell(corner_shop, "\n".join(lines) + "\n")
+    loaded = load_lines(corner_shop, "\n".join(lines) + "\n")
     assert (loaded.inserted, loaded.rejected) == (1, 3)
     assert loaded.reasons == {
         f"{name}_id is longer than 200 characters": 1 for name in ("order", "customer", "product")

@@ -78,7 +78,7 @@ def _shares_a_lock(shop: Shop, one: str, other: str) -> bool:
     return first == second
 
 
-def test_after_two_days_a_key_is_as_good_as_new(corner_shop: Shop, rows: Rows) -> None:
+def test_after_two_days_a_key_is_as_good_as_new(corner_shop: Shop, fetch_rows: Rows) -> None:
     for name in ("a", "b"):
         idempotency.begin_request(corner_shop, name, ROUTE, SALE)
         idempotency.finish_request(corner_shop, name, 200, "{}")
@@ -86,11 +86,11 @@ def test_after_two_days_a_key_is_as_good_as_new(corner_shop: Shop, rows: Rows) -
     with engine.write_transaction(corner_shop) as connection:
         connection.execute(sa.text(f"update receipts set made_at = made_at - {aged}"))
     assert idempotency.begin_request(corner_shop, "a", ROUTE, SALE + b" ") is None
-    assert rows(corner_shop, "select count(*) from receipts") == [(1,)]
+    assert fetch_rows(corner_shop, "select count(*) from receipts") == [(1,)]
 
 
-def test_only_digests_of_key_and_request_are_kept(corner_shop: Shop, rows: Rows) -> None:
+def test_only_digests_of_key_and_request_are_kept(corner_shop: Shop, fetch_rows: Rows) -> None:
     idempotency.begin_request(corner_shop, "till-1 a", ROUTE, SALE)
-    kept = rows(corner_shop, "select key, request from receipts")[0]
+    kept = fetch_rows(corner_shop, "select key, request from receipts")[0]
     assert [len(bytes(digest)) for digest in kept] == [32, 32]
     assert not [said for said in (b"anna", b"till-1") for digest in kept if said in bytes(digest)]

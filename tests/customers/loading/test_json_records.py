@@ -28,21 +28,21 @@ def told(taken: IngestResult | LoadResult) -> tuple[int, int, int, int]:
     return taken.inserted, taken.updated, taken.unchanged, taken.rejected
 
 
-def test_a_sale_to_a_new_customer_of_a_new_product_is_kept(corner_shop: Shop, rows: Rows) -> None:
+def test_a_sale_to_a_new_customer_of_a_new_product_is_kept(corner_shop: Shop, fetch_rows: Rows) -> None:
     taken = loading_load.ingest_records(corner_shop, "transactions", [sale("1")])
     anna = lookup.find_keys(corner_shop, ["anna"])["anna"]
     assert (told(taken), taken.stubs, taken.customer_keys, taken.errors) == ((1, 0, 0, 0), 1, [anna], [])
-    assert rows(corner_shop, "select order_id, amount_minor from transactions") == [("1", 250)]
-    assert rows(corner_shop, "select stage from customers") == [("customer",)]
+    assert fetch_rows(corner_shop, "select order_id, amount_minor from transactions") == [("1", 250)]
+    assert fetch_rows(corner_shop, "select stage from customers") == [("customer",)]
 
 
-def test_the_same_sale_twice_is_one_and_a_changed_one_a_new_version(corner_shop: Shop, rows: Rows) -> None:
+def test_the_same_sale_twice_is_one_and_a_changed_one_a_new_version(corner_shop: Shop, fetch_rows: Rows) -> None:
     loading_load.ingest_records(corner_shop, "transactions", [sale("1")])
     again = loading_load.ingest_records(corner_shop, "transactions", [sale("1")])
     assert (told(again), again.customer_keys) == ((0, 0, 1, 0), [])
     changed = loading_load.ingest_records(corner_shop, "transactions", [sale("1", amount="3.00")])
     assert (told(changed), len(changed.customer_keys)) == ((0, 1, 0, 0), 1)
-    assert rows(corner_shop, "select amount_minor from transactions_history") == [(250,)]
+    assert fetch_rows(corner_shop, "select amount_minor from transactions_history") == [(250,)]
 
 
 def test_a_sale_that_moves_to_another_customer_touches_both(corner_shop: Shop) -> None:
@@ -52,7 +52,7 @@ def test_a_sale_that_moves_to_another_customer_touches_both(corner_shop: Shop) -
     assert refresh_queue.list_pending(corner_shop).keys() == set(taken.customer_keys)
 
 
-def test_a_line_that_leaves_its_order_touches_whose_it_was(corner_shop: Shop, rows: Rows) -> None:
+def test_a_line_that_leaves_its_order_touches_whose_it_was(corner_shop: Shop, fetch_rows: Rows) -> None:
     whole = [sale("1", line_id=None), sale("1", line_id=None, product_id="milk")]
     loading_load.ingest_records(corner_shop, "transactions", whole)
     taken = loading_load.ingest_records(corner_shop, "transactions", whole[:1])
@@ -64,10 +64,10 @@ def test_an_anonymous_sale_touches_nobody(corner_shop: Shop) -> None:
     assert (told(taken), taken.customer_keys, refresh_queue.list_pending(corner_shop)) == ((1, 0, 0, 0), [], {})
 
 
-def test_a_return_may_come_before_its_sale(corner_shop: Shop, rows: Rows) -> None:
+def test_a_return_may_come_before_its_sale(corner_shop: Shop, fetch_rows: Rows) -> None:
     loading_load.ingest_records(corner_shop, "transactions", [sale("2", quantity=-1, amount="-2.50")])
     loading_load.ingest_records(corner_shop, "transactions", [sale("1")])
-    kept = rows(corner_shop, "select order_id, kind, amount_minor from transactions order by 1")
+    kept = fetch_rows(corner_shop, "select order_id, kind, amount_minor from transactions order by 1")
     assert kept == [("1", "sale", 250), ("2", "return", -250)]
 
 
@@ -115,7 +115,7 @@ def test_a_field_that_is_not_said_stays_and_one_said_to_be_nothing_goes(corner_s
     assert (shown["profile"], shown["attributes"]) == ({"email": "a@x.org"}, {"shoe": "38"})
 
 
-def test_one_price_changes_in_a_catalogue_of_many(corner_shop: Shop, rows: Rows) -> None:
+def test_one_price_changes_in_a_catalogue_of_many(corner_shop: Shop, fetch_rows: Rows) -> None:
     many = [{"product_id": str(number), "name": f"bread {number}", "price": "1.00"} for number in range(1_000)]
     assert told(loading_load.ingest_records(corner_shop, "products", many)) == (1_000, 0, 0, 0)
     assert told(loading_load.ingest_records(corner_shop, "products", [{"product_id": "7", "price": "1.10"}])) == (
@@ -124,7 +124,9 @@ def test_one_price_changes_in_a_catalogue_of_many(corner_shop: Shop, rows: Rows)
         0,
         0,
     )
-    assert rows(corner_shop, "select name, price_minor from products where price_minor <> 100") == [("bread 7", 110)]
+    assert fetch_rows(corner_shop, "select name, price_minor from products where price_minor <> 100") == [
+        ("bread 7", 110)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -138,15 +140,15 @@ def test_one_price_changes_in_a_catalogue_of_many(corner_shop: Shop, rows: Rows)
         ("-2.3450000001", -235),
     ],
 )
-def test_ten_decimals_are_rounded_once(corner_shop: Shop, rows: Rows, amount: str | float, minor: int) -> None:
+def test_ten_decimals_are_rounded_once(corner_shop: Shop, fetch_rows: Rows, amount: str | float, minor: int) -> None:
     loading_load.ingest_records(corner_shop, "transactions", [sale("1", amount=amount)])
-    assert rows(corner_shop, "select amount_minor from transactions") == [(minor,)]
+    assert fetch_rows(corner_shop, "select amount_minor from transactions") == [(minor,)]
 
 
-def test_two_tills_may_use_one_order_number(corner_shop: Shop, rows: Rows) -> None:
+def test_two_tills_may_use_one_order_number(corner_shop: Shop, fetch_rows: Rows) -> None:
     for till in ("till-1", "till-2"):
         assert told(loading_load.ingest_records(corner_shop, "transactions", [sale("1")], source=till)) == (1, 0, 0, 0)
-    assert rows(corner_shop, "select count(*), count(distinct order_key) from transactions") == [(2, 2)]
+    assert fetch_rows(corner_shop, "select count(*), count(distinct order_key) from transactions") == [(2, 2)]
 
 
 def test_who_was_seen_to_is_struck_off_unless_there_is_later_news(corner_shop: Shop) -> None:

@@ -40,29 +40,31 @@ def rejected(loaded: LoadResult) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
-def test_two_sales_are_two_lines(corner_shop: Shop, sell: Sell, rows: Rows) -> None:
-    loaded = sell(corner_shop, "1,anna,bread,2017-11-01T10:00:00Z,1,2.50\n2,ben,milk,2017-11-01T11:00:00Z,2,1.98\n")
+def test_two_sales_are_two_lines(corner_shop: Shop, load_lines: Sell, fetch_rows: Rows) -> None:
+    loaded = load_lines(
+        corner_shop, "1,anna,bread,2017-11-01T10:00:00Z,1,2.50\n2,ben,milk,2017-11-01T11:00:00Z,2,1.98\n"
+    )
     assert told(loaded) == (2, 0, 0, 0)
     assert loaded.stubs == 2
-    assert rows(corner_shop, "select order_id, amount_minor, currency from transactions order by 1") == [
+    assert fetch_rows(corner_shop, "select order_id, amount_minor, currency from transactions order by 1") == [
         ("1", 250, "EUR"),
         ("2", 198, "EUR"),
     ]
 
 
-def test_loading_twice_changes_nothing(corner_shop: Shop, sell: Sell, rows: Rows) -> None:
+def test_loading_twice_changes_nothing(corner_shop: Shop, load_lines: Sell, fetch_rows: Rows) -> None:
     bread = "1,anna,bread,2017-11-01T10:00:00Z,1,2.50\n"
     lines = bread + bread + "1,anna,milk,2017-11-01T10:00:00Z,1,1\n"
-    assert told(sell(corner_shop, lines)) == (3, 0, 0, 0)
-    before = rows(corner_shop, "select * from transactions order by order_id, line_id")
-    assert told(sell(corner_shop, lines)) == (0, 0, 3, 0)
-    assert rows(corner_shop, "select * from transactions order by order_id, line_id") == before
+    assert told(load_lines(corner_shop, lines)) == (3, 0, 0, 0)
+    before = fetch_rows(corner_shop, "select * from transactions order by order_id, line_id")
+    assert told(load_lines(corner_shop, lines)) == (0, 0, 3, 0)
+    assert fetch_rows(corner_shop, "select * from transactions order by order_id, line_id") == before
 
 
-def test_a_dry_run_counts_and_keeps_nothing(corner_shop: Shop, sell: Sell, rows: Rows) -> None:
-    assert told(sell(corner_shop, "1,anna,bread,2017-11-01,1,2.50\n", dry_run=True)) == (1, 0, 0, 0)
-    assert rows(corner_shop, "select count(*) from transactions") == [(0,)]
-    assert rows(corner_shop, "select count(*) from customers") == [(0,)]
+def test_a_dry_run_counts_and_keeps_nothing(corner_shop: Shop, load_lines: Sell, fetch_rows: Rows) -> None:
+    assert told(load_lines(corner_shop, "1,anna,bread,2017-11-01,1,2.50\n", dry_run=True)) == (1, 0, 0, 0)
+    assert fetch_rows(corner_shop, "select count(*) from transactions") == [(0,)]
+    assert fetch_rows(corner_shop, "select count(*) from customers") == [(0,)]
 
 
 @pytest.mark.parametrize(
@@ -84,15 +86,15 @@ def test_a_dry_run_counts_and_keeps_nothing(corner_shop: Shop, sell: Sell, rows:
     ],
 )
 def test_a_bad_line_is_turned_away_and_the_others_are_kept(
-    corner_shop: Shop, sell: Sell, line: str, reason: str
+    corner_shop: Shop, load_lines: Sell, line: str, reason: str
 ) -> None:
-    loaded = sell(corner_shop, f"1,anna,bread,2017-11-01,1,2.50\n{line}\n2,ben,milk,2017-11-01,1,1\n")
+    loaded = load_lines(corner_shop, f"1,anna,bread,2017-11-01,1,2.50\n{line}\n2,ben,milk,2017-11-01,1,1\n")
     assert told(loaded) == (2, 0, 0, 1)
     assert loaded.reasons == {reason: 1}
     assert [(row["line"], row["reason"]) for row in rejected(loaded)] == [("3", reason)]
 
 
-def test_the_rejects_file_names_lines_past_broken_and_folded_ones(corner_shop: Shop, sell: Sell) -> None:
+def test_the_rejects_file_names_lines_past_broken_and_folded_ones(corner_shop: Shop, load_lines: Sell) -> None:
     lines = (
         '1,"anna\nmaria",bread,2017-11-01,1,1\n'  # lines 2 and 3
         "2,ben,bread\n"  # line 4: broken
@@ -100,11 +102,11 @@ def test_the_rejects_file_names_lines_past_broken_and_folded_ones(corner_shop: S
         "4,ben,bread,2017-11-01,1,1\n"
         "5,ben,bread,2017-11-01,1,x\n"  # line 7: bad
     )
-    assert [row["line"] for row in rejected(sell(corner_shop, lines))] == ["4", "5", "7"]
+    assert [row["line"] for row in rejected(load_lines(corner_shop, lines))] == ["4", "5", "7"]
 
 
-def test_only_bad_lines_keep_nothing_and_say_so(corner_shop: Shop, sell: Sell) -> None:
-    loaded = sell(corner_shop, "1,anna,bread,2017-11-01,1,x\n2,anna,bread,2017-11-01,1,y\n")
+def test_only_bad_lines_keep_nothing_and_say_so(corner_shop: Shop, load_lines: Sell) -> None:
+    loaded = load_lines(corner_shop, "1,anna,bread,2017-11-01,1,x\n2,anna,bread,2017-11-01,1,y\n")
     assert loaded.is_all_rejected
     assert told(loaded) == (0, 0, 0, 2)
 
@@ -124,11 +126,11 @@ def test_unknown_words_are_turned_away(corner_shop: Shop, load_text: Sell) -> No
     assert [row["order_id"] for row in rejected(loaded)] == ["1", "2", "3"]
 
 
-def test_quantity_nought_is_kept_and_less_is_a_return(corner_shop: Shop, sell: Sell, rows: Rows) -> None:
-    sell(
+def test_quantity_nought_is_kept_and_less_is_a_return(corner_shop: Shop, load_lines: Sell, fetch_rows: Rows) -> None:
+    load_lines(
         corner_shop, "1,a,x,2017-11-01,0,0\n2,a,x,2017-11-01,-1,2.5\n3,a,x,2017-11-01,1,-2.5\n4,a,x,2017-11-01,1,2.5\n"
     )
-    assert rows(corner_shop, "select kind, quantity, amount_minor from transactions order by order_id") == [
+    assert fetch_rows(corner_shop, "select kind, quantity, amount_minor from transactions order by order_id") == [
         ("sale", 0, 0),
         ("return", -1, -250),
         ("return", -1, -250),
@@ -136,29 +138,29 @@ def test_quantity_nought_is_kept_and_less_is_a_return(corner_shop: Shop, sell: S
     ]
 
 
-def test_cents_are_rounded_to_the_even_one(corner_shop: Shop, sell: Sell, rows: Rows) -> None:
+def test_cents_are_rounded_to_the_even_one(corner_shop: Shop, load_lines: Sell, fetch_rows: Rows) -> None:
     amounts = ["0.005", "0.015", "0.025", "2.675", "1e1", "0.0150001", "-0.005", "-0.015"]
-    sell(corner_shop, "".join(f"{n},a,x,2017-11-01,1,{amount}\n" for n, amount in enumerate(amounts)))
-    found = rows(corner_shop, "select amount_minor from transactions order by order_id")
+    load_lines(corner_shop, "".join(f"{n},a,x,2017-11-01,1,{amount}\n" for n, amount in enumerate(amounts)))
+    found = fetch_rows(corner_shop, "select amount_minor from transactions order by order_id")
     assert [minor for (minor,) in found] == [0, 2, 2, 268, 1000, 2, 0, -2]
 
 
-def test_yen_have_no_cents_and_dinars_three_digits(corner_shop: Shop, load_text: Sell, rows: Rows) -> None:
+def test_yen_have_no_cents_and_dinars_three_digits(corner_shop: Shop, load_text: Sell, fetch_rows: Rows) -> None:
     header = LINES.strip() + ",currency\n"
     load_text(corner_shop, "transactions", header + "1,a,x,2017-11-01,1,250,JPY\n2,a,x,2017-11-01,1,1.234,kwd\n")
-    assert rows(corner_shop, "select amount_minor, currency from transactions order by order_id") == [
+    assert fetch_rows(corner_shop, "select amount_minor, currency from transactions order by order_id") == [
         (250, "JPY"),
         (1234, "KWD"),
     ]
 
 
-def test_a_sale_to_nobody_is_kept(corner_shop: Shop, sell: Sell, rows: Rows) -> None:
-    sell(corner_shop, "1,,bread,2017-11-01,1,1\n")
-    assert rows(corner_shop, "select customer_key from transactions") == [(None,)]
-    assert rows(corner_shop, "select count(*) from customers") == [(0,)]
+def test_a_sale_to_nobody_is_kept(corner_shop: Shop, load_lines: Sell, fetch_rows: Rows) -> None:
+    load_lines(corner_shop, "1,,bread,2017-11-01,1,1\n")
+    assert fetch_rows(corner_shop, "select customer_key from transactions") == [(None,)]
+    assert fetch_rows(corner_shop, "select count(*) from customers") == [(0,)]
 
 
-def test_times_without_an_offset_are_the_shops(corner_shop: Shop, sell: Sell, rows: Rows) -> None:
+def test_times_without_an_offset_are_the_shops(corner_shop: Shop, load_lines: Sell, fetch_rows: Rows) -> None:
     """In Berlin summer time ended on 29 October 2017 at 01:00 UTC."""
     times = {
         "2017-10-28T12:00:00": "2017-10-28 10:00:00",
@@ -168,8 +170,8 @@ def test_times_without_an_offset_are_the_shops(corner_shop: Shop, sell: Sell, ro
         "2017-10-30T12:00:00+08:00": "2017-10-30 04:00:00",
         "2017-10-30T12:00:00.250-0500": "2017-10-30 17:00:00",
     }
-    sell(corner_shop, "".join(f"{n},a,x,{time},1,1\n" for n, time in enumerate(times)))
-    kept = [at for (at,) in rows(corner_shop, "select sold_at from transactions order by order_id")]
+    load_lines(corner_shop, "".join(f"{n},a,x,{time},1,1\n" for n, time in enumerate(times)))
+    kept = [at for (at,) in fetch_rows(corner_shop, "select sold_at from transactions order by order_id")]
     assert [f"{timestamps.from_micros(at):%Y-%m-%d %H:%M:%S}" for at in kept] == list(times.values())
 
 
@@ -213,7 +215,7 @@ def test_a_file_that_is_not_what_it_says_is_refused_without_its_content(
     assert "王小明" not in str(refused.value)
 
 
-def test_every_format_says_the_same(tmp_path: Path, rows: Rows) -> None:
+def test_every_format_says_the_same(tmp_path: Path, fetch_rows: Rows) -> None:
     header, *lines = [["product_id", "name", "price"], ["1", "Brot, dunkel", "2.5"], ["2", "牛奶", "1.05"]]
     text = '\ufeffproduct_id,name,price\n1,"Brot, dunkel",2.5\n2,牛奶,1.05\n'
     folder = tmp_path / "files"
@@ -233,7 +235,9 @@ def test_every_format_says_the_same(tmp_path: Path, rows: Rows) -> None:
     for path in sorted(folder.iterdir()):
         place = setup.init_home(tmp_path / path.name)
         assert told(loading_load.load_files(place, "products", [path])) == (2, 0, 0, 0), path.name
-        answers.append(rows(place, "select product_id, name, price_minor, currency, content from products order by 1"))
+        answers.append(
+            fetch_rows(place, "select product_id, name, price_minor, currency, content from products order by 1")
+        )
     assert all(answer == answers[0] for answer in answers)
     assert answers[0][1][:4] == ("2", "牛奶", 105, "EUR")
     everything = setup.init_home(tmp_path / "everything")
@@ -248,24 +252,24 @@ def test_lines_of_ndjson_that_are_no_objects_are_turned_away(corner_shop: Shop, 
     assert [row["line"] for row in rejected(loaded)] == ["2", "3"]
 
 
-def test_of_rows_with_one_id_the_last_wins(corner_shop: Shop, load_text: Sell, rows: Rows) -> None:
+def test_of_rows_with_one_id_the_last_wins(corner_shop: Shop, load_text: Sell, fetch_rows: Rows) -> None:
     loaded = load_text(corner_shop, "products", "product_id,name\n1,Brot\n1,Brötchen\n2,Milch\n2,Milch\n")
     assert told(loaded) == (2, 0, 1, 1)
     assert rejected(loaded)[0]["line"] == "2"
-    assert rows(corner_shop, "select name from products order by product_id") == [("Brötchen",), ("Milch",)]
+    assert fetch_rows(corner_shop, "select name from products order by product_id") == [("Brötchen",), ("Milch",)]
 
 
-def test_products_keep_what_a_file_does_not_speak_of(corner_shop: Shop, load_text: Sell, rows: Rows) -> None:
+def test_products_keep_what_a_file_does_not_speak_of(corner_shop: Shop, load_text: Sell, fetch_rows: Rows) -> None:
     load_text(corner_shop, "products", "product_id,name,price,colour\n1,Brot,2.50,dark\n2,Milch,1,\n")
     assert told(load_text(corner_shop, "products", "product_id,stock\n1,7\n2,\n")) == (0, 1, 1, 0)
-    assert rows(corner_shop, "select name, price_minor, stock, attributes from products order by product_id") == [
+    assert fetch_rows(corner_shop, "select name, price_minor, stock, attributes from products order by product_id") == [
         ("Brot", 250, 7, '{"colour":"dark"}'),
         ("Milch", 100, None, None),
     ]
 
 
-def test_a_stub_becomes_a_product(corner_shop: Shop, load_text: Sell, sell: Sell) -> None:
-    sell(corner_shop, "1,a,bread,2017-11-01,1,1\n")
+def test_a_stub_becomes_a_product(corner_shop: Shop, load_text: Sell, load_lines: Sell) -> None:
+    load_lines(corner_shop, "1,a,bread,2017-11-01,1,1\n")
     key = products.find_keys(corner_shop, ["bread"])["bread"]
     assert told(load_text(corner_shop, "products", "product_id,name\nbread,Brot\n")) == (0, 1, 0, 0)
     assert products.find_keys(corner_shop, ["bread"]) == {"bread": key}
@@ -282,8 +286,8 @@ def test_a_price_below_nought_is_turned_away(corner_shop: Shop, load_text: Sell)
     }
 
 
-def test_keys_rise_in_the_order_of_ids_whatever_the_order_of_lines(corner_shop: Shop, sell: Sell) -> None:
-    sell(corner_shop, "3,cora,x,2017-11-03,1,1\n1,anna,y,2017-11-01,1,1\n2,ben,x,2017-11-02,1,1\n")
+def test_keys_rise_in_the_order_of_ids_whatever_the_order_of_lines(corner_shop: Shop, load_lines: Sell) -> None:
+    load_lines(corner_shop, "3,cora,x,2017-11-03,1,1\n1,anna,y,2017-11-01,1,1\n2,ben,x,2017-11-02,1,1\n")
     keys = lookup.find_keys(corner_shop, ["anna", "ben", "cora"])
     assert keys["anna"] < keys["ben"] < keys["cora"] < 2**53
 
@@ -291,14 +295,17 @@ def test_keys_rise_in_the_order_of_ids_whatever_the_order_of_lines(corner_shop: 
 CHILD = """
 import sys
 from pathlib import Path
-from customers import loading, orders, shop
-orders.SLICE = 50
+from customers.loading import load, load_transactions
+from customers.shop import settings
+load_transactions.BATCH_SIZE = 50
 print("loading", flush=True)
-loading.load(shop.open(Path(sys.argv[1])), "transactions", [sys.argv[2]])
+load.load_files(settings.open_shop(Path(sys.argv[1])), "transactions", [sys.argv[2]])
 """
 
 
-def test_a_killed_load_leaves_whole_orders_and_can_be_finished(corner_shop: Shop, tmp_path: Path, rows: Rows) -> None:
+def test_a_killed_load_leaves_whole_orders_and_can_be_finished(
+    corner_shop: Shop, tmp_path: Path, fetch_rows: Rows
+) -> None:
     """Killed three times, each time once it has got further than before."""
     path = tmp_path / "lines.csv"
     orders, per_order = 1_200, 5
@@ -309,22 +316,22 @@ def test_a_killed_load_leaves_whole_orders_and_can_be_finished(corner_shop: Shop
     reached = 0
     for _ in range(3):
         child = subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(corner_shop.home), str(path)], cwd=Path(settings.__file__).parents[1]
+            [sys.executable, "-c", CHILD, str(corner_shop.home), str(path)], cwd=Path(settings.__file__).parents[2]
         )
-        while child.poll() is None and _lines(rows, corner_shop) <= reached + 200:
+        while child.poll() is None and _lines(fetch_rows, corner_shop) <= reached + 200:
             time.sleep(0.01)
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
-        reached = _lines(rows, corner_shop)
-        cut = rows(corner_shop, f"select order_id from transactions group by 1 having count(*) <> {per_order}")
+        reached = _lines(fetch_rows, corner_shop)
+        cut = fetch_rows(corner_shop, f"select order_id from transactions group by 1 having count(*) <> {per_order}")
         assert cut == []
     assert 0 < reached < orders * per_order
     finished = loading_load.load_files(corner_shop, "transactions", [path])
     assert finished.inserted + finished.unchanged == orders * per_order
     assert finished.unchanged == reached
     if corner_shop.database_url.startswith("sqlite"):
-        assert rows(corner_shop, "pragma integrity_check") == [("ok",)]
-    assert rows(corner_shop, "select count(*), sum(amount_minor) from transactions") == [(6_000, 600_000)]
+        assert fetch_rows(corner_shop, "pragma integrity_check") == [("ok",)]
+    assert fetch_rows(corner_shop, "select count(*), sum(amount_minor) from transactions") == [(6_000, 600_000)]
 
 
 def _lines(rows: Rows, where: Shop) -> int:

@@ -31,9 +31,9 @@ def told(loaded: LoadResult) -> tuple[int, int, int, int]:
     return loaded.inserted, loaded.updated, loaded.unchanged, loaded.rejected
 
 
-def test_a_customer_is_shown_as_loaded(corner_shop: Shop, load_text: Load, sell: Load) -> None:
+def test_a_customer_is_shown_as_loaded(corner_shop: Shop, load_text: Load, load_lines: Load) -> None:
     assert told(load_text(corner_shop, "customers", PEOPLE)) == (3, 0, 0, 0)
-    sell(corner_shop, "7,c1,tea,2017-11-01T10:00:00Z,2,9.90\n")
+    load_lines(corner_shop, "7,c1,tea,2017-11-01T10:00:00Z,2,9.90\n")
     seen = customer_view.load_customer_view(corner_shop, "c1")
     assert seen is not None
     assert seen["profile"] == {

@@ -30,7 +30,7 @@ def told(loaded: LoadResult) -> tuple[int, int, int, int]:
 
 
 def test_what_was_said_is_shown_to_who_asks_and_lies_sealed(
-    corner_shop: Shop, anna: int, load_text: Load, rows: Rows
+    corner_shop: Shop, anna: int, load_text: Load, fetch_rows: Rows
 ) -> None:
     line = "1,anna,2017-11-01T10:00Z,phone,complaint,open,,,The bread was stale\n"
     assert told(load_text(corner_shop, "interactions", HEADER + line)) == (1, 0, 0, 0)
@@ -43,13 +43,13 @@ def test_what_was_said_is_shown_to_who_asks_and_lies_sealed(
         datetime(2017, 11, 1, 10, tzinfo=UTC),
     )
     assert shown["open_complaints"] == 1
-    sealed = bytes(rows(corner_shop, "select sealed_text from interactions")[0][0])
+    sealed = bytes(fetch_rows(corner_shop, "select sealed_text from interactions")[0][0])
     assert b"stale" not in sealed
     assert len(sealed) > 19
 
 
 def test_unknown_columns_are_kept_and_those_that_sound_personal_are_sealed(
-    corner_shop: Shop, anna: int, rows: Rows
+    corner_shop: Shop, anna: int, fetch_rows: Rows
 ) -> None:
     call = {"interaction_id": "1", "customer_id": "anna", "happened_at": "2017-11-01", "kind": "call"}
     loading_load.ingest_records(
@@ -60,15 +60,15 @@ def test_unknown_columns_are_kept_and_those_that_sound_personal_are_sealed(
     (entry,) = shown["interactions"]
     assert entry["attributes"] == {"reason": "late", "minutes": "4"}
     assert entry["private"] == {"callback_phone": "0151 1"}
-    assert "0151" not in str(rows(corner_shop, "select attributes from interactions"))
+    assert "0151" not in str(fetch_rows(corner_shop, "select attributes from interactions"))
 
 
 def test_loading_twice_changes_nothing_and_news_keeps_what_it_does_not_speak_of(
-    corner_shop: Shop, anna: int, load_text: Load, rows: Rows
+    corner_shop: Shop, anna: int, load_text: Load, fetch_rows: Rows
 ) -> None:
     line = HEADER + "1,anna,2017-11-01T10:00Z,phone,complaint,open,,,The bread was stale\n"
     load_text(corner_shop, "interactions", line)
-    before = rows(corner_shop, "select known_at from interactions")
+    before = fetch_rows(corner_shop, "select known_at from interactions")
     assert told(load_text(corner_shop, "interactions", line)) == (0, 0, 1, 0)
     watermark.record_run_start(corner_shop, datetime(2017, 12, 1, tzinfo=UTC))
     news = "interaction_id,customer_id,happened_at,status\n1,anna,2017-11-01T10:00Z,closed\n"
@@ -77,7 +77,7 @@ def test_loading_twice_changes_nothing_and_news_keeps_what_it_does_not_speak_of(
     assert shown is not None
     assert [(one["status"], one["text"]) for one in shown["interactions"]] == [("closed", "The bread was stale")]
     assert shown["open_complaints"] == 0
-    assert rows(corner_shop, "select known_at from interactions") == before
+    assert fetch_rows(corner_shop, "select known_at from interactions") == before
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,9 @@ def test_an_answer_is_dated_to_when_the_shop_is_told_of_it(corner_shop: Shop, an
 DATED = "interaction_id,customer_id,happened_at,kind,status,answered_at\n"
 
 
-def test_the_shop_may_say_itself_when_it_answered(corner_shop: Shop, anna: int, load_text: Load, rows: Rows) -> None:
+def test_the_shop_may_say_itself_when_it_answered(
+    corner_shop: Shop, anna: int, load_text: Load, fetch_rows: Rows
+) -> None:
     """A time without an offset is in its own zone."""
     lines = (
         "1,anna,2017-11-01T10:00Z,complaint,answered,2017-11-03T08:00:00+02:00\n"
@@ -232,7 +234,7 @@ def test_the_shop_may_say_itself_when_it_answered(corner_shop: Shop, anna: int, 
     local = datetime(2017, 11, 4, 8, tzinfo=corner_shop.zone).astimezone(UTC)
     found = mirror.load_interactions(corner_shop, [anna])["answered_at"].to_pylist()
     assert found == [datetime(2017, 11, 3, 6, tzinfo=UTC), local, None]
-    assert "2017-11-03T06:00:00.000000+00:00" in str(rows(corner_shop, "select attributes from interactions"))
+    assert "2017-11-03T06:00:00.000000+00:00" in str(fetch_rows(corner_shop, "select attributes from interactions"))
     day = datetime(2017, 11, 3, tzinfo=UTC)
     assert [
         interactions.count_open_complaints(corner_shop, day + timedelta(days=later)).get(anna, 0) for later in (0, 1, 2)

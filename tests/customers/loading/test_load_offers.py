@@ -107,7 +107,7 @@ def test_the_book_of_a_moment_has_the_offers_that_run_then(corner_shop: Shop, lo
     lines = "old,,2017-10-01,2017-11-01,rye,\nnow,,2017-11-01,2017-12-01,rye,\nlong,,2017-10-01,2018-01-01,rye,\n"
     load_text(corner_shop, "offers", HEADER + lines)
     november = datetime(2017, 10, 31, 23, tzinfo=UTC)  # the first moment of the month in Berlin
-    book = offers.load_catalogue(corner_shop, running_at=november)
+    book = offers.load_catalogue(corner_shop).running_at(november)
     assert list(book.offers["offer_id"]) == ["long", "now"]
     assert set(covered(corner_shop, book)) == {"long", "now"}
     assert len(offers.load_catalogue(corner_shop).offers) == 3

@@ -38,7 +38,9 @@ def reason(said: dict[str, Any] | None = None, *, sold_out: set[int] | None = No
     if known.pop("for_nothing", False):
         covers = covers.head(0)
     counted = pd.Series({1: times})
-    table = eligibility.budget_spent(eligibility.build_offer_table(offers, covers, sold_out=sold_out or set()), counted)
+    table = eligibility.with_spent_budgets(
+        eligibility.build_offer_table(offers, covers, sold_out=sold_out or set()), counted
+    )
     standing = someone(**known)
     verdict = eligibility.evaluate_eligibility(table, standing, now=NOON)
     return REASONS[eligibility.restrict_to_request(verdict, table, standing, **(wish or {}))[0, 0]]

@@ -20,18 +20,18 @@ def held(where: Shop) -> dict[str, pa.Table]:
     return {str(path.relative_to(folder)): pq.ParquetFile(path).read() for path in sorted(folder.rglob("*.parquet"))}
 
 
-def test_only_months_that_changed_are_written(corner_shop: Shop, sell: Load) -> None:
-    sell(corner_shop, "1,a,x,2017-10-01,1,1\n2,a,x,2017-11-01T10:00Z,1,2\n3,a,x,2017-12-01T10:00Z,1,3\n")
+def test_only_months_that_changed_are_written(corner_shop: Shop, load_lines: Load) -> None:
+    load_lines(corner_shop, "1,a,x,2017-10-01,1,1\n2,a,x,2017-11-01T10:00Z,1,2\n3,a,x,2017-12-01T10:00Z,1,3\n")
     assert mirror.refresh(corner_shop) == ["2017-09", "2017-11", "2017-12", "consents", "interactions", "products"]
     assert mirror.refresh(corner_shop) == []
-    sell(corner_shop, "2,a,x,2017-11-01T10:00Z,1,9\n4,a,x,2018-01-01T10:00Z,1,1\n1,a,x,2017-10-01,1,1\n")
+    load_lines(corner_shop, "2,a,x,2017-11-01T10:00Z,1,9\n4,a,x,2018-01-01T10:00Z,1,1\n1,a,x,2017-10-01,1,1\n")
     assert mirror.refresh(corner_shop) == ["2017-11", "2018-01"]
 
 
-def test_a_line_that_moves_to_another_month_dirties_both(corner_shop: Shop, sell: Load) -> None:
-    sell(corner_shop, "1,a,x,2017-10-02,1,1\n")
+def test_a_line_that_moves_to_another_month_dirties_both(corner_shop: Shop, load_lines: Load) -> None:
+    load_lines(corner_shop, "1,a,x,2017-10-02,1,1\n")
     mirror.refresh(corner_shop)
-    sell(corner_shop, "1,a,x,2017-12-02,1,1\n")
+    load_lines(corner_shop, "1,a,x,2017-12-02,1,1\n")
     assert mirror.refresh(corner_shop) == ["2017-10", "2017-12"]
     superseded = {
         name: table["superseded_at"].null_count for name, table in held(corner_shop).items() if "month" in name
@@ -39,8 +39,8 @@ def test_a_line_that_moves_to_another_month_dirties_both(corner_shop: Shop, sell
     assert superseded == {"month=2017-10/part.parquet": 0, "month=2017-12/part.parquet": 1}
 
 
-def test_its_columns_are_exactly_those_promised(corner_shop: Shop, sell: Load, load_text: Load) -> None:
-    sell(corner_shop, "1,,x,2017-11-01T10:00Z,1,2.10\n")
+def test_its_columns_are_exactly_those_promised(corner_shop: Shop, load_lines: Load, load_text: Load) -> None:
+    load_lines(corner_shop, "1,,x,2017-11-01T10:00Z,1,2.10\n")
     load_text(corner_shop, "products", "product_id,price,sensitive,brand\nx,1.99,yes,Hof\ny,,,\n")
     mirror.refresh(corner_shop)
     lines, products = held(corner_shop)["month=2017-11/part.parquet"], held(corner_shop)["products.parquet"]
@@ -64,28 +64,28 @@ def test_money_of_another_currency_is_not_known_in_the_shops(corner_shop: Shop, 
     assert (lines["amount"].to_pylist(), lines["discount"].to_pylist()) == ([2.0, None], [None, None])
 
 
-def test_it_can_be_made_again_alike(corner_shop: Shop, sell: Load) -> None:
-    sell(corner_shop, "1,a,x,2017-10-01,1,1\n1,a,y,2017-10-01,1,2\n2,b,x,2017-11-01,1,2\n")
+def test_it_can_be_made_again_alike(corner_shop: Shop, load_lines: Load) -> None:
+    load_lines(corner_shop, "1,a,x,2017-10-01,1,1\n1,a,y,2017-10-01,1,2\n2,b,x,2017-11-01,1,2\n")
     mirror.refresh(corner_shop)
-    sell(corner_shop, "1,a,x,2017-10-01,1,5\n2,b,x,2017-11-01,1,2\n")
+    load_lines(corner_shop, "1,a,x,2017-10-01,1,5\n2,b,x,2017-11-01,1,2\n")
     mirror.refresh(corner_shop)
     before = held(corner_shop)
     mirror.rebuild(corner_shop)
     assert held(corner_shop) == before
 
 
-def test_a_file_that_was_lost_is_written_again(corner_shop: Shop, sell: Load) -> None:
-    sell(corner_shop, "1,a,x,2017-11-02,1,1\n")
+def test_a_file_that_was_lost_is_written_again(corner_shop: Shop, load_lines: Load) -> None:
+    load_lines(corner_shop, "1,a,x,2017-11-02,1,1\n")
     mirror.refresh(corner_shop)
     (corner_shop.home / "ledger" / "month=2017-11" / "part.parquet").unlink()
     assert mirror.refresh(corner_shop) == ["2017-11"]
 
 
-def test_a_month_that_became_empty_leaves_no_file(corner_shop: Shop, sell: Load) -> None:
+def test_a_month_that_became_empty_leaves_no_file(corner_shop: Shop, load_lines: Load) -> None:
     """Only an erasure empties a month: a version that was superseded still lies in its own."""
     from customers.database import change_counters, engine, schema
 
-    sell(corner_shop, "1,a,x,2017-11-02,1,1\n")
+    load_lines(corner_shop, "1,a,x,2017-11-02,1,1\n")
     mirror.refresh(corner_shop)
     with engine.write_transaction(corner_shop) as connection:
         connection.execute(schema.transactions.delete())

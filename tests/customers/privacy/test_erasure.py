@@ -54,13 +54,13 @@ AS_OF = datetime(2017, 12, 1, tzinfo=UTC)
 
 @pytest.fixture(scope="session")
 def peopled_home(
-    copied: Copy, new_home: Path, tmp_path_factory: pytest.TempPathFactory, load_text: Load, sell: Load
+    copy_shop: Copy, new_home: Path, tmp_path_factory: pytest.TempPathFactory, load_text: Load, load_lines: Load
 ) -> Path:
     """Anna and Ben, their sales, one of them corrected since, and what was said."""
-    here = copied(new_home, tmp_path_factory.mktemp("peopled") / "shop")
+    here = copy_shop(new_home, tmp_path_factory.mktemp("peopled") / "shop")
     load_text(here, "customers", PEOPLE)
-    sell(here, LINES.replace("o3,anna,milk,2017-11-03T10:00Z,1,1", "o3,anna,milk,2017-11-03T10:00Z,1,9"))
-    sell(here, LINES)
+    load_lines(here, LINES.replace("o3,anna,milk,2017-11-03T10:00Z,1,1", "o3,anna,milk,2017-11-03T10:00Z,1,9"))
+    load_lines(here, LINES)
     load_text(here, "interactions", INTERACTIONS)
     load_text(here, "consents", CONSENTS)
     key = lookup.find_keys(here, ["anna"])["anna"]
@@ -72,9 +72,9 @@ def peopled_home(
 
 
 @pytest.fixture
-def peopled(copied: Copy, peopled_home: Path, tmp_path: Path) -> Iterator[Shop]:
+def peopled(copy_shop: Copy, peopled_home: Path, tmp_path: Path) -> Iterator[Shop]:
     """A copy of theirs."""
-    here = copied(peopled_home, tmp_path / "shop")
+    here = copy_shop(peopled_home, tmp_path / "shop")
     yield here
     engine.get_engine(here).dispose()
 
@@ -112,25 +112,25 @@ def test_nothing_in_any_table_names_the_erased(peopled: Shop) -> None:
 
 
 def test_her_sales_stay_in_the_books_as_if_nobody_had_been_named(
-    peopled: Shop, sell: Load, rows: Rows, tmp_path: Path
+    peopled: Shop, load_lines: Load, fetch_rows: Rows, tmp_path: Path
 ) -> None:
     """The digest too: made with her id in it, it would tell whose line it is to whoever tries every id."""
-    before = rows(peopled, "select count(*), sum(amount_minor) from transactions")
+    before = fetch_rows(peopled, "select count(*), sum(amount_minor) from transactions")
     erasure.erase_customer(peopled, "anna")
     erasure.erase_customer(peopled, "ben")
-    assert rows(peopled, "select count(*), sum(amount_minor) from transactions") == before
+    assert fetch_rows(peopled, "select count(*), sum(amount_minor) from transactions") == before
     another = setup.init_home(tmp_path / "another")
-    sell(another, LINES.replace("anna", "").replace("ben", ""))
-    assert ledger(peopled, rows) == ledger(another, rows)
-    assert rows(peopled, "select customer_key from transactions_history") == [(None,)]
+    load_lines(another, LINES.replace("anna", "").replace("ben", ""))
+    assert ledger(peopled, fetch_rows) == ledger(another, fetch_rows)
+    assert fetch_rows(peopled, "select customer_key from transactions_history") == [(None,)]
 
 
 def test_loading_the_same_files_again_brings_nobody_back(
-    peopled: Shop, load_text: Load, sell: Load, rows: Rows, tmp_path: Path
+    peopled: Shop, load_text: Load, load_lines: Load, fetch_rows: Rows, tmp_path: Path
 ) -> None:
     erasure.erase_customer(peopled, "anna")
     before = everything(peopled)
-    again = sell(peopled, LINES)
+    again = load_lines(peopled, LINES)
     assert (again.read, again.unchanged, again.rejected) == (20, 20, 0)
     for kind, text, kept in (("customers", PEOPLE, 1), ("interactions", INTERACTIONS, 1), ("consents", CONSENTS, 0)):
         again = load_text(peopled, kind, text)
@@ -138,55 +138,61 @@ def test_loading_the_same_files_again_brings_nobody_back(
         assert again.rejects_file is not None
         assert "anna" not in Path(again.rejects_file).read_text(encoding="utf-8")
     # Whom Ben was brought by stays unsaid too.
-    assert rows(peopled, "select referred_by from customers") == [(None,)]
+    assert fetch_rows(peopled, "select referred_by from customers") == [(None,)]
     assert everything(peopled) == before
 
 
-def test_a_new_sale_and_a_correction_with_an_erased_id_are_nobodys(peopled: Shop, sell: Load, rows: Rows) -> None:
+def test_a_new_sale_and_a_correction_with_an_erased_id_are_nobodys(
+    peopled: Shop, load_lines: Load, fetch_rows: Rows
+) -> None:
     erasure.erase_customer(peopled, "anna")
     corrected = LINES.replace("o1,anna,milk,2017-10-03T10:00Z,1,1", "o1,anna,milk,2017-10-03T10:00Z,1,7")
-    done = sell(peopled, corrected + "o9,anna,tea,2017-11-20T10:00Z,1,4\no9, anna ,tea,2017-11-20T10:00Z,1,4\n")
+    done = load_lines(peopled, corrected + "o9,anna,tea,2017-11-20T10:00Z,1,4\no9, anna ,tea,2017-11-20T10:00Z,1,4\n")
     assert (done.updated, done.inserted, done.rejected) == (1, 2, 0)
     ben = lookup.find_keys(peopled, ["ben"])["ben"]
-    assert rows(peopled, "select distinct customer_key from transactions where customer_key is not null") == [(ben,)]
-    assert rows(peopled, "select distinct customer_key from transactions_history") == [(None,)]
+    assert fetch_rows(peopled, "select distinct customer_key from transactions where customer_key is not null") == [
+        (ben,)
+    ]
+    assert fetch_rows(peopled, "select distinct customer_key from transactions_history") == [(None,)]
     assert lookup.find_keys(peopled, ["anna"]) == {}
 
 
-def test_a_sale_posted_over_the_line_is_nobodys(peopled: Shop, rows: Rows) -> None:
+def test_a_sale_posted_over_the_line_is_nobodys(peopled: Shop, fetch_rows: Rows) -> None:
     erasure.erase_customer(peopled, "anna")
     sale = {"order_id": "o9", "customer_id": "anna", "product_id": "tea", "sold_at": "2017-11-20T10:00Z",
             "quantity": 1, "amount": 4}  # fmt: skip
     taken = loading_load.ingest_records(peopled, "transactions", [sale])
     assert (taken.inserted, taken.customer_keys) == (1, [])
-    assert rows(peopled, "select customer_key from transactions where order_id = 'o9'") == [(None,)]
-    assert rows(peopled, "select * from unrefreshed") == []
+    assert fetch_rows(peopled, "select customer_key from transactions where order_id = 'o9'") == [(None,)]
+    assert fetch_rows(peopled, "select * from unrefreshed") == []
     turned_away = loading_load.ingest_records(peopled, "customers", [{"customer_id": "anna", "given_name": "Anna"}])
     assert turned_away.errors == [{"index": 0, "reason": "this customer was erased"}]
 
 
-def test_an_id_is_erased_in_its_own_source(peopled: Shop, sell: Load, rows: Rows) -> None:
-    sell(peopled, "w1,anna,tea,2017-11-20T10:00Z,1,4\n", source="web")
+def test_an_id_is_erased_in_its_own_source(peopled: Shop, load_lines: Load, fetch_rows: Rows) -> None:
+    load_lines(peopled, "w1,anna,tea,2017-11-20T10:00Z,1,4\n", source="web")
     erasure.erase_customer(peopled, "files:anna")
     assert lookup.find_ids(peopled, lookup.find_keys(peopled, ["anna"]).values()) != {}
-    sell(peopled, "w2,anna,tea,2017-11-21T10:00Z,1,4\n", source="web")
-    assert rows(peopled, "select count(distinct customer_key) from transactions where source = 'web'") == [(1,)]
-    sell(peopled, "o9,anna,tea,2017-11-21T10:00Z,1,4\n")
-    assert rows(peopled, "select customer_key from transactions where order_id = 'o9'") == [(None,)]
+    load_lines(peopled, "w2,anna,tea,2017-11-21T10:00Z,1,4\n", source="web")
+    assert fetch_rows(peopled, "select count(distinct customer_key) from transactions where source = 'web'") == [(1,)]
+    load_lines(peopled, "o9,anna,tea,2017-11-21T10:00Z,1,4\n")
+    assert fetch_rows(peopled, "select customer_key from transactions where order_id = 'o9'") == [(None,)]
 
 
-def test_every_id_of_a_person_is_erased(peopled: Shop, sell: Load, rows: Rows) -> None:
+def test_every_id_of_a_person_is_erased(peopled: Shop, load_lines: Load, fetch_rows: Rows) -> None:
     key = lookup.find_keys(peopled, ["anna"])["anna"]
     with engine.write_transaction(peopled) as connection:
         connection.execute(sa.text(f"insert into identities values ('a-7', 'web', {key})"))
     erasure.erase_customer(peopled, "web:a-7")
-    sell(peopled, "w1,a-7,tea,2017-11-20T10:00Z,1,4\n", source="web")
-    sell(peopled, "o9,anna,tea,2017-11-21T10:00Z,1,4\n")
-    assert rows(peopled, "select distinct customer_key from transactions where order_id in ('w1', 'o9')") == [(None,)]
+    load_lines(peopled, "w1,a-7,tea,2017-11-20T10:00Z,1,4\n", source="web")
+    load_lines(peopled, "o9,anna,tea,2017-11-21T10:00Z,1,4\n")
+    assert fetch_rows(peopled, "select distinct customer_key from transactions where order_id in ('w1', 'o9')") == [
+        (None,)
+    ]
 
 
 def test_a_person_erased_while_their_sales_are_loaded_is_not_brought_back(
-    peopled: Shop, rows: Rows, tmp_path: Path
+    peopled: Shop, fetch_rows: Rows, tmp_path: Path
 ) -> None:
     """The load has looked up who Anna is when she is erased; what it writes afterwards is nobody's."""
     path = tmp_path / "late.csv"
@@ -206,7 +212,7 @@ def test_a_person_erased_while_their_sales_are_loaded_is_not_brought_back(
         check(peopled, records)
         load_transactions.RECORD_KIND.load(peopled, "files", records, write)
     assert transactions_begun == 4
-    late = rows(peopled, "select customer_key, content from transactions where order_id = 'l1'")
+    late = fetch_rows(peopled, "select customer_key, content from transactions where order_id = 'l1'")
     path.write_text(path.read_text().replace("anna", ""))
     assert late[0][0] is None
     assert loading_load.load_files(peopled, "transactions", [path]).unchanged == 1
@@ -219,16 +225,16 @@ def check(where: Shop, records: Records) -> None:
     records.connection.execute(f"create table checked as {query}")
 
 
-def test_the_key_of_an_erased_customer_is_never_given_again(peopled: Shop, sell: Load, rows: Rows) -> None:
+def test_the_key_of_an_erased_customer_is_never_given_again(peopled: Shop, load_lines: Load, fetch_rows: Rows) -> None:
     highest = max(lookup.find_keys(peopled, ["anna", "ben"]).items(), key=lambda named: named[1])
     erasure.erase_customer(peopled, highest[0])
-    sell(peopled, "o9,cora,tea,2017-11-20T10:00Z,1,4\n")
+    load_lines(peopled, "o9,cora,tea,2017-11-20T10:00Z,1,4\n")
     assert lookup.find_keys(peopled, ["cora"])["cora"] > highest[1]
 
 
-def test_files_of_rejected_rows_lose_theirs(peopled: Shop, load_text: Load, sell: Load) -> None:
-    alone = sell(peopled, "x1,anna,bread,never,1,1\n").rejects_file
-    both = sell(peopled, "x1, anna,bread,never,1,1\nx2,ben,bread,never,1,1\n").rejects_file
+def test_files_of_rejected_rows_lose_theirs(peopled: Shop, load_text: Load, load_lines: Load) -> None:
+    alone = load_lines(peopled, "x1,anna,bread,never,1,1\n").rejects_file
+    both = load_lines(peopled, "x1, anna,bread,never,1,1\nx2,ben,bread,never,1,1\n").rejects_file
     erasure.erase_customer(peopled, "anna")
     assert alone is not None
     assert both is not None
@@ -237,7 +243,7 @@ def test_files_of_rejected_rows_lose_theirs(peopled: Shop, load_text: Load, sell
     assert [line.split(",")[3:5] for line in left] == [["order_id", "customer_id"], ["x2", "ben"]]
     assert Path(both).stat().st_mode & 0o077 == 0
     # Turned away for another reason, a later row of theirs does not write the id down either.
-    later = sell(peopled, "x1,anna,bread,never,1,1\n").rejects_file
+    later = load_lines(peopled, "x1,anna,bread,never,1,1\n").rejects_file
     assert later is not None
     assert "anna" not in Path(later).read_text(encoding="utf-8")
 
@@ -326,8 +332,8 @@ def copies(where: Shop) -> dict[str, list[str]]:
     return {str(path): sorted(map(str, pq.read_table(path, partitioning=None).to_pylist())) for path in paths}
 
 
-def test_a_change_that_the_mirror_does_not_show_yet_is_not_lost_by_an_erasure(peopled: Shop, sell: Load) -> None:
-    sell(peopled, "o9,ben,tea,2017-11-20T10:00Z,1,4\n")
+def test_a_change_that_the_mirror_does_not_show_yet_is_not_lost_by_an_erasure(peopled: Shop, load_lines: Load) -> None:
+    load_lines(peopled, "o9,ben,tea,2017-11-20T10:00Z,1,4\n")
     erasure.erase_customer(peopled, "anna")
     assert mirror.refresh(peopled) == ["2017-11", "products"]
 

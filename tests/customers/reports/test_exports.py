@@ -62,13 +62,13 @@ class Scored:
 
 @pytest.fixture(scope="session")
 def scored_home(
-    copied: Copy, new_home: Path, tmp_path_factory: pytest.TempPathFactory, load_text: Load, sell: Load
+    copy_shop: Copy, new_home: Path, tmp_path_factory: pytest.TempPathFactory, load_text: Load, load_lines: Load
 ) -> Path:
     """As of December the first both are at risk; Anna has bought bread every week."""
-    here = copied(new_home, tmp_path_factory.mktemp("scored") / "shop")
+    here = copy_shop(new_home, tmp_path_factory.mktemp("scored") / "shop")
     load_text(here, "products", PRODUCTS)
     load_text(here, "offers", OFFERS)
-    sell(
+    load_lines(
         here,
         "".join(f"{day},anna,bread,2017-11-{day:02d}T10:00Z,1,2\n" for day in (1, 8, 15))
         + "30,ben,pills,2017-11-20T10:00Z,1,9\n",
@@ -80,9 +80,9 @@ def scored_home(
 
 
 @pytest.fixture
-def scored(copied: Copy, scored_home: Path, tmp_path: Path) -> Iterator[Scored]:
+def scored(copy_shop: Copy, scored_home: Path, tmp_path: Path) -> Iterator[Scored]:
     """A copy of theirs."""
-    here = copied(scored_home, tmp_path / "shop")
+    here = copy_shop(scored_home, tmp_path / "shop")
     yield opened(here)
     engine.get_engine(here).dispose()
 
@@ -223,13 +223,13 @@ def test_complaints_after_the_day_of_the_list_are_not_on_it(scored: Scored, load
     assert at_risk.list_at_risk(scored.shop).set_index("customer_id").loc["ben", "open_complaints"] == 1 + 1
 
 
-def test_only_days_on_which_something_was_paid_are_visits(scored: Scored, sell: Load) -> None:
+def test_only_days_on_which_something_was_paid_are_visits(scored: Scored, load_lines: Load) -> None:
     """Bought and brought back on the 22nd, given away on the 25th; and in francs on the 29th, so nobody knows for what.
 
     Every 7 days until the 15th, then after 14: the usual gap is 7, and on the 1st the last visit is 2 days ago.
     """
     lines = "40,anna,milk,2017-11-22T10:00Z,1,2\n41,anna,milk,2017-11-22T11:00Z,-1,-2\n"
-    sell(scored.shop, lines + "42,anna,milk,2017-11-25T10:00Z,1,0\n")
+    load_lines(scored.shop, lines + "42,anna,milk,2017-11-25T10:00Z,1,0\n")
     mirror.refresh(scored.shop)
     table = at_risk.list_at_risk(scored.shop, as_of=AS_OF).set_index("customer_id")
     assert table.loc["anna", "last_purchase_at"] == datetime(2017, 11, 15, 10, tzinfo=UTC)
@@ -244,10 +244,10 @@ def test_only_days_on_which_something_was_paid_are_visits(scored: Scored, sell: 
 
 
 def test_sensitive_purchases_are_no_visits_of_whom_has_not_allowed_it(
-    scored: Scored, sell: Load, load_text: Load
+    scored: Scored, load_lines: Load, load_text: Load
 ) -> None:
     """Both bought pills since; Ben allows that it is looked at, until he does not. A live list knows no better."""
-    sell(scored.shop, "40,anna,pills,2017-11-28T10:00Z,1,9\n41,ben,pills,2017-11-28T10:00Z,1,9\n")
+    load_lines(scored.shop, "40,anna,pills,2017-11-28T10:00Z,1,9\n41,ben,pills,2017-11-28T10:00Z,1,9\n")
     mirror.refresh(scored.shop)
     for name in ("anna", "ben"):
         scored.tell("churn", name, 0.9, {"band": "high"}, AS_OF + timedelta(days=1))
@@ -256,7 +256,7 @@ def test_sensitive_purchases_are_no_visits_of_whom_has_not_allowed_it(
         table = at_risk.list_at_risk(scored.shop, **asked).set_index("customer_id")
         return {name: None if pd.isna(at) else at.day for name, at in table["last_purchase_at"].items()}
 
-    assert last(as_of=AS_OF) == last(live=True) == {"anna": 15, "ben": 28}
+    assert last(as_of=AS_OF) == last(include_online=True) == {"anna": 15, "ben": 28}
     load_text(scored.shop, "consents", "customer_id,purpose,state,at\nben,profiling_sensitive,revoked,2017-11-30\n")
     assert last(as_of=AS_OF) == last(live=True) == {"anna": 15, "ben": None}
 

@@ -26,8 +26,8 @@ Rows = Callable[..., list[tuple]]
 
 
 @pytest.fixture
-def three_customers(corner_shop: Shop, sell: Load) -> tuple[Shop, dict[str, int]]:
-    sell(
+def three_customers(corner_shop: Shop, load_lines: Load) -> tuple[Shop, dict[str, int]]:
+    load_lines(
         corner_shop,
         "1,anna,bread,2017-11-01T10:00Z,1,2.50\n2,anna,milk,2017-11-08T10:00Z,1,1\n"
         "3,anna,milk,2017-11-15T10:00Z,1,1\n4,ben,milk,2017-11-20T10:00Z,1,1\n5,cora,tea,2017-11-30T10:00Z,1,9\n",
@@ -53,7 +53,7 @@ def test_a_run_appears_whole_or_not_at_all(three_customers: tuple[Shop, dict[str
     assert score_store.load_run_scores(where, "churn")["value"].tolist() == [0.5]
 
 
-def test_recording_again_leaves_one_row(three_customers: tuple[Shop, dict[str, int]], rows: Rows) -> None:
+def test_recording_again_leaves_one_row(three_customers: tuple[Shop, dict[str, int]], fetch_rows: Rows) -> None:
     where, keys = three_customers
     for _ in range(10):
         run = score_store.begin_run(where, "churn", "1", AS_OF)
@@ -61,7 +61,7 @@ def test_recording_again_leaves_one_row(three_customers: tuple[Shop, dict[str, i
         assert (
             score_store.write_online_scores(where, "churn", "1", AS_OF, [(keys["anna"], 0.5, '{"band": "low"}')]) == 0
         )
-    assert rows(where, "select count(*) from scores") == [(1,)]
+    assert fetch_rows(where, "select count(*) from scores") == [(1,)]
     said = score_store.load_customer_scores(where, keys["anna"])["churn"]
     assert (said.version, said.as_of, said.detail) == ("1", AS_OF, {"band": "low"})
 
@@ -74,7 +74,7 @@ def test_the_newest_moment_is_the_latest_word(three_customers: tuple[Shop, dict[
     assert score_store.load_run_scores(where, "churn")["value"].tolist() == [0.1]
 
 
-def test_of_one_moment_the_last_word_is_shown(three_customers: tuple[Shop, dict[str, int]], rows: Rows) -> None:
+def test_of_one_moment_the_last_word_is_shown(three_customers: tuple[Shop, dict[str, int]], fetch_rows: Rows) -> None:
     """The night's version 7 gives way to version 3 between two nights, and comes back: every change is told."""
     where, keys = three_customers
     say(where, "churn", {keys["anna"]: 0.1, keys["ben"]: 0.2}, {key: {} for key in keys.values()}, version=7)
@@ -85,7 +85,7 @@ def test_of_one_moment_the_last_word_is_shown(three_customers: tuple[Shop, dict[
         assert (said.version, said.value) == (str(version), value)
     assert score_store.load_customer_scores(where, keys["ben"])["churn"].version == "7"
     assert score_store.load_run_scores(where, "churn")["value"].tolist() == [0.1, 0.2]
-    assert rows(where, "select count(*) from scores") == [(2 + 1,)]
+    assert fetch_rows(where, "select count(*) from scores") == [(2 + 1,)]
 
 
 def test_an_old_replay_does_not_become_current(three_customers: tuple[Shop, dict[str, int]]) -> None:
@@ -107,7 +107,7 @@ def test_a_number_that_is_none_is_nothing(three_customers: tuple[Shop, dict[str,
 
 
 def test_of_who_does_not_allow_it_nothing_is_kept_or_shown(
-    three_customers: tuple[Shop, dict[str, int]], rows: Rows
+    three_customers: tuple[Shop, dict[str, int]], fetch_rows: Rows
 ) -> None:
     where, keys = three_customers
     say(where, "churn", {keys["anna"]: 0.1}, {keys["anna"]: {}})
@@ -117,7 +117,7 @@ def test_of_who_does_not_allow_it_nothing_is_kept_or_shown(
     run = score_store.begin_run(denying, "churn", 2, AS_OF)
     assert score_store.write_scores(denying, run, [(keys["ben"], 0.2, "{}")]) == 0
     assert score_store.write_online_scores(denying, "churn", 2, AS_OF, [(keys["ben"], 0.2, "{}")]) == 0
-    assert rows(where, "select count(*) from scores") == [(1,)]
+    assert fetch_rows(where, "select count(*) from scores") == [(1,)]
     assert score_store.load_customer_scores(denying, keys["anna"]) == {}
     assert score_store.load_run_scores(denying, "churn").empty
     assert exports.build_scores(denying).empty
@@ -213,10 +213,10 @@ def test_the_log_of_champions_is_only_added_to(corner_shop: Shop) -> None:
     assert len(promotion_log.load_history(corner_shop)) == 3
 
 
-def test_a_key_opens_its_role_and_is_not_kept(corner_shop: Shop, rows: Rows) -> None:
+def test_a_key_opens_its_role_and_is_not_kept(corner_shop: Shop, fetch_rows: Rows) -> None:
     key = api_keys.create_key(corner_shop, "analyst")
     assert api_keys.role_for_key(corner_shop, key) == "analyst"
-    assert all(key.split("_", 2)[2] not in str(row) for row in rows(corner_shop, "select * from api_keys"))
+    assert all(key.split("_", 2)[2] not in str(row) for row in fetch_rows(corner_shop, "select * from api_keys"))
     for wrong in (key[:-1], key + "x", "", "rg__", "Bearer", key.replace("rg", "xx"), "rg_\ud800_x"):
         assert api_keys.role_for_key(corner_shop, wrong) is None
     with pytest.raises(ShopError, match="unknown role"):

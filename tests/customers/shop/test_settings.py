@@ -103,9 +103,9 @@ def test_a_pinned_shop_stands_still(tmp_path: Path) -> None:
     assert (clock.now(pinned) - clock.arrival_time(pinned)).microseconds == 1
 
 
-def test_the_day_after_the_last_sale_begins_in_the_shops_zone(tmp_path: Path, sell: object) -> None:
+def test_the_day_after_the_last_sale_begins_in_the_shops_zone(tmp_path: Path, load_lines: object) -> None:
     pinned = setup.init_home(tmp_path / "s", timezone="America/New_York", currency="USD", now="last-sale")
-    sell(pinned, "1,anna,bread,2018-01-01T04:01:20Z,1,2.50\n")  # type: ignore[operator]
+    load_lines(pinned, "1,anna,bread,2018-01-01T04:01:20Z,1,2.50\n")  # type: ignore[operator]
     assert clock.now(pinned) == datetime(2018, 1, 1, 5, tzinfo=UTC)
 
 

@@ -17,9 +17,9 @@ PRODUCTS = [
 
 
 @pytest.fixture
-def written(shop, paper, tmp_path):
+def written(shop, ledger_kit, tmp_path):
     def line(customer: int, day: str, product: int, amount: float, **more: object) -> dict:
-        return paper.line(customer, paper.at(f"2026-{day} 10:00"), amount, product_key=product, **more)
+        return ledger_kit.line(customer, ledger_kit.at(f"2026-{day} 10:00"), amount, product_key=product, **more)
 
     lines = [
         line(1, "05-01", 1, 2.0),
@@ -32,7 +32,7 @@ def written(shop, paper, tmp_path):
         line(2, "06-21", 5, 9.0),
         line(3, "06-29", 3, 4.0),
     ]
-    as_of = paper.at("2026-07-01 00:00")
+    as_of = ledger_kit.at("2026-07-01 00:00")
     ledger = shop(lines, products=PRODUCTS)
     snapshot.write_snapshot(ledger, tmp_path, as_of=as_of, cutoffs=[as_of], timezone="UTC")
     return ledger, pd.read_parquet(tmp_path / "needs" / "part.parquet")
@@ -86,23 +86,23 @@ def test_nobody_needs_nothing(written) -> None:
     assert set(category_history.COLUMNS) < set(category_history.explode_lists(frame.head(0)).columns)
 
 
-def test_a_very_long_list_keeps_the_most_lately_bought(shop, paper, tmp_path, monkeypatch) -> None:
+def test_a_very_long_list_keeps_the_most_lately_bought(shop, ledger_kit, tmp_path, monkeypatch) -> None:
     from features.snapshots import point_in_time
 
-    monkeypatch.setattr(category_history, "LONGEST_LIST", 2)
+    monkeypatch.setattr(category_history, "MAX_CATEGORIES", 2)
     point_in_time.batch_plan.cache_clear()
     products = [{"product_key": key, "category": f"c{key}"} for key in (1, 2, 3)]
-    lines = [paper.line(1, paper.at(f"2026-06-0{key} 10:00"), product_key=key) for key in (1, 2, 3)]
-    as_of = paper.at("2026-07-01 00:00")
+    lines = [ledger_kit.line(1, ledger_kit.at(f"2026-06-0{key} 10:00"), product_key=key) for key in (1, 2, 3)]
+    as_of = ledger_kit.at("2026-07-01 00:00")
     snapshot.write_snapshot(shop(lines, products=products), tmp_path, as_of=as_of, cutoffs=[as_of], timezone="UTC")
     point_in_time.batch_plan.cache_clear()
     assert list(pd.read_parquet(tmp_path / "needs" / "part.parquet").categories[0]) == ["c3", "c2"]
 
 
-def test_who_bought_of_which_category_when(written, paper) -> None:
+def test_who_bought_of_which_category_when(written, ledger_kit) -> None:
     ledger, _ = written
     found = snapshot.load_category_days(
-        ledger, as_of=paper.at("2026-07-01 00:00"), timezone="UTC", start=paper.at("2026-05-22 00:00")
+        ledger, as_of=ledger_kit.at("2026-07-01 00:00"), timezone="UTC", start=ledger_kit.at("2026-05-22 00:00")
     )
     days = [(1, "bread", "06-20"), (1, "milk", "05-22"), (1, "milk", "06-01"), (3, "bread", "06-29")]
     assert found.to_dict("records") == [

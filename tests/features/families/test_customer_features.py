@@ -11,9 +11,9 @@ REGULAR, LAPSED, ONCE = 101, 202, 303
 
 
 @pytest.fixture
-def answers(shop, paper, tmp_path) -> pd.DataFrame:
+def answers(shop, ledger_kit, tmp_path) -> pd.DataFrame:
     def line(customer: int, day: str, amount: float | None, **more: object) -> dict:
-        return paper.line(customer, paper.at(f"2026-{day} 10:00"), amount, **more)
+        return ledger_kit.line(customer, ledger_kit.at(f"2026-{day} 10:00"), amount, **more)
 
     lines = [
         line(REGULAR, "06-01", 10.0, product_key=1, discount=2.0),
@@ -26,11 +26,11 @@ def answers(shop, paper, tmp_path) -> pd.DataFrame:
         line(LAPSED, "01-20", 12.0, product_key=99),
         line(ONCE, "06-30", None, product_key=3),
         line(404, "06-30", -5.0, kind="return", quantity=-1.0),
-        paper.line(None, paper.at("2026-06-30 11:00"), 99.0),
+        ledger_kit.line(None, ledger_kit.at("2026-06-30 11:00"), 99.0),
     ]
-    as_of = paper.at("2026-07-01 00:00")
+    as_of = ledger_kit.at("2026-07-01 00:00")
     snapshot.write_snapshot(shop(lines), tmp_path, as_of=as_of, cutoffs=[as_of], timezone="UTC")
-    return paper.read(tmp_path).set_index("customer_key")
+    return ledger_kit.read(tmp_path).set_index("customer_key")
 
 
 def test_only_customers_who_bought_have_a_row(answers) -> None:
@@ -108,24 +108,24 @@ def test_every_feature_is_a_float_and_never_infinite(answers) -> None:
     assert not numbers.isin([math.inf, -math.inf]).any().any()
 
 
-def test_a_return_under_the_old_order_number_does_not_move_the_sale(shop, paper, tmp_path) -> None:
-    sale = paper.line(1, paper.at("2026-06-01 10:00"), 10.0, order_key=7)
-    back = paper.line(1, paper.at("2026-06-20 10:00"), -10.0, order_key=7, kind="return", quantity=-1.0)
-    early, late = paper.at("2026-06-10 00:00"), paper.at("2026-07-01 00:00")
+def test_a_return_under_the_old_order_number_does_not_move_the_sale(shop, ledger_kit, tmp_path) -> None:
+    sale = ledger_kit.line(1, ledger_kit.at("2026-06-01 10:00"), 10.0, order_key=7)
+    back = ledger_kit.line(1, ledger_kit.at("2026-06-20 10:00"), -10.0, order_key=7, kind="return", quantity=-1.0)
+    early, late = ledger_kit.at("2026-06-10 00:00"), ledger_kit.at("2026-07-01 00:00")
     snapshot.write_snapshot(shop([sale, back]), tmp_path, as_of=late, cutoffs=[early, late], timezone="UTC")
-    first, second = paper.read(tmp_path).itertuples()
+    first, second = ledger_kit.read(tmp_path).itertuples()
     assert (first.spend_total, first.recency_days) == (10, 9)
     assert (second.spend_total, second.recency_days, second.purchase_days) == (0, 30, 1)
 
 
-def test_a_day_of_returns_is_no_purchase_day(shop, paper, tmp_path) -> None:
+def test_a_day_of_returns_is_no_purchase_day(shop, ledger_kit, tmp_path) -> None:
     lines = [
-        paper.line(1, paper.at("2026-06-01 10:00"), 10.0),
-        paper.line(1, paper.at("2026-06-20 10:00"), 3.0),
-        paper.line(1, paper.at("2026-06-20 11:00"), -9.0, kind="return", quantity=-1.0),
+        ledger_kit.line(1, ledger_kit.at("2026-06-01 10:00"), 10.0),
+        ledger_kit.line(1, ledger_kit.at("2026-06-20 10:00"), 3.0),
+        ledger_kit.line(1, ledger_kit.at("2026-06-20 11:00"), -9.0, kind="return", quantity=-1.0),
     ]
-    as_of = paper.at("2026-07-01 00:00")
+    as_of = ledger_kit.at("2026-07-01 00:00")
     ledger = shop(lines)
     snapshot.write_snapshot(ledger, tmp_path, as_of=as_of, cutoffs=[as_of], timezone="UTC")
-    assert paper.read(tmp_path).recency_days.item() == 30
+    assert ledger_kit.read(tmp_path).recency_days.item() == 30
     assert len(snapshot.load_purchases(ledger, as_of=as_of, timezone="UTC")) == 1

@@ -9,15 +9,15 @@ from features.snapshots import point_in_time, snapshot
 
 
 @pytest.fixture
-def kitchen(shop, paper, tmp_path):
+def kitchen(shop, ledger_kit, tmp_path):
     days = {1: ["06-01", "06-08", "06-15", "06-22"], 2: ["05-01"], 3: ["06-20", "06-29"]}
     lines = [
-        paper.line(5, paper.at(f"2026-{day} 10:00"), 2.5, product_key=product)
+        ledger_kit.line(5, ledger_kit.at(f"2026-{day} 10:00"), 2.5, product_key=product)
         for product, bought in days.items() for day in bought
     ]  # fmt: skip
-    lines.append(paper.line(5, paper.at("2026-06-22 18:00"), 1.0, product_key=1))
-    lines.append(paper.line(5, paper.at("2026-06-30 10:00"), 0.0, product_key=9, quantity=0.0))
-    as_of = paper.at("2026-07-01 00:00")
+    lines.append(ledger_kit.line(5, ledger_kit.at("2026-06-22 18:00"), 1.0, product_key=1))
+    lines.append(ledger_kit.line(5, ledger_kit.at("2026-06-30 10:00"), 0.0, product_key=9, quantity=0.0))
+    as_of = ledger_kit.at("2026-07-01 00:00")
     counts = snapshot.write_snapshot(shop(lines), tmp_path, as_of=as_of, cutoffs=[as_of], timezone="UTC")
     return tmp_path, counts
 
@@ -43,18 +43,18 @@ def test_the_shelf_begins_with_the_heaviest(kitchen) -> None:
     assert shelf.weights_84d[2] == pytest.approx(0.5 ** (61 / 84))
 
 
-def test_shelves_only_where_they_are_asked_for(shop, paper, tmp_path) -> None:
-    moments = paper.midnights(paper.at("2026-07-01 00:00"), "UTC", every=7, count=3)
-    ledger = shop([paper.line(1, paper.at("2026-05-01 10:00"))])
+def test_shelves_only_where_they_are_asked_for(shop, ledger_kit, tmp_path) -> None:
+    moments = ledger_kit.midnights(ledger_kit.at("2026-07-01 00:00"), "UTC", every=7, count=3)
+    ledger = shop([ledger_kit.line(1, ledger_kit.at("2026-05-01 10:00"))])
     counts = snapshot.write_snapshot(
         ledger, tmp_path, as_of=moments[0], cutoffs=moments, timezone="UTC", list_cutoffs=moments[:1]
     )
     assert (counts["rhythm"], counts["shelf"], counts["staples"]) == (3, 1, 1)
 
 
-def test_a_morning_counts_for_a_staple_and_the_afternoon_does_not(shop, paper, tmp_path) -> None:
-    lines = [paper.line(1, paper.at(f"2026-05-{at}"), 2.0) for at in ("01 10:00", "04 09:00", "04 15:00")]
-    noon, later = paper.at("2026-05-04 12:00"), paper.at("2026-05-20 12:00")
+def test_a_morning_counts_for_a_staple_and_the_afternoon_does_not(shop, ledger_kit, tmp_path) -> None:
+    lines = [ledger_kit.line(1, ledger_kit.at(f"2026-05-{at}"), 2.0) for at in ("01 10:00", "04 09:00", "04 15:00")]
+    noon, later = ledger_kit.at("2026-05-04 12:00"), ledger_kit.at("2026-05-20 12:00")
     ledger, pairs = shop(lines), []
     for moment in (noon, later):
         snapshot.write_snapshot(
@@ -66,29 +66,29 @@ def test_a_morning_counts_for_a_staple_and_the_afternoon_does_not(shop, paper, t
     assert (late.times, late.recency_days, late.gap_mean_days, late.spend) == (2, 16, 3, 6)
 
 
-def test_a_very_long_shelf_keeps_the_most_lately_bought(shop, paper, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(product_history, "LONGEST_SHELF", 2)
+def test_a_very_long_shelf_keeps_the_most_lately_bought(shop, ledger_kit, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(product_history, "MAX_PRODUCTS", 2)
     point_in_time.batch_plan.cache_clear()
-    lines = [paper.line(1, paper.at(f"2026-06-0{day} 10:00"), product_key=day) for day in (1, 2, 3)]
-    as_of = paper.at("2026-07-01 00:00")
+    lines = [ledger_kit.line(1, ledger_kit.at(f"2026-06-0{day} 10:00"), product_key=day) for day in (1, 2, 3)]
+    as_of = ledger_kit.at("2026-07-01 00:00")
     snapshot.write_snapshot(shop(lines), tmp_path, as_of=as_of, cutoffs=[as_of], timezone="UTC")
     (shelf,) = pd.read_parquet(tmp_path / "shelf" / "part.parquet").itertuples()
     point_in_time.batch_plan.cache_clear()
     assert list(shelf.product_keys) == [3, 2]
 
 
-def test_what_was_bought_in_a_window(shop, paper) -> None:
+def test_what_was_bought_in_a_window(shop, ledger_kit) -> None:
     lines = [
-        paper.line(1, paper.at("2026-06-01 00:00"), product_key=3),
-        paper.line(1, paper.at("2026-06-05 00:00"), product_key=2),
-        paper.line(1, paper.at("2026-06-08 00:00"), product_key=1),
-        paper.line(2, paper.at("2026-06-02 00:00"), product_key=2, quantity=-1.0, kind="return"),
+        ledger_kit.line(1, ledger_kit.at("2026-06-01 00:00"), product_key=3),
+        ledger_kit.line(1, ledger_kit.at("2026-06-05 00:00"), product_key=2),
+        ledger_kit.line(1, ledger_kit.at("2026-06-08 00:00"), product_key=1),
+        ledger_kit.line(2, ledger_kit.at("2026-06-02 00:00"), product_key=2, quantity=-1.0, kind="return"),
     ]
     found = snapshot.load_baskets(
         shop(lines),
-        as_of=paper.at("2026-07-01 00:00"),
-        start=paper.at("2026-06-01 00:00"),
-        end=paper.at("2026-06-08 00:00"),
+        as_of=ledger_kit.at("2026-07-01 00:00"),
+        start=ledger_kit.at("2026-06-01 00:00"),
+        end=ledger_kit.at("2026-06-08 00:00"),
     )
     assert found.customer_key.tolist() == [1]
     assert list(found.product_keys[0]) == [2, 3]

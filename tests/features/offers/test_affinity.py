@@ -126,7 +126,7 @@ def test_many_customers_in_turns_are_as_all_at_once(figures, monkeypatch) -> Non
     many["weights_84d"] = [rng.random(3) for _ in range(30)]
     pairs = [(key, offer) for key in range(35) for offer in (DAIRY, BAKER, CELLAR)]
     at_once = affinity.build_affinity_features(many, asked(*pairs), COVERS, OFFERS, PRICES)
-    monkeypatch.setattr(affinity, "CELLS", 10)
+    monkeypatch.setattr(affinity, "MAX_CELLS", 10)
     pd.testing.assert_frame_equal(
         affinity.build_affinity_features(many, asked(*pairs), COVERS, OFFERS, PRICES), at_once
     )
@@ -141,15 +141,15 @@ def test_an_offer_for_nothing_and_no_question_at_all(figures) -> None:
     assert affinity.build_affinity_features(figures, asked((7, DAIRY)).head(0), COVERS, OFFERS, PRICES).empty
 
 
-def test_prices_are_what_was_paid_before_the_moment(shop, paper, tmp_path) -> None:
+def test_prices_are_what_was_paid_before_the_moment(shop, ledger_kit, tmp_path) -> None:
     from features.snapshots import snapshot
 
-    at = paper.at
+    at = ledger_kit.at
     lines = [
-        paper.line(1, at("2026-05-01 10:00"), 3.0, product_key=MILK, quantity=2.0),
-        paper.line(2, at("2026-05-02 10:00"), 1.0, product_key=MILK),
-        paper.line(2, at("2026-05-20 10:00"), 6.0, product_key=MILK, quantity=2.0),
-        paper.line(2, at("2026-05-20 10:00"), None, product_key=WINE),
+        ledger_kit.line(1, at("2026-05-01 10:00"), 3.0, product_key=MILK, quantity=2.0),
+        ledger_kit.line(2, at("2026-05-02 10:00"), 1.0, product_key=MILK),
+        ledger_kit.line(2, at("2026-05-20 10:00"), 6.0, product_key=MILK, quantity=2.0),
+        ledger_kit.line(2, at("2026-05-20 10:00"), None, product_key=WINE),
     ]
     early, now = at("2026-05-10 00:00"), at("2026-06-01 00:00")
     receipts = pd.DataFrame({"customer_key": [1], "event_timestamp": [early]})

@@ -13,18 +13,18 @@ GOODS = [{"product_key": key, "category": "things"} for key in (PHONE, CASE, FIL
 
 
 @pytest.fixture
-def shop_of(shop, paper):
+def shop_of(shop, ledger_kit):
     """Visits as (customer, day of May, products), written down; the pairs seen from June on."""
 
-    def pairs(*visits, as_of="2026-06-01 00:00", products=GOODS, least_days=1, **more):
+    def pairs(*visits, as_of="2026-06-01 00:00", products=GOODS, min_days=1, **more):
         consents = more.pop("consents", None)
         lines = [
-            paper.line(customer, paper.at("2026-05-01 09:00") + timedelta(days=day, hours=hour), product_key=product)
+            ledger_kit.line(customer, ledger_kit.at("2026-05-01 09:00") + timedelta(days=day, hours=hour), product_key=product)
             for customer, day, bought in visits for hour, product in enumerate(bought)
         ]  # fmt: skip
         ledger = shop(lines, products=products, consents=consents)
         frame = co_purchases.count_co_purchases(
-            ledger, as_of=paper.at(as_of), timezone="UTC", min_days=least_days, **more
+            ledger, as_of=ledger_kit.at(as_of), timezone="UTC", min_days=min_days, **more
         )
         return frame.set_index(["product_key", "other_key"])
 
@@ -85,7 +85,7 @@ def test_nothing_is_seen_of_what_comes_after_the_moment(shop_of) -> None:
 def test_only_the_strongest_others_are_kept(shop_of) -> None:
     visits = [(customer, 1, [MILK, BREAD, CASE]) for customer in (1, 2, 3)]
     more = [(customer, 1, [MILK, BREAD]) for customer in (4, 5, 6)]
-    pairs = shop_of(*visits, *more, most_others=1)
+    pairs = shop_of(*visits, *more, max_others=1)
     assert pairs.loc[MILK].index.tolist() == [BREAD]  # six customers, and not three
     assert pairs.groupby(level=0).size().eq(1).all()
 
@@ -108,16 +108,16 @@ def test_nothing_is_learned_from_who_does_not_allow_profiling(shop_of) -> None:
     assert shop_of(*visits, consents=said).loc[(MILK, BREAD), "together"] == 3
 
 
-def test_a_shop_that_sold_nothing_has_no_pairs(shop, paper) -> None:
-    frame = co_purchases.count_co_purchases(shop([]), as_of=paper.now, timezone="UTC")
+def test_a_shop_that_sold_nothing_has_no_pairs(shop, ledger_kit) -> None:
+    frame = co_purchases.count_co_purchases(shop([]), as_of=ledger_kit.now, timezone="UTC")
     assert list(frame.columns) == list(co_purchases.COLUMNS)
     assert frame.empty
 
 
-def test_a_price_is_what_was_paid_or_else_what_is_asked(shop, paper, tmp_path) -> None:
-    as_of = paper.at("2026-06-01 00:00")
+def test_a_price_is_what_was_paid_or_else_what_is_asked(shop, ledger_kit, tmp_path) -> None:
+    as_of = ledger_kit.at("2026-06-01 00:00")
     goods = [{"product_key": 1, "price": 9.0}, {"product_key": 2, "price": 4.0}, {"product_key": 3}]
-    lines = [paper.line(1, paper.at("2026-05-01 10:00"), amount, product_key=1) for amount in (6.0, 8.0)]
+    lines = [ledger_kit.line(1, ledger_kit.at("2026-05-01 10:00"), amount, product_key=1) for amount in (6.0, 8.0)]
     ledger = shop(lines, products=goods)
     snapshot.write_snapshot(ledger, tmp_path / "out", as_of=as_of, cutoffs=[as_of], timezone="UTC")
     going = prices.load_prices(tmp_path / "out", ledger, as_of=as_of)

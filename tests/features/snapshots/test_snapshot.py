@@ -51,81 +51,81 @@ def close(found: pd.DataFrame, wanted: pd.DataFrame) -> None:
         )
 
 
-def test_real_customers_have_the_features_that_sql_by_hand_gives(real, real_snapshot, paper) -> None:
-    found = paper.read(real_snapshot)
+def test_real_customers_have_the_features_that_sql_by_hand_gives(real, real_snapshot, ledger_kit) -> None:
+    found = ledger_kit.read(real_snapshot)
     assert found.customer_key.nunique() >= 500
-    found = found[found.event_timestamp != paper.noon].reset_index(drop=True)
-    close(found, paper.by_hand(real, as_of=paper.now, moments=paper.mornings, timezone=paper.zone))
+    found = found[found.event_timestamp != ledger_kit.noon].reset_index(drop=True)
+    close(found, ledger_kit.by_hand(real, as_of=ledger_kit.now, cutoffs=ledger_kit.mornings, timezone=ledger_kit.zone))
 
 
-def test_so_they_have_in_the_middle_of_a_day(real, real_snapshot, paper) -> None:
-    found = paper.read(real_snapshot)
-    found = found[found.event_timestamp == paper.noon].reset_index(drop=True)
+def test_so_they_have_in_the_middle_of_a_day(real, real_snapshot, ledger_kit) -> None:
+    found = ledger_kit.read(real_snapshot)
+    found = found[found.event_timestamp == ledger_kit.noon].reset_index(drop=True)
     assert (found.recency_days == 0).any()
-    noon = {"as_of": paper.noon, "moments": [paper.noon], "timezone": paper.zone}
-    close(found, paper.by_hand(real, **noon, before="<="))
+    noon = {"as_of": ledger_kit.noon, "cutoffs": [ledger_kit.noon], "timezone": ledger_kit.zone}
+    close(found, ledger_kit.by_hand(real, **noon, before="<="))
 
 
-def test_an_early_moment_of_a_late_run_is_what_an_early_run_gave(real, real_snapshot, paper, tmp_path) -> None:
-    snapshot.write_snapshot(real, tmp_path, as_of=paper.noon, cutoffs=[paper.noon], timezone=paper.zone)
-    same_at(paper.noon, real_snapshot, tmp_path, families=AT_EVERY_MOMENT, rtol=0, atol=1e-6)
+def test_an_early_moment_of_a_late_run_is_what_an_early_run_gave(real, real_snapshot, ledger_kit, tmp_path) -> None:
+    snapshot.write_snapshot(real, tmp_path, as_of=ledger_kit.noon, cutoffs=[ledger_kit.noon], timezone=ledger_kit.zone)
+    same_at(ledger_kit.noon, real_snapshot, tmp_path, families=AT_EVERY_MOMENT, rtol=0, atol=1e-6)
 
 
-def test_a_ledger_cut_by_hand_gives_what_a_replay_on_all_of_it_gives(real, paper, tmp_path) -> None:
-    cut = cut_by_hand(real, paper.noon, tmp_path / "cut")
-    early = paper.mornings[-1]
-    case = {"as_of": paper.noon, "moments": [paper.noon, early], "timezone": paper.zone}
+def test_a_ledger_cut_by_hand_gives_what_a_replay_on_all_of_it_gives(real, ledger_kit, tmp_path) -> None:
+    cut = cut_by_hand(real, ledger_kit.noon, tmp_path / "cut")
+    early = ledger_kit.mornings[-1]
+    case = {"as_of": ledger_kit.noon, "cutoffs": [ledger_kit.noon, early], "timezone": ledger_kit.zone}
     snapshot.write_snapshot(real, tmp_path / "all", **case)
     snapshot.write_snapshot(cut, tmp_path / "some", **case)
     same_at(early, tmp_path / "all", tmp_path / "some", families=AT_EVERY_MOMENT, rtol=0, atol=1e-6)
-    same_at(paper.noon, tmp_path / "all", tmp_path / "some", rtol=0, atol=1e-6)
+    same_at(ledger_kit.noon, tmp_path / "all", tmp_path / "some", rtol=0, atol=1e-6)
 
 
-def test_a_snapshot_made_twice_is_the_same_to_the_last_digit(real, real_snapshot, paper, tmp_path) -> None:
-    snapshot.write_snapshot(real, tmp_path, as_of=paper.now, cutoffs=[paper.now], timezone=paper.zone)
-    same_at(paper.now, real_snapshot, tmp_path, check_exact=True)
+def test_a_snapshot_made_twice_is_the_same_to_the_last_digit(real, real_snapshot, ledger_kit, tmp_path) -> None:
+    snapshot.write_snapshot(real, tmp_path, as_of=ledger_kit.now, cutoffs=[ledger_kit.now], timezone=ledger_kit.zone)
+    same_at(ledger_kit.now, real_snapshot, tmp_path, check_exact=True)
 
 
-def replay(ledger: Path, out: Path, as_of, paper) -> pd.DataFrame:
+def replay(ledger: Path, out: Path, as_of, ledger_kit) -> pd.DataFrame:
     snapshot.write_snapshot(ledger, out, as_of=as_of, cutoffs=[as_of], timezone="UTC")
-    return paper.read(out)
+    return ledger_kit.read(out)
 
 
-def test_a_sale_that_arrives_late_changes_no_old_replay(shop, paper, tmp_path) -> None:
-    first = paper.line(1, paper.at("2026-05-01 10:00"), 10.0)
-    late = paper.line(1, paper.at("2026-05-20 10:00"), 99.0, known_at=paper.at("2026-06-15 00:00"))
+def test_a_sale_that_arrives_late_changes_no_old_replay(shop, ledger_kit, tmp_path) -> None:
+    first = ledger_kit.line(1, ledger_kit.at("2026-05-01 10:00"), 10.0)
+    late = ledger_kit.line(1, ledger_kit.at("2026-05-20 10:00"), 99.0, known_at=ledger_kit.at("2026-06-15 00:00"))
     ledger = shop([first, late])
-    old, new = paper.at("2026-06-01 00:00"), paper.at("2026-07-01 00:00")
-    assert replay(ledger, tmp_path, old, paper).spend_total.item() == 10
-    assert replay(ledger, tmp_path, new, paper).spend_total.item() == 109
+    old, new = ledger_kit.at("2026-06-01 00:00"), ledger_kit.at("2026-07-01 00:00")
+    assert replay(ledger, tmp_path, old, ledger_kit).spend_total.item() == 10
+    assert replay(ledger, tmp_path, new, ledger_kit).spend_total.item() == 109
 
 
-def test_once_it_is_known_a_late_sale_counts_for_training_on_the_past(shop, paper, tmp_path) -> None:
-    late = paper.line(1, paper.at("2026-05-20 10:00"), 99.0, known_at=paper.at("2026-06-15 00:00"))
-    moments = [paper.at("2026-06-01 00:00"), paper.at("2026-07-01 00:00")]
+def test_once_it_is_known_a_late_sale_counts_for_training_on_the_past(shop, ledger_kit, tmp_path) -> None:
+    late = ledger_kit.line(1, ledger_kit.at("2026-05-20 10:00"), 99.0, known_at=ledger_kit.at("2026-06-15 00:00"))
+    moments = [ledger_kit.at("2026-06-01 00:00"), ledger_kit.at("2026-07-01 00:00")]
     snapshot.write_snapshot(shop([late]), tmp_path, as_of=moments[1], cutoffs=moments, timezone="UTC")
-    assert paper.read(tmp_path).recency_days.tolist() == [12, 42]
+    assert ledger_kit.read(tmp_path).recency_days.tolist() == [12, 42]
 
 
-def test_an_old_replay_sees_the_line_as_it_stood_then(shop, paper, tmp_path) -> None:
-    corrected_at = paper.at("2026-06-10 08:00")
-    sold_at = paper.at("2026-05-01 10:00")
-    wrong = paper.line(1, sold_at, 100.0, superseded_at=corrected_at)
-    right = paper.line(1, sold_at, 10.0, known_at=corrected_at)
+def test_an_old_replay_sees_the_line_as_it_stood_then(shop, ledger_kit, tmp_path) -> None:
+    corrected_at = ledger_kit.at("2026-06-10 08:00")
+    sold_at = ledger_kit.at("2026-05-01 10:00")
+    wrong = ledger_kit.line(1, sold_at, 100.0, superseded_at=corrected_at)
+    right = ledger_kit.line(1, sold_at, 10.0, known_at=corrected_at)
     ledger = shop([wrong, right])
-    assert replay(ledger, tmp_path, paper.at("2026-06-01 00:00"), paper).spend_total.item() == 100
-    assert replay(ledger, tmp_path, corrected_at, paper).spend_total.item() == 100
-    assert replay(ledger, tmp_path, paper.at("2026-06-11 00:00"), paper).spend_total.item() == 10
+    assert replay(ledger, tmp_path, ledger_kit.at("2026-06-01 00:00"), ledger_kit).spend_total.item() == 100
+    assert replay(ledger, tmp_path, corrected_at, ledger_kit).spend_total.item() == 100
+    assert replay(ledger, tmp_path, ledger_kit.at("2026-06-11 00:00"), ledger_kit).spend_total.item() == 10
 
 
-def test_a_sale_at_the_very_moment_is_not_before_it(shop, paper, tmp_path) -> None:
-    opening = paper.at("2026-06-01 00:00")
-    ledger = shop([paper.line(1, opening), paper.line(2, paper.at("2026-05-31 23:59:59.999999"))])
-    assert replay(ledger, tmp_path, opening, paper).customer_key.tolist() == [2]
+def test_a_sale_at_the_very_moment_is_not_before_it(shop, ledger_kit, tmp_path) -> None:
+    opening = ledger_kit.at("2026-06-01 00:00")
+    ledger = shop([ledger_kit.line(1, opening), ledger_kit.line(2, ledger_kit.at("2026-05-31 23:59:59.999999"))])
+    assert replay(ledger, tmp_path, opening, ledger_kit).customer_key.tolist() == [2]
 
 
-def test_nothing_loaded_yet_gives_empty_files_of_the_right_shape(tmp_path, paper) -> None:
-    as_of = paper.at("2026-06-01 00:00")
+def test_nothing_loaded_yet_gives_empty_files_of_the_right_shape(tmp_path, ledger_kit) -> None:
+    as_of = ledger_kit.at("2026-06-01 00:00")
     counts = snapshot.write_snapshot(tmp_path / "ledger", tmp_path, as_of=as_of, cutoffs=[as_of], timezone="UTC")
     assert counts == dict.fromkeys(ALL, 0)
     assert "recency_days" in pq.read_schema(tmp_path / "rhythm" / "part.parquet").names
@@ -134,9 +134,9 @@ def test_nothing_loaded_yet_gives_empty_files_of_the_right_shape(tmp_path, paper
     assert snapshot.first_sale_day(tmp_path / "ledger", as_of, "UTC") is None
 
 
-def test_a_corrected_word_of_the_catalogue_makes_another_digest(shop, paper) -> None:
+def test_a_corrected_word_of_the_catalogue_makes_another_digest(shop, ledger_kit) -> None:
     milk = {"product_key": 1, "department": "dairy", "category": "milk", "subcategory": "whole", "brand": "own"}
-    lines_, as_of = [paper.line(1, paper.at("2026-05-01 10:00"))], paper.at("2026-06-01 00:00")
+    lines_, as_of = [ledger_kit.line(1, ledger_kit.at("2026-05-01 10:00"))], ledger_kit.at("2026-06-01 00:00")
 
     def digest(**corrected: str) -> str:
         return snapshot.digest(shop(lines_, products=[milk | corrected]), as_of=as_of)
@@ -147,44 +147,50 @@ def test_a_corrected_word_of_the_catalogue_makes_another_digest(shop, paper) -> 
     assert digest() == before
 
 
-def test_a_moment_after_the_runs_own_is_refused(tmp_path, paper) -> None:
-    as_of = paper.at("2026-06-01 00:00")
-    for wanted in ([], [paper.at("2026-06-02 00:00")]):
+def test_a_moment_after_the_runs_own_is_refused(tmp_path, ledger_kit) -> None:
+    as_of = ledger_kit.at("2026-06-01 00:00")
+    for wanted in ([], [ledger_kit.at("2026-06-02 00:00")]):
         with pytest.raises(snapshot.InvalidCutoffs):
             snapshot.write_snapshot(tmp_path, tmp_path, as_of=as_of, cutoffs=wanted, timezone="UTC")
 
 
-def test_times_in_files_are_microseconds_of_utc(shop, paper, tmp_path) -> None:
-    moment = paper.at("2026-06-01 12:34:56.789012")
-    replay(shop([paper.line(1, paper.at("2026-05-01 10:00"))]), tmp_path, moment, paper)
+def test_times_in_files_are_microseconds_of_utc(shop, ledger_kit, tmp_path) -> None:
+    moment = ledger_kit.at("2026-06-01 12:34:56.789012")
+    replay(shop([ledger_kit.line(1, ledger_kit.at("2026-05-01 10:00"))]), tmp_path, moment, ledger_kit)
     for family in ALL:
         schema = pq.read_schema(tmp_path / family / "part.parquet")
         assert str(schema.field("event_timestamp").type) == "timestamp[us, tz=UTC]"
-    assert paper.read(tmp_path).event_timestamp.item() == pd.Timestamp(moment)
+    assert ledger_kit.read(tmp_path).event_timestamp.item() == pd.Timestamp(moment)
 
 
-def test_gaps_and_history_of_the_shop(shop, paper) -> None:
-    lines_ = [paper.line(1, paper.at(f"2026-05-{day:02} 10:00")) for day in (1, 3, 7, 15)]
-    lines_ += [paper.line(2, paper.at("2026-05-02 10:00")), paper.line(2, paper.at("2026-05-12 10:00"))]
-    ledger, as_of = shop(lines_), paper.at("2026-06-01 00:00")
+def test_gaps_and_history_of_the_shop(shop, ledger_kit) -> None:
+    lines_ = [ledger_kit.line(1, ledger_kit.at(f"2026-05-{day:02} 10:00")) for day in (1, 3, 7, 15)]
+    lines_ += [
+        ledger_kit.line(2, ledger_kit.at("2026-05-02 10:00")),
+        ledger_kit.line(2, ledger_kit.at("2026-05-12 10:00")),
+    ]
+    ledger, as_of = shop(lines_), ledger_kit.at("2026-06-01 00:00")
     assert snapshot.gap_quantile(ledger, as_of=as_of, timezone="UTC", share=0.5) == 6  # of 2, 4, 8, 10
     assert snapshot.first_sale_day(ledger, as_of, "UTC").isoformat() == "2026-05-01"
     assert snapshot.history_days(ledger, as_of, "UTC") == 31
 
 
-def test_purchases_are_days_of_the_shop_with_what_was_paid(shop, paper) -> None:
-    evening = paper.at("2026-05-01 22:00", "America/New_York")
-    ledger = shop([paper.line(1, evening, 4.0), paper.line(1, evening, 5.5)])
-    found = snapshot.load_purchases(ledger, as_of=paper.at("2026-06-01 00:00"), timezone="America/New_York")
+def test_purchases_are_days_of_the_shop_with_what_was_paid(shop, ledger_kit) -> None:
+    evening = ledger_kit.at("2026-05-01 22:00", "America/New_York")
+    ledger = shop([ledger_kit.line(1, evening, 4.0), ledger_kit.line(1, evening, 5.5)])
+    found = snapshot.load_purchases(ledger, as_of=ledger_kit.at("2026-06-01 00:00"), timezone="America/New_York")
     assert found.to_dict("records") == [{"customer_key": 1, "day": pd.Timestamp("2026-05-01"), "spend": 9.5}]
 
 
-def test_product_days_are_days_of_the_shop_between_two_moments(shop, paper) -> None:
-    evenings = [paper.at(f"2026-05-{day:02} 22:00", "America/New_York") for day in (1, 2, 3)]
-    lines_ = [paper.line(1, at, product_key=product) for at in evenings for product in (7, 5)]
-    lines_ += [paper.line(1, evenings[1], product_key=7), paper.line(1, evenings[1], product_key=9, kind="return")]
+def test_product_days_are_days_of_the_shop_between_two_moments(shop, ledger_kit) -> None:
+    evenings = [ledger_kit.at(f"2026-05-{day:02} 22:00", "America/New_York") for day in (1, 2, 3)]
+    lines_ = [ledger_kit.line(1, at, product_key=product) for at in evenings for product in (7, 5)]
+    lines_ += [
+        ledger_kit.line(1, evenings[1], product_key=7),
+        ledger_kit.line(1, evenings[1], product_key=9, kind="return"),
+    ]
     found = snapshot.load_product_days(
-        shop(lines_), as_of=paper.at("2026-06-01 00:00"), timezone="America/New_York", start=evenings[1],
+        shop(lines_), as_of=ledger_kit.at("2026-06-01 00:00"), timezone="America/New_York", start=evenings[1],
         end=evenings[2],
     )  # fmt: skip
     assert found.to_dict("records") == [

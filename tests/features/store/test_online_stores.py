@@ -16,11 +16,11 @@ KINDS = ("sqlite", "redis", "postgres")
 
 
 @pytest.fixture(scope="module")
-def snapshots(paper, tmp_path_factory) -> Path:
+def snapshots(ledger_kit, tmp_path_factory) -> Path:
     """Some customers of a lively shop, written once; every test has its own copy."""
     folder = tmp_path_factory.mktemp("written")
-    ledger = paper.build(folder / "ledger", **paper.bazaar(customers=12))
-    as_of = paper.at("2026-05-01 00:00")
+    ledger = ledger_kit.build(folder / "ledger", **ledger_kit.bazaar(customers=12))
+    as_of = ledger_kit.at("2026-05-01 00:00")
     snapshot.write_snapshot(ledger, folder / "features", as_of=as_of, cutoffs=[as_of], timezone="UTC")
     return folder / "features"
 
@@ -31,10 +31,10 @@ def address(request) -> str | None:
 
 
 @pytest.fixture
-def opened(address, snapshots, paper, tmp_path) -> feature_store.FeatureStore:
+def opened(address, snapshots, ledger_kit, tmp_path) -> feature_store.FeatureStore:
     opened = feature_store.open_store(Path(shutil.copytree(snapshots, tmp_path / "features")), address)
     opened.apply()
-    opened.materialise(paper.at("2026-05-01 00:00"))
+    opened.materialise(ledger_kit.at("2026-05-01 00:00"))
     return opened
 
 
@@ -44,43 +44,46 @@ def pushed(opened: feature_store.FeatureStore, moment, recency: float, customer:
 
 
 def recency(opened: feature_store.FeatureStore, customer: int = 1) -> float:
-    return float(opened.now("churn_v1", [customer]).recency_days.item())
+    return float(opened.online_features("churn_v1", [customer]).recency_days.item())
 
 
-def test_what_is_served_is_what_was_written(opened, paper) -> None:
+def test_what_is_served_is_what_was_written(opened, ledger_kit) -> None:
     for service in ("churn_v1", "offers_v1", "restock_v1"):
         family = "rhythm" if service != "offers_v1" else "shelf"
         keys = pd.read_parquet(opened.folder / family / "part.parquet", columns=["customer_key", "event_timestamp"])
-        offline, online = opened.historical_features(service, keys), opened.now(service, keys.customer_key.tolist())
-        assert (online.event_timestamp == paper.at("2026-05-01 00:00")).all()
-        for name in opened.columns(service):
+        offline, online = (
+            opened.historical_features(service, keys),
+            opened.online_features(service, keys.customer_key.tolist()),
+        )
+        assert (online.event_timestamp == ledger_kit.at("2026-05-01 00:00")).all()
+        for name in opened.feature_names(service):
             for left, right in zip(offline[name], online[name], strict=True):
                 np.testing.assert_array_equal(left, right)
 
 
-def test_older_never_overwrites_newer_and_equal_is_written(opened, paper) -> None:
-    moment = paper.at("2026-05-02 10:00") + timedelta(microseconds=123456)
+def test_older_never_overwrites_newer_and_equal_is_written(opened, ledger_kit) -> None:
+    moment = ledger_kit.at("2026-05-02 10:00") + timedelta(microseconds=123456)
     pushed(opened, moment, 99.0)
     pushed(opened, moment - timedelta(microseconds=1), 55.0)
     assert recency(opened) == 99
-    assert opened.now("churn_v1", [1]).event_timestamp.item() == moment
+    assert opened.online_features("churn_v1", [1]).event_timestamp.item() == moment
     pushed(opened, moment, 66.0)
     assert recency(opened) == 66
-    opened.materialise(paper.at("2026-05-01 00:00"))
+    opened.materialise(ledger_kit.at("2026-05-01 00:00"))
     assert recency(opened) == 66
 
 
-def test_of_two_rows_at_once_the_newest_stays(opened, paper) -> None:
+def test_of_two_rows_at_once_the_newest_stays(opened, ledger_kit) -> None:
     row = pd.read_parquet(opened.folder / "rhythm" / "part.parquet").query("customer_key == 1")
-    late, early = paper.at("2026-05-03 00:00"), paper.at("2026-05-02 00:00")
+    late, early = ledger_kit.at("2026-05-03 00:00"), ledger_kit.at("2026-05-02 00:00")
     rows = [row.assign(recency_days=days, event_timestamp=at) for days, at in ((7.0, late), (8.0, early))]
     opened.push("rhythm", pd.concat(rows))
     assert recency(opened) == 7
 
 
-def test_of_two_writers_at_once_the_newest_wins(opened, address, paper) -> None:
+def test_of_two_writers_at_once_the_newest_wins(opened, address, ledger_kit) -> None:
     others = [feature_store.open_store(opened.folder, address) for _ in range(2)]
-    moments = [paper.at("2026-05-02 00:00") + timedelta(microseconds=step) for step in range(30)]
+    moments = [ledger_kit.at("2026-05-02 00:00") + timedelta(microseconds=step) for step in range(30)]
 
     def write(writer: feature_store.FeatureStore, steps: list[int]) -> None:
         for step in steps:
@@ -98,27 +101,27 @@ def test_of_two_writers_at_once_the_newest_wins(opened, address, paper) -> None:
     assert recency(opened) == 29
 
 
-def test_who_is_forgotten_is_nowhere(opened, paper) -> None:
-    pushed(opened, paper.at("2026-05-02 00:00"), 99.0)
+def test_who_is_forgotten_is_nowhere(opened, ledger_kit) -> None:
+    pushed(opened, ledger_kit.at("2026-05-02 00:00"), 99.0)
     opened.delete_customers([1, 777])
     for service in ("churn_v1", "offers_v1", "restock_v1", "recommender_v1"):
-        assert opened.now(service, [1]).event_timestamp.isna().all()
+        assert opened.online_features(service, [1]).event_timestamp.isna().all()
     for part in opened.folder.glob("*/part.parquet"):
         table = pd.read_parquet(part)
         if "customer_key" in table:
             assert 1 not in set(table.customer_key)
             assert len(table)
-    assert opened.materialise(paper.at("2026-05-01 00:00"))["rhythm"] == 11
-    assert opened.now("churn_v1", [1]).event_timestamp.isna().all()
+    assert opened.materialise(ledger_kit.at("2026-05-01 00:00"))["rhythm"] == 11
+    assert opened.online_features("churn_v1", [1]).event_timestamp.isna().all()
     assert recency(opened, 2) >= 0
     opened.delete_customers([1])
 
 
-def test_a_customer_come_back_is_served_again(opened, paper) -> None:
+def test_a_customer_come_back_is_served_again(opened, ledger_kit) -> None:
     row = pd.read_parquet(opened.folder / "rhythm" / "part.parquet").query("customer_key == 1")
     opened.delete_customers([1])
-    opened.push("rhythm", row.assign(event_timestamp=paper.at("2026-04-01 00:00")))
-    assert opened.now("churn_v1", [1]).event_timestamp.item() == paper.at("2026-04-01 00:00")
+    opened.push("rhythm", row.assign(event_timestamp=ledger_kit.at("2026-04-01 00:00")))
+    assert opened.online_features("churn_v1", [1]).event_timestamp.item() == ledger_kit.at("2026-04-01 00:00")
 
 
 def test_two_addresses_or_a_wrong_one_are_told_without_the_password(tmp_path) -> None:

@@ -77,7 +77,7 @@ def test_who_bought_alike_is_recommended_alike(rival: type[next_basket.ImplicitA
         for product in range(5 * (who % 2), 5 * (who % 2) + 5)
     ]
     known = histories(*(row for row in taste if row[:2] != (0, 2)))
-    settings: Any = {"factors": 4} if rival is next_basket.ImplicitAls else {}
+    settings: Any = {"factors": 2} if rival is next_basket.ImplicitAls else {}
     shown = next_basket.rank_lists(rival.fit(known, **settings), known, np.array([0]), n=1)
     assert shown.loc[shown["list"] == "new", "product_key"].tolist() == [2]
 

@@ -10,7 +10,7 @@ from scipy.integrate import quad
 from scipy.special import beta as euler
 from scipy.special import gamma, gammaincc
 
-from models.btyd import bg_cnbd_k
+from models.btyd import bg_cnbd_k, bg_nbd
 from models.btyd.bg_cnbd_k import BgCnbdK
 from models.btyd.bg_nbd import BgNbd, PurchaseSummary
 
@@ -84,7 +84,7 @@ def test_the_likelihood_is_the_integral_over_rates_and_chances_of_leaving() -> N
     leaves = euler(a + 1, b + x) / euler(a, b) * quad(lambda rate: seen(rate, silent=False), 0, 2, epsabs=0)[0]
     past = PurchaseSummary(np.array([x]), np.array([t_x]), np.array([T]))
     objective = bg_cnbd_k._objective(past, k, True)
-    off = (np.log([r, alpha, a, b]) - bg_cnbd_k.btyd.PRIOR_CENTRE) / bg_cnbd_k.btyd.PRIOR_WIDTH
+    off = (np.log([r, alpha, a, b]) - bg_nbd.PRIOR_CENTRE) / bg_nbd.PRIOR_WIDTH
     value, gradient = objective(np.log([r, alpha, a, b]))
     assert 0.5 * off @ off - value == pytest.approx(np.log(stays + leaves))
     up = objective(np.log([r, alpha, a, b]) + 1e-4 * np.eye(4)[0])[0]

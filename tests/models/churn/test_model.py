@@ -184,10 +184,10 @@ def test_outcomes_that_are_not_known_yet_are_left_out() -> None:
     told = churn_model.ChurnModel.fit(rows, unknown, horizon_days=H)
     odd = rows.assign(basket_value_mean=np.where(latest, 900.0, rows["basket_value_mean"]))
     swapped = churn_model.ChurnModel.fit(odd, unknown, horizon_days=H)
-    assert told.quarters.no_purchase_log_odds(rows, told.rhythm) == pytest.approx(
-        swapped.quarters.no_purchase_log_odds(rows, told.rhythm)
+    assert told.period_hazard.no_purchase_log_odds(rows, told.bgnbd) == pytest.approx(
+        swapped.period_hazard.no_purchase_log_odds(rows, told.bgnbd)
     )
-    assert told.leanings.to_dict() == swapped.leanings.to_dict()
+    assert told.logistic.to_dict() == swapped.logistic.to_dict()
 
 
 def test_an_outcome_alone_is_a_label_too() -> None:
@@ -242,7 +242,9 @@ def test_the_saved_model_gives_the_same_answers(learner: Any, tmp_path: Path) ->
     assert (again.score(now) == model.score(now)).all()
     pd.testing.assert_frame_equal(again.contributions(now), model.contributions(now))
     assert (
-        again.typical() == model.typical() == pytest.approx(np.nanmean(survival_outcomes.read_churned(quiet)), abs=0.15)
+        again.population_average()
+        == model.population_average()
+        == pytest.approx(np.nanmean(survival_outcomes.read_churned(quiet)), abs=0.15)
     )
     assert {path.suffix for path in tmp_path.iterdir()} <= {".json", ".txt"}
 
@@ -359,7 +361,7 @@ def test_before_christmas_as_many_come_as_last_year_and_not_as_in_autumn() -> No
     model = churn_model.ChurnModel.fit(frame, fate, horizon_days=H)
     rhythm = churn_baselines.BgNbdChurn.fit(frame, fate, horizon_days=H)
     put_right = seasonal_bg_nbd.SeasonalBgNbdChurn.fit(frame, fate, horizon_days=H)
-    assert model.season.told_by == seasonal_calibration.A_YEAR_AGO
+    assert model.season.source == seasonal_calibration.A_YEAR_AGO
     assert rhythm.score(now)[active].mean() > rate + 0.08
     for seasonal in (model, put_right):
         assert seasonal.score(now)[active].mean() == pytest.approx(rate, abs=0.04)

@@ -77,7 +77,7 @@ def test_offers_that_nobody_can_judge_yet_are_left_out() -> None:
 
 
 def test_a_sample_of_the_passed_over_stands_for_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(offers_model, "PASSED_OVER", 100)
+    monkeypatch.setattr(offers_model, "MAX_NEGATIVES", 100)
     rows, weight = offers_model._sample(np.arange(10), np.arange(10, 510), seed=1)
     assert len(rows) == 10 + 100
     assert weight.sum() == pytest.approx(10 + 500)
@@ -121,7 +121,7 @@ def test_the_saved_model_gives_the_same_answers(learner: Any, tmp_path: Path) ->
     model.save(tmp_path)
     again = learner.load(tmp_path)
     np.testing.assert_array_equal(again.score(frame), model.score(frame))
-    assert again.typical() == model.typical() == pytest.approx(taken.mean(), rel=0.05)
+    assert again.population_average() == model.population_average() == pytest.approx(taken.mean(), rel=0.05)
 
 
 @pytest.mark.parametrize("learner", LEARNERS)

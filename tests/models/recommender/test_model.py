@@ -183,7 +183,7 @@ def test_somebody_who_bought_nothing_gets_what_sells(model):
     answer = model.score(stranger([]), n=4, lists=("any", "again", "new"))
     assert answer.list.unique().tolist() == ["any", "new"]
     assert set(answer.source) == {"popular"}
-    assert answer.product_key.head(4).tolist() == model.typical(4)[0].tolist()
+    assert answer.product_key.head(4).tolist() == model.population_average(4)[0].tolist()
     assert model.typical(1)[0].item() == 1
 
 
@@ -229,7 +229,7 @@ def grown(past, model) -> Recommender:
         ranking_features.new_product_features(scene, found), bought.contains(found.rows, found.products)
     )
     mine = RepeatPurchases(
-        model.again.plain,
+        model.repeat_purchases.plain,
         candidate_ranking.fit([own], seed=0, monotone_constraints=own.features.monotone_constraints),
         {},
     )
@@ -253,7 +253,7 @@ def test_trees_are_saved_and_loaded(grown, now, tmp_path: Path):
 
 def test_a_model_of_another_shape_is_refused_with_what_to_do(model, tmp_path: Path, monkeypatch):
     model.save(tmp_path)
-    monkeypatch.setattr(recommender_model, "SHAPE", recommender_model.FORMAT_VERSION + 1)
+    monkeypatch.setattr(recommender_model, "FORMAT_VERSION", recommender_model.FORMAT_VERSION + 1)
     with pytest.raises(base.MissingFeatures, match="regulars run"):
         Recommender.load(tmp_path)
 
@@ -298,7 +298,7 @@ def test_an_audience_is_far_better_than_chance_and_its_chances_come_true(sales, 
     """Who will buy any product of one kind: the tenth of the customers who are likeliest to, against everybody."""
     mine = list(range(100, 100 + EACH))
     bought = np.array([bool(np.isin(products, mine).any()) for products in window(sales, MOMENTS[-1])])
-    chances = model.chances(now, mine)
+    chances = model.purchase_probabilities(now, mine)
     best = np.argsort(-chances, kind="stable")[: CUSTOMERS // 10]
     assert bought[best].mean() > 2 * bought.mean()
     assert chances.mean() == pytest.approx(bought.mean(), abs=0.1)
@@ -306,7 +306,7 @@ def test_an_audience_is_far_better_than_chance_and_its_chances_come_true(sales, 
 
 
 def test_a_product_that_is_new_to_a_customer_is_no_likelier_than_for_customers_in_general(model, now):
-    best_seller = model.typical(1)
+    best_seller = model.population_average(1)
     chances = model.chances(now, best_seller[0])
     strangers = np.array([best_seller[0][0] not in products for products in now.product_keys])
     assert (chances[strangers] <= best_seller[1][0] + 1e-9).all()

@@ -279,18 +279,18 @@ def test_an_address_that_leads_to_no_registry_is_said_to_be_down(uri, folder, tm
 
 def test_no_question_leaves_the_address_in_the_environment(tmp_path, folder):
     command = (
-        "import os, sys; from pathlib import Path; from models import registry as r;"
+        "import os, sys; from pathlib import Path; from models.registry import mlflow_registry as r;"
         "uri, folder, to = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]);"
-        "v = r.record(uri, 'churn', folder, artifacts={'why.txt': 'so'})[0];"
-        "r.versions(uri, 'churn'); r.find(uri, 'churn', 'x'); r.set_alias(uri, 'churn', 'champion', v);"
-        "r.alias(uri, 'churn', 'champion'); r.facts(uri, 'churn', v); r.download(uri, 'churn', v, to / 'brought');"
-        "r.artifact(uri, 'churn', v, 'why.txt', to); r.set_alias(uri, 'churn', 'champion', None);"
+        "v = r.register_version(uri, 'churn', folder, artifacts={'why.txt': 'so'})[0];"
+        "r.list_versions(uri, 'churn'); r.find_version(uri, 'churn', 'x'); r.set_alias(uri, 'churn', 'champion', v);"
+        "r.version_by_alias(uri, 'churn', 'champion'); r.get_version(uri, 'churn', v); r.download_bundle(uri, 'churn', v, to / 'brought');"
+        "r.download_artifact(uri, 'churn', v, 'why.txt', to); r.set_alias(uri, 'churn', 'champion', None);"
         "print([name for name, value in os.environ.items() if name.startswith('MLFLOW') and uri in value])"
     )
     bare = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW")}
     asked = subprocess.run(
         [sys.executable, "-c", command, address(tmp_path), str(folder), str(tmp_path)],
-        capture_output=True, text=True, check=True, env=bare, cwd=Path(mlflow_registry.__file__).parents[1],
+        capture_output=True, text=True, check=True, env=bare, cwd=Path(mlflow_registry.__file__).parents[2],
     )  # fmt: skip
     assert asked.stdout.strip() == "[]"
 
@@ -299,10 +299,10 @@ def test_importing_the_registry_does_not_import_mlflow():
     command = [
         sys.executable,
         "-c",
-        "import sys; from models import registry; print('mlflow' in sys.modules)",
+        "import sys; from models.registry import mlflow_registry; print('mlflow' in sys.modules)",
     ]
     asked = subprocess.run(
-        command, capture_output=True, text=True, check=True, cwd=Path(mlflow_registry.__file__).parents[1]
+        command, capture_output=True, text=True, check=True, cwd=Path(mlflow_registry.__file__).parents[2]
     )
     assert asked.stdout.strip() == "False"
 

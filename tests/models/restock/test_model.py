@@ -104,8 +104,8 @@ def test_the_saved_model_gives_the_same_answers(learner: Any, tmp_path: Path) ->
     model.save(tmp_path)
     again = learner.load(tmp_path)
     np.testing.assert_array_equal(again.score(frame), model.score(frame))
-    np.testing.assert_array_equal(again.typical(), model.typical())
-    assert model.typical() == pytest.approx(
+    np.testing.assert_array_equal(again.population_average(), model.population_average())
+    assert model.population_average() == pytest.approx(
         label[[f"within_{d}" for d in category_bg_nbd.HORIZONS_DAYS]].mean().to_numpy()
     )
 
@@ -134,7 +134,7 @@ def test_without_outcomes_the_rules_still_answer() -> None:
     unknown = label.assign(**{f"within_{d}": np.nan for d in category_bg_nbd.HORIZONS_DAYS})
     for learner in (restock_baselines.PoissonRestock, restock_baselines.BgNbdRestock):
         assert np.isfinite(learner.fit(frame, unknown).population_average()).all()
-    with pytest.raises(InsufficientData, match="0 of 0 needs came up within 7 days"):
+    with pytest.raises(InsufficientData, match="0 of 0 customer-category pairs were bought again within 7 days"):
         restock_model.RestockModel.fit(frame, unknown)
 
 

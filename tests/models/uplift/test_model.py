@@ -111,7 +111,7 @@ def test_what_is_not_known_of_a_customer_is_no_number() -> None:
 def test_of_too_many_rows_customers_are_drawn_with_all_of_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
     customers = np.tile(np.arange(1000), 3)
     assert sample_rows(customers).all()
-    monkeypatch.setattr(treatment_data, "SAMPLE", 600)
+    monkeypatch.setattr(treatment_data, "MAX_ROWS", 600)
     drawn = sample_rows(customers).reshape(3, -1)
     assert (drawn.sum(axis=1) == 200).all()
     assert (drawn == drawn[0]).all()

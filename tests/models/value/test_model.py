@@ -91,7 +91,7 @@ def test_the_saved_model_gives_the_same_answers(learner: Any, tmp_path: Path) ->
     model.save(tmp_path)
     again = learner.load(tmp_path)
     np.testing.assert_array_equal(again.score(now), model.score(now))
-    assert again.typical() == model.typical() == pytest.approx(spent.mean())
+    assert again.population_average() == model.population_average() == pytest.approx(spent.mean())
     assert again.horizon_days == H
     assert {path.suffix for path in tmp_path.iterdir()} <= {".json", ".txt"}
 

@@ -36,7 +36,7 @@ from pipelines import operations
 from training import promotion
 from training.tasks.all_tasks import TASKS
 
-MORTAL = Path(__file__).with_name("mortal.py")
+MORTAL = Path(__file__).parents[1] / "killable_process.py"
 #: How often each act is killed, at least; `make torture` asks for twenty.
 KILLS = int(os.environ.get("KILLS", "0"))
 #: Imported once, in a program that does nothing but fork: each act then begins at once.

@@ -104,7 +104,7 @@ def test_the_finding_is_written_drawn_and_readable(shop: Shop, told: dict[str, A
     assert {"after", "before"} == set(pd.read_csv(folder / "uplift.csv")["asked"])
     assert json.loads((folder / "uplift.json").read_text())["verdict"] == "evidence"
     text = terminal_text.format_uplift(told)
-    assert text.startswith("evidence: return: the third foretold")
+    assert text.startswith("evidence: return: the third with the highest predicted effect")
     assert "in the days before" in text
     pytest.importorskip("matplotlib", reason="pictures are drawn with matplotlib")
     assert (folder / "uplift.png").read_bytes().startswith(b"\x89PNG")

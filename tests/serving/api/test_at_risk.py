@@ -120,7 +120,7 @@ def test_a_wrong_wish_is_named(api: Any, query: str) -> None:
     assert "canary" not in response.text
 
 
-def test_before_the_first_night_there_is_no_list(fresh: Any) -> None:
-    response = fresh.read("/v1/at-risk")
+def test_before_the_first_night_there_is_no_list(isolated_api: Any) -> None:
+    response = isolated_api.read("/v1/at-risk")
     assert response.status_code == 503
     assert "regulars run" in response.json()["detail"]

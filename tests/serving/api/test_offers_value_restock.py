@@ -60,14 +60,14 @@ def test_every_other_offer_is_named_with_the_reason(api: Any) -> None:
     assert not set(why) & set(made(result))
 
 
-def test_one_customer_is_told_of_every_offer_however_many(fresh: Any) -> None:
+def test_one_customer_is_told_of_every_offer_however_many(isolated_api: Any) -> None:
     """A thousand old offers beside the nineteen; of two customers, each is told of a thousand at most."""
     old = {"starts_at": "2024-01-01", "ends_at": "2024-02-01", "categories": ["milk"]}
-    sent = fresh.post("/v1/catalogue/offers", [old | {"offer_id": f"old-{number}"} for number in range(1_000)])
+    sent = isolated_api.post("/v1/catalogue/offers", [old | {"offer_id": f"old-{number}"} for number in range(1_000)])
     assert sent.json()["inserted"] == 1_000
-    result = offers(fresh, "c000")
+    result = offers(isolated_api, "c000")
     assert result["dropped_count"] == len(dropped(result)) == 1_000 + 3 * 4 + 2
-    both = fresh.post("/v1/offers", {"customer_ids": ["c000", "c001"]}).json()["results"]
+    both = isolated_api.post("/v1/offers", {"customer_ids": ["c000", "c001"]}).json()["results"]
     assert [len(each["dropped"]) for each in both] == [1_000, 1_000]
     assert both[0]["dropped_count"] == result["dropped_count"]
 
@@ -108,21 +108,21 @@ def test_a_redeemed_coupon_is_not_made_again(api: Any) -> None:
     assert dropped(result)[first] == "the customer has redeemed it already"
 
 
-def test_a_coupon_redeemed_elsewhere_is_not_the_coupon_of_the_same_name(fresh: Any) -> None:
+def test_a_coupon_redeemed_elsewhere_is_not_the_coupon_of_the_same_name(isolated_api: Any) -> None:
     """The web shop calls a coupon of its own as the grocer calls theirs."""
     milk = {"offer_id": "milk-day", "starts_at": "2025-01-06", "ends_at": "2026-01-06", "categories": ["milk"]}
-    assert fresh.post("/v1/catalogue/offers?source=web", milk).json()["inserted"] == 1
+    assert isolated_api.post("/v1/catalogue/offers?source=web", milk).json()["inserted"] == 1
     enrolled = {"customer_id": "zoe"}
-    assert fresh.post("/v1/customers?source=web", enrolled).json()["inserted"] == 1
+    assert isolated_api.post("/v1/customers?source=web", enrolled).json()["inserted"] == 1
     said = {"interaction_id": "r", "customer_id": "zoe", "happened_at": "2025-07-24T10:00:00Z", "channel": "web",
             "kind": "redeemed", "offer_id": "milk-day"}  # fmt: skip
-    assert fresh.post("/v1/interactions?source=web", said).json()["inserted"] == 1
-    result = offers(fresh, "zoe")
+    assert isolated_api.post("/v1/interactions?source=web", said).json()["inserted"] == 1
+    result = offers(isolated_api, "zoe")
     assert dropped(result)["web:milk-day"] == "the customer has redeemed it already"
     assert "files:milk-day" in made(result) or "milk-day" in made(result)
 
 
-def test_a_replay_sees_no_redemption_that_came_later(fresh: Any) -> None:
+def test_a_replay_sees_no_redemption_that_came_later(isolated_api: Any) -> None:
     """A budget of one euro was spent last week; the week before, the offer could still be made."""
     from datetime import timedelta
 
@@ -132,15 +132,15 @@ def test_a_replay_sees_no_redemption_that_came_later(fresh: Any) -> None:
 
     small = {"offer_id": "small", "starts_at": "2025-01-06", "ends_at": "2026-01-06", "categories": ["milk"],
              "value": 1, "value_kind": "amount", "budget": 1}  # fmt: skip
-    assert fresh.post("/v1/catalogue/offers", small).json()["inserted"] == 1
-    now = clock.now(fresh.shop)
+    assert isolated_api.post("/v1/catalogue/offers", small).json()["inserted"] == 1
+    now = clock.now(isolated_api.shop)
     said = {"interaction_id": "r", "customer_id": "c003", "happened_at": (now - timedelta(days=7)).isoformat(),
             "channel": "store", "kind": "redeemed", "offer_id": "small"}  # fmt: skip
-    assert fresh.post("/v1/interactions", said).json()["inserted"] == 1
-    goods = runtime.open_runtime(fresh.shop).get_inventory()
+    assert isolated_api.post("/v1/interactions", said).json()["inserted"] == 1
+    goods = runtime.open_runtime(isolated_api.shop).get_inventory()
     place = goods.offer_table.offer_ids.index("small")
     spent = [
-        offer_inventory.load_offer_table(fresh.shop, goods, before=at).is_budget_spent[place]
+        offer_inventory.load_offer_table(isolated_api.shop, goods, before=at).is_budget_spent[place]
         for at in (now - timedelta(days=8), None)
     ]
     assert spent == [False, True]
@@ -154,17 +154,17 @@ def test_an_offer_may_be_asked_for_on_every_channel_that_it_may_be_made_on(api: 
     assert api.post("/v1/offers", {"customer_ids": ["c000"], "channel": "pigeon"}).status_code == 422
 
 
-def test_an_offer_that_is_sold_out_or_ended_goes_at_once(fresh: Any) -> None:
-    assert "milk-day" in made(offers(fresh, "c000"))
+def test_an_offer_that_is_sold_out_or_ended_goes_at_once(isolated_api: Any) -> None:
+    assert "milk-day" in made(offers(isolated_api, "c000"))
     gone = [{"product_id": f"p{n:02d}", "category": "milk", "stock": 0} for n in range(1, 40, 4)]
-    assert fresh.post("/v1/products", gone).status_code == 200
-    assert dropped(offers(fresh, "c000"))["milk-day"] == "all that it is for is sold out"
+    assert isolated_api.post("/v1/products", gone).status_code == 200
+    assert dropped(offers(isolated_api, "c000"))["milk-day"] == "all that it is for is sold out"
     back = {"product_id": "p01", "stock": 5}
-    assert fresh.post("/v1/products", back).status_code == 200
-    assert "milk-day" in made(offers(fresh, "c000"))
+    assert isolated_api.post("/v1/products", back).status_code == 200
+    assert "milk-day" in made(offers(isolated_api, "c000"))
     over = {"offer_id": "milk-day", "starts_at": "2025-01-06", "ends_at": "2025-02-01", "categories": ["milk"]}
-    assert fresh.post("/v1/catalogue/offers", over, "campaign").json()["updated"] == 1
-    assert dropped(offers(fresh, "c000"))["milk-day"] == "it has ended"
+    assert isolated_api.post("/v1/catalogue/offers", over, "campaign").json()["updated"] == 1
+    assert dropped(offers(isolated_api, "c000"))["milk-day"] == "it has ended"
 
 
 def test_strangers_and_the_quiet_get_what_is_made_to_everybody(api: Any) -> None:
@@ -184,17 +184,19 @@ def test_the_profile_shows_the_same_offers_once(api: Any) -> None:
     assert len(kept(api, "c004", "offers")) == 1
 
 
-def test_the_profile_names_no_offer_that_may_not_be_made_any_more(fresh: Any, night: Any, tmp_path: Path) -> None:
+def test_the_profile_names_no_offer_that_may_not_be_made_any_more(
+    isolated_api: Any, score_customers: Any, tmp_path: Path
+) -> None:
     """Whatever came by the file since the night: first a coupon is redeemed, then no letter is allowed any more."""
 
     def shown() -> list[str]:
-        return made(fresh.read("/v1/customers/c004/scores").json()["scores"]["offers"])
+        return made(isolated_api.read("/v1/customers/c004/scores").json()["scores"]["offers"])
 
     def load_text(kind: str, text: str) -> None:
         (tmp_path / f"{kind}.csv").write_text(text, encoding="utf-8")
-        loading_load.load_files(fresh.shop, kind, [tmp_path / f"{kind}.csv"])
+        loading_load.load_files(isolated_api.shop, kind, [tmp_path / f"{kind}.csv"])
 
-    night(fresh.shop)
+    score_customers(isolated_api.shop)
     before = shown()
     coupon = next(name for name in before if name.startswith("summer"))
     said = "interaction_id,customer_id,happened_at,channel,kind,offer_id\n"
@@ -293,16 +295,16 @@ def test_nothing_is_foretold_beyond_a_season(api: Any, days: Any) -> None:
 # Sensitive ------------------------------------------------------------------------------------------------
 
 
-def test_nothing_sensitive_is_named_without_a_consent_of_its_own(fresh: Any) -> None:
+def test_nothing_sensitive_is_named_without_a_consent_of_its_own(isolated_api: Any) -> None:
     """Paper becomes sensitive: no list, offer or need speaks of it, until the customer allows it."""
     paper = [f"p{n:02d}" for n in range(3, 40, 4)]
     marked = [{"product_id": name, "category": "paper", "sensitive": True} for name in paper]
-    assert fresh.post("/v1/products", marked).status_code == 200
-    assert not named(fresh, "c000", paper)
-    assert not named(fresh, "stranger", paper)
+    assert isolated_api.post("/v1/products", marked).status_code == 200
+    assert not named(isolated_api, "c000", paper)
+    assert not named(isolated_api, "stranger", paper)
     consent = {"customer_id": "c000", "purpose": "profiling_sensitive", "state": "granted", "at": "2025-07-01"}
-    assert fresh.post("/v1/consents", consent).json()["refreshed"]
-    assert named(fresh, "c000", paper)
+    assert isolated_api.post("/v1/consents", consent).json()["refreshed"]
+    assert named(isolated_api, "c000", paper)
 
 
 def named(api: Any, name: str, products: list[str]) -> bool:

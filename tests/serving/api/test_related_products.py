@@ -68,17 +68,17 @@ def test_an_unknown_product_gets_what_sells_in_the_shop(api: Any) -> None:
     assert len(result["items"]) == 4
 
 
-def test_a_new_product_is_judged_by_its_kind(fresh: Any) -> None:
+def test_a_new_product_is_judged_by_its_kind(isolated_api: Any) -> None:
     from customers.parquet import mirror
     from features.products import co_purchases
 
-    assert fresh.post("/v1/products", {"product_id": "novelty", "category": "bread"}).status_code == 200
-    mirror.refresh(fresh.shop)
-    place = co_purchases.co_purchases_path(runtime.open_runtime(fresh.shop).features.folder)
+    assert isolated_api.post("/v1/products", {"product_id": "novelty", "category": "bread"}).status_code == 200
+    mirror.refresh(isolated_api.shop)
+    place = co_purchases.co_purchases_path(runtime.open_runtime(isolated_api.shop).features.folder)
     place.touch()  # as the next night does
-    (stands_in,) = ask(fresh, "novelty", n=3)["results"]
+    (stands_in,) = ask(isolated_api, "novelty", n=3)["results"]
     assert all(int(name[1:]) % 4 == 0 for name in products(stands_in))
-    (beside,) = ask(fresh, "novelty", n=3, how="together")["results"]
+    (beside,) = ask(isolated_api, "novelty", n=3, how="together")["results"]
     assert {item["reason"] for item in beside["items"]} == {"goes with what sells best of its kind"}
 
 
@@ -105,24 +105,27 @@ def test_a_stranger_is_told_apart_from_who_keeps_to_themselves(private: Any) -> 
     assert ask(private, "p00", customer_id="stranger")["notes"] == [related_products.UNKNOWN_CUSTOMER_NOTE]
 
 
-def test_where_there_are_fewer_than_asked_for_it_is_said_why(fresh: Any) -> None:
+def test_where_there_are_fewer_than_asked_for_it_is_said_why(isolated_api: Any) -> None:
     """There are ten breads: nine beside each; and where one of them is never shown, eight."""
-    (whole,) = ask(fresh, "p00", n=20)["results"]
+    (whole,) = ask(isolated_api, "p00", n=20)["results"]
     assert len(whole["items"]) == 9
     assert whole["reason"] == "9 of 20; its kind has no more"
-    assert ask(fresh, "p00", n=9)["results"][0]["reason"] is None
-    assert fresh.post("/v1/products", {"product_id": "p04", "category": "bread", "sensitive": True}).status_code == 200
-    (less,) = ask(fresh, "p00", n=9)["results"]
+    assert ask(isolated_api, "p00", n=9)["results"][0]["reason"] is None
+    assert (
+        isolated_api.post("/v1/products", {"product_id": "p04", "category": "bread", "sensitive": True}).status_code
+        == 200
+    )
+    (less,) = ask(isolated_api, "p00", n=9)["results"]
     assert less["reason"] == f"8 of 9; {related_products.SOME_EXCLUDED}"
 
 
-def test_before_companions_are_known_the_best_sellers_stand_in_without_the_product_itself(fresh: Any) -> None:
+def test_before_companions_are_known_the_best_sellers_stand_in_without_the_product_itself(isolated_api: Any) -> None:
     from features.products import co_purchases
 
-    co_purchases.co_purchases_path(runtime.open_runtime(fresh.shop).features.folder).unlink()
-    (stranger,) = ask(fresh, "no-such-thing", n=3)["results"]
+    co_purchases.co_purchases_path(runtime.open_runtime(isolated_api.shop).features.folder).unlink()
+    (stranger,) = ask(isolated_api, "no-such-thing", n=3)["results"]
     best = products(stranger)
-    (result,) = ask(fresh, best[0], n=2)["results"]
+    (result,) = ask(isolated_api, best[0], n=2)["results"]
     assert (products(result), result["fallback"], result["reason"]) == (
         best[1:],
         True,
@@ -140,19 +143,19 @@ def test_questions_that_cannot_be_answered_are_refused(api: Any, question: dict[
     assert api.post("/v1/similar", question).status_code == 422
 
 
-def test_what_is_sensitive_is_shown_only_to_who_allows_it(fresh: Any) -> None:
-    beside = products(ask(fresh, "p00", how="together", n=50)["results"][0])
+def test_what_is_sensitive_is_shown_only_to_who_allows_it(isolated_api: Any) -> None:
+    beside = products(ask(isolated_api, "p00", how="together", n=50)["results"][0])
     guarded = beside[0]
     number = int(guarded[1:])
     marked = {"product_id": guarded, "category": ("bread", "milk", "fruit", "paper")[number % 4], "sensitive": True}
-    assert fresh.post("/v1/products", marked).status_code == 200
+    assert isolated_api.post("/v1/products", marked).status_code == 200
     consent = {"customer_id": "c001", "purpose": "profiling_sensitive", "state": "granted", "at": "2025-07-01"}
-    assert fresh.post("/v1/consents", consent).status_code == 200
+    assert isolated_api.post("/v1/consents", consent).status_code == 200
     for how in ("together", "similar", "upsell"):
         for who in ({}, {"customer_id": "c000"}):
-            for result in ask(fresh, "p00", "p04", "p08", "nothing", how=how, n=50, **who)["results"]:
+            for result in ask(isolated_api, "p00", "p04", "p08", "nothing", how=how, n=50, **who)["results"]:
                 assert guarded not in products(result)
-    assert guarded in products(ask(fresh, "p00", how="together", n=50, customer_id="c001")["results"][0])
+    assert guarded in products(ask(isolated_api, "p00", how="together", n=50, customer_id="c001")["results"][0])
 
 
 def test_without_any_night_there_is_nobody_to_answer(unopened: Any) -> None:

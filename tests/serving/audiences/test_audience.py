@@ -51,21 +51,24 @@ def test_where_fewer_are_eligible_than_asked_for_it_is_said(api: Any) -> None:
     assert letter["reason"] == "100 of 150; no others may be asked about; see left_out"
 
 
-def test_what_is_sensitive_since_the_night_says_nothing_of_who_has_not_allowed_it(fresh: Any) -> None:
+def test_what_is_sensitive_since_the_night_says_nothing_of_who_has_not_allowed_it(isolated_api: Any) -> None:
     """The night knew of all breads; of the shelves that the model reads they are gone, and nothing else is."""
     from customers.catalogue import products
     from serving import runtime
     from serving.audiences import population
 
-    here = runtime.open_runtime(fresh.shop)
+    here = runtime.open_runtime(isolated_api.shop)
     gathered = population.load_population(here, None)
     (before,) = population.iter_histories(here, gathered)
     breads = [f"p{number:02d}" for number in range(0, 40, 4)]
-    assert fresh.post("/v1/products", [{"product_id": name, "sensitive": True} for name in breads]).status_code == 200
+    assert (
+        isolated_api.post("/v1/products", [{"product_id": name, "sensitive": True} for name in breads]).status_code
+        == 200
+    )
     consent = {"customer_id": "c000", "purpose": "profiling_sensitive", "state": "granted", "at": "2025-07-01"}
-    assert fresh.post("/v1/consents", consent).status_code == 200
+    assert isolated_api.post("/v1/consents", consent).status_code == 200
     (after,) = population.iter_histories(here, gathered)
-    hidden = set(products.find_keys(fresh.shop, breads).values())
+    hidden = set(products.find_keys(isolated_api.shop, breads).values())
     assert set(before["product_keys"].iloc[0]) & hidden == set(after["product_keys"].iloc[0]) & hidden
     for was, now in zip(before.iloc[1:].to_dict("records"), after.iloc[1:].to_dict("records"), strict=True):
         stays = [place for place, product in enumerate(was["product_keys"]) if product not in hidden]
@@ -102,31 +105,31 @@ def test_of_who_does_not_allow_profiling_nothing_is_foretold(private: Any) -> No
     assert answer["left_out"] == [{"reason": "they have not allowed profiling", "customers": EVERYBODY}]
 
 
-def test_what_is_sensitive_is_asked_only_of_who_allows_it(fresh: Any) -> None:
+def test_what_is_sensitive_is_asked_only_of_who_allows_it(isolated_api: Any) -> None:
     marked = {"product_id": "p00", "category": "bread", "sensitive": True}
-    assert fresh.post("/v1/products", marked).status_code == 200
+    assert isolated_api.post("/v1/products", marked).status_code == 200
     consents = [
         {"customer_id": f"c{number:03d}", "purpose": "profiling_sensitive", "state": "granted", "at": "2025-07-01"}
         for number in range(10)
     ]
-    assert fresh.post("/v1/consents", consents).status_code == 200
-    answer = ask(fresh, product_ids=["p00"])
+    assert isolated_api.post("/v1/consents", consents).status_code == 200
+    answer = ask(isolated_api, product_ids=["p00"])
     assert sorted(names(answer)) == [f"c{number:03d}" for number in range(10)]
     assert answer["left_out"] == [
         {"reason": "it is sensitive, and they have not allowed that such things are looked at", "customers": 140}
     ]
-    beside = ask(fresh, categories=["bread"], n=150)
+    beside = ask(isolated_api, categories=["bread"], n=150)
     assert beside["eligible"] == EVERYBODY  # the other breads are nobody's secret
     others = {result["customer_id"]: result["reason"] for result in beside["results"]}
     assert not any(reason.startswith("p00") for name, reason in others.items() if name > "c009")
 
 
-def test_who_has_what_is_bought_but_once_is_left_out(fresh: Any) -> None:
-    owners = {result["customer_id"] for result in ask(fresh, product_ids=["p00"], n=150)["results"]
+def test_who_has_what_is_bought_but_once_is_left_out(isolated_api: Any) -> None:
+    owners = {result["customer_id"] for result in ask(isolated_api, product_ids=["p00"], n=150)["results"]
               if result["reason"].startswith("bought ")}  # fmt: skip
     once = {"product_id": "p00", "category": "bread", "repurchase": "never"}
-    assert fresh.post("/v1/products", once).status_code == 200
-    answer = ask(fresh, product_ids=["p00"], n=150)
+    assert isolated_api.post("/v1/products", once).status_code == 200
+    answer = ask(isolated_api, product_ids=["p00"], n=150)
     assert not owners & set(names(answer))
     assert answer["left_out"] == [
         {"reason": "they have bought it and are not to be offered it again yet", "customers": len(owners)}

@@ -258,8 +258,8 @@ def test_bands_are_counted(reader: Reader) -> None:
     assert f"At risk {sizes['high'] + sizes['medium']}" in page
 
 
-def test_before_the_first_night_the_page_says_what_to_do(fresh: Any) -> None:
-    reader = Reader(fresh)
+def test_before_the_first_night_the_page_says_what_to_do(isolated_api: Any) -> None:
+    reader = Reader(isolated_api)
     reader.sign_in()
     response = reader.open("/")
     assert response.status_code == 503
@@ -327,15 +327,17 @@ def test_offers_are_named_and_so_are_those_that_may_not_be_made(reader: Reader) 
     assert all(f"{offer['offer_id']} {offer['reason']}" in page for offer in told["dropped"][:12])
 
 
-def test_a_sale_shows_on_the_page_at_once(fresh: Any, night: Any) -> None:
-    night(fresh.shop)
-    name = fresh.read("/v1/at-risk?band=high").json()["items"][0]["customer_id"]
-    agent = Reader(fresh)
+def test_a_sale_shows_on_the_page_at_once(isolated_api: Any, score_customers: Any) -> None:
+    score_customers(isolated_api.shop)
+    name = isolated_api.read("/v1/at-risk?band=high").json()["items"][0]["customer_id"]
+    agent = Reader(isolated_api)
     agent.sign_in("agent")
     before = agent.read(f"/customers/{name}")
     line = {"order_id": "till-1", "line_id": "1", "customer_id": name, "product_id": "p04", "quantity": 1}
-    sold_at = (datetime.combine(TODAY, time(9), fresh.shop.zone) + timedelta(days=1)).isoformat()
-    assert fresh.post("/v1/transactions", {**line, "amount": "5.05", "sold_at": sold_at}, "till").status_code == 200
+    sold_at = (datetime.combine(TODAY, time(9), isolated_api.shop.zone) + timedelta(days=1)).isoformat()
+    assert (
+        isolated_api.post("/v1/transactions", {**line, "amount": "5.05", "sold_at": sold_at}, "till").status_code == 200
+    )
     after = agent.read(f"/customers/{name}")
     assert "Silent for 1 day " in after
     assert "$5.05" in after
@@ -367,11 +369,18 @@ def tell(shop: Any, records: str, /, **record: Any) -> None:
     assert loading_load.ingest_records(shop, records, [record]).rejected == 0
 
 
-def test_names_are_for_those_who_serve_customers_and_run_nothing(fresh: Any, night: Any) -> None:
-    tell(fresh.shop, "customers", customer_id="c000", given_name="小明", family_name="王", email="wang@example.com")
-    tell(fresh.shop, "customers", customer_id="c001", given_name="<script>alert(1)</script>", city='"><b>Bath')
-    night(fresh.shop)
-    agent, analyst = Reader(fresh), Reader(fresh)
+def test_names_are_for_those_who_serve_customers_and_run_nothing(isolated_api: Any, score_customers: Any) -> None:
+    tell(
+        isolated_api.shop,
+        "customers",
+        customer_id="c000",
+        given_name="小明",
+        family_name="王",
+        email="wang@example.com",
+    )
+    tell(isolated_api.shop, "customers", customer_id="c001", given_name="<script>alert(1)</script>", city='"><b>Bath')
+    score_customers(isolated_api.shop)
+    agent, analyst = Reader(isolated_api), Reader(isolated_api)
     agent.sign_in("agent")
     analyst.sign_in("analyst")
     assert "王小明 low" in re.sub(r"(medium|high|lapsed)", "low", agent.read("/customers/c000"))
@@ -383,11 +392,11 @@ def test_names_are_for_those_who_serve_customers_and_run_nothing(fresh: Any, nig
         assert not re.search("王|wang@|alert|Bath", analyst.open(path).text)
 
 
-def test_an_open_complaint_comes_first(fresh: Any, night: Any) -> None:
+def test_an_open_complaint_comes_first(isolated_api: Any, score_customers: Any) -> None:
     said = {"customer_id": "c000", "happened_at": "2025-07-20T10:00:00Z", "kind": "complaint", "channel": "email"}
-    tell(fresh.shop, "interactions", interaction_id="i1", text="Stale bread", status="open", **said)
-    tell(fresh.shop, "interactions", interaction_id="i2", text="Long queue", status="closed", **said)
-    agent, analyst = Reader(fresh), Reader(fresh)
+    tell(isolated_api.shop, "interactions", interaction_id="i1", text="Stale bread", status="open", **said)
+    tell(isolated_api.shop, "interactions", interaction_id="i2", text="Long queue", status="closed", **said)
+    agent, analyst = Reader(isolated_api), Reader(isolated_api)
     agent.sign_in("agent")
     analyst.sign_in("analyst")
     page = agent.read("/customers/c000")
@@ -398,10 +407,12 @@ def test_an_open_complaint_comes_first(fresh: Any, night: Any) -> None:
     assert "Stale" not in page
 
 
-def test_people_are_found_by_what_they_say(fresh: Any) -> None:
-    tell(fresh.shop, "customers", customer_id="c000", given_name="Zoë", family_name="Ng", email="zoe@example.com")
-    tell(fresh.shop, "customers", customer_id="c001", given_name="Zoë", family_name="Ng", phone="+1 555 0100")
-    agent, analyst = Reader(fresh), Reader(fresh)
+def test_people_are_found_by_what_they_say(isolated_api: Any) -> None:
+    tell(
+        isolated_api.shop, "customers", customer_id="c000", given_name="Zoë", family_name="Ng", email="zoe@example.com"
+    )
+    tell(isolated_api.shop, "customers", customer_id="c001", given_name="Zoë", family_name="Ng", phone="+1 555 0100")
+    agent, analyst = Reader(isolated_api), Reader(isolated_api)
     agent.sign_in("agent")
     analyst.sign_in("analyst")
     for asked in ("c000", " ZOE@example.com "):

@@ -193,20 +193,20 @@ SENT = {
 ASKED = {"/v1/similar": {"product_ids": ["p01"]}, "/v1/audience": {"product_ids": ["p01"]}}
 
 
-def test_every_route_asks_for_a_role_that_may(fresh: Any) -> None:
+def test_every_route_asks_for_a_role_that_may(isolated_api: Any) -> None:
     """Whatever OpenAPI says can be asked, by every role: allowed exactly where the table says so."""
-    said = fresh.client.get("/openapi.json").json()["paths"]
+    said = isolated_api.client.get("/openapi.json").json()["paths"]
     assert {(m.upper(), path) for path in said for m in said[path]} == {(r.method, r.path) for r in routes.ROUTES}
-    fresh.post("/v1/customers", [{"customer_id": role} for role in routes.ROLES])
-    _night(fresh)
+    isolated_api.post("/v1/customers", [{"customer_id": role} for role in routes.ROLES])
+    _night(isolated_api)
     for route in routes.ROUTES:
         for role in (None, *routes.ROLES):
             # Whoever is erased cannot be asked about again.
             path = route.path.replace("{customer_id}", str(role) if route.path.endswith("/erase") else "c000")
-            sent = fresh.key(role) if role else {}
+            sent = isolated_api.key(role) if role else {}
             question = (SENT | ASKED).get(route.path, {"customer_ids": ["c000"]})
             body = {"json": question} if route.method == "POST" else {}
-            status = fresh.client.request(route.method, path, headers=sent, **body).status_code
+            status = isolated_api.client.request(route.method, path, headers=sent, **body).status_code
             expected = 200 if route.is_public or role in route.roles else 403 if role else 401
             assert status == expected, (route.method, path, role)
 
@@ -276,7 +276,7 @@ def test_logs_know_templates_and_not_customers(api: Any, caplog: pytest.LogCaptu
     api.read("/v1/customers/c001/churn")
     api.read(f"/v1/customers/{CANARY}/scores")
     api.post("/v1/churn", {"customer_ids": [CANARY], CANARY: 1})
-    ours = [record for record in caplog.record_files if not record.name.startswith("httpx")]
+    ours = [record for record in caplog.records if not record.name.startswith("httpx")]
     told = "\n".join(logging.Formatter().format(record) for record in ours)
     assert '"route": "/v1/customers/{customer_id}/scores"' in told
     assert not re.search(r"c001|canary", told.lower())
@@ -316,19 +316,21 @@ def test_openapi_describes_questions_answers_and_refusals(api: Any) -> None:
 
 @pytest.mark.parametrize("bulk", [True, False], ids=["BentoML's routes", "ours"])
 def test_a_failure_is_a_problem_and_its_text_stays_inside(
-    fresh: Any, bulk: bool, caplog: pytest.LogCaptureFixture
+    isolated_api: Any, bulk: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The online store has lost a table: a 500, with the place in our log and the error's words nowhere."""
     import sqlite3
 
-    with sqlite3.connect(fresh.shop.home / "features" / "feast" / "online.db") as store:
+    with sqlite3.connect(isolated_api.shop.home / "features" / "feast" / "online.db") as store:
         store.execute('drop table "regulars_rhythm"')
     response = (
-        fresh.post("/v1/churn", {"customer_ids": ["c000", CANARY]}) if bulk else fresh.read("/v1/customers/c000/churn")
+        isolated_api.post("/v1/churn", {"customer_ids": ["c000", CANARY]})
+        if bulk
+        else isolated_api.read("/v1/customers/c000/churn")
     )
     problem = assert_problem(response, 500)
     assert "regulars_rhythm" not in response.text
-    ours = "\n".join(r.getMessage() for r in caplog.record_files if r.name.startswith("regulars"))
+    ours = "\n".join(r.getMessage() for r in caplog.records if r.name.startswith("regulars"))
     assert re.search(f"{problem['request_id']}.*: OperationalError at online.py", ours)
     assert "canary" not in caplog.text.lower()
     assert "no such table" not in caplog.text

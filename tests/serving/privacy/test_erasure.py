@@ -66,7 +66,7 @@ def figures(api: Any, key: int) -> pd.DataFrame:
     return runtime.open_runtime(api.shop).features.online_features("churn_v1", [key])
 
 
-def test_neither_a_load_nor_a_sale_nor_a_night_brings_them_back(api: Any, night: Any) -> None:
+def test_neither_a_load_nor_a_sale_nor_a_night_brings_them_back(api: Any, score_customers: Any) -> None:
     key = key_of(api, "c011")
     assert erase(api, "c011").status_code == 200
     person = {"customer_id": "c011", "given_name": "Wilhelmina"}
@@ -76,7 +76,7 @@ def test_neither_a_load_nor_a_sale_nor_a_night_brings_them_back(api: Any, night:
     sale = {"order_id": "after", "customer_id": "c011", "product_id": "p03", "sold_at": "2025-07-24", "quantity": 1,
             "amount": 3}  # fmt: skip
     assert api.post("/v1/transactions", sale).json()["inserted"] == 1
-    night(api.shop)
+    score_customers(api.shop)
     assert api.read("/v1/customers/c011").status_code == 404
     assert figures(api, key)["event_timestamp"].isna().all()
 

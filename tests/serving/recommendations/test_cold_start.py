@@ -27,9 +27,9 @@ def meet(api: Any, name: str, **more: Any) -> None:
         {"favourite_category": "milk"},
     ],
 )
-def test_favourites_come_first_and_then_what_sells(fresh: Any, said: dict[str, Any]) -> None:
-    meet(fresh, "novice", **said)
-    result = shown(fresh, "novice", n=20)
+def test_favourites_come_first_and_then_what_sells(isolated_api: Any, said: dict[str, Any]) -> None:
+    meet(isolated_api, "novice", **said)
+    result = shown(isolated_api, "novice", n=20)
     assert (result["known"], result["fallback"]) == (True, True)
     milk, others = result["items"][:10], result["items"][10:]
     assert all(int(item["product_id"][1:]) % 4 == 1 for item in milk)
@@ -39,41 +39,41 @@ def test_favourites_come_first_and_then_what_sells(fresh: Any, said: dict[str, A
     assert [item["rank"] for item in result["items"]] == list(range(1, 21))
 
 
-def test_what_the_shop_puts_first_or_tries_out_keeps_its_own_reason(fresh: Any) -> None:
+def test_what_the_shop_puts_first_or_tries_out_keeps_its_own_reason(isolated_api: Any) -> None:
     loved = {"product_id": "novelty", "category": "milk", "labels": "launch"}
-    assert fresh.post("/v1/products", loved).status_code == 200
-    meet(fresh, "novice", preferences={"categories": ["milk"]})
-    pinned, *rest = shown(fresh, "novice", n=5, pin=["launch"])["items"]
+    assert isolated_api.post("/v1/products", loved).status_code == 200
+    meet(isolated_api, "novice", preferences={"categories": ["milk"]})
+    pinned, *rest = shown(isolated_api, "novice", n=5, pin=["launch"])["items"]
     assert (pinned["product_id"], pinned["reason"]) == ("novelty", "the shop puts it first")
     assert {item["reason"] for item in rest} == {"sells best in milk, which they like"}
 
 
-def test_who_has_said_nothing_gets_what_sells(fresh: Any) -> None:
-    meet(fresh, "novice", preferences={"channel": "email"})
-    meet(fresh, "dreamer", preferences={"categories": ["diamonds"]})
-    mine, theirs = (shown(fresh, name)["items"] for name in ("novice", "dreamer"))
-    assert mine == theirs == shown(fresh, "stranger")["items"]
+def test_who_has_said_nothing_gets_what_sells(isolated_api: Any) -> None:
+    meet(isolated_api, "novice", preferences={"channel": "email"})
+    meet(isolated_api, "dreamer", preferences={"categories": ["diamonds"]})
+    mine, theirs = (shown(isolated_api, name)["items"] for name in ("novice", "dreamer"))
+    assert mine == theirs == shown(isolated_api, "stranger")["items"]
 
 
-def test_a_question_for_other_categories_is_answered_as_asked(fresh: Any) -> None:
-    meet(fresh, "novice", preferences={"categories": ["milk"]})
-    items = shown(fresh, "novice", categories=["bread"])["items"]
+def test_a_question_for_other_categories_is_answered_as_asked(isolated_api: Any) -> None:
+    meet(isolated_api, "novice", preferences={"categories": ["milk"]})
+    items = shown(isolated_api, "novice", categories=["bread"])["items"]
     assert all(int(item["product_id"][1:]) % 4 == 0 for item in items)
 
 
-def test_of_who_does_not_allow_it_favourites_are_not_looked_at(fresh: Any) -> None:
-    meet(fresh, "novice", preferences={"categories": ["milk"]})
+def test_of_who_does_not_allow_it_favourites_are_not_looked_at(isolated_api: Any) -> None:
+    meet(isolated_api, "novice", preferences={"categories": ["milk"]})
     said = {"customer_id": "novice", "purpose": "profiling", "state": "denied", "at": "2025-07-01"}
-    assert fresh.post("/v1/consents", said).status_code == 200
-    assert shown(fresh, "novice")["items"] == shown(fresh, "stranger")["items"]
+    assert isolated_api.post("/v1/consents", said).status_code == 200
+    assert shown(isolated_api, "novice")["items"] == shown(isolated_api, "stranger")["items"]
 
 
-def test_after_the_first_basket_their_own_products_speak(fresh: Any) -> None:
-    meet(fresh, "novice", preferences={"categories": ["milk"]})
+def test_after_the_first_basket_their_own_products_speak(isolated_api: Any) -> None:
+    meet(isolated_api, "novice", preferences={"categories": ["milk"]})
     sale = {"order_id": "first", "customer_id": "novice", "product_id": "p03", "sold_at": "2025-07-24T10:00:00-04:00",
             "quantity": 1, "amount": "5.00"}  # fmt: skip
-    assert fresh.post("/v1/transactions", sale).status_code == 200
-    result = shown(fresh, "novice")
+    assert isolated_api.post("/v1/transactions", sale).status_code == 200
+    result = shown(isolated_api, "novice")
     assert not result["fallback"]
     assert result["items"][0]["product_id"] == "p03"
     assert result["items"][0]["reason"].startswith("bought once")

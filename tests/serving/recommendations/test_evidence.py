@@ -49,7 +49,7 @@ def test_what_is_new_stands_with_its_strongest_companion_on_their_own_shelf() ->
 def test_a_hidden_companion_is_passed_over_for_the_next() -> None:
     ranked = listed((7, CASE, "new"))
     assert grounds(ranked, shelf(), companions(), hidden={PILL}) == [[PHONE, 14]]
-    assert grounds(ranked, shelf(), companions(), hidden={PILL}, sees={7}) == [[PILL, 3]]
+    assert grounds(ranked, shelf(), companions(), hidden={PILL}, consenting={7}) == [[PILL, 3]]
 
 
 def test_a_shelf_of_before_the_first_days_were_kept_says_less() -> None:

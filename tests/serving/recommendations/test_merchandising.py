@@ -216,7 +216,7 @@ def test_what_was_bought_before_a_full_shelf_is_not_forgotten(ruled: Any, monkey
         ]
     short = shelf.assign(product_keys=shelf["short_product_keys"], last_days=shelf["short_last_days"])
     assert not any(set(mine.tolist()) & never for mine in merchandising.excluded_products(short, order).values())
-    monkeypatch.setattr(merchandising, "LONGEST_SHELF", 1)
+    monkeypatch.setattr(merchandising, "MAX_PRODUCTS", 1)
     assert {
         key: set(mine.tolist()) & never for key, mine in merchandising.excluded_products(short, order).items()
     } == whole
@@ -292,7 +292,7 @@ def test_a_pin_of_which_the_model_speaks_to_others_alone_is_put_first_too() -> N
     shelf = pd.DataFrame({"customer_key": [1, 2, 3], "product_keys": [np.array([5]), np.array([5]), np.array([7])]})
     first = pd.DataFrame({"customer_key": [1], "list": ["new"], "product_key": [7]})
     order = SimpleNamespace(
-        pinned=np.array([7]), out=np.empty(0, np.int64), waits=RepurchaseDelays(np.empty(0, np.int64), np.empty(0))
+        pinned_keys=np.array([7]), excluded_keys=np.empty(0, np.int64), repurchase_delays=RepurchaseDelays(np.empty(0, np.int64), np.empty(0))
     )
     asking = ranked_lists._ListRequest(None, shelf, order, ("again", "new"), np.empty(0, np.int64), frozenset())  # type: ignore[arg-type]
     assert ranked_lists._unscored(asking, shelf, first)["customer_key"].tolist() == [2]
@@ -397,10 +397,10 @@ def test_one_customer_may_be_asked_with_the_same_rules(ruled: Any) -> None:
 # The shop's own settings ----------------------------------------------------------------------------------
 
 
-def test_the_shops_own_rules_hold_at_the_door_by_night_and_in_exports(settled: Any, night: Any) -> None:
+def test_the_shops_own_rules_hold_at_the_door_by_night_and_in_exports(settled: Any, score_customers: Any) -> None:
     from customers.reports import exports
 
-    night(settled.shop)
+    score_customers(settled.shop)
     table = exports.build_table(settled.shop, "recommendations")
     assert not table["product_id"].isin(SOLD_OUT).any()
     assert set(table["product_id"].map(lambda product: "?" if product == "novelty" else kind(product))) == {
@@ -432,8 +432,10 @@ def test_asking_with_rules_of_ones_own_leaves_what_is_kept_as_it_was(settled: An
 
 
 @pytest.mark.parametrize("name", ["any", "again", "new"])
-def test_a_shop_that_leaves_out_all_it_sells_answers_with_the_reason(shut: Any, night: Any, name: str) -> None:
-    night(shut.shop)
+def test_a_shop_that_leaves_out_all_it_sells_answers_with_the_reason(
+    shut: Any, score_customers: Any, name: str
+) -> None:
+    score_customers(shut.shop)
     wish = {"explore": 0.5, "max_per_category": 1, "pin": ["season", "launch"], "boost": {"organic": 2}}
     for wishes in ({}, wish, {"exclude_categories": ["milk"]}):
         for result in ask(shut, ["c000", "stranger"], list=name, **wishes):

@@ -20,10 +20,10 @@ def thrifty(trained_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     yield from api_for(tmp_path / "home")
 
 
-def test_bands_follow_what_a_contact_saves_of_each_customers_value(thrifty: Any, night: Any) -> None:
+def test_bands_follow_what_a_contact_saves_of_each_customers_value(thrifty: Any, score_customers: Any) -> None:
     from customers.reports import exports
 
-    night(thrifty.shop)
+    score_customers(thrifty.shop)
     told = exports.build_table(thrifty.shop, "scores").set_index("customer_id")
     told = told[told["churn_band"] != "lapsed"]
     saved = told["churn_probability"] * told["expected_value"] * SAVED

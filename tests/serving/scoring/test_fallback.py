@@ -23,7 +23,7 @@ class Saying:
     def score(self, frame: pd.DataFrame) -> np.ndarray:
         return np.array(self.rows[: len(frame)])
 
-    def typical(self) -> object:
+    def population_average(self) -> object:
         return self.typically
 
     def contributions(self, frame: pd.DataFrame) -> pd.DataFrame:

@@ -32,14 +32,14 @@ def items(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
 # What an offer brings -------------------------------------------------------------------------------------
 
 
-def test_the_gain_is_the_price_less_what_is_known_to_go_off_it(fresh: Any) -> None:
+def test_the_gain_is_the_price_less_what_is_known_to_go_off_it(isolated_api: Any) -> None:
     """Milk costs nine tenths of its price; of fruit nobody said so, and what a gift is worth neither."""
     milk = [f"p{n:02d}" for n in range(1, 40, 4)]
     sold = [{"product_id": name, "category": "milk", "price": "10", "cost": "9"} for name in milk]
-    assert fresh.post("/v1/products", sold).status_code == 200
+    assert isolated_api.post("/v1/products", sold).status_code == 200
     gifts = [ALWAYS | {"offer_id": f"{of}-gift", "kind": "gift", "categories": [of]} for of in ("milk", "fruit")]
-    assert fresh.post("/v1/catalogue/offers", gifts).json()["inserted"] == 2
-    (result,) = offers(fresh, "c000", n=50)
+    assert isolated_api.post("/v1/catalogue/offers", gifts).json()["inserted"] == 2
+    (result,) = offers(isolated_api, "c000", n=50)
     found = items(result)
     assert found["milk-gift"]["gain_basis"].startswith("price less cost; what the offer gives away is not known")
     assert found["fruit-gift"]["gain_basis"].startswith("price; neither the cost nor")
@@ -63,17 +63,17 @@ def test_what_is_earned_on_an_offer() -> None:
 # What goes with what was just bought ----------------------------------------------------------------------
 
 
-def test_an_offer_may_be_made_because_of_what_was_just_bought(fresh: Any) -> None:
+def test_an_offer_may_be_made_because_of_what_was_just_bought(isolated_api: Any) -> None:
     """Whatever was bought for the first time goes with everything on offer: some are told so, and it takes a place."""
     from features.products import co_purchases
 
     names = [f"c{number:03d}" for number in range(100)]
-    before = offers(fresh, *names, n=50)
+    before = offers(isolated_api, *names, n=50)
     every = range(1, 41)
     pairs = [(one, other, 6.0, 1.0) for one in every for other in every if one != other]
     told = pd.DataFrame(pairs, columns=["product_key", "other_key", "lift", "strength"])
-    co_purchases.save_co_purchases(told, fresh.shop.home / "features")
-    whole, three = offers(fresh, *names, n=50), offers(fresh, *names, n=3)
+    co_purchases.save_co_purchases(told, isolated_api.shop.home / "features")
+    whole, three = offers(isolated_api, *names, n=50), offers(isolated_api, *names, n=3)
     for was, now, few in zip(before, whole, three, strict=True):
         assert {name: item["score"] for name, item in items(now).items()} == {
             name: item["score"] for name, item in items(was).items()
@@ -86,7 +86,7 @@ def test_an_offer_may_be_made_because_of_what_was_just_bought(fresh: Any) -> Non
     assert any(item["source"] == "related" for now in whole for item in now["items"])
 
 
-def test_what_was_bought_and_is_sensitive_since_is_named_no_more(fresh: Any, night: Any) -> None:
+def test_what_was_bought_and_is_sensitive_since_is_named_no_more(isolated_api: Any, score_customers: Any) -> None:
     """All but milk becomes sensitive: of what milk goes with, door, profile and export tell only who allows it."""
     from customers.reports import exports
     from features.products import co_purchases
@@ -95,25 +95,25 @@ def test_what_was_bought_and_is_sensitive_since_is_named_no_more(fresh: Any, nig
     others = [number for number in range(40) if number % 4 != 1]
     pairs = [(other + 1, milk + 1, 6.0, 1.0) for other in others for milk in range(1, 40, 4)]
     told = pd.DataFrame(pairs, columns=["product_key", "other_key", "lift", "strength"])
-    co_purchases.save_co_purchases(told, fresh.shop.home / "features")
-    night(fresh.shop)
-    someone = next(result["customer_id"] for result in offers(fresh, *names, n=50)
+    co_purchases.save_co_purchases(told, isolated_api.shop.home / "features")
+    score_customers(isolated_api.shop)
+    someone = next(result["customer_id"] for result in offers(isolated_api, *names, n=50)
                    if items(result)["milk-day"]["source"] == "related")  # fmt: skip
 
     def named() -> list[bool]:
-        table = exports.build_offers(fresh.shop)
+        table = exports.build_offers(isolated_api.shop)
         mine = (table["customer_id"] == someone) & (table["offer_id"] == "milk-day")
-        kept = fresh.read(f"/v1/customers/{someone}/scores").json()["scores"]["offers"]
-        said = (items(offers(fresh, someone, n=50)[0])["milk-day"], items(kept)["milk-day"],
+        kept = isolated_api.read(f"/v1/customers/{someone}/scores").json()["scores"]["offers"]
+        said = (items(offers(isolated_api, someone, n=50)[0])["milk-day"], items(kept)["milk-day"],
                 table[mine].to_dict("records")[0])  # fmt: skip
         return [offer["reason"].startswith("goes with p") for offer in said]
 
     assert named() == [True] * 3
     sensitive = [{"product_id": f"p{number:02d}", "sensitive": True} for number in others]
-    assert fresh.post("/v1/products", sensitive).status_code == 200
+    assert isolated_api.post("/v1/products", sensitive).status_code == 200
     assert named() == [False] * 3
     consent = {"customer_id": someone, "purpose": "profiling_sensitive", "state": "granted", "at": "2025-07-01"}
-    assert fresh.post("/v1/consents", consent).status_code == 200
+    assert isolated_api.post("/v1/consents", consent).status_code == 200
     assert named() == [True] * 3
 
 
@@ -155,41 +155,41 @@ def test_a_shop_without_offers_says_so() -> None:
     assert offers_scoring.explain_none(none, np.zeros((1, 0), np.int8), 0).startswith("the shop has no offers")  # type: ignore[arg-type]
 
 
-def test_an_offer_for_products_that_nobody_sells_is_not_made(fresh: Any) -> None:
+def test_an_offer_for_products_that_nobody_sells_is_not_made(isolated_api: Any) -> None:
     odd = [ALWAYS | {"offer_id": "odd", "product_ids": ["unicorn"]}]
     odd += [ALWAYS | {"offer_id": "half", "product_ids": ["unicorn", "p00"]}]
-    assert fresh.post("/v1/catalogue/offers", odd).json()["inserted"] == 2
-    (result,) = offers(fresh, "c000", n=50)
+    assert isolated_api.post("/v1/catalogue/offers", odd).json()["inserted"] == 2
+    (result,) = offers(isolated_api, "c000", n=50)
     assert dropped(result)["odd"] == "nothing that it is for is sold here"
     assert "half" in items(result)
 
 
-def test_an_offer_is_made_from_the_first_sale_on(fresh: Any) -> None:
+def test_an_offer_is_made_from_the_first_sale_on(isolated_api: Any) -> None:
     odd = [
         ALWAYS | {"offer_id": name, "product_ids": [product]}
         for name, product in (("odd", "unicorn"), ("rare", "yeti"))
     ]
-    assert fresh.post("/v1/catalogue/offers", odd).json()["inserted"] == 2
-    assert {"odd", "rare"} <= set(dropped(offers(fresh, "c000", n=50)[0]))
+    assert isolated_api.post("/v1/catalogue/offers", odd).json()["inserted"] == 2
+    assert {"odd", "rare"} <= set(dropped(offers(isolated_api, "c000", n=50)[0]))
     sale = {"order_id": "first", "customer_id": "c001", "product_id": "unicorn", "sold_at": "2025-07-24T10:00:00-04:00",
             "quantity": 1, "amount": "5.00"}  # fmt: skip
-    assert fresh.post("/v1/transactions", sale).status_code == 200
-    (result,) = offers(fresh, "c000", n=50)
+    assert isolated_api.post("/v1/transactions", sale).status_code == 200
+    (result,) = offers(isolated_api, "c000", n=50)
     assert "odd" in items(result)
     assert dropped(result)["rare"] == "nothing that it is for is sold here"
 
 
-def test_an_offer_that_ended_yesterday_or_is_for_nothing(fresh: Any) -> None:
+def test_an_offer_that_ended_yesterday_or_is_for_nothing(isolated_api: Any) -> None:
     from datetime import timedelta
 
     from customers import clock
 
-    yesterday = (clock.now(fresh.shop) - timedelta(days=1)).date().isoformat()
+    yesterday = (clock.now(isolated_api.shop) - timedelta(days=1)).date().isoformat()
     ended = {"offer_id": "ended", "starts_at": "2025-01-06", "ends_at": yesterday, "categories": ["milk"]}
-    sent = fresh.post("/v1/catalogue/offers", [ended, ALWAYS | {"offer_id": "empty"}]).json()
+    sent = isolated_api.post("/v1/catalogue/offers", [ended, ALWAYS | {"offer_id": "empty"}]).json()
     assert sent["inserted"] == 1
     assert "neither product_ids nor categories" in str(sent)
-    (result,) = offers(fresh, "c000")
+    (result,) = offers(isolated_api, "c000")
     assert dropped(result)["ended"] == "it has ended"
 
 

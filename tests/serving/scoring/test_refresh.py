@@ -243,11 +243,11 @@ def test_before_the_first_night_a_sale_waits_for_it_in_silence(unopened: Any, ca
     sold = sell(unopened, "c000")
     assert (sold["inserted"], sold["refreshed"]) == (1, False)
     assert len(refresh_queue.list_pending(unopened.shop)) == 1
-    assert [record for record in caplog.record_files if record.name == "regulars.live"] == []
+    assert [record for record in caplog.records if record.name == "regulars.live"] == []
     assert sell(unopened, "")["refreshed"]  # of nobody nothing has to be known
 
 
-def test_one_whose_figures_fail_keeps_nobody_behind(fresh: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_whose_figures_fail_keeps_nobody_behind(isolated_api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three buy while one of them cannot be seen to; the others are, then and from the next sale on."""
     from customers.ledger import refresh_queue
     from customers.people import lookup
@@ -255,7 +255,7 @@ def test_one_whose_figures_fail_keeps_nobody_behind(fresh: Any, monkeypatch: pyt
     from serving.scoring import refresh as refresh_scoring
 
     names = ["c001", "c002", "c003"]
-    keys = lookup.find_keys(fresh.shop, names)
+    keys = lookup.find_keys(isolated_api.shop, names)
     refresh = refresh_scoring.refresh_customers
 
     def fails_for_one(here: Any, asked: Any) -> datetime:
@@ -263,25 +263,25 @@ def test_one_whose_figures_fail_keeps_nobody_behind(fresh: Any, monkeypatch: pyt
             raise ValueError("nobody can work this out")
         return refresh(here, asked)
 
-    monkeypatch.setattr(refresh_scoring, "refresh", fails_for_one)
-    lines = [line(fresh, name) for name in names]
-    assert not fresh.post("/v1/transactions", lines).json()["refreshed"]
-    assert list(refresh_queue.list_pending(fresh.shop)) == [keys["c001"]]
-    assert sell(fresh, "c002")["refreshed"]
-    assert not sell(fresh, "c001")["refreshed"]
+    monkeypatch.setattr(refresh_scoring, "refresh_customers", fails_for_one)
+    lines = [line(isolated_api, name) for name in names]
+    assert not isolated_api.post("/v1/transactions", lines).json()["refreshed"]
+    assert list(refresh_queue.list_pending(isolated_api.shop)) == [keys["c001"]]
+    assert sell(isolated_api, "c002")["refreshed"]
+    assert not sell(isolated_api, "c001")["refreshed"]
     monkeypatch.setattr(refresh_scoring, "refresh", refresh)
-    assert refresh_scoring.process_queue(runtime.open_runtime(fresh.shop))
-    assert refresh_queue.list_pending(fresh.shop) == {}
+    assert refresh_scoring.process_queue(runtime.open_runtime(isolated_api.shop))
+    assert refresh_queue.list_pending(isolated_api.shop) == {}
 
 
-def test_those_for_whom_it_fails_go_to_the_end_of_the_queue(fresh: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_those_for_whom_it_fails_go_to_the_end_of_the_queue(isolated_api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A whole turn in which it fails for everybody it tries: then the next turn begins with the others."""
     from customers.ledger import refresh_queue
     from customers.people import lookup
     from serving.scoring import refresh as refresh_scoring
 
     names = [f"c{number:03d}" for number in range(refresh_scoring.MAX_FAILURES)]
-    broken = set(lookup.find_keys(fresh.shop, names).values())
+    broken = set(lookup.find_keys(isolated_api.shop, names).values())
     refresh = refresh_scoring.refresh_customers
 
     def fails_for_them(here: Any, asked: Any) -> datetime:
@@ -289,32 +289,34 @@ def test_those_for_whom_it_fails_go_to_the_end_of_the_queue(fresh: Any, monkeypa
             raise ValueError("nobody can work this out")
         return refresh(here, asked)
 
-    monkeypatch.setattr(refresh_scoring, "refresh", fails_for_them)
+    monkeypatch.setattr(refresh_scoring, "refresh_customers", fails_for_them)
     monkeypatch.setattr(refresh_scoring, "AT_ONCE", refresh_scoring.MAX_FAILURES)
-    refresh_queue.enqueue_customers(fresh.shop, broken)
-    sell(fresh, "c100")
-    assert sell(fresh, "c100")["refreshed"]
-    assert set(refresh_queue.list_pending(fresh.shop)) == broken
+    refresh_queue.enqueue_customers(isolated_api.shop, broken)
+    sell(isolated_api, "c100")
+    assert sell(isolated_api, "c100")["refreshed"]
+    assert set(refresh_queue.list_pending(isolated_api.shop)) == broken
 
 
-def test_whoever_is_ahead_of_a_night_hears_its_champions_too(fresh: Any, night: Any, make_champion: Any) -> None:
+def test_whoever_is_ahead_of_a_night_hears_its_champions_too(
+    isolated_api: Any, score_customers: Any, make_champion: Any
+) -> None:
     """The clock stands: a sale is told a moment after now, and tonight's new champion speaks of now."""
     from customers import clock
     from customers.people import lookup
     from serving import runtime
     from serving.scoring import refresh as refresh_scoring
 
-    night(fresh.shop)
-    here, now = runtime.open_runtime(fresh.shop), clock.now(fresh.shop)
-    assert sell(fresh, "c001")["refreshed"]
-    assert refresh_scoring.scored_after(here, now) == [*lookup.find_keys(fresh.shop, ["c001"]).values()]
-    make_champion(fresh.shop.home, "churn", "2", here.champion("churn").model)
+    score_customers(isolated_api.shop)
+    here, now = runtime.open_runtime(isolated_api.shop), clock.now(isolated_api.shop)
+    assert sell(isolated_api, "c001")["refreshed"]
+    assert refresh_scoring.scored_after(here, now) == [*lookup.find_keys(isolated_api.shop, ["c001"]).values()]
+    make_champion(isolated_api.shop.home, "churn", "2", here.champion("churn").model)
     time.sleep(1.1)  # a promotion is noticed within a second
-    night(fresh.shop)
-    assert told_by(fresh, "c001") == "1"
-    assert told_by(fresh, "c002") == "2"
+    score_customers(isolated_api.shop)
+    assert told_by(isolated_api, "c001") == "1"
+    assert told_by(isolated_api, "c002") == "2"
     assert refresh_scoring.rescore_after_batch(here, now)
-    assert told_by(fresh, "c001") == "2"
+    assert told_by(isolated_api, "c001") == "2"
 
 
 def told_by(api: Any, name: str) -> str:
@@ -322,21 +324,21 @@ def told_by(api: Any, name: str) -> str:
     return api.read(f"/v1/customers/{name}/scores").json()["scores"]["churn"]["version"]
 
 
-def test_who_bought_what_becomes_sensitive_is_seen_to_at_once(fresh: Any) -> None:
+def test_who_bought_what_becomes_sensitive_is_seen_to_at_once(isolated_api: Any) -> None:
     """Every paper product but one: what was bought of them is looked at no more, whoever bought it."""
     from customers.ledger import refresh_queue
 
-    before = back(fresh, "c000")["features_as_of"]
+    before = back(isolated_api, "c000")["features_as_of"]
     paper = [{"product_id": f"p{n:02d}", "category": "paper", "sensitive": True} for n in range(3, 36, 4)]
-    assert fresh.post("/v1/products", paper).json()["refreshed"]
-    assert moment(back(fresh, "c000")["features_as_of"]) > moment(before)
-    assert refresh_queue.list_pending(fresh.shop) == {}
-    again = back(fresh, "c000")["features_as_of"]
-    assert fresh.post("/v1/products", [each | {"stock": 3} for each in paper]).json()["updated"] == len(paper)
-    assert back(fresh, "c000")["features_as_of"] == again
+    assert isolated_api.post("/v1/products", paper).json()["refreshed"]
+    assert moment(back(isolated_api, "c000")["features_as_of"]) > moment(before)
+    assert refresh_queue.list_pending(isolated_api.shop) == {}
+    again = back(isolated_api, "c000")["features_as_of"]
+    assert isolated_api.post("/v1/products", [each | {"stock": 3} for each in paper]).json()["updated"] == len(paper)
+    assert back(isolated_api, "c000")["features_as_of"] == again
 
 
-def test_a_killed_server_left_what_is_sensitive_uncopied_too(fresh: Any) -> None:
+def test_a_killed_server_left_what_is_sensitive_uncopied_too(isolated_api: Any) -> None:
     """Figures made up for later are made from what is sensitive by then."""
     from customers.loading import load as loading_load
     from customers.parquet import mirror
@@ -344,9 +346,9 @@ def test_a_killed_server_left_what_is_sensitive_uncopied_too(fresh: Any) -> None
     from serving.scoring import refresh as refresh_scoring
 
     paper = [{"product_id": f"p{n:02d}", "sensitive": True} for n in range(3, 40, 4)]
-    assert loading_load.ingest_records(fresh.shop, "products", paper).customer_keys
-    assert refresh_scoring.process_queue(runtime.open_runtime(fresh.shop))
-    assert mirror.refresh(fresh.shop, only=refresh_scoring.MIRRORED_TABLES) == []
+    assert loading_load.ingest_records(isolated_api.shop, "products", paper).customer_keys
+    assert refresh_scoring.process_queue(runtime.open_runtime(isolated_api.shop))
+    assert mirror.refresh(isolated_api.shop, only=refresh_scoring.MIRRORED_TABLES) == []
 
 
 def test_many_tills_at_once(api: Any) -> None:

@@ -39,9 +39,9 @@ def result(answer: dict[str, Any]) -> dict[str, Any]:
     return answer["results"][0]
 
 
-def test_the_profile_shows_the_same_churn(fresh: Any) -> None:
-    answer = fresh.post("/v1/churn", {"customer_ids": ["c000"]}).json()
-    shown = on_profile(fresh, "c000")["churn"]
+def test_the_profile_shows_the_same_churn(isolated_api: Any) -> None:
+    answer = isolated_api.post("/v1/churn", {"customer_ids": ["c000"]}).json()
+    shown = on_profile(isolated_api, "c000")["churn"]
     said = result(answer)
     assert shown["probability"] == said["probability"]
     assert shown["version"] == answer["models"][0]["version"]
@@ -49,70 +49,70 @@ def test_the_profile_shows_the_same_churn(fresh: Any) -> None:
     assert {name: shown[name] for name in ("horizon_days", "band", "reasons")} == {
         name: said[name] for name in ("horizon_days", "band", "reasons")
     }
-    assert fresh.read("/v1/customers/c000").json()["scores"]["churn"] == shown
+    assert isolated_api.read("/v1/customers/c000").json()["scores"]["churn"] == shown
 
 
-def test_the_profile_shows_the_same_curve(fresh: Any) -> None:
-    answer = fresh.post("/v1/next-purchase", {"customer_ids": ["c000"]}).json()
-    shown = on_profile(fresh, "c000")["timing"]
+def test_the_profile_shows_the_same_curve(isolated_api: Any) -> None:
+    answer = isolated_api.post("/v1/next-purchase", {"customer_ids": ["c000"]}).json()
+    shown = on_profile(isolated_api, "c000")["timing"]
     assert shown["p"] == result(answer)["p"]
     assert shown["days"] == result(answer)["days"]
     assert (shown["version"], shown["as_of"]) == (answer["models"][0]["version"], answer["as_of"])
 
 
-def test_the_profile_shows_the_same_products(fresh: Any) -> None:
-    answer = fresh.post("/v1/recommendations", {"customer_ids": ["c000"]}).json()
-    shown = on_profile(fresh, "c000")["recommender"]
+def test_the_profile_shows_the_same_products(isolated_api: Any) -> None:
+    answer = isolated_api.post("/v1/recommendations", {"customer_ids": ["c000"]}).json()
+    shown = on_profile(isolated_api, "c000")["recommender"]
     assert [{**entry, "expires_at": None} for entry in shown["items"]] == result(answer)["items"]
 
 
 @pytest.mark.parametrize(("model", "path"), QUESTIONS.items())
-def test_asking_ten_times_leaves_one_row(fresh: Any, model: str, path: str) -> None:
+def test_asking_ten_times_leaves_one_row(isolated_api: Any, model: str, path: str) -> None:
     for _ in range(10):
-        assert fresh.post(path, {"customer_ids": ["c000", "c001", "c000"]}).status_code == 200
-    assert len(rows(fresh, "c000", model)) == 1
+        assert isolated_api.post(path, {"customer_ids": ["c000", "c001", "c000"]}).status_code == 200
+    assert len(rows(isolated_api, "c000", model)) == 1
 
 
-def test_ten_at_once_leave_one_row(fresh: Any) -> None:
+def test_ten_at_once_leave_one_row(isolated_api: Any) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(10) as many:
-        asked = [many.submit(fresh.ask, "/v1/churn", {"customer_ids": ["c000", "c001"]}) for _ in range(10)]
+        asked = [many.submit(isolated_api.post, "/v1/churn", {"customer_ids": ["c000", "c001"]}) for _ in range(10)]
         answers = [each.result().json()["results"] for each in asked]
     assert all(answer == answers[0] for answer in answers)
-    assert len(rows(fresh, "c000", "churn")) == 1
+    assert len(rows(isolated_api, "c000", "churn")) == 1
 
 
-def test_a_list_with_wishes_does_not_become_the_customers_list(fresh: Any) -> None:
-    whole = result(fresh.post("/v1/recommendations", {"customer_ids": ["c000"]}).json())["items"]
+def test_a_list_with_wishes_does_not_become_the_customers_list(isolated_api: Any) -> None:
+    whole = result(isolated_api.post("/v1/recommendations", {"customer_ids": ["c000"]}).json())["items"]
     first = whole[0]["product_id"]
     wishes = {"customer_ids": ["c000"], "n": 2, "categories": ["milk"], "exclude_product_ids": [first]}
-    fresh.post("/v1/recommendations", wishes)
-    assert [entry["product_id"] for entry in on_profile(fresh, "c000")["recommender"]["items"]] == [
+    isolated_api.post("/v1/recommendations", wishes)
+    assert [entry["product_id"] for entry in on_profile(isolated_api, "c000")["recommender"]["items"]] == [
         entry["product_id"] for entry in whole
     ]
 
 
 @pytest.mark.parametrize("path", QUESTIONS.values())
-def test_what_holds_for_all_is_not_written_down(fresh: Any, path: str) -> None:
-    fresh.post(path, {"customer_ids": ["quiet", "stranger"]})
-    assert rows(fresh, "quiet") == []
+def test_what_holds_for_all_is_not_written_down(isolated_api: Any, path: str) -> None:
+    isolated_api.post(path, {"customer_ids": ["quiet", "stranger"]})
+    assert rows(isolated_api, "quiet") == []
 
 
-def test_the_night_writes_what_the_door_says(fresh: Any, night: Any) -> None:
+def test_the_night_writes_what_the_door_says(isolated_api: Any, score_customers: Any) -> None:
     """Everybody, in the same shapes; asking afterwards says the same and adds nothing."""
-    customers, written = night(fresh.shop)
+    customers, written = score_customers(isolated_api.shop)
     assert customers == 150  # one loaded customer never bought
     assert written == 6 * customers
     names = tuple(QUESTIONS)
-    before = {name: rows(fresh, "c000", name) for name in names}
+    before = {name: rows(isolated_api, "c000", name) for name in names}
     assert {name: len(kept) for name, kept in before.items()} == dict.fromkeys(names, 1)
     for name, path in QUESTIONS.items():
-        fresh.post(path, {"customer_ids": ["c000"]})
-        assert rows(fresh, "c000", name) == before[name]
+        isolated_api.post(path, {"customer_ids": ["c000"]})
+        assert rows(isolated_api, "c000", name) == before[name]
     assert (
-        on_profile(fresh, "c000")["churn"]["probability"]
-        == result(fresh.post("/v1/churn", {"customer_ids": ["c000"]}).json())["probability"]
+        on_profile(isolated_api, "c000")["churn"]["probability"]
+        == result(isolated_api.post("/v1/churn", {"customer_ids": ["c000"]}).json())["probability"]
     )
     kept = {name: json.loads(before[name][0]["detail"]) for name in names}
     assert kept["churn"].keys() == {"horizon_days", "band", "reasons", "weights", "rfm", "fallback"}
@@ -124,54 +124,56 @@ def test_the_night_writes_what_the_door_says(fresh: Any, night: Any) -> None:
     assert kept["value"].keys() == {"horizon_days", "fallback"}
 
 
-def test_exports_read_what_the_night_wrote(fresh: Any, night: Any) -> None:
+def test_exports_read_what_the_night_wrote(isolated_api: Any, score_customers: Any) -> None:
     from customers.reports import exports
 
-    night(fresh.shop)
-    said = exports.build_table(fresh.shop, "scores").set_index("customer_id").loc["c000"]
-    answer = result(fresh.post("/v1/churn", {"customer_ids": ["c000"]}).json())
+    score_customers(isolated_api.shop)
+    said = exports.build_table(isolated_api.shop, "scores").set_index("customer_id").loc["c000"]
+    answer = result(isolated_api.post("/v1/churn", {"customer_ids": ["c000"]}).json())
     assert (said["churn_probability"], said["churn_band"]) == (answer["probability"], answer["band"])
-    back = result(fresh.post("/v1/next-purchase", {"customer_ids": ["c000"]}).json())
+    back = result(isolated_api.post("/v1/next-purchase", {"customer_ids": ["c000"]}).json())
     assert said["p_purchase_7d"] == back["p"]["7"]
-    listed = exports.build_table(fresh.shop, "recommendations")
+    listed = exports.build_table(isolated_api.shop, "recommendations")
     mine = listed[(listed["customer_id"] == "c000") & (listed["list"] == "any")].head(10)
-    items = result(fresh.post("/v1/recommendations", {"customer_ids": ["c000"]}).json())["items"]
+    items = result(isolated_api.post("/v1/recommendations", {"customer_ids": ["c000"]}).json())["items"]
     assert mine["product_id"].tolist() == [entry["product_id"] for entry in items]
     again = [entry["source"] == "again" for entry in items]
     assert mine["reason"][again].tolist() == [entry["reason"] for entry in items if entry["source"] == "again"]
     assert mine["score"].tolist() == [entry["score"] for entry in items]
 
 
-def test_a_promotion_is_noticed_without_a_restart(fresh: Any, make_champion: Any) -> None:
+def test_a_promotion_is_noticed_without_a_restart(isolated_api: Any, make_champion: Any) -> None:
     from models.churn.baselines import BgNbdChurn
     from serving import runtime
 
-    first = fresh.post("/v1/churn", {"customer_ids": ["c000"]}).json()
-    model = runtime.open_runtime(fresh.shop).champion("churn").model
-    make_champion(fresh.shop.home, "churn", "2", BgNbdChurn(model.rhythm, model.horizon_days, model.base))
-    second = after_a_look(fresh)
+    first = isolated_api.post("/v1/churn", {"customer_ids": ["c000"]}).json()
+    model = runtime.open_runtime(isolated_api.shop).champion("churn").model
+    make_champion(isolated_api.shop.home, "churn", "2", BgNbdChurn(model.rhythm, model.horizon_days, model.base))
+    second = after_a_look(isolated_api)
     assert result(second)["probability"] != result(first)["probability"]
-    assert {row["version"] for row in rows(fresh, "c000", "churn")} == {"1", "2"}
-    assert on_profile(fresh, "c000")["churn"]["version"] == "2"
+    assert {row["version"] for row in rows(isolated_api, "c000", "churn")} == {"1", "2"}
+    assert on_profile(isolated_api, "c000")["churn"]["version"] == "2"
 
 
-def test_after_a_way_back_the_profile_shows_who_answered_last(fresh: Any, make_champion: Any, night: Any) -> None:
+def test_after_a_way_back_the_profile_shows_who_answered_last(
+    isolated_api: Any, make_champion: Any, score_customers: Any
+) -> None:
     """A night by version 1, then 2 by hand, 1 and 2 again: what is shown is what was said, and two rows stay."""
     from models.churn.baselines import BgNbdChurn
     from models.registry import bundle
     from serving import runtime
 
-    night(fresh.shop)
-    home = fresh.shop.home
-    model = runtime.open_runtime(fresh.shop).champion("churn").model
+    score_customers(isolated_api.shop)
+    home = isolated_api.shop.home
+    model = runtime.open_runtime(isolated_api.shop).champion("churn").model
     make_champion(home, "churn", "2", BgNbdChurn(model.rhythm, model.horizon_days, model.base))
     for version in ("2", "1", "2"):
         bundle.publish(home / "work" / f"churn-{version}", home / "champions", "churn", version)
-        answer = after_a_look(fresh)
+        answer = after_a_look(isolated_api)
         assert answer["models"][0]["version"] == version
-        shown = on_profile(fresh, "c000")["churn"]
+        shown = on_profile(isolated_api, "c000")["churn"]
         assert (shown["version"], shown["probability"]) == (version, result(answer)["probability"])
-    assert len(rows(fresh, "c000", "churn")) == 2
+    assert len(rows(isolated_api, "c000", "churn")) == 2
 
 
 @pytest.mark.parametrize("path", [path for name, path in QUESTIONS.items() if name != "offers"])
@@ -191,8 +193,8 @@ def test_who_does_not_allow_profiling_gets_the_offers_of_their_letters_and_no_gu
     assert rows(private, "c000") == []
 
 
-def test_a_night_keeps_nothing_of_who_does_not_allow_profiling(private: Any, night: Any) -> None:
-    assert night(private.shop) == (0, 0)
+def test_a_night_keeps_nothing_of_who_does_not_allow_profiling(private: Any, score_customers: Any) -> None:
+    assert score_customers(private.shop) == (0, 0)
     assert rows(private, "c000") == []
     assert on_profile(private, "c000") == {}
     assert private.read("/v1/at-risk").json()["items"] == []
@@ -206,35 +208,41 @@ def test_without_churn_the_curve_speaks_for_itself(without_churn: Any) -> None:
     assert without_churn.post("/v1/churn", {"customer_ids": ["c000"]}).status_code == 503
 
 
-def test_where_a_plain_rule_stands_in_everybody_is_told_so(fresh: Any, make_champion: Any, night: Any) -> None:
+def test_where_a_plain_rule_stands_in_everybody_is_told_so(
+    isolated_api: Any, make_champion: Any, score_customers: Any
+) -> None:
     """Too little to learn from: the rule answers for each customer, is written down, and is flagged at both."""
     from serving import runtime
 
     make_champion(
-        fresh.shop.home, "churn", "2", runtime.open_runtime(fresh.shop).champion("churn").model, fallback=True
+        isolated_api.shop.home,
+        "churn",
+        "2",
+        runtime.open_runtime(isolated_api.shop).champion("churn").model,
+        fallback=True,
     )
-    answer = after_a_look(fresh)
+    answer = after_a_look(isolated_api)
     assert result(answer)["fallback"]
-    assert on_profile(fresh, "c000")["churn"]["fallback"]
-    night(fresh.shop)
-    (row,) = [row for row in rows(fresh, "c000", "churn") if row["version"] == "2"]
+    assert on_profile(isolated_api, "c000")["churn"]["fallback"]
+    score_customers(isolated_api.shop)
+    (row,) = [row for row in rows(isolated_api, "c000", "churn") if row["version"] == "2"]
     assert json.loads(row["detail"])["fallback"]
     assert row["value"] == result(answer)["probability"]
 
 
-def test_a_broken_bundle_leaves_the_champion_where_it_was(fresh: Any, make_champion: Any) -> None:
+def test_a_broken_bundle_leaves_the_champion_where_it_was(isolated_api: Any, make_champion: Any) -> None:
     from serving import runtime
 
-    first = fresh.post("/v1/churn", {"customer_ids": ["c000"]}).json()
-    pointer = fresh.shop.home / "champions" / "churn.json"
+    first = isolated_api.post("/v1/churn", {"customer_ids": ["c000"]}).json()
+    pointer = isolated_api.shop.home / "champions" / "churn.json"
     before = pointer.read_bytes()
-    make_champion(fresh.shop.home, "churn", "2", runtime.open_runtime(fresh.shop).champion("churn").model)
-    (fresh.shop.home / "champions" / "churn" / "2" / "model.txt").write_text("tree=0")
+    make_champion(isolated_api.shop.home, "churn", "2", runtime.open_runtime(isolated_api.shop).champion("churn").model)
+    (isolated_api.shop.home / "champions" / "churn" / "2" / "model.txt").write_text("tree=0")
     assert pointer.read_bytes() != before
-    again = after_a_look(fresh)
+    again = after_a_look(isolated_api)
     assert again["models"] == first["models"]
     assert again["results"] == first["results"]
-    ready = fresh.client.get("/readyz")
+    ready = isolated_api.client.get("/readyz")
     assert ready.status_code == 200
     assert "model.txt has changed since it was written" in ready.json()["reasons"][0]
 
@@ -258,25 +266,25 @@ def after_a_look(api: Any) -> dict[str, Any]:
     return api.post("/v1/churn", {"customer_ids": ["c000"]}).json()
 
 
-def test_what_just_happened_changes_the_answer_and_history_stays(fresh: Any) -> None:
+def test_what_just_happened_changes_the_answer_and_history_stays(isolated_api: Any) -> None:
     """c000 buys again an hour after the night, and their figures are pushed: churn falls, both rows stay."""
     import pandas as pd
 
     from customers.people import lookup
     from serving import runtime
 
-    features = runtime.open_runtime(fresh.shop).features
-    before = fresh.post("/v1/churn", {"customer_ids": ["c000"]}).json()
-    (key,) = lookup.find_keys(fresh.shop, ["c000"]).values()
+    features = runtime.open_runtime(isolated_api.shop).features
+    before = isolated_api.post("/v1/churn", {"customer_ids": ["c000"]}).json()
+    (key,) = lookup.find_keys(isolated_api.shop, ["c000"]).values()
     rhythm = pd.read_parquet(features.folder / "rhythm" / "part.parquet")
     mine = rhythm[rhythm["customer_key"] == key].nlargest(1, "event_timestamp").drop(columns="created")
     later = mine["event_timestamp"] + pd.Timedelta(hours=1)
     bought = {"recency_days": 0.0, "span_days": mine["tenure_days"], "purchase_days": mine["purchase_days"] + 1}
     features.push("rhythm", mine.assign(event_timestamp=later, **bought))
-    after = fresh.post("/v1/churn", {"customer_ids": ["c000"]}).json()
+    after = isolated_api.post("/v1/churn", {"customer_ids": ["c000"]}).json()
     assert result(before)["probability"] - result(after)["probability"] > 0.1
     assert after["as_of"] > before["as_of"]
-    assert on_profile(fresh, "c000")["churn"]["probability"] == result(after)["probability"]
-    assert sorted(row["value"] for row in rows(fresh, "c000", "churn")) == sorted(
+    assert on_profile(isolated_api, "c000")["churn"]["probability"] == result(after)["probability"]
+    assert sorted(row["value"] for row in rows(isolated_api, "c000", "churn")) == sorted(
         result(answer)["probability"] for answer in (before, after)
     )

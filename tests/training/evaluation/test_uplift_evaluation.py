@@ -110,10 +110,10 @@ def test_a_clear_finding_after_a_quiet_month_is_evidence() -> None:
 @pytest.mark.parametrize(
     ("found", "before", "words"),
     [
-        (finding(x__qini=told(0.01, -0.001, 0.02)), QUIET, "cannot be foretold"),
+        (finding(x__qini=told(0.01, -0.001, 0.02)), QUIET, "cannot be predicted"),
         (finding(x__first=told(0.05, -0.01, 0.11)), QUIET, "not known to be helped"),
         (finding(average=NOTHING, x__qini=NOTHING), QUIET, "not known to change anything"),
-        (finding(telling_kept=BootstrapEstimate(0.95)), QUIET, "told beforehand"),
+        (finding(telling_kept=BootstrapEstimate(0.95)), QUIET, "can be predicted"),
         (finding(), finding(x__qini=NOTHING, x__first=NOTHING), "had done better"),
         (finding(), finding(average=NOTHING, x__qini=NOTHING), "had done better"),
         (finding(), finding(average=told(-0.1, -0.2, -0.05), x__qini=NOTHING, x__first=NOTHING), "had done worse"),

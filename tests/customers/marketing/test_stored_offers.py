@@ -12,7 +12,7 @@ from customers import clock
 from customers.ledger import interactions
 from customers.loading import load as loading_load
 from customers.loading.load import LoadResult
-from customers.marketing import eligibility_recheck, offers
+from customers.marketing import offers, stored_offers
 from customers.people import lookup
 from customers.privacy import consents
 from customers.reports import at_risk, exports
@@ -33,10 +33,10 @@ MAIL = "customer_id,purpose,state,at\n"
 
 
 @pytest.fixture
-def bakery(corner_shop: Shop, sell: Load, load_text: Load) -> Shop:
+def bakery(corner_shop: Shop, load_lines: Load, load_text: Load) -> Shop:
     """A shop whose night of the 21st found two offers each for Anna and Ben, who both may be written to."""
     corner_shop = replace(corner_shop, clock="last-sale")
-    sell(corner_shop, SALE)
+    load_lines(corner_shop, SALE)
     load_text(corner_shop, "offers", OFFERS)
     yes = "".join(f"{name},marketing_email,granted,2017-11-01\n" for name in ("anna", "ben"))
     load_text(corner_shop, "consents", MAIL + yes)
@@ -102,9 +102,9 @@ def test_a_budget_of_ten_is_spent_when_two_have_redeemed_five(bakery: Shop, load
     assert found(bakery) == {"anna": ["cream"], "ben": ["cream"]}
 
 
-def test_an_offer_that_has_ended_since_is_made_no_more(bakery: Shop, sell: Load) -> None:
+def test_an_offer_that_has_ended_since_is_made_no_more(bakery: Shop, load_lines: Load) -> None:
     as_of = clock.now(bakery)
-    sell(bakery, "9,ben,milk,2017-12-31T12:00Z,1,2\n")
+    load_lines(bakery, "9,ben,milk,2017-12-31T12:00Z,1,2\n")
     assert found(bakery) == {}
     # But of the day of the night itself it is true that they ran, however late it is asked for.
     assert found(bakery, as_of) == {"anna": BOTH, "ben": BOTH}
@@ -156,9 +156,9 @@ def test_a_day_gone_by_is_shown_as_it_was_known_then(bakery: Shop, load_text: Lo
 
 def test_nothing_found_is_nothing_made(bakery: Shop) -> None:
     none = pd.DataFrame(columns=["customer_key", "offer_key"])
-    assert eligibility_recheck.is_still_eligible(bakery, none).tolist() == []
+    assert stored_offers.is_still_eligible(bakery, none).tolist() == []
     unknown = pd.DataFrame({"customer_key": [1], "offer_key": [99]})
-    assert eligibility_recheck.is_still_eligible(bakery, unknown).tolist() == [False]
+    assert stored_offers.is_still_eligible(bakery, unknown).tolist() == [False]
 
 
 def test_offers_in_yen_are_not_weighed_against_euros(corner_shop: Shop) -> None:
