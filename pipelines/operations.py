@@ -59,7 +59,7 @@ def load_records(
 def load_table(shop: Shop, name: str) -> pd.DataFrame:
     """An export table as of the last finished scores, which after a historical run are those of its day.
 
-    Columns are those of `customers.reports.exports`, `serving.offers.ineligible_offers` or the demand forecast. Demand
+    For its columns see `customers.reports.exports`, `serving.offers.ineligible_offers` and `demand_forecast`. Demand
     is always as of the latest run, since a historical run keeps no features to compute it from. Raises WrongUsage for
     an unknown table.
     """

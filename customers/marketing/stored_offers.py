@@ -56,6 +56,12 @@ def evaluation_times(shop: Shop, as_of: datetime | None) -> tuple[datetime, date
     return (now if as_of is None else max(now, as_of)), None
 
 
+def count_begun_and_ended(shop: Shop) -> tuple[int, int]:
+    """How many offers have begun by now, and how many have ended: what caches of stored offers compare as time passes."""
+    offers, now = eligibility_inputs.load_current_offers(shop).offer_table.offers, clock.now(shop)
+    return int((offers["starts_at"] <= now).sum()), int((offers["ends_at"] <= now).sum())
+
+
 def judge_offers(shop: Shop, table: OfferTable, before: datetime | None) -> OfferTable:
     """The table with budgets spent before that time; for a day of the past the stock of today is not judged."""
     table = eligibility_inputs.with_budgets_as_of(shop, table, before)

@@ -70,7 +70,7 @@ def load(
         terminal.print_result(loaded, as_json, f"{text}; see {loaded['rejects_file']}" if loaded["rejected"] else text)
         is_nothing_loaded = loaded["read"] > 0 and loaded["rejected"] >= loaded["read"]
         if is_nothing_loaded or (strict and loaded["rejected"]):
-            raise typer.Exit(errors.EXIT_NOTHING_DONE)
+            terminal.exit_with(errors.EXIT_NOTHING_DONE)
 
 
 @app.command()
@@ -81,7 +81,7 @@ def run(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run the nightly run: features, training, evaluation, promotion of what is no worse, scores of every customer."""
+    """Run the nightly pipeline: features, training, evaluation, promotion of what is no worse, scores for everyone."""
     from pipelines.nightly import run as nightly_run
     from pipelines.reporting import terminal_text
 
@@ -314,7 +314,7 @@ def demo(
     serve: Annotated[bool, typer.Option("--serve/--no-serve")] = True,
     port: Annotated[int, typer.Option()] = 3000,
 ) -> None:
-    """Load a real grocer's year (Complete Journey), run the nightly run, and serve."""
+    """Load a real grocer's year (Complete Journey), run the nightly pipeline, and serve."""
     from pipelines import demo as pipelines_demo
 
     with terminal.handle_errors():

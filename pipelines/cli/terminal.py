@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -36,6 +36,11 @@ def print_result(result: dict[str, Any], as_json: bool, text: str) -> None:
 def print_progress(text: str) -> None:
     """Print progress on stderr, so that stdout holds only the result."""
     typer.echo(text, err=True)
+
+
+def exit_with(code: int) -> NoReturn:
+    """End the command with this exit code. Raises typer.Exit."""
+    raise typer.Exit(code)
 
 
 @contextmanager

@@ -26,10 +26,10 @@ METRIC_LABELS = {
 }
 #: Axis labels by task: predicted, observed, and what the gains curve is a share of.
 CURVE_LABELS = {
-    "churn": ("said: P(no purchase within the horizon)", "seen: share that stayed away", "of all who stayed away"),
-    "timing": ("said: P(purchase within four weeks)", "seen: share that came", "of all who came"),
-    "restock": ("said: P(needed within two weeks)", "seen: share that bought again", "of all needs that came up"),
-    "value": ("said: expected to be spent", "seen: spent", "of all that was spent"),
+    "churn": ("predicted P(no purchase within the horizon)", "observed share without a purchase", "of all churned"),
+    "timing": ("predicted P(purchase within four weeks)", "observed share with a purchase", "of all who returned"),
+    "restock": ("predicted P(needed within two weeks)", "observed share bought again", "of all bought again"),
+    "value": ("predicted spend", "observed spend", "of all spend"),
 }
 
 
@@ -88,7 +88,7 @@ def plot_curves(tables: Mapping[str, pd.DataFrame], path: Path, *, name: str, ti
         right.plot("share", "held", data=gains[gains["method"] == method], label=method, **style)
     x_label, y_label, share_label = CURVE_LABELS[name]
     left.set(xlabel=x_label, ylabel=y_label)
-    right.set(xlabel="so large a share of the list", ylabel=f"so large a share {share_label}")
+    right.set(xlabel="share of the list", ylabel=f"share {share_label}")
     for axes in (left, right):
         axes.grid(alpha=0.3)
     left.legend()
@@ -112,10 +112,10 @@ def plot_qini(curves_by_panel: Mapping[str, pd.DataFrame], path: Path, *, title:
             axes.plot("share", "gain", data=curve, label=learner, linewidth=2.5 if nth == 0 else 1)
             if nth == 0:
                 axes.fill_between(curve["share"], curve["low"], curve["high"], alpha=0.2)
-                axes.plot([0, 1], [0, curve["gain"].iloc[-1]], color="black", linewidth=0.8, label="by lot")
+                axes.plot([0, 1], [0, curve["gain"].iloc[-1]], color="black", linewidth=0.8, label="random order")
         axes.set_title(panel_title)
-        axes.set_xlabel("first so many of the customers contacted")
-        axes.set_ylabel("gained, a customer of the shop")
+        axes.set_xlabel("share of customers contacted")
+        axes.set_ylabel("gain per customer")
         axes.grid(alpha=0.3)
         axes.legend()
     figure.savefig(path, dpi=120)

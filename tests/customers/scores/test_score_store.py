@@ -63,7 +63,7 @@ def test_recording_again_leaves_one_row(three_customers: tuple[Shop, dict[str, i
         )
     assert fetch_rows(where, "select count(*) from scores") == [(1,)]
     said = score_store.load_customer_scores(where, keys["anna"])["churn"]
-    assert (said.version, said.as_of, said.detail) == ("1", AS_OF, {"band": "low"})
+    assert (said.version, said.as_of, said.detail) == ("1", AS_OF, '{"band": "low"}')
 
 
 def test_the_newest_moment_is_the_latest_word(three_customers: tuple[Shop, dict[str, int]]) -> None:

@@ -30,8 +30,8 @@ def test_it_finds_the_rule_and_its_chances_are_how_often_things_come_true(lesson
     grown = candidate_ranking.fit(lessons[:1], seed=0)
     assert grown is not None
     strength = grown.raw_scores(lessons[1].features)
-    chance = isotonic_calibration.fit_isotonic(strength, lessons[1].came)(strength)
-    high = lessons[1].figures.values[:, 0] > 0.7
+    chance = isotonic_calibration.fit_isotonic(strength, lessons[1].is_bought)(strength)
+    high = lessons[1].features.values[:, 0] > 0.7
     assert chance[high].mean() == pytest.approx(0.8, abs=0.03)
     assert chance[~high].mean() == pytest.approx(0.1, abs=0.02)
 
@@ -39,8 +39,8 @@ def test_it_finds_the_rule_and_its_chances_are_how_often_things_come_true(lesson
 def test_what_was_passed_over_counts_for_as_many_as_it_stands_for(lessons, monkeypatch):
     monkeypatch.setattr(candidate_ranking, "MAX_NEGATIVES", 500)
     grown = candidate_ranking.fit(lessons, seed=0)
-    chance = grown.curve(grown.raw_scores(lessons[0].figures))
-    assert chance.mean() == pytest.approx(lessons[0].came.mean(), abs=0.08)  # unweighted it would be 0.8
+    chance = grown.curve(grown.raw_scores(lessons[0].features))
+    assert chance.mean() == pytest.approx(lessons[0].is_bought.mean(), abs=0.08)  # unweighted it would be 0.8
 
 
 def test_too_few_purchases_grow_no_trees(lessons):
@@ -56,7 +56,7 @@ def test_what_is_saved_ranks_alike(lessons, tmp_path):
 
 
 def test_where_more_may_only_raise_the_answer_it_does(lessons):
-    backwards = [RankingExamples(each.features, ~each.came) for each in lessons]
+    backwards = [RankingExamples(each.features, ~each.is_bought) for each in lessons]
     grown = candidate_ranking.fit(backwards, seed=0, monotone_constraints=[1, 0, 0])
     rising = np.column_stack([np.linspace(0, 1, 50), np.full(50, 0.5), np.full(50, 0.5)]).astype(np.float32)
     assert (np.diff(grown.raw_scores(RankingFeatures(("a", "b", "c"), rising))) >= 0).all()

@@ -184,7 +184,7 @@ def test_somebody_who_bought_nothing_gets_what_sells(model):
     assert answer.list.unique().tolist() == ["any", "new"]
     assert set(answer.source) == {"popular"}
     assert answer.product_key.head(4).tolist() == model.population_average(4)[0].tolist()
-    assert model.typical(1)[0].item() == 1
+    assert model.population_average(1)[0].item() == 1
 
 
 def test_products_unknown_to_the_model_are_kept_on_the_shelf_and_do_no_harm(model):
@@ -229,11 +229,11 @@ def grown(past, model) -> Recommender:
         ranking_features.new_product_features(scene, found), bought.contains(found.rows, found.products)
     )
     mine = RepeatPurchases(
-        model.repeat_purchases.plain,
+        model.repeat_purchases.baseline,
         candidate_ranking.fit([own], seed=0, monotone_constraints=own.features.monotone_constraints),
         {},
     )
-    theirs = replace(model.discovery, by=discovery.RANKER, ranker=candidate_ranking.fit([fresh], seed=0))
+    theirs = replace(model.discovery, method=discovery.RANKER, ranker=candidate_ranking.fit([fresh], seed=0))
     assert mine.ranker is not None
     assert theirs.ranker is not None
     return Recommender(known, mine, theirs)
@@ -307,6 +307,6 @@ def test_an_audience_is_far_better_than_chance_and_its_chances_come_true(sales, 
 
 def test_a_product_that_is_new_to_a_customer_is_no_likelier_than_for_customers_in_general(model, now):
     best_seller = model.population_average(1)
-    chances = model.chances(now, best_seller[0])
+    chances = model.purchase_probabilities(now, best_seller[0])
     strangers = np.array([best_seller[0][0] not in products for products in now.product_keys])
     assert (chances[strangers] <= best_seller[1][0] + 1e-9).all()

@@ -85,8 +85,8 @@ def test_kinds_are_numbered_within_their_category_and_unknown_ones_are_nobodys()
 def test_a_shelf_holds_of_a_sort_what_all_its_products_add_up_to(stock, known):
     scene = known.ranking_context(stock)
     rows, products = np.array([0, 0, 1, 1, 0]), np.array([MILK, SKIMMED, MILK, SOAP, HONEY])
-    codes = known.categories.of(products, "subcategory")
-    mine = scene.held("subcategory", codes).of(rows, codes)
+    codes = known.categories.codes_at_level(products, "subcategory")
+    mine = scene.category_totals("subcategory", codes).lookup(rows, codes)
     np.testing.assert_allclose(mine["long"][:4], [weight(MILK, 120), weight(MILK, 120), weight(SKIMMED, 120), 0.0])
     np.testing.assert_array_equal(mine["last_days"], [6, 6, 1, np.nan, np.nan])
     np.testing.assert_array_equal(mine["products"], [1, 1, 1, 0, np.nan])
@@ -94,9 +94,9 @@ def test_a_shelf_holds_of_a_sort_what_all_its_products_add_up_to(stock, known):
 
 def test_what_is_held_of_one_sort_is_the_same_whatever_else_is_asked_about(stock, known):
     scene, rows = known.ranking_context(stock), np.array([0, 1])
-    every = known.categories.of(np.array([MILK, SKIMMED, SOAP]), "subcategory")
-    (milk,) = known.kinds.of(np.array([MILK]), "subcategory")
-    alone, among = (scene.held("subcategory", asked).of(rows, np.array([milk] * 2)) for asked in (every[:1], every))
+    every = known.categories.codes_at_level(np.array([MILK, SKIMMED, SOAP]), "subcategory")
+    (milk,) = known.categories.codes_at_level(np.array([MILK]), "subcategory")
+    alone, among = (scene.category_totals("subcategory", asked).lookup(rows, np.array([milk] * 2)) for asked in (every[:1], every))
     for name, numbers in alone.items():
         np.testing.assert_array_equal(numbers, among[name])
     assert np.isfinite(alone["long"]).all()
@@ -105,7 +105,7 @@ def test_what_is_held_of_one_sort_is_the_same_whatever_else_is_asked_about(stock
 def test_the_standing_of_a_product_is_its_share_of_what_sold_of_its_sort(known):
     # Milk and skimmed milk have one late buyer each: (1 + 1) / (2 + 1) against as much.
     np.testing.assert_allclose(known.share_of_category(np.array([MILK, SOAP]), "subcategory"), [0.5, 1.0])
-    assert np.isnan(known.standing(np.array([HONEY]), "subcategory")).all()
+    assert np.isnan(known.share_of_category(np.array([HONEY]), "subcategory")).all()
 
 
 def test_figures_of_owned_and_of_new_products_are_rows_of_numbers_in_the_order_asked(stock, known):

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from customers.scores import score_details
 from serving.scoring import restock
 
 #: Half have bought after 14 days, at a steady risk: 1 - 2 ** (-days / 14).
@@ -77,11 +78,15 @@ def test_who_needs_nothing_has_no_rows() -> None:
     ]
 
 
-def test_what_is_kept_reads_as_it_was_said() -> None:
+def test_stored_categories_are_those_that_were_predicted() -> None:
     needs = restock.score_restock(Saying([STEADY[0].tolist(), [0.01, 0.02, 0.04]]), pairs((1, "a"), (1, "b")))
-    assert restock.encode_items(needs) == {
-        1: [["a", round(1 - 0.5**0.5, 9), 0.5, 0.75, 14], ["b", 0.01, 0.02, 0.04, None]]
-    }
+    frame = pd.DataFrame({"customer_key": [1]})
+    ((key, best, detail),) = restock.RestockPrediction(frame, np.array([True]), np.array([False]), needs).iter_rows()
+    assert (key, best) == (1, 0.5)
+    assert [tuple(item) for item in score_details.decode_restock(detail).iter_categories()] == [
+        ("a", round(1 - 0.5**0.5, 9), 0.5, 0.75, 14),
+        ("b", 0.01, 0.02, 0.04, None),
+    ]
 
 
 def test_what_was_bought_once_or_long_ago_does_not_run_out() -> None:
