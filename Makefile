@@ -1,11 +1,11 @@
-# Two commands: make demo, make test. Everything else is for those who work on the house.
+# Two commands: make demo, make test. The others are for those who work on the code.
 SHELL := /bin/bash
 PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed-$(shell cat requirements.lock pyproject.toml | sha256sum | cut -c1-16)
 PORT ?= 3000
 
-# Nobody is told that we run, and two cores are not fought over by idle threads.
+# No telemetry, and no idle threads that compete for two cores.
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 export BENTOML_DO_NOT_TRACK := True
@@ -13,31 +13,34 @@ export DAGSTER_DISABLE_TELEMETRY := yes
 export OMP_WAIT_POLICY := PASSIVE
 export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: demo test lint check bench goals torture lock clean
+.PHONY: demo test lint check acceptance docs bench goals lock clean
 
 demo: $(STAMP)  ## Load a real grocer, run a night, serve on port 3000 (SERVE=no: stop before serving)
 	$(BIN)/regulars demo --port $(PORT) $(if $(filter no,$(SERVE)),--no-serve)
 
-test: $(STAMP)  ## The whole suite, a file at a time on every core
+test: $(STAMP)  ## Everything that CI runs, a file at a time on every core; at most ten minutes on two
 	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-lint: $(STAMP)  ## Ruff, types, and the schema's history against the tables
+acceptance: $(STAMP)  ## Real servers, PostgreSQL and Redis, and every operation killed twenty times at random moments
+	KILLS=20 $(BIN)/pytest -m acceptance
+
+lint: $(STAMP)  ## Ruff, types, and the migrations against the tables
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m customers.database.migrations.check
 
-check: lint test  ## The one gate
+check: lint test docs  ## The one gate
+
+docs: $(STAMP)  ## The documentation site, from docs/ into site/; every link is checked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(STAMP)  ## Paired ratios against named references
 	$(BIN)/python tests/benchmarks/speed.py
 	$(BIN)/python tests/benchmarks/scale.py
 
-goals: $(STAMP)  ## What every model must reach on two real shops, beside named rivals measured in the same run
+goals: $(STAMP)  ## What every model must reach on two real shops, beside benchmarks measured in the same run
 	$(BIN)/python tests/benchmarks/accuracy_targets.py
-
-torture: $(STAMP)  ## Every act of a shop killed twenty times, at random moments, and done again
-	KILLS=20 $(BIN)/pytest tests/pipelines/nightly/test_crash_recovery.py
 
 lock: $(STAMP)  ## Pin every dependency again; a CPU tag would not install elsewhere, old pins would bring CUDA back
 	rm -f requirements.lock

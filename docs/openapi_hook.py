@@ -57,7 +57,7 @@ def read_openapi() -> Schema:
         from serving import service
         from serving.api import openapi
 
-        return openapi.describe(service.Regulars.openapi_spec.asdict(), version("regulars"))
+        return openapi.build_document(service.Regulars.openapi_spec.asdict(), version("regulars"))
 
 
 def render(openapi: Schema) -> str:

@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from customers import clock
 from customers.database import change_counters
+from customers.marketing import stored_offers
 from customers.people import lookup
 from customers.reports import at_risk as reports_at_risk
 from customers.reports.sort_orders import SORT_COLUMNS, SortOrder
@@ -108,7 +109,7 @@ def _load_full_ranking(shop: Shop, segment: str | None, order: SortOrder) -> pd.
 
 
 def _cache_version(shop: Shop) -> tuple[Any, ...]:
-    """Cache key of the list: each model's newest run, the change counters of data and scores, and the local date."""
+    """Cache key of the list: each model's newest run, change counters, begun and ended offers, and the local date."""
     today = clock.now(shop).astimezone(shop.zone).date()
     run_times = tuple(score_store.newest_run(shop, model) for model in SCORED_MODELS)
     return (
@@ -116,6 +117,7 @@ def _cache_version(shop: Shop) -> tuple[Any, ...]:
         uplift_result.load_result(shop),
         change_counters.count_changes(shop),
         write_back.read_change_marker(shop),
+        stored_offers.count_begun_and_ended(shop),
         today,
     )
 

@@ -97,7 +97,7 @@ def draw_visit_timeline(
 
 @dataclass(frozen=True, slots=True)
 class _DayScale:
-    """Horizontal scale of days, with room above for the arcs and on the right for the days ahead."""
+    """Horizontal scale of days, with space above for the arcs and on the right for the days ahead."""
 
     start: date
     today: date

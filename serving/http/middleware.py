@@ -25,7 +25,7 @@ from serving.http.routes import Route
 
 log = logging.getLogger("regulars.door")
 
-#: 1,000 ids with 1,000 exclusions are about 100 kB; this leaves room for bulk records.
+#: 1,000 ids with 1,000 exclusions are about 100 kB; this leaves space for bulk records.
 MAX_BODY_BYTES = 4 * 1024 * 1024
 #: Long enough for 1,000 customers on a busy machine; a client has usually given up by then.
 TIMEOUT_SECONDS = 60.0

@@ -154,6 +154,51 @@ def test_a_day_gone_by_is_shown_as_it_was_known_then(bakery: Shop, load_text: Lo
     assert found(bakery, then) == {"anna": BOTH, "ben": ["cream"]}
 
 
+OFFERS_IN_FULL = "offer_id,starts_at,ends_at,channels,product_ids,campaign_id,audience,segment\n"
+
+
+@pytest.mark.parametrize(
+    "loaf",
+    [
+        "2017-11-01,2018-01-01,email,bread,xmas,received,",
+        "2017-11-01,2018-01-01,email,bread,,,families",
+        "2017-11-01,2018-01-01,email,cake,,,",
+        "2017-12-01,2018-01-01,email,bread,,,",
+    ],
+    ids=["to recipients", "to a segment", "on nothing that is sold", "not begun"],
+)
+def test_an_offer_that_was_narrowed_since_the_night_is_made_no_more(bakery: Shop, load_text: Load, loaf: str) -> None:
+    load_text(bakery, "offers", f"{OFFERS_IN_FULL}loaf,{loaf}\n")
+    assert found(bakery) == found(bakery, clock.now(bakery)) == {"anna": ["cream"], "ben": ["cream"]}
+
+
+def test_an_offer_to_the_recipients_of_a_campaign_is_made_to_them_alone(bakery: Shop, load_text: Load) -> None:
+    """Of a past night, to those who had received it by then."""
+    then = clock.now(bakery)
+    load_text(bakery, "offers", f"{OFFERS_IN_FULL}loaf,2017-11-01,2018-01-01,email,bread,xmas,received,\n")
+    load_text(bakery, "interactions", WROTE + "1,anna,2017-11-20T09:00Z,email,received,xmas\n")
+    assert found(bakery) == {"anna": BOTH, "ben": ["cream"]}
+    speak(bakery, then + timedelta(days=1))
+    load_text(bakery, "interactions", WROTE + "2,ben,2017-11-21T09:00Z,email,received,xmas\n")
+    assert found(bakery, then) == {"anna": BOTH, "ben": ["cream"]}
+    assert found(bakery, then + timedelta(days=1)) == {"anna": BOTH, "ben": BOTH}
+
+
+def test_customers_are_judged_in_batches(bakery: Shop, load_text: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    load_text(bakery, "consents", MAIL + "anna,marketing_email,revoked,2017-11-20\n")
+    load_text(bakery, "interactions", SAID + "1,ben,2017-11-20T10:00Z,redeemed,cream\n")
+    expected = {"anna": ["cream"], "ben": ["loaf"]}
+    assert found(bakery) == expected
+    monkeypatch.setattr(stored_offers, "BATCH_SIZE", 1)
+    assert found(bakery) == expected
+
+
+def test_an_offer_that_begins_or_ends_is_counted(bakery: Shop) -> None:
+    counts = [stored_offers.count_begun_and_ended(replace(bakery, clock=at))
+              for at in ("2017-10-31", "2017-11-02", "2018-01-02")]  # fmt: skip
+    assert counts == [(0, 0), (2, 0), (2, 2)]
+
+
 def test_nothing_found_is_nothing_made(bakery: Shop) -> None:
     none = pd.DataFrame(columns=["customer_key", "offer_key"])
     assert stored_offers.is_still_eligible(bakery, none).tolist() == []
