@@ -287,3 +287,11 @@ def test_feast_reads_no_file_but_its_definitions() -> None:
     assert patterns == ["[!d]*"]
     entries = [path for path in (ROOT / "features").iterdir() if path.name.startswith("d")]
     assert [path.name for path in entries] == ["definitions.py"]
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=relative)
+def test_a_file_that_the_documentation_names_exists(page: Path) -> None:
+    """A path is complete, or begins inside a floor, as in the table of the README."""
+    named = set(re.findall(r"`((?:[\w.]+/)+[\w.]+\.(?:py|md|yaml|ipynb))`", page.read_text(encoding="utf-8")))
+    starts = [ROOT, *(ROOT / floor for floor in FLOORS)]
+    assert {path for path in named if not any((start / path).exists() for start in starts)} == set()

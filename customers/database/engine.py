@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from customers.shop.settings import Shop
 
 Item = TypeVar("Item")
+#: A connection in a transaction of the caller, as the type of an argument outside `customers`.
+Connection = sa.Connection
 
 PRAGMAS = (
     "busy_timeout = 60000",

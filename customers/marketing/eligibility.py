@@ -2,7 +2,7 @@
 
 `RULES` holds for every question, whether all offers are judged for a customer or a stored offer is judged again.
 `REQUEST_RULES` hold for one request alone. Facts of the offer come first, and what a customer has not allowed comes
-before anything that the customer did: a reason must not reveal purchases that nobody was allowed to look at.
+before anything that the customer did: a reason must not reveal purchases that the shop may not look at.
 """
 
 from __future__ import annotations
@@ -132,9 +132,10 @@ def build_offer_table(offer_rows: pd.DataFrame, covers: pd.DataFrame, *, sold_ou
 
 
 def with_spent_budgets(table: OfferTable, redemption_counts: pd.Series) -> OfferTable:
-    """The same table, with the budgets that are spent; `redemption_counts` by offer key, of all customers together.
+    """The same table, with the budgets that are spent.
 
-    Only offers of a fixed amount use up their budget, their value at each redemption.
+    `redemption_counts`, shape (n_redeemed_offers,), has the redemptions by all customers under each offer key. Only
+    offers of a fixed amount use up their budget, their value at each redemption.
     """
     offers = table.offers
     value = offers["value"].where(offers["value_kind"] == "amount").fillna(0).to_numpy(np.float64)
@@ -143,7 +144,7 @@ def with_spent_budgets(table: OfferTable, redemption_counts: pd.Series) -> Offer
 
 
 def without_stock(table: OfferTable) -> OfferTable:
-    """The same table with no offer sold out: today's stock says nothing about a day of the past."""
+    """The same table with no offer sold out: today's stock is no fact of a past day."""
     return replace(table, is_sold_out=np.zeros(len(table.offers), bool))
 
 
@@ -176,13 +177,13 @@ class CandidatePairs:
 
     @cached_property
     def customer_channels(self) -> Ints:
-        """The channels on which each customer may be met, as a sum of the table's bits; it broadcasts to `shape`."""
+        """The channels that each customer accepts, as a sum of the table's bits: (n_customers, 1) or (n_pairs,)."""
         allowed_channels = self.table.encode_channels(self.customer_state.channels)
         return allowed_channels[self.rows] | self.table.open_channels
 
     @cached_property
     def has_received_campaign(self) -> Flags:
-        """Whether the offer's campaign has reached the customer; of the form of `shape`."""
+        """Whether the offer's campaign has reached the customer: (n_customers, n_offers) or (n_pairs,)."""
         campaigns, positions = self.table.campaigns
         if not len(campaigns):
             return np.zeros(self.shape, bool)
@@ -192,9 +193,10 @@ class CandidatePairs:
 
     @cached_property
     def is_over_contact_cap(self) -> Flags:
-        """Whether a message about the offer would be one contact too many; it broadcasts to `shape`.
+        """Whether a message about the offer would be one contact too many: (n_customers, n_offers) or (n_pairs,).
 
-        A campaign that has reached the customer already is no further contact.
+        A campaign that has reached the customer already is no further contact. Where no customer is at the cap, it is
+        one flag for all pairs.
         """
         is_over_cap = self.customer_state.is_over_contact_cap
         if is_over_cap is None or not is_over_cap.any():
@@ -282,8 +284,8 @@ def _is_outside_segment(pairs: CandidatePairs, _now: datetime) -> Flags:
     is_member = np.zeros((len(pairs.customer_state), len(segments)), bool)
     for position, members in enumerate(segments.values()):
         is_member[list(members), position] = True
-    position = pd.Index(list(segments)).get_indexer(pd.Index(pairs.table.offers["segment"]))[pairs.columns]
-    return np.asarray((position >= 0) & ~is_member[pairs.rows, position])
+    offer_segment = pd.Index(list(segments)).get_indexer(pd.Index(pairs.table.offers["segment"]))[pairs.columns]
+    return np.asarray((offer_segment >= 0) & ~is_member[pairs.rows, offer_segment])
 
 
 def _is_minimum_spend_too_high(pairs: CandidatePairs, _now: datetime) -> Flags:
@@ -360,7 +362,9 @@ REQUEST_RULES: tuple[Rule[OfferRequest], ...] = (
     Rule(16, "it was left out of the question", _is_excluded, rechecked=False),
 )
 
-_REASON_BY_CODE = {0: ""} | {rule.code: rule.reason for rule in (*RULES, *REQUEST_RULES)}
+_REASON_BY_CODE = (
+    {0: ""} | {rule.code: rule.reason for rule in RULES} | {rule.code: rule.reason for rule in REQUEST_RULES}
+)
 #: The reason text of each code; 0 is an offer that may be made.
 REASONS = tuple(_REASON_BY_CODE[code] for code in sorted(_REASON_BY_CODE))
 

@@ -26,7 +26,7 @@ from customers.shop.settings import Shop
 class CurrentOffers:
     """Every offer of the shop with the products that are sold, of one state of the database.
 
-    `unsold_products` are known from an offer alone and nobody has bought them yet: no offer covers them. With them
+    `unsold_products` are known from an offer alone and have never been sold: no offer covers them. With them
     the `version` of the catalogue (see `change_counters`) identifies the state. The offers have a column `called`,
     the id by which each is known outside.
     """
@@ -119,7 +119,7 @@ def _read_state(
 
 
 def _read_unsold_products(connection: sa.Connection, shop: Shop, version: tuple[int, int]) -> frozenset[int]:
-    """Products on offer that nobody has bought yet; of later sales only the months in which they fell are read."""
+    """Products on offer that were never sold; of later sales only the months in which they fell are read."""
     unsold, months_before = _UNSOLD_AT_FIRST.get((shop, version), lambda: _read_unsold_at_first(connection, shop))
     if not unsold:
         return unsold

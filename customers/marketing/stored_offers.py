@@ -57,7 +57,7 @@ def evaluation_times(shop: Shop, as_of: datetime | None) -> tuple[datetime, date
 
 
 def count_begun_and_ended(shop: Shop) -> tuple[int, int]:
-    """How many offers have begun by now, and how many have ended: what caches of stored offers compare as time passes."""
+    """How many offers have begun by now and how many have ended: caches of stored offers compare it as time passes."""
     offers, now = eligibility_inputs.load_current_offers(shop).offer_table.offers, clock.now(shop)
     return int((offers["starts_at"] <= now).sum()), int((offers["ends_at"] <= now).sum())
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import sqlalchemy as sa
 
 from customers.catalogue import product_attributes, products
 from customers.database import engine
@@ -56,7 +55,7 @@ def load_offer_inventory(shop: Shop) -> OfferInventory:
         return _INVENTORIES.get(key, lambda: _read_inventory(connection, shop, current))
 
 
-def _read_inventory(connection: sa.Connection, shop: Shop, current: CurrentOffers) -> OfferInventory:
+def _read_inventory(connection: engine.Connection, shop: Shop, current: CurrentOffers) -> OfferInventory:
     sensitive_products, sensitive_categories = products.read_sensitive(connection)
     classifications = pd.DataFrame(
         products.read_classifications(connection), columns=["product_key", "category", "subcategory", "brand"]

@@ -56,7 +56,7 @@ def predict_churn(inputs: ScoringInputs) -> ChurnPrediction:
 def _predict_churn(inputs: ScoringInputs) -> ChurnPrediction:
     frame = inputs.load_features("churn")
     return score_churn(
-        inputs.model("churn"),
+        inputs.get_model("churn"),
         frame,
         inputs.load_quintiles(frame),
         costs=inputs.shop.retention,

@@ -56,7 +56,7 @@ class ScoringInputs(ABC):
 
     @property
     @abstractmethod
-    def known_before(self) -> datetime | None:
+    def recorded_before(self) -> datetime | None:
         """Only what was recorded before this time counts; None: everything recorded so far."""
 
     @property
@@ -78,7 +78,7 @@ class ScoringInputs(ABC):
         """Whether a baseline serves as fallback for this model."""
 
     @abstractmethod
-    def service(self, name: str) -> str:
+    def feature_service(self, name: str) -> str:
         """The feature service whose columns the model reads."""
 
     @abstractmethod
@@ -97,7 +97,7 @@ class ScoringInputs(ABC):
 
     def load_features(self, name: str) -> pd.DataFrame:
         """The columns that a model reads, with customer_key and as_of, a row per customer."""
-        return self.load_service(self.service(name))
+        return self.load_service(self.feature_service(name))
 
     def load_service(self, service: str) -> pd.DataFrame:
         """customer_key, as_of and the columns of a feature service, a row per customer; read once."""
@@ -118,7 +118,7 @@ class ScoringInputs(ABC):
         basket_values = self.load_service(SPEND_SERVICE).set_index("customer_key")["basket_value_mean"]
         return np.asarray(basket_values.reindex(list(keys)), np.float64)
 
-    def model(self, name: str) -> Model:
+    def get_model(self, name: str) -> Model:
         """The model that scores. Raises LookupError where there is none."""
         model = self.find_model(name)
         if model is None:
@@ -166,7 +166,7 @@ class OnlineInputs(ScoringInputs):
         return self.runtime.now()
 
     @property
-    def known_before(self) -> datetime | None:
+    def recorded_before(self) -> datetime | None:
         return None
 
     @cached_property
@@ -184,7 +184,7 @@ class OnlineInputs(ScoringInputs):
     def uses_fallback(self, name: str) -> bool:
         return fallback.uses_fallback(self.champion(name))
 
-    def service(self, name: str) -> str:
+    def feature_service(self, name: str) -> str:
         return self.runtime.feature_service(self.champion(name))
 
     def load_quintiles(self, frame: pd.DataFrame) -> rfm.RfmQuintiles | None:
@@ -242,7 +242,7 @@ class NightlyInputs(ScoringInputs):
         return self.night.as_of
 
     @property
-    def known_before(self) -> datetime | None:
+    def recorded_before(self) -> datetime | None:
         return self.night.as_of
 
     @property
@@ -259,7 +259,7 @@ class NightlyInputs(ScoringInputs):
     def uses_fallback(self, name: str) -> bool:
         return name in self.night.fallback_names
 
-    def service(self, name: str) -> str:
+    def feature_service(self, name: str) -> str:
         return f"{name}_v1"
 
     def load_quintiles(self, frame: pd.DataFrame) -> rfm.RfmQuintiles | None:

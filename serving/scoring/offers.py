@@ -75,9 +75,9 @@ def predict_offers(inputs: ScoringInputs) -> OfferPrediction:
     keys = frame["customer_key"].tolist()
     has_min_spend = context.inventory.catalogue.offers["min_spend"].notna().any()
     customer_state = eligibility_inputs.load_customer_state(
-        inputs.shop, keys, inputs.load_basket_values(keys) if has_min_spend else None, before=inputs.known_before
+        inputs.shop, keys, inputs.load_basket_values(keys) if has_min_spend else None, before=inputs.recorded_before
     )
-    ranked_offers = score_offers(inputs.model("offers"), context, frame, customer_state)
+    ranked_offers = score_offers(inputs.get_model("offers"), context, frame, customer_state)
     is_scored = fallback.has_features(frame)
     return OfferPrediction(frame, is_scored, ~is_scored | inputs.uses_fallback("offers"), ranked_offers)
 
@@ -115,7 +115,7 @@ def load_context(inputs: ScoringInputs) -> OfferContext:
     folder = inputs.store.folder
     return OfferContext(
         inputs.inventory,
-        offer_inventory.load_offer_table(inputs.shop, inputs.inventory, before=inputs.known_before),
+        offer_inventory.load_offer_table(inputs.shop, inputs.inventory, before=inputs.recorded_before),
         offer_inventory.load_prices(folder),
         inputs.now,
         inputs.shop.currency,

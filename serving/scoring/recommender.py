@@ -52,7 +52,7 @@ def recommend_products(inputs: ScoringInputs) -> RecommendedLists:
         inputs.shop, set(history.loc[~is_scored, "customer_key"]) - {UNKNOWN_CUSTOMER}
     )
     ranked = score_lists(
-        inputs.model("recommender"),
+        inputs.get_model("recommender"),
         history,
         active_rules,
         hidden=hidden,

@@ -46,7 +46,7 @@ def predict_restock(inputs: ScoringInputs) -> RestockPrediction:
     """Replenishment categories of the customers of the inputs; sensitive ones only of customers who consent."""
     frame, hidden = inputs.load_features("restock"), inputs.inventory.sensitive_categories
     items = score_restock(
-        inputs.model("restock"),
+        inputs.get_model("restock"),
         category_history.explode_lists(frame),
         hidden=hidden,
         consenting=inputs.consenting_customers(hidden),

@@ -66,7 +66,7 @@ class ReturnPrediction(Prediction):
 def predict_return(inputs: ScoringInputs) -> ReturnPrediction:
     """Days to the next purchase of the customers of the inputs; agrees with churn where there is a churn model."""
     return score_return(
-        inputs.model("timing"),
+        inputs.get_model("timing"),
         inputs.load_features("timing"),
         churn.predict_churn(inputs) if inputs.find_model("churn") else None,
         uses_fallback=inputs.uses_fallback("timing"),

@@ -39,7 +39,7 @@ def predict_value(inputs: ScoringInputs) -> ValuePrediction:
 
 def _predict_value(inputs: ScoringInputs) -> ValuePrediction:
     return score_value(
-        inputs.model("value"),
+        inputs.get_model("value"),
         inputs.load_features("value"),
         currency=inputs.shop.currency,
         uses_fallback=inputs.uses_fallback("value"),

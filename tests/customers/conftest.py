@@ -1,4 +1,4 @@
-"""A corner shop in a temporary home, on each of the databases a shop may have, and a way to hand it files."""
+"""Fixtures: a small shop in a temporary home, on SQLite and on PostgreSQL, and loaders of CSV text into it."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from customers import setup
 from customers.database import engine, schema
-from customers.loading import load as loading_load
+from customers.loading import load
 from customers.loading.load import LoadResult
 from customers.shop import settings
 from customers.shop.settings import Shop
@@ -19,25 +19,29 @@ LINE_HEADER = "order_id,customer_id,product_id,sold_at,quantity,amount\n"
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
 def new_home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home as `init` leaves it; copying it is quicker than making each anew."""
+    """A home as `init` makes it; copying it is faster than making a new one for each test."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "postgresql":
             patch.setenv("REGULARS_DATABASE_URL", request.getfixturevalue("new_database")())
-        made = setup.init_home(tmp_path_factory.mktemp("new") / "shop", timezone="Europe/Berlin", currency="EUR")
-    set_database_url(made.home, made.database_url)
-    return made.home
+        new_shop = setup.init_home(tmp_path_factory.mktemp("new") / "shop", timezone="Europe/Berlin", currency="EUR")
+    set_database_url(new_shop.home, new_shop.database_url)
+    return new_shop.home
 
 
 @pytest.fixture(scope="session")
 def copy_shop(request: pytest.FixtureRequest) -> Callable[[Path, Path], Shop]:
-    """A shop that is as another one: copied(its home, where to), with a database of its own beside it."""
+    """Copy a shop, with a database of its own: copy_shop(its home, the new home)."""
 
-    def copy(original: Path, place: Path) -> Shop:
-        like = settings.open_shop(original)
-        engine.get_engine(like).dispose()  # a server copies no database that anybody has open
-        home = shutil.copytree(original, place)
-        on_a_server = like.database_url.startswith("postgresql")
-        url = request.getfixturevalue("new_database")(like.database_url) if on_a_server else f"sqlite:///{home}/shop.db"
+    def copy(original: Path, target: Path) -> Shop:
+        source_shop = settings.open_shop(original)
+        engine.get_engine(source_shop).dispose()  # PostgreSQL copies no database with an open connection
+        home = shutil.copytree(original, target)
+        is_on_server = source_shop.database_url.startswith("postgresql")
+        url = (
+            request.getfixturevalue("new_database")(source_shop.database_url)
+            if is_on_server
+            else f"sqlite:///{home}/shop.db"
+        )
         set_database_url(home, url)
         return settings.open_shop(home)
 
@@ -46,7 +50,7 @@ def copy_shop(request: pytest.FixtureRequest) -> Callable[[Path, Path], Shop]:
 
 @pytest.fixture(scope="session")
 def spare_databases() -> list[str]:
-    """Databases on a server that a test has emptied again: quicker than a new one for each."""
+    """Databases on a server that an earlier test has emptied: faster than a new one for each test."""
     return []
 
 
@@ -54,44 +58,44 @@ def spare_databases() -> list[str]:
 def corner_shop(
     copy_shop: Callable[[Path, Path], Shop], spare_databases: list[str], new_home: Path, tmp_path: Path
 ) -> Iterator[Shop]:
-    """Open since this morning, in Berlin, with nothing in it; once on SQLite, once on PostgreSQL."""
-    on_a_server = settings.open_shop(new_home).database_url.startswith("postgresql")
-    if on_a_server and spare_databases:
+    """An empty shop in Berlin; once on SQLite, once on PostgreSQL."""
+    is_on_server = settings.open_shop(new_home).database_url.startswith("postgresql")
+    if is_on_server and spare_databases:
         set_database_url(shutil.copytree(new_home, tmp_path / "shop"), spare_databases.pop())
-        this_shop = settings.open_shop(tmp_path / "shop")
+        shop = settings.open_shop(tmp_path / "shop")
     else:
-        this_shop = copy_shop(new_home, tmp_path / "shop")
-    yield this_shop
-    if on_a_server:
-        with engine.write_transaction(this_shop) as connection:
+        shop = copy_shop(new_home, tmp_path / "shop")
+    yield shop
+    if is_on_server:
+        with engine.write_transaction(shop) as connection:
             for table in reversed(schema.metadata.sorted_tables):
                 connection.execute(table.delete())
-        spare_databases.append(this_shop.database_url)
-    engine.get_engine(this_shop).dispose()
+        spare_databases.append(shop.database_url)
+    engine.get_engine(shop).dispose()
 
 
 def set_database_url(home: Path, url: str) -> None:
-    """Say in a home's settings where its database is."""
-    settings = (home / "regulars.toml").read_text(encoding="utf-8")
-    first = [line for line in settings.splitlines() if not line.startswith("database_url")]
-    (home / "regulars.toml").write_text("\n".join([f'database_url = "{url}"', *first]) + "\n", encoding="utf-8")
+    """Write the address of the database into the settings of a home."""
+    settings_text = (home / "regulars.toml").read_text(encoding="utf-8")
+    other_lines = [line for line in settings_text.splitlines() if not line.startswith("database_url")]
+    (home / "regulars.toml").write_text("\n".join([f'database_url = "{url}"', *other_lines]) + "\n", encoding="utf-8")
 
 
 @pytest.fixture
 def sqlite_shop(tmp_path: Path) -> Shop:
-    """A shop whose database is a file, for what only SQLite has."""
+    """A shop on SQLite, for what only SQLite has."""
     return setup.init_home(tmp_path / "shop")
 
 
 @pytest.fixture(scope="session")
 def load_text(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., LoadResult]:
     """Load a text as a CSV file: load_text(shop, kind, text)."""
-    folder = tmp_path_factory.mktemp("handed-in")
+    folder = tmp_path_factory.mktemp("loaded")
 
-    def load_csv(where: Shop, kind: str, text: str, **settings: object) -> LoadResult:
+    def load_csv(shop: Shop, kind: str, text: str, **options: object) -> LoadResult:
         path = folder / f"{kind}.csv"
         path.write_text(text, encoding="utf-8")
-        return loading_load.load_files(where, kind, [path], **settings)  # type: ignore[arg-type]
+        return load.load_files(shop, kind, [path], **options)  # type: ignore[arg-type]
 
     return load_csv
 
@@ -99,15 +103,15 @@ def load_text(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., LoadRes
 @pytest.fixture(scope="session")
 def load_lines(load_text: Callable[..., LoadResult]) -> Callable[..., LoadResult]:
     """Load lines of `order, customer, product, sold_at, quantity, amount`."""
-    return lambda where, lines, **settings: load_text(where, "transactions", LINE_HEADER + lines, **settings)
+    return lambda shop, lines, **options: load_text(shop, "transactions", LINE_HEADER + lines, **options)
 
 
 @pytest.fixture
 def fetch_rows() -> Callable[..., list[tuple]]:
-    """What a table holds: rows(shop, "select ...")."""
+    """Rows of a query: fetch_rows(shop, "select ...")."""
 
-    def query_rows(where: Shop, query: str) -> list[tuple]:
-        with engine.read_transaction(where) as connection:
+    def query_rows(shop: Shop, query: str) -> list[tuple]:
+        with engine.read_transaction(shop) as connection:
             return [tuple(row) for row in connection.execute(sa.text(query))]
 
     return query_rows

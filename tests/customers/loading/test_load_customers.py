@@ -1,4 +1,4 @@
-"""A customer's personal fields can be found and shown, and read by nobody without the shop's key."""
+"""Loading customers: personal fields are searchable and shown, and encrypted under the shop's key."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,16 +27,16 @@ Load = Callable[..., LoadResult]
 Rows = Callable[..., list[tuple]]
 
 
-def told(loaded: LoadResult) -> tuple[int, int, int, int]:
+def load_counts(loaded: LoadResult) -> tuple[int, int, int, int]:
     return loaded.inserted, loaded.updated, loaded.unchanged, loaded.rejected
 
 
 def test_a_customer_is_shown_as_loaded(corner_shop: Shop, load_text: Load, load_lines: Load) -> None:
-    assert told(load_text(corner_shop, "customers", PEOPLE)) == (3, 0, 0, 0)
+    assert load_counts(load_text(corner_shop, "customers", PEOPLE)) == (3, 0, 0, 0)
     load_lines(corner_shop, "7,c1,tea,2017-11-01T10:00:00Z,2,9.90\n")
-    seen = customer_view.load_customer_view(corner_shop, "c1")
-    assert seen is not None
-    assert seen["profile"] == {
+    view = customer_view.load_customer_view(corner_shop, "c1")
+    assert view is not None
+    assert view["profile"] == {
         "given_name": "小明",
         "family_name": "王",
         "email": "Xiaoming@Example.COM",
@@ -46,16 +46,16 @@ def test_a_customer_is_shown_as_loaded(corner_shop: Shop, load_text: Load, load_
         "preferences": {"size": "M"},
         "work_email": "w@example.com",
     }
-    assert seen["attributes"] == {"age_band": "25-34"}
-    assert seen["stage"] == "customer"
-    assert seen["joined_at"] == datetime(2016, 12, 31, 23, tzinfo=UTC)
-    assert seen["purchases"]["spent"] == [{"amount": "9.90", "currency": "EUR"}]
-    assert [(order["order_id"], len(order["lines"])) for order in seen["orders"]] == [("7", 1)]
+    assert view["attributes"] == {"age_band": "25-34"}
+    assert view["stage"] == "customer"
+    assert view["joined_at"] == datetime(2016, 12, 31, 23, tzinfo=UTC)
+    assert view["purchases"]["spent"] == [{"amount": "9.90", "currency": "EUR"}]
+    assert [(order["order_id"], len(order["lines"])) for order in view["orders"]] == [("7", 1)]
     assert customer_view.load_customer_view(corner_shop, "c9") is None
 
 
 @pytest.mark.parametrize(
-    ("asked", "found"),
+    ("query", "customer_ids"),
     [
         ({"email": " xiaoming@example.com"}, ["c1"]),
         ({"phone": "+8613800138000"}, ["c1"]),
@@ -67,25 +67,25 @@ def test_a_customer_is_shown_as_loaded(corner_shop: Shop, load_text: Load, load_
         ({"email": "nobody@example.com"}, []),
     ],
 )
-def test_a_customer_is_found_by_any_spelling(
-    corner_shop: Shop, load_text: Load, asked: dict[str, str], found: list[str]
+def test_a_search_matches_other_spellings(
+    corner_shop: Shop, load_text: Load, query: dict[str, str], customer_ids: list[str]
 ) -> None:
     load_text(corner_shop, "customers", PEOPLE)
-    keys = lookup.find_customers(corner_shop, **asked)
-    assert list(lookup.find_ids(corner_shop, keys).values()) == found
+    keys = lookup.find_customers(corner_shop, **query)
+    assert list(lookup.find_ids(corner_shop, keys).values()) == customer_ids
 
 
-def test_a_search_for_nothing_says_what_to_give(corner_shop: Shop) -> None:
+def test_an_empty_search_is_refused_with_what_to_give(corner_shop: Shop) -> None:
     with pytest.raises(ShopError, match="give an email, a phone or a name"):
         lookup.find_customers(corner_shop, email=" ")
 
 
-def test_customers_loaded_again_change_only_where_they_differ(corner_shop: Shop, load_text: Load) -> None:
+def test_loading_customers_again_updates_only_changed_fields(corner_shop: Shop, load_text: Load) -> None:
     load_text(corner_shop, "customers", PEOPLE)
-    assert told(load_text(corner_shop, "customers", PEOPLE)) == (0, 0, 3, 0)
-    assert told(load_text(corner_shop, "customers", PEOPLE.replace("Berlin", "Bonn"))) == (0, 1, 2, 0)
+    assert load_counts(load_text(corner_shop, "customers", PEOPLE)) == (0, 0, 3, 0)
+    assert load_counts(load_text(corner_shop, "customers", PEOPLE.replace("Berlin", "Bonn"))) == (0, 1, 2, 0)
     again = load_text(corner_shop, "customers", "customer_id,email\nc1,new@example.com\nc2,\n")
-    assert told(again) == (0, 2, 0, 0)
+    assert load_counts(again) == (0, 2, 0, 0)
     first, second = (
         customer_view.load_customer_view(corner_shop, "c1"),
         customer_view.load_customer_view(corner_shop, "c2"),
@@ -98,12 +98,12 @@ def test_customers_loaded_again_change_only_where_they_differ(corner_shop: Shop,
     assert lookup.find_customers(corner_shop, email="jose@example.com") == []
 
 
-def test_a_bad_customer_is_turned_away_without_a_word_about_them(corner_shop: Shop, load_text: Load) -> None:
+def test_an_invalid_customer_is_rejected_without_personal_data_in_the_file(corner_shop: Shop, load_text: Load) -> None:
     text = (
         "customer_id,given_name,birth_date,stage\nc1,Kanarienvogel,soon,\n,Kanarienvogel,,\nc3,Kanarienvogel,,friend\n"
     )
     loaded = load_text(corner_shop, "customers", text)
-    assert told(loaded) == (0, 0, 0, 3)
+    assert load_counts(loaded) == (0, 0, 0, 3)
     assert loaded.rejects_file
     content = Path(loaded.rejects_file).read_text()
     assert "Kanarienvogel" not in content
@@ -111,51 +111,53 @@ def test_a_bad_customer_is_turned_away_without_a_word_about_them(corner_shop: Sh
     assert "4,stage is none of prospect, customer" in content.replace('"', "")
 
 
-def test_no_name_lies_in_the_home_in_clear(corner_shop: Shop, load_text: Load) -> None:
+def test_no_personal_field_is_stored_in_clear_text(corner_shop: Shop, load_text: Load) -> None:
     load_text(corner_shop, "customers", PEOPLE)
     load_text(corner_shop, "customers", PEOPLE.replace("Kanarienvogel", "Vogelkanari"))
     secrets = ["Kanarienvogel", "Vogelkanari", "小明", "jose@example", "13800138000", "138 0013 8000", "work@", "上海"]
-    places = {path: path.read_bytes() for path in corner_shop.home.rglob("*") if path.is_file()}
+    contents = {path: path.read_bytes() for path in corner_shop.home.rglob("*") if path.is_file()}
     with engine.read_transaction(corner_shop) as connection:
         for table in schema.metadata.tables.values():
-            held = [value for row in connection.execute(table.select()) for value in row]
-            places[table.name] = b"".join(at if isinstance(at, bytes) else str(at).encode() for at in held)
-    for place, content in places.items():
+            values = [value for row in connection.execute(table.select()) for value in row]
+            contents[table.name] = b"".join(
+                value if isinstance(value, bytes) else str(value).encode() for value in values
+            )
+    for location, content in contents.items():
         for secret in secrets:
-            assert secret.encode() not in content, (place, secret)
-            assert secret.encode("utf-16-le") not in content, (place, secret)
+            assert secret.encode() not in content, (location, secret)
+            assert secret.encode("utf-16-le") not in content, (location, secret)
 
 
-def test_what_is_sealed_opens_only_for_its_own_customer_purpose_and_shop() -> None:
-    safe, other = PersonalDataCipher(b"k" * 32), PersonalDataCipher(b"o" * 32)
-    anna, ben = safe.new_wrapped_key(1), safe.new_wrapped_key(2)
-    sealed = safe.encrypt(1, anna, {"given_name": "Anna"})
-    assert safe.decrypt(1, anna, sealed) == {"given_name": "Anna"}
+def test_fields_decrypt_only_for_their_own_customer_purpose_and_shop() -> None:
+    cipher, other_cipher = PersonalDataCipher(b"k" * 32), PersonalDataCipher(b"o" * 32)
+    anna, ben = cipher.new_wrapped_key(1), cipher.new_wrapped_key(2)
+    encrypted = cipher.encrypt(1, anna, {"given_name": "Anna"})
+    assert cipher.decrypt(1, anna, encrypted) == {"given_name": "Anna"}
     for wrong in (
-        lambda: safe.decrypt(2, anna, sealed),
-        lambda: safe.decrypt(1, ben, sealed),
-        lambda: safe.decrypt(2, ben, sealed),
-        lambda: safe.decrypt(1, anna, sealed, purpose="notes"),
-        lambda: other.decrypt(1, anna, sealed),
-        lambda: safe.decrypt(1, anna, sealed[:-1]),
-        lambda: safe.decrypt(1, anna, b""),
+        lambda: cipher.decrypt(2, anna, encrypted),
+        lambda: cipher.decrypt(1, ben, encrypted),
+        lambda: cipher.decrypt(2, ben, encrypted),
+        lambda: cipher.decrypt(1, anna, encrypted, purpose="notes"),
+        lambda: other_cipher.decrypt(1, anna, encrypted),
+        lambda: cipher.decrypt(1, anna, encrypted[:-1]),
+        lambda: cipher.decrypt(1, anna, b""),
     ):
         with pytest.raises(EncryptionError):
             wrong()
-    for place in range(len(sealed)):
-        flipped = bytes([*sealed[:place], sealed[place] ^ 1, *sealed[place + 1 :]])
+    for position in range(len(encrypted)):
+        flipped = bytes([*encrypted[:position], encrypted[position] ^ 1, *encrypted[position + 1 :]])
         with pytest.raises(EncryptionError):
-            safe.decrypt(1, anna, flipped)
+            cipher.decrypt(1, anna, flipped)
 
 
-def test_the_same_fields_are_never_sealed_alike() -> None:
-    safe = PersonalDataCipher(b"k" * 32)
-    key = safe.new_wrapped_key(1)
-    assert safe.encrypt(1, key, {"email": "a"}) != safe.encrypt(1, key, {"email": "a"})
-    assert safe.new_wrapped_key(1) != safe.new_wrapped_key(1)
+def test_equal_fields_encrypt_differently_each_time() -> None:
+    cipher = PersonalDataCipher(b"k" * 32)
+    key = cipher.new_wrapped_key(1)
+    assert cipher.encrypt(1, key, {"email": "a"}) != cipher.encrypt(1, key, {"email": "a"})
+    assert cipher.new_wrapped_key(1) != cipher.new_wrapped_key(1)
 
 
-def test_two_shops_look_up_by_different_digests() -> None:
+def test_lookup_digests_differ_between_shops_and_fields() -> None:
     assert PersonalDataCipher(b"k" * 32).lookup_digest("email", "a@example.com") != PersonalDataCipher(
         b"o" * 32
     ).lookup_digest("email", "a@example.com")
@@ -166,41 +168,41 @@ def test_two_shops_look_up_by_different_digests() -> None:
 
 def test_with_another_key_nothing_can_be_read(corner_shop: Shop, load_text: Load) -> None:
     load_text(corner_shop, "customers", PEOPLE)
-    stranger = replace(corner_shop, key=b"x" * 32)
-    assert lookup.find_customers(stranger, email="jose@example.com") == []
+    wrong_key_shop = replace(corner_shop, key=b"x" * 32)
+    assert lookup.find_customers(wrong_key_shop, email="jose@example.com") == []
     with pytest.raises(EncryptionError) as refused:
-        customer_view.load_customer_view(stranger, "c2")
+        customer_view.load_customer_view(wrong_key_shop, "c2")
     assert "José" not in str(refused.value)
 
 
-def test_destroying_a_key_leaves_nothing_to_read(corner_shop: Shop, load_text: Load) -> None:
+def test_destroying_a_customers_key_makes_the_profile_unreadable(corner_shop: Shop, load_text: Load) -> None:
     load_text(corner_shop, "customers", PEOPLE)
     key = lookup.find_keys(corner_shop, ["c2"])["c2"]
     with engine.write_transaction(corner_shop) as connection:
         connection.execute(schema.person_keys.delete().where(schema.person_keys.c.customer_key == key))
-    seen = customer_view.load_customer_view(corner_shop, "c2")
-    assert seen is not None
-    assert seen["profile"] == {}
+    view = customer_view.load_customer_view(corner_shop, "c2")
+    assert view is not None
+    assert view["profile"] == {}
 
 
-def test_an_id_of_two_sources_is_written_with_its_source(corner_shop: Shop, load_text: Load) -> None:
+def test_an_id_of_two_sources_is_qualified_by_its_source(corner_shop: Shop, load_text: Load) -> None:
     load_text(corner_shop, "customers", "customer_id\n7\n8\na:b\n")
     load_text(corner_shop, "customers", "customer_id\n7\n9\n", source="till")
     load_text(corner_shop, "customers", "customer_id\n9\n", source="web")
-    asked = ["7", "files:7", "till:7", "8", "files:8", "9", "till:9", "a:b", "nobody:7"]
-    keys = lookup.find_keys(corner_shop, asked)
+    ids = ["7", "files:7", "till:7", "8", "files:8", "9", "till:9", "a:b", "nobody:7"]
+    keys = lookup.find_keys(corner_shop, ids)
     assert keys["7"] == keys["files:7"] != keys["till:7"]
     assert keys["8"] == keys["files:8"]
     assert "9" not in keys
     assert "nobody:7" not in keys
     assert lookup.find_keys(corner_shop, ["\ud800", "a\0", ":", ""]) == {}
-    named = lookup.find_ids(corner_shop, keys.values())
-    assert named[keys["till:7"]] == "till:7"
-    assert named[keys["files:7"]] == "files:7"
-    assert named[keys["8"]] == "8"
-    assert named[keys["a:b"]] == "a:b"
+    ids_by_key = lookup.find_ids(corner_shop, keys.values())
+    assert ids_by_key[keys["till:7"]] == "till:7"
+    assert ids_by_key[keys["files:7"]] == "files:7"
+    assert ids_by_key[keys["8"]] == "8"
+    assert ids_by_key[keys["a:b"]] == "a:b"
 
 
-def test_the_vault_of_a_shop_is_its_own(corner_shop: Shop) -> None:
+def test_each_shop_has_its_own_cipher(corner_shop: Shop) -> None:
     assert encryption.get_cipher(corner_shop) is encryption.get_cipher(corner_shop)
     assert encryption.get_cipher(corner_shop) is not encryption.get_cipher(replace(corner_shop, key=b"x" * 32))

@@ -1,4 +1,4 @@
-"""The mirror follows the ledger, month by month, and can always be made again."""
+"""The Parquet mirror follows the ledger, month by month, and can always be rebuilt."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +15,8 @@ from customers.shop.settings import Shop
 Load = Callable[..., LoadResult]
 
 
-def held(where: Shop) -> dict[str, pa.Table]:
-    folder = where.home / "ledger"
+def read_mirror(shop: Shop) -> dict[str, pa.Table]:
+    folder = shop.home / "ledger"
     return {str(path.relative_to(folder)): pq.ParquetFile(path).read() for path in sorted(folder.rglob("*.parquet"))}
 
 
@@ -28,22 +28,25 @@ def test_only_months_that_changed_are_written(corner_shop: Shop, load_lines: Loa
     assert mirror.refresh(corner_shop) == ["2017-11", "2018-01"]
 
 
-def test_a_line_that_moves_to_another_month_dirties_both(corner_shop: Shop, load_lines: Load) -> None:
+def test_a_line_that_moves_to_another_month_changes_both(corner_shop: Shop, load_lines: Load) -> None:
     load_lines(corner_shop, "1,a,x,2017-10-02,1,1\n")
     mirror.refresh(corner_shop)
     load_lines(corner_shop, "1,a,x,2017-12-02,1,1\n")
     assert mirror.refresh(corner_shop) == ["2017-10", "2017-12"]
     superseded = {
-        name: table["superseded_at"].null_count for name, table in held(corner_shop).items() if "month" in name
+        name: table["superseded_at"].null_count for name, table in read_mirror(corner_shop).items() if "month" in name
     }
     assert superseded == {"month=2017-10/part.parquet": 0, "month=2017-12/part.parquet": 1}
 
 
-def test_its_columns_are_exactly_those_promised(corner_shop: Shop, load_lines: Load, load_text: Load) -> None:
+def test_its_columns_are_those_of_the_schema(corner_shop: Shop, load_lines: Load, load_text: Load) -> None:
     load_lines(corner_shop, "1,,x,2017-11-01T10:00Z,1,2.10\n")
     load_text(corner_shop, "products", "product_id,price,sensitive,brand\nx,1.99,yes,Hof\ny,,,\n")
     mirror.refresh(corner_shop)
-    lines, products = held(corner_shop)["month=2017-11/part.parquet"], held(corner_shop)["products.parquet"]
+    lines, products = (
+        read_mirror(corner_shop)["month=2017-11/part.parquet"],
+        read_mirror(corner_shop)["products.parquet"],
+    )
     assert lines.schema.equals(columns.LINE_SCHEMA)
     assert products.schema.equals(columns.PRODUCT_SCHEMA)
     assert str(lines.schema.field("sold_at").type) == "timestamp[us, tz=UTC]"
@@ -54,24 +57,24 @@ def test_its_columns_are_exactly_those_promised(corner_shop: Shop, load_lines: L
     ]
 
 
-def test_money_of_another_currency_is_not_known_in_the_shops(corner_shop: Shop, load_text: Load) -> None:
+def test_amounts_in_another_currency_are_null(corner_shop: Shop, load_text: Load) -> None:
     header = "order_id,customer_id,product_id,sold_at,quantity,amount,discount,currency\n"
     load_text(
         corner_shop, "transactions", header + "1,a,x,2017-11-01T10:00Z,1,2,,EUR\n2,a,x,2017-11-02T10:00Z,1,3,1,USD\n"
     )
     mirror.refresh(corner_shop)
-    lines = held(corner_shop)["month=2017-11/part.parquet"]
+    lines = read_mirror(corner_shop)["month=2017-11/part.parquet"]
     assert (lines["amount"].to_pylist(), lines["discount"].to_pylist()) == ([2.0, None], [None, None])
 
 
-def test_it_can_be_made_again_alike(corner_shop: Shop, load_lines: Load) -> None:
+def test_a_rebuilt_mirror_is_equal(corner_shop: Shop, load_lines: Load) -> None:
     load_lines(corner_shop, "1,a,x,2017-10-01,1,1\n1,a,y,2017-10-01,1,2\n2,b,x,2017-11-01,1,2\n")
     mirror.refresh(corner_shop)
     load_lines(corner_shop, "1,a,x,2017-10-01,1,5\n2,b,x,2017-11-01,1,2\n")
     mirror.refresh(corner_shop)
-    before = held(corner_shop)
+    before = read_mirror(corner_shop)
     mirror.rebuild(corner_shop)
-    assert held(corner_shop) == before
+    assert read_mirror(corner_shop) == before
 
 
 def test_a_file_that_was_lost_is_written_again(corner_shop: Shop, load_lines: Load) -> None:
@@ -82,7 +85,7 @@ def test_a_file_that_was_lost_is_written_again(corner_shop: Shop, load_lines: Lo
 
 
 def test_a_month_that_became_empty_leaves_no_file(corner_shop: Shop, load_lines: Load) -> None:
-    """Only an erasure empties a month: a version that was superseded still lies in its own."""
+    """Only an erasure empties a month: a superseded version stays in its own month."""
     from customers.database import change_counters, engine, schema
 
     load_lines(corner_shop, "1,a,x,2017-11-02,1,1\n")
@@ -91,12 +94,12 @@ def test_a_month_that_became_empty_leaves_no_file(corner_shop: Shop, load_lines:
         connection.execute(schema.transactions.delete())
         change_counters.increment_counters(connection, {"2017-11"})
     mirror.refresh(corner_shop)
-    assert list(held(corner_shop)) == ["consents.parquet", "interactions.parquet", "products.parquet"]
+    assert list(read_mirror(corner_shop)) == ["consents.parquet", "interactions.parquet", "products.parquet"]
 
 
 def test_an_empty_shop_has_a_catalogue_and_no_months(corner_shop: Shop) -> None:
     assert mirror.refresh(corner_shop) == ["consents", "interactions", "products"]
-    assert held(corner_shop)["products.parquet"].num_rows == 0
+    assert read_mirror(corner_shop)["products.parquet"].num_rows == 0
 
 
 def test_the_complete_journey_is_written_as_records(tmp_path: Path) -> None:
@@ -104,11 +107,11 @@ def test_the_complete_journey_is_written_as_records(tmp_path: Path) -> None:
     count = "select count(*), count(distinct customer_id) from '{}'"
     assert duckdb.sql(count.format(tmp_path / "customers.parquet")).fetchall() == [(801, 801)]
     assert duckdb.sql(count.format(tmp_path / "transactions.parquet")).fetchall() == [(1_469_307, 2_469)]
-    unknown = f"""select count(*) from '{tmp_path}/transactions.parquet'
+    unlisted = f"""select count(*) from '{tmp_path}/transactions.parquet'
                   where product_id not in (select product_id from '{tmp_path}/products.parquet')"""
-    assert duckdb.sql(unknown).fetchall() == [(4_836,)]
-    nought = f"select count(*) from '{tmp_path}/transactions.parquet' where quantity = 0"
-    assert duckdb.sql(nought).fetchall() == [(8_869,)]
+    assert duckdb.sql(unlisted).fetchall() == [(4_836,)]
+    zero_quantity = f"select count(*) from '{tmp_path}/transactions.parquet' where quantity = 0"
+    assert duckdb.sql(zero_quantity).fetchall() == [(8_869,)]
     first = f"select typeof(sold_at), min(epoch(sold_at)) from '{tmp_path}/transactions.parquet' group by 1"
     # 2017-01-01 11:53:26 UTC
     assert duckdb.sql(first).fetchall() == [("TIMESTAMP WITH TIME ZONE", 1_483_271_606)]

@@ -1,4 +1,4 @@
-"""Consent: the newest word of a customer holds, and who has said nothing is held to the shop's default."""
+"""Consents: the newest one of a customer holds, and the shop's default where there is none."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pyarrow.parquet as pq
 import pytest
 
-from customers.loading import load as loading_load
+from customers.loading import load
 from customers.loading.load import LoadResult
 from customers.parquet import mirror
 from customers.people import lookup
@@ -19,58 +19,68 @@ HEADER = "customer_id,purpose,state,at,source\n"
 Load = Callable[..., LoadResult]
 
 
-def told(loaded: LoadResult) -> tuple[int, int, int, int]:
+def load_counts(loaded: LoadResult) -> tuple[int, int, int, int]:
     return loaded.inserted, loaded.updated, loaded.unchanged, loaded.rejected
 
 
-def allowing(where: Shop, purpose: str) -> set[str]:
-    keys = lookup.find_keys(where, ["anna", "ben", "carl"])
-    yes = consents.allowed_customers(where, keys.values(), purpose)
-    return {name for name, key in keys.items() if key in yes}
+def customers_who_allow(shop: Shop, purpose: str) -> set[str]:
+    keys = lookup.find_keys(shop, ["anna", "ben", "carl"])
+    allowed = consents.allowed_customers(shop, keys.values(), purpose)
+    return {name for name, key in keys.items() if key in allowed}
 
 
-def test_the_newest_word_holds_whichever_was_loaded_first(corner_shop: Shop, load_text: Load) -> None:
+def test_the_newest_consent_holds_whichever_was_loaded_first(corner_shop: Shop, load_text: Load) -> None:
     lines = "anna,marketing_email,revoked,2017-11-02,web\nanna,marketing_email,granted,2017-11-01,web\n"
     lines += "ben,marketing_email,denied,2017-11-01,web\nben,marketing_email,granted,2017-11-02,web\n"
-    assert told(load_text(corner_shop, "consents", HEADER + lines)) == (4, 0, 0, 0)
+    assert load_counts(load_text(corner_shop, "consents", HEADER + lines)) == (4, 0, 0, 0)
     load_text(corner_shop, "customers", "customer_id\ncarl\n")
-    assert allowing(corner_shop, "marketing_email") == {"ben"}
-    assert allowing(corner_shop, "marketing_sms") == set()
-    assert allowing(corner_shop, "profiling") == {"anna", "ben", "carl"}  # by default
+    assert customers_who_allow(corner_shop, "marketing_email") == {"ben"}
+    assert customers_who_allow(corner_shop, "marketing_sms") == set()
+    assert customers_who_allow(corner_shop, "profiling") == {"anna", "ben", "carl"}  # by default
 
 
-def test_of_two_words_of_one_moment_the_stricter_holds(corner_shop: Shop, load_text: Load) -> None:
+def test_the_stricter_of_two_consents_at_one_time_holds(corner_shop: Shop, load_text: Load) -> None:
     lines = "anna,profiling,granted,2017-11-01,web\nanna,profiling,revoked,2017-11-01,web\n"
     lines += "ben,profiling,denied,2017-11-01,phone\nben,profiling,granted,2017-11-01,web\n"
-    assert told(load_text(corner_shop, "consents", HEADER + lines)) == (4, 0, 0, 0)
-    assert allowing(corner_shop, "profiling") == set()
+    assert load_counts(load_text(corner_shop, "consents", HEADER + lines)) == (4, 0, 0, 0)
+    assert customers_who_allow(corner_shop, "profiling") == set()
 
 
-def test_a_consent_said_twice_is_one_and_its_history_stays(corner_shop: Shop, load_text: Load) -> None:
+def test_a_consent_loaded_twice_is_one_and_its_history_stays(corner_shop: Shop, load_text: Load) -> None:
     first = "anna,profiling,granted,2017-11-01T10:00Z,web\n"
     load_text(corner_shop, "consents", HEADER + first)
     again = HEADER + first + "anna,profiling,revoked,2017-11-02T10:00Z,\n"
-    assert told(load_text(corner_shop, "consents", again, source="crm")) == (2, 0, 0, 0)  # anna of another source
-    assert told(load_text(corner_shop, "consents", again)) == (1, 0, 1, 0)
+    assert load_counts(load_text(corner_shop, "consents", again, source="crm")) == (
+        2,
+        0,
+        0,
+        0,
+    )  # anna of another source
+    assert load_counts(load_text(corner_shop, "consents", again)) == (1, 0, 1, 0)
     key = lookup.find_keys(corner_shop, ["files:anna"])["files:anna"]
-    (held,) = [each for each in consents.load_customer_consents(corner_shop, key) if each["purpose"] == "profiling"]
-    assert (held["state"], held["since"]) == ("revoked", datetime(2017, 11, 2, 10, tzinfo=UTC))
-    assert [(said["state"], said["source"]) for said in held["history"]] == [("revoked", "files"), ("granted", "web")]
+    (profiling,) = [
+        each for each in consents.load_customer_consents(corner_shop, key) if each["purpose"] == "profiling"
+    ]
+    assert (profiling["state"], profiling["since"]) == ("revoked", datetime(2017, 11, 2, 10, tzinfo=UTC))
+    assert [(entry["state"], entry["source"]) for entry in profiling["history"]] == [
+        ("revoked", "files"),
+        ("granted", "web"),
+    ]
 
 
-def test_who_consents_before_anything_else_is_a_prospect(corner_shop: Shop, load_text: Load) -> None:
+def test_a_customer_first_loaded_by_a_consent_is_a_prospect(corner_shop: Shop, load_text: Load) -> None:
     load_text(corner_shop, "consents", HEADER + "anna,marketing_post,granted,2017-11-01,card\n")
-    shown = customer_view.load_customer_view(corner_shop, "anna")
-    assert shown is not None
-    assert shown["stage"] == "prospect"
-    held = {each["purpose"]: each for each in shown["consents"]}
-    assert held["marketing_post"] == {
+    view = customer_view.load_customer_view(corner_shop, "anna")
+    assert view is not None
+    assert view["stage"] == "prospect"
+    by_purpose = {each["purpose"]: each for each in view["consents"]}
+    assert by_purpose["marketing_post"] == {
         "purpose": "marketing_post",
         "state": "granted",
         "since": datetime(2017, 10, 31, 23, tzinfo=UTC),
         "source": "card",
     }
-    assert held["profiling"] == {"purpose": "profiling", "state": "granted", "since": None, "source": "default"}
+    assert by_purpose["profiling"] == {"purpose": "profiling", "state": "granted", "since": None, "source": "default"}
 
 
 @pytest.mark.parametrize(
@@ -85,19 +95,19 @@ def test_who_consents_before_anything_else_is_a_prospect(corner_shop: Shop, load
         (",profiling,granted,2017-11-01,", "customer_id is empty"),
     ],
 )
-def test_an_unclear_consent_is_turned_away(corner_shop: Shop, load_text: Load, line: str, reason: str) -> None:
+def test_an_invalid_consent_is_rejected(corner_shop: Shop, load_text: Load, line: str, reason: str) -> None:
     loaded = load_text(corner_shop, "consents", HEADER + f"ben,profiling,denied,2017-11-01,\n{line}\n")
-    assert told(loaded) == (1, 0, 0, 1)
-    assert [said.startswith(reason) for said in loaded.reasons] == [True]
+    assert load_counts(loaded) == (1, 0, 0, 1)
+    assert [actual.startswith(reason) for actual in loaded.reasons] == [True]
 
 
-def test_a_consent_of_tomorrow_is_a_mistake_and_one_of_just_now_is_not(corner_shop: Shop) -> None:
+def test_a_consent_dated_tomorrow_is_rejected_and_one_seconds_ahead_is_not(corner_shop: Shop) -> None:
     now = datetime.now(UTC)
-    said = {"customer_id": "anna", "purpose": "profiling", "state": "denied"}
+    consent = {"customer_id": "anna", "purpose": "profiling", "state": "denied"}
     at = [(now + timedelta(days=1)).isoformat(), (now + timedelta(seconds=2)).isoformat()]
-    taken = loading_load.ingest_records(corner_shop, "consents", [said | {"at": each} for each in at])
-    assert [error["index"] for error in taken.errors] == [0]
-    assert allowing(corner_shop, "profiling") == set()
+    result = load.ingest_records(corner_shop, "consents", [consent | {"at": each} for each in at])
+    assert [error["index"] for error in result.errors] == [0]
+    assert customers_who_allow(corner_shop, "profiling") == set()
 
 
 def test_a_customer_may_be_reached_on_the_channels_they_allow(corner_shop: Shop, load_text: Load) -> None:
@@ -105,13 +115,16 @@ def test_a_customer_may_be_reached_on_the_channels_they_allow(corner_shop: Shop,
     lines += "anna,marketing_email,revoked,2017-11-02,\nanna,marketing_sms,granted,2017-11-01,\n"
     load_text(corner_shop, "consents", HEADER + lines + "ben,marketing_app,denied,2017-11-01,\n")
     keys = lookup.find_keys(corner_shop, ["anna", "ben"])
-    reach = consents.allowed_channels(corner_shop, keys.values())
-    assert reach == {keys["anna"]: ["sms", "post"], keys["ben"]: []}
-    eager = replace(corner_shop, consent_default={**corner_shop.consent_default, "marketing_app": "granted"})
-    assert consents.allowed_channels(eager, keys.values()) == {keys["anna"]: ["sms", "post", "app"], keys["ben"]: []}
+    channels = consents.allowed_channels(corner_shop, keys.values())
+    assert channels == {keys["anna"]: ["sms", "post"], keys["ben"]: []}
+    lenient_shop = replace(corner_shop, consent_default={**corner_shop.consent_default, "marketing_app": "granted"})
+    assert consents.allowed_channels(lenient_shop, keys.values()) == {
+        keys["anna"]: ["sms", "post", "app"],
+        keys["ben"]: [],
+    }
 
 
-def test_the_mirror_says_of_everybody_what_may_be_computed(corner_shop: Shop, load_text: Load) -> None:
+def test_the_mirror_has_the_profiling_consents_of_every_customer(corner_shop: Shop, load_text: Load) -> None:
     load_text(corner_shop, "customers", "customer_id\nanna\nben\n")
     mirror.refresh(corner_shop)
     load_text(
@@ -122,14 +135,14 @@ def test_the_mirror_says_of_everybody_what_may_be_computed(corner_shop: Shop, lo
     assert mirror.refresh(corner_shop) == ["consents"]
     names = {key: name for name, key in lookup.find_keys(corner_shop, ["anna", "ben"]).items()}
     path = corner_shop.home / "ledger" / "consents.parquet"
-    held = {names[row.pop("customer_key")]: row for row in pq.read_table(path).to_pylist()}
-    assert held == {
+    by_name = {names[row.pop("customer_key")]: row for row in pq.read_table(path).to_pylist()}
+    assert by_name == {
         "anna": {"profiling": True, "profiling_sensitive": True},
         "ben": {"profiling": False, "profiling_sensitive": False},
     }
     load_text(corner_shop, "customers", "customer_id\ncarl\n")
     assert mirror.refresh(corner_shop) == ["consents"]
-    stricter = replace(corner_shop, consent_default={**corner_shop.consent_default, "profiling": "denied"})
-    assert mirror.refresh(stricter) == ["consents"]
+    strict_shop = replace(corner_shop, consent_default={**corner_shop.consent_default, "profiling": "denied"})
+    assert mirror.refresh(strict_shop) == ["consents"]
     assert [row["profiling"] for row in pq.read_table(path).to_pylist()] == [False, False, False]
-    assert mirror.refresh(stricter) == []
+    assert mirror.refresh(strict_shop) == []

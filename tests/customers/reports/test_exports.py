@@ -1,4 +1,4 @@
-"""The tables of the whole shop: offers, what runs out, what is at risk, and nothing sensitive without consent."""
+"""Exported tables and the at-risk list: their rows and columns, and nothing sensitive without consent."""
 
 import json
 import math
@@ -14,7 +14,7 @@ import pytest
 from customers.catalogue import products as catalogue_products
 from customers.database import engine
 from customers.ledger import watermark
-from customers.loading import load as loading_load
+from customers.loading import load
 from customers.loading.load import LoadResult
 from customers.marketing import offers
 from customers.parquet import mirror
@@ -44,19 +44,21 @@ CONSENTS = (
 
 @dataclass(frozen=True)
 class Scored:
-    """A shop whose models have spoken about Anna and Ben."""
+    """A shop with stored scores of Anna and Ben."""
 
     shop: Shop
     keys: dict[str, int]
     offers: dict[str, int]
 
-    def say(self, model: str, said: dict[str, tuple[float | None, dict[str, Any]]], as_of: datetime = AS_OF) -> None:
+    def write_run(
+        self, model: str, scores: dict[str, tuple[float | None, dict[str, Any]]], as_of: datetime = AS_OF
+    ) -> None:
         run = score_store.begin_run(self.shop, model, 1, as_of)
-        rows = [(self.keys[name], value, json.dumps(detail)) for name, (value, detail) in said.items()]
+        rows = [(self.keys[name], value, json.dumps(detail)) for name, (value, detail) in scores.items()]
         score_store.write_scores(self.shop, run, rows)
         score_store.finish_run(self.shop, run)
 
-    def tell(self, model: str, name: str, value: float, detail: dict[str, Any], as_of: datetime) -> None:
+    def write_online(self, model: str, name: str, value: float, detail: dict[str, Any], as_of: datetime) -> None:
         score_store.write_online_scores(self.shop, model, 1, as_of, [(self.keys[name], value, json.dumps(detail))])
 
 
@@ -64,54 +66,58 @@ class Scored:
 def scored_home(
     copy_shop: Copy, new_home: Path, tmp_path_factory: pytest.TempPathFactory, load_text: Load, load_lines: Load
 ) -> Path:
-    """As of December the first both are at risk; Anna has bought bread every week."""
-    here = copy_shop(new_home, tmp_path_factory.mktemp("scored") / "shop")
-    load_text(here, "products", PRODUCTS)
-    load_text(here, "offers", OFFERS)
+    """As of 1 December both are at risk; Anna has bought bread every week."""
+    shop = copy_shop(new_home, tmp_path_factory.mktemp("scored") / "shop")
+    load_text(shop, "products", PRODUCTS)
+    load_text(shop, "offers", OFFERS)
     load_lines(
-        here,
+        shop,
         "".join(f"{day},anna,bread,2017-11-{day:02d}T10:00Z,1,2\n" for day in (1, 8, 15))
         + "30,ben,pills,2017-11-20T10:00Z,1,9\n",
     )
-    load_text(here, "consents", CONSENTS)
-    mirror.refresh(here)
-    speak(opened(here))
-    return here.home
+    load_text(shop, "consents", CONSENTS)
+    mirror.refresh(shop)
+    write_all_scores(open_scored(shop))
+    return shop.home
 
 
 @pytest.fixture
 def scored(copy_shop: Copy, scored_home: Path, tmp_path: Path) -> Iterator[Scored]:
-    """A copy of theirs."""
-    here = copy_shop(scored_home, tmp_path / "shop")
-    yield opened(here)
-    engine.get_engine(here).dispose()
+    """A copy of the shop with scores."""
+    shop = copy_shop(scored_home, tmp_path / "shop")
+    yield open_scored(shop)
+    engine.get_engine(shop).dispose()
 
 
-def opened(here: Shop) -> Scored:
-    book = offers.load_catalogue(here).offers
-    named = dict(zip(book["offer_id"], book["offer_key"].tolist(), strict=True))
-    return Scored(here, lookup.find_keys(here, ["anna", "ben"]), named)
+def open_scored(shop: Shop) -> Scored:
+    catalogue = offers.load_catalogue(shop).offers
+    offer_keys = dict(zip(catalogue["offer_id"], catalogue["offer_key"].tolist(), strict=True))
+    return Scored(shop, lookup.find_keys(shop, ["anna", "ben"]), offer_keys)
 
 
-def speak(here: Scored) -> None:
-    """What the models say of both in the night of the first."""
-    here.say(
+def write_all_scores(scored: Scored) -> None:
+    """Scores of both customers, of the nightly run of 1 December."""
+    scored.write_run(
         "churn",
         {"anna": (0.9, {"band": "high", "horizon_days": 28}), "ben": (0.5, {"band": "medium", "horizon_days": 28})},
     )
     items = [
-        [here.offers[name], p, gain, f"why {name}"]
+        [scored.offers[name], p, gain, f"why {name}"]
         for name, p, gain in (("cure", 0.4, 1.5), ("past", 0.3, None), ("loaf", 0.2, 0.25), ("cream", 0.1, None))
     ]
-    here.say("offers", dict.fromkeys(here.keys, (0.4, {"items": items, "fallback": False})))
-    here.say(
+    scored.write_run("offers", dict.fromkeys(scored.keys, (0.4, {"items": items, "fallback": False})))
+    scored.write_run(
         "value",
         {"anna": (12.344, {"horizon_days": 90, "fallback": False}), "ben": (30.0, {"horizon_days": 90, "fallback": 1})},
     )
-    needs = [["health", 0.5, 0.6, 0.7, 3], ["food", 0.1, 0.2, 0.3, None]]
-    here.say("restock", dict.fromkeys(here.keys, (0.6, {"items": needs, "fallback": False})))
-    when = {"p": {"7": 0.1, "14": 0.2, "28": 0.5, "90": 0.9}, "days": {"p10": 2, "p50": 10, "p90": None}, "cdf": [0.1]}
-    here.say("timing", dict.fromkeys(here.keys, (10.0, when)))
+    categories = [["health", 0.5, 0.6, 0.7, 3], ["food", 0.1, 0.2, 0.3, None]]
+    scored.write_run("restock", dict.fromkeys(scored.keys, (0.6, {"items": categories, "fallback": False})))
+    return_times = {
+        "p": {"7": 0.1, "14": 0.2, "28": 0.5, "90": 0.9},
+        "days": {"p10": 2, "p50": 10, "p90": None},
+        "cdf": [0.1],
+    }
+    scored.write_run("timing", dict.fromkeys(scored.keys, (10.0, return_times)))
 
 
 def test_offers_are_ranked_and_dated(scored: Scored) -> None:
@@ -126,19 +132,19 @@ def test_offers_are_ranked_and_dated(scored: Scored) -> None:
     assert ben["expires_at"].tolist()[2] == timestamps.day_start(date(2018, 2, 1), scored.shop.zone)
 
 
-def test_nothing_sensitive_is_listed_to_whom_has_not_allowed_it(scored: Scored) -> None:
-    """Ben has, Anna has not; her ranks have no gap that would give away that something was left out."""
+def test_nothing_sensitive_is_listed_without_consent(scored: Scored) -> None:
+    """Ben consents, Anna does not; her ranks have no gap that would show that something was left out."""
     table = exports.build_offers(scored.shop, as_of=AS_OF)
     assert table.loc[table["customer_id"] == "anna", ["rank", "offer_id"]].values.tolist() == [[1, "cream"]]
-    needs = exports.build_restock(scored.shop, as_of=AS_OF)
-    assert needs[["customer_id", "category"]].values.tolist() == [
+    restock = exports.build_restock(scored.shop, as_of=AS_OF)
+    assert restock[["customer_id", "category"]].values.tolist() == [
         ["anna", "food"],
         ["ben", "health"],
         ["ben", "food"],
     ]
     products = catalogue_products.find_keys(scored.shop, ["pills", "milk"])
     best = [[products["pills"], 0.7, "new"], [products["milk"], 0.2, "new"]]
-    scored.say("recommender", dict.fromkeys(scored.keys, (0.7, {"any": best, "again": [], "new": []})))
+    scored.write_run("recommender", dict.fromkeys(scored.keys, (0.7, {"any": best, "again": [], "new": []})))
     listed = exports.build_recommendations(scored.shop)
     assert listed[["customer_id", "rank", "product_id"]].values.tolist() == [
         ["anna", 1, "milk"],
@@ -147,35 +153,35 @@ def test_nothing_sensitive_is_listed_to_whom_has_not_allowed_it(scored: Scored) 
     ]
 
 
-def test_an_offer_names_no_sensitive_purchase_to_whom_has_not_allowed_it(scored: Scored) -> None:
+def test_an_offer_reason_names_no_sensitive_purchase_without_consent(scored: Scored) -> None:
     pills = catalogue_products.find_keys(scored.shop, ["pills"])["pills"]
     items = [[scored.offers["cream"], 0.4, None, [pills, 2]]]
-    scored.say("offers", dict.fromkeys(scored.keys, (0.4, {"items": items, "fallback": False})))
-    told = exports.build_offers(scored.shop, as_of=AS_OF)
-    assert told[["customer_id", "reason"]].values.tolist() == [
+    scored.write_run("offers", dict.fromkeys(scored.keys, (0.4, {"items": items, "fallback": False})))
+    table = exports.build_offers(scored.shop, as_of=AS_OF)
+    assert table[["customer_id", "reason"]].values.tolist() == [
         ["anna", "it is for something that they have not bought yet"],
         ["ben", "goes with Pills, bought 2 days ago"],
     ]
 
 
-def test_what_runs_out_is_expected_by_the_end_of_its_day(scored: Scored) -> None:
-    needs = exports.build_table(scored.shop, "restock", as_of=AS_OF)
-    health = needs[needs["category"] == "health"].iloc[0]
+def test_a_restock_is_expected_by_the_end_of_its_day(scored: Scored) -> None:
+    restock = exports.build_table(scored.shop, "restock", as_of=AS_OF)
+    health = restock[restock["category"] == "health"].iloc[0]
     assert health[["p_7d", "p_14d", "p_28d"]].tolist() == [0.5, 0.6, 0.7]
     assert health["expected_at"] == timestamps.day_start(date(2017, 12, 1 + 3), scored.shop.zone)
-    assert needs.loc[needs["category"] == "food", "expected_at"].isna().all()
+    assert restock.loc[restock["category"] == "food", "expected_at"].isna().all()
 
 
-def test_scores_say_what_each_is_worth_and_who_said_so(scored: Scored) -> None:
-    said = exports.build_scores(scored.shop).set_index("customer_id")
-    assert said["expected_value"].to_dict() == {"anna": 12.344, "ben": 30.0}
-    assert said["value_horizon_days"].tolist() == [90, 90]
-    assert said["fallback"].to_dict() == {"anna": False, "ben": True}
-    assert said.loc["anna", ["offers_version", "restock_version", "value_version"]].tolist() == ["1", "1", "1"]
-    assert said["recommender_version"].isna().all()
+def test_the_scores_table_has_the_expected_value_and_the_model_versions(scored: Scored) -> None:
+    table = exports.build_scores(scored.shop).set_index("customer_id")
+    assert table["expected_value"].to_dict() == {"anna": 12.344, "ben": 30.0}
+    assert table["value_horizon_days"].tolist() == [90, 90]
+    assert table["fallback"].to_dict() == {"anna": False, "ben": True}
+    assert table.loc["anna", ["offers_version", "restock_version", "value_version"]].tolist() == ["1", "1", "1"]
+    assert table["recommender_version"].isna().all()
 
 
-def test_the_list_of_those_at_risk_says_what_is_at_stake_and_what_may_be_done(scored: Scored, load_text: Load) -> None:
+def test_the_at_risk_list_has_value_complaints_channels_and_an_offer(scored: Scored, load_text: Load) -> None:
     load_text(
         scored.shop,
         "interactions",
@@ -203,9 +209,9 @@ def test_an_offer_that_was_redeemed_is_not_suggested_again(scored: Scored, load_
     )
     table = at_risk.list_at_risk(scored.shop, as_of=AS_OF).set_index("customer_id")
     assert table["suggested_offer_id"].to_dict() == {"anna": "cream", "ben": "loaf"}
-    # A replay of the day before does not know of it.
-    scored.say("churn", {"ben": (0.5, {"band": "medium"})}, datetime(2017, 11, 21, tzinfo=UTC))
-    scored.say(
+    # A historical run of the days before does not have it.
+    scored.write_run("churn", {"ben": (0.5, {"band": "medium"})}, datetime(2017, 11, 21, tzinfo=UTC))
+    scored.write_run(
         "offers",
         {"ben": (0.4, {"items": [[scored.offers["cure"], 0.4, None, ""]]})},
         datetime(2017, 11, 21, tzinfo=UTC),
@@ -218,13 +224,13 @@ def test_complaints_after_the_day_of_the_list_are_not_on_it(scored: Scored, load
     lines = "1,ben,2017-11-20T10:00Z,complaint\n2,ben,2017-11-22T10:00Z,complaint\n"
     load_text(scored.shop, "interactions", "interaction_id,customer_id,happened_at,kind\n" + lines)
     then = datetime(2017, 11, 21, tzinfo=UTC)
-    scored.say("churn", {"ben": (0.5, {"band": "medium"})}, then)
+    scored.write_run("churn", {"ben": (0.5, {"band": "medium"})}, then)
     assert at_risk.list_at_risk(scored.shop, as_of=then)["open_complaints"].tolist() == [1]
     assert at_risk.list_at_risk(scored.shop).set_index("customer_id").loc["ben", "open_complaints"] == 1 + 1
 
 
 def test_only_days_on_which_something_was_paid_are_visits(scored: Scored, load_lines: Load) -> None:
-    """Bought and brought back on the 22nd, given away on the 25th; and in francs on the 29th, so nobody knows for what.
+    """Bought and brought back on the 22nd, given away on the 25th; and bought in francs on the 29th, so the amount is unknown.
 
     Every 7 days until the 15th, then after 14: the usual gap is 7, and on the 1st the last visit is 2 days ago.
     """
@@ -236,32 +242,30 @@ def test_only_days_on_which_something_was_paid_are_visits(scored: Scored, load_l
     assert table.loc["anna", "days_overdue"] == 16 - 7
     francs = {"order_id": "43", "customer_id": "anna", "product_id": "milk", "sold_at": "2017-11-29T10:00Z",
               "quantity": 1, "amount": 2, "currency": "CHF"}  # fmt: skip
-    loading_load.ingest_records(scored.shop, "transactions", [francs])
+    load.ingest_records(scored.shop, "transactions", [francs])
     mirror.refresh(scored.shop)
     table = at_risk.list_at_risk(scored.shop, as_of=AS_OF).set_index("customer_id")
     assert table.loc["anna", "last_purchase_at"] == datetime(2017, 11, 29, 10, tzinfo=UTC)
     assert table.loc["anna", "days_overdue"] == 0
 
 
-def test_sensitive_purchases_are_no_visits_of_whom_has_not_allowed_it(
-    scored: Scored, load_lines: Load, load_text: Load
-) -> None:
-    """Both bought pills since; Ben allows that it is looked at, until he does not. A live list knows no better."""
+def test_sensitive_purchases_are_no_visits_without_consent(scored: Scored, load_lines: Load, load_text: Load) -> None:
+    """Both bought pills since; Ben consents until he revokes it. A list with online scores follows the same rule."""
     load_lines(scored.shop, "40,anna,pills,2017-11-28T10:00Z,1,9\n41,ben,pills,2017-11-28T10:00Z,1,9\n")
     mirror.refresh(scored.shop)
     for name in ("anna", "ben"):
-        scored.tell("churn", name, 0.9, {"band": "high"}, AS_OF + timedelta(days=1))
+        scored.write_online("churn", name, 0.9, {"band": "high"}, AS_OF + timedelta(days=1))
 
-    def last(**asked: Any) -> dict[str, Any]:
-        table = at_risk.list_at_risk(scored.shop, **asked).set_index("customer_id")
+    def last_purchase_days(**options: Any) -> dict[str, Any]:
+        table = at_risk.list_at_risk(scored.shop, **options).set_index("customer_id")
         return {name: None if pd.isna(at) else at.day for name, at in table["last_purchase_at"].items()}
 
-    assert last(as_of=AS_OF) == last(include_online=True) == {"anna": 15, "ben": 28}
+    assert last_purchase_days(as_of=AS_OF) == last_purchase_days(include_online=True) == {"anna": 15, "ben": 28}
     load_text(scored.shop, "consents", "customer_id,purpose,state,at\nben,profiling_sensitive,revoked,2017-11-30\n")
-    assert last(as_of=AS_OF) == last(live=True) == {"anna": 15, "ben": None}
+    assert last_purchase_days(as_of=AS_OF) == last_purchase_days(include_online=True) == {"anna": 15, "ben": None}
 
 
-def test_only_those_with_so_much_at_risk_and_in_a_segment_that_there_is(scored: Scored) -> None:
+def test_the_list_has_a_minimum_value_and_refuses_an_unknown_segment(scored: Scored) -> None:
     assert at_risk.list_at_risk(scored.shop, min_value=12)["customer_id"].tolist() == ["ben"]
     assert at_risk.list_at_risk(scored.shop, min_value=11, n=1)["customer_id"].tolist() == ["anna"]
     assert at_risk.list_at_risk(scored.shop, min_value=99).empty
@@ -269,21 +273,21 @@ def test_only_those_with_so_much_at_risk_and_in_a_segment_that_there_is(scored: 
         at_risk.list_at_risk(scored.shop, segment="gold")
 
 
-def test_the_list_may_begin_with_most_at_risk_or_with_most_to_save(scored: Scored) -> None:
-    """Contact brings back ben oftener; it saves what each spends if they come, not what is expected of them."""
+def test_the_list_is_ordered_by_probability_value_at_risk_or_saved_value(scored: Scored) -> None:
+    """Contact has more effect on Ben; it saves what a customer spends if they return, not their expected value."""
 
     def listed(order: str) -> list[str]:
         return at_risk.list_at_risk(scored.shop, order=order)["customer_id"].tolist()
 
     assert listed("probability") == ["anna", "ben"]
     assert listed("value_at_risk") == ["ben", "anna"]
-    assert listed("saved_value") == ["anna", "ben"]  # nobody knows: as by probability
+    assert listed("saved_value") == ["anna", "ben"]  # no saved value yet: ordered as by probability
     assert at_risk.list_at_risk(scored.shop)["saved_value"].isna().all()
-    found = uplift_result.UpliftResult(AS_OF.isoformat(), uplift_result.EVIDENCE, "it was found", "return", 28, "1")
-    uplift_result.save_result(scored.shop, found)
+    result = uplift_result.UpliftResult(AS_OF.isoformat(), uplift_result.EVIDENCE, "it was found", "return", 28, "1")
+    uplift_result.save_result(scored.shop, result)
     assert uplift_result.unavailable_reason(scored.shop) == uplift_result.NOT_SCORED
-    raised = {"outcome": "return", "days": 28}
-    scored.say(uplift_result.MODEL, {"anna": (0.01, raised), "ben": (0.05, raised)})
+    detail_of_uplift = {"outcome": "return", "days": 28}
+    scored.write_run(uplift_result.MODEL, {"anna": (0.01, detail_of_uplift), "ben": (0.05, detail_of_uplift)})
     assert uplift_result.unavailable_reason(scored.shop) is None
     assert listed("saved_value") == ["ben", "anna"]
     saved = at_risk.list_at_risk(scored.shop).set_index("customer_id")["saved_value"]
@@ -292,79 +296,79 @@ def test_the_list_may_begin_with_most_at_risk_or_with_most_to_save(scored: Score
         listed("beauty")
 
 
-def test_what_contact_saves_is_read_as_each_score_means_it(scored: Scored) -> None:
-    """Of whoever hardly ever comes one visit in twenty is assumed; a score that does not say its meaning has none."""
-    found = uplift_result.UpliftResult(AS_OF.isoformat(), uplift_result.EVIDENCE, "it was found", "return", 28, "1")
-    uplift_result.save_result(scored.shop, found)
-    worth, quiet = pd.Series([40.0, 40.0]), pd.Series([0.999, 0.5])
+def test_the_saved_value_follows_the_outcome_of_each_score(scored: Scored) -> None:
+    """The probability of a return is taken as 1 in 20 at least; a score without an outcome has no saved value."""
+    result = uplift_result.UpliftResult(AS_OF.isoformat(), uplift_result.EVIDENCE, "it was found", "return", 28, "1")
+    uplift_result.save_result(scored.shop, result)
+    value, churn = pd.Series([40.0, 40.0]), pd.Series([0.999, 0.5])
     for anna, ben, saved in (
         ("return", "spend", [0.1 * 40 / 0.05, 0.2]),
         ("spend", "return", [0.1, 0.2 * 40 / 0.5]),
         (None, "return", [math.nan, 16.0]),
     ):
-        scored.say(uplift_result.MODEL, {"anna": (0.1, {"outcome": anna}), "ben": (0.2, {"outcome": ben})})
+        scored.write_run(uplift_result.MODEL, {"anna": (0.1, {"outcome": anna}), "ben": (0.2, {"outcome": ben})})
         keys = pd.Series([scored.keys["anna"], scored.keys["ben"]])
-        assert uplift_result.estimate_saved_value(scored.shop, keys, worth, quiet).tolist() == pytest.approx(
+        assert uplift_result.estimate_saved_value(scored.shop, keys, value, churn).tolist() == pytest.approx(
             saved, nan_ok=True
         )
 
 
 def test_a_category_that_has_become_sensitive_is_named_in_no_reason(scored: Scored) -> None:
     why = ["no longer buys health, last bought 40 days ago", "no longer buys food, last bought 40 days ago"]
-    scored.say("churn", {"anna": (0.9, {"band": "high", "reasons": why, "weights": [0.4, 0.3]})})
+    scored.write_run("churn", {"anna": (0.9, {"band": "high", "reasons": why, "weights": [0.4, 0.3]})})
     assert at_risk.list_at_risk(scored.shop, as_of=AS_OF)["reasons"].tolist() == [why[1:], []]
 
 
-def test_a_sale_posted_since_the_night_changes_the_list(scored: Scored) -> None:
+def test_a_sale_posted_since_the_nightly_run_changes_the_list(scored: Scored) -> None:
     """The mirror does not have it yet: the last purchase and the days overdue come from the ledger itself."""
     sale = {"order_id": "31", "customer_id": "anna", "product_id": "milk", "sold_at": "2017-12-01T09:00Z",
             "quantity": 1, "amount": 2}  # fmt: skip
-    loading_load.ingest_records(scored.shop, "transactions", [sale])
+    load.ingest_records(scored.shop, "transactions", [sale])
     later = datetime(2017, 12, 2, tzinfo=UTC)
-    scored.tell("churn", "anna", 0.4, {"band": "medium", "reasons": ["was here"]}, later)
-    scored.tell("timing", "anna", 5, {"days": {"p50": 5}}, later)
-    scored.tell("value", "anna", 20.0, {"horizon_days": 90}, later)
+    scored.write_online("churn", "anna", 0.4, {"band": "medium", "reasons": ["was here"]}, later)
+    scored.write_online("timing", "anna", 5, {"days": {"p50": 5}}, later)
+    scored.write_online("value", "anna", 20.0, {"horizon_days": 90}, later)
 
-    live = at_risk.list_at_risk(scored.shop, include_online=True).set_index("customer_id")
-    assert live.index.tolist() == ["ben", "anna"]
-    assert live["as_of"].to_dict() == {"ben": AS_OF, "anna": later}
-    assert live.loc["anna", "value_at_risk"] == 20.0 * 0.4
-    assert live.loc["anna", "last_purchase_at"] == datetime(2017, 12, 1, 9, tzinfo=UTC)
-    # Gaps of 7, 7 and 16 days, and here yesterday.
-    assert live.loc["anna", "days_overdue"] == 0
-    assert live.loc["ben", "last_purchase_at"] == datetime(2017, 11, 20, 10, tzinfo=UTC)
-    # What the night told is told still: tables and list of the night do not move.
+    online_list = at_risk.list_at_risk(scored.shop, include_online=True).set_index("customer_id")
+    assert online_list.index.tolist() == ["ben", "anna"]
+    assert online_list["as_of"].to_dict() == {"ben": AS_OF, "anna": later}
+    assert online_list.loc["anna", "value_at_risk"] == 20.0 * 0.4
+    assert online_list.loc["anna", "last_purchase_at"] == datetime(2017, 12, 1, 9, tzinfo=UTC)
+    # Gaps of 7, 7 and 16 days, and a purchase yesterday.
+    assert online_list.loc["anna", "days_overdue"] == 0
+    assert online_list.loc["ben", "last_purchase_at"] == datetime(2017, 11, 20, 10, tzinfo=UTC)
+    # Scores of the nightly run stay: its tables and its list do not change.
     assert at_risk.list_at_risk(scored.shop)["customer_id"].tolist() == ["anna", "ben"]
 
 
-def test_newest_of_each_shows_no_night_at_work(scored: Scored) -> None:
-    def said() -> dict[int, float]:
+def test_the_latest_scores_leave_out_an_unfinished_run(scored: Scored) -> None:
+    def latest_values() -> dict[int, float]:
         frame = score_store.load_latest_scores(scored.shop, "churn")
         return dict(zip(frame["customer_key"], frame["value"], strict=True))
 
     anna, ben = scored.keys["anna"], scored.keys["ben"]
-    scored.tell("churn", "anna", 0.8, {}, AS_OF)
-    assert said() == {anna: 0.8, ben: 0.5}
+    scored.write_online("churn", "anna", 0.8, {}, AS_OF)
+    assert latest_values() == {anna: 0.8, ben: 0.5}
     tomorrow = AS_OF + timedelta(days=1)
-    scored.tell("churn", "anna", 0.7, {}, tomorrow)
+    scored.write_online("churn", "anna", 0.7, {}, tomorrow)
     watermark.record_run_start(scored.shop, tomorrow)
     run = score_store.begin_run(scored.shop, "churn", 1, tomorrow)
     score_store.write_scores(scored.shop, run, [(ben, 0.3, "{}")])
-    assert said() == {anna: 0.7, ben: 0.5}
+    assert latest_values() == {anna: 0.7, ben: 0.5}
     score_store.write_scores(scored.shop, run, [(anna, 0.2, "{}")])
     score_store.finish_run(scored.shop, run)
-    assert said() == {anna: 0.2, ben: 0.3}
+    assert latest_values() == {anna: 0.2, ben: 0.3}
     assert score_store.load_latest_scores(scored.shop, "nothing").empty
 
 
-def test_who_revokes_profiling_leaves_every_table(scored: Scored, load_text: Load) -> None:
+def test_a_customer_who_revokes_profiling_leaves_every_table(scored: Scored, load_text: Load) -> None:
     load_text(scored.shop, "consents", "customer_id,purpose,state,at\nanna,profiling,revoked,2017-11-30\n")
     for name in ("scores", "timing", "offers", "restock", "at-risk"):
         assert set(exports.build_table(scored.shop, name, as_of=AS_OF)["customer_id"]) == {"ben"}
     assert score_store.load_latest_scores(scored.shop, "churn")["customer_key"].tolist() == [scored.keys["ben"]]
 
 
-def test_a_shop_without_scores_promises_the_same_columns(scored: Scored) -> None:
+def test_a_shop_without_scores_has_the_same_columns(scored: Scored) -> None:
     for name in ("scores", "offers", "restock", "at-risk"):
         full = exports.build_table(scored.shop, name)
         none = exports.build_table(scored.shop, name, as_of=AS_OF - timedelta(days=400))

@@ -1,4 +1,4 @@
-"""Reasons for what is on a list are facts about the customer."""
+"""Reason texts of listed products, by the source of the recommendation."""
 
 import math
 
@@ -17,5 +17,5 @@ from customers.reports import recommendation_reasons
         ("popular", math.nan, math.nan, "sells best in the shop"),
     ],
 )
-def test_a_product_is_listed_for_a_reason(source: str, times: float, last_days: float, reason: str) -> None:
+def test_the_reason_of_a_product_follows_its_source(source: str, times: float, last_days: float, reason: str) -> None:
     assert recommendation_reasons.product_reason(source, times, last_days) == reason

@@ -1,4 +1,4 @@
-"""What a shop wants of its lists: its settings say it once, a question may add to it, and nonsense is named."""
+"""Merchandising rules: read from the shop's settings, merged with those of a request, and validated."""
 
 from pathlib import Path
 
@@ -10,36 +10,36 @@ from customers.shop import settings as shop_settings
 from customers.shop.merchandising_rules import MerchandisingRules
 
 
-def test_a_shop_that_says_nothing_wants_nothing() -> None:
+def test_without_settings_there_are_no_rules() -> None:
     assert merchandising_rules.parse_rules({}) == MerchandisingRules()
 
 
-def test_words_are_the_same_whatever_their_capitals() -> None:
+def test_categories_and_labels_are_compared_without_case() -> None:
     assert merchandising_rules.parse_rules(
         {"exclude_categories": [" Tobacco", "TOBACCO"], "pin": ["Season"]}
     ) == MerchandisingRules(exclude_categories=("tobacco",), pin=("season",))
 
 
-def test_what_a_question_leaves_out_is_left_out_too_and_any_other_wish_takes_the_shops_place() -> None:
-    ours = merchandising_rules.parse_rules(
+def test_a_request_adds_exclusions_and_replaces_every_other_rule() -> None:
+    shop_rules = merchandising_rules.parse_rules(
         {"exclude_product_ids": ["p1"], "max_per_category": 3, "explore": 0.1, "in_stock_only": True}
     )
-    both = ours.merged_with(
+    merged = shop_rules.merged_with(
         {"exclude_product_ids": ["p2"], "max_per_category": 5, "explore": None, "categories": ["Tea"]}
     )
-    assert both == MerchandisingRules(
+    assert merged == MerchandisingRules(
         exclude_product_ids=("p1", "p2"), max_per_category=5, explore=0.1, in_stock_only=True, categories=("tea",)
     )
 
 
-def test_a_question_may_lift_what_the_shop_puts_first() -> None:
+def test_a_request_may_lift_a_rule_of_the_shop() -> None:
     assert merchandising_rules.parse_rules({"pin": ["season"], "in_stock_only": True}).merged_with(
         {"pin": [], "in_stock_only": False}
     ) == MerchandisingRules()  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("said", "named"),
+    ("rules", "message"),
     [
         ({"max_per_catgory": 3}, "max_per_catgory is not known"),
         ({"max_per_category": 0}, "max_per_category must be a whole number, at least 1"),
@@ -56,12 +56,12 @@ def test_a_question_may_lift_what_the_shop_puts_first() -> None:
         (["season"], "must be a table"),
     ],
 )
-def test_a_wish_that_makes_no_sense_is_named(said: object, named: str) -> None:
-    with pytest.raises(ValueError, match=named):
-        merchandising_rules.parse_rules(said)
+def test_an_invalid_rule_is_named(rules: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        merchandising_rules.parse_rules(rules)
 
 
-def test_a_shops_settings_hold_its_wishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_settings_of_a_shop_hold_its_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = setup.init_home(tmp_path / "home")
     assert opened.recommendations == MerchandisingRules()
     with (opened.home / "regulars.toml").open("a") as settings:
@@ -76,12 +76,12 @@ def test_a_shops_settings_hold_its_wishes(tmp_path: Path, monkeypatch: pytest.Mo
         shop_settings.open_shop(opened.home)
 
 
-def test_the_settings_that_init_writes_say_how_to_wish(tmp_path: Path) -> None:
+def test_the_example_rules_in_new_settings_are_valid(tmp_path: Path) -> None:
     text = (setup.init_home(tmp_path / "home").home / "regulars.toml").read_text()
     lines = text[text.index("# [recommendations]") :].splitlines()
-    asked = "\n".join(line.removeprefix("# ") for line in lines if line)
+    example = "\n".join(line.removeprefix("# ") for line in lines if line)
     with (tmp_path / "home" / "regulars.toml").open("a") as settings:
-        settings.write(asked)
+        settings.write(example)
     assert shop_settings.open_shop(tmp_path / "home").recommendations == MerchandisingRules(
         exclude_product_ids=("gift-card",), exclude_categories=("cigarettes",), exclude_departments=("fuel",),
         in_stock_only=True, min_margin=0.1, boost=(("organic", 1.5),), pin=("season",), max_per_category=3, explore=0.1,

@@ -132,7 +132,7 @@ def test_now_answers_in_the_order_of_the_keys(opened, ledger_kit) -> None:
     np.testing.assert_array_equal(found.recency_days, [12, np.nan, 31, 12])
     assert found.event_timestamp.isna().tolist() == [False, True, False, False]
     assert found.event_timestamp[0] == ledger_kit.at("2026-06-01 00:00")
-    assert list(found.feature_names) == ["customer_key", "event_timestamp", *opened.feature_names(NUMBERS)]
+    assert list(found.columns) == ["customer_key", "event_timestamp", *opened.feature_names(NUMBERS)]
     assert opened.now("recommender_v1", [1, 777]).product_keys.map(lambda keys: keys is None).tolist() == [False, True]
     assert opened.now(NUMBERS, []).empty
 

@@ -1,4 +1,4 @@
-"""The family of buy till you die, on customers drawn from it and against figures worked out another way."""
+"""The BG/CNBD-k family, on customers drawn from it and against values computed another way."""
 
 from __future__ import annotations
 
@@ -20,40 +20,43 @@ REGULAR = BgCnbdK(r=2.0, alpha=20.0, a=0.6, b=3.0, k=2.5, dropout_at_zero=True)
 def shop(
     truth: BgCnbdK, customers: int, *, days: float, ahead: float, seed: int = 0
 ) -> tuple[PurchaseSummary, np.ndarray, np.ndarray]:
-    """Customers as the family tells their story; the wait for the next purchase and how many came in the days after."""
-    chance = np.random.default_rng(seed)
-    rate = chance.gamma(truth.r, 1 / truth.alpha, customers)
-    leaving = chance.beta(truth.a, truth.b, customers)
-    T = chance.uniform(0.7, 1.0, customers) * days
-    x, t_x, later, now = (np.zeros(customers) for _ in range(4))
-    wait = np.full(customers, np.inf)
-    alive = chance.random(customers) >= leaving * truth.dropout_at_zero
+    """Customers drawn from the model: summaries, days to the next purchase, purchases in the `ahead` days after."""
+    rng = np.random.default_rng(seed)
+    rate = rng.gamma(truth.r, 1 / truth.alpha, customers)
+    dropout = rng.beta(truth.a, truth.b, customers)
+    T = rng.uniform(0.7, 1.0, customers) * days
+    x, t_x, later_purchases, now = (np.zeros(customers) for _ in range(4))
+    days_to_next = np.full(customers, np.inf)
+    alive = rng.random(customers) >= dropout * truth.dropout_at_zero
     while alive.any():
-        now = now + chance.gamma(truth.k, 1 / np.maximum(rate, 1e-9))
+        now = now + rng.gamma(truth.k, 1 / np.maximum(rate, 1e-9))
         alive = alive & (now <= T + ahead)
-        past, came = alive & (now <= T), alive & (now > T)
-        x, t_x = x + past, np.where(past, now, t_x)
-        wait, later = np.where(came & np.isinf(wait), now - T, wait), later + came
-        alive = alive & (chance.random(customers) >= leaving)
-    return PurchaseSummary(x, t_x, T), wait, later
+        is_past, is_later = alive & (now <= T), alive & (now > T)
+        x, t_x = x + is_past, np.where(is_past, now, t_x)
+        days_to_next, later_purchases = (
+            np.where(is_later & np.isinf(days_to_next), now - T, days_to_next),
+            later_purchases + is_later,
+        )
+        alive = alive & (rng.random(customers) >= dropout)
+    return PurchaseSummary(x, t_x, T), days_to_next, later_purchases
 
 
-def test_with_gaps_by_chance_and_nobody_leaving_at_once_it_is_bg_nbd() -> None:
+def test_with_exponential_gaps_and_no_dropout_at_zero_it_is_bg_nbd() -> None:
     past = PurchaseSummary(
         np.array([0.0, 3.0, 40.0, 4000.0]), np.array([0.0, 40.0, 90.0, 3000.0]), np.array([50.0, 55.0, 100.0, 3001.0])
     )
-    plain, family = BgNbd(0.9, 12.0, 0.7, 2.5), BgCnbdK(0.9, 12.0, 0.7, 2.5)
-    assert family.p_alive(*past) == pytest.approx(plain.p_alive(*past))
-    assert family.survival(*past, 90) == pytest.approx(plain.survival(*past, 90))
-    assert family.rate(past.x, past.T) == pytest.approx(plain.rate(past.x, past.T))
-    assert np.array(family.no_purchase_log_odds_parts(past, 28)) == pytest.approx(
-        np.array(plain.no_purchase_log_odds_parts(past, 28))
+    reference, model = BgNbd(0.9, 12.0, 0.7, 2.5), BgCnbdK(0.9, 12.0, 0.7, 2.5)
+    assert model.p_alive(*past) == pytest.approx(reference.p_alive(*past))
+    assert model.survival(*past, 90) == pytest.approx(reference.survival(*past, 90))
+    assert model.rate(past.x, past.T) == pytest.approx(reference.rate(past.x, past.T))
+    assert np.array(model.no_purchase_log_odds_parts(past, 28)) == pytest.approx(
+        np.array(reference.no_purchase_log_odds_parts(past, 28))
     )
 
 
-def test_any_regularity_that_tends_to_chance_tends_to_bg_nbd() -> None:
-    plain, near = BgCnbdK(0.9, 12.0, 0.7, 2.5), BgCnbdK(0.9, 12.0, 0.7, 2.5, k=1 + 1e-9)
-    assert near.survival(3, 40, 55, 60) == pytest.approx(plain.survival(3, 40, 55, 60), rel=1e-6)
+def test_as_k_tends_to_one_the_model_tends_to_bg_nbd() -> None:
+    exponential, nearly_exponential = BgCnbdK(0.9, 12.0, 0.7, 2.5), BgCnbdK(0.9, 12.0, 0.7, 2.5, k=1 + 1e-9)
+    assert nearly_exponential.survival(3, 40, 55, 60) == pytest.approx(exponential.survival(3, 40, 55, 60), rel=1e-6)
 
 
 def test_the_published_customer_buys_1_226_times_in_39_weeks() -> None:
@@ -64,71 +67,73 @@ def test_the_published_customer_buys_1_226_times_in_39_weeks() -> None:
     )
 
 
-def test_who_may_leave_at_once_is_told_from_bg_nbd_by_one_more_chance_to_leave() -> None:
+def test_dropout_at_zero_differs_from_bg_nbd_by_one_more_chance_of_dropout() -> None:
     r, alpha, a, b, T = 0.525, 6.183, 0.891, 1.614, 30.0  # CDNOW's MBG/NBD (Batislam, Denizel and Filiztekin 2007)
     staying = euler(a, b + 1) / euler(a, b) * (alpha / (alpha + T)) ** r
-    leaving = euler(a + 1, b) / euler(a, b)
-    family = BgCnbdK(r, alpha, a, b, dropout_at_zero=True)
-    assert family.p_alive(0, 0, T)[0] == pytest.approx(staying / (staying + leaving))
+    dropping_out = euler(a + 1, b) / euler(a, b)
+    model = BgCnbdK(r, alpha, a, b, dropout_at_zero=True)
+    assert model.p_alive(0, 0, T)[0] == pytest.approx(staying / (staying + dropping_out))
     assert BgCnbdK(r, alpha, a, b).p_alive(0, 0, T)[0] == 1.0
 
 
-def test_the_likelihood_is_the_integral_over_rates_and_chances_of_leaving() -> None:
+def test_the_likelihood_is_the_integral_over_rates_and_dropout_probabilities() -> None:
     r, alpha, a, b, k, x, t_x, T = 1.4, 9.0, 0.8, 2.2, 1.7, 4.0, 60.0, 75.0
 
-    def seen(rate: float, *, silent: bool) -> float:
-        gaps = rate ** (k * x) * np.exp(-rate * t_x) * (gammaincc(k, rate * (T - t_x)) if silent else 1.0)
+    def density(rate: float, *, is_alive: bool) -> float:
+        gaps = rate ** (k * x) * np.exp(-rate * t_x) * (gammaincc(k, rate * (T - t_x)) if is_alive else 1.0)
         return float(alpha**r / gamma(r) * rate ** (r - 1) * np.exp(-alpha * rate) * gaps)
 
-    stays = euler(a, b + x + 1) / euler(a, b) * quad(lambda rate: seen(rate, silent=True), 0, 2, epsabs=0)[0]
-    leaves = euler(a + 1, b + x) / euler(a, b) * quad(lambda rate: seen(rate, silent=False), 0, 2, epsabs=0)[0]
+    alive = euler(a, b + x + 1) / euler(a, b) * quad(lambda rate: density(rate, is_alive=True), 0, 2, epsabs=0)[0]
+    dropped_out = (
+        euler(a + 1, b + x) / euler(a, b) * quad(lambda rate: density(rate, is_alive=False), 0, 2, epsabs=0)[0]
+    )
     past = PurchaseSummary(np.array([x]), np.array([t_x]), np.array([T]))
     objective = bg_cnbd_k._objective(past, k, True)
-    off = (np.log([r, alpha, a, b]) - bg_nbd.PRIOR_CENTRE) / bg_nbd.PRIOR_WIDTH
+    standardised = (np.log([r, alpha, a, b]) - bg_nbd.PRIOR_CENTRE) / bg_nbd.PRIOR_WIDTH
     value, gradient = objective(np.log([r, alpha, a, b]))
-    assert 0.5 * off @ off - value == pytest.approx(np.log(stays + leaves))
-    up = objective(np.log([r, alpha, a, b]) + 1e-4 * np.eye(4)[0])[0]
-    assert gradient[0] == pytest.approx((up - value) / 1e-4, rel=1e-2)
+    assert 0.5 * standardised @ standardised - value == pytest.approx(np.log(alive + dropped_out))
+    value_above = objective(np.log([r, alpha, a, b]) + 1e-4 * np.eye(4)[0])[0]
+    assert gradient[0] == pytest.approx((value_above - value) / 1e-4, rel=1e-2)
     assert BgCnbdK(r, alpha, a, b, k, dropout_at_zero=True).p_alive(x, t_x, T)[0] == pytest.approx(
-        stays / (stays + leaves)
+        alive / (alive + dropped_out)
     )
 
 
-def test_the_parameters_come_back_from_customers_drawn_from_them() -> None:
+def test_the_parameters_are_recovered_from_customers_drawn_from_them() -> None:
     past, _, _ = shop(REGULAR, 5_000, days=400.0, ahead=0.0)
-    found = BgCnbdK.fit(*past, k=2.5, dropout_at_zero=True)
-    assert found.r == pytest.approx(2.0, rel=0.12)
-    assert found.alpha == pytest.approx(20.0, rel=0.12)
-    assert found.a / (found.a + found.b) == pytest.approx(0.6 / 3.6, rel=0.15)
+    fitted = BgCnbdK.fit(*past, k=2.5, dropout_at_zero=True)
+    assert fitted.r == pytest.approx(2.0, rel=0.12)
+    assert fitted.alpha == pytest.approx(20.0, rel=0.12)
+    assert fitted.a / (fitted.a + fitted.b) == pytest.approx(0.6 / 3.6, rel=0.15)
 
 
 @pytest.mark.parametrize("truth", [REGULAR, BgCnbdK(0.8, 10.0, 0.6, 3.0), BgCnbdK(1.5, 30.0, 1.2, 4.0, k=4.0)])
-def test_what_is_foretold_is_what_the_drawn_customers_do(truth: BgCnbdK) -> None:
-    past, wait, later = shop(truth, 15_000, days=250.0, ahead=60.0)
-    quiet = truth.p_no_purchase(*past, 28.0)
-    for tenth in np.array_split(np.argsort(quiet, kind="stable"), 10):
-        assert (wait[tenth] > 28).mean() == pytest.approx(quiet[tenth].mean(), abs=0.04)
+def test_predictions_match_the_purchases_of_drawn_customers(truth: BgCnbdK) -> None:
+    past, days_to_next, later_purchases = shop(truth, 15_000, days=250.0, ahead=60.0)
+    churn = truth.p_no_purchase(*past, 28.0)
+    for tenth in np.array_split(np.argsort(churn, kind="stable"), 10):
+        assert (days_to_next[tenth] > 28).mean() == pytest.approx(churn[tenth].mean(), abs=0.04)
     expected = truth.expected_purchases(*past, 60.0)
-    assert expected.mean() == pytest.approx(later.mean(), rel=0.06)
+    assert expected.mean() == pytest.approx(later_purchases.mean(), rel=0.06)
     for fifth in np.array_split(np.argsort(expected, kind="stable"), 5)[1:]:
-        assert expected[fifth].mean() == pytest.approx(later[fifth].mean(), rel=0.12, abs=0.03)
+        assert expected[fifth].mean() == pytest.approx(later_purchases[fifth].mean(), rel=0.12, abs=0.03)
 
 
-def test_the_family_is_chosen_by_what_it_foretold_and_not_by_its_likelihood() -> None:
-    now, wait, _ = shop(REGULAR, 1000, days=300.0, ahead=30.0)
-    watched, bought = np.minimum(np.ceil(wait), 30.0), (wait <= 30).astype(float)
+def test_the_family_is_selected_by_its_predictions_and_not_by_its_likelihood() -> None:
+    now, days_to_next, _ = shop(REGULAR, 1000, days=300.0, ahead=30.0)
+    follow_up_days, has_purchase = np.minimum(np.ceil(days_to_next), 30.0), (days_to_next <= 30).astype(float)
     choices = [(1.0, False), (1.0, True), (2.5, True)]
-    assert bg_cnbd_k.select_family(now, [(now, watched, bought)], choices).k == 2.5
-    by_chance, wait, _ = shop(BgCnbdK(0.8, 10.0, 0.6, 3.0), 1000, days=300.0, ahead=30.0)
-    watched, bought = np.minimum(np.ceil(wait), 30.0), (wait <= 30).astype(float)
-    assert bg_cnbd_k.select_family(by_chance, [(by_chance, watched, bought)], choices).k == 1.0
+    assert bg_cnbd_k.select_family(now, [(now, follow_up_days, has_purchase)], choices).k == 2.5
+    exponential, days_to_next, _ = shop(BgCnbdK(0.8, 10.0, 0.6, 3.0), 1000, days=300.0, ahead=30.0)
+    follow_up_days, has_purchase = np.minimum(np.ceil(days_to_next), 30.0), (days_to_next <= 30).astype(float)
+    assert bg_cnbd_k.select_family(exponential, [(exponential, follow_up_days, has_purchase)], choices).k == 1.0
     assert bg_cnbd_k.select_family(now, []).k == 1.0
 
 
 @pytest.mark.parametrize("past", [(0, 0, 0), (0, 0, 500), (300, 330, 331), (4000, 3000, 3001), (1, 1, 1)])
-@pytest.mark.parametrize("at_once", [False, True])
-def test_a_shop_with_one_customer_gets_an_answer(past: tuple[int, int, int], at_once: bool) -> None:
-    model = BgCnbdK.fit(*past, k=2.0, dropout_at_zero=at_once)
+@pytest.mark.parametrize("dropout_at_zero", [False, True])
+def test_a_shop_with_one_customer_gets_predictions(past: tuple[int, int, int], dropout_at_zero: bool) -> None:
+    model = BgCnbdK.fit(*past, k=2.0, dropout_at_zero=dropout_at_zero)
     curve = model.survival(*past, 180)
     assert ((curve >= 0) & (curve <= 1)).all()
     assert (np.diff(curve, axis=1) <= 0).all()
@@ -136,9 +141,9 @@ def test_a_shop_with_one_customer_gets_an_answer(past: tuple[int, int, int], at_
 
 
 def test_a_hundred_thousand_customers_take_seconds() -> None:
-    few, _, _ = shop(REGULAR, 5_000, days=200.0, ahead=0.0)
-    past = PurchaseSummary(*(np.tile(part, 20) for part in few))
-    began = time.process_time()
+    sample, _, _ = shop(REGULAR, 5_000, days=200.0, ahead=0.0)
+    past = PurchaseSummary(*(np.tile(part, 20) for part in sample))
+    started = time.process_time()
     model = BgCnbdK.fit(*past, k=2.5, dropout_at_zero=True)
     model.p_no_purchase(*past, 28.0)
-    assert time.process_time() - began < 8
+    assert time.process_time() - started < 8

@@ -1,4 +1,4 @@
-"""A shop of coffee and tea: what has just arrived is taken for what is usual of its kind."""
+"""Cold start of products: in a shop of coffee and tea, a new product takes the average of its category."""
 
 import numpy as np
 import pandas as pd
@@ -18,40 +18,49 @@ CATALOGUE = pd.DataFrame({
 
 
 def shop() -> tuple[MatrixFactorisation, purchase_history.PurchaseHistory]:
-    """Three customers have bought three products for months; two have just tried what is new, one an oddity."""
+    """Three customers with months of purchases; two have just bought the new products, one an oddity."""
     products = [COFFEE, MOCHA, TEA, NEW_COFFEE, NEW_TEA]
     lists = {"product_keys": products, "first_days": [200, 200, 200, 9, 9], "weights_84d": [1.0] * 5}
-    old = {"product_keys": [COFFEE, MOCHA, ODDITY], "first_days": [200, 200, 3], "weights_84d": [1.0] * 3}
-    frame = pd.DataFrame([{"customer_key": 1, **lists}, {"customer_key": 2, **lists}, {"customer_key": 3, **old}])
+    other_lists = {"product_keys": [COFFEE, MOCHA, ODDITY], "first_days": [200, 200, 3], "weights_84d": [1.0] * 3}
+    frame = pd.DataFrame(
+        [{"customer_key": 1, **lists}, {"customer_key": 2, **lists}, {"customer_key": 3, **other_lists}]
+    )
     factors = np.array([[1.0, 0.0], [3.0, 0.0], [0.0, 6.0]], np.float32)
-    known = MatrixFactorisation(
+    factorisation = MatrixFactorisation(
         np.array([COFFEE, MOCHA, TEA]), factors, np.array([0.5, -0.5, 0.1], np.float32), 1.0, 84
     )
-    return known, purchase_history.read(frame, ["first_days", "weights_84d"])
+    return factorisation, purchase_history.read(frame, ["first_days", "weights_84d"])
 
 
-def test_a_newcomer_has_the_mean_factors_of_its_subcategory_else_of_its_category_and_the_coldest_heat():
-    known, stock = shop()
-    welcomed = cold_start.add_new_products(known, stock, ProductCategories.from_catalogue(CATALOGUE), window_days=28)
-    assert welcomed.products.tolist() == [COFFEE, MOCHA, TEA, NEW_COFFEE, NEW_TEA]
-    np.testing.assert_allclose(welcomed.factors[3], [(1 + 3) / 2, 0])
-    np.testing.assert_allclose(welcomed.factors[4], [(1 + 3 + 0) / 3, 6 / 3])
-    assert welcomed.recent_popularity[3:].tolist() == [-0.5, -0.5]
-    assert known.new_products.tolist() == []
+def test_a_new_product_has_mean_factors_of_its_subcategory_else_category_and_the_lowest_popularity():
+    factorisation, history = shop()
+    extended = cold_start.add_new_products(
+        factorisation, history, ProductCategories.from_catalogue(CATALOGUE), window_days=28
+    )
+    assert extended.products.tolist() == [COFFEE, MOCHA, TEA, NEW_COFFEE, NEW_TEA]
+    np.testing.assert_allclose(extended.factors[3], [(1 + 3) / 2, 0])
+    np.testing.assert_allclose(extended.factors[4], [(1 + 3 + 0) / 3, 6 / 3])
+    assert extended.recent_popularity[3:].tolist() == [-0.5, -0.5]
+    assert factorisation.new_products.tolist() == []
     assert (
-        MatrixFactorisation.from_arrays(welcomed.arrays()).new_products.tolist()
-        == welcomed.new_products.tolist()
+        MatrixFactorisation.from_arrays(extended.arrays()).new_products.tolist()
+        == extended.new_products.tolist()
         == [NEW_COFFEE, NEW_TEA]
     )
 
 
-def test_what_never_sold_is_not_known_at_a_past_moment_and_one_buyer_makes_no_newcomer():
-    known, stock = shop()
-    later = pd.concat([CATALOGUE, CATALOGUE.head(1).assign(product_key=99)], ignore_index=True)
-    welcomed = cold_start.add_new_products(known, stock, ProductCategories.from_catalogue(later), window_days=28)
-    assert not {99, ODDITY} & set(welcomed.products.tolist())
+def test_a_product_that_never_sold_or_has_one_buyer_is_not_added():
+    factorisation, history = shop()
+    later_catalogue = pd.concat([CATALOGUE, CATALOGUE.head(1).assign(product_key=99)], ignore_index=True)
+    extended = cold_start.add_new_products(
+        factorisation, history, ProductCategories.from_catalogue(later_catalogue), window_days=28
+    )
+    assert not {99, ODDITY} & set(extended.products.tolist())
 
 
-def test_without_a_catalogue_nobody_is_welcomed():
-    known, stock = shop()
-    assert cold_start.add_new_products(known, stock, ProductCategories.from_catalogue(None), window_days=28) is known
+def test_without_a_catalogue_no_product_is_added():
+    factorisation, history = shop()
+    assert (
+        cold_start.add_new_products(factorisation, history, ProductCategories.from_catalogue(None), window_days=28)
+        is factorisation
+    )

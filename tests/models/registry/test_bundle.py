@@ -1,4 +1,4 @@
-"""A champion is only opened whole: what was tampered with is refused, and a killed promotion harms nobody."""
+"""A champion is opened only if it is whole: changed files are refused, and a killed promotion leaves the old one."""
 
 import json
 import os
@@ -23,26 +23,26 @@ from models.timing import baselines as timing_baselines
 APPLES, BREAD = 1, 2
 
 
-def sells(*products: int) -> Popularity:
+def popularity_model(*products: int) -> Popularity:
     """A model that recommends these products, in this order."""
     return Popularity(Bestsellers(np.array(products), np.linspace(0.9, 0.1, len(products))))
 
 
 def first_product(champion: bundle.Champion | None) -> int:
     assert champion is not None
-    anybody = pd.DataFrame([{"customer_key": 1, "product_keys": None}])
-    return int(champion.model.score(anybody, n=1, lists=("any",)).product_key.iloc[0])
+    customer = pd.DataFrame([{"customer_key": 1, "product_keys": None}])
+    return int(champion.model.score(customer, n=1, lists=("any",)).product_key.iloc[0])
 
 
 @pytest.fixture
 def apples(tmp_path: Path) -> Path:
-    bundle.write(sells(APPLES, BREAD), tmp_path / "apples", facts={"as_of": "2017-12-04T05:00:00Z"})
+    bundle.write(popularity_model(APPLES, BREAD), tmp_path / "apples", facts={"as_of": "2017-12-04T05:00:00Z"})
     return tmp_path / "apples"
 
 
 @pytest.fixture
 def bread(tmp_path: Path) -> Path:
-    bundle.write(sells(BREAD, APPLES), tmp_path / "bread", facts={"as_of": "2017-12-05T05:00:00Z"})
+    bundle.write(popularity_model(BREAD, APPLES), tmp_path / "bread", facts={"as_of": "2017-12-05T05:00:00Z"})
     return tmp_path / "bread"
 
 
@@ -57,7 +57,7 @@ def rewrite(folder: Path, change) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-def test_a_bundle_says_what_it_holds_and_opens(apples):
+def test_a_bundle_lists_its_files_and_opens(apples):
     manifest = bundle.verify(apples)
     assert manifest.learner == "bestsellers.Popularity"
     assert manifest.facts == {"as_of": "2017-12-04T05:00:00Z"}
@@ -67,73 +67,73 @@ def test_a_bundle_says_what_it_holds_and_opens(apples):
 
 
 def test_writing_the_same_model_twice_gives_the_same_bytes(apples, tmp_path):
-    bundle.write(sells(APPLES, BREAD), tmp_path / "again", facts={"as_of": "2017-12-04T05:00:00Z"})
+    bundle.write(popularity_model(APPLES, BREAD), tmp_path / "again", facts={"as_of": "2017-12-04T05:00:00Z"})
     assert bundle.verify(tmp_path / "again") == bundle.verify(apples)
 
 
-def test_a_bundle_is_not_written_over_another_nor_for_a_stranger(apples, tmp_path):
+def test_a_bundle_is_not_written_over_another_nor_for_an_unknown_learner(apples, tmp_path):
     with pytest.raises(bundle.InvalidBundle, match="not empty"):
-        bundle.write(sells(BREAD), apples, facts={})
+        bundle.write(popularity_model(BREAD), apples, facts={})
     with pytest.raises(bundle.InvalidBundle, match="has no learner id"):
         bundle.write(object(), tmp_path / "other", facts={})  # type: ignore[arg-type]
 
 
-def changed_byte(folder: Path) -> None:
+def change_byte(folder: Path) -> None:
     content = bytearray((folder / "arrays.npz").read_bytes())
     content[len(content) // 2] ^= 1
     (folder / "arrays.npz").write_bytes(content)
 
 
-def link_to_a_file(folder: Path) -> None:
+def replace_file_by_link(folder: Path) -> None:
     (folder / "arrays.npz").rename(folder.parent / "elsewhere.npz")
     (folder / "arrays.npz").symlink_to(folder.parent / "elsewhere.npz")
 
 
-def linked_manifest(folder: Path) -> None:
+def replace_manifest_by_link(folder: Path) -> None:
     (folder / "manifest.json").rename(folder.parent / "elsewhere.json")
     (folder / "manifest.json").symlink_to(folder.parent / "elsewhere.json")
 
 
-def name_that_climbs(folder: Path) -> None:
+def add_path_outside(folder: Path) -> None:
     (folder.parent / "outside.npz").write_bytes((folder / "arrays.npz").read_bytes())
-    rewrite(folder, lambda said: said["files"].update({"../outside.npz": said["files"]["arrays.npz"]}))
+    rewrite(folder, lambda manifest: manifest["files"].update({"../outside.npz": manifest["files"]["arrays.npz"]}))
 
 
-def folder_for_a_file(folder: Path) -> None:
+def replace_file_by_folder(folder: Path) -> None:
     (folder / "arrays.npz").unlink()
     (folder / "arrays.npz").mkdir()
 
 
 TAMPERINGS = {
-    "a changed byte": changed_byte,
+    "a changed byte": change_byte,
     "a file cut short": lambda folder: os.truncate(folder / "arrays.npz", 40),
     "a file too long": lambda folder: (folder / "arrays.npz").open("ab").write(b"more"),
     "a missing file": lambda folder: (folder / "arrays.npz").unlink(),
-    "a file nobody listed": lambda folder: (folder / "model.pkl").write_bytes(b"cos\nsystem\n"),
+    "a file that is not listed": lambda folder: (folder / "model.pkl").write_bytes(b"cos\nsystem\n"),
     "a hidden file": lambda folder: (folder / ".hidden").write_text("x"),
-    "a folder nobody listed": lambda folder: (folder / "code").mkdir(),
-    "a folder for a file": folder_for_a_file,
-    "a link for a file": link_to_a_file,
-    "a link for the manifest": linked_manifest,
-    "a name that climbs": name_that_climbs,
-    "an absolute name": lambda folder: rewrite(
-        folder, lambda said: said["files"].update({"/etc/hostname": said["files"]["arrays.npz"]})
+    "a folder that is not listed": lambda folder: (folder / "code").mkdir(),
+    "a folder for a file": replace_file_by_folder,
+    "a link for a file": replace_file_by_link,
+    "a link for the manifest": replace_manifest_by_link,
+    "a path that leaves the folder": add_path_outside,
+    "an absolute path": lambda folder: rewrite(
+        folder, lambda manifest: manifest["files"].update({"/etc/hostname": manifest["files"]["arrays.npz"]})
     ),
     "no manifest": lambda folder: (folder / "manifest.json").unlink(),
     "a manifest cut short": lambda folder: os.truncate(folder / "manifest.json", 30),
     "an endless manifest": lambda folder: (folder / "manifest.json").write_text(" " * 2_000_000),
     "a deep manifest": lambda folder: (folder / "manifest.json").write_text("[" * 100_000),
     "a manifest of another shape": lambda folder: (folder / "manifest.json").write_text("[1, 2]"),
-    "files of another shape": lambda folder: rewrite(folder, lambda said: said.update(files=["arrays.npz"])),
-    "no checksum": lambda folder: rewrite(folder, lambda said: said["files"]["arrays.npz"].pop("sha256")),
-    "a learner by import path": lambda folder: rewrite(folder, lambda said: said.update(learner="os:system")),
-    "a learner of no kind": lambda folder: rewrite(folder, lambda said: said.update(learner=["x"])),
-    "no facts": lambda folder: rewrite(folder, lambda said: said.pop("facts")),
+    "files of another shape": lambda folder: rewrite(folder, lambda manifest: manifest.update(files=["arrays.npz"])),
+    "no checksum": lambda folder: rewrite(folder, lambda manifest: manifest["files"]["arrays.npz"].pop("sha256")),
+    "a learner by import path": lambda folder: rewrite(folder, lambda manifest: manifest.update(learner="os:system")),
+    "a learner that is no string": lambda folder: rewrite(folder, lambda manifest: manifest.update(learner=["x"])),
+    "no facts": lambda folder: rewrite(folder, lambda manifest: manifest.pop("facts")),
 }
 
 
 @pytest.mark.parametrize("tampering", TAMPERINGS)
-def test_what_was_tampered_with_is_neither_opened_nor_published(tampering, apples, champions):
+def test_a_tampered_bundle_is_neither_opened_nor_published(tampering, apples, champions):
     TAMPERINGS[tampering](apples)
     with pytest.raises(bundle.InvalidBundle):
         bundle.open_model(apples)
@@ -142,10 +142,12 @@ def test_what_was_tampered_with_is_neither_opened_nor_published(tampering, apple
     assert bundle.open_champion(champions, "recommender") is None
 
 
-def test_every_single_changed_byte_is_noticed(apples):
+def test_every_single_changed_byte_is_detected(apples):
     content = (apples / "arrays.npz").read_bytes()
-    for place in range(0, len(content), 7):
-        (apples / "arrays.npz").write_bytes(content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :])
+    for position in range(0, len(content), 7):
+        (apples / "arrays.npz").write_bytes(
+            content[:position] + bytes([content[position] ^ 255]) + content[position + 1 :]
+        )
         with pytest.raises(bundle.InvalidBundle, match=r"arrays\.npz has changed"):
             bundle.verify(apples)
     (apples / "arrays.npz").write_bytes(content)
@@ -167,11 +169,11 @@ def test_the_published_champion_is_opened_with_its_facts(apples, champions):
     )
 
 
-def test_publishing_twice_changes_nothing_and_going_back_is_publishing_again(apples, bread, champions):
+def test_publishing_twice_changes_nothing_and_a_rollback_is_publishing_again(apples, bread, champions):
     for folder, version in ((apples, "1"), (apples, "1"), (bread, "2"), (apples, "1")):
         bundle.publish(folder, champions, "recommender", version)
     assert first_product(bundle.open_champion(champions, "recommender")) == APPLES
-    assert sorted(entry.name for entry in (champions / "recommender").iterdir()) == ["1", "2"]
+    assert sorted(path.name for path in (champions / "recommender").iterdir()) == ["1", "2"]
 
 
 def test_a_version_never_changes_its_content(apples, bread, champions):
@@ -181,20 +183,20 @@ def test_a_version_never_changes_its_content(apples, bread, champions):
     assert first_product(bundle.open_champion(champions, "recommender")) == APPLES
 
 
-def test_a_damaged_version_is_refused_and_mended_by_publishing_it_again(apples, champions):
-    home = bundle.publish(apples, champions, "recommender", "1")
-    changed_byte(home)
+def test_a_damaged_version_is_refused_and_repaired_by_publishing_it_again(apples, champions):
+    published = bundle.publish(apples, champions, "recommender", "1")
+    change_byte(published)
     with pytest.raises(bundle.InvalidBundle, match="has changed"):
         bundle.open_champion(champions, "recommender")
     bundle.publish(apples, champions, "recommender", "1")
     assert first_product(bundle.open_champion(champions, "recommender")) == APPLES
-    assert [entry.name for entry in (champions / "recommender").iterdir()] == ["1"]
+    assert [path.name for path in (champions / "recommender").iterdir()] == ["1"]
 
 
-def test_a_whole_bundle_that_is_not_the_published_one_is_refused(apples, bread, champions):
-    home = bundle.publish(apples, champions, "recommender", "1")
-    shutil.rmtree(home)
-    shutil.copytree(bread, home)
+def test_a_valid_bundle_that_is_not_the_published_one_is_refused(apples, bread, champions):
+    published = bundle.publish(apples, champions, "recommender", "1")
+    shutil.rmtree(published)
+    shutil.copytree(bread, published)
     with pytest.raises(bundle.InvalidBundle, match="not the one that was published"):
         bundle.open_champion(champions, "recommender")
 
@@ -215,10 +217,10 @@ def test_a_broken_pointer_is_refused(pointer, apples, champions):
         bundle.open_champion(champions, "recommender")
 
 
-def test_only_the_versions_published_last_are_kept(apples, champions):
+def test_only_the_versions_published_last_are_retained(apples, champions):
     for version in "12345":
         bundle.publish(apples, champions, "recommender", version, keep_versions=3)
-    assert sorted(entry.name for entry in (champions / "recommender").iterdir()) == ["3", "4", "5"]
+    assert sorted(path.name for path in (champions / "recommender").iterdir()) == ["3", "4", "5"]
 
 
 PUBLISHER = """
@@ -234,36 +236,36 @@ while True:
 """
 
 
-def test_a_publisher_killed_at_any_moment_leaves_a_champion_that_opens(apples, bread, champions):
-    chance = random.Random(1)
+def test_a_publisher_killed_at_any_time_leaves_a_champion_that_opens(apples, bread, champions):
+    rng = random.Random(1)
     bundle.publish(apples, champions, "recommender", "0")
-    seen = set()
+    opened_versions = set()
     for kill in range(10):
         start = str(1000 * (kill + 1))
         command = [sys.executable, "-c", PUBLISHER, str(apples), str(bread), str(champions), start]
         publisher = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(bundle.__file__).parents[2])
         assert publisher.stdout is not None
         publisher.stdout.readline()
-        time.sleep(chance.uniform(0, 0.06))
+        time.sleep(rng.uniform(0, 0.06))
         publisher.kill()
         publisher.communicate()
         champion = bundle.open_champion(champions, "recommender")
         assert champion is not None
         assert first_product(champion) == (APPLES, BREAD)[int(champion.version) % 2]
-        seen.add(champion.version)
-    assert len(seen) > 1
+        opened_versions.add(champion.version)
+    assert len(opened_versions) > 1
     bundle.publish(apples, champions, "recommender", "999998")
     assert not list((champions / "recommender").glob(".*"))
 
 
-def test_leftovers_of_a_killed_publisher_are_cleared_and_those_of_a_living_one_are_not(apples, champions):
-    shelf = champions / "recommender"
+def test_folders_of_a_killed_publisher_are_cleared_and_those_of_a_running_one_are_not(apples, champions):
+    versions = champions / "recommender"
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     for owner in (dead.pid, os.getppid()):
-        (shelf / f".7.{owner}").mkdir(parents=True)
+        (versions / f".7.{owner}").mkdir(parents=True)
     bundle.publish(apples, champions, "recommender", "8")
-    assert sorted(entry.name for entry in shelf.iterdir()) == [f".7.{os.getppid()}", "8"]
+    assert sorted(path.name for path in versions.iterdir()) == [f".7.{os.getppid()}", "8"]
 
 
 class Clock:
@@ -276,7 +278,7 @@ class Clock:
         return self.now
 
 
-def test_a_promotion_is_noticed_within_a_second_and_not_looked_for_more_often(apples, bread, champions):
+def test_a_promotion_is_detected_within_a_second_and_not_checked_more_often(apples, bread, champions):
     clock = Clock()
     served = registry_champions.Champions(champions, clock=clock)
     assert served.get("recommender") is None
@@ -293,18 +295,18 @@ def test_a_promotion_is_noticed_within_a_second_and_not_looked_for_more_often(ap
     assert first_product(served.get("recommender")) == BREAD
 
 
-def test_what_cannot_be_opened_leaves_the_last_champion_answering_and_says_so(apples, bread, champions):
+def test_a_champion_that_cannot_be_opened_leaves_the_last_one_serving_and_reports_an_error(apples, bread, champions):
     clock = Clock()
     served = registry_champions.Champions(champions, clock=clock)
     bundle.publish(apples, champions, "recommender", "1")
     assert first_product(served.get("recommender")) == APPLES
-    home = bundle.publish(bread, champions, "recommender", "2")
-    whole = (home / "arrays.npz").read_bytes()
-    changed_byte(home)
+    published = bundle.publish(bread, champions, "recommender", "2")
+    original = (published / "arrays.npz").read_bytes()
+    change_byte(published)
     clock.now = 1.0
     assert first_product(served.get("recommender")) == APPLES
     assert served.errors == {"recommender": "arrays.npz has changed since it was written"}
-    (home / "arrays.npz").write_bytes(whole)
+    (published / "arrays.npz").write_bytes(original)
     clock.now = 2.0
     assert first_product(served.get("recommender")) == APPLES
     clock.now = 40.0
@@ -312,7 +314,7 @@ def test_what_cannot_be_opened_leaves_the_last_champion_answering_and_says_so(ap
     assert served.errors == {}
 
 
-def test_a_pointer_that_is_gone_leaves_the_champion_answering(apples, champions):
+def test_a_deleted_pointer_leaves_the_champion_serving(apples, champions):
     clock = Clock()
     served = registry_champions.Champions(champions, clock=clock)
     bundle.publish(apples, champions, "recommender", "1")
@@ -323,38 +325,38 @@ def test_a_pointer_that_is_gone_leaves_the_champion_answering(apples, champions)
     assert "pointer is gone" in served.errors["recommender"]
 
 
-def test_many_readers_see_only_whole_champions_while_they_change(apples, bread, champions):
+def test_many_readers_get_only_whole_champions_while_they_change(apples, bread, champions):
     bundle.publish(apples, champions, "recommender", "0")
     served = registry_champions.Champions(champions, check_seconds=0.0)
-    wrong, over = [], threading.Event()
+    mismatched, is_done = [], threading.Event()
 
     def read() -> None:
-        while not over.is_set():
+        while not is_done.is_set():
             champion = served.get("recommender")
             if champion is None or first_product(champion) != (APPLES, BREAD)[int(champion.version) % 2]:
-                wrong.append(champion)
+                mismatched.append(champion)
 
     readers = [threading.Thread(target=read) for _ in range(4)]
     for reader in readers:
         reader.start()
     for version in range(1, 13):
         bundle.publish((apples, bread)[version % 2], champions, "recommender", str(version))
-    over.set()
+    is_done.set()
     for reader in readers:
         reader.join()
-    assert not wrong
+    assert not mismatched
     assert served.get("recommender").version == "12"
     assert served.errors == {}
 
 
 @pytest.mark.parametrize("learner", learners.LEARNERS)
-def test_every_id_of_the_table_opens_a_class_that_bears_it(learner: str) -> None:
+def test_every_learner_id_opens_the_class_with_that_id(learner: str) -> None:
     assert learners.learner_id(learners.learner_class(learner)) == learner
 
 
-def test_a_timing_of_an_earlier_version_is_refused_in_words(tmp_path: Path) -> None:
-    plain = timing_baselines.BgNbdTiming(bg_nbd.BgNbd(1.0, 10.0, 0.5, 2.0), 3, np.array([0.9, 0.8, 0.7]))
-    bundle.write(plain, tmp_path / "old", facts={})
+def test_a_timing_model_of_an_earlier_version_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    baseline = timing_baselines.BgNbdTiming(bg_nbd.BgNbd(1.0, 10.0, 0.5, 2.0), 3, np.array([0.9, 0.8, 0.7]))
+    bundle.write(baseline, tmp_path / "old", facts={})
     manifest = tmp_path / "old" / bundle.MANIFEST
     manifest.write_text(manifest.read_text().replace("baselines.BgNbdTiming", "timing.Timing"))
     with pytest.raises(bundle.InvalidBundle, match="another version of regulars; run: regulars run"):

@@ -1,4 +1,4 @@
-"""Companions: what stands in for a product, goes with it, or is dearer of its kind, in a shop with known answers."""
+"""Related products: substitutes, complements and up-sell, in a shop where the right ones are known."""
 
 import io
 
@@ -19,11 +19,11 @@ CATALOGUE = [
     (FILM, "extras", "films", 5.0, 60),
     (NEW_PHONE, "phones", "smart", 310.0, 0),
 ]
-#: Each pair: how many customers bought both at once, how many the other first thing after.
+#: For each pair: how many customers bought both together, and how many bought the other on the next visit.
 BOUGHT = {(PHONE, CASE): (20, 5), (PHONE, FILM): (15, 9), (PHONE, OLD_PHONE): (30, 0), (DEAR_PHONE, DEAR_CASE): (8, 0)}
 
 
-def pairs(bought=BOUGHT, lift=10.0) -> pd.DataFrame:
+def co_purchases(bought=BOUGHT, lift=10.0) -> pd.DataFrame:
     both_ways = {**bought, **{(other, one): counts for (one, other), counts in bought.items()}}
     rows = [
         (*pair, at_once, at_once, after, lift, float(at_once + after)) for pair, (at_once, after) in both_ways.items()
@@ -32,122 +32,129 @@ def pairs(bought=BOUGHT, lift=10.0) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names)
 
 
-def learned(together=None, factors=None, catalogue=CATALOGUE) -> RelatedProducts:
+def fit_related(co_purchase_counts=None, factors=None, catalogue=CATALOGUE) -> RelatedProducts:
     names = ["product_key", "category", "subcategory", "price", "sold"]
-    told = pd.DataFrame(catalogue, columns=names).assign(brand=None)
+    products = pd.DataFrame(catalogue, columns=names).assign(brand=None)
     return RelatedProducts.fit(
-        pairs() if together is None else together, told, told[["product_key", "price", "sold"]], factors
+        co_purchases() if co_purchase_counts is None else co_purchase_counts,
+        products,
+        products[["product_key", "price", "sold"]],
+        factors,
     )
 
 
-def others(companions: RelatedProducts, product: int, how: str, n: int = 10, **more) -> list[int]:
-    found = companions.find_related([product], n, how, **more)
-    assert found["rank"].tolist() == list(range(1, len(found) + 1))
-    return found["other_key"].tolist()
+def related_keys(model: RelatedProducts, product: int, relation: str, n: int = 10, **more) -> list[int]:
+    related = model.find_related([product], n, relation, **more)
+    assert related["rank"].tolist() == list(range(1, len(related) + 1))
+    return related["other_key"].tolist()
 
 
-def test_with_the_phone_go_a_case_and_a_film_before_another_phone() -> None:
-    assert others(learned(), PHONE, "together") == [CASE, FILM, OLD_PHONE]
+def test_complements_of_the_phone_are_a_case_and_a_film_before_another_phone() -> None:
+    assert related_keys(fit_related(), PHONE, "together") == [CASE, FILM, OLD_PHONE]
 
 
-def test_the_counts_behind_a_pair_are_told() -> None:
-    found = learned().find_related([PHONE], 1, "together")
-    assert found[["product_key", "other_key", "together", "followed", "own"]].values.tolist() == [
+def test_the_counts_behind_a_pair_are_returned() -> None:
+    related = fit_related().find_related([PHONE], 1, "together")
+    assert related[["product_key", "other_key", "together", "followed", "own"]].values.tolist() == [
         [PHONE, CASE, 20, 5, True]
     ]
 
 
-def test_similar_is_of_one_kind_and_not_bought_beside_it() -> None:
-    assert set(others(learned(), PHONE, "similar", 2)) == {OLD_PHONE, DEAR_PHONE}
-    # Thirty customers bought the old phone with this one and not in its place.
-    apart = learned(pairs({pair: counts for pair, counts in BOUGHT.items() if pair != (PHONE, OLD_PHONE)}))
+def test_substitutes_are_of_one_subcategory_and_not_bought_together() -> None:
+    assert set(related_keys(fit_related(), PHONE, "similar", 2)) == {OLD_PHONE, DEAR_PHONE}
+    # Thirty customers bought the old phone together with this one, not instead of it.
+    bought_apart = fit_related(
+        co_purchases({pair: counts for pair, counts in BOUGHT.items() if pair != (PHONE, OLD_PHONE)})
+    )
     score = {name: each.find_related([PHONE], 9, "similar").set_index("other_key")["score"][OLD_PHONE]
-             for name, each in (("beside", learned()), ("instead", apart))}  # fmt: skip
-    assert score["beside"] < score["instead"]
+             for name, each in (("together", fit_related()), ("instead", bought_apart))}  # fmt: skip
+    assert score["together"] < score["instead"]
 
 
-def test_a_kind_that_is_too_small_is_filled_from_its_category() -> None:
-    assert set(others(learned(), PHONE, "similar")) == {OLD_PHONE, DEAR_PHONE, TABLET}
-    assert others(learned(), PHONE, "similar")[-1] == TABLET
+def test_a_subcategory_that_is_too_small_is_filled_from_its_category() -> None:
+    assert set(related_keys(fit_related(), PHONE, "similar")) == {OLD_PHONE, DEAR_PHONE, TABLET}
+    assert related_keys(fit_related(), PHONE, "similar")[-1] == TABLET
 
 
-def test_what_never_sold_is_nobodys_substitute() -> None:
-    assert NEW_PHONE not in others(learned(), PHONE, "similar")
+def test_a_product_that_never_sold_is_no_substitute() -> None:
+    assert NEW_PHONE not in related_keys(fit_related(), PHONE, "similar")
 
 
-def test_upsell_is_dearer_of_the_same_kind_but_not_absurdly_so() -> None:
-    assert others(learned(), PHONE, "upsell") == [DEAR_PHONE]  # the tablet costs less than a tenth more
-    assert others(learned(), CASE, "upsell") == [DEAR_CASE]
-    assert others(learned(), DEAR_PHONE, "upsell") == []
+def test_upsell_is_more_expensive_in_the_same_subcategory_within_a_limit() -> None:
+    assert related_keys(fit_related(), PHONE, "upsell") == [DEAR_PHONE]  # the tablet costs less than a tenth more
+    assert related_keys(fit_related(), CASE, "upsell") == [DEAR_CASE]
+    assert related_keys(fit_related(), DEAR_PHONE, "upsell") == []
 
 
-def test_customers_of_like_taste_decide_among_equals() -> None:
+def test_product_factors_decide_among_equal_substitutes() -> None:
     catalogue = [(key, "wine", "red", 8.0, 20) for key in (1, 2, 3)]
     factors = np.array([1, 2, 3]), np.array([[1.0, 0.0], [0.0, 1.0], [0.9, 0.1]])
-    assert others(learned(pairs({}), factors, catalogue), 1, "similar") == [3, 2]
+    assert related_keys(fit_related(co_purchases({}), factors, catalogue), 1, "similar") == [3, 2]
 
 
-def test_without_any_catalogue_customers_of_like_taste_are_all_there_is() -> None:
+def test_without_a_catalogue_substitutes_come_from_product_factors_alone() -> None:
     factors = np.array([1, 2, 3]), np.array([[1.0, 0.0], [0.0, 1.0], [0.9, 0.1]])
     bare = [(key, None, None, np.nan, 5) for key in (1, 2, 3)]
-    assert others(learned(pairs({}), factors, bare), 1, "similar", 1) == [3]
-    assert others(learned(pairs({}), None, bare), 1, "similar") == []
+    assert related_keys(fit_related(co_purchases({}), factors, bare), 1, "similar", 1) == [3]
+    assert related_keys(fit_related(co_purchases({}), None, bare), 1, "similar") == []
 
 
-def test_a_product_that_never_sold_is_judged_by_its_kind() -> None:
-    companions = learned()
-    found = companions.find_related([NEW_PHONE], 2, "together")
-    assert found["other_key"].tolist() == [CASE, FILM]
-    assert not found["own"].any()
-    assert set(others(companions, NEW_PHONE, "similar", 3)) == {PHONE, OLD_PHONE, DEAR_PHONE}
+def test_a_product_that_never_sold_takes_the_related_products_of_its_subcategory() -> None:
+    model = fit_related()
+    related = model.find_related([NEW_PHONE], 2, "together")
+    assert related["other_key"].tolist() == [CASE, FILM]
+    assert not related["own"].any()
+    assert set(related_keys(model, NEW_PHONE, "similar", 3)) == {PHONE, OLD_PHONE, DEAR_PHONE}
 
 
-def test_what_is_excluded_makes_room() -> None:
-    assert others(learned(), PHONE, "together", 1, exclude=[CASE]) == [FILM]
-    assert DEAR_PHONE not in others(learned(), PHONE, "similar", exclude=[DEAR_PHONE])
+def test_an_excluded_product_is_replaced_by_the_next() -> None:
+    assert related_keys(fit_related(), PHONE, "together", 1, exclude=[CASE]) == [FILM]
+    assert DEAR_PHONE not in related_keys(fit_related(), PHONE, "similar", exclude=[DEAR_PHONE])
 
 
-@pytest.mark.parametrize("how", ["similar", "together", "upsell"])
-def test_a_product_that_nobody_knows_has_no_companions(how: str) -> None:
-    assert learned().find_related([99], 10, how).empty
-    assert learned(pairs({}), None, []).find_related([1], 10, how).empty
+@pytest.mark.parametrize("relation", ["similar", "together", "upsell"])
+def test_an_unknown_product_has_no_related_products(relation: str) -> None:
+    assert fit_related().find_related([99], 10, relation).empty
+    assert fit_related(co_purchases({}), None, []).find_related([1], 10, relation).empty
 
 
 def test_every_product_has_a_list_of_its_own() -> None:
-    found = learned().find_related([PHONE, CASE, PHONE], 1, "together")
-    assert found[["product_key", "other_key"]].values.tolist() == [[PHONE, CASE], [CASE, PHONE]]
+    related = fit_related().find_related([PHONE, CASE, PHONE], 1, "together")
+    assert related[["product_key", "other_key"]].values.tolist() == [[PHONE, CASE], [CASE, PHONE]]
 
 
-def test_what_is_said_of_a_product_that_the_catalogue_does_not_list() -> None:
-    companions = learned(pairs({(STUB, CASE): (9, 0)}))
-    assert others(companions, STUB, "together") == [CASE]
+def test_a_product_outside_the_catalogue_has_complements() -> None:
+    model = fit_related(co_purchases({(STUB, CASE): (9, 0)}))
+    assert related_keys(model, STUB, "together") == [CASE]
 
 
-def test_an_unknown_question_is_refused() -> None:
+def test_an_unknown_relation_is_refused() -> None:
     with pytest.raises(ValueError, match="similar, together, upsell"):
-        learned().find_related([PHONE], 10, "cheaper")
+        fit_related().find_related([PHONE], 10, "cheaper")
 
 
-def test_hardly_more_than_chance_is_no_company() -> None:
-    assert others(learned(pairs(lift=1.2)), PHONE, "together") == []
+def test_a_lift_near_one_is_no_complement() -> None:
+    assert related_keys(fit_related(co_purchases(lift=1.2)), PHONE, "together") == []
 
 
-def test_the_reason_is_the_strongest_companion_on_the_same_shelf() -> None:
-    companions = learned()
-    shelves = [(0, TABLET), (0, PHONE), (1, CASE), (1, PHONE), (2, TABLET), (3, STUB)]
-    rows, products = (np.array(part) for part in zip(*shelves, strict=True))
-    picks = [(0, CASE), (1, FILM), (1, OLD_PHONE), (2, CASE), (3, CASE), (0, STUB)]
-    because = companions.supporting_entries(*(np.array(part) for part in zip(*picks, strict=True)), rows, products)
-    assert because.tolist() == [1, 3, 3, -1, -1, -1]
+def test_the_supporting_entry_is_the_strongest_complement_in_the_same_history() -> None:
+    model = fit_related()
+    histories = [(0, TABLET), (0, PHONE), (1, CASE), (1, PHONE), (2, TABLET), (3, STUB)]
+    rows, products = (np.array(part) for part in zip(*histories, strict=True))
+    recommendations = [(0, CASE), (1, FILM), (1, OLD_PHONE), (2, CASE), (3, CASE), (0, STUB)]
+    supporting = model.supporting_entries(
+        *(np.array(part) for part in zip(*recommendations, strict=True)), rows, products
+    )
+    assert supporting.tolist() == [1, 3, 3, -1, -1, -1]
 
 
-def test_companions_live_as_arrays() -> None:
-    companions, kept = learned(), io.BytesIO()
-    np.savez(kept, **companions.arrays())
-    kept.seek(0)
-    again = RelatedProducts.from_arrays(dict(np.load(kept, allow_pickle=False)))
-    for how in ("similar", "together", "upsell"):
+def test_related_products_are_saved_and_loaded_as_arrays() -> None:
+    model, buffer = fit_related(), io.BytesIO()
+    np.savez(buffer, **model.arrays())
+    buffer.seek(0)
+    loaded = RelatedProducts.from_arrays(dict(np.load(buffer, allow_pickle=False)))
+    for relation in ("similar", "together", "upsell"):
         pd.testing.assert_frame_equal(
-            again.find_related([PHONE, CASE, NEW_PHONE], 5, how),
-            companions.find_related([PHONE, CASE, NEW_PHONE], 5, how),
+            loaded.find_related([PHONE, CASE, NEW_PHONE], 5, relation),
+            model.find_related([PHONE, CASE, NEW_PHONE], 5, relation),
         )

@@ -1,4 +1,4 @@
-"""The cupboard: needs beside visits, beside the customer's other needs, and beside everybody's."""
+"""Category features: a category relative to the customer's visits, to their other categories, and to all customers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from models.restock import category_features
 from models.restock.category_features import FEATURE_NAMES, HORIZON_FEATURES, CategoryFeatures
 
-#: Came 20 times in 100 days, tea at every other visit; milk on the last visit, tea not since the visit before.
+#: 20 visits in 100 days, tea at every other one; milk at the last visit, tea not for 21 days.
 CUSTOMER = {
     "customer_key": 1, "as_of": pd.Timestamp("2025-06-01T04:00Z"), "recency_days": 3.0, "tenure_days": 101.0,
     "purchase_days": 20.0, "span_days": 97.0, "purchase_rate": 0.2, "purchase_days_7d": 1.0,
@@ -25,16 +25,16 @@ MILK = TEA | {"category": "MILK", "need_recency_days": 3.0, "need_overdue_ratio"
 ONCE = TEA | {"category": "SLEDGES", "need_times": 1.0, "need_weight_45d": 1.0}
 
 
-def laid(*needs: dict[str, object]) -> pd.DataFrame:
-    frame = pd.DataFrame([CUSTOMER | need for need in needs])
-    known = CategoryFeatures.fit(frame)
-    beside = known.build(frame)
-    ahead = known.build_ahead(frame, beside, np.full(len(frame), 14.0))
-    return pd.DataFrame(np.column_stack([beside, ahead]), columns=list(FEATURE_NAMES))
+def build_features(*categories: dict[str, object]) -> pd.DataFrame:
+    frame = pd.DataFrame([CUSTOMER | category for category in categories])
+    model = CategoryFeatures.fit(frame)
+    base_features = model.build(frame)
+    horizon_features = model.build_ahead(frame, base_features, np.full(len(frame), 14.0))
+    return pd.DataFrame(np.column_stack([base_features, horizon_features]), columns=list(FEATURE_NAMES))
 
 
-def test_a_need_is_held_against_the_visits() -> None:
-    tea = laid(TEA).iloc[0]
+def test_category_features_are_relative_to_the_customers_visits() -> None:
+    tea = build_features(TEA).iloc[0]
     assert tea["share_all"] == 10 / 20
     assert tea["share_90d"] == 9 / 18
     assert tea["share_decayed_120d"] == 8 / 16
@@ -43,13 +43,13 @@ def test_a_need_is_held_against_the_visits() -> None:
     assert tea["visits_without_days"] == 21 - 3
 
 
-def test_silence_beyond_the_longest_window_goes_on_at_the_customers_rate() -> None:
-    long_ago = laid(TEA | {"need_recency_days": 110.0}).iloc[0]
+def test_visits_beyond_the_longest_window_are_extrapolated_at_the_customers_rate() -> None:
+    long_ago = build_features(TEA | {"need_recency_days": 110.0}).iloc[0]
     assert long_ago["visits_since"] == pytest.approx(18 + (110 - 90) * 0.2)
 
 
-def test_a_need_stands_beside_the_customers_other_needs() -> None:
-    tea = laid(TEA, MILK, ONCE).iloc[0]
+def test_customer_features_count_the_customers_other_categories() -> None:
+    tea = build_features(TEA, MILK, ONCE).iloc[0]
     assert tea["needs"] == 2
     assert tea["needs_14d"] == tea["needs_last"] == 1
     assert tea["needs_28d"] == 2
@@ -58,17 +58,17 @@ def test_a_need_stands_beside_the_customers_other_needs() -> None:
     assert tea["needs_weight_45d"] == 8
 
 
-def test_what_is_no_need_changes_nothing_for_the_others() -> None:
-    with_sledges, without = laid(TEA, MILK, ONCE).head(2), laid(TEA, MILK)
+def test_a_category_bought_once_changes_nothing_for_the_others() -> None:
+    with_sledges, without = build_features(TEA, MILK, ONCE).head(2), build_features(TEA, MILK)
     pd.testing.assert_frame_equal(with_sledges, without)
 
 
-def test_more_visits_ahead_the_more_days_are_asked_about() -> None:
+def test_a_longer_horizon_has_more_visits_ahead() -> None:
     frame = pd.DataFrame([CUSTOMER | TEA])
-    known = CategoryFeatures.fit(frame)
-    beside = known.build(frame)
+    model = CategoryFeatures.fit(frame)
+    base_features = model.build(frame)
     soon, late = (
-        dict(zip(HORIZON_FEATURES, known.build_ahead(frame, beside, np.array([d]))[0], strict=True))
+        dict(zip(HORIZON_FEATURES, model.build_ahead(frame, base_features, np.array([d]))[0], strict=True))
         for d in (7.0, 28.0)
     )
     assert soon["visits_ahead"] < late["visits_ahead"]
@@ -76,24 +76,26 @@ def test_more_visits_ahead_the_more_days_are_asked_about() -> None:
     assert late["ahead_all"] == pytest.approx(late["visits_ahead"] * 0.5)
 
 
-def test_few_categories_have_no_figures_of_their_own_and_many_lean_on_all() -> None:
-    many = pd.DataFrame([CUSTOMER | TEA | {"category": f"C{n}"} for n in range(category_features.MIN_CATEGORIES)])
-    many.loc[0, "need_recency_days"] = 2.0
-    assert not CategoryFeatures.fit(many.head(3)).categories
+def test_few_categories_have_no_statistics_of_their_own_and_many_are_shrunk_to_all() -> None:
+    category_rows = pd.DataFrame(
+        [CUSTOMER | TEA | {"category": f"C{n}"} for n in range(category_features.MIN_CATEGORIES)]
+    )
+    category_rows.loc[0, "need_recency_days"] = 2.0
+    assert not CategoryFeatures.fit(category_rows.head(3)).categories
     share = category_features.CATEGORY_FEATURES.index("category_14d")
-    fares = CategoryFeatures.fit(many)
-    usual = 1 / category_features.MIN_CATEGORIES
-    assert fares.overall[share] == pytest.approx(usual)
-    assert fares.categories["C0"][share] == pytest.approx(
-        (1 + category_features.PRIOR_WEIGHT * usual) / (1 + category_features.PRIOR_WEIGHT)
+    model = CategoryFeatures.fit(category_rows)
+    average = 1 / category_features.MIN_CATEGORIES
+    assert model.overall[share] == pytest.approx(average)
+    assert model.categories["C0"][share] == pytest.approx(
+        (1 + category_features.PRIOR_WEIGHT * average) / (1 + category_features.PRIOR_WEIGHT)
     )
 
 
-def test_a_shop_without_figures_of_its_customers_still_has_needs() -> None:
-    least = ["customer_key", "as_of", "category", "need_times", "need_recency_days", "need_first_days"]
-    plain = pd.DataFrame([CUSTOMER | TEA])[least]
-    known = CategoryFeatures.fit(plain)
-    assert known.build(plain).shape == (1, len(FEATURE_NAMES) - len(HORIZON_FEATURES))
-    assert known.build(plain.head(0)).shape == (0, len(FEATURE_NAMES) - len(HORIZON_FEATURES))
-    again = CategoryFeatures.from_dict(known.to_dict())
-    np.testing.assert_array_equal(again.build(plain), known.build(plain))
+def test_features_are_built_without_customer_columns() -> None:
+    columns = ["customer_key", "as_of", "category", "need_times", "need_recency_days", "need_first_days"]
+    minimal = pd.DataFrame([CUSTOMER | TEA])[columns]
+    model = CategoryFeatures.fit(minimal)
+    assert model.build(minimal).shape == (1, len(FEATURE_NAMES) - len(HORIZON_FEATURES))
+    assert model.build(minimal.head(0)).shape == (0, len(FEATURE_NAMES) - len(HORIZON_FEATURES))
+    loaded = CategoryFeatures.from_dict(model.to_dict())
+    np.testing.assert_array_equal(loaded.build(minimal), model.build(minimal))

@@ -252,7 +252,7 @@ def test_a_night(small_shop_files: Path, tmp_path: Path, torture: Callable[..., 
     sales[(sales[WHO] < "c040") & (sales["sold_at"] < "2025-05-01")].to_csv(few, index=False)
     for kind, path in (("products", small_shop_files / "products.csv"), ("transactions", few)):
         operations.load_records(shop, kind, [path], source="files")
-    torture(shop.home, "night", morning, kills=1)
+    torture(shop.home, "run_nightly", morning, kills=1)
 
 
 # Live sale --------------------------------------------------------------------------------------------

@@ -179,13 +179,13 @@ def test_a_night_before_the_first_sale_leaves_the_home_as_it_was(tmp_path: Path,
 DIES_WHILE_IT_FOLLOWS = """
 import os, shutil, sys
 from pathlib import Path
-from customers import shop as shops
-from models import registry
-from training import plans, promote
-shop = shops.open(Path(sys.argv[1]))
+from customers.shop import settings
+from models.registry import mlflow_registry
+from training import promotion
+shop = settings.open_shop(Path(sys.argv[1]))
 shutil.rmtree(shop.home / "champions" / "churn")
-registry.download = lambda *asked: os._exit(9)
-promote.follow(shop, "churn")
+mlflow_registry.download_bundle = lambda *arguments: os._exit(9)
+promotion.publish_champion(shop, "churn")
 """
 
 

@@ -92,4 +92,4 @@ def test_a_night_without_a_value_model_takes_the_stored_spend(isolated_api: Any)
         inputs = NightlyInputs(Night(shop, server_runtime.features, {}, night_as_of, ()), entities)
         np.testing.assert_array_equal(inputs.load_stored_spend(), expected)
         with pytest.raises(LookupError, match="there is no value model"):
-            inputs.model("value")
+            inputs.get_model("value")

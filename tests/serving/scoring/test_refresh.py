@@ -269,7 +269,7 @@ def test_one_whose_figures_fail_keeps_nobody_behind(isolated_api: Any, monkeypat
     assert list(refresh_queue.list_pending(isolated_api.shop)) == [keys["c001"]]
     assert sell(isolated_api, "c002")["refreshed"]
     assert not sell(isolated_api, "c001")["refreshed"]
-    monkeypatch.setattr(refresh_scoring, "refresh", refresh)
+    monkeypatch.setattr(refresh_scoring, "refresh_customers", refresh)
     assert refresh_scoring.process_queue(runtime.open_runtime(isolated_api.shop))
     assert refresh_queue.list_pending(isolated_api.shop) == {}
 
@@ -290,7 +290,7 @@ def test_those_for_whom_it_fails_go_to_the_end_of_the_queue(isolated_api: Any, m
         return refresh(here, asked)
 
     monkeypatch.setattr(refresh_scoring, "refresh_customers", fails_for_them)
-    monkeypatch.setattr(refresh_scoring, "AT_ONCE", refresh_scoring.MAX_FAILURES)
+    monkeypatch.setattr(refresh_scoring, "BATCH_SIZE", refresh_scoring.MAX_FAILURES)
     refresh_queue.enqueue_customers(isolated_api.shop, broken)
     sell(isolated_api, "c100")
     assert sell(isolated_api, "c100")["refreshed"]

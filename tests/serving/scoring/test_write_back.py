@@ -148,7 +148,7 @@ def test_a_promotion_is_noticed_without_a_restart(isolated_api: Any, make_champi
 
     first = isolated_api.post("/v1/churn", {"customer_ids": ["c000"]}).json()
     model = runtime.open_runtime(isolated_api.shop).champion("churn").model
-    make_champion(isolated_api.shop.home, "churn", "2", BgNbdChurn(model.rhythm, model.horizon_days, model.base))
+    make_champion(isolated_api.shop.home, "churn", "2", BgNbdChurn(model.bgnbd, model.horizon_days, model.base))
     second = after_a_look(isolated_api)
     assert result(second)["probability"] != result(first)["probability"]
     assert {row["version"] for row in rows(isolated_api, "c000", "churn")} == {"1", "2"}
@@ -166,7 +166,7 @@ def test_after_a_way_back_the_profile_shows_who_answered_last(
     score_customers(isolated_api.shop)
     home = isolated_api.shop.home
     model = runtime.open_runtime(isolated_api.shop).champion("churn").model
-    make_champion(home, "churn", "2", BgNbdChurn(model.rhythm, model.horizon_days, model.base))
+    make_champion(home, "churn", "2", BgNbdChurn(model.bgnbd, model.horizon_days, model.base))
     for version in ("2", "1", "2"):
         bundle.publish(home / "work" / f"churn-{version}", home / "champions", "churn", version)
         answer = after_a_look(isolated_api)
