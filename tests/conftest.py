@@ -1,4 +1,4 @@
-"""One quiet machine for every test, servers of its own, and a small grocer whose records any test may load."""
+"""Shared test set-up: environment, PostgreSQL and Redis servers, and the records of a small grocer as CSV files."""
 
 import csv
 import ctypes
@@ -19,7 +19,7 @@ from itertools import count
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-# No telemetry, and two cores that are not fought over; set before numpy is loaded.
+# No telemetry, and no competition for two cores; set before numpy is loaded.
 os.environ.update(
     MLFLOW_DISABLE_TELEMETRY="true",
     DO_NOT_TRACK="true",
@@ -28,7 +28,7 @@ os.environ.update(
     OPENBLAS_NUM_THREADS="1",
     DAGSTER_DISABLE_TELEMETRY="yes",
 )
-#: Where the gate runs, PostgreSQL and Redis are there; elsewhere a test without them is skipped by name.
+#: In CI a missing PostgreSQL or Redis fails the test; elsewhere the test is skipped.
 SERVERS_REQUIRED = os.environ.get("REGULARS_REQUIRE_SERVERS") == "1"
 for name in [name for name in os.environ if name.startswith("REGULARS_") or name == "MLFLOW_TRACKING_URI"]:
     del os.environ[name]
@@ -46,18 +46,24 @@ OFFER = ("offer_id", "campaign_id", "starts_at", "ends_at", "value", "value_kind
 INTERACTION = ("interaction_id", "customer_id", "happened_at", "channel", "kind", "campaign_id", "offer_id")
 
 
-#: Files that take longest go first, so that no worker is left alone with one at the end.
-SLOWEST = ("test_leak.py", "test_kill.py", "test_notebooks.py", "test_servers.py", "test_server.py", "test_night.py")
+#: The slowest files, as path endings: they run first, so that no worker is left alone with one at the end.
+SLOWEST = (
+    "/test_leakage.py", "/test_notebooks.py", "/test_server.py", "/nightly/test_run.py", "/test_home_of_0_4_0.py",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The order of files; within a file tests stay as they are written."""
-    last = len(SLOWEST)
-    items.sort(key=lambda item: SLOWEST.index(item.path.name) if item.path.name in SLOWEST else last)
+    """Run the slowest files first; within a file tests keep their written order."""
+    items.sort(key=lambda item: _file_order(item.path.as_posix()))
+
+
+def _file_order(path: str) -> int:
+    """The position of a file in SLOWEST; files that are not in it come last."""
+    return next((place for place, ending in enumerate(SLOWEST) if path.endswith(ending)), len(SLOWEST))
 
 
 def write_csv(path: Path, head: tuple[str, ...], rows: list[tuple[object, ...]]) -> Path:
-    """A file as a till would export it."""
+    """Write rows as a CSV file with a header row, as a till exports it."""
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([head, *rows])
     return path
@@ -65,7 +71,7 @@ def write_csv(path: Path, head: tuple[str, ...], rows: list[tuple[object, ...]])
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """A PostgreSQL of this run's own on a free port of the loopback, without a database yet; its address."""
+    """The URL of a PostgreSQL server of this test session, on a free local port, without a database."""
     with _server_folder(_postgres_user()) as folder:
         user = _postgres_user()
         initdb_options = ["-D", str(folder), "-U", "grocer", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
@@ -83,7 +89,7 @@ def postgres() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def new_database(postgres: str) -> Callable[..., str]:
-    """Makes a database of its own, empty or as another one is, and says its address: new_database(like=None)."""
+    """Creates a database, empty or as a copy of another, and returns its URL: new_database(like=None)."""
     import psycopg
 
     numbers = count()
@@ -99,24 +105,24 @@ def new_database(postgres: str) -> Callable[..., str]:
 
 @pytest.fixture
 def postgres_url(new_database: Callable[..., str]) -> str:
-    """The address of an empty database that no other test sees."""
+    """The URL of an empty database that no other test uses."""
     return new_database()
 
 
 @pytest.fixture(scope="session")
 def redis() -> Iterator[str]:
-    """A Redis of this run's own on a free port of the loopback, behind a password; its address."""
+    """The URL of a Redis server of this test session, on a free local port, with a password."""
     with _server_folder() as folder:
         port = _free_port()
-        settings = {"port": str(port), "bind": "127.0.0.1", "dir": str(folder), "save": "", "requirepass": "quiet"}
+        settings = {"port": str(port), "bind": "127.0.0.1", "dir": str(folder), "save": "", "requirepass": "secret"}
         command = [_find_binary("redis-server"), *(part for name, at in settings.items() for part in (f"--{name}", at))]
         with _run_server(command, folder, lambda: _listens(port)):
-            yield f"redis://:quiet@127.0.0.1:{port}/0"
+            yield f"redis://:secret@127.0.0.1:{port}/0"
 
 
 @pytest.fixture
 def redis_url(redis: str) -> str:
-    """The address of a Redis with nothing in it."""
+    """The URL of an empty Redis."""
     from redis import Redis
 
     with Redis.from_url(redis) as client:
@@ -126,26 +132,26 @@ def redis_url(redis: str) -> str:
 
 @pytest.fixture(scope="session")
 def build_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
-    """A folder that the first worker to need it makes for all of them: build_once(name, make). To be copied."""
+    """Builds a folder once for all pytest workers: build_once(name, make). Tests copy it before they change it."""
     own = tmp_path_factory.getbasetemp()
-    everybodys = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
-    def build_in_turn(name: str, make: Callable[[Path], None]) -> Path:
-        folder, ready = everybodys / f"once-{name}", everybodys / f"once-{name}.ready"
-        with (everybodys / f"once-{name}.lock").open("w") as lock:
+    def build_under_lock(name: str, make: Callable[[Path], None]) -> Path:
+        folder, ready = shared / f"once-{name}", shared / f"once-{name}.ready"
+        with (shared / f"once-{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not ready.exists():
-                shutil.rmtree(folder, ignore_errors=True)  # left by a worker that did not come to its end
+                shutil.rmtree(folder, ignore_errors=True)  # left by a worker that was killed
                 folder.mkdir()
                 make(folder)
                 ready.touch()
         return folder
 
-    return build_in_turn
+    return build_under_lock
 
 
 def _find_binary(name: str) -> str:
-    """A server's program; Debian keeps PostgreSQL's off the path."""
+    """The path of a server's program; Debian does not put PostgreSQL's on the PATH."""
     program = shutil.which(name) or next(map(str, sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))), None)
     if program is None:
         (pytest.fail if SERVERS_REQUIRED else pytest.skip)(f"needs {name}; apt-get install postgresql redis-server")
@@ -153,13 +159,13 @@ def _find_binary(name: str) -> str:
 
 
 def _postgres_user() -> str | None:
-    """PostgreSQL refuses to run as root: it then runs as its own user, whom its package makes."""
+    """The user that PostgreSQL runs as: it refuses to run as root, so root starts it as `postgres`."""
     return "postgres" if os.geteuid() == 0 else None
 
 
 @contextmanager
 def _server_folder(owner: str | None = None) -> Iterator[Path]:
-    """A folder for a server; not under pytest's, into which only the user of the tests may look."""
+    """A temporary folder for a server; pytest's own is readable by the user of the tests only."""
     with tempfile.TemporaryDirectory(prefix="regulars-server-") as folder:
         if owner:
             shutil.chown(folder, owner)
@@ -178,7 +184,7 @@ def _listens(port: int) -> bool:
 
 
 def _accepts_connections(url: str) -> bool:
-    """PostgreSQL listens a moment before it lets anybody in."""
+    """Whether PostgreSQL accepts connections; it listens slightly earlier."""
     import psycopg
 
     try:
@@ -193,7 +199,7 @@ def _run_server(
     command: list[str], folder: Path, ready: Callable[[], bool], *, user: str | None = None,
     stop_signal: signal.Signals = signal.SIGTERM,
 ) -> Iterator[None]:  # fmt: skip
-    """A server from when it answers until it is told to go; it goes too when the tests are killed."""
+    """Start a server, wait until it is ready, and stop it at the end, or when the test process is killed."""
 
     def stop_with_tests() -> None:
         ctypes.CDLL(None).prctl(1, stop_signal)  # PR_SET_PDEATHSIG
@@ -217,7 +223,7 @@ def _run_server(
 
 @pytest.fixture
 def till(tmp_path: Path) -> Callable[..., Path]:
-    """A till that exports the lines it is given: till(line, line, ...), or with other columns as `head`."""
+    """Writes sales lines to a CSV file: till(line, line, ...), or other columns with `head`."""
 
     def export(*rows: tuple[object, ...], head: tuple[str, ...] = LINE) -> Path:
         return write_csv(tmp_path / "till.csv", head, list(rows))
@@ -227,11 +233,11 @@ def till(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def small_shop_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The records of a small grocer, a CSV file a kind.
+    """A folder with the records of a small grocer, one CSV file per record kind.
 
-    Customers come after steady gaps of their own, 2 to 30 days, and four in ten stop one day; each buys
-    favourites of their own. Every month a coupon on one shelf goes to half of them by post, and who buys from
-    that shelf anyway is likelier to use it.
+    Each customer buys at regular gaps of 2 to 30 days, four in ten stop at some day, and each has favourite products.
+    Every month half of the customers receive a coupon for one category by post; who often buys in that category
+    is likelier to redeem it.
     """
     rng = np.random.default_rng(5)
     folder = tmp_path_factory.mktemp("grocer")
@@ -258,7 +264,7 @@ def small_shop_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _write_campaigns(folder: Path, lines: list[tuple[object, ...]]) -> None:
-    """Offers, who received them, who used them, and who allows letters."""
+    """Write offers, who received and redeemed them, and the consents to post."""
     rng = np.random.default_rng(7)
     offers: list[tuple[object, ...]] = []
     interactions: list[tuple[object, ...]] = []

@@ -305,8 +305,8 @@ def compute_features_by_sql(journey: CompleteJourneyShop, *, count: int) -> Work
 
     def work() -> None:
         with _open_connection() as con:
-            con.con.execute("create table moments (as_of timestamptz, as_of_day bigint)")
-            con.con.executemany("insert into moments values (?, ?)", rows)
+            con.con.execute("create table cutoffs (as_of timestamptz, as_of_day bigint)")
+            con.con.executemany("insert into cutoffs values (?, ?)", rows)
             con.con.execute(f"copy ({query}) to '{out}' (format parquet)")
 
     return work

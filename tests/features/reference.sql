@@ -1,8 +1,8 @@
--- The features once more, as somebody would write them by hand for DuckDB: baskets, then customer-days, then one
--- join with the moments. The suite compares every column with it, and the bench compares the time.
--- {lines}, {products}: tables or table functions; {before} is <, or <= where as_of cuts a day and is the only moment.
--- {timezone} and {as_of} are the shop's zone and the run's moment; moments(as_of, as_of_day) is a table.
-with known as materialized (
+-- The features once more, as written by hand for DuckDB: baskets, then customer-days, then one join with the cutoffs.
+-- The tests compare every column with it, and the speed benchmark compares the time.
+-- {lines}, {products}: tables or table functions; {before} is <, or <= where as_of cuts a day and is the only cutoff.
+-- {timezone} and {as_of} are the shop's zone and the run's as_of; cutoffs(as_of, as_of_day) is a table.
+with visible_lines as materialized (
   select customer_key, order_key, product_key, sold_at, quantity, amount, discount, kind, coalesce(store_id, '') store,
          datediff('day', date '1970-01-01', timezone('{timezone}', sold_at)::date) as day
   from {lines}
@@ -11,7 +11,7 @@ with known as materialized (
 ),
 bought as materialized (
   select k.*, coalesce(p.department, '') department, coalesce(p.category, '') category, coalesce(p.brand, '') brand
-  from known k left join {products} p using (product_key)
+  from visible_lines k left join {products} p using (product_key)
   where kind = 'sale' and quantity > 0
 ),
 baskets as (
@@ -23,7 +23,7 @@ baskets as (
          count(*) filter (where kind = 'sale') as n_lines,
          count(*) filter (where kind = 'sale' and quantity > 0) as n_bought,
          count(*) filter (where kind = 'sale' and amount is null) as unpriced
-  from known group by all
+  from visible_lines group by all
 ),
 totals as (
   select customer_key, day, sum(sales) sales, sum(returned) returned, sum(saved) saved, sum(pieces) pieces,
@@ -32,17 +32,17 @@ totals as (
   from baskets group by all
 ),
 firsts as (
-  select customer_key, day, count(*) fresh
+  select customer_key, day, count(*) new_products
   from (select customer_key, product_key, min(day) as day from bought group by all) group by all
 ),
 days as materialized (
-  select t.*, coalesce(f.fresh, 0) fresh, round(spend, 6) > 0 or unpriced > 0 as purchase,
+  select t.*, coalesce(f.new_products, 0) new_products, round(spend, 6) > 0 or unpriced > 0 as purchase,
          case when purchase then t.day end as visit_day,
          case when purchase then t.day - lag(t.day) over (partition by t.customer_key, purchase order by t.day) end gap
   from (select *, round(spend, 6) > 0 or unpriced > 0 as purchase from totals) t
   left join firsts f using (customer_key, day)
 ),
-seen as (select d.*, m.as_of, m.as_of_day, m.as_of_day - d.day as age from days d join moments m on d.day {before} m.as_of_day),
+visible_days as (select d.*, m.as_of, m.as_of_day, m.as_of_day - d.day as age from days d join cutoffs m on d.day {before} m.as_of_day),
 sums as (
   select customer_key, as_of, any_value(as_of_day) as as_of_day,
     min(age) filter (where purchase) recency, max(age) filter (where purchase) tenure,
@@ -72,38 +72,38 @@ sums as (
     coalesce(sum(spend) filter (where age > 28 and age <= 56), 0) s28b,
     coalesce(sum(spend) filter (where age > 90 and age <= 180), 0) s90b,
     sum(spend * 0.5 ** (age / 14.0)) w14, sum(spend * 0.5 ** (age / 45.0)) w45, sum(spend * 0.5 ** (age / 120.0)) w120,
-    sum(fresh) products, sum(n_bought) n_bought, coalesce(sum(fresh) filter (where age <= 28), 0) fresh28,
-    coalesce(sum(fresh) filter (where age <= 90), 0) fresh90,
+    sum(new_products) products, sum(n_bought) n_bought, coalesce(sum(new_products) filter (where age <= 28), 0) new_products28,
+    coalesce(sum(new_products) filter (where age <= 90), 0) new_products90,
     coalesce(sum(n_bought) filter (where age <= 28), 0) bought28
-  from seen group by customer_key, as_of having count(*) filter (where purchase) > 0
+  from visible_days group by customer_key, as_of having count(*) filter (where purchase) > 0
 ),
-department_of as (
+department_mix as (
   select customer_key, as_of, count(*) variety, max(w) / nullif(sum(w), 0) top,
          greatest(ln(nullif(sum(w), 0)) - coalesce(sum(w * ln(nullif(w, 0))), 0) / nullif(sum(w), 0), 0) entropy
   from (select customer_key, as_of, department, sum(w) w
         from (select customer_key, day, department, coalesce(sum(amount), 0) w from bought group by all)
-        join moments on day {before} as_of_day group by all) group by all
+        join cutoffs on day {before} as_of_day group by all) group by all
 ),
-category_of as (
+category_mix as (
   select customer_key, as_of, count(*) variety, max(w) / nullif(sum(w), 0) top,
          greatest(ln(nullif(sum(w), 0)) - coalesce(sum(w * ln(nullif(w, 0))), 0) / nullif(sum(w), 0), 0) entropy
   from (select customer_key, as_of, category, sum(w) w
         from (select customer_key, day, category, coalesce(sum(amount), 0) w from bought group by all)
-        join moments on day {before} as_of_day group by all) group by all
+        join cutoffs on day {before} as_of_day group by all) group by all
 ),
-brand_of as (
+brand_mix as (
   select customer_key, as_of, count(*) variety, max(w) / nullif(sum(w), 0) top,
          greatest(ln(nullif(sum(w), 0)) - coalesce(sum(w * ln(nullif(w, 0))), 0) / nullif(sum(w), 0), 0) entropy
   from (select customer_key, as_of, brand, sum(w) w
         from (select customer_key, day, brand, coalesce(sum(amount), 0) w from bought group by all)
-        join moments on day {before} as_of_day group by all) group by all
+        join cutoffs on day {before} as_of_day group by all) group by all
 ),
-store_of as (
+store_mix as (
   select customer_key, as_of, count(*) variety, max(w) / nullif(sum(w), 0) top,
          greatest(ln(nullif(sum(w), 0)) - coalesce(sum(w * ln(nullif(w, 0))), 0) / nullif(sum(w), 0), 0) entropy
   from (select customer_key, as_of, store, sum(w) w
         from (select customer_key, day, store, coalesce(sum(amount), 0) w from bought group by all)
-        join moments on day {before} as_of_day group by all) group by all
+        join cutoffs on day {before} as_of_day group by all) group by all
 )
 select s.customer_key, s.as_of as event_timestamp,
   recency as recency_days, tenure as tenure_days, n as purchase_days, last_day - first_day as span_days,
@@ -132,15 +132,15 @@ select s.customer_key, s.as_of as event_timestamp,
   w14 as spend_decayed_14d, w45 as spend_decayed_45d, w120 as spend_decayed_120d,
   products as products_count, products / n as products_per_day,
   (n_bought - products) / nullif(n_bought, 0) as repeat_share,
-  (bought28 - fresh28) / nullif(bought28, 0) as repeat_share_28d,
-  fresh28 as products_new_28d, fresh90 as products_new_90d,
+  (bought28 - new_products28) / nullif(bought28, 0) as repeat_share_28d,
+  new_products28 as products_new_28d, new_products90 as products_new_90d,
   coalesce(d.variety, 0) as department_count, coalesce(c.variety, 0) as category_count,
   coalesce(b.variety, 0) as brand_count, coalesce(o.variety, 0) as store_count,
   d.top as department_top_share, c.top as category_top_share, b.top as brand_top_share, o.top as store_top_share,
   d.entropy as department_entropy, c.entropy as category_entropy, b.entropy as brand_entropy, o.entropy as store_entropy
 from sums s
-left join department_of d using (customer_key, as_of)
-left join category_of c using (customer_key, as_of)
-left join brand_of b using (customer_key, as_of)
-left join store_of o using (customer_key, as_of)
+left join department_mix d using (customer_key, as_of)
+left join category_mix c using (customer_key, as_of)
+left join brand_mix b using (customer_key, as_of)
+left join store_mix o using (customer_key, as_of)
 order by event_timestamp, customer_key

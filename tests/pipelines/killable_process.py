@@ -1,6 +1,7 @@
-"""What may be killed: one act in a program of its own, which drops a bead whenever it has kept something for good.
+"""A process to be killed: it runs one operation and appends a marker to a file after every durable write.
 
-Run by test_kill.py with HOME, ACT and BEADS among its globals; without BEADS nobody counts.
+Run by nightly/test_crash_recovery.py with the globals HOME, OPERATION (the name of a function below) and MARKER_FILE;
+without MARKER_FILE nothing is counted.
 """
 
 import json
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 
 def count_commits(marker_file: Path) -> None:
-    """A bead for every commit that changed something, in any SQLite file, and for every file renamed into place."""
+    """Append one byte to `marker_file` for every commit with changes, in any SQLite file, and every file rename."""
     descriptor = os.open(marker_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     connect = sqlite3.connect
 
@@ -41,11 +42,11 @@ def count_commits(marker_file: Path) -> None:
 
 
 def ignore_progress(text: str) -> None:
-    """Nobody watches."""
+    """A progress callback that does nothing."""
 
 
 def load(home: Path) -> None:
-    """Customers, products and sales, in slices small enough to be killed between."""
+    """Load customers, products and sales in batches so small that a kill lands between them."""
     from customers.loading import load_customers, load_transactions
     from customers.shop import settings
     from pipelines import operations
@@ -56,32 +57,32 @@ def load(home: Path) -> None:
 
 
 def promote(home: Path) -> None:
-    """The newest version of every model becomes champion."""
+    """Promote the newest version of every model."""
     from customers.shop import settings
     from models.registry import mlflow_registry
     from training import promotion
     from training.tasks.all_tasks import TASKS
 
-    this_shop = settings.open_shop(home)
+    shop = settings.open_shop(home)
     for task in TASKS:
-        newest = mlflow_registry.list_versions(promotion.registry_uri(this_shop), task.name)[-1]
-        promotion.promote(this_shop, task.name, version=newest, why="by hand")
+        newest = mlflow_registry.list_versions(promotion.registry_uri(shop), task.name)[-1]
+        promotion.promote(shop, task.name, version=newest, why="by hand")
 
 
 def materialise(home: Path) -> None:
-    """The features of the shop's now go into the online store."""
+    """Write the current features to the online store."""
     from customers import clock
     from customers.shop import settings
     from features.store import feature_store
 
-    this_shop = settings.open_shop(home)
-    features = feature_store.open_store(home / "features", this_shop.online_store)
+    shop = settings.open_shop(home)
+    features = feature_store.open_store(home / "features", shop.online_store)
     features.apply()
-    features.materialise(clock.now(this_shop))
+    features.materialise(clock.now(shop))
 
 
 def run_nightly(home: Path) -> None:
-    """A whole night."""
+    """A whole nightly run."""
     from customers.shop import settings
     from pipelines.nightly import run as nightly_run
 
@@ -89,7 +90,7 @@ def run_nightly(home: Path) -> None:
 
 
 def write_back(home: Path) -> None:
-    """The champions as they are score everybody."""
+    """Score all customers with the current champions."""
     from customers.shop import settings
     from serving import runtime
     from serving.scoring import batch, fallback
@@ -105,7 +106,7 @@ def write_back(home: Path) -> None:
 
 
 def live_sale(home: Path) -> None:
-    """Sales at the till, one after another, of customers and products old and new; each waits for its answer."""
+    """Post sales one after another, of new and existing customers and products; each waits for its response."""
     os.environ["REGULARS_HOME"] = str(home)
     from starlette.testclient import TestClient
 
@@ -114,14 +115,16 @@ def live_sale(home: Path) -> None:
     headers = {"Authorization": f"Bearer {(home / 'till.key').read_text()}"}
     with TestClient(Regulars.to_asgi(), raise_server_exceptions=False) as till:
         for number, lines in enumerate(json.loads((home / "basket.json").read_text())):
-            answer = till.post("/v1/transactions", json=lines, headers={**headers, "Idempotency-Key": f"sale-{number}"})
-            assert answer.status_code == 200, answer.text
-            assert answer.json()["refreshed"], "the figures follow before the answer is given"
+            response = till.post(
+                "/v1/transactions", json=lines, headers={**headers, "Idempotency-Key": f"sale-{number}"}
+            )
+            assert response.status_code == 200, response.text
+            assert response.json()["refreshed"], "the scores are updated before the response"
 
 
-if "ACT" in globals():
+if "OPERATION" in globals():
     warnings.simplefilter("ignore")
-    tqdm.set_lock(threading.RLock())  # its own is the system's, and would outlive whoever is killed
-    if "BEADS" in globals():
-        count_commits(globals()["BEADS"])
-    globals()[globals()["ACT"]](globals()["HOME"])
+    tqdm.set_lock(threading.RLock())  # tqdm's own is a system-wide lock, which a killed process would leave locked
+    if "MARKER_FILE" in globals():
+        count_commits(globals()["MARKER_FILE"])
+    globals()[globals()["OPERATION"]](globals()["HOME"])

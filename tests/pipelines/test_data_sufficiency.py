@@ -1,4 +1,4 @@
-"""What a shop knows is counted as a night would learn from it."""
+"""Data sufficiency: outcomes are counted in the way a nightly run would train on them."""
 
 from __future__ import annotations
 
@@ -23,85 +23,89 @@ from training.tasks.task import TrainingData
 
 FIRST, DAYS = date(2025, 1, 6), 200
 NOW = datetime(2025, 1, 6, tzinfo=UTC) + timedelta(days=DAYS)
-NOBODY = pd.DataFrame({"customer_key": pd.Series(dtype="int64"), "offer_key": pd.Series(dtype="int64")})
+NO_OFFERS = pd.DataFrame({"customer_key": pd.Series(dtype="int64"), "offer_key": pd.Series(dtype="int64")})
 
 
-def counted(days: pd.DataFrame, *, history: int = DAYS) -> AvailableData:
-    """A shop that sold this: customer_key, category, and the day, counted from its first."""
+def available_data(days: pd.DataFrame, *, history: int = DAYS) -> AvailableData:
+    """The data of a shop with these sales: customer_key, category, and the day, counted from its first."""
     calendar = training_calendar.TrainingCalendar(FIRST, NOW - timedelta(days=DAYS - history), "UTC")
     sold = days.assign(day=pd.Timestamp(FIRST) + pd.to_timedelta(days["day"], unit="D"))
     purchases = sold[["customer_key", "day"]].drop_duplicates().assign(spend=5.0)
-    world = TrainingData(calendar, purchases, {}, churn_days=28, value_days=60)
-    return AvailableData(world, CampaignHistory(offers.OfferCatalogue(NOBODY, NOBODY), NOBODY, NOBODY), sold)
+    training_data = TrainingData(calendar, purchases, {}, churn_days=28, value_days=60)
+    return AvailableData(
+        training_data, CampaignHistory(offers.OfferCatalogue(NO_OFFERS, NO_OFFERS), NO_OFFERS, NO_OFFERS), sold
+    )
 
 
-def often(category: str, when: range, customers: int = 1) -> pd.DataFrame:
-    rows = [(key, category, day) for key in range(customers) for day in when]
+def regular_purchases(category: str, days: range, customers: int = 1) -> pd.DataFrame:
+    """Every customer buys the category on each of these days; columns customer_key, category, day."""
+    rows = [(key, category, day) for key in range(customers) for day in days]
     return pd.DataFrame(rows, columns=["customer_key", "category", "day"])
 
 
-def test_needs_are_counted_at_both_moments_and_only_those_that_a_season_has_not_outlived() -> None:
-    weekly, ended = often("milk", range(0, DAYS, 7), 4), often("candles", range(0, 21, 7), 4)
-    # Milk came up within the week both times. Candles did not; they were 102 days ago by the first, 130 by the second.
-    seen = counted(pd.concat([weekly, ended]))
-    assert data_sufficiency._count_needs(seen, seen.training_data.calendar.cutoff_before(84)) == (4, 4)
-    assert data_sufficiency._count_needs(seen, seen.training_data.calendar.cutoff_before(56)) == (4, 0)
-    assert data_sufficiency._restock_requirements(seen)[0].found == 4
+def test_replenishment_needs_are_counted_at_both_cutoffs_without_expired_ones() -> None:
+    weekly, ended = regular_purchases("milk", range(0, DAYS, 7), 4), regular_purchases("candles", range(0, 21, 7), 4)
+    # Milk was bought within the week after both cutoffs. Candles were not: they were bought 102 and 130 days before.
+    available = available_data(pd.concat([weekly, ended]))
+    assert data_sufficiency._count_needs(available, available.training_data.calendar.cutoff_before(84)) == (4, 4)
+    assert data_sufficiency._count_needs(available, available.training_data.calendar.cutoff_before(56)) == (4, 0)
+    assert data_sufficiency._restock_requirements(available)[0].found == 4
 
 
-def test_timing_counts_what_it_would_refuse_to_learn_from() -> None:
-    seen = counted(often("milk", range(0, DAYS, 30), 3))
-    calendar, rows = seen.training_data.calendar, []
-    for moment in seen.learning_cutoffs(50):
-        rows += [labels.time_to_next_purchase(seen.customers_before(moment), seen.training_data.purchases, calendar=calendar,
-                                     until=calendar.local_day(calendar.cutoff_before(50)))]  # fmt: skip
-    found = data_sufficiency._timing_requirements(seen)[0].found
-    assert found > 0
-    kaplan_meier.require_purchases(pd.concat(rows), 100, min_purchases=found)
+def test_the_timing_count_agrees_with_the_limit_of_its_training() -> None:
+    available = available_data(regular_purchases("milk", range(0, DAYS, 30), 3))
+    calendar, rows = available.training_data.calendar, []
+    for cutoff in available.learning_cutoffs(50):
+        until = calendar.local_day(calendar.cutoff_before(50))
+        customers, purchases = available.customers_before(cutoff), available.training_data.purchases
+        rows += [labels.time_to_next_purchase(customers, purchases, calendar=calendar, until=until)]
+    count = data_sufficiency._timing_requirements(available)[0].found
+    assert count > 0
+    kaplan_meier.require_purchases(pd.concat(rows), 100, min_purchases=count)
     with pytest.raises(InsufficientData):
-        kaplan_meier.require_purchases(pd.concat(rows), 100, min_purchases=found + 1)
+        kaplan_meier.require_purchases(pd.concat(rows), 100, min_purchases=count + 1)
 
 
-def test_a_shop_of_one_day_knows_nothing_yet() -> None:
-    seen = counted(often("milk", range(1), 3), history=1)
-    needs = [
-        need
-        for count in (
+def test_a_shop_of_one_day_has_too_few_data() -> None:
+    available = available_data(regular_purchases("milk", range(1), 3), history=1)
+    requirements = [
+        requirement
+        for list_requirements in (
             data_sufficiency._churn_requirements,
             data_sufficiency._timing_requirements,
             data_sufficiency._restock_requirements,
         )
-        for need in count(seen)
+        for requirement in list_requirements(available)
     ]
-    assert not any(need.is_enough for need in needs)
+    assert not any(requirement.is_enough for requirement in requirements)
 
 
-def test_a_shop_without_last_years_season_may_know_enough() -> None:
-    told = [{"model": "churn", "enough": True}, {"model": "season", "enough": False}]
-    assert data_sufficiency.is_sufficient(told)
-    assert not data_sufficiency.is_sufficient([*told, {"model": "value", "enough": False}])
+def test_data_can_suffice_without_last_years_season() -> None:
+    requirements = [{"model": "churn", "enough": True}, {"model": "season", "enough": False}]
+    assert data_sufficiency.is_sufficient(requirements)
+    assert not data_sufficiency.is_sufficient([*requirements, {"model": "value", "enough": False}])
 
 
-def opened(home: Path, export: Path) -> Shop:
+def create_shop(home: Path, export: Path) -> Shop:
     shop = setup.init_home(home, timezone="UTC", currency="EUR", now="last-sale")
     operations.load_records(shop, "transactions", [export], source="files")
     return shop
 
 
-def test_who_does_not_allow_profiling_is_not_counted(tmp_path: Path, till: Callable[..., Path]) -> None:
+def test_customers_who_refuse_profiling_are_not_counted(tmp_path: Path, till: Callable[..., Path]) -> None:
     visits = [(customer, week) for customer in range(12) for week in range(30)]
     lines = [
         (f"o{customer}-{week}", 0, f"c{customer}", "p1", (FIRST + timedelta(days=7 * week)).isoformat(), 1, 5, 0)
         for customer, week in visits
     ]
-    shop = opened(tmp_path / "home", till(*lines))
-    found = {need["model"]: need["found"] for need in data_sufficiency.check_sufficiency(shop)}
-    said = tmp_path / "consents.csv"
+    shop = create_shop(tmp_path / "home", till(*lines))
+    before = {row["model"]: row["found"] for row in data_sufficiency.check_sufficiency(shop)}
+    consents = tmp_path / "consents.csv"
     refused = "".join(f"c{customer},profiling,denied,2025-01-01\n" for customer in range(6))
-    said.write_text(f"customer_id,purpose,state,at\n{refused}")
-    assert operations.load_records(shop, "consents", [said], source="files")["inserted"] == 6
-    left = {need["model"]: need["found"] for need in data_sufficiency.check_sufficiency(shop)}
-    assert found["value"] > 0
-    assert {name: left[name] for name in ("timing", "value", "recommender")} == {
-        name: found[name] // 2 for name in ("timing", "value", "recommender")
+    consents.write_text(f"customer_id,purpose,state,at\n{refused}")
+    assert operations.load_records(shop, "consents", [consents], source="files")["inserted"] == 6
+    after = {row["model"]: row["found"] for row in data_sufficiency.check_sufficiency(shop)}
+    assert before["value"] > 0
+    assert {name: after[name] for name in ("timing", "value", "recommender")} == {
+        name: before[name] // 2 for name in ("timing", "value", "recommender")
     }

@@ -1,4 +1,4 @@
-"""The steps of a day, as the command and the clock take them."""
+"""Operations that the command line and the scheduler share."""
 
 import shutil
 from pathlib import Path
@@ -12,42 +12,40 @@ from pipelines.errors import NothingToDo, WrongUsage
 from pipelines.reporting import terminal_text
 
 
-def test_whoever_asks_is_shown_everything_and_then_forgotten(first_night: tuple[Path, dict], tmp_path: Path) -> None:
-    shop = settings.open_shop(Path(shutil.copytree(first_night[0], tmp_path / "home")))
-    shown = operations.export_customer(shop, "c002")
-    assert shown["profile"]["given_name"] == "Zoë"
-    assert shown["features"]["recency_days"] >= 0
-    assert operations.erase_customer(shop, "c002")["lines"] == sum(len(order["lines"]) for order in shown["orders"])
+def test_a_customer_is_exported_and_then_erased(first_run: tuple[Path, dict], tmp_path: Path) -> None:
+    shop = settings.open_shop(Path(shutil.copytree(first_run[0], tmp_path / "home")))
+    exported = operations.export_customer(shop, "c002")
+    assert exported["profile"]["given_name"] == "Zoë"
+    assert exported["features"]["recency_days"] >= 0
+    assert operations.erase_customer(shop, "c002")["lines"] == sum(len(order["lines"]) for order in exported["orders"])
     with pytest.raises(NothingToDo, match="no customer has that id"):
         operations.export_customer(shop, "c002")
     for table in ("scores", "recommendations", "restock", "customers"):
         assert "c002" not in set(operations.load_table(shop, table)["customer_id"])
 
 
-def test_a_customer_without_offers_has_an_empty_list(first_night: tuple[Path, dict]) -> None:
-    assert operations.list_offers(settings.open_shop(first_night[0]), ["c001", "nobody"], 5) == {
+def test_a_customer_without_offers_has_an_empty_list(first_run: tuple[Path, dict]) -> None:
+    assert operations.list_offers(settings.open_shop(first_run[0]), ["c001", "nobody"], 5) == {
         "c001": [],
         "nobody": [],
     }
 
 
-def test_the_offers_that_may_not_be_made_are_a_table_of_their_own(
-    first_night: tuple[Path, dict], tmp_path: Path
-) -> None:
-    """Half of the grocer's customers may be written to, and half got the last letter."""
-    shop, out = settings.open_shop(first_night[0]), tmp_path / "dropped.csv"
+def test_ineligible_offers_are_a_table_of_their_own(first_run: tuple[Path, dict], tmp_path: Path) -> None:
+    """Half of the customers allow post, and half received the last mailing."""
+    shop, out = settings.open_shop(first_run[0]), tmp_path / "dropped.csv"
     rows = operations.export_table(shop, "dropped-offers", out)
-    found = pd.read_csv(out)
-    assert (len(found), list(found)) == (rows, ["customer_id", "offer_id", "campaign_id", "reason"])
-    made = operations.load_table(shop, "offers")
-    assert not {*zip(made["customer_id"], made["offer_id"], strict=True)} & {
-        *zip(found["customer_id"], found["offer_id"], strict=True)
+    ineligible = pd.read_csv(out)
+    assert (len(ineligible), list(ineligible)) == (rows, ["customer_id", "offer_id", "campaign_id", "reason"])
+    eligible = operations.load_table(shop, "offers")
+    assert not {*zip(eligible["customer_id"], eligible["offer_id"], strict=True)} & {
+        *zip(ineligible["customer_id"], ineligible["offer_id"], strict=True)
     }
     with pytest.raises(WrongUsage, match="dropped-offers"):
         operations.load_table(shop, "no such table")
 
 
-def test_what_contact_saves_has_a_column_where_it_is_known_of_anybody() -> None:
+def test_saved_value_has_a_column_where_any_customer_has_one() -> None:
     row = {"customer_id": "anna", "churn_probability": 0.5, "churn_band": "high", "value_at_risk": 30.0,
            "saved_value": None, "contactable": [], "suggested_offer_id": None, "reasons": []}  # fmt: skip
     assert "saved" not in terminal_text.format_at_risk([row])

@@ -1,4 +1,4 @@
-"""A small shop behind a api: two hundred days of sales and letters, six champions, and keys for every role."""
+"""A small shop behind an API: 200 days of sales and mailings, six champion models, and an API key for every role."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -18,20 +18,20 @@ HISTORY_DAYS = 200
 HORIZON_DAYS = 28
 CURVE_DAYS = 60
 CATEGORIES = ("bread", "milk", "fruit", "paper")
-#: Personal words that must never appear outside a profile shown to an agent.
+#: Personal data that must appear only in a profile shown to an admin or an agent.
 GIVEN, FAMILY, EMAIL = "Wilhelmina", "Canarybird", "w.canarybird@example.com"
 
 
 def _sales(customers: int, seed: int = 5) -> pd.DataFrame:
-    """Customers come after steady gaps of their own, 2 to 30 days, and some stop; each buys favourites."""
+    """Sales of customers with a mean gap of 2 to 30 days each; some stop buying; each buys six favourite products."""
     rng = np.random.default_rng(seed)
     rows = []
     for number in range(customers):
         gap = float(np.exp(rng.uniform(np.log(2), np.log(30))))
-        leaves = HISTORY_DAYS if rng.random() < 0.6 else rng.uniform(20, HISTORY_DAYS)
+        stops_on = HISTORY_DAYS if rng.random() < 0.6 else rng.uniform(20, HISTORY_DAYS)
         favourites = rng.choice(40, 6, replace=False)
         day = rng.uniform(0, gap)
-        while day < leaves:
+        while day < stops_on:
             for product in rng.choice(favourites, 3, replace=False):
                 rows.append((f"c{number:03d}", int(day), int(product)))
             day += rng.gamma(4, gap / 4) + 0.6
@@ -50,19 +50,19 @@ def _sales(customers: int, seed: int = 5) -> pd.DataFrame:
     ).drop_duplicates(["order_id", "line_id"])
 
 
-#: Letters went out on these days, each with coupons for bread, milk, fruit and paper; the last runs still.
-LETTERS = {"winter": 80, "easter": 120, "may": 150, "summer": 190}
-LETTER_DAYS = 21
+#: The day on which each mailing was sent, with a coupon for each category; the last one has not ended yet.
+MAILINGS = {"winter": 80, "easter": 120, "may": 150, "summer": 190}
+MAILING_DAYS = 21
 TENTH = {"value": 10, "value_kind": "percent"}
 
 
 def _coupons() -> pd.DataFrame:
-    """A coupon a letter and category for those who received it; and some of other kinds."""
+    """One coupon for each mailing and category, for its recipients only; and three discounts for all customers."""
     rows = [
-        {"offer_id": f"{letter}-{category}", "campaign_id": letter, "starts_at": _day(day), "kind": "coupon",
-         "ends_at": _day(day + LETTER_DAYS), "audience": "received", "channels": "post", "categories": category,
+        {"offer_id": f"{mailing}-{category}", "campaign_id": mailing, "starts_at": _day(day), "kind": "coupon",
+         "ends_at": _day(day + MAILING_DAYS), "audience": "received", "channels": "post", "categories": category,
          "value": 1, "value_kind": "amount"}
-        for letter, day in LETTERS.items() for category in CATEGORIES
+        for mailing, day in MAILINGS.items() for category in CATEGORIES
     ]  # fmt: skip
     always = {"starts_at": _day(0), "ends_at": _day(400), "kind": "discount"}
     rows += [
@@ -74,15 +74,15 @@ def _coupons() -> pd.DataFrame:
 
 
 def _contacts(sales: pd.DataFrame) -> pd.DataFrame:
-    """Everybody received every letter but the last, which 100 did; who buys of a category often redeems its coupon."""
+    """All customers received every mailing, the last one only 100; frequent buyers of a category redeem its coupon more."""
     rng = np.random.default_rng(7)
     rows = []
-    for letter, day in LETTERS.items():
-        for name in sorted(sales["customer_id"].unique())[: 100 if letter == "summer" else None]:
-            rows.append((name, "received", letter, None, day))
-            for category in CATEGORIES if letter != "summer" else ():
-                if rng.random() < _redemption_probability(sales, name, category, day):
-                    rows.append((name, "redeemed", letter, f"{letter}-{category}", day + 5))
+    for mailing, day in MAILINGS.items():
+        for customer_id in sorted(sales["customer_id"].unique())[: 100 if mailing == "summer" else None]:
+            rows.append((customer_id, "received", mailing, None, day))
+            for category in CATEGORIES if mailing != "summer" else ():
+                if rng.random() < _redemption_probability(sales, customer_id, category, day):
+                    rows.append((customer_id, "redeemed", mailing, f"{mailing}-{category}", day + 5))
     contacts = pd.DataFrame(rows, columns=["customer_id", "kind", "campaign_id", "offer_id", "day"])
     ids = [f"i{number}" for number in range(len(contacts))]
     return contacts.assign(interaction_id=ids, happened_at=contacts["day"].map(_day), channel="post").drop(
@@ -90,11 +90,11 @@ def _contacts(sales: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _redemption_probability(sales: pd.DataFrame, name: str, category: str, day: int) -> float:
-    """The chance that somebody redeems a coupon: higher where they bought of its category before."""
-    number = CATEGORIES.index(category)
-    purchases = sales[(sales["customer_id"] == name) & (sales["sold_at"] < _day(day))]
-    return min(0.6, 0.02 + 0.03 * (purchases["product_id"].str[1:].astype(int) % 4 == number).sum())
+def _redemption_probability(sales: pd.DataFrame, customer_id: str, category: str, day: int) -> float:
+    """P(the customer redeems the coupon): rises with their earlier purchases in its category."""
+    remainder = CATEGORIES.index(category)
+    purchases = sales[(sales["customer_id"] == customer_id) & (sales["sold_at"] < _day(day))]
+    return min(0.6, 0.02 + 0.03 * (purchases["product_id"].str[1:].astype(int) % 4 == remainder).sum())
 
 
 def _day(day: int) -> str:
@@ -102,7 +102,7 @@ def _day(day: int) -> str:
 
 
 def _load_shop(shop, folder: Path, customers: int) -> None:
-    from customers.loading import load as loading_load
+    from customers.loading.load import load_files
     from customers.parquet import mirror
 
     people = pd.DataFrame({"customer_id": [f"c{n:03d}" for n in range(customers)]})
@@ -117,12 +117,12 @@ def _load_shop(shop, folder: Path, customers: int) -> None:
     for kind, frame in (frames | {"interactions": _contacts(sales), "consents": consents}).items():
         path = folder / f"{kind}.csv"
         frame.to_csv(path, index=False)
-        loading_load.load_files(shop, kind, [path])
+        load_files(shop, kind, [path])
     mirror.refresh(shop)
 
 
 def _publish_champions(shop, features, now: datetime) -> None:
-    """Fit six small models on what happened next, and make them champions of version 1."""
+    """Fit six small models on the observed outcomes, and publish each as champion of version 1."""
     from features.snapshots import snapshot
     from models.churn.model import ChurnModel
     from models.recommender.decayed_frequency import DecayedFrequency
@@ -140,11 +140,11 @@ def _publish_champions(shop, features, now: datetime) -> None:
     churned = labels.churned(rows, purchases, days=HORIZON_DAYS, calendar=calendar)
     durations = labels.time_to_next_purchase(rows, purchases, calendar=calendar)
     spent = labels.spend_within(rows, purchases, days=HORIZON_DAYS, calendar=calendar)
-    later = durations["duration_days"] > 0
+    has_follow_up = durations["duration_days"] > 0
     has_value = np.isfinite(spent)
     fitted = {
         "churn": ChurnModel.fit(rows, churned, horizon_days=HORIZON_DAYS),
-        "timing": BgNbdTiming.fit(rows[later], durations[later], days=CURVE_DAYS),
+        "timing": BgNbdTiming.fit(rows[has_follow_up], durations[has_follow_up], days=CURVE_DAYS),
         "recommender": DecayedFrequency.fit(load_history(features, "recommender_v1"), None),
         "value": RateValue.fit(rows[has_value], spent[has_value], horizon_days=HORIZON_DAYS),
         "offers": _offers_model(shop, features, calendar),
@@ -155,7 +155,7 @@ def _publish_champions(shop, features, now: datetime) -> None:
 
 
 def _offers_model(shop, features, calendar) -> Any:
-    """What letters came to: who received a coupon and redeemed it."""
+    """The offer model, fitted on which recipients redeemed a coupon."""
     from customers.ledger import interactions
     from customers.marketing import offers
     from features.offers import affinity, category_affinity
@@ -187,7 +187,7 @@ def _offers_model(shop, features, calendar) -> Any:
 
 
 def _restock_model(shop, features, calendar) -> Any:
-    """When customers bought of each category again."""
+    """The restock model, fitted on when customers bought in each category again."""
     from features.families import category_history
     from features.snapshots import snapshot
     from models.restock.model import RestockModel
@@ -201,7 +201,7 @@ def _restock_model(shop, features, calendar) -> Any:
 
 
 def load_deliveries(shop) -> pd.DataFrame:
-    """Whom each letter reached on which day: customer_key, event_timestamp."""
+    """The recipients of all mailings, one row per delivery: columns customer_key, event_timestamp."""
     from customers.ledger import interactions
 
     contacts = interactions.load_by_kind(shop, ["received"])
@@ -209,14 +209,14 @@ def load_deliveries(shop) -> pd.DataFrame:
 
 
 def load_history(features, service: str) -> pd.DataFrame:
-    """Every customer at every moment, with the features of a service."""
+    """The features of a service, one row per customer and cutoff; the cutoff is the column as_of."""
     family = "rhythm" if service == "churn_v1" else "needs"
     entities = pd.read_parquet(features.folder / family / "part.parquet", columns=["customer_key", "event_timestamp"])
     return features.historical_features(service, entities).rename(columns={"event_timestamp": "as_of"})
 
 
 def publish_champion(home: Path, name: str, version: str, model, **facts: Any) -> None:
-    """Make a model champion, as promotion does; what its bundle says of it may be added."""
+    """Publish a model as champion, as promotion does; `facts` are added to the manifest of its bundle."""
     from models.registry import bundle
 
     folder = home / "work" / f"{name}-{version}"
@@ -226,13 +226,13 @@ def publish_champion(home: Path, name: str, version: str, model, **facts: Any) -
 
 @pytest.fixture(scope="session")
 def trained_home(build_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
-    """A home with features as of its now and six champions of version 1; copy it before changing it."""
+    """A home with features as of its current time and six champions of version 1; copy it before changing it."""
     return build_once("trained_home", _build) / "home"
 
 
 @pytest.fixture(scope="session")
 def home_with_scores(trained_home: Path, build_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
-    """The same home after its champions have scored everybody; copy it before changing it."""
+    """The same home after its champions have scored all customers; copy it before changing it."""
     from customers.database import engine
     from customers.shop import settings
 
@@ -241,7 +241,7 @@ def home_with_scores(trained_home: Path, build_once: Callable[[str, Callable[[Pa
         score_home(shop)
         engine.get_engine(shop).dispose()
 
-    return build_once("told", build) / "home"
+    return build_once("home_with_scores", build) / "home"
 
 
 def _build(folder: Path) -> None:
@@ -265,14 +265,14 @@ def _build(folder: Path) -> None:
     features.apply()
     features.materialise(now)
     _publish_champions(shop, features, now)
-    engine.get_engine(shop).dispose()  # whoever copies the home finds all of it in one file
+    engine.get_engine(shop).dispose()  # so that the database is complete in one file when the home is copied
 
 
 ROLES = ("admin", "agent", "campaign", "analyst", "till")
 
 
 def open_api(home: Path) -> Iterator[SimpleNamespace]:
-    """The server of a home, in process, with a key for every role."""
+    """The API of a home, served in process, with a key for every role."""
     from starlette.testclient import TestClient
 
     from customers.security import api_keys
@@ -288,7 +288,7 @@ def open_api(home: Path) -> Iterator[SimpleNamespace]:
 
 
 def score_home(shop) -> tuple[int, int]:
-    """Score everybody with the champions, as a night does at its end."""
+    """Score all customers with the champions, as the nightly run does at its end: number of customers, of scores."""
     from serving import runtime
     from serving.scoring import batch, fallback
 
@@ -303,10 +303,10 @@ def score_home(shop) -> tuple[int, int]:
 
 
 class ApiClient(SimpleNamespace):
-    """Where questions are asked: `ask` posts, `read` gets, each in a role."""
+    """A client of the API: `post` sends JSON and `read` gets, each with the key of a role."""
 
-    def post(self, path: str, question: object, role: str = "admin"):
-        return self.client.post(path, json=question, headers=self.key(role))
+    def post(self, path: str, body: object, role: str = "admin"):
+        return self.client.post(path, json=body, headers=self.key(role))
 
     def read(self, path: str, role: str = "admin", **headers: str):
         return self.client.get(path, headers={**self.key(role), **headers})
@@ -317,7 +317,7 @@ class ApiClient(SimpleNamespace):
 
 @pytest.fixture(scope="module")
 def api(home_with_scores: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiClient]:
-    """A api of its own for each file of tests."""
+    """An API whose customers are scored, one for each test file."""
     from serving import runtime
 
     home = tmp_path_factory.mktemp("api") / "home"
@@ -329,35 +329,35 @@ def api(home_with_scores: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture
 def isolated_api(trained_home: Path, tmp_path: Path) -> Iterator[ApiClient]:
-    """A api whose home nobody else changes."""
+    """An API whose home no other test changes."""
     shutil.copytree(trained_home, tmp_path / "home")
     yield from open_api(tmp_path / "home")
 
 
 @pytest.fixture
 def untrained(trained_home: Path, tmp_path: Path) -> Iterator[ApiClient]:
-    """A api of a shop that has sales and features, and no champion yet."""
+    """The API of a shop that has sales and features, and no champion yet."""
     shutil.copytree(trained_home, tmp_path / "home", ignore=shutil.ignore_patterns("champions"))
     yield from open_api(tmp_path / "home")
 
 
 @pytest.fixture
 def unopened(trained_home: Path, tmp_path: Path) -> Iterator[ApiClient]:
-    """A api of a shop that has sales, and has not had its first night."""
+    """The API of a shop that has sales, before its first nightly run."""
     shutil.copytree(trained_home, tmp_path / "home", ignore=shutil.ignore_patterns("champions", "features"))
     yield from open_api(tmp_path / "home")
 
 
 @pytest.fixture
 def without_churn(trained_home: Path, tmp_path: Path) -> Iterator[ApiClient]:
-    """A api of a shop whose churn has no champion yet."""
+    """The API of a shop that has no champion for churn yet."""
     shutil.copytree(trained_home, tmp_path / "home", ignore=shutil.ignore_patterns("churn", "churn.json"))
     yield from open_api(tmp_path / "home")
 
 
 @pytest.fixture
 def private(trained_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiClient]:
-    """A api of a shop that profiles nobody who has not said yes."""
+    """The API of a shop that profiles only customers who have consented."""
     monkeypatch.setenv("REGULARS_CONSENT_DEFAULT", "profiling=denied")
     shutil.copytree(trained_home, tmp_path / "home")
     yield from open_api(tmp_path / "home")
@@ -365,13 +365,13 @@ def private(trained_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture(scope="session")
 def api_for() -> Any:
-    """Opens the api of a home: for api in api_for(home)."""
+    """Opens the API of a home: for api in api_for(home)."""
     return open_api
 
 
 @pytest.fixture(scope="session")
 def score_customers() -> Any:
-    """Scores everybody in a shop: night(shop) -> customers, scores."""
+    """Scores all customers of a shop: score_customers(shop) -> number of customers, of scores."""
     return score_home
 
 

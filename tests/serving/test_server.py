@@ -1,4 +1,4 @@
-"""The server as it really runs: on a port of its own, discreet, and gone when told to."""
+"""The server as a process: it listens on a port, exposes no customer in metrics or logs, and stops on SIGTERM."""
 
 import os
 import shutil
@@ -19,21 +19,21 @@ from customers.shop.settings import Shop
 
 
 @contextmanager
-def running(
-    trained_home: Path, place: Path, command: Callable[[Shop, int], list[str]], **settings: str
+def run_server(
+    trained_home: Path, folder: Path, command: Callable[[Shop, int], list[str]], **settings: str
 ) -> Iterator[Any]:
-    """A server of a copy of the home, started in an empty folder: a client with a key, its process; ended for sure."""
+    """A server over a copy of the home, started in an empty folder: yields a client with a key, its process, its folder."""
     from customers.security import api_keys
     from customers.shop import settings as shop_settings
     from serving import server as serving_server
 
-    shutil.copytree(trained_home, place / "home")
-    (place / "empty").mkdir()
-    shop, port, log = shop_settings.open_shop(place / "home"), _free_port(), (place / "log.txt").open("wb")
+    shutil.copytree(trained_home, folder / "home")
+    (folder / "empty").mkdir()
+    shop, port, log = shop_settings.open_shop(folder / "home"), _free_port(), (folder / "log.txt").open("wb")
     process = subprocess.Popen(
         command(shop, port),
         env=serving_server.build_environment(shop) | settings,
-        cwd=place / "empty",
+        cwd=folder / "empty",
         stdout=log,
         stderr=subprocess.STDOUT,
         start_new_session=True,
@@ -41,10 +41,10 @@ def running(
     try:
         headers = {"Authorization": f"Bearer {api_keys.create_key(shop, 'admin')}"}
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=30) as client:
-            _wait_until_ready(client, process, place / "log.txt")
-            yield client, process, place
+            _wait_until_ready(client, process, folder / "log.txt")
+            yield client, process, folder
     finally:
-        _end(process)
+        _stop(process)
         log.close()
 
 
@@ -53,12 +53,12 @@ def server(trained_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """The server as `regulars serve` starts it."""
     from serving import server as serving_server
 
-    place = tmp_path_factory.mktemp("server")
-    with running(trained_home, place, lambda shop, port: serving_server.build_command(shop, port=port)) as started:
+    folder = tmp_path_factory.mktemp("server")
+    with run_server(trained_home, folder, lambda shop, port: serving_server.build_command(shop, port=port)) as started:
         yield started
 
 
-def _end(process: subprocess.Popen) -> None:
+def _stop(process: subprocess.Popen) -> None:
     process.terminate()
     try:
         process.wait(20)
@@ -85,9 +85,9 @@ def _wait_until_ready(client: httpx.Client, process: subprocess.Popen, log: Path
     pytest.fail(log.read_text())
 
 
-def test_the_server_answers_counts_and_leaves(server: Any) -> None:
-    """One start for all of it: starting takes seconds."""
-    client, process, place = server
+def test_the_server_answers_counts_requests_and_stops(server: Any) -> None:
+    """One start for all checks, since a start takes seconds."""
+    client, process, folder = server
     for number in range(20):
         assert client.post("/v1/churn", json={"customer_ids": [f"c{number:03d}"]}).status_code == 200
         assert client.post("/v1/churn", json={"customer_ids": ["canary", 7]}).status_code == 422
@@ -98,7 +98,7 @@ def test_the_server_answers_counts_and_leaves(server: Any) -> None:
     assert 'regulars_requests_total{method="POST",route="/v1/churn",status="200"} 20.0' in page
     assert 'regulars_requests_total{method="POST",route="/v1/churn",status="422"} 20.0' in page
     assert 'regulars_requests_total{method="GET",route="unmatched",status="404"} 20.0' in page
-    assert list((place / "home" / "bentoml" / "prometheus_multiproc_dir").glob("counter_*.db"))
+    assert list((folder / "home" / "bentoml" / "prometheus_multiproc_dir").glob("counter_*.db"))
     assert "canary" not in page
     assert not _has_loaded(process.pid, "libtorch")
 
@@ -107,21 +107,21 @@ def test_the_server_answers_counts_and_leaves(server: Any) -> None:
     assert process.wait(20) == 0
     with pytest.raises(httpx.TransportError):
         client.get("/livez")
-    assert "canary" not in (place / "log.txt").read_text()
+    assert "canary" not in (folder / "log.txt").read_text()
 
 
 def test_a_built_bento_answers_from_an_empty_folder(trained_home: Path, tmp_path: Path) -> None:
     """Built with the settings in pyproject, then served by its name, as on another machine."""
-    house = Path(__file__).parents[2]
+    repository = Path(__file__).parents[2]
     bento = [sys.executable, "-m", "bentoml"]
     settings = {"BENTOML_HOME": str(tmp_path / "bentoml"), "PYTHONPATH": ""}
-    built_here = [*bento, "build", str(house), "--output", "tag"]
-    subprocess.run(built_here, env=os.environ | settings, check=True, capture_output=True, timeout=120)
+    build = [*bento, "build", str(repository), "--output", "tag"]
+    subprocess.run(build, env=os.environ | settings, check=True, capture_output=True, timeout=120)
 
     def command(shop: Shop, port: int) -> list[str]:
         return [*bento, "serve", "regulars:latest", "--port", str(port)]
 
-    with running(trained_home, tmp_path, command, **settings) as (client, _, _):
+    with run_server(trained_home, tmp_path, command, **settings) as (client, _, _):
         for question in ("recommendations", "offers", "churn", "next-purchase", "value", "restock"):
             answer = client.post(f"/v1/{question}", json={"customer_ids": ["c000", "canary"]})
             assert [result["known"] for result in answer.json()["results"]] == [True, False]
@@ -131,16 +131,16 @@ def test_a_built_bento_answers_from_an_empty_folder(trained_home: Path, tmp_path
 
 
 def _has_loaded(pid: int, library: str) -> bool:
-    """Whether a process or one of its children has mapped a library; where the system does not say, no."""
+    """Whether a process or one of its children has mapped a library; False where there is no /proc."""
     import psutil
 
-    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    maps = [Path(f"/proc/{member.pid}/maps") for member in family]
-    return any(library in each.read_text() for each in maps if each.exists())
+    processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    map_paths = [Path(f"/proc/{each.pid}/maps") for each in processes]
+    return any(library in path.read_text() for path in map_paths if path.exists())
 
 
-def test_workers_are_counted_together(tmp_path: Path) -> None:
-    """Two processes count a request each; a third that counted none shows two."""
+def test_metrics_add_up_over_worker_processes(tmp_path: Path) -> None:
+    """Two processes count one request each; a third process that counted none reports two."""
     env = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
     count = "from serving.http import prometheus; prometheus.count_request('/v1/churn', 'POST', 200, 0.01)"
     show = "from serving.http import prometheus; print(prometheus.render_metrics().body.decode())"
@@ -151,15 +151,15 @@ def test_workers_are_counted_together(tmp_path: Path) -> None:
     assert 'regulars_request_seconds_count{route="/v1/churn"} 2.0' in page
 
 
-def test_two_homes_share_nothing(tmp_path: Path) -> None:
+def test_two_homes_have_separate_environments(tmp_path: Path) -> None:
     from customers import setup
     from serving import server as serving_server
 
-    here, there = setup.init_home(tmp_path / "here"), setup.init_home(tmp_path / "there")
-    mine, theirs = serving_server.build_environment(here), serving_server.build_environment(there, workers=3)
-    assert mine["REGULARS_HOME"] != theirs["REGULARS_HOME"]
-    assert mine["BENTOML_HOME"].startswith(str(here.home))
-    assert theirs["REGULARS_WORKERS"] == "3"
-    assert serving_server.build_command(here, port=3001)[-6:] == [
-        "--working-dir", str(here.home), "--host", "127.0.0.1", "--port", "3001"
+    first, second = setup.init_home(tmp_path / "here"), setup.init_home(tmp_path / "there")
+    first_environment, second_environment = serving_server.build_environment(first), serving_server.build_environment(second, workers=3)
+    assert first_environment["REGULARS_HOME"] != second_environment["REGULARS_HOME"]
+    assert first_environment["BENTOML_HOME"].startswith(str(first.home))
+    assert second_environment["REGULARS_WORKERS"] == "3"
+    assert serving_server.build_command(first, port=3001)[-6:] == [
+        "--working-dir", str(first.home), "--host", "127.0.0.1", "--port", "3001"
     ]  # fmt: skip

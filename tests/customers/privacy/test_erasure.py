@@ -15,8 +15,7 @@ import sqlalchemy as sa
 from customers import setup
 from customers.database import engine
 from customers.database.schema import erased, erasures, metadata, person_keys, personal
-from customers.loading import load
-from customers.loading import load_transactions, validation
+from customers.loading import load, load_transactions, validation
 from customers.loading.connectors import files
 from customers.loading.connectors.files import Records
 from customers.loading.load import LoadResult

@@ -230,7 +230,7 @@ def test_complaints_after_the_day_of_the_list_are_not_on_it(scored: Scored, load
 
 
 def test_only_days_on_which_something_was_paid_are_visits(scored: Scored, load_lines: Load) -> None:
-    """Bought and brought back on the 22nd, given away on the 25th; and bought in francs on the 29th, so the amount is unknown.
+    """Bought and brought back on the 22nd, given away on the 25th; in francs on the 29th, so the amount is unknown.
 
     Every 7 days until the 15th, then after 14: the usual gap is 7, and on the 1st the last visit is 2 days ago.
     """

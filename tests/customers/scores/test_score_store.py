@@ -1,4 +1,4 @@
-"""What the models said is written once, seen whole, and handed out under promised columns."""
+"""Scores are stored once, become visible as a whole run, and are exported in fixed columns."""
 
 import json
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def three_customers(corner_shop: Shop, load_lines: Load) -> tuple[Shop, dict[str
     return corner_shop, lookup.find_keys(corner_shop, ["anna", "ben", "cora"])
 
 
-def say(where: Shop, model: str, rows: dict[int, float], details: dict[int, dict], version: int = 1) -> int:
+def store_run(where: Shop, model: str, rows: dict[int, float], details: dict[int, dict], version: int = 1) -> int:
     run = score_store.begin_run(where, model, version, AS_OF)
     score_store.write_scores(where, run, [(key, value, json.dumps(details[key])) for key, value in rows.items()])
     score_store.finish_run(where, run)
@@ -62,27 +62,27 @@ def test_recording_again_leaves_one_row(three_customers: tuple[Shop, dict[str, i
             score_store.write_online_scores(where, "churn", "1", AS_OF, [(keys["anna"], 0.5, '{"band": "low"}')]) == 0
         )
     assert fetch_rows(where, "select count(*) from scores") == [(1,)]
-    said = score_store.load_customer_scores(where, keys["anna"])["churn"]
-    assert (said.version, said.as_of, said.detail) == ("1", AS_OF, '{"band": "low"}')
+    stored = score_store.load_customer_scores(where, keys["anna"])["churn"]
+    assert (stored.version, stored.as_of, stored.detail) == ("1", AS_OF, '{"band": "low"}')
 
 
 def test_the_newest_moment_is_the_latest_word(three_customers: tuple[Shop, dict[str, int]]) -> None:
     where, keys = three_customers
     score_store.write_online_scores(where, "churn", 2, AS_OF + timedelta(days=1), [(keys["anna"], 0.9, "{}")])
-    say(where, "churn", {keys["anna"]: 0.1}, {keys["anna"]: {}})
+    store_run(where, "churn", {keys["anna"]: 0.1}, {keys["anna"]: {}})
     assert score_store.load_customer_scores(where, keys["anna"])["churn"].value == 0.9
     assert score_store.load_run_scores(where, "churn")["value"].tolist() == [0.1]
 
 
 def test_of_one_moment_the_last_word_is_shown(three_customers: tuple[Shop, dict[str, int]], fetch_rows: Rows) -> None:
-    """The night's version 7 gives way to version 3 between two nights, and comes back: every change is told."""
+    """The night's version 7 gives way to version 3 between two nights, and comes back: every change is stored."""
     where, keys = three_customers
-    say(where, "churn", {keys["anna"]: 0.1, keys["ben"]: 0.2}, {key: {} for key in keys.values()}, version=7)
+    store_run(where, "churn", {keys["anna"]: 0.1, keys["ben"]: 0.2}, {key: {} for key in keys.values()}, version=7)
     for version, value in ((3, 0.3), (7, 0.1), (3, 0.3)):
         word = [(keys["anna"], value, "{}")]
         assert [score_store.write_online_scores(where, "churn", version, AS_OF, word) for _ in range(3)] == [1, 0, 0]
-        said = score_store.load_customer_scores(where, keys["anna"])["churn"]
-        assert (said.version, said.value) == (str(version), value)
+        stored = score_store.load_customer_scores(where, keys["anna"])["churn"]
+        assert (stored.version, stored.value) == (str(version), value)
     assert score_store.load_customer_scores(where, keys["ben"])["churn"].version == "7"
     assert score_store.load_run_scores(where, "churn")["value"].tolist() == [0.1, 0.2]
     assert fetch_rows(where, "select count(*) from scores") == [(2 + 1,)]
@@ -90,7 +90,7 @@ def test_of_one_moment_the_last_word_is_shown(three_customers: tuple[Shop, dict[
 
 def test_an_old_replay_does_not_become_current(three_customers: tuple[Shop, dict[str, int]]) -> None:
     where, keys = three_customers
-    say(where, "churn", {keys["anna"]: 0.1}, {keys["anna"]: {}})
+    store_run(where, "churn", {keys["anna"]: 0.1}, {keys["anna"]: {}})
     old = score_store.begin_run(where, "churn", 3, AS_OF - timedelta(days=30))
     score_store.write_scores(where, old, [(keys["anna"], 0.7, "{}")])
     score_store.finish_run(where, old)
@@ -110,7 +110,7 @@ def test_of_who_does_not_allow_it_nothing_is_kept_or_shown(
     three_customers: tuple[Shop, dict[str, int]], fetch_rows: Rows
 ) -> None:
     where, keys = three_customers
-    say(where, "churn", {keys["anna"]: 0.1}, {keys["anna"]: {}})
+    store_run(where, "churn", {keys["anna"]: 0.1}, {keys["anna"]: {}})
     denying = replace(where, consent_default={**where.consent_default, "profiling": "denied"})
     assert consents.allowed_customers(where, keys.values(), "profiling") == set(keys.values())
     assert consents.allowed_customers(denying, keys.values(), "profiling") == set()
@@ -136,7 +136,7 @@ def test_an_empty_shop_exports_every_promised_column(corner_shop: Shop) -> None:
         exports.build_table(corner_shop, "secrets")
 
 
-def test_the_tables_say_what_the_models_said(three_customers: tuple[Shop, dict[str, int]]) -> None:
+def test_the_tables_show_the_stored_scores(three_customers: tuple[Shop, dict[str, int]]) -> None:
     where, keys = three_customers
     mirror.refresh(where)
     bands = {keys["anna"]: "high", keys["ben"]: "medium", keys["cora"]: "low"}
@@ -144,28 +144,28 @@ def test_the_tables_say_what_the_models_said(three_customers: tuple[Shop, dict[s
     churn = {
         key: {"horizon_days": 28, "band": band, "reasons": ["overdue"], "rfm": "123"} for key, band in bands.items()
     }
-    say(where, "churn", values, churn, version=4)
+    store_run(where, "churn", values, churn, version=4)
     when = {
         "p": {"7": 0.1, "14": 0.2, "28": 0.5, "90": 0.9},
         "days": {"p10": 2, "p50": 10, "p90": None},
         "cdf": [0.01, 0.02],
         "fallback": False,
     }
-    say(where, "timing", values, dict.fromkeys(values, when), version=5)
+    store_run(where, "timing", values, dict.fromkeys(values, when), version=5)
     products = catalogue_products.find_keys(where, ["milk", "tea"])
     lists = {"any": [[products["milk"], 0.7, "again"], [products["tea"], 0.2, "new"]], "again": [], "new": []}
-    say(where, "recommender", values, dict.fromkeys(values, lists), version=6)
+    store_run(where, "recommender", values, dict.fromkeys(values, lists), version=6)
 
-    said = exports.build_scores(where).set_index("customer_id")
-    assert said.loc["anna", "churn_probability"] == 0.9
-    assert said.loc["ben", "churn_band"] == "medium"
-    assert said.loc["cora", ["p_purchase_28d", "next_purchase_days_p50", "churn_horizon_days"]].tolist() == [
+    table = exports.build_scores(where).set_index("customer_id")
+    assert table.loc["anna", "churn_probability"] == 0.9
+    assert table.loc["ben", "churn_band"] == "medium"
+    assert table.loc["cora", ["p_purchase_28d", "next_purchase_days_p50", "churn_horizon_days"]].tolist() == [
         0.5,
         10,
         28,
     ]
-    assert said.loc["cora", ["churn_version", "timing_version", "recommender_version"]].tolist() == ["4", "5", "6"]
-    assert pd.isna(said.loc["cora", "next_purchase_days_p90"])
+    assert table.loc["cora", ["churn_version", "timing_version", "recommender_version"]].tolist() == ["4", "5", "6"]
+    assert pd.isna(table.loc["cora", "next_purchase_days_p90"])
     assert exports.build_timing(where)["cdf"].tolist() == [[0.01, 0.02]] * 3
     first = exports.build_recommendations(where).iloc[:2]
     assert first[["customer_id", "list", "rank", "product_id"]].values.tolist() == [
@@ -188,10 +188,10 @@ def test_the_table_of_customers_counts_what_they_bought(
 ) -> None:
     where, _ = three_customers
     load_text(where, "customers", "customer_id,given_name,age_band\nanna,Anna,25-34\ndora,Dora,\n")
-    seen = exports.build_customers(where).set_index("customer_id")
-    assert seen.loc["anna", ["stage", "orders", "spent", "age_band"]].tolist() == ["customer", 3, 4.5, "25-34"]
-    assert seen.loc["dora", ["stage", "orders", "spent"]].tolist() == ["prospect", 0, 0]
-    assert "given_name" not in seen
+    table = exports.build_customers(where).set_index("customer_id")
+    assert table.loc["anna", ["stage", "orders", "spent", "age_band"]].tolist() == ["customer", 3, 4.5, "25-34"]
+    assert table.loc["dora", ["stage", "orders", "spent"]].tolist() == ["prospect", 0, 0]
+    assert "given_name" not in table
 
 
 def test_the_log_of_champions_is_only_added_to(corner_shop: Shop) -> None:

@@ -1,4 +1,4 @@
-"""What is sensitive counts for nobody's numbers, unless they allow it."""
+"""Sensitive products count in the features of a customer only with their consent."""
 
 import pandas as pd
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from features.engine import ledger_lines
 from features.snapshots import snapshot
 
-ALLOWS, SILENT, UNKNOWN = 1, 2, 3
+ALLOWS, REFUSES, NO_RECORD = 1, 2, 3
 PRODUCTS = [
     {"product_key": 1, "category": "bread", "sensitive": False},
     {"product_key": 2, "category": "health", "sensitive": True},
@@ -14,21 +14,22 @@ PRODUCTS = [
 
 
 @pytest.fixture
-def sold(ledger_kit):
+def lines(ledger_kit):
     return [
         ledger_kit.line(customer, ledger_kit.at(f"2026-05-0{product} 10:00"), 5.0, product_key=product)
-        for customer in (ALLOWS, SILENT, UNKNOWN) for product in (1, 2)
+        for customer in (ALLOWS, REFUSES, NO_RECORD) for product in (1, 2)
     ]  # fmt: skip
 
 
-def consents(**allowed: bool) -> list[dict]:
-    keys = {"allows": ALLOWS, "silent": SILENT}
+def consents(**allows_by_name: bool) -> list[dict]:
+    keys = {"allows": ALLOWS, "refuses": REFUSES}
     return [
-        {"customer_key": keys[name], "profiling": True, "profiling_sensitive": yes} for name, yes in allowed.items()
+        {"customer_key": keys[name], "profiling": True, "profiling_sensitive": allows}
+        for name, allows in allows_by_name.items()
     ]
 
 
-def snapped(ledger, out, ledger_kit) -> pd.DataFrame:
+def snapshot_rows(ledger, out, ledger_kit) -> pd.DataFrame:
     as_of = ledger_kit.at("2026-06-01 00:00")
     snapshot.write_snapshot(ledger, out, as_of=as_of, cutoffs=[as_of], timezone="UTC")
     parts = [pd.read_parquet(out / family / "part.parquet") for family in ("spend", "shelf", "needs")]
@@ -36,28 +37,28 @@ def snapped(ledger, out, ledger_kit) -> pd.DataFrame:
     return first.join(others)
 
 
-def test_only_who_allows_it_is_seen_with_what_is_sensitive(shop, sold, ledger_kit, tmp_path) -> None:
-    ledger = shop(sold, products=PRODUCTS, consents=consents(allows=True, silent=False))
-    found = snapped(ledger, tmp_path, ledger_kit)
-    assert found.spend_total.to_dict() == {ALLOWS: 10, SILENT: 5, UNKNOWN: 5}
-    assert [sorted(keys) for keys in found.product_keys] == [[1, 2], [1], [1]]
-    assert [sorted(words) for words in found.categories] == [["bread", "health"], ["bread"], ["bread"]]
-    bought = snapshot.load_baskets(
+def test_sensitive_products_count_only_for_a_customer_who_consents(make_ledger, lines, ledger_kit, tmp_path) -> None:
+    ledger = make_ledger(lines, products=PRODUCTS, consents=consents(allows=True, refuses=False))
+    rows = snapshot_rows(ledger, tmp_path, ledger_kit)
+    assert rows.spend_total.to_dict() == {ALLOWS: 10, REFUSES: 5, NO_RECORD: 5}
+    assert [sorted(keys) for keys in rows.product_keys] == [[1, 2], [1], [1]]
+    assert [sorted(words) for words in rows.categories] == [["bread", "health"], ["bread"], ["bread"]]
+    baskets = snapshot.load_baskets(
         ledger,
         as_of=ledger_kit.at("2026-06-01 00:00"),
         start=ledger_kit.at("2026-05-01 00:00"),
         end=ledger_kit.at("2026-06-01 00:00"),
     )
-    assert [list(keys) for keys in bought.product_keys] == [[1, 2], [1], [1]]
+    assert [list(keys) for keys in baskets.product_keys] == [[1, 2], [1], [1]]
 
 
-def test_while_nobody_is_known_to_allow_it_nobody_is_taken_to(shop, sold, ledger_kit, tmp_path) -> None:
-    found = snapped(shop(sold, products=PRODUCTS), tmp_path, ledger_kit)
-    assert found.spend_total.tolist() == [5, 5, 5]
+def test_without_a_table_of_consents_no_sensitive_product_counts(make_ledger, lines, ledger_kit, tmp_path) -> None:
+    rows = snapshot_rows(make_ledger(lines, products=PRODUCTS), tmp_path, ledger_kit)
+    assert rows.spend_total.tolist() == [5, 5, 5]
 
 
-def test_a_shop_without_anything_sensitive_asks_nobody(shop, sold, ledger_kit, tmp_path) -> None:
-    ledger = shop(sold, consents=consents(silent=False))
+def test_a_shop_without_sensitive_products_reads_no_consents(make_ledger, lines, ledger_kit, tmp_path) -> None:
+    ledger = make_ledger(lines, consents=consents(refuses=False))
     assert not ledger_lines.has_sensitive_products(ledger)
     assert "consents" not in str(ledger_lines.lines_as_of(ledger, ledger_kit.at("2026-06-01 00:00")).compile())
-    assert snapped(ledger, tmp_path, ledger_kit).spend_total.tolist() == [10, 10, 10]
+    assert snapshot_rows(ledger, tmp_path, ledger_kit).spend_total.tolist() == [10, 10, 10]

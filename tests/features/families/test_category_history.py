@@ -1,4 +1,4 @@
-"""Needs: what a customer buys of each category, and when they run out."""
+"""Category history: how much, how often and how regularly a customer buys of each category."""
 
 import numpy as np
 import pandas as pd
@@ -17,9 +17,9 @@ PRODUCTS = [
 
 
 @pytest.fixture
-def written(shop, ledger_kit, tmp_path):
-    def line(customer: int, day: str, product: int, amount: float, **more: object) -> dict:
-        return ledger_kit.line(customer, ledger_kit.at(f"2026-{day} 10:00"), amount, product_key=product, **more)
+def category_snapshot(make_ledger, ledger_kit, tmp_path):
+    def line(customer: int, day: str, product: int, amount: float, **fields: object) -> dict:
+        return ledger_kit.line(customer, ledger_kit.at(f"2026-{day} 10:00"), amount, product_key=product, **fields)
 
     lines = [
         line(1, "05-01", 1, 2.0),
@@ -33,17 +33,17 @@ def written(shop, ledger_kit, tmp_path):
         line(3, "06-29", 3, 4.0),
     ]
     as_of = ledger_kit.at("2026-07-01 00:00")
-    ledger = shop(lines, products=PRODUCTS)
+    ledger = make_ledger(lines, products=PRODUCTS)
     snapshot.write_snapshot(ledger, tmp_path, as_of=as_of, cutoffs=[as_of], timezone="UTC")
     return ledger, pd.read_parquet(tmp_path / "needs" / "part.parquet")
 
 
-def test_a_category_is_counted_by_days_whatever_the_product(written) -> None:
-    _, frame = written
-    found = category_history.explode_lists(frame)
-    assert found.customer_key.tolist() == [1, 1, 3]
-    assert found.category.tolist() == ["milk", "bread", "bread"]
-    milk = found.iloc[0]
+def test_purchases_of_a_category_are_counted_by_days_whatever_the_product(category_snapshot) -> None:
+    _, frame = category_snapshot
+    pairs = category_history.explode_lists(frame)
+    assert pairs.customer_key.tolist() == [1, 1, 3]
+    assert pairs.category.tolist() == ["milk", "bread", "bread"]
+    milk = pairs.iloc[0]
     gaps = [7, 14, 10]
     mean = sum(gaps) / 3
     assert (milk.need_times, milk.need_recency_days, milk.need_first_days) == (4, 30, 61)
@@ -58,35 +58,39 @@ def test_a_category_is_counted_by_days_whatever_the_product(written) -> None:
     assert (milk.need_place, milk.need_categories_count) == (1, 2)
 
 
-def test_what_was_bought_once_has_no_gap(written) -> None:
-    _, frame = written
+def test_a_category_bought_once_has_no_gap(category_snapshot) -> None:
+    _, frame = category_snapshot
     bread = category_history.explode_lists(frame).iloc[2]
     assert (bread.need_times, bread.need_recency_days, bread.need_weight_share) == (1, 2, 1)
     assert np.isnan([bread.need_gap_mean_days, bread.need_overdue_ratio]).all()
 
 
-def test_what_has_no_category_is_no_need(written) -> None:
-    _, frame = written
+def test_products_without_a_category_are_left_out(category_snapshot) -> None:
+    _, frame = category_snapshot
     assert frame.customer_key.tolist() == [1, 3]
 
 
-def test_pairs_repeat_what_else_is_known_of_the_customer(written) -> None:
-    _, frame = written
-    nobody = pd.DataFrame({"customer_key": [9], "event_timestamp": frame.event_timestamp[:1], "categories": [None]})
-    asked = pd.concat([frame.drop(columns="created"), nobody], ignore_index=True).assign(recency_days=[9.0, 2.0, 1.0])
-    found = category_history.explode_lists(asked)
-    assert found.recency_days.tolist() == [9, 9, 2]
-    assert list(found.columns) == ["customer_key", "as_of", "category", *category_history.COLUMNS, "recency_days"]
-    assert set(found[[*category_history.COLUMNS]].dtypes.astype(str)) == {"float64"}
+def test_pairs_repeat_the_other_features_of_the_customer(category_snapshot) -> None:
+    _, frame = category_snapshot
+    without_categories = pd.DataFrame(
+        {"customer_key": [9], "event_timestamp": frame.event_timestamp[:1], "categories": [None]}
+    )
+    extended = pd.concat([frame.drop(columns="created"), without_categories], ignore_index=True).assign(
+        recency_days=[9.0, 2.0, 1.0]
+    )
+    pairs = category_history.explode_lists(extended)
+    assert pairs.recency_days.tolist() == [9, 9, 2]
+    assert list(pairs.columns) == ["customer_key", "as_of", "category", *category_history.COLUMNS, "recency_days"]
+    assert set(pairs[[*category_history.COLUMNS]].dtypes.astype(str)) == {"float64"}
 
 
-def test_nobody_needs_nothing(written) -> None:
-    _, frame = written
+def test_without_customers_there_are_no_pairs(category_snapshot) -> None:
+    _, frame = category_snapshot
     assert category_history.explode_lists(frame.head(0)).empty
     assert set(category_history.COLUMNS) < set(category_history.explode_lists(frame.head(0)).columns)
 
 
-def test_a_very_long_list_keeps_the_most_lately_bought(shop, ledger_kit, tmp_path, monkeypatch) -> None:
+def test_a_very_long_list_keeps_the_most_recently_bought(make_ledger, ledger_kit, tmp_path, monkeypatch) -> None:
     from features.snapshots import point_in_time
 
     monkeypatch.setattr(category_history, "MAX_CATEGORIES", 2)
@@ -94,17 +98,19 @@ def test_a_very_long_list_keeps_the_most_lately_bought(shop, ledger_kit, tmp_pat
     products = [{"product_key": key, "category": f"c{key}"} for key in (1, 2, 3)]
     lines = [ledger_kit.line(1, ledger_kit.at(f"2026-06-0{key} 10:00"), product_key=key) for key in (1, 2, 3)]
     as_of = ledger_kit.at("2026-07-01 00:00")
-    snapshot.write_snapshot(shop(lines, products=products), tmp_path, as_of=as_of, cutoffs=[as_of], timezone="UTC")
+    snapshot.write_snapshot(
+        make_ledger(lines, products=products), tmp_path, as_of=as_of, cutoffs=[as_of], timezone="UTC"
+    )
     point_in_time.batch_plan.cache_clear()
     assert list(pd.read_parquet(tmp_path / "needs" / "part.parquet").categories[0]) == ["c3", "c2"]
 
 
-def test_who_bought_of_which_category_when(written, ledger_kit) -> None:
-    ledger, _ = written
-    found = snapshot.load_category_days(
+def test_category_days_are_per_customer_and_category(category_snapshot, ledger_kit) -> None:
+    ledger, _ = category_snapshot
+    pairs = snapshot.load_category_days(
         ledger, as_of=ledger_kit.at("2026-07-01 00:00"), timezone="UTC", start=ledger_kit.at("2026-05-22 00:00")
     )
     days = [(1, "bread", "06-20"), (1, "milk", "05-22"), (1, "milk", "06-01"), (3, "bread", "06-29")]
-    assert found.to_dict("records") == [
+    assert pairs.to_dict("records") == [
         {"customer_key": key, "category": category, "day": pd.Timestamp(f"2026-{day}")} for key, category, day in days
     ]

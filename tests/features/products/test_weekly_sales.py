@@ -1,4 +1,4 @@
-"""What was sold week by week: to anybody, by the shop's own days, and nothing that was not known yet."""
+"""Weekly unit sales: to all customers, by the shop's own days, and nothing recorded at as_of or later."""
 
 from datetime import timedelta
 
@@ -7,53 +7,53 @@ from features.products import weekly_sales
 ZONE = "America/New_York"
 
 
-def sold(ledger, as_of, *, count=3):
-    found = weekly_sales.load_weekly_units(ledger, as_of=as_of, timezone=ZONE, weeks=count)
-    rows = zip(found["product_key"], found["weeks_back"], found["units"], strict=True)
+def weekly_units(ledger, as_of, *, count=3):
+    sales = weekly_sales.load_weekly_units(ledger, as_of=as_of, timezone=ZONE, weeks=count)
+    rows = zip(sales["product_key"], sales["weeks_back"], sales["units"], strict=True)
     return {(int(product), int(back)): units for product, back, units in rows}
 
 
-def test_the_seven_days_before_are_the_first_week_back(shop, ledger_kit) -> None:
-    now = ledger_kit.at("2026-03-15 00:00", ZONE)
-    lines = [ledger_kit.line(7, now - timedelta(days=days, hours=-9), quantity=2.0) for days in (1, 7, 8, 21, 22)]
-    assert sold(shop(lines), now) == {(1, 1): 2 * 2.0, (1, 2): 2.0, (1, 3): 2.0}
+def test_the_seven_days_before_are_the_first_week_back(make_ledger, ledger_kit) -> None:
+    as_of = ledger_kit.at("2026-03-15 00:00", ZONE)
+    lines = [ledger_kit.line(7, as_of - timedelta(days=days, hours=-9), quantity=2.0) for days in (1, 7, 8, 21, 22)]
+    assert weekly_units(make_ledger(lines), as_of) == {(1, 1): 2 * 2.0, (1, 2): 2.0, (1, 3): 2.0}
 
 
-def test_whoever_bought_it_it_is_gone_and_what_came_back_was_no_sale(shop, ledger_kit) -> None:
-    now = ledger_kit.at("2026-03-15 00:00", ZONE)
-    yesterday = now - timedelta(hours=9)
+def test_anonymous_sales_count_and_returns_do_not(make_ledger, ledger_kit) -> None:
+    as_of = ledger_kit.at("2026-03-15 00:00", ZONE)
+    yesterday = as_of - timedelta(hours=9)
     lines = [
         ledger_kit.line(7, yesterday),
         ledger_kit.line(None, yesterday, quantity=3.0),
         ledger_kit.line(8, yesterday, product_key=2, kind="return", quantity=1.0),
     ]
-    assert sold(shop(lines), now) == {(1, 1): 1.0 + 3.0}
+    assert weekly_units(make_ledger(lines), as_of) == {(1, 1): 1.0 + 3.0}
 
 
-def test_late_evening_belongs_to_the_shops_own_day(shop, ledger_kit) -> None:
-    now = ledger_kit.at("2026-03-15 00:00", ZONE)
+def test_a_sale_before_midnight_belongs_to_the_shops_own_day(make_ledger, ledger_kit) -> None:
+    as_of = ledger_kit.at("2026-03-15 00:00", ZONE)
     lines = [
         ledger_kit.line(7, ledger_kit.at("2026-03-07 23:30", ZONE)),
         ledger_kit.line(7, ledger_kit.at("2026-03-08 00:30", ZONE)),
     ]
-    assert sold(shop(lines), now) == {(1, 1): 1.0, (1, 2): 1.0}
+    assert weekly_units(make_ledger(lines), as_of) == {(1, 1): 1.0, (1, 2): 1.0}
 
 
-def test_nothing_from_later_and_nothing_not_yet_known_is_counted(shop, ledger_kit) -> None:
-    now = ledger_kit.at("2026-03-15 00:00", ZONE)
-    before = now - timedelta(days=2)
+def test_later_late_recorded_and_superseded_lines_do_not_count(make_ledger, ledger_kit) -> None:
+    as_of = ledger_kit.at("2026-03-15 00:00", ZONE)
+    before = as_of - timedelta(days=2)
     lines = [
         ledger_kit.line(7, before),
-        ledger_kit.line(7, now + timedelta(hours=1), product_key=2),
-        ledger_kit.line(7, before, product_key=3, known_at=now + timedelta(days=1)),
+        ledger_kit.line(7, as_of + timedelta(hours=1), product_key=2),
+        ledger_kit.line(7, before, product_key=3, known_at=as_of + timedelta(days=1)),
         ledger_kit.line(7, before, quantity=5.0, superseded_at=before + timedelta(hours=1)),
     ]
-    assert sold(shop(lines), now) == {(1, 1): 1.0}
+    assert weekly_units(make_ledger(lines), as_of) == {(1, 1): 1.0}
 
 
-def test_worth_is_what_was_paid_and_an_empty_shop_sold_nothing(shop, ledger_kit) -> None:
-    now = ledger_kit.at("2026-03-15 00:00", ZONE)
-    lines = [ledger_kit.line(7, now - timedelta(days=1), 2.5), ledger_kit.line(8, now - timedelta(days=1), None)]
-    found = weekly_sales.load_weekly_units(shop(lines), as_of=now, timezone=ZONE, weeks=1)
-    assert found[["units", "worth"]].to_numpy().tolist() == [[2.0, 2.5]]
-    assert weekly_sales.load_weekly_units(shop([], "none"), as_of=now, timezone=ZONE, weeks=1).empty
+def test_worth_is_what_was_paid_and_an_empty_shop_sold_nothing(make_ledger, ledger_kit) -> None:
+    as_of = ledger_kit.at("2026-03-15 00:00", ZONE)
+    lines = [ledger_kit.line(7, as_of - timedelta(days=1), 2.5), ledger_kit.line(8, as_of - timedelta(days=1), None)]
+    sales = weekly_sales.load_weekly_units(make_ledger(lines), as_of=as_of, timezone=ZONE, weeks=1)
+    assert sales[["units", "worth"]].to_numpy().tolist() == [[2.0, 2.5]]
+    assert weekly_sales.load_weekly_units(make_ledger([], "none"), as_of=as_of, timezone=ZONE, weeks=1).empty

@@ -1,4 +1,4 @@
-"""A snapshot says what was known then: nothing from later, the same twice, and as the hand-written SQL has it."""
+"""Snapshots: nothing from after the cutoff, the same twice, and equal to the reference SQL."""
 
 import shutil
 from pathlib import Path
@@ -14,117 +14,128 @@ from features.engine import ledger_lines
 from features.families import category_history, engagement, product_history
 from features.snapshots import point_in_time, snapshot
 
-AT_EVERY_MOMENT = ("rhythm", "spend", "taste", "shelf", "needs")
-FAMILIES = (*AT_EVERY_MOMENT, "staples")
+CUTOFF_FAMILIES = ("rhythm", "spend", "taste", "shelf", "needs")
+FAMILIES = (*CUTOFF_FAMILIES, "staples")
 ALL = (*FAMILIES, "engagement", "prices")
 
 
-def rows(out: Path, family: str, moment) -> pd.DataFrame:
+def family_rows(out: Path, family: str, cutoff) -> pd.DataFrame:
     frame = pd.read_parquet(out / family / "part.parquet")
-    return frame[frame.event_timestamp == moment].reset_index(drop=True)
+    return frame[frame.event_timestamp == cutoff].reset_index(drop=True)
 
 
-def same_at(moment, left: Path, right: Path, *, families=FAMILIES, **exactness) -> None:
+def assert_same_at(cutoff, left: Path, right: Path, *, families=FAMILIES, **exactness) -> None:
     for family in families:
-        found = rows(left, family, moment)
-        assert found.customer_key.nunique() >= 500
-        pd.testing.assert_frame_equal(found, rows(right, family, moment), **exactness)
+        features = family_rows(left, family, cutoff)
+        assert features.customer_key.nunique() >= 500
+        pd.testing.assert_frame_equal(features, family_rows(right, family, cutoff), **exactness)
 
 
-def cut_by_hand(ledger: Path, moment, folder: Path) -> Path:
-    """The mirror with every line sold at a moment or later torn out."""
+def cut_ledger(ledger: Path, cutoff, folder: Path) -> Path:
+    """A copy of the mirror without the lines sold at the cutoff or later."""
     shutil.copytree(ledger, folder)
     for part in sorted(folder.glob("month=*/part.parquet")):
         table = pq.read_table(part)
-        pq.write_table(table.filter(pc.less(table["sold_at"], pa.scalar(moment, table["sold_at"].type))), part)
+        pq.write_table(table.filter(pc.less(table["sold_at"], pa.scalar(cutoff, table["sold_at"].type))), part)
     return folder
 
 
-def close(found: pd.DataFrame, wanted: pd.DataFrame) -> None:
-    assert set(found.columns) == set(wanted.columns)
-    assert found[["customer_key", "event_timestamp"]].equals(
-        wanted[["customer_key", "event_timestamp"]].astype(found.dtypes[:2].to_dict())
+def assert_close(features: pd.DataFrame, expected: pd.DataFrame) -> None:
+    assert set(features.columns) == set(expected.columns)
+    assert features[["customer_key", "event_timestamp"]].equals(
+        expected[["customer_key", "event_timestamp"]].astype(features.dtypes[:2].to_dict())
     )
-    for name in wanted.columns[2:]:
+    for name in expected.columns[2:]:
         np.testing.assert_allclose(
-            found[name].to_numpy("float64"), wanted[name].to_numpy("float64"), rtol=1e-9, atol=1e-9, err_msg=name
+            features[name].to_numpy("float64"), expected[name].to_numpy("float64"), rtol=1e-9, atol=1e-9, err_msg=name
         )
 
 
-def test_real_customers_have_the_features_that_sql_by_hand_gives(real, real_snapshot, ledger_kit) -> None:
-    found = ledger_kit.read(real_snapshot)
-    assert found.customer_key.nunique() >= 500
-    found = found[found.event_timestamp != ledger_kit.noon].reset_index(drop=True)
-    close(found, ledger_kit.by_hand(real, as_of=ledger_kit.now, cutoffs=ledger_kit.mornings, timezone=ledger_kit.zone))
+def test_real_customers_have_the_features_of_the_reference_sql(real_ledger, real_snapshot, ledger_kit) -> None:
+    features = ledger_kit.read_families(real_snapshot)
+    assert features.customer_key.nunique() >= 500
+    features = features[features.event_timestamp != ledger_kit.noon].reset_index(drop=True)
+    assert_close(
+        features,
+        ledger_kit.reference_features(
+            real_ledger, as_of=ledger_kit.now, cutoffs=ledger_kit.midnight_cutoffs, timezone=ledger_kit.zone
+        ),
+    )
 
 
-def test_so_they_have_in_the_middle_of_a_day(real, real_snapshot, ledger_kit) -> None:
-    found = ledger_kit.read(real_snapshot)
-    found = found[found.event_timestamp == ledger_kit.noon].reset_index(drop=True)
-    assert (found.recency_days == 0).any()
+def test_a_cutoff_at_noon_has_the_features_of_the_reference_sql(real_ledger, real_snapshot, ledger_kit) -> None:
+    features = ledger_kit.read_families(real_snapshot)
+    features = features[features.event_timestamp == ledger_kit.noon].reset_index(drop=True)
+    assert (features.recency_days == 0).any()
     noon = {"as_of": ledger_kit.noon, "cutoffs": [ledger_kit.noon], "timezone": ledger_kit.zone}
-    close(found, ledger_kit.by_hand(real, **noon, before="<="))
+    assert_close(features, ledger_kit.reference_features(real_ledger, **noon, before="<="))
 
 
-def test_an_early_moment_of_a_late_run_is_what_an_early_run_gave(real, real_snapshot, ledger_kit, tmp_path) -> None:
-    snapshot.write_snapshot(real, tmp_path, as_of=ledger_kit.noon, cutoffs=[ledger_kit.noon], timezone=ledger_kit.zone)
-    same_at(ledger_kit.noon, real_snapshot, tmp_path, families=AT_EVERY_MOMENT, rtol=0, atol=1e-6)
+def test_an_early_cutoff_of_a_late_run_equals_an_early_run(real_ledger, real_snapshot, ledger_kit, tmp_path) -> None:
+    snapshot.write_snapshot(
+        real_ledger, tmp_path, as_of=ledger_kit.noon, cutoffs=[ledger_kit.noon], timezone=ledger_kit.zone
+    )
+    assert_same_at(ledger_kit.noon, real_snapshot, tmp_path, families=CUTOFF_FAMILIES, rtol=0, atol=1e-6)
 
 
-def test_a_ledger_cut_by_hand_gives_what_a_replay_on_all_of_it_gives(real, ledger_kit, tmp_path) -> None:
-    cut = cut_by_hand(real, ledger_kit.noon, tmp_path / "cut")
-    early = ledger_kit.mornings[-1]
+def test_a_ledger_without_later_lines_gives_the_same_features(real_ledger, ledger_kit, tmp_path) -> None:
+    cut = cut_ledger(real_ledger, ledger_kit.noon, tmp_path / "cut")
+    early = ledger_kit.midnight_cutoffs[-1]
     case = {"as_of": ledger_kit.noon, "cutoffs": [ledger_kit.noon, early], "timezone": ledger_kit.zone}
-    snapshot.write_snapshot(real, tmp_path / "all", **case)
+    snapshot.write_snapshot(real_ledger, tmp_path / "all", **case)
     snapshot.write_snapshot(cut, tmp_path / "some", **case)
-    same_at(early, tmp_path / "all", tmp_path / "some", families=AT_EVERY_MOMENT, rtol=0, atol=1e-6)
-    same_at(ledger_kit.noon, tmp_path / "all", tmp_path / "some", rtol=0, atol=1e-6)
+    assert_same_at(early, tmp_path / "all", tmp_path / "some", families=CUTOFF_FAMILIES, rtol=0, atol=1e-6)
+    assert_same_at(ledger_kit.noon, tmp_path / "all", tmp_path / "some", rtol=0, atol=1e-6)
 
 
-def test_a_snapshot_made_twice_is_the_same_to_the_last_digit(real, real_snapshot, ledger_kit, tmp_path) -> None:
-    snapshot.write_snapshot(real, tmp_path, as_of=ledger_kit.now, cutoffs=[ledger_kit.now], timezone=ledger_kit.zone)
-    same_at(ledger_kit.now, real_snapshot, tmp_path, check_exact=True)
+def test_a_snapshot_made_twice_is_the_same_to_the_last_digit(real_ledger, real_snapshot, ledger_kit, tmp_path) -> None:
+    snapshot.write_snapshot(
+        real_ledger, tmp_path, as_of=ledger_kit.now, cutoffs=[ledger_kit.now], timezone=ledger_kit.zone
+    )
+    assert_same_at(ledger_kit.now, real_snapshot, tmp_path, check_exact=True)
 
 
-def replay(ledger: Path, out: Path, as_of, ledger_kit) -> pd.DataFrame:
+def run_as_of(ledger: Path, out: Path, as_of, ledger_kit) -> pd.DataFrame:
     snapshot.write_snapshot(ledger, out, as_of=as_of, cutoffs=[as_of], timezone="UTC")
-    return ledger_kit.read(out)
+    return ledger_kit.read_families(out)
 
 
-def test_a_sale_that_arrives_late_changes_no_old_replay(shop, ledger_kit, tmp_path) -> None:
-    first = ledger_kit.line(1, ledger_kit.at("2026-05-01 10:00"), 10.0)
-    late = ledger_kit.line(1, ledger_kit.at("2026-05-20 10:00"), 99.0, known_at=ledger_kit.at("2026-06-15 00:00"))
-    ledger = shop([first, late])
+def test_a_sale_recorded_late_changes_no_historical_run(make_ledger, ledger_kit, tmp_path) -> None:
+    early_sale = ledger_kit.line(1, ledger_kit.at("2026-05-01 10:00"), 10.0)
+    late_sale = ledger_kit.line(1, ledger_kit.at("2026-05-20 10:00"), 99.0, known_at=ledger_kit.at("2026-06-15 00:00"))
+    ledger = make_ledger([early_sale, late_sale])
     old, new = ledger_kit.at("2026-06-01 00:00"), ledger_kit.at("2026-07-01 00:00")
-    assert replay(ledger, tmp_path, old, ledger_kit).spend_total.item() == 10
-    assert replay(ledger, tmp_path, new, ledger_kit).spend_total.item() == 109
+    assert run_as_of(ledger, tmp_path, old, ledger_kit).spend_total.item() == 10
+    assert run_as_of(ledger, tmp_path, new, ledger_kit).spend_total.item() == 109
 
 
-def test_once_it_is_known_a_late_sale_counts_for_training_on_the_past(shop, ledger_kit, tmp_path) -> None:
-    late = ledger_kit.line(1, ledger_kit.at("2026-05-20 10:00"), 99.0, known_at=ledger_kit.at("2026-06-15 00:00"))
-    moments = [ledger_kit.at("2026-06-01 00:00"), ledger_kit.at("2026-07-01 00:00")]
-    snapshot.write_snapshot(shop([late]), tmp_path, as_of=moments[1], cutoffs=moments, timezone="UTC")
-    assert ledger_kit.read(tmp_path).recency_days.tolist() == [12, 42]
+def test_a_sale_recorded_late_counts_at_past_cutoffs_of_a_later_run(make_ledger, ledger_kit, tmp_path) -> None:
+    late_sale = ledger_kit.line(1, ledger_kit.at("2026-05-20 10:00"), 99.0, known_at=ledger_kit.at("2026-06-15 00:00"))
+    cutoffs = [ledger_kit.at("2026-06-01 00:00"), ledger_kit.at("2026-07-01 00:00")]
+    snapshot.write_snapshot(make_ledger([late_sale]), tmp_path, as_of=cutoffs[1], cutoffs=cutoffs, timezone="UTC")
+    assert ledger_kit.read_families(tmp_path).recency_days.tolist() == [12, 42]
 
 
-def test_an_old_replay_sees_the_line_as_it_stood_then(shop, ledger_kit, tmp_path) -> None:
+def test_a_historical_run_reads_the_line_as_it_stood_then(make_ledger, ledger_kit, tmp_path) -> None:
     corrected_at = ledger_kit.at("2026-06-10 08:00")
     sold_at = ledger_kit.at("2026-05-01 10:00")
-    wrong = ledger_kit.line(1, sold_at, 100.0, superseded_at=corrected_at)
-    right = ledger_kit.line(1, sold_at, 10.0, known_at=corrected_at)
-    ledger = shop([wrong, right])
-    assert replay(ledger, tmp_path, ledger_kit.at("2026-06-01 00:00"), ledger_kit).spend_total.item() == 100
-    assert replay(ledger, tmp_path, corrected_at, ledger_kit).spend_total.item() == 100
-    assert replay(ledger, tmp_path, ledger_kit.at("2026-06-11 00:00"), ledger_kit).spend_total.item() == 10
+    original = ledger_kit.line(1, sold_at, 100.0, superseded_at=corrected_at)
+    corrected = ledger_kit.line(1, sold_at, 10.0, known_at=corrected_at)
+    ledger = make_ledger([original, corrected])
+    assert run_as_of(ledger, tmp_path, ledger_kit.at("2026-06-01 00:00"), ledger_kit).spend_total.item() == 100
+    assert run_as_of(ledger, tmp_path, corrected_at, ledger_kit).spend_total.item() == 100
+    assert run_as_of(ledger, tmp_path, ledger_kit.at("2026-06-11 00:00"), ledger_kit).spend_total.item() == 10
 
 
-def test_a_sale_at_the_very_moment_is_not_before_it(shop, ledger_kit, tmp_path) -> None:
-    opening = ledger_kit.at("2026-06-01 00:00")
-    ledger = shop([ledger_kit.line(1, opening), ledger_kit.line(2, ledger_kit.at("2026-05-31 23:59:59.999999"))])
-    assert replay(ledger, tmp_path, opening, ledger_kit).customer_key.tolist() == [2]
+def test_a_sale_exactly_at_the_cutoff_does_not_count(make_ledger, ledger_kit, tmp_path) -> None:
+    midnight = ledger_kit.at("2026-06-01 00:00")
+    ledger = make_ledger(
+        [ledger_kit.line(1, midnight), ledger_kit.line(2, ledger_kit.at("2026-05-31 23:59:59.999999"))]
+    )
+    assert run_as_of(ledger, tmp_path, midnight, ledger_kit).customer_key.tolist() == [2]
 
 
-def test_nothing_loaded_yet_gives_empty_files_of_the_right_shape(tmp_path, ledger_kit) -> None:
+def test_an_empty_ledger_gives_empty_files_with_the_columns(tmp_path, ledger_kit) -> None:
     as_of = ledger_kit.at("2026-06-01 00:00")
     counts = snapshot.write_snapshot(tmp_path / "ledger", tmp_path, as_of=as_of, cutoffs=[as_of], timezone="UTC")
     assert counts == dict.fromkeys(ALL, 0)
@@ -134,66 +145,66 @@ def test_nothing_loaded_yet_gives_empty_files_of_the_right_shape(tmp_path, ledge
     assert snapshot.first_sale_day(tmp_path / "ledger", as_of, "UTC") is None
 
 
-def test_a_corrected_word_of_the_catalogue_makes_another_digest(shop, ledger_kit) -> None:
+def test_a_corrected_field_of_the_catalogue_changes_the_digest(make_ledger, ledger_kit) -> None:
     milk = {"product_key": 1, "department": "dairy", "category": "milk", "subcategory": "whole", "brand": "own"}
-    lines_, as_of = [ledger_kit.line(1, ledger_kit.at("2026-05-01 10:00"))], ledger_kit.at("2026-06-01 00:00")
+    lines, as_of = [ledger_kit.line(1, ledger_kit.at("2026-05-01 10:00"))], ledger_kit.at("2026-06-01 00:00")
 
     def digest(**corrected: str) -> str:
-        return snapshot.digest(shop(lines_, products=[milk | corrected]), as_of=as_of)
+        return snapshot.digest(make_ledger(lines, products=[milk | corrected]), as_of=as_of)
 
     before = digest()
-    for word in ("department", "category", "subcategory", "brand"):
-        assert digest(**{word: "corrected"}) != before, word
+    for field in ("department", "category", "subcategory", "brand"):
+        assert digest(**{field: "corrected"}) != before, field
     assert digest() == before
 
 
-def test_a_moment_after_the_runs_own_is_refused(tmp_path, ledger_kit) -> None:
+def test_a_cutoff_after_as_of_is_refused(tmp_path, ledger_kit) -> None:
     as_of = ledger_kit.at("2026-06-01 00:00")
-    for wanted in ([], [ledger_kit.at("2026-06-02 00:00")]):
+    for cutoffs in ([], [ledger_kit.at("2026-06-02 00:00")]):
         with pytest.raises(snapshot.InvalidCutoffs):
-            snapshot.write_snapshot(tmp_path, tmp_path, as_of=as_of, cutoffs=wanted, timezone="UTC")
+            snapshot.write_snapshot(tmp_path, tmp_path, as_of=as_of, cutoffs=cutoffs, timezone="UTC")
 
 
-def test_times_in_files_are_microseconds_of_utc(shop, ledger_kit, tmp_path) -> None:
-    moment = ledger_kit.at("2026-06-01 12:34:56.789012")
-    replay(shop([ledger_kit.line(1, ledger_kit.at("2026-05-01 10:00"))]), tmp_path, moment, ledger_kit)
+def test_times_in_files_are_microseconds_of_utc(make_ledger, ledger_kit, tmp_path) -> None:
+    cutoff = ledger_kit.at("2026-06-01 12:34:56.789012")
+    run_as_of(make_ledger([ledger_kit.line(1, ledger_kit.at("2026-05-01 10:00"))]), tmp_path, cutoff, ledger_kit)
     for family in ALL:
         schema = pq.read_schema(tmp_path / family / "part.parquet")
         assert str(schema.field("event_timestamp").type) == "timestamp[us, tz=UTC]"
-    assert ledger_kit.read(tmp_path).event_timestamp.item() == pd.Timestamp(moment)
+    assert ledger_kit.read_families(tmp_path).event_timestamp.item() == pd.Timestamp(cutoff)
 
 
-def test_gaps_and_history_of_the_shop(shop, ledger_kit) -> None:
-    lines_ = [ledger_kit.line(1, ledger_kit.at(f"2026-05-{day:02} 10:00")) for day in (1, 3, 7, 15)]
-    lines_ += [
+def test_gaps_and_history_of_the_shop(make_ledger, ledger_kit) -> None:
+    lines = [ledger_kit.line(1, ledger_kit.at(f"2026-05-{day:02} 10:00")) for day in (1, 3, 7, 15)]
+    lines += [
         ledger_kit.line(2, ledger_kit.at("2026-05-02 10:00")),
         ledger_kit.line(2, ledger_kit.at("2026-05-12 10:00")),
     ]
-    ledger, as_of = shop(lines_), ledger_kit.at("2026-06-01 00:00")
+    ledger, as_of = make_ledger(lines), ledger_kit.at("2026-06-01 00:00")
     assert snapshot.gap_quantile(ledger, as_of=as_of, timezone="UTC", share=0.5) == 6  # of 2, 4, 8, 10
     assert snapshot.first_sale_day(ledger, as_of, "UTC").isoformat() == "2026-05-01"
     assert snapshot.history_days(ledger, as_of, "UTC") == 31
 
 
-def test_purchases_are_days_of_the_shop_with_what_was_paid(shop, ledger_kit) -> None:
-    evening = ledger_kit.at("2026-05-01 22:00", "America/New_York")
-    ledger = shop([ledger_kit.line(1, evening, 4.0), ledger_kit.line(1, evening, 5.5)])
-    found = snapshot.load_purchases(ledger, as_of=ledger_kit.at("2026-06-01 00:00"), timezone="America/New_York")
-    assert found.to_dict("records") == [{"customer_key": 1, "day": pd.Timestamp("2026-05-01"), "spend": 9.5}]
+def test_purchases_are_days_of_the_shop_with_their_spend(make_ledger, ledger_kit) -> None:
+    sold_at = ledger_kit.at("2026-05-01 22:00", "America/New_York")
+    ledger = make_ledger([ledger_kit.line(1, sold_at, 4.0), ledger_kit.line(1, sold_at, 5.5)])
+    purchases = snapshot.load_purchases(ledger, as_of=ledger_kit.at("2026-06-01 00:00"), timezone="America/New_York")
+    assert purchases.to_dict("records") == [{"customer_key": 1, "day": pd.Timestamp("2026-05-01"), "spend": 9.5}]
 
 
-def test_product_days_are_days_of_the_shop_between_two_moments(shop, ledger_kit) -> None:
-    evenings = [ledger_kit.at(f"2026-05-{day:02} 22:00", "America/New_York") for day in (1, 2, 3)]
-    lines_ = [ledger_kit.line(1, at, product_key=product) for at in evenings for product in (7, 5)]
-    lines_ += [
-        ledger_kit.line(1, evenings[1], product_key=7),
-        ledger_kit.line(1, evenings[1], product_key=9, kind="return"),
+def test_product_days_are_days_of_the_shop_between_two_times(make_ledger, ledger_kit) -> None:
+    sale_times = [ledger_kit.at(f"2026-05-{day:02} 22:00", "America/New_York") for day in (1, 2, 3)]
+    lines = [ledger_kit.line(1, at, product_key=product) for at in sale_times for product in (7, 5)]
+    lines += [
+        ledger_kit.line(1, sale_times[1], product_key=7),
+        ledger_kit.line(1, sale_times[1], product_key=9, kind="return"),
     ]
-    found = snapshot.load_product_days(
-        shop(lines_), as_of=ledger_kit.at("2026-06-01 00:00"), timezone="America/New_York", start=evenings[1],
-        end=evenings[2],
+    product_days = snapshot.load_product_days(
+        make_ledger(lines), as_of=ledger_kit.at("2026-06-01 00:00"), timezone="America/New_York", start=sale_times[1],
+        end=sale_times[2],
     )  # fmt: skip
-    assert found.to_dict("records") == [
+    assert product_days.to_dict("records") == [
         {"customer_key": 1, "product_key": product, "day": pd.Timestamp("2026-05-02")} for product in (5, 7)
     ]
 

@@ -1,4 +1,4 @@
-"""Every drawer at the till makes the same promises: SQLite in the home, Redis, PostgreSQL."""
+"""Every online store behaves alike: SQLite in the home, Redis, PostgreSQL."""
 
 import shutil
 import threading
@@ -12,132 +12,132 @@ import pytest
 from features.snapshots import snapshot
 from features.store import feature_store
 
-KINDS = ("sqlite", "redis", "postgres")
+STORE_TYPES = ("sqlite", "redis", "postgres")
 
 
 @pytest.fixture(scope="module")
 def snapshots(ledger_kit, tmp_path_factory) -> Path:
-    """Some customers of a lively shop, written once; every test has its own copy."""
+    """Twelve customers of a small shop, written once; every test has its own copy."""
     folder = tmp_path_factory.mktemp("written")
-    ledger = ledger_kit.build(folder / "ledger", **ledger_kit.bazaar(customers=12))
+    ledger = ledger_kit.write_ledger(folder / "ledger", **ledger_kit.random_records(customers=12))
     as_of = ledger_kit.at("2026-05-01 00:00")
     snapshot.write_snapshot(ledger, folder / "features", as_of=as_of, cutoffs=[as_of], timezone="UTC")
     return folder / "features"
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=STORE_TYPES)
 def address(request) -> str | None:
     return None if request.param == "sqlite" else request.getfixturevalue(f"{request.param}_url")
 
 
 @pytest.fixture
-def opened(address, snapshots, ledger_kit, tmp_path) -> feature_store.FeatureStore:
-    opened = feature_store.open_store(Path(shutil.copytree(snapshots, tmp_path / "features")), address)
-    opened.apply()
-    opened.materialise(ledger_kit.at("2026-05-01 00:00"))
-    return opened
+def store(address, snapshots, ledger_kit, tmp_path) -> feature_store.FeatureStore:
+    store = feature_store.open_store(Path(shutil.copytree(snapshots, tmp_path / "features")), address)
+    store.apply()
+    store.materialise(ledger_kit.at("2026-05-01 00:00"))
+    return store
 
 
-def pushed(opened: feature_store.FeatureStore, moment, recency: float, customer: int = 1) -> None:
-    rows = pd.read_parquet(opened.folder / "rhythm" / "part.parquet").query("customer_key == @customer")
-    opened.push("rhythm", rows.assign(recency_days=recency, event_timestamp=moment))
+def push_recency(store: feature_store.FeatureStore, pushed_at, recency: float, customer: int = 1) -> None:
+    rows = pd.read_parquet(store.folder / "rhythm" / "part.parquet").query("customer_key == @customer")
+    store.push("rhythm", rows.assign(recency_days=recency, event_timestamp=pushed_at))
 
 
-def recency(opened: feature_store.FeatureStore, customer: int = 1) -> float:
-    return float(opened.online_features("churn_v1", [customer]).recency_days.item())
+def recency(store: feature_store.FeatureStore, customer: int = 1) -> float:
+    return float(store.online_features("churn_v1", [customer]).recency_days.item())
 
 
-def test_what_is_served_is_what_was_written(opened, ledger_kit) -> None:
+def test_served_features_equal_those_written(store, ledger_kit) -> None:
     for service in ("churn_v1", "offers_v1", "restock_v1"):
         family = "rhythm" if service != "offers_v1" else "shelf"
-        keys = pd.read_parquet(opened.folder / family / "part.parquet", columns=["customer_key", "event_timestamp"])
+        keys = pd.read_parquet(store.folder / family / "part.parquet", columns=["customer_key", "event_timestamp"])
         offline, online = (
-            opened.historical_features(service, keys),
-            opened.online_features(service, keys.customer_key.tolist()),
+            store.historical_features(service, keys),
+            store.online_features(service, keys.customer_key.tolist()),
         )
         assert (online.event_timestamp == ledger_kit.at("2026-05-01 00:00")).all()
-        for name in opened.feature_names(service):
-            for left, right in zip(offline[name], online[name], strict=True):
-                np.testing.assert_array_equal(left, right)
+        for name in store.feature_names(service):
+            for offline_value, online_value in zip(offline[name], online[name], strict=True):
+                np.testing.assert_array_equal(offline_value, online_value)
 
 
-def test_older_never_overwrites_newer_and_equal_is_written(opened, ledger_kit) -> None:
-    moment = ledger_kit.at("2026-05-02 10:00") + timedelta(microseconds=123456)
-    pushed(opened, moment, 99.0)
-    pushed(opened, moment - timedelta(microseconds=1), 55.0)
-    assert recency(opened) == 99
-    assert opened.online_features("churn_v1", [1]).event_timestamp.item() == moment
-    pushed(opened, moment, 66.0)
-    assert recency(opened) == 66
-    opened.materialise(ledger_kit.at("2026-05-01 00:00"))
-    assert recency(opened) == 66
+def test_older_never_overwrites_newer_and_equal_is_written(store, ledger_kit) -> None:
+    pushed_at = ledger_kit.at("2026-05-02 10:00") + timedelta(microseconds=123456)
+    push_recency(store, pushed_at, 99.0)
+    push_recency(store, pushed_at - timedelta(microseconds=1), 55.0)
+    assert recency(store) == 99
+    assert store.online_features("churn_v1", [1]).event_timestamp.item() == pushed_at
+    push_recency(store, pushed_at, 66.0)
+    assert recency(store) == 66
+    store.materialise(ledger_kit.at("2026-05-01 00:00"))
+    assert recency(store) == 66
 
 
-def test_of_two_rows_at_once_the_newest_stays(opened, ledger_kit) -> None:
-    row = pd.read_parquet(opened.folder / "rhythm" / "part.parquet").query("customer_key == 1")
+def test_the_newest_of_two_rows_in_one_push_is_served(store, ledger_kit) -> None:
+    row = pd.read_parquet(store.folder / "rhythm" / "part.parquet").query("customer_key == 1")
     late, early = ledger_kit.at("2026-05-03 00:00"), ledger_kit.at("2026-05-02 00:00")
     rows = [row.assign(recency_days=days, event_timestamp=at) for days, at in ((7.0, late), (8.0, early))]
-    opened.push("rhythm", pd.concat(rows))
-    assert recency(opened) == 7
+    store.push("rhythm", pd.concat(rows))
+    assert recency(store) == 7
 
 
-def test_of_two_writers_at_once_the_newest_wins(opened, address, ledger_kit) -> None:
-    others = [feature_store.open_store(opened.folder, address) for _ in range(2)]
-    moments = [ledger_kit.at("2026-05-02 00:00") + timedelta(microseconds=step) for step in range(30)]
+def test_the_newest_row_of_two_concurrent_writers_is_served(store, address, ledger_kit) -> None:
+    writers = [feature_store.open_store(store.folder, address) for _ in range(2)]
+    push_times = [ledger_kit.at("2026-05-02 00:00") + timedelta(microseconds=step) for step in range(30)]
 
     def write(writer: feature_store.FeatureStore, steps: list[int]) -> None:
         for step in steps:
-            pushed(writer, moments[step], float(step))
+            push_recency(writer, push_times[step], float(step))
 
     rising, falling = list(range(0, 30, 2)), list(range(29, 0, -2))
     threads = [
         threading.Thread(target=write, args=(writer, steps))
-        for writer, steps in zip(others, (rising, falling), strict=True)
+        for writer, steps in zip(writers, (rising, falling), strict=True)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert recency(opened) == 29
+    assert recency(store) == 29
 
 
-def test_who_is_forgotten_is_nowhere(opened, ledger_kit) -> None:
-    pushed(opened, ledger_kit.at("2026-05-02 00:00"), 99.0)
-    opened.delete_customers([1, 777])
+def test_a_deleted_customer_is_in_no_file_and_no_store(store, ledger_kit) -> None:
+    push_recency(store, ledger_kit.at("2026-05-02 00:00"), 99.0)
+    store.delete_customers([1, 777])
     for service in ("churn_v1", "offers_v1", "restock_v1", "recommender_v1"):
-        assert opened.online_features(service, [1]).event_timestamp.isna().all()
-    for part in opened.folder.glob("*/part.parquet"):
+        assert store.online_features(service, [1]).event_timestamp.isna().all()
+    for part in store.folder.glob("*/part.parquet"):
         table = pd.read_parquet(part)
         if "customer_key" in table:
             assert 1 not in set(table.customer_key)
             assert len(table)
-    assert opened.materialise(ledger_kit.at("2026-05-01 00:00"))["rhythm"] == 11
-    assert opened.online_features("churn_v1", [1]).event_timestamp.isna().all()
-    assert recency(opened, 2) >= 0
-    opened.delete_customers([1])
+    assert store.materialise(ledger_kit.at("2026-05-01 00:00"))["rhythm"] == 11
+    assert store.online_features("churn_v1", [1]).event_timestamp.isna().all()
+    assert recency(store, 2) >= 0
+    store.delete_customers([1])
 
 
-def test_a_customer_come_back_is_served_again(opened, ledger_kit) -> None:
-    row = pd.read_parquet(opened.folder / "rhythm" / "part.parquet").query("customer_key == 1")
-    opened.delete_customers([1])
-    opened.push("rhythm", row.assign(event_timestamp=ledger_kit.at("2026-04-01 00:00")))
-    assert opened.online_features("churn_v1", [1]).event_timestamp.item() == ledger_kit.at("2026-04-01 00:00")
+def test_a_customer_who_returns_after_deletion_is_served_again(store, ledger_kit) -> None:
+    row = pd.read_parquet(store.folder / "rhythm" / "part.parquet").query("customer_key == 1")
+    store.delete_customers([1])
+    store.push("rhythm", row.assign(event_timestamp=ledger_kit.at("2026-04-01 00:00")))
+    assert store.online_features("churn_v1", [1]).event_timestamp.item() == ledger_kit.at("2026-04-01 00:00")
 
 
-def test_two_addresses_or_a_wrong_one_are_told_without_the_password(tmp_path) -> None:
+def test_an_unsupported_address_is_refused_without_its_password(tmp_path) -> None:
     with pytest.raises(ValueError, match="postgresql://") as refused:
         feature_store.open_store(tmp_path, "mongodb://shop:quiet@cache:1")
     assert "quiet" not in str(refused.value)
 
 
-def test_forgetting_in_a_home_that_never_saw_a_night_is_no_error(tmp_path) -> None:
+def test_deleting_from_a_home_without_a_run_is_no_error(tmp_path) -> None:
     feature_store.open_store(tmp_path).delete_customers([1])
 
 
-def test_half_written_files_of_a_killed_run_are_swept_away(snapshots, tmp_path) -> None:
+def test_partial_files_of_a_killed_run_are_removed(snapshots, tmp_path) -> None:
     folder = Path(shutil.copytree(snapshots, tmp_path / "features"))
-    left = folder / "rhythm" / ".part.999999999.parquet"
-    shutil.copy(folder / "rhythm" / "part.parquet", left)
+    partial_file = folder / "rhythm" / ".part.999999999.parquet"
+    shutil.copy(folder / "rhythm" / "part.parquet", partial_file)
     snapshot.remove_partial_files(folder)
-    assert not left.exists()
+    assert not partial_file.exists()
     assert (folder / "rhythm" / "part.parquet").exists()

@@ -1,4 +1,4 @@
-"""Churn, returns, needs and value of a small grocer, asked at an earlier day: everybody on the same customers."""
+"""Backtests of churn, timing, restock and value over a small grocer: every method on the same customers."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -24,92 +24,96 @@ from training.tasks import all_tasks
 Till = Callable[..., Path]
 
 
-def silent(text: str) -> None:
-    """Nobody watches in a test."""
+def ignore_progress(text: str) -> None:
+    """A progress callback that does nothing."""
 
 
 @pytest.fixture(scope="module")
-def shop(grocer: Callable[[Path], Shop], tmp_path_factory: pytest.TempPathFactory) -> Shop:
-    """The small grocer before any night."""
-    return grocer(tmp_path_factory.mktemp("answers") / "home")
+def shop(new_small_shop: Callable[[Path], Shop], tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """The small grocer before any nightly run."""
+    return new_small_shop(tmp_path_factory.mktemp("answers") / "home")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def few_draws() -> Iterator[None]:
-    """Intervals of few draws: the arithmetic of intervals is looked at elsewhere."""
+    """Bootstrap intervals of few draws; their computation is tested elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(customer_models, "DRAWS", 10)
         yield
 
 
 @pytest.fixture(scope="module")
-def told(shop: Shop) -> dict[str, Any]:
-    return backtest_run.run_backtest(shop, "churn", cutoffs=2, every=28, progress=silent)
+def summary(shop: Shop) -> dict[str, Any]:
+    return backtest_run.run_backtest(shop, "churn", cutoffs=2, every=28, progress=ignore_progress)
 
 
-def test_what_would_be_served_stands_beside_the_model_and_every_baseline(told: dict[str, Any]) -> None:
-    table = pd.DataFrame(told["table"])
+def test_the_served_model_is_compared_with_every_baseline(summary: dict[str, Any]) -> None:
+    table = pd.DataFrame(summary["table"])
     everyone = table[(table["segment"] == "all") & (table["figure"] == "log_loss")].set_index("method")
     baselines = ["recency", "RFM, logistic", "BG/NBD and season", "BG/NBD"]
     assert list(everyone.index) == ["served", "churn.Churn", *baselines, "plain LightGBM"]
     assert (everyone["low"] <= everyone["value"]).all()
     assert (everyone["value"] <= everyone["high"]).all()
-    assert everyone["observations"].nunique() == 1, "all of them on the same customers"
-    assert any("is served" in note for note in told["notes"])
+    assert everyone["observations"].nunique() == 1, "every method on the same customers"
+    assert any("is served" in note for note in summary["notes"])
 
 
-def test_the_mean_of_the_cutoffs_is_told_and_each_of_them(told: dict[str, Any]) -> None:
-    table = pd.DataFrame(told["table"])
-    mine = table[(table["method"] == "BG/NBD") & (table["figure"] == "auc")].set_index("segment")["value"]
-    each = [mine[f"as of {cutoff}"] for cutoff in told["cutoffs"]]
-    assert len(each) == 2
-    assert mine["all"] == pytest.approx(np.mean(each))
+def test_the_table_has_each_cutoff_and_their_mean(summary: dict[str, Any]) -> None:
+    table = pd.DataFrame(summary["table"])
+    values = table[(table["method"] == "BG/NBD") & (table["figure"] == "auc")].set_index("segment")["value"]
+    by_cutoff = [values[f"as of {cutoff}"] for cutoff in summary["cutoffs"]]
+    assert len(by_cutoff) == 2
+    assert values["all"] == pytest.approx(np.mean(by_cutoff))
 
 
-def test_it_is_written_drawn_shown_as_a_page_and_kept_in_mlflow(shop: Shop, told: dict[str, Any]) -> None:
+def test_the_backtest_is_written_plotted_and_logged_to_mlflow(shop: Shop, summary: dict[str, Any]) -> None:
     folder = shop.home / "exports" / "backtest-churn"
     page = (folder / "churn.html").read_text(encoding="utf-8")
     assert "BG/NBD" in page
     assert "log loss" in page
-    assert "log loss" in terminal_text.format_backtest(told)
-    run = mlflow_client.open_client(promotion.registry_uri(shop)).get_run(told["run"])
+    assert "log loss" in terminal_text.format_backtest(summary)
+    run = mlflow_client.open_client(promotion.registry_uri(shop)).get_run(summary["run"])
     assert run.data.metrics["served.auc"] > 0
-    pytest.importorskip("matplotlib", reason="pictures are drawn with matplotlib")
+    pytest.importorskip("matplotlib", reason="plots are drawn with matplotlib")
     assert (folder / "churn-curves.png").read_bytes().startswith(b"\x89PNG")
     assert 'src="churn-curves.png"' in page
 
 
 @pytest.mark.parametrize("name", ["restock", "value"])
-def test_other_questions_can_be_asked(shop: Shop, name: str) -> None:
-    found = customer_models.backtest_customer_model(shop, name, cutoffs=1, progress=silent)
-    served = found.table[(found.table["method"] == "served") & (found.table["segment"] == "all")]
-    decisive = served.set_index("figure").loc[all_tasks.get_task(name).primary_metric]
-    assert np.isfinite(decisive["value"])
-    said = found.curves["reliability"]
-    assert (said["customers"] > 0).all()
-    assert set(said["method"]) == set(found.table["method"])
+def test_other_models_can_be_backtested(shop: Shop, name: str) -> None:
+    result = customer_models.backtest_customer_model(shop, name, cutoffs=1, progress=ignore_progress)
+    served = result.table[(result.table["method"] == "served") & (result.table["segment"] == "all")]
+    primary = served.set_index("figure").loc[all_tasks.get_task(name).primary_metric]
+    assert np.isfinite(primary["value"])
+    reliability = result.curves["reliability"]
+    assert (reliability["customers"] > 0).all()
+    assert set(reliability["method"]) == set(result.table["method"])
 
 
-def test_what_is_sold_after_a_cutoff_changes_the_outcome_and_no_answer(shop: Shop, tmp_path: Path, till: Till) -> None:
+def test_a_sale_after_a_cutoff_changes_the_outcome_and_no_prediction(shop: Shop, tmp_path: Path, till: Till) -> None:
     shop = settings.open_shop(shutil.copytree(shop.home, tmp_path / "home"))
-    plan, now = all_tasks.get_task("churn"), clock.now(shop)
+    task, now = all_tasks.get_task("churn"), clock.now(shop)
     [cutoff] = cutoffs.choose_cutoffs(shop, 1, 28, outcome_days=28, history_days=56)
-    before, _ = customer_models._evaluate_cutoff(shop, cutoff, plan, None, silent)
-    quiet = before.rows.loc[before.label["quiet"] == 1, "customer_key"]
-    [name] = lookup.find_ids(shop, quiet.head(1)).values()
+    before, _ = customer_models._evaluate_cutoff(shop, cutoff, task, None, ignore_progress)
+    churned = before.rows.loc[before.label["quiet"] == 1, "customer_key"]
+    [customer_id] = lookup.find_ids(shop, churned.head(1)).values()
     sold = (cutoff + (now - cutoff) / 2).isoformat()
-    operations.load_records(shop, "transactions", [till(("late", 0, name, "p00", sold, 1, 2, 0))], source="files")
-    after, _ = customer_models._evaluate_cutoff(shop, cutoff, plan, None, silent)
-    for method, said in before.predictions.items():
-        np.testing.assert_array_equal(after.predictions[method], said)
+    operations.load_records(
+        shop, "transactions", [till(("late", 0, customer_id, "p00", sold, 1, 2, 0))], source="files"
+    )
+    after, _ = customer_models._evaluate_cutoff(shop, cutoff, task, None, ignore_progress)
+    for method, predictions in before.predictions.items():
+        np.testing.assert_array_equal(after.predictions[method], predictions)
     assert after.label["quiet"].sum() == before.label["quiet"].sum() - 1
 
 
-def test_a_return_is_drawn_as_the_chance_to_come_within_four_weeks() -> None:
+def test_timing_is_plotted_as_the_probability_of_a_purchase_within_four_weeks() -> None:
     curve = np.linspace(0.99, 0.1, 90)[None, :].repeat(2, axis=0)
     label = pd.DataFrame({"duration_days": [28.0, 29.0], "observed": [True, True]})
-    world: Any = None
-    sitting = customer_models.CutoffEvaluation(world, pd.DataFrame({"customer_key": [1, 2]}), label, {"rule": curve})
-    said, seen = customer_models._score_and_outcome(all_tasks.get_task("timing"), sitting, "rule")
-    assert said.tolist() == pytest.approx([1 - curve[0, 27]] * 2)
-    assert seen.tolist() == [1.0, 0.0]
+    training_data: Any = None
+    evaluation = customer_models.CutoffEvaluation(
+        training_data, pd.DataFrame({"customer_key": [1, 2]}), label, {"rule": curve}
+    )
+    score, outcome = customer_models._score_and_outcome(all_tasks.get_task("timing"), evaluation, "rule")
+    assert score.tolist() == pytest.approx([1 - curve[0, 27]] * 2)
+    assert outcome.tolist() == [1.0, 0.0]

@@ -1,4 +1,4 @@
-"""The command as a person or a program meets it: one answer on stdout, and an exit code that means something."""
+"""The `regulars` command: one result on stdout, and its exit codes."""
 
 import json
 import subprocess
@@ -11,70 +11,71 @@ import pytest
 Till = Callable[..., Path]
 
 
-def regulars(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipelines.cli.app", *words]
-    environment = {"REGULARS_HOME": str(home), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[2])}
+def regulars(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command with a home, in a process of its own."""
+    command = [sys.executable, "-m", "pipelines.cli.app", *arguments]
+    environment = {"REGULARS_HOME": str(home), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[3])}
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=120)
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    made = tmp_path / "home"
-    assert regulars(made, "init", "--timezone", "Asia/Shanghai", "--currency", "CNY").returncode == 0
-    return made
+    created = tmp_path / "home"
+    assert regulars(created, "init", "--timezone", "Asia/Shanghai", "--currency", "CNY").returncode == 0
+    return created
 
 
-def test_loading_answers_with_one_json_object(home: Path, till: Till) -> None:
+def test_load_prints_one_json_object(home: Path, till: Till) -> None:
     rows = [("o1", 0, "李雷", "p1", "2025-01-02T10:00:00", 1, "5.50", 0), ("o2", 0, "c1", "p1", "yesterday", 1, 1, 0)]
-    answer = regulars(home, "load", "transactions", str(till(*rows)), "--json")
-    assert answer.returncode == 0
-    told = json.loads(answer.stdout)
-    assert (told["kind"], told["read"], told["inserted"], told["rejected"]) == ("transactions", 2, 1, 1)
-    assert Path(told["rejects_file"]).read_text(encoding="utf-8").count("\n") == 2
+    result = regulars(home, "load", "transactions", str(till(*rows)), "--json")
+    assert result.returncode == 0
+    summary = json.loads(result.stdout)
+    assert (summary["kind"], summary["read"], summary["inserted"], summary["rejected"]) == ("transactions", 2, 1, 1)
+    assert Path(summary["rejects_file"]).read_text(encoding="utf-8").count("\n") == 2
 
 
-def test_strict_loading_fails_on_any_reject(home: Path, till: Till) -> None:
+def test_a_strict_load_fails_on_any_reject(home: Path, till: Till) -> None:
     rows = [("o1", 0, "c1", "p1", "2025-01-02T10:00:00", 1, 5, 0), ("o2", 0, "c1", "p1", "yesterday", 1, 1, 0)]
-    answer = regulars(home, "load", "transactions", str(till(*rows)), "--strict")
-    assert answer.returncode == 1
+    result = regulars(home, "load", "transactions", str(till(*rows)), "--strict")
+    assert result.returncode == 1
 
 
-def test_only_bad_rows_means_nothing_was_done(home: Path, till: Till) -> None:
+def test_a_load_of_invalid_rows_only_fails(home: Path, till: Till) -> None:
     rows = [("o2", 0, "c1", "p1", "yesterday", 1, 1, 0)]
-    answer = regulars(home, "load", "transactions", str(till(*rows)), "--json")
-    assert answer.returncode == 1
-    assert json.loads(answer.stdout)["rejected"] == 1
+    result = regulars(home, "load", "transactions", str(till(*rows)), "--json")
+    assert result.returncode == 1
+    assert json.loads(result.stdout)["rejected"] == 1
 
 
-def test_missing_columns_are_named(home: Path, till: Till) -> None:
-    answer = regulars(home, "load", "transactions", str(till(("o1",), head=("order_id",))))
-    assert answer.returncode == 1
-    assert "sold_at" in answer.stderr
-    assert "Traceback" not in answer.stderr
+def test_missing_columns_are_named_in_the_error(home: Path, till: Till) -> None:
+    result = regulars(home, "load", "transactions", str(till(("o1",), head=("order_id",))))
+    assert result.returncode == 1
+    assert "sold_at" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
-def test_a_shop_that_is_not_there_says_how_to_make_one(tmp_path: Path) -> None:
-    answer = regulars(tmp_path / "nowhere", "run")
-    assert answer.returncode == 1
-    assert "regulars init" in answer.stderr
+def test_a_missing_home_names_the_init_command(tmp_path: Path) -> None:
+    result = regulars(tmp_path / "nowhere", "run")
+    assert result.returncode == 1
+    assert "regulars init" in result.stderr
 
 
-def test_wrong_usage_is_exit_2(home: Path) -> None:
+def test_wrong_usage_exits_with_2(home: Path) -> None:
     assert regulars(home, "fly").returncode == 2
     assert regulars(home, "load").returncode == 2
     assert regulars(home, "run", "--as-of", "tuesday").returncode == 2
     assert regulars(home, "export", "secrets", "--out", "x.csv").returncode == 2
 
 
-def test_a_night_without_sales_says_what_to_load(home: Path) -> None:
-    answer = regulars(home, "run", "--json")
-    assert answer.returncode == 1
-    assert "regulars load transactions" in answer.stderr
-    assert answer.stdout == ""
+def test_a_run_without_sales_names_the_load_command(home: Path) -> None:
+    result = regulars(home, "run", "--json")
+    assert result.returncode == 1
+    assert "regulars load transactions" in result.stderr
+    assert result.stdout == ""
 
 
 def test_a_key_is_shown_once(home: Path) -> None:
-    answer = regulars(home, "keys", "add", "campaign")
-    assert answer.returncode == 0
-    assert len(answer.stdout.strip()) > 30
+    result = regulars(home, "keys", "add", "campaign")
+    assert result.returncode == 0
+    assert len(result.stdout.strip()) > 30
     assert regulars(home, "keys", "add", "king").returncode == 1

@@ -12,7 +12,7 @@ import pytest
 from models import registry
 
 ARCHIVE = Path(__file__).parents[2] / "fixtures" / "home_0_4_0.tar.xz"
-QUESTIONS = ("churn", "next-purchase", "value", "restock", "recommendations", "offers")
+ENDPOINTS = ("churn", "next-purchase", "value", "restock", "recommendations", "offers")
 CUSTOMER_IDS = [*(f"c{number:03d}" for number in range(40)), "nobody"]
 
 
@@ -27,13 +27,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def answers(home: Path) -> dict[str, Any]:
-    """What 0.4.0 answered over this home."""
+    """The responses of 0.4.0 over this home."""
     return json.loads((home / "answers_0_4_0.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
 def client(home: Path) -> Iterator[Any]:
-    """The service of this version over that home, with an admin's key."""
+    """A client of this version's service over that home, with an admin key."""
     from starlette.testclient import TestClient
 
     from customers.database import engine
@@ -52,8 +52,8 @@ def client(home: Path) -> Iterator[Any]:
             yield client
 
 
-def results(client: Any, question: str) -> list[dict[str, Any]]:
-    response = client.post(f"/v1/{question}", json={"customer_ids": CUSTOMER_IDS})
+def results(client: Any, endpoint: str) -> list[dict[str, Any]]:
+    response = client.post(f"/v1/{endpoint}", json={"customer_ids": CUSTOMER_IDS})
     assert response.status_code == 200, response.text
     return response.json()["results"]
 
@@ -66,25 +66,25 @@ def assert_same(actual: Any, expected: Any, where: str = "") -> None:
             assert_same(actual[name], value, f"{where}.{name}")
     elif isinstance(expected, list):
         assert len(actual) == len(expected), where
-        for place, value in enumerate(expected):
-            assert_same(actual[place], value, f"{where}[{place}]")
+        for position, value in enumerate(expected):
+            assert_same(actual[position], value, f"{where}[{position}]")
     elif isinstance(expected, float):
         assert actual == pytest.approx(expected, abs=1e-6), where
     else:
         assert actual == expected, where
 
 
-@pytest.mark.parametrize("question", QUESTIONS)
-def test_it_serves_the_same_scores(client: Any, answers: dict[str, Any], question: str) -> None:
-    assert_same(results(client, question), answers[question])
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_a_home_of_0_4_0_serves_the_same_scores(client: Any, answers: dict[str, Any], endpoint: str) -> None:
+    assert_same(results(client, endpoint), answers[endpoint])
 
 
-def test_its_at_risk_list_is_the_same(client: Any, answers: dict[str, Any]) -> None:
+def test_a_home_of_0_4_0_has_the_same_at_risk_list(client: Any, answers: dict[str, Any]) -> None:
     response = client.get("/v1/at-risk", params={"limit": 50}).json()
     assert_same(response["items"], answers["at-risk"]["items"])
 
 
-def test_its_versions_open_in_mlflow(home: Path) -> None:
+def test_model_versions_of_0_4_0_open_in_mlflow(home: Path) -> None:
     """MLflow calls the loader that a version names: `models.registry`, a module in 0.4.0 and a folder today."""
     saved = list((home / "mlflow").rglob("MLmodel"))
     assert len(saved) == 12, "six models, two versions each"
@@ -92,7 +92,7 @@ def test_its_versions_open_in_mlflow(home: Path) -> None:
     assert registry._load_pyfunc(str(saved[0].parent / "data" / "served")) is not None
 
 
-def test_it_rolls_back(client: Any, home: Path, answers: dict[str, Any]) -> None:
+def test_a_home_of_0_4_0_rolls_back(client: Any, home: Path, answers: dict[str, Any]) -> None:
     from customers.shop import settings
     from training import promotion
 
@@ -103,7 +103,7 @@ def test_it_rolls_back(client: Any, home: Path, answers: dict[str, Any]) -> None
 
 
 def _served_version(client: Any, *, seconds: float = 15.0) -> str:
-    """The version of churn that answers, once it is the first or time is up."""
+    """The version of churn that is served, once it is version 1 or the time is up."""
     deadline = time.monotonic() + seconds
     while True:
         response = client.post("/v1/churn", json={"customer_ids": ["c000"]}).json()

@@ -1,4 +1,4 @@
-"""Which offers are made to whom, in which order and why; what customers will spend; and what they need again."""
+"""Ranked offers with their reasons and the ineligible ones, expected value, and restock predictions."""
 
 import json
 from datetime import datetime
@@ -8,39 +8,39 @@ from typing import Any
 
 import pytest
 
-from customers.loading import load as loading_load
+from customers.loading.load import load_files
 
 CATEGORIES = {"bread", "milk", "fruit", "paper"}
 
 
 def only(response: Any) -> dict[str, Any]:
-    """The one result of an answer."""
+    """The only result of a response."""
     assert response.status_code == 200, response.text
     (result,) = response.json()["results"]
     return result
 
 
-def offers(api: Any, name: str, **wish: Any) -> dict[str, Any]:
-    return only(api.post("/v1/offers", {"customer_ids": [name], **wish}))
+def offers(api: Any, name: str, **options: Any) -> dict[str, Any]:
+    return only(api.post("/v1/offers", {"customer_ids": [name], **options}))
 
 
-def made(result: dict[str, Any]) -> list[str]:
+def offered(result: dict[str, Any]) -> list[str]:
     return [item["offer_id"] for item in result["items"]]
 
 
-def dropped(result: dict[str, Any]) -> dict[str, str]:
+def ineligible(result: dict[str, Any]) -> dict[str, str]:
     return {entry["offer_id"]: entry["reason"] for entry in result["dropped"]}
 
 
 # Offers ---------------------------------------------------------------------------------------------------
 
 
-def test_offers_are_made_with_chance_gain_reason_and_end(api: Any) -> None:
+def test_offers_have_probability_expected_gain_reason_and_expiry(api: Any) -> None:
     result = offers(api, "c000")
     assert [item["rank"] for item in result["items"]] == [1, 2, 3, 4, 5]
     scores = [item["score"] for item in result["items"]]
     assert scores == sorted(scores, reverse=True)
-    assert set(made(result)) == {*(f"summer-{category}" for category in CATEGORIES), "milk-day"}
+    assert set(offered(result)) == {*(f"summer-{category}" for category in CATEGORIES), "milk-day"}
     for item in result["items"]:
         assert 0 < item["score"] < 1
         assert item["campaign_id"] == ("summer" if item["offer_id"].startswith("summer") else None)
@@ -50,80 +50,80 @@ def test_offers_are_made_with_chance_gain_reason_and_end(api: Any) -> None:
         assert item["currency"] == "USD"
 
 
-def test_every_other_offer_is_named_with_the_reason(api: Any) -> None:
+def test_every_ineligible_offer_is_named_with_its_reason(api: Any) -> None:
     result = offers(api, "c000")
-    why = dropped(result)
-    assert why["may-bread"] == "it has ended"
-    assert why["by-text"] == "the customer has not allowed any of its channels"
-    assert why["big-basket"] == "its minimum spend is more than twice their usual basket"
-    assert result["dropped_count"] == len(why) == 3 * 4 + 2
-    assert not set(why) & set(made(result))
+    reasons = ineligible(result)
+    assert reasons["may-bread"] == "it has ended"
+    assert reasons["by-text"] == "the customer has not allowed any of its channels"
+    assert reasons["big-basket"] == "its minimum spend is more than twice their usual basket"
+    assert result["dropped_count"] == len(reasons) == 3 * 4 + 2
+    assert not set(reasons) & set(offered(result))
 
 
-def test_one_customer_is_told_of_every_offer_however_many(isolated_api: Any) -> None:
-    """A thousand old offers beside the nineteen; of two customers, each is told of a thousand at most."""
-    old = {"starts_at": "2024-01-01", "ends_at": "2024-02-01", "categories": ["milk"]}
-    sent = isolated_api.post("/v1/catalogue/offers", [old | {"offer_id": f"old-{number}"} for number in range(1_000)])
-    assert sent.json()["inserted"] == 1_000
+def test_one_customer_gets_all_ineligible_offers_however_many(isolated_api: Any) -> None:
+    """1,000 ended offers are added to the nineteen: one customer gets all reasons, each of two customers 1,000 at most."""
+    ended = {"starts_at": "2024-01-01", "ends_at": "2024-02-01", "categories": ["milk"]}
+    response = isolated_api.post("/v1/catalogue/offers", [ended | {"offer_id": f"old-{number}"} for number in range(1_000)])
+    assert response.json()["inserted"] == 1_000
     result = offers(isolated_api, "c000")
-    assert result["dropped_count"] == len(dropped(result)) == 1_000 + 3 * 4 + 2
+    assert result["dropped_count"] == len(ineligible(result)) == 1_000 + 3 * 4 + 2
     both = isolated_api.post("/v1/offers", {"customer_ids": ["c000", "c001"]}).json()["results"]
     assert [len(each["dropped"]) for each in both] == [1_000, 1_000]
     assert both[0]["dropped_count"] == result["dropped_count"]
 
 
-@pytest.mark.parametrize(("customers", "named"), [(1, None), (2, 1_000), (20, 1_000), (40, 500), (1_000, 20)])
-def test_of_many_each_is_told_of_fewer(customers: int, named: int | None) -> None:
+@pytest.mark.parametrize(("customers", "limit"), [(1, None), (2, 1_000), (20, 1_000), (40, 500), (1_000, 20)])
+def test_the_more_customers_are_requested_the_fewer_ineligible_offers_each_gets(customers: int, limit: int | None) -> None:
     from serving.api import predictions
 
-    assert predictions.ineligible_limit(customers) == named
+    assert predictions.ineligible_limit(customers) == limit
 
 
-def test_a_letter_is_for_those_who_received_it(api: Any) -> None:
+def test_a_mailed_coupon_is_offered_only_to_recipients_of_its_campaign(api: Any) -> None:
     result = offers(api, "c120")
-    assert made(result) == ["milk-day"]
-    assert "received its campaign" in dropped(result)["summer-bread"]
+    assert offered(result) == ["milk-day"]
+    assert "received its campaign" in ineligible(result)["summer-bread"]
 
 
-def test_wishes_leave_out_and_make_no_new_order(api: Any) -> None:
-    whole = made(offers(api, "c000"))
+def test_request_options_exclude_offers_and_do_not_reorder_the_others(api: Any) -> None:
+    whole = offered(offers(api, "c000"))
     by_post = offers(api, "c000", channel="post")
-    assert made(by_post) == [name for name in whole if name != "milk-day"]
-    assert dropped(by_post)["milk-day"] == "it is not made on this channel"
+    assert offered(by_post) == [name for name in whole if name != "milk-day"]
+    assert ineligible(by_post)["milk-day"] == "it is not made on this channel"
     without = offers(api, "c000", exclude_offer_ids=[whole[0], "nothing"], n=2)
-    assert made(without) == whole[1:3]
-    assert dropped(without)[whole[0]] == "it was left out of the question"
+    assert offered(without) == whole[1:3]
+    assert ineligible(without)[whole[0]] == "it was left out of the question"
     by_mail = offers(api, "c000", channel="email")
-    assert made(by_mail) == []
-    assert made(only(api.read("/v1/customers/c000/offers?channel=post&n=1"))) == made(by_post)[:1]
+    assert offered(by_mail) == []
+    assert offered(only(api.read("/v1/customers/c000/offers?channel=post&n=1"))) == offered(by_post)[:1]
 
 
-def test_a_redeemed_coupon_is_not_made_again(api: Any) -> None:
-    first = made(offers(api, "c003", channel="post"))[0]
-    said = {"interaction_id": "r", "customer_id": "c003", "happened_at": "2025-07-24T10:00:00Z", "channel": "store",
-            "kind": "redeemed", "campaign_id": "summer", "offer_id": first}  # fmt: skip
-    assert api.post("/v1/interactions", said).json()["refreshed"]
+def test_a_redeemed_coupon_is_not_offered_again(api: Any) -> None:
+    coupon = offered(offers(api, "c003", channel="post"))[0]
+    redemption = {"interaction_id": "r", "customer_id": "c003", "happened_at": "2025-07-24T10:00:00Z", "channel": "store",
+            "kind": "redeemed", "campaign_id": "summer", "offer_id": coupon}  # fmt: skip
+    assert api.post("/v1/interactions", redemption).json()["refreshed"]
     result = offers(api, "c003")
-    assert first not in made(result)
-    assert dropped(result)[first] == "the customer has redeemed it already"
+    assert coupon not in offered(result)
+    assert ineligible(result)[coupon] == "the customer has redeemed it already"
 
 
-def test_a_coupon_redeemed_elsewhere_is_not_the_coupon_of_the_same_name(isolated_api: Any) -> None:
-    """The web shop calls a coupon of its own as the grocer calls theirs."""
+def test_a_coupon_redeemed_in_another_source_is_not_the_coupon_of_the_same_id(isolated_api: Any) -> None:
+    """The web shop has a coupon of its own with the same id as one of the grocer's."""
     milk = {"offer_id": "milk-day", "starts_at": "2025-01-06", "ends_at": "2026-01-06", "categories": ["milk"]}
     assert isolated_api.post("/v1/catalogue/offers?source=web", milk).json()["inserted"] == 1
-    enrolled = {"customer_id": "zoe"}
-    assert isolated_api.post("/v1/customers?source=web", enrolled).json()["inserted"] == 1
-    said = {"interaction_id": "r", "customer_id": "zoe", "happened_at": "2025-07-24T10:00:00Z", "channel": "web",
+    customer = {"customer_id": "zoe"}
+    assert isolated_api.post("/v1/customers?source=web", customer).json()["inserted"] == 1
+    redemption = {"interaction_id": "r", "customer_id": "zoe", "happened_at": "2025-07-24T10:00:00Z", "channel": "web",
             "kind": "redeemed", "offer_id": "milk-day"}  # fmt: skip
-    assert isolated_api.post("/v1/interactions?source=web", said).json()["inserted"] == 1
+    assert isolated_api.post("/v1/interactions?source=web", redemption).json()["inserted"] == 1
     result = offers(isolated_api, "zoe")
-    assert dropped(result)["web:milk-day"] == "the customer has redeemed it already"
-    assert "files:milk-day" in made(result) or "milk-day" in made(result)
+    assert ineligible(result)["web:milk-day"] == "the customer has redeemed it already"
+    assert "files:milk-day" in offered(result) or "milk-day" in offered(result)
 
 
-def test_a_replay_sees_no_redemption_that_came_later(isolated_api: Any) -> None:
-    """A budget of one euro was spent last week; the week before, the offer could still be made."""
+def test_the_offer_table_before_a_time_counts_no_later_redemption(isolated_api: Any) -> None:
+    """A budget of 1 was spent seven days ago; as of eight days ago it was not."""
     from datetime import timedelta
 
     from customers import clock
@@ -134,19 +134,19 @@ def test_a_replay_sees_no_redemption_that_came_later(isolated_api: Any) -> None:
              "value": 1, "value_kind": "amount", "budget": 1}  # fmt: skip
     assert isolated_api.post("/v1/catalogue/offers", small).json()["inserted"] == 1
     now = clock.now(isolated_api.shop)
-    said = {"interaction_id": "r", "customer_id": "c003", "happened_at": (now - timedelta(days=7)).isoformat(),
+    redemption = {"interaction_id": "r", "customer_id": "c003", "happened_at": (now - timedelta(days=7)).isoformat(),
             "channel": "store", "kind": "redeemed", "offer_id": "small"}  # fmt: skip
-    assert isolated_api.post("/v1/interactions", said).json()["inserted"] == 1
-    goods = runtime.open_runtime(isolated_api.shop).get_inventory()
-    place = goods.offer_table.offer_ids.index("small")
-    spent = [
-        offer_inventory.load_offer_table(isolated_api.shop, goods, before=at).is_budget_spent[place]
-        for at in (now - timedelta(days=8), None)
+    assert isolated_api.post("/v1/interactions", redemption).json()["inserted"] == 1
+    inventory = runtime.open_runtime(isolated_api.shop).get_inventory()
+    position = inventory.offer_table.offer_ids.index("small")
+    is_budget_spent = [
+        offer_inventory.load_offer_table(isolated_api.shop, inventory, before=before).is_budget_spent[position]
+        for before in (now - timedelta(days=8), None)
     ]
-    assert spent == [False, True]
+    assert is_budget_spent == [False, True]
 
 
-def test_an_offer_may_be_asked_for_on_every_channel_that_it_may_be_made_on(api: Any) -> None:
+def test_offers_may_be_requested_for_every_channel(api: Any) -> None:
     from customers.ledger.interactions import CHANNELS
 
     for channel in CHANNELS:
@@ -154,59 +154,59 @@ def test_an_offer_may_be_asked_for_on_every_channel_that_it_may_be_made_on(api: 
     assert api.post("/v1/offers", {"customer_ids": ["c000"], "channel": "pigeon"}).status_code == 422
 
 
-def test_an_offer_that_is_sold_out_or_ended_goes_at_once(isolated_api: Any) -> None:
-    assert "milk-day" in made(offers(isolated_api, "c000"))
-    gone = [{"product_id": f"p{n:02d}", "category": "milk", "stock": 0} for n in range(1, 40, 4)]
-    assert isolated_api.post("/v1/products", gone).status_code == 200
-    assert dropped(offers(isolated_api, "c000"))["milk-day"] == "all that it is for is sold out"
-    back = {"product_id": "p01", "stock": 5}
-    assert isolated_api.post("/v1/products", back).status_code == 200
-    assert "milk-day" in made(offers(isolated_api, "c000"))
-    over = {"offer_id": "milk-day", "starts_at": "2025-01-06", "ends_at": "2025-02-01", "categories": ["milk"]}
-    assert isolated_api.post("/v1/catalogue/offers", over, "campaign").json()["updated"] == 1
-    assert dropped(offers(isolated_api, "c000"))["milk-day"] == "it has ended"
+def test_an_offer_that_is_sold_out_or_has_ended_is_ineligible_at_once(isolated_api: Any) -> None:
+    assert "milk-day" in offered(offers(isolated_api, "c000"))
+    sold_out = [{"product_id": f"p{n:02d}", "category": "milk", "stock": 0} for n in range(1, 40, 4)]
+    assert isolated_api.post("/v1/products", sold_out).status_code == 200
+    assert ineligible(offers(isolated_api, "c000"))["milk-day"] == "all that it is for is sold out"
+    restocked = {"product_id": "p01", "stock": 5}
+    assert isolated_api.post("/v1/products", restocked).status_code == 200
+    assert "milk-day" in offered(offers(isolated_api, "c000"))
+    ended = {"offer_id": "milk-day", "starts_at": "2025-01-06", "ends_at": "2025-02-01", "categories": ["milk"]}
+    assert isolated_api.post("/v1/catalogue/offers", ended, "campaign").json()["updated"] == 1
+    assert ineligible(offers(isolated_api, "c000"))["milk-day"] == "it has ended"
 
 
-def test_strangers_and_the_quiet_get_what_is_made_to_everybody(api: Any) -> None:
+def test_customers_without_features_get_the_offers_open_to_all(api: Any) -> None:
     for name in ("stranger", "quiet"):
         result = offers(api, name)
         assert result["fallback"]
-        assert sorted(made(result)) == ["big-basket", "milk-day"]  # nobody knows what their usual basket is
+        assert sorted(offered(result)) == ["big-basket", "milk-day"]  # their usual basket is unknown
         assert {item["reason"] for item in result["items"]} == {"it is made to everybody"}
 
 
-def test_the_profile_shows_the_same_offers_once(api: Any) -> None:
-    said = [offers(api, "c004") for _ in range(10)]
-    assert all(answer == said[0] for answer in said)
+def test_repeated_requests_return_and_store_the_same_offers_once(api: Any) -> None:
+    results = [offers(api, "c004") for _ in range(10)]
+    assert all(result == results[0] for result in results)
     shown = api.read("/v1/customers/c004/scores").json()["scores"]["offers"]
-    assert [item["offer_id"] for item in shown["items"]] == made(said[0])
-    assert [item["score"] for item in shown["items"]] == [item["score"] for item in said[0]["items"]]
-    assert len(kept(api, "c004", "offers")) == 1
+    assert [item["offer_id"] for item in shown["items"]] == offered(results[0])
+    assert [item["score"] for item in shown["items"]] == [item["score"] for item in results[0]["items"]]
+    assert len(stored_scores(api, "c004", "offers")) == 1
 
 
-def test_the_profile_names_no_offer_that_may_not_be_made_any_more(
+def test_the_profile_shows_no_offer_that_has_become_ineligible(
     isolated_api: Any, score_customers: Any, tmp_path: Path
 ) -> None:
-    """Whatever came by the file since the night: first a coupon is redeemed, then no letter is allowed any more."""
+    """Files loaded since the nightly run count: first a coupon is redeemed, then the consent to post is revoked."""
 
     def shown() -> list[str]:
-        return made(isolated_api.read("/v1/customers/c004/scores").json()["scores"]["offers"])
+        return offered(isolated_api.read("/v1/customers/c004/scores").json()["scores"]["offers"])
 
     def load_text(kind: str, text: str) -> None:
         (tmp_path / f"{kind}.csv").write_text(text, encoding="utf-8")
-        loading_load.load_files(isolated_api.shop, kind, [tmp_path / f"{kind}.csv"])
+        load_files(isolated_api.shop, kind, [tmp_path / f"{kind}.csv"])
 
     score_customers(isolated_api.shop)
     before = shown()
     coupon = next(name for name in before if name.startswith("summer"))
-    said = "interaction_id,customer_id,happened_at,channel,kind,offer_id\n"
-    load_text("interactions", f"r,c004,2025-07-24T10:00:00Z,store,redeemed,{coupon}\n".join([said, ""]))
+    header = "interaction_id,customer_id,happened_at,channel,kind,offer_id\n"
+    load_text("interactions", f"r,c004,2025-07-24T10:00:00Z,store,redeemed,{coupon}\n".join([header, ""]))
     assert shown() == [name for name in before if name != coupon]
     load_text("consents", "customer_id,purpose,state,at\nc004,marketing_post,revoked,2025-07-20\n")
     assert shown() == [name for name in before if not name.startswith("summer")] == ["milk-day"]
 
 
-def kept(api: Any, name: str, model: str) -> list[dict[str, Any]]:
+def stored_scores(api: Any, name: str, model: str) -> list[dict[str, Any]]:
     from customers.database import engine, schema
     from customers.people import lookup
 
@@ -217,22 +217,22 @@ def kept(api: Any, name: str, model: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("model", ["offers", "restock", "value"])
-def test_the_night_says_what_the_door_says(api: Any, model: str) -> None:
-    before = kept(api, "c004", model)
+def test_online_scoring_stores_nothing_that_batch_scoring_has_not_stored(api: Any, model: str) -> None:
+    before = stored_scores(api, "c004", model)
     assert api.post(f"/v1/{model}", {"customer_ids": ["c004"]}).status_code == 200
-    assert kept(api, "c004", model) == before
+    assert stored_scores(api, "c004", model) == before
     assert len(before) == 1
 
 
-def test_the_list_of_those_at_risk_suggests_the_best_offer(api: Any) -> None:
+def test_the_at_risk_list_suggests_the_best_offer(api: Any) -> None:
     for entry in api.read("/v1/at-risk?limit=10").json()["items"]:
-        assert entry["suggested_offer_id"] == made(offers(api, entry["customer_id"]))[0]
+        assert entry["suggested_offer_id"] == offered(offers(api, entry["customer_id"]))[0]
 
 
 # Value ----------------------------------------------------------------------------------------------------
 
 
-def test_value_is_money_over_the_horizon(api: Any) -> None:
+def test_value_is_expected_spend_over_the_horizon(api: Any) -> None:
     result = only(api.read("/v1/customers/c000/value"))
     assert (result["currency"], result["horizon_days"]) == ("USD", 28)
     assert float(result["expected"]) > 0
@@ -241,18 +241,18 @@ def test_value_is_money_over_the_horizon(api: Any) -> None:
     assert (shown["expected"], shown["currency"]) == (result["expected"], "USD")
 
 
-def test_what_is_at_risk_is_what_may_be_lost(api: Any) -> None:
+def test_value_at_risk_is_value_times_churn_probability(api: Any) -> None:
     for entry in api.read("/v1/at-risk?limit=10").json()["items"]:
-        worth = float(only(api.read(f"/v1/customers/{entry['customer_id']}/value"))["expected"])
+        value = float(only(api.read(f"/v1/customers/{entry['customer_id']}/value"))["expected"])
         assert entry["currency"] == "USD"
-        assert float(entry["value_at_risk"]) == pytest.approx(worth * entry["churn_probability"], abs=0.005)
+        assert float(entry["value_at_risk"]) == pytest.approx(value * entry["churn_probability"], abs=0.005)
 
 
-def test_the_list_can_be_cut_by_what_is_at_risk(api: Any) -> None:
+def test_the_at_risk_list_can_be_filtered_by_value_at_risk(api: Any) -> None:
     whole = api.read("/v1/at-risk?limit=1000").json()["items"]
-    least = sorted(float(entry["value_at_risk"]) for entry in whole)[len(whole) // 2]
-    cut = api.read(f"/v1/at-risk?limit=1000&min_value={least}").json()["items"]
-    assert cut == [entry for entry in whole if float(entry["value_at_risk"]) >= least]
+    minimum = sorted(float(entry["value_at_risk"]) for entry in whole)[len(whole) // 2]
+    filtered = api.read(f"/v1/at-risk?limit=1000&min_value={minimum}").json()["items"]
+    assert filtered == [entry for entry in whole if float(entry["value_at_risk"]) >= minimum]
     response = api.read("/v1/at-risk?segment=canary")
     assert response.status_code == 422
     assert response.json()["errors"][0]["parameter"] == "segment"
@@ -262,30 +262,30 @@ def test_the_list_can_be_cut_by_what_is_at_risk(api: Any) -> None:
 # Restock --------------------------------------------------------------------------------------------------
 
 
-def test_what_runs_out_comes_likeliest_first(api: Any) -> None:
+def test_restock_categories_are_sorted_by_probability(api: Any) -> None:
     for within_days in (7, 14, 60):
         items = only(api.post("/v1/restock", {"customer_ids": ["c000"], "within_days": within_days}))["items"]
-        chances = [item["p"] for item in items]
-        assert chances == sorted(chances, reverse=True)
+        probabilities = [item["p"] for item in items]
+        assert probabilities == sorted(probabilities, reverse=True)
         assert {item["category"] for item in items} <= CATEGORIES
-        assert all(0 <= chance <= 1 for chance in chances)
+        assert all(0 <= p <= 1 for p in probabilities)
 
 
-def test_a_longer_wait_is_likelier(api: Any) -> None:
-    answers = [only(api.read(f"/v1/customers/c000/restock?within_days={days}")) for days in (3, 7, 14, 28, 90)]
-    said = [{item["category"]: item["p"] for item in answer["items"]} for answer in answers]
-    for sooner, later in pairwise(said):
+def test_restock_probability_does_not_fall_with_the_horizon(api: Any) -> None:
+    results = [only(api.read(f"/v1/customers/c000/restock?within_days={days}")) for days in (3, 7, 14, 28, 90)]
+    probabilities = [{item["category"]: item["p"] for item in result["items"]} for result in results]
+    for sooner, later in pairwise(probabilities):
         assert all(sooner[category] <= later[category] for category in sooner)
 
 
-def test_an_even_chance_is_said_with_its_day(api: Any) -> None:
+def test_a_restock_more_likely_than_not_has_an_expected_day(api: Any) -> None:
     for item in only(api.read("/v1/customers/c000/restock?within_days=14"))["items"]:
         if item["p"] > 0.5:
             assert datetime.fromisoformat(item["expected_at"])
 
 
 @pytest.mark.parametrize("days", [0, 91, "canary"])
-def test_nothing_is_foretold_beyond_a_season(api: Any, days: Any) -> None:
+def test_restock_within_less_than_1_or_more_than_90_days_is_refused(api: Any, days: Any) -> None:
     response = api.post("/v1/restock", {"customer_ids": ["c000"], "within_days": days})
     assert response.status_code == 422
     assert response.json()["errors"][0]["pointer"] == "/within_days"
@@ -295,25 +295,25 @@ def test_nothing_is_foretold_beyond_a_season(api: Any, days: Any) -> None:
 # Sensitive ------------------------------------------------------------------------------------------------
 
 
-def test_nothing_sensitive_is_named_without_a_consent_of_its_own(isolated_api: Any) -> None:
-    """Paper becomes sensitive: no list, offer or need speaks of it, until the customer allows it."""
+def test_nothing_sensitive_is_named_without_its_own_consent(isolated_api: Any) -> None:
+    """Paper becomes sensitive: no list, offer or restock result names it until the customer consents."""
     paper = [f"p{n:02d}" for n in range(3, 40, 4)]
-    marked = [{"product_id": name, "category": "paper", "sensitive": True} for name in paper]
-    assert isolated_api.post("/v1/products", marked).status_code == 200
-    assert not named(isolated_api, "c000", paper)
-    assert not named(isolated_api, "stranger", paper)
+    records = [{"product_id": name, "category": "paper", "sensitive": True} for name in paper]
+    assert isolated_api.post("/v1/products", records).status_code == 200
+    assert not is_named(isolated_api, "c000", paper)
+    assert not is_named(isolated_api, "stranger", paper)
     consent = {"customer_id": "c000", "purpose": "profiling_sensitive", "state": "granted", "at": "2025-07-01"}
     assert isolated_api.post("/v1/consents", consent).json()["refreshed"]
-    assert named(isolated_api, "c000", paper)
+    assert is_named(isolated_api, "c000", paper)
 
 
-def named(api: Any, name: str, products: list[str]) -> bool:
-    """Whether any answer about a customer names one of these products, their category or an offer on them."""
+def is_named(api: Any, name: str, products: list[str]) -> bool:
+    """Whether any response about a customer names one of these products, their category or an offer on them."""
     paths = ["recommendations?n=50", "offers?n=50", "restock", *(["scores"] if name != "stranger" else [])]
-    said = []
+    texts = []
     for path in paths:
-        answer = api.read(f"/v1/customers/{name}/{path}").json()
-        for result in answer.get("results", ()):
+        response = api.read(f"/v1/customers/{name}/{path}").json()
+        for result in response.get("results", ()):
             result.pop("dropped", None)
-        said.append(json.dumps(answer.get("results", answer)))
-    return any(f'"{word}"' in text for text in said for word in [*products, "paper", "summer-paper"])
+        texts.append(json.dumps(response.get("results", response)))
+    return any(f'"{word}"' in text for text in texts for word in [*products, "paper", "summer-paper"])

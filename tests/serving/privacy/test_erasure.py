@@ -1,4 +1,4 @@
-"""A customer asks for everything that is held of them, and to be forgotten: then nothing of them is left or returns."""
+"""Data export and erasure of a customer: after an erasure none of their data is left, and nothing restores it."""
 
 import json
 from typing import Any
@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 
-def key_of(api: Any, name: str) -> int:
+def find_key(api: Any, name: str) -> int:
     from customers.people import lookup
 
     return lookup.find_keys(api.shop, [name])[name]
@@ -17,22 +17,22 @@ def erase(api: Any, name: str, role: str = "agent") -> Any:
     return api.post(f"/v1/customers/{name}/erase", {}, role)
 
 
-def test_everything_is_shown_to_them(api: Any) -> None:
+def test_an_export_contains_all_data_about_a_customer(api: Any) -> None:
     response = api.post("/v1/customers/c000/export", {}, "agent")
     assert response.status_code == 200
-    shown = response.json()
-    assert shown["customer_id"] == "c000"
-    assert shown["profile"]["email"] == "w.canarybird@example.com"
-    assert {score["model"] for score in shown["scores"]} == {
+    exported = response.json()
+    assert exported["customer_id"] == "c000"
+    assert exported["profile"]["email"] == "w.canarybird@example.com"
+    assert {score["model"] for score in exported["scores"]} == {
         "churn", "timing", "value", "recommender", "restock", "offers"
     }  # fmt: skip
-    assert shown["orders"]
-    assert shown["interactions"]
+    assert exported["orders"]
+    assert exported["interactions"]
 
 
-def test_they_are_forgotten_everywhere(api: Any) -> None:
-    key = key_of(api, "c010")
-    lines = len(ledger(api))
+def test_an_erased_customer_is_removed_everywhere(api: Any) -> None:
+    key = find_key(api, "c010")
+    lines = len(load_ledger(api))
     response = erase(api, "c010")
     assert response.status_code == 200
     assert response.json()["erased"]
@@ -47,27 +47,27 @@ def test_they_are_forgotten_everywhere(api: Any) -> None:
     listed = api.read("/v1/at-risk?limit=1000&band=lapsed").text + api.read("/v1/at-risk?limit=1000").text
     assert "c010" not in listed
 
-    assert len(ledger(api)) == lines  # the books stay whole
-    assert key not in set(ledger(api)["customer_key"].dropna())
+    assert len(load_ledger(api)) == lines  # the ledger keeps every line
+    assert key not in set(load_ledger(api)["customer_key"].dropna())
     for view in (api.shop.home / "features").glob("*/part.parquet"):
         table = pd.read_parquet(view)
         assert "customer_key" not in table or key not in set(table["customer_key"])
-    assert figures(api, key)["event_timestamp"].isna().all()
+    assert load_online_features(api, key)["event_timestamp"].isna().all()
 
 
-def ledger(api: Any) -> pd.DataFrame:
-    """The mirror of the books."""
+def load_ledger(api: Any) -> pd.DataFrame:
+    """The Parquet mirror of the ledger, one row per line."""
     return pd.concat(map(pd.read_parquet, (api.shop.home / "ledger").glob("month=*/part.parquet")))
 
 
-def figures(api: Any, key: int) -> pd.DataFrame:
+def load_online_features(api: Any, key: int) -> pd.DataFrame:
     from serving import runtime
 
     return runtime.open_runtime(api.shop).features.online_features("churn_v1", [key])
 
 
-def test_neither_a_load_nor_a_sale_nor_a_night_brings_them_back(api: Any, score_customers: Any) -> None:
-    key = key_of(api, "c011")
+def test_no_record_sale_or_nightly_run_restores_an_erased_customer(api: Any, score_customers: Any) -> None:
+    key = find_key(api, "c011")
     assert erase(api, "c011").status_code == 200
     person = {"customer_id": "c011", "given_name": "Wilhelmina"}
     refused = api.post("/v1/customers", person)
@@ -78,45 +78,45 @@ def test_neither_a_load_nor_a_sale_nor_a_night_brings_them_back(api: Any, score_
     assert api.post("/v1/transactions", sale).json()["inserted"] == 1
     score_customers(api.shop)
     assert api.read("/v1/customers/c011").status_code == 404
-    assert figures(api, key)["event_timestamp"].isna().all()
+    assert load_online_features(api, key)["event_timestamp"].isna().all()
 
 
-def test_of_four_erasures_at_once_under_one_key_one_is_done_and_the_others_hear_of_it(api: Any) -> None:
+def test_four_simultaneous_erasures_with_one_key_are_executed_once_and_replayed(api: Any) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     headers = api.key("agent") | {"Idempotency-Key": "erase-c013"}
-    with ThreadPoolExecutor(4) as many:
-        asked = [many.submit(api.client.post, "/v1/customers/c013/erase", headers=headers) for _ in range(4)]
-        answers = [each.result() for each in asked]
-    assert [answer.status_code for answer in answers] == [200] * 4
-    assert len({answer.text for answer in answers}) == 1
-    assert sum("idempotent-replayed" in answer.headers for answer in answers) == 3
-    assert api.client.post("/v1/customers/c013/erase", headers=headers).text == answers[0].text
+    with ThreadPoolExecutor(4) as executor:
+        futures = [executor.submit(api.client.post, "/v1/customers/c013/erase", headers=headers) for _ in range(4)]
+        responses = [future.result() for future in futures]
+    assert [response.status_code for response in responses] == [200] * 4
+    assert len({response.text for response in responses}) == 1
+    assert sum("idempotent-replayed" in response.headers for response in responses) == 3
+    assert api.client.post("/v1/customers/c013/erase", headers=headers).text == responses[0].text
 
 
-def test_who_is_unknown_cannot_be_shown_or_forgotten(api: Any) -> None:
-    for what in ("export", "erase"):
-        response = api.post(f"/v1/customers/canary/{what}", {}, "agent")
+def test_an_unknown_customer_can_be_neither_exported_nor_erased(api: Any) -> None:
+    for action in ("export", "erase"):
+        response = api.post(f"/v1/customers/canary/{action}", {}, "agent")
         assert response.status_code == 404
         assert "canary" not in response.text
 
 
 @pytest.mark.parametrize("role", ["campaign", "analyst", "till"])
-def test_only_those_who_serve_customers_may(api: Any, role: str) -> None:
-    for what in ("export", "erase"):
-        assert api.post(f"/v1/customers/c002/{what}", {}, role).status_code == 403
+def test_roles_that_do_not_serve_customers_may_neither_export_nor_erase(api: Any, role: str) -> None:
+    for action in ("export", "erase"):
+        assert api.post(f"/v1/customers/c002/{action}", {}, role).status_code == 403
 
 
-def test_an_announcement_stands_while_a_night_is_at_work(api: Any) -> None:
-    """The night may have read of them before; it follows the announcement itself at its end."""
+def test_an_erasure_stays_pending_during_a_nightly_run(api: Any) -> None:
+    """The run may have read their data before; it completes pending erasures itself at its end."""
     import fcntl
 
     from customers.privacy import erasure
     from serving import runtime
     from serving.privacy import erasure as privacy_erasure
 
-    with (api.shop.home / "night.lock").open("w") as at_work:
-        fcntl.flock(at_work, fcntl.LOCK_EX)
+    with (api.shop.home / "night.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         assert not erase(api, "c012").json()["forgotten"]
         assert len(erasure.pending_erasures(api.shop)) == 1
         assert (
@@ -125,12 +125,12 @@ def test_an_announcement_stands_while_a_night_is_at_work(api: Any) -> None:
     assert erasure.pending_erasures(api.shop) == []
 
 
-def test_no_word_of_theirs_is_left_in_the_database(api: Any) -> None:
+def test_an_erased_profile_cannot_be_exported(api: Any) -> None:
     person = {"customer_id": "gone", "given_name": "Xanthippe", "email": "xanthippe@example.com", "city": "Ulan Bator"}
     assert api.post("/v1/customers", person).status_code == 200
-    said = json.loads(api.post("/v1/customers/gone/export", {}).text)
-    assert said["profile"]["city"] == "Ulan Bator"
+    exported = json.loads(api.post("/v1/customers/gone/export", {}).text)
+    assert exported["profile"]["city"] == "Ulan Bator"
     assert erase(api, "gone").json()["forgotten"]
-    found = api.post("/v1/customers/gone/export", {})
-    assert found.status_code == 404
-    assert "Xanthippe" not in found.text
+    response = api.post("/v1/customers/gone/export", {})
+    assert response.status_code == 404
+    assert "Xanthippe" not in response.text

@@ -1,4 +1,4 @@
-"""Exploring: so many of the places of a list go to products from below it, and the same ones whenever drawn again."""
+"""Exploration: a share of the ranks of a list goes to products below it, and the same seed draws the same products."""
 
 import numpy as np
 import pandas as pd
@@ -7,80 +7,80 @@ import pytest
 from serving.recommendations import exploration
 
 
-def listed(size: int, customers: int = 1, pinned: int = 0) -> pd.DataFrame:
-    """A list of so many products for each customer: product 0 is the best."""
+def ranked_lists(size: int, customers: int = 1, pinned: int = 0) -> pd.DataFrame:
+    """Ranked lists of `size` products, one row per customer and product; product 0 is the best."""
     rows = [(customer, "any", product, "again", product < pinned) for customer in range(customers)
             for product in range(size)]  # fmt: skip
     return pd.DataFrame(rows, columns=["customer_key", "list", "product_key", "source", "pinned"])
 
 
-def shelf(customers: int, day: int = 1) -> pd.DataFrame:
-    moment = pd.Timestamp(f"2025-07-{day:02d}", tz="UTC")
-    return pd.DataFrame({"customer_key": range(customers), "as_of": [moment] * customers})
+def histories(customers: int, day: int = 1) -> pd.DataFrame:
+    as_of = pd.Timestamp(f"2025-07-{day:02d}", tz="UTC")
+    return pd.DataFrame({"customer_key": range(customers), "as_of": [as_of] * customers})
 
 
-def drawn(size: int, share: float, n: int = 10, *, seed: int | None = 7, pinned: int = 0, customers: int = 1) -> list:
-    """Product and source at every rank."""
-    begins = exploration.draw_seeds(shelf(customers), seed)
-    made = exploration.explore_lists(listed(size, customers, pinned), share, begins, n).sort_values(
+def explore(size: int, share: float, n: int = 10, *, seed: int | None = 7, pinned: int = 0, customers: int = 1) -> list:
+    """(product, source) at every rank."""
+    seeds = exploration.draw_seeds(histories(customers), seed)
+    explored = exploration.explore_lists(ranked_lists(size, customers, pinned), share, seeds, n).sort_values(
         ["customer_key", "rank"]
     )
-    assert made["rank"].tolist() == [*range(1, min(size, n) + 1)] * customers
-    return list(zip(made["product_key"].tolist(), made["source"].tolist(), strict=True))
+    assert explored["rank"].tolist() == [*range(1, min(size, n) + 1)] * customers
+    return list(zip(explored["product_key"].tolist(), explored["source"].tolist(), strict=True))
 
 
-def test_without_a_share_the_best_stand_in_their_order() -> None:
-    assert drawn(50, 0.0) == [(product, "again") for product in range(10)]
+def test_without_a_share_the_best_products_keep_their_order() -> None:
+    assert explore(50, 0.0) == [(product, "again") for product in range(10)]
 
 
-def test_every_fifth_place_of_a_fifth_is_explored() -> None:
-    made = drawn(50, 0.2)
-    assert [rank for rank, (_, source) in enumerate(made, start=1) if source == "explore"] == [5, 10]
-    assert [product for product, source in made if source == "again"] == [0, 1, 2, 3, 4, 5, 6, 7]
-    assert all(10 <= product < 10 + 4 * 10 for product, source in made if source == "explore")
+def test_with_a_share_of_a_fifth_every_fifth_rank_is_explored() -> None:
+    explored = explore(50, 0.2)
+    assert [rank for rank, (_, source) in enumerate(explored, start=1) if source == "explore"] == [5, 10]
+    assert [product for product, source in explored if source == "again"] == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert all(10 <= product < 10 + 4 * 10 for product, source in explored if source == "explore")
 
 
-@pytest.mark.parametrize(("n", "share", "places"), [(10, 0.05, 0), (20, 0.05, 1), (50, 0.3, 15), (1, 0.5, 0)])
-def test_as_many_as_the_share_allows_and_no_more(n: int, share: float, places: int) -> None:
-    assert sum(source == "explore" for _, source in drawn(300, share, n)) == places
+@pytest.mark.parametrize(("n", "share", "count"), [(10, 0.05, 0), (20, 0.05, 1), (50, 0.3, 15), (1, 0.5, 0)])
+def test_no_more_ranks_are_explored_than_the_share_allows(n: int, share: float, count: int) -> None:
+    assert sum(source == "explore" for _, source in explore(300, share, n)) == count
 
 
-def test_a_list_without_anything_below_it_is_not_explored() -> None:
-    assert drawn(10, 0.2) == [(product, "again") for product in range(10)]
-    assert drawn(4, 0.5) == [(product, "again") for product in range(4)]
+def test_a_list_without_products_below_it_is_not_explored() -> None:
+    assert explore(10, 0.2) == [(product, "again") for product in range(10)]
+    assert explore(4, 0.5) == [(product, "again") for product in range(4)]
 
 
-def test_with_one_product_below_it_one_place_is_explored() -> None:
-    assert drawn(11, 0.2) == [*((product, "again") for product in range(9)), (10, "explore")]
+def test_with_one_product_below_the_list_one_rank_is_explored() -> None:
+    assert explore(11, 0.2) == [*((product, "again") for product in range(9)), (10, "explore")]
 
 
-def test_what_is_pinned_stays_first() -> None:
-    made = drawn(50, 0.2, pinned=6)
-    assert made[:6] == [(product, "again") for product in range(6)]
-    assert [rank for rank, (_, source) in enumerate(made, start=1) if source == "explore"] == [10]
+def test_pinned_products_stay_first() -> None:
+    explored = explore(50, 0.2, pinned=6)
+    assert explored[:6] == [(product, "again") for product in range(6)]
+    assert [rank for rank, (_, source) in enumerate(explored, start=1) if source == "explore"] == [10]
 
 
-def test_the_same_seed_draws_the_same_alone_or_among_others_and_another_draws_others() -> None:
-    assert drawn(300, 0.5, customers=1) == drawn(300, 0.5, customers=40)[:10]
-    assert drawn(300, 0.5, seed=7) != drawn(300, 0.5, seed=8)
-    made = drawn(300, 0.5, customers=2)
-    assert [each for each in made[:10] if each[1] == "explore"] != [each for each in made[10:] if each[1] == "explore"]
+def test_a_draw_depends_on_the_seed_and_the_customer_and_not_on_other_customers() -> None:
+    assert explore(300, 0.5, customers=1) == explore(300, 0.5, customers=40)[:10]
+    assert explore(300, 0.5, seed=7) != explore(300, 0.5, seed=8)
+    explored = explore(300, 0.5, customers=2)
+    assert [item for item in explored[:10] if item[1] == "explore"] != [item for item in explored[10:] if item[1] == "explore"]
 
 
-def test_without_a_seed_the_draw_stays_until_the_figures_change() -> None:
+def test_without_a_seed_the_draw_is_the_same_until_the_features_change() -> None:
     one, same, later = (
-        exploration.draw_seeds(shelf(2)),
-        exploration.draw_seeds(shelf(2)),
-        exploration.draw_seeds(shelf(2, day=2)),
+        exploration.draw_seeds(histories(2)),
+        exploration.draw_seeds(histories(2)),
+        exploration.draw_seeds(histories(2, day=2)),
     )
     assert one.tolist() == same.tolist() != later.tolist()
-    assert exploration.draw_seeds(shelf(2), 7).tolist() == [7, 7]
+    assert exploration.draw_seeds(histories(2), 7).tolist() == [7, 7]
 
 
-def test_every_product_below_the_list_has_its_turn() -> None:
-    """Of 1,000 customers with five places each for 40 products, each product gets its 125 but for chance."""
-    made = drawn(50, 0.5, customers=1000)
-    counts = np.bincount([product for product, source in made if source == "explore"])[10:]
+def test_all_products_below_the_list_are_explored_equally_often() -> None:
+    """1,000 customers with five explored ranks each for 40 products: each product is expected 125 times."""
+    explored = explore(50, 0.5, customers=1000)
+    counts = np.bincount([product for product, source in explored if source == "explore"])[10:]
     assert len(counts) == 40
     assert counts.sum() == 5 * 1000
     assert abs(counts - 125).max() < 5 * np.sqrt(125)

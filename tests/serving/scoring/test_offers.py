@@ -1,4 +1,4 @@
-"""What offers bring, who is left alone, and what is said where nothing can be offered at all."""
+"""What offers bring, who is left alone, and the explanation where nothing can be offered at all."""
 
 import shutil
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def items(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def test_the_gain_is_the_price_less_what_is_known_to_go_off_it(isolated_api: Any) -> None:
-    """Milk costs nine tenths of its price; of fruit nobody said so, and what a gift is worth neither."""
+    """Milk costs nine tenths of its price; the cost of fruit is unknown, and so is the value of a gift."""
     milk = [f"p{n:02d}" for n in range(1, 40, 4)]
     sold = [{"product_id": name, "category": "milk", "price": "10", "cost": "9"} for name in milk]
     assert isolated_api.post("/v1/products", sold).status_code == 200
@@ -64,15 +64,15 @@ def test_what_is_earned_on_an_offer() -> None:
 
 
 def test_an_offer_may_be_made_because_of_what_was_just_bought(isolated_api: Any) -> None:
-    """Whatever was bought for the first time goes with everything on offer: some are told so, and it takes a place."""
+    """What was bought for the first time goes with every offer: for some it is the reason and takes a place."""
     from features.products import co_purchases
 
     names = [f"c{number:03d}" for number in range(100)]
     before = offers(isolated_api, *names, n=50)
     every = range(1, 41)
     pairs = [(one, other, 6.0, 1.0) for one in every for other in every if one != other]
-    told = pd.DataFrame(pairs, columns=["product_key", "other_key", "lift", "strength"])
-    co_purchases.save_co_purchases(told, isolated_api.shop.home / "features")
+    co_purchase_pairs = pd.DataFrame(pairs, columns=["product_key", "other_key", "lift", "strength"])
+    co_purchases.save_co_purchases(co_purchase_pairs, isolated_api.shop.home / "features")
     whole, three = offers(isolated_api, *names, n=50), offers(isolated_api, *names, n=3)
     for was, now, few in zip(before, whole, three, strict=True):
         assert {name: item["score"] for name, item in items(now).items()} == {
@@ -94,8 +94,8 @@ def test_what_was_bought_and_is_sensitive_since_is_named_no_more(isolated_api: A
     names = [f"c{number:03d}" for number in range(100)]
     others = [number for number in range(40) if number % 4 != 1]
     pairs = [(other + 1, milk + 1, 6.0, 1.0) for other in others for milk in range(1, 40, 4)]
-    told = pd.DataFrame(pairs, columns=["product_key", "other_key", "lift", "strength"])
-    co_purchases.save_co_purchases(told, isolated_api.shop.home / "features")
+    co_purchase_pairs = pd.DataFrame(pairs, columns=["product_key", "other_key", "lift", "strength"])
+    co_purchases.save_co_purchases(co_purchase_pairs, isolated_api.shop.home / "features")
     score_customers(isolated_api.shop)
     someone = next(result["customer_id"] for result in offers(isolated_api, *names, n=50)
                    if items(result)["milk-day"]["source"] == "related")  # fmt: skip
@@ -104,9 +104,9 @@ def test_what_was_bought_and_is_sensitive_since_is_named_no_more(isolated_api: A
         table = exports.build_offers(isolated_api.shop)
         mine = (table["customer_id"] == someone) & (table["offer_id"] == "milk-day")
         kept = isolated_api.read(f"/v1/customers/{someone}/scores").json()["scores"]["offers"]
-        said = (items(offers(isolated_api, someone, n=50)[0])["milk-day"], items(kept)["milk-day"],
+        shown = (items(offers(isolated_api, someone, n=50)[0])["milk-day"], items(kept)["milk-day"],
                 table[mine].to_dict("records")[0])  # fmt: skip
-        return [offer["reason"].startswith("goes with p") for offer in said]
+        return [offer["reason"].startswith("goes with p") for offer in shown]
 
     assert named() == [True] * 3
     sensitive = [{"product_id": f"p{number:02d}", "sensitive": True} for number in others]

@@ -1,4 +1,4 @@
-"""A sale changes what is said of its customer: in the next answer, on the profile, and on the list of those at risk."""
+"""A sale changes the scores of its customer: in the next answer, on the profile, and on the list of those at risk."""
 
 import sqlite3
 import time
@@ -39,14 +39,14 @@ def in_danger(api: Any, place: int = 0) -> str:
     return items[place]["customer_id"]
 
 
-def sell(api: Any, name: str, **said: Any) -> Any:
+def sell(api: Any, name: str, **fields: Any) -> Any:
     """One line over the api."""
-    response = api.post("/v1/transactions", line(api, name, **said), "till")
+    response = api.post("/v1/transactions", line(api, name, **fields), "till")
     assert response.status_code == 200, response.text
     return response.json()
 
 
-def line(api: Any, name: str, *, order: str = "", sold_at: datetime | None = None, **said: Any) -> dict[str, Any]:
+def line(api: Any, name: str, *, order: str = "", sold_at: datetime | None = None, **fields: Any) -> dict[str, Any]:
     """What the till says of a line, sold an hour before the shop's now."""
     from customers import clock
 
@@ -59,7 +59,7 @@ def line(api: Any, name: str, *, order: str = "", sold_at: datetime | None = Non
         "sold_at": when.isoformat(),
         "quantity": 1,
         "amount": "5.00",
-    } | said
+    } | fields
 
 
 def test_a_sale_lowers_churn_and_moves_the_next_purchase(api: Any) -> None:
@@ -128,12 +128,12 @@ def test_a_sale_taken_back_is_as_if_it_had_not_been(api: Any) -> None:
 def test_a_new_customer_buys_a_new_product(api: Any) -> None:
     assert not churn(api, "newcomer")["known"]
     assert sell(api, "newcomer", product_id="never seen")["inserted"] == 1
-    said = churn(api, "newcomer")
-    assert (said["known"], said["fallback"]) == (True, False)
-    assert said["reasons"]
+    result = churn(api, "newcomer")
+    assert (result["known"], result["fallback"]) == (True, False)
+    assert result["reasons"]
     again = only(api.read("/v1/customers/newcomer/recommendations?list=again"))
     assert [item["product_id"] for item in again["items"]] == ["never seen"]
-    assert at_risk(api)["newcomer"]["churn_probability"] == said["probability"]
+    assert at_risk(api)["newcomer"]["churn_probability"] == result["probability"]
 
 
 def test_a_sale_for_nobody_moves_nobody(api: Any) -> None:
@@ -158,11 +158,11 @@ def test_a_sale_that_comes_late_counts_too(api: Any) -> None:
 def test_a_complaint_is_on_the_list_at_once(api: Any) -> None:
     name = in_danger(api)
     assert at_risk(api)[name]["open_complaints"] == 0
-    said = {"interaction_id": "x", "customer_id": name, "happened_at": "2025-07-20T10:00:00Z", "channel": "phone",
+    complaint = {"interaction_id": "x", "customer_id": name, "happened_at": "2025-07-20T10:00:00Z", "channel": "phone",
             "kind": "complaint", "status": "open"}  # fmt: skip
-    assert api.post("/v1/interactions", said, "agent").json()["refreshed"]
+    assert api.post("/v1/interactions", complaint, "agent").json()["refreshed"]
     assert at_risk(api)[name]["open_complaints"] == 1
-    assert api.post("/v1/interactions", said | {"status": "closed"}, "agent").json()["updated"] == 1
+    assert api.post("/v1/interactions", complaint | {"status": "closed"}, "agent").json()["updated"] == 1
     assert at_risk(api)[name]["open_complaints"] == 0
 
 
@@ -176,12 +176,12 @@ def test_a_consent_opens_and_closes_a_channel_at_once(api: Any) -> None:
 
 
 def consent(api: Any, name: str, purpose: str, state: str) -> int:
-    """What a customer says at the desk, later than all they said before."""
+    """A consent given in the store, later than all earlier ones."""
     from datetime import UTC
 
     now = datetime.now(UTC).isoformat()
-    said = {"customer_id": name, "purpose": purpose, "state": state, "at": now, "source": "desk"}
-    return api.post("/v1/consents", said, "agent").status_code
+    consent_record = {"customer_id": name, "purpose": purpose, "state": state, "at": now, "source": "desk"}
+    return api.post("/v1/consents", consent_record, "agent").status_code
 
 
 def test_who_revokes_profiling_gets_what_holds_for_all(api: Any) -> None:
@@ -248,7 +248,7 @@ def test_before_the_first_night_a_sale_waits_for_it_in_silence(unopened: Any, ca
 
 
 def test_one_whose_figures_fail_keeps_nobody_behind(isolated_api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three buy while one of them cannot be seen to; the others are, then and from the next sale on."""
+    """Three buy, and the refresh of one fails; the others are refreshed, then and from the next sale on."""
     from customers.ledger import refresh_queue
     from customers.people import lookup
     from serving import runtime
@@ -258,10 +258,10 @@ def test_one_whose_figures_fail_keeps_nobody_behind(isolated_api: Any, monkeypat
     keys = lookup.find_keys(isolated_api.shop, names)
     refresh = refresh_scoring.refresh_customers
 
-    def fails_for_one(here: Any, asked: Any) -> datetime:
-        if keys["c001"] in asked:
+    def fails_for_one(here: Any, requested_keys: Any) -> datetime:
+        if keys["c001"] in requested_keys:
             raise ValueError("nobody can work this out")
-        return refresh(here, asked)
+        return refresh(here, requested_keys)
 
     monkeypatch.setattr(refresh_scoring, "refresh_customers", fails_for_one)
     lines = [line(isolated_api, name) for name in names]
@@ -284,10 +284,10 @@ def test_those_for_whom_it_fails_go_to_the_end_of_the_queue(isolated_api: Any, m
     broken = set(lookup.find_keys(isolated_api.shop, names).values())
     refresh = refresh_scoring.refresh_customers
 
-    def fails_for_them(here: Any, asked: Any) -> datetime:
-        if broken & set(asked):
+    def fails_for_them(here: Any, requested_keys: Any) -> datetime:
+        if broken & set(requested_keys):
             raise ValueError("nobody can work this out")
-        return refresh(here, asked)
+        return refresh(here, requested_keys)
 
     monkeypatch.setattr(refresh_scoring, "refresh_customers", fails_for_them)
     monkeypatch.setattr(refresh_scoring, "BATCH_SIZE", refresh_scoring.MAX_FAILURES)
@@ -300,7 +300,7 @@ def test_those_for_whom_it_fails_go_to_the_end_of_the_queue(isolated_api: Any, m
 def test_whoever_is_ahead_of_a_night_hears_its_champions_too(
     isolated_api: Any, score_customers: Any, make_champion: Any
 ) -> None:
-    """The clock stands: a sale is told a moment after now, and tonight's new champion speaks of now."""
+    """The clock stands: a sale is recorded just after now, and the night's new champion scores as of now."""
     from customers import clock
     from customers.people import lookup
     from serving import runtime
@@ -313,13 +313,13 @@ def test_whoever_is_ahead_of_a_night_hears_its_champions_too(
     make_champion(isolated_api.shop.home, "churn", "2", here.champion("churn").model)
     time.sleep(1.1)  # a promotion is noticed within a second
     score_customers(isolated_api.shop)
-    assert told_by(isolated_api, "c001") == "1"
-    assert told_by(isolated_api, "c002") == "2"
+    assert version_shown(isolated_api, "c001") == "1"
+    assert version_shown(isolated_api, "c002") == "2"
     assert refresh_scoring.rescore_after_batch(here, now)
-    assert told_by(isolated_api, "c001") == "2"
+    assert version_shown(isolated_api, "c001") == "2"
 
 
-def told_by(api: Any, name: str) -> str:
+def version_shown(api: Any, name: str) -> str:
     """Which version of churn spoke last of a customer."""
     return api.read(f"/v1/customers/{name}/scores").json()["scores"]["churn"]["version"]
 

@@ -1,4 +1,4 @@
-"""What was said is written down before it is said: the profile shows the same number, and only once."""
+"""Scores are stored before they are returned: the profile shows the same number, and only once."""
 
 import json
 import time
@@ -42,12 +42,12 @@ def result(answer: dict[str, Any]) -> dict[str, Any]:
 def test_the_profile_shows_the_same_churn(isolated_api: Any) -> None:
     answer = isolated_api.post("/v1/churn", {"customer_ids": ["c000"]}).json()
     shown = on_profile(isolated_api, "c000")["churn"]
-    said = result(answer)
-    assert shown["probability"] == said["probability"]
+    scored = result(answer)
+    assert shown["probability"] == scored["probability"]
     assert shown["version"] == answer["models"][0]["version"]
-    assert shown["as_of"] == answer["as_of"] == said["features_as_of"]
+    assert shown["as_of"] == answer["as_of"] == scored["features_as_of"]
     assert {name: shown[name] for name in ("horizon_days", "band", "reasons")} == {
-        name: said[name] for name in ("horizon_days", "band", "reasons")
+        name: scored[name] for name in ("horizon_days", "band", "reasons")
     }
     assert isolated_api.read("/v1/customers/c000").json()["scores"]["churn"] == shown
 
@@ -77,8 +77,8 @@ def test_ten_at_once_leave_one_row(isolated_api: Any) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(10) as many:
-        asked = [many.submit(isolated_api.post, "/v1/churn", {"customer_ids": ["c000", "c001"]}) for _ in range(10)]
-        answers = [each.result().json()["results"] for each in asked]
+        submitted = [many.submit(isolated_api.post, "/v1/churn", {"customer_ids": ["c000", "c001"]}) for _ in range(10)]
+        answers = [each.result().json()["results"] for each in submitted]
     assert all(answer == answers[0] for answer in answers)
     assert len(rows(isolated_api, "c000", "churn")) == 1
 
@@ -128,11 +128,11 @@ def test_exports_read_what_the_night_wrote(isolated_api: Any, score_customers: A
     from customers.reports import exports
 
     score_customers(isolated_api.shop)
-    said = exports.build_table(isolated_api.shop, "scores").set_index("customer_id").loc["c000"]
+    scored = exports.build_table(isolated_api.shop, "scores").set_index("customer_id").loc["c000"]
     answer = result(isolated_api.post("/v1/churn", {"customer_ids": ["c000"]}).json())
-    assert (said["churn_probability"], said["churn_band"]) == (answer["probability"], answer["band"])
+    assert (scored["churn_probability"], scored["churn_band"]) == (answer["probability"], answer["band"])
     back = result(isolated_api.post("/v1/next-purchase", {"customer_ids": ["c000"]}).json())
-    assert said["p_purchase_7d"] == back["p"]["7"]
+    assert scored["p_purchase_7d"] == back["p"]["7"]
     listed = exports.build_table(isolated_api.shop, "recommendations")
     mine = listed[(listed["customer_id"] == "c000") & (listed["list"] == "any")].head(10)
     items = result(isolated_api.post("/v1/recommendations", {"customer_ids": ["c000"]}).json())["items"]
@@ -158,7 +158,7 @@ def test_a_promotion_is_noticed_without_a_restart(isolated_api: Any, make_champi
 def test_after_a_way_back_the_profile_shows_who_answered_last(
     isolated_api: Any, make_champion: Any, score_customers: Any
 ) -> None:
-    """A night by version 1, then 2 by hand, 1 and 2 again: what is shown is what was said, and two rows stay."""
+    """A night by version 1, then 2 by hand, 1 and 2 again: the profile shows the last answer, and two rows stay."""
     from models.churn.baselines import BgNbdChurn
     from models.registry import bundle
     from serving import runtime
