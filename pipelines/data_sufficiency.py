@@ -24,7 +24,7 @@ from models.survival.outcomes import MIN_OUTCOMES
 from models.timing import model as timing_model
 from models.value.outcomes import MIN_BUYERS
 from pipelines.errors import NothingToDo
-from pipelines.nightly.run_context import filter_profiling_allowed
+from pipelines.nightly.run_context import filter_for_training
 from pipelines.nightly.training_data import CampaignHistory, load_training_data
 from training import labels
 from training.calendar import training_cutoffs
@@ -94,7 +94,7 @@ def check_sufficiency(shop: Shop) -> list[dict[str, Any]]:
     dataset, campaigns = load_training_data(shop, now)
     start = dataset.calendar.cutoff_before(dataset.calendar.history_days)
     category_days = snapshot.load_category_days(shop.home / "ledger", as_of=now, timezone=shop.timezone, start=start)
-    available = _filter_profiling_allowed(shop, AvailableData(dataset, campaigns, category_days))
+    available = _filter_for_training(shop, AvailableData(dataset, campaigns, category_days))
     return [
         asdict(requirement) | {"enough": requirement.is_enough} for check in CHECKS for requirement in check(available)
     ]
@@ -105,14 +105,14 @@ def is_sufficient(requirements: Sequence[Mapping[str, Any]]) -> bool:
     return all(requirement["enough"] for requirement in requirements if requirement["model"] != SEASON)
 
 
-def _filter_profiling_allowed(shop: Shop, available: AvailableData) -> AvailableData:
-    """The same data of customers who allow profiling, as a nightly run would use them."""
-    received, redeemed = filter_profiling_allowed(shop, available.campaigns.received), available.campaigns.redemptions
+def _filter_for_training(shop: Shop, available: AvailableData) -> AvailableData:
+    """The same data of the customers on whom a nightly run would train."""
+    received, redeemed = filter_for_training(shop, available.campaigns.received), available.campaigns.redemptions
     redeemed = redeemed[redeemed["customer_key"].isin(received["customer_key"])]
     return AvailableData(
-        replace(available.training_data, purchases=filter_profiling_allowed(shop, available.training_data.purchases)),
+        replace(available.training_data, purchases=filter_for_training(shop, available.training_data.purchases)),
         replace(available.campaigns, received=received, redemptions=redeemed),
-        filter_profiling_allowed(shop, available.category_days),
+        filter_for_training(shop, available.category_days),
     )
 
 

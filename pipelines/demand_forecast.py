@@ -146,8 +146,7 @@ def _load_need_forecasts(shop: Shop, as_of: datetime, categories: pd.Index) -> d
         return {}
     lists = [f"need_{name}" for name in NEED_COLUMNS]
     needs_frame = pd.read_parquet(path, columns=["customer_key", "event_timestamp", "categories", *lists])
-    allowed_customers = consents.allowed_customers(shop, needs_frame["customer_key"].unique(), "profiling")
-    needs_frame = needs_frame[needs_frame["customer_key"].isin(allowed_customers)]
+    needs_frame = consents.filter_allowed(shop, needs_frame, "profiling")
     today = calendar.local_days(needs_frame["event_timestamp"], shop.timezone)
     days_back = (pd.Timestamp(as_of.astimezone(shop.zone).date()) - pd.Timestamp(0)).days - today
     forecasts = {}

@@ -40,8 +40,6 @@ SPEECH = {
     "heard", "hear", "hears", "seen", "unseen", "asked", "ask", "asks", "asking", "kept", "known", "found", "mine",
     "theirs", "evening", "tonight", "rehearsal", "twin", "gone",
 }  # fmt: skip
-#: Fields of JSON and of saved files, which other programs read, are also keyword arguments.
-PERSISTED_NAMES = {"known", "found"}
 #: A schema of the OpenAPI document: what became of the records of a request.
 PUBLIC_NAMES = {"Kept"}
 EMPTY_NAMES = {"utils", "helpers", "manager", "handler", "data", "info", "process", "common", "core", "misc"}
@@ -238,7 +236,7 @@ def test_no_name_is_a_form_of_speaking(path: Path) -> None:
     """Tests are whole sentences, which may speak; what helps them may not."""
     names = {path.stem, *(each.name for each in functions(path)), *(each.name for each in classes(path))} - PUBLIC_NAMES
     names = {name for name in names if not name.startswith("test_")}
-    names |= {name for each in functions(path) for name in parameters(each)} - PERSISTED_NAMES
+    names |= {name for each in functions(path) for name in parameters(each)}
     names |= {name for each in ast.walk(parsed(path)) if isinstance(each, ast.Lambda) for name in parameters(each)}
     assert sorted(name for name in names if speech_in(name)) == []
 

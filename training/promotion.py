@@ -1,4 +1,7 @@
-"""Promotion: a challenger becomes champion if it is not worse on the same hold-out, and every move is logged."""
+"""Promotion: a challenger becomes champion if it is not worse on the same hold-out, and every move is logged.
+
+What counts as not worse (ties included) and the guardrails are in `training/train.py`.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +83,7 @@ def read_registry_state(shop: Shop, name: str) -> RegistryState:
 
 
 @dataclass(frozen=True, slots=True)
-class ReigningChampion:
+class HoldoutChampion:
     """The present champion as fitted before its own hold-out.
 
     `model` is None where it was never evaluated, or can no longer be opened.
@@ -95,7 +98,7 @@ def decide_promotion(
     training_data: TrainingData,
     facts: Mapping[str, Any],
     frame: pd.DataFrame,
-    champion: ReigningChampion | None,
+    champion: HoldoutChampion | None,
 ) -> PromotionDecision:
     """Compare a challenger, by its facts, with the champion on the challenger's own hold-out.
 
@@ -272,7 +275,7 @@ def promote_if_better(
     if version is None:
         return UNTRAINED_REPORT | {"why": "there was nothing to train on"}, None
     if is_historical:
-        why = f"a replay of an earlier day moves no champion; {version.facts['why']}"
+        why = f"a historical run promotes nothing; {version.facts['why']}"
         return report_version(version, promoted=False, why=why), version
     state = read_registry_state(shop, task.name)
     decision = _compare_with_champion(shop, state, task, version, training_data, load_frame)
@@ -316,7 +319,7 @@ def _compare_with_champion(
         return PromotionDecision(True, version.facts["why"])
     if version.number in state.rolled_back_versions:
         return PromotionDecision(False, f"version {version.number} was rolled back by hand")
-    champion = _load_reigning_champion(shop, task, state.champion)
+    champion = _load_holdout_champion(shop, task, state.champion)
     return decide_promotion(task, training_data, version.facts, load_frame(), champion)
 
 
@@ -326,7 +329,7 @@ def report_version(version: ModelVersion, *, promoted: bool, why: str) -> dict[s
     return {name: summary[name] for name in REPORT_FIELDS}
 
 
-def _load_reigning_champion(shop: Shop, task: Task, champion_version: str | None) -> ReigningChampion | None:
+def _load_holdout_champion(shop: Shop, task: Task, champion_version: str | None) -> HoldoutChampion | None:
     """The champion as fitted before its own hold-out; its model is None where it was not evaluated."""
     if champion_version is None:
         return None
@@ -335,7 +338,7 @@ def _load_reigning_champion(shop: Shop, task: Task, champion_version: str | None
             registry_uri(shop), task.name, champion_version, "judged", Path(folder)
         )
         try:
-            return ReigningChampion(champion_version, bundle.open_model(holdout_folder)[1] if holdout_folder else None)
+            return HoldoutChampion(champion_version, bundle.open_model(holdout_folder)[1] if holdout_folder else None)
         except bundle.InvalidBundle:
             # A learner that no longer exists cannot be compared.
-            return ReigningChampion(champion_version, None)
+            return HoldoutChampion(champion_version, None)

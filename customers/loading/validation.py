@@ -1,7 +1,8 @@
 """Validation of columns as SQL expressions, for millions of rows at a time.
 
 A row goes through three steps: its texts are trimmed, then parsed, then checked. Each ColumnCheck gives a column, how
-its text is parsed, the value to store, and the reasons to reject a row.
+its text is parsed, the value to store, and the reasons to reject a row. The checks of each record kind are in its
+`load_*` file.
 """
 
 from collections.abc import Sequence

@@ -347,8 +347,8 @@ RULES: tuple[Rule[datetime], ...] = (
     Rule(8, "it is only for those who received its campaign", _is_not_recipient, rechecked=True),
     Rule(9, "it is for a segment that the shop does not know", _is_segment_unknown, rechecked=True),
     Rule(10, "the customer is not in its segment", _is_outside_segment, rechecked=True),
-    # Not rechecked: a usual basket is a feature, and `customers` cannot read features. The night judged it when it
-    # stored the offer; baskets move slowly, and the rule spares a customer a useless offer, no more.
+    # Not rechecked: a usual basket is a feature, and `customers` cannot read features. It was checked when the
+    # nightly run stored the offer; baskets move slowly, and the rule spares a customer a useless offer, no more.
     Rule(11, "its minimum spend is more than twice their usual basket", _is_minimum_spend_too_high, rechecked=False),
     Rule(12, "the customer has redeemed it already", _is_redeemed, rechecked=True),
     Rule(13, _OVER_CONTACT_CAP, _needs_one_contact_too_many, rechecked=True),

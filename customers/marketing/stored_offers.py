@@ -1,7 +1,7 @@
-"""Judges stored offers again when they are read: those that the night's scores hold for each customer.
+"""Rechecks stored offers when they are read, by the rechecked rules of `eligibility`.
 
-Since the night an offer may have ended, been redeemed, sold out or been narrowed, and a customer may have revoked a
-consent. Every reader of stored offers asks here; the rules are those of `eligibility`.
+Since the nightly run stored them, an offer may have ended, been redeemed, sold out or been narrowed, and a customer may
+have revoked a consent. Every reader of stored offers uses this module.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def is_still_eligible(shop: Shop, pairs: pd.DataFrame, *, as_of: datetime | None
     allowed today is refused for every day.
     """
     evaluated_at, before = evaluation_times(shop, as_of)
-    table = judge_offers(shop, eligibility_inputs.load_current_offers(shop).offer_table, before)
+    table = offer_table_as_of(shop, eligibility_inputs.load_current_offers(shop).offer_table, before)
     rows, keys = pd.factorize(pairs["customer_key"])
     columns = table.offer_keys.get_indexer(pd.Index(pairs["offer_key"]))
     is_eligible = np.zeros(len(pairs), bool)
@@ -45,9 +45,9 @@ def is_still_eligible(shop: Shop, pairs: pd.DataFrame, *, as_of: datetime | None
 
 
 def evaluation_times(shop: Shop, as_of: datetime | None) -> tuple[datetime, datetime | None]:
-    """The time at which stored offers are judged, and the time before which facts had to be known; None for all facts.
+    """Returns (evaluated_at, before): when stored offers are judged, and before when facts had to be known.
 
-    Offers of the newest night, or of none in particular, are judged now. Where a later night has run, or should have,
+    `before` is None where all facts count. Offers of the newest night, or of none in particular, are judged now. Where a later night has run, or should have,
     they are judged at their own `as_of`, by contacts and redemptions known before it.
     """
     now = clock.now(shop)
@@ -62,7 +62,7 @@ def count_begun_and_ended(shop: Shop) -> tuple[int, int]:
     return int((offers["starts_at"] <= now).sum()), int((offers["ends_at"] <= now).sum())
 
 
-def judge_offers(shop: Shop, table: OfferTable, before: datetime | None) -> OfferTable:
+def offer_table_as_of(shop: Shop, table: OfferTable, before: datetime | None) -> OfferTable:
     """The table with budgets spent before that time; for a day of the past the stock of today is not judged."""
     table = eligibility_inputs.with_budgets_as_of(shop, table, before)
     return table if before is None else eligibility.without_stock(table)

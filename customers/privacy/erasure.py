@@ -1,7 +1,7 @@
 """Erases a customer (right to erasure, GDPR art. 17).
 
 Erasure destroys the customer's encryption key and all rows under their ids; sales stay in the ledger without a
-customer. Floors above keep features and scores of their own: each erasure is pending until they have followed it.
+customer. The second half is `serving/privacy/erasure.py`, which deletes the features: each erasure is pending until then.
 """
 
 from collections.abc import Iterable, Sequence

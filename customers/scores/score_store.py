@@ -193,8 +193,8 @@ def _select_since(shop: Shop, run: ScoreRun, keys: Collection[int] | None) -> Se
 
 def _allowed_frame(shop: Shop, frame: pd.DataFrame, run: ScoreRun | None) -> pd.DataFrame:
     """The rows of customers who allow profiling, with the run in `attrs`."""
-    frame = frame[frame["customer_key"].isin(consents.allowed_customers(shop, frame["customer_key"], "profiling"))]
-    frame = frame.astype({"customer_key": "int64", "value": "float64", "detail": "object"}).reset_index(drop=True)
+    frame = consents.filter_allowed(shop, frame, "profiling")
+    frame = frame.astype({"customer_key": "int64", "value": "float64", "detail": "object"})
     frame.attrs = {"version": run.version, "as_of": run.as_of, "run_id": run.run_id} if run else {}
     return frame
 

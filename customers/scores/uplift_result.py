@@ -17,8 +17,8 @@ from customers.shop.settings import Shop
 
 MODEL = "uplift"
 EVIDENCE, NOT_ENOUGH_EVIDENCE = "evidence", "not enough evidence"
-NOT_ANALYSED = "nobody has looked yet whom contact brings back; run: regulars uplift"
-NOT_SCORED = "no night has told yet whom contact brings back; run: regulars score"
+NOT_ANALYSED = "no uplift analysis yet; run: regulars uplift"
+NOT_SCORED = "no nightly run has scored the effect of contact yet; run: regulars score"
 #: Floor of P(return): below it, the spend given a return is estimated from too few customers.
 MIN_RETURN_PROBABILITY = 0.05
 

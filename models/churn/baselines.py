@@ -140,7 +140,7 @@ class RfmLogistic:
 class BgNbdChurn:
     """BG/NBD's P(no purchase within the horizon | purchase history). Needs no outcomes."""
 
-    rhythm: bg_nbd.BgNbd
+    bgnbd: bg_nbd.BgNbd
     horizon_days: int
     base: float
 
@@ -160,12 +160,12 @@ class BgNbdChurn:
 
     def score(self, frame: pd.DataFrame) -> Floats:
         """P(no purchase within the horizon): array (n,)."""
-        probability = self.rhythm.p_no_purchase(*bg_nbd.purchase_summary(frame), self.horizon_days)
+        probability = self.bgnbd.p_no_purchase(*bg_nbd.purchase_summary(frame), self.horizon_days)
         return np.clip(probability, bg_nbd.MIN_PROBABILITY, 1 - bg_nbd.MIN_PROBABILITY)
 
     def contributions(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Log odds against the base rate, in columns purchase_days and recency_days; + is towards no purchase."""
-        frequency_effect, recency_effect = self.rhythm.no_purchase_log_odds_parts(
+        frequency_effect, recency_effect = self.bgnbd.no_purchase_log_odds_parts(
             bg_nbd.purchase_summary(frame), self.horizon_days
         )
         return pd.DataFrame(
@@ -179,7 +179,9 @@ class BgNbdChurn:
 
     def save(self, folder: Path) -> None:
         """Write the parameters."""
-        write_json(folder / MODEL_FILE, asdict(self))
+        write_json(
+            folder / MODEL_FILE, {"rhythm": asdict(self.bgnbd), "horizon_days": self.horizon_days, "base": self.base}
+        )
 
     @classmethod
     def load(cls, folder: Path) -> Self:

@@ -29,7 +29,7 @@ class SeasonalBgNbdChurn:
     Needs outcomes only for the calibration; without them it equals BG/NBD.
     """
 
-    rhythm: bg_nbd.BgNbd
+    bgnbd: bg_nbd.BgNbd
     horizon_days: int
     base: float
     season: SeasonalCalibration
@@ -54,12 +54,12 @@ class SeasonalBgNbdChurn:
 
     def score(self, frame: pd.DataFrame) -> Floats:
         """P(no purchase within the horizon): array (n,)."""
-        log_odds = bg_nbd.log_odds(self.rhythm.p_no_purchase(*bg_nbd.purchase_summary(frame), self.horizon_days))
+        log_odds = bg_nbd.log_odds(self.bgnbd.p_no_purchase(*bg_nbd.purchase_summary(frame), self.horizon_days))
         return np.clip(expit(self.season.line(log_odds)), bg_nbd.MIN_PROBABILITY, 1 - bg_nbd.MIN_PROBABILITY)
 
     def contributions(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Log odds against the base rate, in columns purchase_days and recency_days; + is towards no purchase."""
-        frequency_effect, recency_effect = self.rhythm.no_purchase_log_odds_parts(
+        frequency_effect, recency_effect = self.bgnbd.no_purchase_log_odds_parts(
             bg_nbd.purchase_summary(frame), self.horizon_days
         )
         parts = {
@@ -73,8 +73,8 @@ class SeasonalBgNbdChurn:
         return self.base
 
     def save(self, folder: Path) -> None:
-        """Write the parameters and the calibration."""
-        content = {"rhythm": asdict(self.rhythm), "horizon_days": self.horizon_days, "base": self.base}
+        """Write the parameters, under the keys of version 0.4.0, and the calibration."""
+        content = {"rhythm": asdict(self.bgnbd), "horizon_days": self.horizon_days, "base": self.base}
         write_json(folder / MODEL_FILE, content | {"season": self.season.to_dict()})
 
     @classmethod

@@ -59,7 +59,7 @@ class PoissonRestock:
 class BgNbdRestock:
     """BG/NBD for each customer and category: a constant purchase rate until the customer drops the category."""
 
-    needs: bg_nbd.BgNbd
+    bgnbd: bg_nbd.BgNbd
     mean: list[float]
 
     @classmethod
@@ -79,15 +79,15 @@ class BgNbdRestock:
 
     def score(self, frame: pd.DataFrame) -> Floats:
         """P(bought again within 7, 14 and 28 days): array (n, 3), non-decreasing."""
-        return category_bg_nbd.purchase_probabilities(self.needs, category_bg_nbd.purchase_summary(frame))
+        return category_bg_nbd.purchase_probabilities(self.bgnbd, category_bg_nbd.purchase_summary(frame))
 
     def population_average(self) -> Floats:
         """The mean outcome of all customers and categories for each horizon: array (n_horizons,)."""
         return np.array(self.mean)
 
     def save(self, folder: Path) -> None:
-        """Write the parameters."""
-        write_json(folder / MODEL_FILE, asdict(self))
+        """Write the parameters, under the keys of version 0.4.0."""
+        write_json(folder / MODEL_FILE, {"needs": asdict(self.bgnbd), "mean": self.mean})
 
     @classmethod
     def load(cls, folder: Path) -> Self:

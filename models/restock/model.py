@@ -59,7 +59,7 @@ class RestockModel:
     """
 
     columns: list[str]
-    needs: bg_nbd.BgNbd
+    bgnbd: bg_nbd.BgNbd
     feature_builder: CategoryFeatures
     ensemble: boosted_trees.BoostedTrees
     mean: list[float]  # mean outcome of each horizon
@@ -124,7 +124,7 @@ class RestockModel:
         summary, shared_design = category_bg_nbd.purchase_summary(frame), self._shared_design(frame)
         probabilities = np.empty((len(frame), len(category_bg_nbd.HORIZONS_DAYS)))
         for column, days in enumerate(category_bg_nbd.HORIZONS_DAYS):
-            log_odds = bg_nbd.log_odds(category_bg_nbd.purchase_probability(self.needs, summary, float(days)))
+            log_odds = bg_nbd.log_odds(category_bg_nbd.purchase_probability(self.bgnbd, summary, float(days)))
             probabilities[:, column] = expit(
                 log_odds + self.ensemble.raw_score(self._horizon_design(frame, shared_design, days))
             )
@@ -139,7 +139,7 @@ class RestockModel:
         The trees' part is TreeSHAP (Lundberg 2020). BG/NBD's part is attributed to need_times (low frequency) and
         need_recency_days (days since the last purchase).
         """
-        frequency_effect, recency_effect = self.needs.no_purchase_log_odds_parts(
+        frequency_effect, recency_effect = self.bgnbd.no_purchase_log_odds_parts(
             category_bg_nbd.purchase_summary(frame), days
         )
         tree_effects = self.ensemble.contributions(self._horizon_design(frame, self._shared_design(frame), days))[
@@ -159,11 +159,14 @@ class RestockModel:
         return np.array(self.mean)
 
     def save(self, folder: Path) -> None:
-        """Write the trees as LightGBM's text and everything else as JSON."""
+        """Write the trees as LightGBM's text and everything else as JSON.
+
+        The JSON keeps the keys of version 0.4.0: needs and cupboard.
+        """
         self.ensemble.save(folder)
         content = {
             "columns": self.columns,
-            "needs": asdict(self.needs),
+            "needs": asdict(self.bgnbd),
             "cupboard": self.feature_builder.to_dict(),
             "mean": self.mean,
             "base": self.base,
@@ -175,9 +178,9 @@ class RestockModel:
     def load(cls, folder: Path) -> Self:
         """Read the trees and the JSON back."""
         saved = read_json(folder / MODEL_FILE)
-        needs, feature_builder = bg_nbd.BgNbd(**saved["needs"]), CategoryFeatures.from_dict(saved["cupboard"])
+        bgnbd, feature_builder = bg_nbd.BgNbd(**saved["needs"]), CategoryFeatures.from_dict(saved["cupboard"])
         ensemble = boosted_trees.BoostedTrees.load(folder)
-        return cls(saved["columns"], needs, feature_builder, ensemble, saved["mean"], saved["base"], saved["rates"])
+        return cls(saved["columns"], bgnbd, feature_builder, ensemble, saved["mean"], saved["base"], saved["rates"])
 
     def _shared_design(self, frame: pd.DataFrame) -> NDArray[Any]:
         return np.column_stack(

@@ -29,7 +29,7 @@ def require_purchases(label: pd.DataFrame, days: int, *, min_purchases: int) -> 
     purchases = int(read_durations(label, days)[1].sum())
     if purchases < min_purchases:
         raise InsufficientData(
-            f"{purchases} next purchases were seen within {days} days and {min_purchases} are needed to learn when "
+            f"{purchases} next purchases were observed within {days} days and {min_purchases} are needed to learn when "
             "customers come back; load a longer history"
         )
 

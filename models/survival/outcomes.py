@@ -11,6 +11,8 @@ from models.base import Floats, InsufficientData, require_columns
 
 #: Minimum number of customers with each outcome, from which a rate may be estimated.
 MIN_OUTCOMES = 30
+#: A customer is active whose last purchase is at most this many horizons ago.
+ACTIVE_HORIZONS = 2
 
 #: The outcome of each row: 1 = no purchase within the horizon, 0 = at least one, NaN = not known yet; or a frame with
 #: that in column quiet, beside other label columns.
@@ -26,9 +28,10 @@ def read_churned(label: ChurnLabel) -> Floats:
 
 
 def is_active(frame: pd.DataFrame, horizon_days: int) -> NDArray[np.bool_]:
-    """Which rows had a purchase in the last two horizons, from column recency_days: array (n,)."""
+    """Which rows had a purchase in the last ACTIVE_HORIZONS horizons, from column recency_days: array (n,)."""
     require_columns(frame, [base.RECENCY_COLUMN])
-    return frame[base.RECENCY_COLUMN].to_numpy(dtype=np.float64, na_value=np.nan) <= 2 * horizon_days
+    recency_days = frame[base.RECENCY_COLUMN].to_numpy(dtype=np.float64, na_value=np.nan)
+    return recency_days <= ACTIVE_HORIZONS * horizon_days
 
 
 def select_labelled(frame: pd.DataFrame, label: ChurnLabel, horizon_days: int) -> tuple[pd.DataFrame, Floats]:

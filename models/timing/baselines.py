@@ -20,7 +20,7 @@ from models.survival import kaplan_meier, outcomes
 class BgNbdTiming:
     """BG/NBD's distribution of the days to the next purchase. Needs no outcomes."""
 
-    rhythm: bg_nbd.BgNbd
+    bgnbd: bg_nbd.BgNbd
     days: int
     pooled: Floats
 
@@ -38,15 +38,15 @@ class BgNbdTiming:
 
     def score(self, frame: pd.DataFrame) -> Floats:
         """P(the next purchase is more than d days away) for d = 1..days: array (n, days)."""
-        return self.rhythm.survival(*bg_nbd.purchase_summary(frame), self.days)
+        return self.bgnbd.survival(*bg_nbd.purchase_summary(frame), self.days)
 
     def population_average(self) -> Floats:
         """The survival curve of all customers together: array (n_days,)."""
         return self.pooled
 
     def save(self, folder: Path) -> None:
-        """Write the four parameters and the pooled curve."""
-        content = {"rhythm": asdict(self.rhythm), "days": self.days, "pooled": self.pooled.tolist()}
+        """Write the four parameters, under the key of version 0.4.0, and the pooled curve."""
+        content = {"rhythm": asdict(self.bgnbd), "days": self.days, "pooled": self.pooled.tolist()}
         write_json(folder / MODEL_FILE, content)
 
     @classmethod

@@ -52,7 +52,7 @@ class HazardTrees:
     """
 
     columns: list[str]
-    rhythm: bg_nbd.BgNbd
+    bgnbd: bg_nbd.BgNbd
     ensemble: boosted_trees.BoostedTrees
     days: int
     pooled: Floats
@@ -102,11 +102,14 @@ class HazardTrees:
         return self.pooled
 
     def save(self, folder: Path, name: str = "model") -> None:
-        """Write the trees as LightGBM's text and the rest as JSON, in files that begin with `name`."""
+        """Write the trees as LightGBM's text and the rest as JSON, in files that begin with `name`.
+
+        The JSON keeps the key of version 0.4.0: rhythm.
+        """
         self.ensemble.save(folder, f"{name}.txt")
         content = {
             "columns": self.columns,
-            "rhythm": asdict(self.rhythm),
+            "rhythm": asdict(self.bgnbd),
             "days": self.days,
             "pooled": self.pooled.tolist(),
         }
@@ -126,8 +129,8 @@ class HazardTrees:
 
     def _survival_curves(self, frame: pd.DataFrame) -> Floats:
         summary, edges = bg_nbd.purchase_summary(frame), _period_edges(self.days)
-        terms = survival_features.bgnbd_terms(self.rhythm, summary)
-        base_log_odds = survival_features.log_odds_ahead(self.rhythm, summary, edges)
+        terms = survival_features.bgnbd_terms(self.bgnbd, summary)
+        base_log_odds = survival_features.log_odds_ahead(self.bgnbd, summary, edges)
         inputs = _build_inputs(frame, self.columns, edges, terms, base_log_odds)
         row, period = (index.ravel() for index in np.indices(inputs.base_log_odds.shape))
         log_odds = inputs.base_log_odds + self.ensemble.raw_score(_build_design(inputs, row, period)).reshape(

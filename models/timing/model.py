@@ -41,7 +41,7 @@ class TimingModel:
     """
 
     columns: list[str]
-    rhythm: bg_nbd.BgNbd
+    bgnbd: bg_nbd.BgNbd
     weights: Weights
     linear_weights: Weights
     hazard: HazardTrees
@@ -78,7 +78,7 @@ class TimingModel:
             for shape_settings in (settings, replace(settings, depth=0, seeds=1))
         )
         hazard = HazardTrees.fit(frame, label, seed=seed, days=days)
-        return cls(columns, hazard.rhythm, {**network_weights, **scales}, linear_weights, hazard, days)
+        return cls(columns, hazard.bgnbd, {**network_weights, **scales}, linear_weights, hazard, days)
 
     def score(self, frame: pd.DataFrame) -> Floats:
         """P(the next purchase is more than d days away) for d = 1..days: array (n, days), non-increasing."""
@@ -93,12 +93,15 @@ class TimingModel:
         return self.hazard.population_average()
 
     def save(self, folder: Path) -> None:
-        """Write the networks' weights as safetensors, the trees as LightGBM's text, the rest as JSON."""
+        """Write the networks' weights as safetensors, the trees as LightGBM's text, the rest as JSON.
+
+        File names and keys are those of version 0.4.0: straight for the network without hidden layers, rhythm.
+        """
         for name, weights in (("model", self.weights), ("straight", self.linear_weights)):
             parts = {part: np.ascontiguousarray(values) for part, values in weights.items()}
             save_file(parts, folder / f"{name}.safetensors")
         self.hazard.save(folder, "hazard")
-        write_json(folder / MODEL_FILE, {"columns": self.columns, "rhythm": asdict(self.rhythm), "days": self.days})
+        write_json(folder / MODEL_FILE, {"columns": self.columns, "rhythm": asdict(self.bgnbd), "days": self.days})
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -111,8 +114,8 @@ class TimingModel:
     def _network_curves(self, frame: pd.DataFrame) -> list[Floats]:
         """The survival curves (n, days) of the network and of the one without hidden layers."""
         summary = bg_nbd.purchase_summary(frame)
-        daily_log_odds = survival_features.log_odds_ahead(self.rhythm, summary, np.arange(self.days + 1))
-        terms = survival_features.bgnbd_terms(self.rhythm, summary)
+        daily_log_odds = survival_features.log_odds_ahead(self.bgnbd, summary, np.arange(self.days + 1))
+        terms = survival_features.bgnbd_terms(self.bgnbd, summary)
         inputs = network.build_inputs(frame, self.columns, self.weights, terms, daily_log_odds)
         network_log_odds = (
             network.log_odds(weights, inputs, self.days) for weights in (self.weights, self.linear_weights)

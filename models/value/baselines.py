@@ -21,8 +21,8 @@ from models.value.outcomes import SpendLabel
 class BgNbdGammaGamma:
     """BG/NBD's expected purchases x Gamma-Gamma's spend per purchase x seasonal index. Needs no outcomes."""
 
-    rhythm: bg_nbd.BgNbd
-    worth: GammaGamma
+    bgnbd: bg_nbd.BgNbd
+    gamma_gamma: GammaGamma
     horizon_days: int
     mean: float
     season: float = 1.0
@@ -44,15 +44,18 @@ class BgNbdGammaGamma:
 
     def score(self, frame: pd.DataFrame) -> Floats:
         """Expected spend of each row's customer over the horizon: array (n,)."""
-        return self.season * gamma_gamma.expected_spend(self.rhythm, self.worth, frame, self.horizon_days)
+        return self.season * gamma_gamma.expected_spend(self.bgnbd, self.gamma_gamma, frame, self.horizon_days)
 
     def population_average(self) -> float:
         """Mean spend of a customer over the horizon."""
         return self.mean
 
     def save(self, folder: Path) -> None:
-        """Write the parameters."""
-        write_json(folder / MODEL_FILE, asdict(self))
+        """Write the parameters, under the keys of version 0.4.0."""
+        names = ("horizon_days", "mean", "season")
+        content = {name: getattr(self, name) for name in names}
+        parts = {"rhythm": asdict(self.bgnbd), "worth": asdict(self.gamma_gamma)}
+        write_json(folder / MODEL_FILE, content | parts)
 
     @classmethod
     def load(cls, folder: Path) -> Self:

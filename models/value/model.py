@@ -16,6 +16,7 @@ from models.btyd import bg_nbd
 from models.estimators import boosted_trees
 from models.estimators.tweedie_regression import TweedieRegression
 from models.value import baselines, gamma_gamma, outcomes
+from models.value.gamma_gamma import GammaGamma
 
 #: Chosen on Complete Journey at cut-offs before those that are reported (horizons of 30 to 60 days, July to September).
 LIGHTGBM_PARAMS: dict[str, Any] = {
@@ -50,7 +51,8 @@ DAYS_AHEAD_COLUMN = "days_ahead"
 MIN_AMOUNT = 1e-3
 #: Bounds of the factor by which the recalibration may change the total.
 LEVEL_BOUNDS = (1 / 4, 4.0)
-FREE_FILE, ANCHORED_FILE = "free.txt", "anchored.txt"
+#: Names of version 0.4.0.
+FREE_FILE, OFFSET_TREES_FILE = "free.txt", "anchored.txt"
 
 
 @dataclass(frozen=True)
@@ -59,17 +61,17 @@ class ValueModel:
 
     Tweedie's loss suits an outcome that is zero for many customers and very different for the others. BG/NBD and
     Gamma-Gamma give features, fitted to the rows of each cutoff. The models are boosted trees from a constant (free),
-    boosted trees on top of BG/NBD x Gamma-Gamma (anchored), and a linear Tweedie regression (straight). The first and
-    the last rank better, the second has the better total: so the total is the second's or, where outcomes of a year ago
-    are known, the expectation of BG/NBD x Gamma-Gamma times its seasonal index.
+    boosted trees on top of BG/NBD x Gamma-Gamma (offset_trees), and a linear Tweedie regression (tweedie). The first
+    and the last rank better, the second has the better total: so the total is the second's or, where outcomes of a year
+    ago are known, the expectation of BG/NBD x Gamma-Gamma times its seasonal index.
     """
 
     columns: list[str]
-    rhythm: bg_nbd.BgNbd
-    worth: gamma_gamma.GammaGamma
+    bgnbd: bg_nbd.BgNbd
+    gamma_gamma: GammaGamma
     free: boosted_trees.BoostedTrees
-    anchored: boosted_trees.BoostedTrees
-    straight: TweedieRegression
+    offset_trees: boosted_trees.BoostedTrees
+    tweedie: TweedieRegression
     horizon_days: int
     mean: float
     usual: float  # log of the mean spend over the horizon: the constant from which the free trees start
@@ -119,8 +121,8 @@ class ValueModel:
         that they are computed from.
         """
         design, log_expected = self._design(frame)
-        parts = sum(ensemble.contributions(design)[:, :-1] for ensemble in (self.free, self.anchored))
-        parts = (parts + self.straight.contributions(design)) / 3
+        parts = sum(ensemble.contributions(design)[:, :-1] for ensemble in (self.free, self.offset_trees))
+        parts = (parts + self.tweedie.contributions(design)) / 3
         names = [*self.columns, *BGNBD_FEATURES.values(), DAYS_AHEAD_COLUMN]
         parts[:, names.index("spend_total", len(self.columns))] += (log_expected - self.usual) / 3
         features = [name for name in dict.fromkeys(names) if name != DAYS_AHEAD_COLUMN]
@@ -132,38 +134,42 @@ class ValueModel:
         return self.mean
 
     def save(self, folder: Path) -> None:
-        """Write the trees as LightGBM's text and everything else as JSON."""
+        """Write the trees as LightGBM's text and everything else as JSON.
+
+        The JSON keeps the keys of version 0.4.0: rhythm, worth and straight.
+        """
         self.free.save(folder, FREE_FILE)
-        self.anchored.save(folder, ANCHORED_FILE)
+        self.offset_trees.save(folder, OFFSET_TREES_FILE)
         names = ("columns", "horizon_days", "mean", "usual", "season", "level")
         content = {name: getattr(self, name) for name in names}
-        parts = {"rhythm": asdict(self.rhythm), "worth": asdict(self.worth), "straight": self.straight.to_dict()}
+        parts = {"rhythm": asdict(self.bgnbd), "worth": asdict(self.gamma_gamma), "straight": self.tweedie.to_dict()}
         write_json(folder / MODEL_FILE, content | parts)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read the trees and the JSON back."""
         saved = read_json(folder / MODEL_FILE)
-        saved["rhythm"], saved["worth"] = bg_nbd.BgNbd(**saved["rhythm"]), gamma_gamma.GammaGamma(**saved["worth"])
-        saved["straight"] = TweedieRegression.from_dict(saved["straight"])
         return cls(
+            bgnbd=bg_nbd.BgNbd(**saved.pop("rhythm")),
+            gamma_gamma=GammaGamma(**saved.pop("worth")),
+            tweedie=TweedieRegression.from_dict(saved.pop("straight")),
             free=boosted_trees.BoostedTrees.load(folder, FREE_FILE),
-            anchored=boosted_trees.BoostedTrees.load(folder, ANCHORED_FILE),
+            offset_trees=boosted_trees.BoostedTrees.load(folder, OFFSET_TREES_FILE),
             **saved,
         )
 
     def _log_predictions(self, frame: pd.DataFrame) -> list[Floats]:
-        """The three predictions on the log scale, each (n,); the anchored one is second."""
+        """The three predictions on the log scale, each (n,); that of the offset trees is second."""
         design, log_expected = self._design(frame)
         log_days = np.log(self.horizon_days)
         return [
             self.free.raw_score(design) + self.usual,
-            self.anchored.raw_score(design) + log_expected,
-            self.straight.linear_predictor(design) + log_days,
+            self.offset_trees.raw_score(design) + log_expected,
+            self.tweedie.linear_predictor(design) + log_days,
         ]
 
     def _design(self, frame: pd.DataFrame) -> tuple[Floats, Floats]:
-        terms = _terms(self.rhythm, self.worth, frame, self.horizon_days)
+        terms = _terms(self.bgnbd, self.gamma_gamma, frame, self.horizon_days)
         days_ahead = np.full((len(frame), 1), float(self.horizon_days))
         return np.hstack([matrix(frame, self.columns), terms, days_ahead]), _log_expected_spend(terms)
 
@@ -174,7 +180,7 @@ class ValueModel:
         log_predictions = self._log_predictions(latest)
         total = np.exp(log_predictions[1]).sum()
         if season != 1.0:
-            total = season * gamma_gamma.expected_spend(self.rhythm, self.worth, latest, self.horizon_days).sum()
+            total = season * gamma_gamma.expected_spend(self.bgnbd, self.gamma_gamma, latest, self.horizon_days).sum()
         change = total / max(np.exp(np.mean(log_predictions, axis=0)).sum(), MIN_AMOUNT)
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return type(self)(**fields | {"season": season, "level": float(np.log(np.clip(change, *LEVEL_BOUNDS)))})
@@ -226,9 +232,7 @@ def _terms_by_cutoff(frame: pd.DataFrame, rows: NDArray[np.intp], days: Floats) 
     return terms
 
 
-def _terms(
-    bgnbd: bg_nbd.BgNbd, spend_model: gamma_gamma.GammaGamma, frame: pd.DataFrame, days: float | Floats
-) -> Floats:
+def _terms(bgnbd: bg_nbd.BgNbd, spend_model: GammaGamma, frame: pd.DataFrame, days: float | Floats) -> Floats:
     summary = bg_nbd.purchase_summary(frame)
     purchases = np.maximum(bgnbd.expected_purchases(*summary, days), 0.0)
     mean_spend = spend_model.expected_spend(*gamma_gamma.count_and_mean_spend(frame))
@@ -238,6 +242,6 @@ def _terms(
 
 
 def _log_expected_spend(terms: Floats) -> Floats:
-    """The logarithm of BG/NBD x Gamma-Gamma, the offset from which the anchored trees start."""
+    """The logarithm of BG/NBD x Gamma-Gamma, the offset from which the offset trees start."""
     logs: Floats = np.log(np.maximum(terms[:, 0], MIN_AMOUNT))
     return logs

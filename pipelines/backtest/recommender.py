@@ -128,8 +128,7 @@ def _build_tuning_holdout(
     """The hold-out of the window before the first cutoff, of customers who allow profiling."""
     calendar = training_calendar.TrainingCalendar(first_cutoff.date(), first_cutoff, shop.timezone)
     purchases = snapshot.load_purchases(shop.home / "ledger", as_of=first_cutoff, timezone=shop.timezone)
-    customers = purchases["customer_key"]
-    allowed = customers[customers.isin(consents.allowed_customers(shop, customers.unique(), "profiling"))]
+    allowed = consents.filter_allowed(shop, purchases[["customer_key"]], "profiling")["customer_key"]
     return load_holdout(shop, calendar.day_start(window_days), window_days, criteria, allowed_customers=allowed)
 
 

@@ -44,7 +44,8 @@ ENTITY_VIEWS = {"recommender_v1": "shelf", "restock_v1": "needs"}
 class RunContext:
     """Everything that one run works on: the shop, its as_of, training data and computed features.
 
-    A historical run has an `as_of` before that of the last run and works in a folder of its own, which is deleted.
+    A historical run has an `as_of` before that of the last run, or is a dry run; it works in a folder of its own, which
+    is deleted.
     """
 
     shop: Shop
@@ -57,7 +58,7 @@ class RunContext:
     _frames: dict[str | tuple[str, ...], pd.DataFrame] = field(default_factory=dict)
 
     def load_task_frame(self, task: Task) -> pd.DataFrame:
-        """All rows of a task, of customers who allow profiling, in a stable order.
+        """All rows of a task, of the customers that `filter_for_training` leaves, in a stable order.
 
         Columns customer_key, as_of and the task's features; one row per customer and as_of, with `expand` one row per
         customer, as_of and offer or category.
@@ -65,7 +66,7 @@ class RunContext:
         # Churn, timing and value use the same features, and reading them takes as long as training some models.
         frame_key = task.expand or (self._entity_view(task), *self.features.feature_names(task.service))
         if frame_key not in self._frames:
-            entities = filter_profiling_allowed(self.shop, self._load_entities(task))
+            entities = filter_for_training(self.shop, self._load_entities(task))
             features = self.features.historical_features(task.service, entities)
             self._frames[frame_key] = self._expand_rows(task, features.rename(columns={"event_timestamp": "as_of"}))
         return self._frames[frame_key]
@@ -142,10 +143,14 @@ def open_dry_run(
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def filter_profiling_allowed(shop: Shop, rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of customers who allow profiling, by column customer_key; all rows where no customer allows it."""
-    is_allowed = rows["customer_key"].isin(consents.allowed_customers(shop, rows["customer_key"].unique(), "profiling"))
-    return rows[is_allowed].reset_index(drop=True) if is_allowed.any() else rows
+def filter_for_training(shop: Shop, rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows to train on, by column customer_key: those of customers who allow profiling.
+
+    All rows where no customer allows it: without any row there would be no model, and not even the averages over all
+    customers that are served to those who do not allow profiling. Scoring never uses this fallback.
+    """
+    allowed_rows = consents.filter_allowed(shop, rows, "profiling")
+    return rows if allowed_rows.empty else allowed_rows
 
 
 @contextmanager

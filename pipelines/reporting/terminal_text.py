@@ -169,7 +169,7 @@ def format_demo(shop: Shop, key_path: Path, port: int) -> str:
         f"  {curl_command}/customers/{customer_ids[1]}/next-purchase",
         f"  {curl_command}/customers/{customer_ids[1]}/offers", f"  {curl_command}/at-risk?limit=5",
         "  .venv/bin/regulars mlflow",
-        f"  the retention desk: http://localhost:{port}/ (sign in with the key in {key_path})",
+        f"  the retention console: http://localhost:{port}/ (sign in with the key in {key_path})",
     ])  # fmt: skip
 
 

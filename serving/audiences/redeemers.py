@@ -89,7 +89,7 @@ def _score_batch(
     basket_values = runtime.load_basket_values(keys) if inventory.catalogue.offers["min_spend"].notna().any() else None
     context = offers.OfferContext(
         inventory,
-        offer_inventory.load_offer_table(runtime.shop, inventory),
+        eligibility_inputs.with_budgets_as_of(runtime.shop, inventory.offer_table),
         offer_inventory.load_prices(runtime.features.folder),
         runtime.now(),
         runtime.shop.currency,

@@ -31,7 +31,7 @@ def list_ineligible_offers(shop: Shop, *, as_of: datetime | None = None) -> pd.D
     evaluated_at, before = stored_offers.evaluation_times(shop, as_of)
     keys = score_store.load_run_scores(shop, "offers", as_of)["customer_key"].tolist()
     active_inventory = offer_inventory.load_offer_inventory(shop).filter_active(evaluated_at)
-    offer_table = stored_offers.judge_offers(shop, active_inventory.offer_table, before)
+    offer_table = stored_offers.offer_table_as_of(shop, active_inventory.offer_table, before)
     parts = [
         _evaluate_batch(shop, offer_table, keys[start : start + _BATCH_SIZE], evaluated_at, before)
         for start in range(0, len(keys), _BATCH_SIZE)

@@ -81,11 +81,6 @@ def _mean_margins(attributes: product_attributes.ProductAttributes, covers: pd.D
     return covers.assign(margin=margin).dropna().groupby("offer_key")["margin"].mean()
 
 
-def load_offer_table(shop: Shop, inventory: OfferInventory, *, before: datetime | None = None) -> OfferTable:
-    """The inventory's offers with the budgets that are spent now, or were by redemptions known before a time."""
-    return eligibility_inputs.with_budgets_as_of(shop, inventory.offer_table, before)
-
-
 def load_prices(feature_folder: Path) -> pd.DataFrame:
     """The price of each product as of the last night: columns product_key, event_timestamp, price, sold.
 

@@ -34,7 +34,7 @@ def erase_derived_data(
         mirror.refresh(shop)
         with store_lock or nullcontext():
             store.delete_customers(sorted({key for _, key in pending}))
-    if is_nightly or _is_night_idle(shop):
+    if is_nightly or _is_nightly_run_idle(shop):
         erasure.complete_erasures(shop, [number for number, _ in pending])
     return len(pending)
 
@@ -53,7 +53,7 @@ def complete_erasures(runtime: ServerRuntime) -> bool:
         return False
 
 
-def _is_night_idle(shop: Shop) -> bool:
+def _is_nightly_run_idle(shop: Shop) -> bool:
     """Whether no nightly run is in progress in this home."""
     with (shop.home / "night.lock").open("a") as lock:
         try:

@@ -13,7 +13,7 @@ from customers.scores import score_store
 from customers.shop.settings import Shop
 from features.store.feature_store import FeatureStore
 from models.base import Model
-from serving.scoring.inputs import Night, NightlyInputs
+from serving.scoring.inputs import NightlyInputs, NightlyRun
 from serving.scoring.questions import PREDICTORS
 
 #: The feature view whose rows are the customers that a model scores.
@@ -44,7 +44,7 @@ def score_all_customers(
     written. fallback_names: baselines that serve where there was too little data; their scores are flagged.
     """
     models = {name: model for name, (_, model) in versioned_models.items()}
-    portions = _Portions(Night(shop, features, models, as_of, fallback_names))
+    portions = _Portions(NightlyRun(shop, features, models, as_of, fallback_names))
     keys: set[int] = set()
     written = 0
     for name, (version, _) in versioned_models.items():
@@ -60,8 +60,8 @@ def score_all_customers(
 class _Portions:
     """The customers of a nightly run in portions; models that score everyone of a view at once share their inputs."""
 
-    def __init__(self, night: Night) -> None:
-        self.night = night
+    def __init__(self, nightly_run: NightlyRun) -> None:
+        self.nightly_run = nightly_run
         self._everyone_by_view: dict[str, NightlyInputs] = {}
 
     def iter_inputs(self, name: str) -> Iterator[NightlyInputs]:
@@ -69,22 +69,21 @@ class _Portions:
         if name in _PORTION_SIZES:
             entities, size = self._load_entities(_VIEWS[name]), _PORTION_SIZES[name]
             for start in range(0, len(entities), size):
-                yield NightlyInputs(self.night, entities.iloc[start : start + size].reset_index(drop=True))
+                yield NightlyInputs(self.nightly_run, entities.iloc[start : start + size].reset_index(drop=True))
         elif len((everyone := self._everyone(_VIEWS[name])).keys):
             yield everyone
 
     def _everyone(self, view: str) -> NightlyInputs:
         if view not in self._everyone_by_view:
-            self._everyone_by_view[view] = NightlyInputs(self.night, self._load_entities(view))
+            self._everyone_by_view[view] = NightlyInputs(self.nightly_run, self._load_entities(view))
         return self._everyone_by_view[view]
 
     def _load_entities(self, view: str) -> pd.DataFrame:
         """Customers with features at as_of who allow profiling: columns customer_key, event_timestamp."""
-        night = self.night
+        nightly_run = self.nightly_run
         entities = pd.read_parquet(
-            night.store.folder / view / "part.parquet",
+            nightly_run.store.folder / view / "part.parquet",
             columns=["customer_key", "event_timestamp"],
-            filters=[("event_timestamp", "==", night.as_of)],
+            filters=[("event_timestamp", "==", nightly_run.as_of)],
         )
-        allowed = consents.allowed_customers(night.shop, entities["customer_key"], "profiling")
-        return entities[entities["customer_key"].isin(allowed)].reset_index(drop=True)
+        return consents.filter_allowed(nightly_run.shop, entities, "profiling")

@@ -1,4 +1,7 @@
-"""Churn scores: P(no purchase within the horizon), its band, its reasons and the RFM code; online and at night."""
+"""Churn scores: P(no purchase within the horizon), its band, its reasons and the RFM code; online and at night.
+
+What differs between online and night is in `inputs.py`.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from customers.scores import score_details
 from customers.scores.score_details import ScoreRow
 from customers.shop.retention_costs import Band, RetentionCosts
 from models.base import ExplainableModel, Model
+from models.survival import outcomes
 from serving.explanations import churn_reasons, lapsed_categories
 from serving.scoring import fallback, rfm, value
 from serving.scoring.fallback import Flags, Floats, Prediction
@@ -21,7 +25,7 @@ from serving.scoring.inputs import ScoringInputs
 
 #: Customers without a purchase for more horizons than this are in a band of their own: they would crowd out those who
 #: can still be retained.
-LAPSED_HORIZONS = 2
+LAPSED_HORIZONS = outcomes.ACTIVE_HORIZONS
 
 
 @dataclass(frozen=True)

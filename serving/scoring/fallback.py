@@ -29,8 +29,9 @@ PROBABILITY_DIGITS = 9
 class Prediction(ABC):
     """Predictions for the customers of a frame, in its row order.
 
-    is_scored: (n,), the model has scored the customer's own features. fallback: (n,), the value holds for customers in
-    general, or comes from a baseline that serves as fallback for the model.
+    is_scored: (n,), the customer has features; for churn, timing and value, the model's score of them is finite too.
+    fallback: (n,), the value holds for customers in general, or comes from a baseline that serves as fallback for the
+    model.
     """
 
     frame: pd.DataFrame

@@ -192,7 +192,7 @@ class OnlineInputs(ScoringInputs):
         return rfm.load_quintiles(self.shop.home)
 
     def load_stored_spend(self) -> Floats | None:
-        """None: without a value champion, expected spend is not used online; else it would be (n_customers,)."""
+        """Always None: without a value champion, bands do not use spend."""
         return None
 
     def read_features(self, service: str, rows: Sequence[int] | None = None) -> pd.DataFrame:
@@ -202,7 +202,7 @@ class OnlineInputs(ScoringInputs):
 
 
 @dataclass(frozen=True)
-class Night:
+class NightlyRun:
     """What all inputs of one nightly run share: the shop, the feature store, the models and as_of."""
 
     shop: Shop
@@ -228,50 +228,50 @@ class NightlyInputs(ScoringInputs):
     entities: columns customer_key, event_timestamp; frames have a row per row of them.
     """
 
-    def __init__(self, night: Night, entities: pd.DataFrame) -> None:
-        super().__init__(night.shop, entities["customer_key"].tolist())
-        self.night = night
+    def __init__(self, nightly_run: NightlyRun, entities: pd.DataFrame) -> None:
+        super().__init__(nightly_run.shop, entities["customer_key"].tolist())
+        self.nightly_run = nightly_run
         self.entities = entities
 
     @property
     def store(self) -> FeatureStore:
-        return self.night.store
+        return self.nightly_run.store
 
     @property
     def now(self) -> datetime:
-        return self.night.as_of
+        return self.nightly_run.as_of
 
     @property
     def recorded_before(self) -> datetime | None:
-        return self.night.as_of
+        return self.nightly_run.as_of
 
     @property
     def inventory(self) -> OfferInventory:
-        return self.night.inventory
+        return self.nightly_run.inventory
 
     @property
     def active_rules(self) -> ActiveRules:
-        return self.night.active_rules
+        return self.nightly_run.active_rules
 
     def find_model(self, name: str) -> Model | None:
-        return self.night.models.get(name)
+        return self.nightly_run.models.get(name)
 
     def uses_fallback(self, name: str) -> bool:
-        return name in self.night.fallback_names
+        return name in self.nightly_run.fallback_names
 
     def feature_service(self, name: str) -> str:
         return f"{name}_v1"
 
     def load_quintiles(self, frame: pd.DataFrame) -> rfm.RfmQuintiles | None:
         """RFM quintiles of all customers of the frame, columns as `rfm.RFM_COLUMNS`; saved for online scoring."""
-        quintiles = rfm.compute_quintiles(frame, self.night.as_of)
+        quintiles = rfm.compute_quintiles(frame, self.nightly_run.as_of)
         rfm.save_quintiles(self.shop.home, quintiles)
         return quintiles
 
     def load_stored_spend(self) -> Floats | None:
         """Expected spend (n_customers,) from the newest stored value scores; NaN in a run of an earlier day."""
         stored = load_answers(self.shop, "value")
-        is_current = stored.attrs.get("as_of", self.night.as_of) <= self.night.as_of
+        is_current = stored.attrs.get("as_of", self.nightly_run.as_of) <= self.nightly_run.as_of
         value_by_key = stored.set_index("customer_key")["value"]
         keys = pd.Series(self.keys, dtype="int64")
         return keys.map(value_by_key if is_current else {}).to_numpy(np.float64)

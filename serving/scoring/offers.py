@@ -115,7 +115,7 @@ def load_context(inputs: ScoringInputs) -> OfferContext:
     folder = inputs.store.folder
     return OfferContext(
         inputs.inventory,
-        offer_inventory.load_offer_table(inputs.shop, inputs.inventory, before=inputs.recorded_before),
+        eligibility_inputs.with_budgets_as_of(inputs.shop, inputs.inventory.offer_table, inputs.recorded_before),
         offer_inventory.load_prices(folder),
         inputs.now,
         inputs.shop.currency,

@@ -53,14 +53,12 @@ def process_queue(runtime: ServerRuntime, keys: Collection[int] | None = None) -
     return not (unprocessed if keys is None else unprocessed & set(keys))
 
 
-def scored_after(runtime: ServerRuntime, as_of: datetime) -> list[int]:
-    """Keys of customers with scores later than a nightly run's as_of, which were made by earlier champions."""
-    return score_store.customers_scored_after(runtime.shop, as_of)
-
-
 def rescore_after_batch(runtime: ServerRuntime, as_of: datetime) -> bool:
-    """At the end of a nightly run: refresh customers scored online after as_of, and the queue; as `process_queue`."""
-    refresh_queue.enqueue_customers(runtime.shop, scored_after(runtime, as_of))
+    """At the end of a nightly run: refresh customers scored online after as_of, and the queue; as `process_queue`.
+
+    Scores later than as_of were made by earlier champions.
+    """
+    refresh_queue.enqueue_customers(runtime.shop, score_store.customers_scored_after(runtime.shop, as_of))
     return process_queue(runtime)
 
 

@@ -74,7 +74,7 @@ def _coupons() -> pd.DataFrame:
 
 
 def _contacts(sales: pd.DataFrame) -> pd.DataFrame:
-    """All customers received every mailing, the last one only 100; frequent buyers of a category redeem its coupon more."""
+    """All customers received each mailing, the last one 100 of them; frequent buyers of a category redeem more often."""
     rng = np.random.default_rng(7)
     rows = []
     for mailing, day in MAILINGS.items():

@@ -22,7 +22,7 @@ from customers.shop.settings import Shop
 def run_server(
     trained_home: Path, folder: Path, command: Callable[[Shop, int], list[str]], **settings: str
 ) -> Iterator[Any]:
-    """A server over a copy of the home, started in an empty folder: yields a client with a key, its process, its folder."""
+    """A server over a copy of the home, started in an empty folder: yields a client with a key, process and folder."""
     from customers.security import api_keys
     from customers.shop import settings as shop_settings
     from serving import server as serving_server
@@ -156,7 +156,10 @@ def test_two_homes_have_separate_environments(tmp_path: Path) -> None:
     from serving import server as serving_server
 
     first, second = setup.init_home(tmp_path / "here"), setup.init_home(tmp_path / "there")
-    first_environment, second_environment = serving_server.build_environment(first), serving_server.build_environment(second, workers=3)
+    first_environment, second_environment = (
+        serving_server.build_environment(first),
+        serving_server.build_environment(second, workers=3),
+    )
     assert first_environment["REGULARS_HOME"] != second_environment["REGULARS_HOME"]
     assert first_environment["BENTOML_HOME"].startswith(str(first.home))
     assert second_environment["REGULARS_WORKERS"] == "3"

@@ -6,6 +6,7 @@ from datetime import date
 
 import numpy as np
 
+from models.survival import outcomes
 from training import labels
 from training.evaluation import metrics
 from training.tasks.task import Frame, TrainingData
@@ -24,11 +25,11 @@ def label_churn(training_data: TrainingData, rows: Frame, until: date) -> Frame:
 
 
 def is_active_and_labelled(training_data: TrainingData, rows: Frame, outcome: Frame) -> np.ndarray:
-    """Mask (n,) of rows with a label whose last purchase is at most two horizons ago.
+    """Mask (n,) of active rows with a label.
 
     Customers who left long ago are easy to predict and would improve the metrics.
     """
-    return np.isfinite(outcome["quiet"].to_numpy()) & (rows["recency_days"].to_numpy() <= 2 * training_data.churn_days)
+    return np.isfinite(outcome["quiet"].to_numpy()) & outcomes.is_active(rows, training_data.churn_days)
 
 
 def evaluate_churn(training_data: TrainingData, rows: Frame, outcome: Frame, p: np.ndarray) -> dict[str, float]:

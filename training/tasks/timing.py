@@ -6,6 +6,7 @@ from datetime import date
 
 import numpy as np
 
+from models.survival import outcomes
 from training import labels
 from training.evaluation import metrics
 from training.tasks.task import Frame, Incomparable, TrainingData
@@ -27,10 +28,8 @@ def label_time_to_purchase(training_data: TrainingData, rows: Frame, until: date
 
 
 def is_active_with_follow_up(training_data: TrainingData, rows: Frame, durations: Frame) -> np.ndarray:
-    """Mask (n,) of rows with a follow-up, whose last purchase is at most two churn horizons ago."""
-    return (durations["duration_days"].to_numpy() > 0) & (
-        rows["recency_days"].to_numpy() <= 2 * training_data.churn_days
-    )
+    """Mask (n,) of active rows with a follow-up."""
+    return (durations["duration_days"].to_numpy() > 0) & outcomes.is_active(rows, training_data.churn_days)
 
 
 def evaluate_survival_curves(

@@ -209,5 +209,5 @@ def test_the_same_seed_fits_the_same_trees() -> None:
 
 def test_thirty_customers_are_too_few_and_the_message_counts_them() -> None:
     rows, label, _ = shop()
-    with pytest.raises(InsufficientData, match=r"\d+ next purchases were seen within 30 days and 300 are needed"):
+    with pytest.raises(InsufficientData, match=r"\d+ next purchases were observed within 30 days and 300 are needed"):
         hazard_trees.HazardTrees.fit(rows.head(30), label.head(30), days=DAYS)

@@ -306,8 +306,8 @@ def test_the_bg_nbd_baseline_has_the_survival_curve_of_bg_nbd() -> None:
     rows, label, now = shop()
     model = timing_baselines.BgNbdTiming.fit(rows, label, days=DAYS)
     latest = rows[rows["as_of"] == rows["as_of"].max()]
-    assert model.rhythm == bg_nbd.BgNbd.fit(*bg_nbd.purchase_summary(latest))
-    assert model.score(now) == pytest.approx(model.rhythm.survival(*bg_nbd.purchase_summary(now), DAYS))
+    assert model.bgnbd == bg_nbd.BgNbd.fit(*bg_nbd.purchase_summary(latest))
+    assert model.score(now) == pytest.approx(model.bgnbd.survival(*bg_nbd.purchase_summary(now), DAYS))
 
 
 @pytest.mark.parametrize(
@@ -377,7 +377,7 @@ def test_the_same_seed_gives_the_same_weights() -> None:
 @pytest.mark.parametrize("learner", [timing_model.TimingModel, timing_baselines.KaplanMeierTiming])
 def test_thirty_customers_are_too_few_and_the_message_counts_them(learner: Any) -> None:
     rows, label, _ = shop()
-    with pytest.raises(InsufficientData, match=r"\d+ next purchases were seen within 45 days and \d+ are needed"):
+    with pytest.raises(InsufficientData, match=r"\d+ next purchases were observed within 45 days and \d+ are needed"):
         learner.fit(rows.head(30), label.head(30), days=DAYS)
 
 

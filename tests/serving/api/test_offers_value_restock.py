@@ -61,9 +61,11 @@ def test_every_ineligible_offer_is_named_with_its_reason(api: Any) -> None:
 
 
 def test_one_customer_gets_all_ineligible_offers_however_many(isolated_api: Any) -> None:
-    """1,000 ended offers are added to the nineteen: one customer gets all reasons, each of two customers 1,000 at most."""
+    """1,000 ended offers beside the nineteen: one customer gets all reasons, each of two customers at most 1,000."""
     ended = {"starts_at": "2024-01-01", "ends_at": "2024-02-01", "categories": ["milk"]}
-    response = isolated_api.post("/v1/catalogue/offers", [ended | {"offer_id": f"old-{number}"} for number in range(1_000)])
+    response = isolated_api.post(
+        "/v1/catalogue/offers", [ended | {"offer_id": f"old-{number}"} for number in range(1_000)]
+    )
     assert response.json()["inserted"] == 1_000
     result = offers(isolated_api, "c000")
     assert result["dropped_count"] == len(ineligible(result)) == 1_000 + 3 * 4 + 2
@@ -73,7 +75,9 @@ def test_one_customer_gets_all_ineligible_offers_however_many(isolated_api: Any)
 
 
 @pytest.mark.parametrize(("customers", "limit"), [(1, None), (2, 1_000), (20, 1_000), (40, 500), (1_000, 20)])
-def test_the_more_customers_are_requested_the_fewer_ineligible_offers_each_gets(customers: int, limit: int | None) -> None:
+def test_the_more_customers_are_requested_the_fewer_ineligible_offers_each_gets(
+    customers: int, limit: int | None
+) -> None:
     from serving.api import predictions
 
     assert predictions.ineligible_limit(customers) == limit
@@ -127,8 +131,8 @@ def test_the_offer_table_before_a_time_counts_no_later_redemption(isolated_api: 
     from datetime import timedelta
 
     from customers import clock
+    from customers.marketing import eligibility_inputs
     from serving import runtime
-    from serving.offers import offer_inventory
 
     small = {"offer_id": "small", "starts_at": "2025-01-06", "ends_at": "2026-01-06", "categories": ["milk"],
              "value": 1, "value_kind": "amount", "budget": 1}  # fmt: skip
@@ -140,7 +144,9 @@ def test_the_offer_table_before_a_time_counts_no_later_redemption(isolated_api: 
     inventory = runtime.open_runtime(isolated_api.shop).get_inventory()
     position = inventory.offer_table.offer_ids.index("small")
     is_budget_spent = [
-        offer_inventory.load_offer_table(isolated_api.shop, inventory, before=before).is_budget_spent[position]
+        eligibility_inputs.with_budgets_as_of(isolated_api.shop, inventory.offer_table, before).is_budget_spent[
+            position
+        ]
         for before in (now - timedelta(days=8), None)
     ]
     assert is_budget_spent == [False, True]

@@ -119,7 +119,9 @@ def test_a_list_shorter_than_requested_has_a_reason(isolated_api: Any) -> None:
     assert shorter["reason"] == f"8 of 9; {related_products.SOME_EXCLUDED}"
 
 
-def test_before_co_purchases_are_computed_best_sellers_without_the_product_itself_are_the_fallback(isolated_api: Any) -> None:
+def test_before_co_purchases_are_computed_best_sellers_without_the_product_itself_are_the_fallback(
+    isolated_api: Any,
+) -> None:
     from features.products import co_purchases
 
     co_purchases.co_purchases_path(runtime.open_runtime(isolated_api.shop).features.folder).unlink()
@@ -135,7 +137,7 @@ def test_before_co_purchases_are_computed_best_sellers_without_the_product_itsel
 
 
 @pytest.mark.parametrize(
-    "question",
+    "body",
     [{}, {"product_ids": []}, {"product_ids": ["p00"], "n": 0}, {"product_ids": ["p00"], "n": 10_000},
      {"product_ids": ["p00"], "how": "cheaper"}, {"product_ids": [""]}, {"product_ids": ["p00"] * 101}],
 )  # fmt: skip
@@ -153,9 +155,13 @@ def test_a_sensitive_product_is_listed_only_for_a_customer_who_has_consented(iso
     assert isolated_api.post("/v1/consents", consent).status_code == 200
     for how in ("together", "similar", "upsell"):
         for customer in ({}, {"customer_id": "c000"}):
-            for result in post_similar(isolated_api, "p00", "p04", "p08", "nothing", how=how, n=50, **customer)["results"]:
+            for result in post_similar(isolated_api, "p00", "p04", "p08", "nothing", how=how, n=50, **customer)[
+                "results"
+            ]:
                 assert sensitive not in products(result)
-    assert sensitive in products(post_similar(isolated_api, "p00", how="together", n=50, customer_id="c001")["results"][0])
+    assert sensitive in products(
+        post_similar(isolated_api, "p00", how="together", n=50, customer_id="c001")["results"][0]
+    )
 
 
 def test_before_the_first_nightly_run_the_request_is_refused(unopened: Any) -> None:

@@ -46,7 +46,10 @@ def test_a_small_audience_has_lift_and_the_whole_population_has_none(api: Any) -
 
 def test_an_audience_smaller_than_requested_has_a_reason(api: Any) -> None:
     assert post_audience(api, product_ids=["p00"], n=CUSTOMER_COUNT)["reason"] is None
-    assert post_audience(api, product_ids=["p00"], n=CUSTOMER_COUNT + 50)["reason"] == "150 of 200; the shop has figures of no others"
+    assert (
+        post_audience(api, product_ids=["p00"], n=CUSTOMER_COUNT + 50)["reason"]
+        == "150 of 200; the shop has figures of no others"
+    )
     offer = post_audience(api, offer_id="summer-bread", n=CUSTOMER_COUNT)
     assert offer["reason"] == "100 of 150; no others may be asked about; see left_out"
 
@@ -84,8 +87,12 @@ def test_expected_lift_is_the_mean_of_the_audience_over_the_mean_of_all() -> Non
 
 
 def test_a_category_score_is_the_chance_of_any_of_its_products(api: Any) -> None:
-    bread = {result["customer_id"]: result["score"] for result in post_audience(api, categories=["BREAD"], n=150)["results"]}
-    single = {result["customer_id"]: result["score"] for result in post_audience(api, product_ids=["p00"], n=150)["results"]}
+    bread = {
+        result["customer_id"]: result["score"] for result in post_audience(api, categories=["BREAD"], n=150)["results"]
+    }
+    single = {
+        result["customer_id"]: result["score"] for result in post_audience(api, product_ids=["p00"], n=150)["results"]
+    }
     assert all(bread[name] >= single[name] - 1e-9 for name in single)
     reason = post_audience(api, categories=["bread"], n=1)["results"][0]["reason"]
     assert reason.split(":")[0] in {f"p{number:02d}" for number in range(0, 40, 4)}
@@ -164,7 +171,7 @@ def test_unknown_products_and_categories_have_no_audience(api: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "question",
+    "body",
     [{}, {"product_ids": []}, {"product_ids": ["p00"], "categories": ["bread"]}, {"product_ids": ["p00"], "n": 0},
      {"product_ids": ["p00"], "n": 10_000}, {"offer_id": "milk-day", "categories": ["bread"]},
      {"product_ids": ["p00"], "channel": "pigeon"}],

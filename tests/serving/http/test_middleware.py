@@ -47,7 +47,9 @@ def assert_problem(response: Any, status: int) -> dict[str, Any]:
         (7, ""),
     ],
 )
-def test_an_invalid_field_is_located_by_a_pointer_and_not_repeated(api: Any, path: str, body: Any, pointer: str) -> None:
+def test_an_invalid_field_is_located_by_a_pointer_and_not_repeated(
+    api: Any, path: str, body: Any, pointer: str
+) -> None:
     problem = assert_problem(api.post(path, body), 422)
     assert problem["errors"][0]["pointer"] == pointer
     assert problem["errors"][0]["detail"]
@@ -149,7 +151,7 @@ def test_a_body_above_the_size_limit_is_refused(api: Any, has_length: bool) -> N
      f"/v1/nothing/{CANARY}", "/v1/churn/", "/v1/customers/c000/"],
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-def test_an_unknown_path_is_not_found(api: Any, path: str, method: str) -> None:
+def test_an_unknown_path_is_answered_with_404(api: Any, path: str, method: str) -> None:
     assert_problem(api.client.request(method, path, headers=api.key("admin")), 404)
 
 
@@ -194,9 +196,11 @@ PRODUCT_BODIES = {"/v1/similar": {"product_ids": ["p01"]}, "/v1/audience": {"pro
 
 
 def test_every_route_allows_exactly_its_roles(isolated_api: Any) -> None:
-    """Each operation of the OpenAPI document, called in each role, is allowed exactly where the route table allows it."""
+    """Each operation of the OpenAPI document is allowed in exactly the roles that the route table names."""
     paths = isolated_api.client.get("/openapi.json").json()["paths"]
-    assert {(method.upper(), path) for path in paths for method in paths[path]} == {(r.method, r.path) for r in routes.ROUTES}
+    assert {(method.upper(), path) for path in paths for method in paths[path]} == {
+        (r.method, r.path) for r in routes.ROUTES
+    }
     isolated_api.post("/v1/customers", [{"customer_id": role} for role in routes.ROLES])
     _score_all_customers(isolated_api)
     for route in routes.ROUTES:
@@ -219,13 +223,17 @@ def _score_all_customers(api: Any) -> None:
     server_runtime = runtime.open_runtime(api.shop)
     server_runtime.features.apply()
     champion = server_runtime.champion("churn")
-    batch.score_all_customers(api.shop, server_runtime.features, {"churn": (champion.version, champion.model)}, server_runtime.now())
+    batch.score_all_customers(
+        api.shop, server_runtime.features, {"churn": (champion.version, champion.model)}, server_runtime.now()
+    )
 
 
 def test_a_till_may_only_record_sales_and_read_recommendations_and_offers(api: Any) -> None:
     allowed = {route.path for route in routes.ROUTES if "till" in route.roles}
     predictions = {
-        f"/v1/{prefix}{question}" for prefix in ("", "customers/{customer_id}/") for question in ("recommendations", "offers")
+        f"/v1/{prefix}{question}"
+        for prefix in ("", "customers/{customer_id}/")
+        for question in ("recommendations", "offers")
     }
     assert allowed == {"/v1/transactions", "/v1/similar", *predictions}
 
@@ -318,7 +326,7 @@ def test_openapi_describes_requests_responses_and_problems(api: Any) -> None:
 def test_an_unexpected_error_is_a_problem_without_its_message(
     isolated_api: Any, is_bulk: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The online store has lost a table: status 500; the log names the file and line, and nothing repeats the message."""
+    """The online store has lost a table: status 500; the log names the file, and nothing repeats the message."""
     import sqlite3
 
     with sqlite3.connect(isolated_api.shop.home / "features" / "feast" / "online.db") as store:
@@ -347,7 +355,9 @@ def test_an_unavailable_database_is_answered_with_503() -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/customers/c000/churn", "/v1/customers/c000"])
-def test_a_request_that_takes_too_long_is_answered_with_503(api: Any, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_takes_too_long_is_answered_with_503(
+    api: Any, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(middleware, "TIMEOUT_SECONDS", 0.0)
     response = api.read(path)
     assert assert_problem(response, 503)["detail"] == middleware.TIMEOUT_DETAIL

@@ -53,12 +53,18 @@ def test_a_hidden_complement_is_skipped_for_the_next() -> None:
 
 
 def test_a_history_without_first_days_gives_less_evidence() -> None:
-    assert evidence_lists(ranked_list((7, PHONE, "again")), purchase_history().drop(columns="first_days"), None) == [[9, 14]]
+    assert evidence_lists(ranked_list((7, PHONE, "again")), purchase_history().drop(columns="first_days"), None) == [
+        [9, 14]
+    ]
     unknown = purchase_history(first_days=[None, None, None])
     assert evidence_lists(ranked_list((7, PHONE, "again")), unknown, None) == [[9, 14]]
 
 
 def test_a_complement_bought_long_ago_is_no_evidence() -> None:
     ages = [np.array([91, 90]), np.array([30]), None]
-    assert evidence_lists(ranked_list((7, CASE, "new")), purchase_history(last_days=ages), related_products(), hidden={PILL}) == [[]]
-    assert evidence_lists(ranked_list((7, CASE, "new")), purchase_history(last_days=ages), related_products()) == [[PILL, 90]]
+    assert evidence_lists(
+        ranked_list((7, CASE, "new")), purchase_history(last_days=ages), related_products(), hidden={PILL}
+    ) == [[]]
+    assert evidence_lists(ranked_list((7, CASE, "new")), purchase_history(last_days=ages), related_products()) == [
+        [PILL, 90]
+    ]

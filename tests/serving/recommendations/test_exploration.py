@@ -64,7 +64,9 @@ def test_a_draw_depends_on_the_seed_and_the_customer_and_not_on_other_customers(
     assert explore(300, 0.5, customers=1) == explore(300, 0.5, customers=40)[:10]
     assert explore(300, 0.5, seed=7) != explore(300, 0.5, seed=8)
     explored = explore(300, 0.5, customers=2)
-    assert [item for item in explored[:10] if item[1] == "explore"] != [item for item in explored[10:] if item[1] == "explore"]
+    assert [item for item in explored[:10] if item[1] == "explore"] != [
+        item for item in explored[10:] if item[1] == "explore"
+    ]
 
 
 def test_without_a_seed_the_draw_is_the_same_until_the_features_change() -> None:

@@ -78,7 +78,7 @@ def test_a_night_without_a_value_model_takes_the_stored_spend(isolated_api: Any)
     from customers.people import lookup
     from customers.scores import score_store
     from serving import runtime
-    from serving.scoring.inputs import Night, NightlyInputs
+    from serving.scoring.inputs import NightlyInputs, NightlyRun
 
     server_runtime = runtime.open_runtime(isolated_api.shop)
     server_runtime.features.apply()
@@ -89,7 +89,7 @@ def test_a_night_without_a_value_model_takes_the_stored_spend(isolated_api: Any)
     score_store.finish_run(shop, run)
     entities = pd.DataFrame({"customer_key": [other_key, key], "event_timestamp": [as_of] * 2})
     for night_as_of, expected in ((as_of, [np.nan, 12.5]), (as_of - timedelta(days=7), [np.nan, np.nan])):
-        inputs = NightlyInputs(Night(shop, server_runtime.features, {}, night_as_of, ()), entities)
+        inputs = NightlyInputs(NightlyRun(shop, server_runtime.features, {}, night_as_of, ()), entities)
         np.testing.assert_array_equal(inputs.load_stored_spend(), expected)
         with pytest.raises(LookupError, match="there is no value model"):
             inputs.get_model("value")

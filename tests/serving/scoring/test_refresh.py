@@ -303,13 +303,16 @@ def test_whoever_is_ahead_of_a_night_hears_its_champions_too(
     """The clock stands: a sale is recorded just after now, and the night's new champion scores as of now."""
     from customers import clock
     from customers.people import lookup
+    from customers.scores import score_store
     from serving import runtime
     from serving.scoring import refresh as refresh_scoring
 
     score_customers(isolated_api.shop)
     here, now = runtime.open_runtime(isolated_api.shop), clock.now(isolated_api.shop)
     assert sell(isolated_api, "c001")["refreshed"]
-    assert refresh_scoring.scored_after(here, now) == [*lookup.find_keys(isolated_api.shop, ["c001"]).values()]
+    assert score_store.customers_scored_after(isolated_api.shop, now) == [
+        *lookup.find_keys(isolated_api.shop, ["c001"]).values()
+    ]
     make_champion(isolated_api.shop.home, "churn", "2", here.champion("churn").model)
     time.sleep(1.1)  # a promotion is noticed within a second
     score_customers(isolated_api.shop)
