@@ -47,8 +47,9 @@ def is_still_eligible(shop: Shop, pairs: pd.DataFrame, *, as_of: datetime | None
 def evaluation_times(shop: Shop, as_of: datetime | None) -> tuple[datetime, datetime | None]:
     """Returns (evaluated_at, before): when stored offers are judged, and before when facts had to be known.
 
-    `before` is None where all facts count. Offers of the newest night, or of none in particular, are judged now. Where a later night has run, or should have,
-    they are judged at their own `as_of`, by contacts and redemptions known before it.
+    `before` is None where all facts count. Offers of the newest night, or of none in particular, are judged now. Where
+    a later night has run, or should have, they are judged at their own `as_of`, by contacts and redemptions known
+    before it.
     """
     now = clock.now(shop)
     if as_of is not None and _is_superseded(shop, as_of):

@@ -1,7 +1,8 @@
 """Erases a customer (right to erasure, GDPR art. 17).
 
 Erasure destroys the customer's encryption key and all rows under their ids; sales stay in the ledger without a
-customer. The second half is `serving/privacy/erasure.py`, which deletes the features: each erasure is pending until then.
+customer. The second half is `serving/privacy/erasure.py`, which deletes the features: each erasure is pending until
+then.
 """
 
 from collections.abc import Iterable, Sequence

@@ -74,7 +74,7 @@ def _coupons() -> pd.DataFrame:
 
 
 def _contacts(sales: pd.DataFrame) -> pd.DataFrame:
-    """All customers received each mailing, the last one 100 of them; frequent buyers of a category redeem more often."""
+    """All customers received each mailing, the last one 100 of them; frequent buyers redeem more coupons."""
     rng = np.random.default_rng(7)
     rows = []
     for mailing, day in MAILINGS.items():
@@ -342,7 +342,7 @@ def untrained(trained_home: Path, tmp_path: Path) -> Iterator[ApiClient]:
 
 
 @pytest.fixture
-def unopened(trained_home: Path, tmp_path: Path) -> Iterator[ApiClient]:
+def api_before_first_run(trained_home: Path, tmp_path: Path) -> Iterator[ApiClient]:
     """The API of a shop that has sales, before its first nightly run."""
     shutil.copytree(trained_home, tmp_path / "home", ignore=shutil.ignore_patterns("champions", "features"))
     yield from open_api(tmp_path / "home")
@@ -356,7 +356,7 @@ def without_churn(trained_home: Path, tmp_path: Path) -> Iterator[ApiClient]:
 
 
 @pytest.fixture
-def private(trained_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiClient]:
+def api_without_profiling(trained_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiClient]:
     """The API of a shop that profiles only customers who have consented."""
     monkeypatch.setenv("REGULARS_CONSENT_DEFAULT", "profiling=denied")
     shutil.copytree(trained_home, tmp_path / "home")

@@ -104,8 +104,15 @@ def test_request_options_exclude_offers_and_do_not_reorder_the_others(api: Any) 
 
 def test_a_redeemed_coupon_is_not_offered_again(api: Any) -> None:
     coupon = offered(offers(api, "c003", channel="post"))[0]
-    redemption = {"interaction_id": "r", "customer_id": "c003", "happened_at": "2025-07-24T10:00:00Z", "channel": "store",
-            "kind": "redeemed", "campaign_id": "summer", "offer_id": coupon}  # fmt: skip
+    redemption = {
+        "interaction_id": "r",
+        "customer_id": "c003",
+        "happened_at": "2025-07-24T10:00:00Z",
+        "channel": "store",
+        "kind": "redeemed",
+        "campaign_id": "summer",
+        "offer_id": coupon,
+    }
     assert api.post("/v1/interactions", redemption).json()["refreshed"]
     result = offers(api, "c003")
     assert coupon not in offered(result)
@@ -118,8 +125,14 @@ def test_a_coupon_redeemed_in_another_source_is_not_the_coupon_of_the_same_id(is
     assert isolated_api.post("/v1/catalogue/offers?source=web", milk).json()["inserted"] == 1
     customer = {"customer_id": "zoe"}
     assert isolated_api.post("/v1/customers?source=web", customer).json()["inserted"] == 1
-    redemption = {"interaction_id": "r", "customer_id": "zoe", "happened_at": "2025-07-24T10:00:00Z", "channel": "web",
-            "kind": "redeemed", "offer_id": "milk-day"}  # fmt: skip
+    redemption = {
+        "interaction_id": "r",
+        "customer_id": "zoe",
+        "happened_at": "2025-07-24T10:00:00Z",
+        "channel": "web",
+        "kind": "redeemed",
+        "offer_id": "milk-day",
+    }
     assert isolated_api.post("/v1/interactions?source=web", redemption).json()["inserted"] == 1
     result = offers(isolated_api, "zoe")
     assert ineligible(result)["web:milk-day"] == "the customer has redeemed it already"
@@ -138,8 +151,14 @@ def test_the_offer_table_before_a_time_counts_no_later_redemption(isolated_api: 
              "value": 1, "value_kind": "amount", "budget": 1}  # fmt: skip
     assert isolated_api.post("/v1/catalogue/offers", small).json()["inserted"] == 1
     now = clock.now(isolated_api.shop)
-    redemption = {"interaction_id": "r", "customer_id": "c003", "happened_at": (now - timedelta(days=7)).isoformat(),
-            "channel": "store", "kind": "redeemed", "offer_id": "small"}  # fmt: skip
+    redemption = {
+        "interaction_id": "r",
+        "customer_id": "c003",
+        "happened_at": (now - timedelta(days=7)).isoformat(),
+        "channel": "store",
+        "kind": "redeemed",
+        "offer_id": "small",
+    }
     assert isolated_api.post("/v1/interactions", redemption).json()["inserted"] == 1
     inventory = runtime.open_runtime(isolated_api.shop).get_inventory()
     position = inventory.offer_table.offer_ids.index("small")

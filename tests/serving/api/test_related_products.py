@@ -95,14 +95,19 @@ def test_a_customer_without_purchases_gets_a_hint_to_name_products(api: Any) -> 
     assert answer["notes"] == ["they have bought nothing that may be looked at; " + related_products.ALTERNATIVES_HINT]
 
 
-def test_an_unknown_customer_and_one_who_denies_profiling_get_different_notes(private: Any) -> None:
-    unknown, denied = post_similar(private, customer_id="stranger"), post_similar(private, customer_id="c000")
+def test_an_unknown_customer_and_one_who_denies_profiling_get_different_notes(api_without_profiling: Any) -> None:
+    unknown, denied = (
+        post_similar(api_without_profiling, customer_id="stranger"),
+        post_similar(api_without_profiling, customer_id="c000"),
+    )
     assert (unknown["results"], unknown["customer_known"]) == ([], False)
     assert (denied["results"], denied["customer_known"]) == ([], True)
     assert unknown["notes"] == [f"{related_products.UNKNOWN_CUSTOMER_NOTE}; {related_products.ALTERNATIVES_HINT}"]
     assert denied["notes"] == [f"{related_products.PROFILING_NOT_ALLOWED}; {related_products.ALTERNATIVES_HINT}"]
-    assert post_similar(private, "p00")["customer_known"] is None
-    assert post_similar(private, "p00", customer_id="stranger")["notes"] == [related_products.UNKNOWN_CUSTOMER_NOTE]
+    assert post_similar(api_without_profiling, "p00")["customer_known"] is None
+    assert post_similar(api_without_profiling, "p00", customer_id="stranger")["notes"] == [
+        related_products.UNKNOWN_CUSTOMER_NOTE
+    ]
 
 
 def test_a_list_shorter_than_requested_has_a_reason(isolated_api: Any) -> None:
@@ -164,7 +169,7 @@ def test_a_sensitive_product_is_listed_only_for_a_customer_who_has_consented(iso
     )
 
 
-def test_before_the_first_nightly_run_the_request_is_refused(unopened: Any) -> None:
-    response = unopened.post("/v1/similar", {"product_ids": ["p00"]})
+def test_before_the_first_nightly_run_the_request_is_refused(api_before_first_run: Any) -> None:
+    response = api_before_first_run.post("/v1/similar", {"product_ids": ["p00"]})
     assert response.status_code == 503
     assert "regulars run" in response.json()["detail"]

@@ -106,8 +106,8 @@ def test_an_audience_has_only_customers_who_may_be_contacted_on_the_channel(api:
     assert empty["reason"] == "nobody may be asked about; see left_out"
 
 
-def test_customers_who_deny_profiling_are_left_out(private: Any) -> None:
-    answer = post_audience(private, product_ids=["p00"])
+def test_customers_who_deny_profiling_are_left_out(api_without_profiling: Any) -> None:
+    answer = post_audience(api_without_profiling, product_ids=["p00"])
     assert answer["results"] == []
     assert answer["left_out"] == [{"reason": "they have not allowed profiling", "customers": CUSTOMER_COUNT}]
 

@@ -356,8 +356,8 @@ def test_without_a_champion_there_is_a_page_without_scores(untrained: Any) -> No
     assert "Staying away" not in page
 
 
-def test_a_customer_who_denies_profiling_has_a_page_without_scores(private: Any) -> None:
-    browser = Browser(private)
+def test_a_customer_who_denies_profiling_has_a_page_without_scores(api_without_profiling: Any) -> None:
+    browser = Browser(api_without_profiling)
     browser.sign_in()
     page = browser.read("/customers/c000")
     assert "does not allow profiling" in page

@@ -253,8 +253,15 @@ def test_a_product_bought_only_once_leaves_every_list_with_the_sale(api_with_cat
     customer = next(name for name, bought in load_days_since(api_with_catalogue).items() if not NEVER & set(bought))
     (before,) = recommend(api_with_catalogue, [customer], list="new", n=50)
     assert set(products(before)) >= NEVER
-    sale = {"order_id": str(uuid4()), "line_id": "1", "customer_id": customer, "product_id": "p04", "quantity": 1,
-            "sold_at": "2025-07-24T12:00:00-04:00", "amount": "5.00"}  # fmt: skip
+    sale = {
+        "order_id": str(uuid4()),
+        "line_id": "1",
+        "customer_id": customer,
+        "product_id": "p04",
+        "quantity": 1,
+        "sold_at": "2025-07-24T12:00:00-04:00",
+        "amount": "5.00",
+    }
     assert api_with_catalogue.post("/v1/transactions", sale, "till").json()["refreshed"]
     for name in ("any", "again", "new"):
         assert "p04" not in products(recommend(api_with_catalogue, [customer], list=name, n=50)[0])

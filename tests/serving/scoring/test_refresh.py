@@ -237,14 +237,16 @@ def test_what_a_killed_server_left_undone_the_next_one_does(api: Any) -> None:
     assert churn(api, name)["probability"] < before
 
 
-def test_before_the_first_night_a_sale_waits_for_it_in_silence(unopened: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_before_the_first_night_a_sale_waits_for_it_in_silence(
+    api_before_first_run: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     from customers.ledger import refresh_queue
 
-    sold = sell(unopened, "c000")
+    sold = sell(api_before_first_run, "c000")
     assert (sold["inserted"], sold["refreshed"]) == (1, False)
-    assert len(refresh_queue.list_pending(unopened.shop)) == 1
+    assert len(refresh_queue.list_pending(api_before_first_run.shop)) == 1
     assert [record for record in caplog.records if record.name == "regulars.live"] == []
-    assert sell(unopened, "")["refreshed"]  # of nobody nothing has to be known
+    assert sell(api_before_first_run, "")["refreshed"]  # of nobody nothing has to be known
 
 
 def test_one_whose_figures_fail_keeps_nobody_behind(isolated_api: Any, monkeypatch: pytest.MonkeyPatch) -> None:

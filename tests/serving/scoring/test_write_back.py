@@ -177,27 +177,29 @@ def test_after_a_way_back_the_profile_shows_who_answered_last(
 
 
 @pytest.mark.parametrize("path", [path for name, path in QUESTIONS.items() if name != "offers"])
-def test_who_does_not_allow_profiling_gets_what_holds_for_all(private: Any, path: str) -> None:
-    mine, anybodys = private.post(path, {"customer_ids": ["c000", "stranger"]}).json()["results"]
+def test_who_does_not_allow_profiling_gets_what_holds_for_all(api_without_profiling: Any, path: str) -> None:
+    mine, anybodys = api_without_profiling.post(path, {"customer_ids": ["c000", "stranger"]}).json()["results"]
     assert mine == {**anybodys, "customer_id": "c000", "known": True}
     assert mine["fallback"]
-    assert rows(private, "c000") == []
+    assert rows(api_without_profiling, "c000") == []
 
 
-def test_who_does_not_allow_profiling_gets_the_offers_of_their_letters_and_no_guess(private: Any) -> None:
+def test_who_does_not_allow_profiling_gets_the_offers_of_their_letters_and_no_guess(api_without_profiling: Any) -> None:
     """That a letter reached them is no guess; what they would redeem of it is, and is not made."""
-    mine, anybodys = private.post("/v1/offers", {"customer_ids": ["c000", "stranger"]}).json()["results"]
+    mine, anybodys = api_without_profiling.post("/v1/offers", {"customer_ids": ["c000", "stranger"]}).json()["results"]
     assert mine["fallback"]
     assert len({item["score"] for item in mine["items"] + anybodys["items"]}) == 1
     assert {item["reason"] for item in mine["items"]} == {"they received its campaign", "it is made to everybody"}
-    assert rows(private, "c000") == []
+    assert rows(api_without_profiling, "c000") == []
 
 
-def test_a_night_keeps_nothing_of_who_does_not_allow_profiling(private: Any, score_customers: Any) -> None:
-    assert score_customers(private.shop) == (0, 0)
-    assert rows(private, "c000") == []
-    assert on_profile(private, "c000") == {}
-    assert private.read("/v1/at-risk").json()["items"] == []
+def test_a_night_keeps_nothing_of_who_does_not_allow_profiling(
+    api_without_profiling: Any, score_customers: Any
+) -> None:
+    assert score_customers(api_without_profiling.shop) == (0, 0)
+    assert rows(api_without_profiling, "c000") == []
+    assert on_profile(api_without_profiling, "c000") == {}
+    assert api_without_profiling.read("/v1/at-risk").json()["items"] == []
 
 
 def test_without_churn_the_curve_speaks_for_itself(without_churn: Any) -> None:
