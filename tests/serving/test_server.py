@@ -17,6 +17,8 @@ import pytest
 
 from customers.shop.settings import Shop
 
+pytestmark = pytest.mark.acceptance
+
 
 @contextmanager
 def run_server(
