@@ -16,7 +16,7 @@ from serving.console import pages
 from serving.http import problems, request_context
 from serving.http.problems import Problem
 
-log = logging.getLogger("regulars.rooms")
+log = logging.getLogger("regulars.app")
 
 
 def create_app(openapi: Callable[[], dict[str, Any]]) -> FastAPI:

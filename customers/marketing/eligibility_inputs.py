@@ -15,8 +15,9 @@ from customers.catalogue import products
 from customers.database import change_counters, engine
 from customers.database.version_cache import VersionCache
 from customers.ledger import interactions, transactions
-from customers.marketing import contact_policy, eligibility, offers
-from customers.marketing.eligibility import CustomerState, Floats, OfferTable
+from customers.marketing import contact_policy, offers
+from customers.marketing.eligibility import CustomerState, Floats
+from customers.marketing.offer_table import OfferTable, build_offer_table, with_spent_budgets
 from customers.marketing.offers import OfferCatalogue
 from customers.privacy import consents
 from customers.shop.settings import Shop
@@ -59,7 +60,7 @@ def with_budgets_as_of(shop: Shop, table: OfferTable, before: datetime | None = 
     if not table.offers["budget"].notna().any():
         return table
     redemptions = interactions.load_redemptions(shop, before)
-    return eligibility.with_spent_budgets(table, redemptions["offer_key"].value_counts())
+    return with_spent_budgets(table, redemptions["offer_key"].value_counts())
 
 
 def load_customer_state(
@@ -112,9 +113,9 @@ def _read_state(
     covers = catalogue.covered_products
     covers = covers[~covers["product_key"].isin(unsold)].reset_index(drop=True)
     offer_keys = catalogue.offers["offer_key"]
-    offer_rows = catalogue.offers.assign(called=offer_keys.map(offers.read_ids(connection, offer_keys)))
+    offer_rows = catalogue.offers.assign(public_id=offer_keys.map(offers.read_ids(connection, offer_keys)))
     sold_out = frozenset(products.read_sold_out(connection))
-    table = eligibility.build_offer_table(offer_rows, covers, sold_out=sold_out)
+    table = build_offer_table(offer_rows, covers, sold_out=sold_out)
     return CurrentOffers(version, unsold, OfferCatalogue(offer_rows, covers), table, sold_out)
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from customers import clock
 from customers.marketing import eligibility, eligibility_inputs
-from customers.marketing.eligibility import OfferTable
+from customers.marketing.offer_table import OfferTable, without_stock
 from customers.scores import score_store
 from customers.shop.settings import Shop
 
@@ -66,7 +66,7 @@ def count_begun_and_ended(shop: Shop) -> tuple[int, int]:
 def offer_table_as_of(shop: Shop, table: OfferTable, before: datetime | None) -> OfferTable:
     """The table with budgets spent before that time; for a day of the past the stock of today is not judged."""
     table = eligibility_inputs.with_budgets_as_of(shop, table, before)
-    return table if before is None else eligibility.without_stock(table)
+    return table if before is None else without_stock(table)
 
 
 def _is_superseded(shop: Shop, as_of: datetime) -> bool:

@@ -18,7 +18,7 @@ from customers.privacy import consents
 from customers.reports import recommendation_reasons
 from customers.reports.sort_orders import SORT_COLUMNS
 from customers.scores import uplift_result
-from customers.scores.score_frames import load_answers, with_customer_ids
+from customers.scores.score_frames import load_score_details, with_customer_ids
 from customers.shop import money
 from customers.shop.errors import ShopError
 from customers.shop.settings import Shop
@@ -86,11 +86,11 @@ def rank_customers(
         raise ShopError(f"there is no segment {segment!r}; the shop has none yet, so leave the segment out")
     if order not in SORT_COLUMNS:
         raise ShopError(f"a list cannot be ordered by {order!r}; take one of {', '.join(SORT_COLUMNS)}")
-    churn = load_answers(shop, "churn", as_of, include_online=include_online)
+    churn = load_score_details(shop, "churn", as_of, include_online=include_online)
     ranked_rows = churn[["customer_key", "as_of"]].assign(
-        churn_probability=churn["value"], churn_band=[detail.band for detail in churn["answer"]]
+        churn_probability=churn["value"], churn_band=[detail.band for detail in churn["detail"]]
     )
-    value = load_answers(shop, "value", as_of, include_online=include_online).set_index("customer_key")["value"]
+    value = load_score_details(shop, "value", as_of, include_online=include_online).set_index("customer_key")["value"]
     expected_value = ranked_rows["customer_key"].map(value).astype("float64")
     exponent = money.EXPONENTS[shop.currency]
     ranked_rows["value_at_risk"] = (expected_value * ranked_rows["churn_probability"]).round(exponent)
@@ -113,9 +113,9 @@ def add_details(
     """Details for rows of `rank_customers`, in their order: a row per customer, columns of AT_RISK_COLUMNS."""
     keys = ranked_rows["customer_key"]
     visits = _visit_facts(shop, ranked_rows)
-    churn_answers = load_answers(shop, "churn", as_of, include_online=include_online, keys=keys).set_index(
+    churn_answers = load_score_details(shop, "churn", as_of, include_online=include_online, keys=keys).set_index(
         "customer_key"
-    )["answer"]
+    )["detail"]
     sensitive_categories = products.load_sensitive(shop)[1]
     reason_lists = churn_answers.map(
         lambda detail: recommendation_reasons.without_sensitive_reasons(detail, sensitive_categories).reasons or []
@@ -136,11 +136,11 @@ def _expected_purchases(
     shop: Shop, keys: pd.Series, as_of: datetime | None, include_online: bool
 ) -> dict[int, datetime]:
     """The median time of the next purchase of each customer, by the timing model."""
-    timing = load_answers(shop, "timing", as_of, include_online=include_online, keys=keys)
+    timing = load_score_details(shop, "timing", as_of, include_online=include_online, keys=keys)
     now = as_of or clock.now(shop)
     expected_cache: dict[tuple[datetime, int], datetime] = {}
     expected_by_customer = {}
-    for key, scored_at, detail in zip(timing["customer_key"], timing["as_of"], timing["answer"], strict=True):
+    for key, scored_at, detail in zip(timing["customer_key"], timing["as_of"], timing["detail"], strict=True):
         median_days = detail.quantile_days("p50")
         if median_days is not None:
             cache_key = scored_at, int(median_days)
@@ -152,12 +152,12 @@ def _expected_purchases(
 
 def _suggested_offers(shop: Shop, keys: pd.Series, as_of: datetime | None, include_online: bool) -> dict[int, str]:
     """The id of the best stored offer of each customer for which the customer is still eligible."""
-    stored = load_answers(shop, "offers", as_of, include_online=include_online, keys=keys)
+    stored = load_score_details(shop, "offers", as_of, include_online=include_online, keys=keys)
     stored = stored[stored["customer_key"].isin(keys)]
     candidates = pd.DataFrame(
         [
             (key, offer.offer_key)
-            for key, detail in zip(stored["customer_key"], stored["answer"], strict=True)
+            for key, detail in zip(stored["customer_key"], stored["detail"], strict=True)
             for offer in detail.iter_offers()
         ],
         columns=["customer_key", "offer_key"],

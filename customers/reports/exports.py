@@ -20,7 +20,7 @@ from customers.reports import recommendation_reasons
 from customers.reports.at_risk import list_at_risk
 from customers.scores import score_store
 from customers.scores.score_details import LIST_NAMES, TimingDetail, ValueDetail
-from customers.scores.score_frames import load_answers, with_customer_ids, without_disallowed_sensitive
+from customers.scores.score_frames import load_score_details, with_customer_ids, without_disallowed_sensitive
 from customers.shop import money
 from customers.shop.errors import ShopError
 from customers.shop.settings import Shop
@@ -93,16 +93,16 @@ def build_table(shop: Shop, name: str, *, as_of: datetime | None = None) -> pd.D
 
 def build_scores(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
     """A row per customer with a churn score, columns of SCORE_COLUMNS: churn, timing and value in one table."""
-    churn = load_answers(shop, "churn", as_of)
-    timing_details = load_answers(shop, "timing", as_of).set_index("customer_key")["answer"].to_dict()
-    value_frame = load_answers(shop, "value", as_of)
+    churn = load_score_details(shop, "churn", as_of)
+    timing_details = load_score_details(shop, "timing", as_of).set_index("customer_key")["detail"].to_dict()
+    value_frame = load_score_details(shop, "value", as_of)
     values_by_customer = dict(
-        zip(value_frame["customer_key"], zip(value_frame["value"], value_frame["answer"], strict=True), strict=True)
+        zip(value_frame["customer_key"], zip(value_frame["value"], value_frame["detail"], strict=True), strict=True)
     )
     versions = {model: run.version for model in MODELS if (run := score_store.newest_run(shop, model, as_of))}
     rows = []
     no_timing, no_value = TimingDetail(), (None, ValueDetail())
-    for key, probability, churn_detail in zip(churn["customer_key"], churn["value"], churn["answer"], strict=True):
+    for key, probability, churn_detail in zip(churn["customer_key"], churn["value"], churn["detail"], strict=True):
         timing_detail = timing_details.get(key, no_timing)
         expected_value, value_detail = values_by_customer.get(key, no_value)
         rows.append(
@@ -126,21 +126,21 @@ def build_scores(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
 
 def build_timing(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
     """A row per customer, columns of TIMING_COLUMNS; cdf is the list of P(purchase within d days) for d = 1, 2, ..."""
-    stored = load_answers(shop, "timing", as_of)
+    stored = load_score_details(shop, "timing", as_of)
     scored_at = stored.attrs.get("as_of")
     rows = [
         {"customer_key": key, "as_of": scored_at, "cdf": detail.cdf or []}
-        for key, detail in zip(stored["customer_key"], stored["answer"], strict=True)
+        for key, detail in zip(stored["customer_key"], stored["detail"], strict=True)
     ]
     return with_customer_ids(shop, rows, TIMING_COLUMNS)
 
 
 def build_recommendations(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
     """A row per customer, list and rank, columns of RECOMMENDATION_COLUMNS."""
-    stored = load_answers(shop, "recommender", as_of)
+    stored = load_score_details(shop, "recommender", as_of)
     rows = [
         (key, list_name, *product)
-        for key, detail in zip(stored["customer_key"], stored["answer"], strict=True)
+        for key, detail in zip(stored["customer_key"], stored["detail"], strict=True)
         for list_name in LIST_NAMES
         for product in detail.iter_products(list_name)
     ]
@@ -162,10 +162,10 @@ def build_offers(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
 
     In the order of the stored run: likeliest redemption first.
     """
-    stored = load_answers(shop, "offers", as_of)
+    stored = load_score_details(shop, "offers", as_of)
     rows = [
         (key, *offer)
-        for key, detail in zip(stored["customer_key"], stored["answer"], strict=True)
+        for key, detail in zip(stored["customer_key"], stored["detail"], strict=True)
         for offer in detail.iter_offers()
     ]
     frame = pd.DataFrame(rows, columns=["customer_key", "offer_key", "score", "expected_gain", "reason"])
@@ -182,10 +182,10 @@ def build_offers(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
 
 def build_restock(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
     """A row per customer and category, columns of RESTOCK_COLUMNS: probability and time of the next purchase."""
-    stored = load_answers(shop, "restock", as_of)
+    stored = load_score_details(shop, "restock", as_of)
     rows = [
         (key, *category)
-        for key, detail in zip(stored["customer_key"], stored["answer"], strict=True)
+        for key, detail in zip(stored["customer_key"], stored["detail"], strict=True)
         for category in detail.iter_categories()
     ]
     probability_columns = [f"p_{days}d" for days in HORIZONS[:3]]

@@ -250,7 +250,7 @@ class OffersDetail:
 def encode_offers(keys: Iterable[int], ranked: pd.DataFrame, *, fallback: Flags) -> Iterator[ScoreRow]:
     """A row per customer: probability of the best offer, None without offers, and {"items", "fallback"}.
 
-    ranked: columns customer_key, offer_key, p, expected_gain (NaN where unknown), reason, because, days; a row per
+    ranked: columns customer_key, offer_key, p, expected_gain (NaN where unknown), reason, evidence_key, days; a row per
     offer, best first. fallback: (n,) of `keys`. An item is [offer_key, p, expected gain or null, reason].
     """
     columns = (ranked[name].tolist() for name in ("customer_key", "offer_key", "p", "expected_gain"))
@@ -268,7 +268,7 @@ def encode_offer_reasons(ranked: pd.DataFrame) -> list[str | list[int]]:
     ranked: columns reason, because (product_key, NaN for none), days. The product is stored by key and named when
     the detail is read: it may become sensitive, or a consent may be revoked.
     """
-    entries = zip(ranked["reason"].tolist(), ranked["because"].tolist(), ranked["days"].tolist(), strict=True)
+    entries = zip(ranked["reason"].tolist(), ranked["evidence_key"].tolist(), ranked["days"].tolist(), strict=True)
     return [text if key != key else [int(key), int(days)] for text, key, days in entries]
 
 

@@ -12,7 +12,7 @@ from customers.scores import score_details, score_store
 from customers.shop.settings import Shop
 
 
-def load_answers(
+def load_score_details(
     shop: Shop,
     model: str,
     as_of: datetime | None = None,
@@ -20,9 +20,9 @@ def load_answers(
     include_online: bool = False,
     keys: Collection[int] | None = None,
 ) -> pd.DataFrame:
-    """The newest finished run of a model, or that of a given as_of: columns customer_key, value, as_of, answer.
+    """The newest finished run of a model, or that of a given as_of: columns customer_key, value, as_of, detail.
 
-    `answer` is the detail decoded by `score_details`. include_online: replace rows by scores stored online since
+    `detail` is decoded by `score_details`. include_online: replace rows by scores stored online since
     that run. keys: read only these customers' rows; above `score_store.FILTER_UP_TO` keys, rows of others are included.
     """
     frame = (
@@ -33,7 +33,7 @@ def load_answers(
     if not include_online:
         frame["as_of"] = pd.Series(frame.attrs.get("as_of"), frame.index, "datetime64[us, UTC]")
     decode = score_details.DECODERS[model]
-    frame["answer"] = [decode(detail) for detail in frame.pop("detail")]
+    frame["detail"] = [decode(detail) for detail in frame["detail"]]
     return frame
 
 

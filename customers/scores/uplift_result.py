@@ -12,7 +12,7 @@ from datetime import datetime
 import pandas as pd
 
 from customers.scores import score_store
-from customers.scores.score_frames import load_answers
+from customers.scores.score_frames import load_score_details
 from customers.shop.settings import Shop
 
 MODEL = "uplift"
@@ -86,9 +86,9 @@ def estimate_saved_value(
     result = load_result(shop)
     if result is None or not result.is_conclusive:
         return pd.Series(float("nan"), index=keys.index, dtype="float64")
-    stored_scores = load_answers(shop, MODEL, as_of, include_online=include_online).set_index("customer_key")
+    stored_scores = load_score_details(shop, MODEL, as_of, include_online=include_online).set_index("customer_key")
     effect = keys.map(stored_scores["value"]).astype("float64")
-    outcome = keys.map(stored_scores["answer"].map(lambda detail: detail.outcome))
+    outcome = keys.map(stored_scores["detail"].map(lambda detail: detail.outcome))
     value_given_return = expected_value.astype("float64") / (1 - churn_probability.astype("float64")).clip(
         lower=MIN_RETURN_PROBABILITY
     )

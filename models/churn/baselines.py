@@ -31,7 +31,7 @@ class RecencyChurn:
     def fit(cls, frame: pd.DataFrame, label: outcomes.ChurnLabel, *, seed: int = 0, horizon_days: int = 28) -> Self:
         """Isotonic regression of the outcome on recency, over active customers.
 
-        label: (n,), or a frame with a column quiet: 1 = no purchase within the horizon, 0 = at least one, NaN = not
+        label: (n,), or a frame with a column churned: 1 = no purchase within the horizon, 0 = at least one, NaN = not
             known yet.
         """
         rows, churned = outcomes.select_labelled(frame, label, horizon_days)
@@ -94,7 +94,7 @@ class RfmLogistic:
     def fit(cls, frame: pd.DataFrame, label: outcomes.ChurnLabel, *, seed: int = 0, horizon_days: int = 28) -> Self:
         """Fit the weights on active customers whose outcome is known.
 
-        label: (n,), or a frame with a column quiet: 1 = no purchase within the horizon, 0 = at least one, NaN = not
+        label: (n,), or a frame with a column churned: 1 = no purchase within the horizon, 0 = at least one, NaN = not
             known yet.
         """
         rows, churned = outcomes.select_labelled(frame, label, horizon_days)
@@ -148,7 +148,7 @@ class BgNbdChurn:
     def fit(cls, frame: pd.DataFrame, label: outcomes.ChurnLabel, *, seed: int = 0, horizon_days: int = 28) -> Self:
         """Fit BG/NBD to the customers of the latest cutoff; outcomes, if there are any, give the base rate.
 
-        label: (n,), or a frame with a column quiet: 1 = no purchase within the horizon, 0 = at least one, NaN = not
+        label: (n,), or a frame with a column churned: 1 = no purchase within the horizon, 0 = at least one, NaN = not
             known yet.
         """
         latest = base.latest_rows(frame)

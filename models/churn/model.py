@@ -59,7 +59,7 @@ class ChurnModel:
         """Fit on every row whose outcome is at least partly known.
 
         label: (n,): 1 = no purchase in [as_of, as_of + horizon), 0 = at least one, NaN = not known yet. Better: a frame
-            with columns quiet (the same), duration_days and observed, for as many days as each row was followed.
+            with columns churned (the same), duration_days and observed, for as many days as each row was followed.
         overrides: replace single LightGBM parameters.
 
         BG/NBD is fitted separately to the rows of each cutoff, so that no row uses later data.

@@ -38,7 +38,7 @@ class SeasonalBgNbdChurn:
     def fit(cls, frame: pd.DataFrame, label: outcomes.ChurnLabel, *, seed: int = 0, horizon_days: int = 28) -> Self:
         """Fit BG/NBD to the customers of the latest cutoff, and the calibration to the outcomes of earlier ones.
 
-        label: (n,), or a frame with a column quiet: 1 = no purchase within the horizon, 0 = at least one, NaN = not
+        label: (n,), or a frame with a column churned: 1 = no purchase within the horizon, 0 = at least one, NaN = not
             known yet.
         """
         bgnbd_by_cutoff = fit_bgnbd_by_cutoff(frame)

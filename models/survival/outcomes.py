@@ -15,15 +15,15 @@ MIN_OUTCOMES = 30
 ACTIVE_HORIZONS = 2
 
 #: The outcome of each row: 1 = no purchase within the horizon, 0 = at least one, NaN = not known yet; or a frame with
-#: that in column quiet, beside other label columns.
+#: that in column churned, beside other label columns.
 ChurnLabel = pd.Series | pd.DataFrame | Floats
 
 
 def read_churned(label: ChurnLabel) -> Floats:
     """The outcome of each row as 1, 0 or NaN: array (n,)."""
     if isinstance(label, pd.DataFrame):
-        require_columns(label, ["quiet"])
-        return label["quiet"].to_numpy(dtype=np.float64, na_value=np.nan)
+        require_columns(label, ["churned"])
+        return label["churned"].to_numpy(dtype=np.float64, na_value=np.nan)
     return np.asarray(label, dtype=np.float64)
 
 

@@ -34,7 +34,7 @@ MAX_CUSTOMERS = 6_000
 PLOT_DAYS = 28
 #: Tasks that a LightGBM with default settings is compared on, and how its outcome (n,) is read from their labels.
 LIGHTGBM_OUTCOMES: Mapping[str, Callable[[Any], np.ndarray]] = {
-    "churn": lambda label: label["quiet"].to_numpy(np.float64),
+    "churn": lambda label: label["churned"].to_numpy(np.float64),
     "value": lambda label: label["spent"].to_numpy(np.float64),
     "restock": lambda label: label[f"within_{restock.RESTOCK_DAYS[1]}"].to_numpy(np.float64),
 }
@@ -246,5 +246,5 @@ def _score_and_outcome(task: Task, evaluation: CutoffEvaluation, method: str) ->
         return 1 - predictions[:, days - 1], has_returned.to_numpy(np.float64)
     if task.name == "restock":
         return predictions[:, 1], evaluation.label[f"within_{restock.RESTOCK_DAYS[1]}"].to_numpy(np.float64)
-    column = {"churn": "quiet", "value": "spent"}[task.name]
+    column = {"churn": "churned", "value": "spent"}[task.name]
     return predictions, evaluation.label[column].to_numpy(np.float64)

@@ -71,14 +71,14 @@ def plot_curves(tables: Mapping[str, pd.DataFrame], path: Path, *, name: str, ti
     figure.suptitle(title)
     left, right = figure.subplots(1, 2)
     reliability, gains = tables["reliability"], tables["gains"]
-    limit = float(max(reliability["said"].max(), reliability["seen"].max()))
+    limit = float(max(reliability["predicted"].max(), reliability["observed"].max()))
     left.plot([0, limit], [0, limit], color="black", linewidth=0.8)
     right.plot([0, 1], [0, 1], color="black", linewidth=0.8)
     for method in reliability["method"].drop_duplicates():
         style: dict[str, Any] = {"linewidth": 2.5} if method == "served" else {"linewidth": 1, "alpha": 0.7}
         left.plot(
-            "said",
-            "seen",
+            "predicted",
+            "observed",
             data=reliability[reliability["method"] == method],
             marker="o",
             markersize=3,

@@ -88,7 +88,7 @@ def _format_offers(runtime: ServerRuntime, score: StoredScore) -> dict[str, Any]
     items = [
         {
             "rank": rank,
-            "offer_id": offers_by_key.at[offer.offer_key, "called"],
+            "offer_id": offers_by_key.at[offer.offer_key, "public_id"],
             "score": offer.probability,
             "expected_gain": None
             if offer.expected_gain is None

@@ -181,10 +181,10 @@ def build_offer_items(runtime: ServerRuntime, ranked: pd.DataFrame, offered: Ran
     """Response items by row of the customer, best first.
 
     ranked: columns row, column (of the offer table), rank, customer_key, p, expected_gain, gain_basis, source, reason,
-    because, days.
+    evidence_key, days.
     """
     listed = offered.table.offers.take(ranked["column"].to_numpy(np.int64))
-    labels = _iter_rows(listed.astype({"campaign_id": object}), "called", "campaign_id", "ends_at")
+    labels = _iter_rows(listed.astype({"campaign_id": object}), "public_id", "campaign_id", "ends_at")
     reason_texts = recommendation_reasons.offer_reasons(
         runtime.shop, zip(ranked["customer_key"].tolist(), score_details.encode_offer_reasons(ranked), strict=True)
     )

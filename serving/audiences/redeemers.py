@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from customers.marketing import eligibility, eligibility_inputs
+from customers.marketing.offer_table import build_offer_table
 from customers.marketing.offers import OfferCatalogue
 from models.registry.bundle import Champion
 from serving.audiences import population
@@ -58,7 +59,7 @@ def _campaign_inventory(inventory: OfferInventory, offer_id: str) -> tuple[Offer
     An offer is scored among those of its campaign: the more there are, the less likely a customer redeems this one.
     """
     all_offers = inventory.catalogue.offers
-    positions = np.flatnonzero(all_offers["called"] == offer_id)
+    positions = np.flatnonzero(all_offers["public_id"] == offer_id)
     if not len(positions):
         return None
     campaign = all_offers["campaign_id"].iloc[positions[0]]
@@ -67,9 +68,9 @@ def _campaign_inventory(inventory: OfferInventory, offer_id: str) -> tuple[Offer
     campaign_covers = inventory.catalogue.covered_products[
         inventory.catalogue.covered_products["offer_key"].isin(campaign_offers["offer_key"])
     ].reset_index(drop=True)
-    table = eligibility.build_offer_table(campaign_offers, campaign_covers, sold_out=inventory.sold_out_products)
+    table = build_offer_table(campaign_offers, campaign_covers, sold_out=inventory.sold_out_products)
     return replace(inventory, catalogue=OfferCatalogue(campaign_offers, campaign_covers), offer_table=table), int(
-        np.flatnonzero(campaign_offers["called"] == offer_id)[0]
+        np.flatnonzero(campaign_offers["public_id"] == offer_id)[0]
     )
 
 

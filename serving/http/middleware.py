@@ -23,7 +23,7 @@ from serving.http.request_context import RequestContext
 from serving.http.responses import ProblemPageRenderer, ResponseWriter
 from serving.http.routes import Route
 
-log = logging.getLogger("regulars.door")
+log = logging.getLogger("regulars.http")
 
 #: 1,000 ids with 1,000 exclusions are about 100 kB; this leaves space for bulk records.
 MAX_BODY_BYTES = 4 * 1024 * 1024

@@ -23,7 +23,7 @@ MIN_LIFT = 3.0
 #: So many complements of each product are considered, the strongest.
 MAX_COMPLEMENTS = 10
 
-COLUMNS = ("row", "offer_key", "lift", "because", "days")
+COLUMNS = ("row", "offer_key", "lift", "evidence_key", "days")
 _NO_OFFERS = pd.DataFrame({name: pd.Series(dtype="float64" if name == "lift" else "int64") for name in COLUMNS})
 
 
@@ -62,7 +62,7 @@ def find_complementary_offers(
     """Offers on a complement of a new purchase, one row per row of `features` and offer, in the columns of COLUMNS.
 
     `features` has the columns product_keys, times and last_days, lists per customer; `covers` offer_key, product_key;
-    `pairs` those of `load_complements`. `because` is the product bought `days` ago for the first time; of several,
+    `pairs` those of `load_complements`. `evidence_key` is the product bought `days` ago for the first time; of several,
     the one with the highest lift. `hidden` products are used only in rows where `is_consenting`, shape (n_rows,), is
     true; without it in none.
     """
@@ -71,27 +71,27 @@ def find_complementary_offers(
     if hidden:
         is_shown = np.zeros(len(features), bool) if is_consenting is None else is_consenting
         new_purchases = new_purchases[
-            ~new_purchases["because"].isin(list(hidden)) | is_shown[new_purchases["row"].to_numpy(np.int64)]
+            ~new_purchases["evidence_key"].isin(list(hidden)) | is_shown[new_purchases["row"].to_numpy(np.int64)]
         ]
     if new_purchases.empty or pairs.empty:
         return _NO_OFFERS
-    matches = new_purchases.merge(pairs, left_on="because", right_on="product_key").drop(columns="product_key")
+    matches = new_purchases.merge(pairs, left_on="evidence_key", right_on="product_key").drop(columns="product_key")
     matches = matches.merge(covers, left_on="other_key", right_on="product_key")
-    best = matches.sort_values(["lift", "because"], ascending=[False, True]).drop_duplicates(["row", "offer_key"])
+    best = matches.sort_values(["lift", "evidence_key"], ascending=[False, True]).drop_duplicates(["row", "offer_key"])
     return best[list(COLUMNS)].sort_values(["row", "offer_key"], ignore_index=True)
 
 
 def _new_purchases(features: pd.DataFrame, candidate_keys: np.ndarray) -> pd.DataFrame:
-    """The candidate products bought once, within RECENT_DAYS: columns row, because (product key), days."""
+    """The candidate products bought once, within RECENT_DAYS: columns row, evidence_key (product key), days."""
     has_products = features["product_keys"].map(lambda keys: isinstance(keys, np.ndarray | list)).to_numpy(bool)
     with_products = features[has_products]
     flat = {
         column: np.concatenate([*with_products[name], np.empty(0, np.int64)]).astype(np.int64)
-        for column, name in (("because", "product_keys"), ("times", "times"), ("days", "last_days"))
+        for column, name in (("evidence_key", "product_keys"), ("times", "times"), ("days", "last_days"))
     }
     rows = np.repeat(np.flatnonzero(has_products), with_products["product_keys"].map(len).to_numpy(np.int64))
     purchases = pd.DataFrame({"row": rows, **flat})
     purchases = purchases[
-        (purchases["times"] == 1) & (purchases["days"] <= RECENT_DAYS) & purchases["because"].isin(candidate_keys)
+        (purchases["times"] == 1) & (purchases["days"] <= RECENT_DAYS) & purchases["evidence_key"].isin(candidate_keys)
     ]
-    return purchases[["row", "because", "days"]].reset_index(drop=True)
+    return purchases[["row", "evidence_key", "days"]].reset_index(drop=True)

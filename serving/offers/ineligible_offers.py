@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from customers.marketing import eligibility, eligibility_inputs, stored_offers
-from customers.marketing.eligibility import OfferTable
+from customers.marketing.offer_table import OfferTable
 from customers.people import lookup
 from customers.scores import score_store
 from customers.shop.settings import Shop

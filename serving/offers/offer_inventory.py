@@ -13,9 +13,9 @@ import pandas as pd
 from customers.catalogue import product_attributes, products
 from customers.database import engine
 from customers.database.version_cache import VersionCache
-from customers.marketing import eligibility, eligibility_inputs, offers
-from customers.marketing.eligibility import OfferTable
+from customers.marketing import eligibility_inputs, offers
 from customers.marketing.eligibility_inputs import CurrentOffers
+from customers.marketing.offer_table import OfferTable, build_offer_table
 from customers.shop.settings import Shop
 from features.offers.category_affinity import ProductCategoryCodes
 
@@ -38,9 +38,7 @@ class OfferInventory:
     def filter_active(self, now: datetime) -> OfferInventory:
         """The same inventory with the offers that have begun by this time and have not ended."""
         active = self.catalogue.running_at(now)
-        offer_table = eligibility.build_offer_table(
-            active.offers, active.covered_products, sold_out=self.sold_out_products
-        )
+        offer_table = build_offer_table(active.offers, active.covered_products, sold_out=self.sold_out_products)
         return replace(self, catalogue=active, offer_table=offer_table)
 
 

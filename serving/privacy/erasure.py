@@ -15,7 +15,7 @@ from serving.http import problems
 from serving.runtime import ServerRuntime
 from serving.scoring import refresh, write_back
 
-log = logging.getLogger("regulars.forget")
+log = logging.getLogger("regulars.erasure")
 
 
 def erase_derived_data(

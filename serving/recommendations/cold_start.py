@@ -85,7 +85,7 @@ def label_new_products(ranked: pd.DataFrame, new_products: Collection[int]) -> p
 
     ranked: columns product_key, source, because (-1 without evidence), a row per list entry; words is added if absent.
     """
-    has_no_reason = (ranked["source"].eq("new") & ranked["because"].lt(0)).to_numpy(bool)
+    has_no_reason = (ranked["source"].eq("new") & ranked["evidence_key"].lt(0)).to_numpy(bool)
     has_no_reason &= np.isin(ranked["product_key"], np.fromiter(new_products, np.int64, len(new_products)))
     if not has_no_reason.any():
         return ranked

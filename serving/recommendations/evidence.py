@@ -19,7 +19,7 @@ from models.related_products.complements import RelatedProducts
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 #: The columns of the evidence, and the history columns that they are read from; an old history may lack some.
-EVIDENCE_COLUMNS = ("because", "days", "since")
+EVIDENCE_COLUMNS = ("evidence_key", "days", "since")
 HISTORY_COLUMNS = ("times", "last_days", "first_days")
 #: A purchase longer ago is no evidence for a product that goes with it.
 RECENT_DAYS = 90
@@ -33,7 +33,7 @@ def add_evidence(
     hidden: Collection[int] = (),
     consenting: Collection[int] = (),
 ) -> pd.DataFrame:
-    """The ranked lists with the evidence of each product: int columns because, days and since, -1 where there is none.
+    """The ranked lists with the evidence of each product: int columns evidence_key, days, since; -1 for none.
 
     For source "again": purchase days, and days since the last and since the first of them. For source "new": key of the
     product bought within RECENT_DAYS that it goes with best, and days since that purchase; `hidden` products count only
@@ -67,17 +67,17 @@ def add_evidence(
 def iter_evidence(ranked: pd.DataFrame) -> Iterator[list[Any]]:
     """Yield the evidence to store of each entry: its numbers, or the text in the column words if there is one."""
     texts = ranked["words"].tolist() if "words" in ranked else [None] * len(ranked)
-    for text, because, days, since in zip(texts, *(ranked[name].tolist() for name in EVIDENCE_COLUMNS), strict=True):
+    for text, key, days, since in zip(texts, *(ranked[name].tolist() for name in EVIDENCE_COLUMNS), strict=True):
         if text is not None:
             yield [text]
-        elif because < 0:
+        elif key < 0:
             yield []
         else:
-            yield [because, days] if since < 0 else [because, days, since]
+            yield [key, days] if since < 0 else [key, days, since]
 
 
 def reason_texts(shop: Shop, ranked: pd.DataFrame) -> list[str]:
-    """The reason text of each row. ranked: columns customer_key, source, because, days, since, and words if present."""
+    """The reason text of each row. ranked: columns customer_key, source, evidence_key, days, since, perhaps words."""
     entries = zip(ranked["customer_key"].tolist(), ranked["source"].tolist(), iter_evidence(ranked), strict=True)
     return recommendation_reasons.product_reasons(shop, entries)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from customers.privacy import consents
-from customers.scores.score_frames import load_answers
+from customers.scores.score_frames import load_score_details
 from customers.shop.settings import Shop
 from features.store.feature_store import FeatureStore
 from models.base import Model
@@ -270,7 +270,7 @@ class NightlyInputs(ScoringInputs):
 
     def load_stored_spend(self) -> Floats | None:
         """Expected spend (n_customers,) from the newest stored value scores; NaN in a run of an earlier day."""
-        stored = load_answers(self.shop, "value")
+        stored = load_score_details(self.shop, "value")
         is_current = stored.attrs.get("as_of", self.nightly_run.as_of) <= self.nightly_run.as_of
         value_by_key = stored.set_index("customer_key")["value"]
         keys = pd.Series(self.keys, dtype="int64")

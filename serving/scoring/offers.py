@@ -15,7 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from customers.marketing import eligibility, eligibility_inputs
-from customers.marketing.eligibility import CustomerState, EligibilityCodes, OfferTable
+from customers.marketing.eligibility import CustomerState, EligibilityCodes
+from customers.marketing.offer_table import OfferTable
 from customers.reports import recommendation_reasons
 from customers.scores import score_details
 from customers.scores.score_details import ScoreRow
@@ -45,8 +46,9 @@ class RankedOffers:
 
     `ranking` has a row per eligible offer, each customer's likeliest first; columns row, column, customer_key,
     offer_key, p, expected_gain (NaN where unknown), gain_basis (what the gain counts, None likewise), source, reason,
-    because, days. The source is again, new, popular, or related: the offer complements a product bought for the first
-    time, which is product_key `because`, bought `days` ago (NaN elsewhere; see `score_details.encode_offer_reasons`).
+    evidence_key, days. The source is again, new, popular, or related: the offer complements a product bought for the
+    first time, which is product_key `evidence_key`, bought `days` ago (NaN elsewhere; see
+    `score_details.encode_offer_reasons`).
     """
 
     table: OfferTable
@@ -147,7 +149,7 @@ def _score_cells(
     listed: pd.DataFrame,
     is_consenting: Flags,
 ) -> pd.DataFrame:
-    """Columns p, expected_gain, gain_basis, source, reason, because and days of every eligible offer."""
+    """Columns p, expected_gain, gain_basis, source, reason, evidence_key and days of every eligible offer."""
     received = listed["audience"] == "received"
     p = np.full(len(cells), float(np.asarray(model.population_average(), np.float64).ravel()[0]))
     gain, basis = np.full(len(cells), np.nan), np.full(len(cells), None, object)
@@ -176,13 +178,13 @@ def _score_cells(
         ]
     gain = np.round(gain, money.EXPONENTS[context.currency])
     columns = {"p": p, "expected_gain": gain, "gain_basis": basis, "source": source, "reason": reason}
-    return pd.DataFrame(columns | {"because": complement_values[:, 0], "days": complement_values[:, 1]})
+    return pd.DataFrame(columns | {"evidence_key": complement_values[:, 0], "days": complement_values[:, 1]})
 
 
 def _find_complements(
     context: OfferContext, features: pd.DataFrame, cells: pd.DataFrame, times: Floats, is_consenting: Flags
 ) -> NDArray[np.float64]:
-    """The new purchase that each cell's offer complements: (n_cells, 2), because and days; NaN for none.
+    """The new purchase that each cell's offer complements: (n_cells, 2), evidence_key and days; NaN for none.
 
     None where the customer has bought the offer's products before: those purchases are the better reason. A sensitive
     product is a reason only in consenting rows.
@@ -195,7 +197,7 @@ def _find_complements(
         features, covers, context.complements, hidden=context.inventory.sensitive_products, is_consenting=is_consenting
     )
     matches = cells[["row", "offer_key"]].merge(complementary, on=["row", "offer_key"], how="left")
-    values = matches[["because", "days"]].to_numpy(np.float64)
+    values = matches[["evidence_key", "days"]].to_numpy(np.float64)
     return np.where(times[:, None] > 0, np.nan, values)
 
 

@@ -24,7 +24,7 @@ from serving.http import problems
 from serving.runtime import ServerRuntime
 from serving.scoring import online
 
-log = logging.getLogger("regulars.live")
+log = logging.getLogger("regulars.refresh")
 
 #: Customers refreshed together: a request with a thousand sales takes a few short batches.
 BATCH_SIZE = 200

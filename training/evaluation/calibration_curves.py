@@ -22,8 +22,8 @@ def reliability_curve(predicted: Floats, observed: Floats, bins: int = 10) -> pd
     parts = [part for part in np.array_split(order, bins) if part.size]
     return pd.DataFrame(
         {
-            "said": [float(np.mean(predicted[part])) for part in parts],
-            "seen": [float(np.mean(observed[part])) for part in parts],
+            "predicted": [float(np.mean(predicted[part])) for part in parts],
+            "observed": [float(np.mean(observed[part])) for part in parts],
             "customers": [int(part.size) for part in parts],
         }
     )

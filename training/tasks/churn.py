@@ -13,14 +13,14 @@ from training.tasks.task import Frame, TrainingData
 
 
 def label_churn(training_data: TrainingData, rows: Frame, until: date) -> Frame:
-    """Columns quiet (1 for no purchase within churn_days), duration_days and observed; one row per row of `rows`.
+    """Columns churned (1 for no purchase within churn_days), duration_days and observed; one row per row of `rows`.
 
     Follow-up times are given too, since a learner can use a part of the horizon.
     """
     days, calendar = training_data.churn_days, training_data.calendar
     has_churned = labels.churned(rows, training_data.purchases, days=days, calendar=calendar, until=until)
     return labels.time_to_next_purchase(rows, training_data.purchases, calendar=calendar, until=until).assign(
-        quiet=has_churned
+        churned=has_churned
     )
 
 
@@ -29,9 +29,9 @@ def is_active_and_labelled(training_data: TrainingData, rows: Frame, outcome: Fr
 
     Customers who left long ago are easy to predict and would improve the metrics.
     """
-    return np.isfinite(outcome["quiet"].to_numpy()) & outcomes.is_active(rows, training_data.churn_days)
+    return np.isfinite(outcome["churned"].to_numpy()) & outcomes.is_active(rows, training_data.churn_days)
 
 
 def evaluate_churn(training_data: TrainingData, rows: Frame, outcome: Frame, p: np.ndarray) -> dict[str, float]:
     """Probability metrics of p (n,), the predicted P(no purchase within churn_days)."""
-    return metrics.probability_metrics(outcome["quiet"].to_numpy(np.float64), p)
+    return metrics.probability_metrics(outcome["churned"].to_numpy(np.float64), p)

@@ -59,7 +59,7 @@ class CurrentQuestion(CustomersQuestion):
     @classmethod
     def _reject_other_times(cls, at: datetime | None) -> None:
         if at is not None:
-            raise ValueError("answers are for now: leave it out; to replay a day run: regulars run --as-of")
+            raise ValueError("answers are for now: leave it out; to score a past day run: regulars run --as-of")
 
 
 class ModelFacts(BaseModel):

@@ -9,13 +9,14 @@ import pytest
 
 from customers.marketing import eligibility
 from customers.marketing.eligibility import REASONS, CustomerState
+from customers.marketing.offer_table import build_offer_table, with_spent_budgets
 
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
 BREAD, MILK, TEA = 1, 2, 3
 PLAIN = {
     "offer_key": 1,
     "offer_id": "o1",
-    "called": "o1",
+    "public_id": "o1",
     "campaign_id": "k1",
     "starts_at": NOON - timedelta(days=1),
     "ends_at": NOON + timedelta(days=1),
@@ -38,9 +39,7 @@ def reason(offer_fields: dict[str, Any] | None = None, *, sold_out: set[int] | N
     if state_fields.pop("for_nothing", False):
         covers = covers.head(0)
     redemption_counts = pd.Series({1: times})
-    table = eligibility.with_spent_budgets(
-        eligibility.build_offer_table(offers, covers, sold_out=sold_out or set()), redemption_counts
-    )
+    table = with_spent_budgets(build_offer_table(offers, covers, sold_out=sold_out or set()), redemption_counts)
     state = customer_state(**state_fields)
     codes = eligibility.evaluate_eligibility(table, state, now=NOON)
     return REASONS[eligibility.restrict_to_request(codes, table, state, **(request_fields or {}))[0, 0]]
@@ -141,10 +140,10 @@ def test_an_offer_is_redeemed_once() -> None:
 
 
 def test_an_offer_that_another_source_calls_alike_is_another_offer() -> None:
-    two = pd.DataFrame([PLAIN, PLAIN | {"offer_key": 2, "called": "web:o1"}])
+    two = pd.DataFrame([PLAIN, PLAIN | {"offer_key": 2, "public_id": "web:o1"}])
     covers = pd.DataFrame({"offer_key": [1, 2], "product_key": BREAD})
     codes = eligibility.evaluate_eligibility(
-        eligibility.build_offer_table(two, covers, sold_out=set()), customer_state(redeemed=2), now=NOON
+        build_offer_table(two, covers, sold_out=set()), customer_state(redeemed=2), now=NOON
     )
     assert [REASONS[code] for code in codes[0]] == ["", "the customer has redeemed it already"]
 
@@ -174,7 +173,7 @@ def test_many_customers_and_offers_at_once() -> None:
               for n in (1, 2, 3)]  # fmt: skip
     listed[2]["ends_at"] = NOON - timedelta(days=3)
     covers = pd.DataFrame({"offer_key": [1, 2, 3], "product_key": BREAD})
-    table = eligibility.build_offer_table(pd.DataFrame(listed), covers, sold_out=set())
+    table = build_offer_table(pd.DataFrame(listed), covers, sold_out=set())
     met = pd.DataFrame({"row": [0, 1, 2, 2], "campaign_id": ["k1", "k2", "k3", "unheard of"]})
     nobody = pd.DataFrame({"row": [], "offer_key": []})
     state = CustomerState([()] * 4, np.zeros(4, bool), np.full(4, np.nan), met, nobody, {})
@@ -187,7 +186,7 @@ def test_many_customers_and_offers_at_once() -> None:
 def test_no_offers_and_no_customers() -> None:
     none = pd.DataFrame([PLAIN]).head(0)
     covers = pd.DataFrame({"offer_key": [], "product_key": []})
-    table = eligibility.build_offer_table(none, covers, sold_out=set())
+    table = build_offer_table(none, covers, sold_out=set())
     assert eligibility.evaluate_eligibility(table, customer_state(), now=NOON).shape == (1, 0)
 
 
@@ -218,7 +217,7 @@ def test_an_offer_without_channels_is_not_sent_to_who_is_left_alone() -> None:
 
 
 def test_two_offers_on_the_same_products_may_both_be_made() -> None:
-    two = pd.DataFrame([PLAIN, PLAIN | {"offer_key": 2, "offer_id": "o2", "called": "o2"}])
+    two = pd.DataFrame([PLAIN, PLAIN | {"offer_key": 2, "offer_id": "o2", "public_id": "o2"}])
     covers = pd.DataFrame({"offer_key": [1, 1, 2], "product_key": [BREAD, MILK, MILK]})
-    table = eligibility.build_offer_table(two, covers, sold_out=set())
+    table = build_offer_table(two, covers, sold_out=set())
     assert (eligibility.evaluate_eligibility(table, customer_state(), now=NOON) == 0).tolist() == [[True, True]]

@@ -16,9 +16,9 @@ from customers.marketing.eligibility import (
     CandidatePairs,
     CustomerState,
     OfferRequest,
-    OfferTable,
     Rule,
 )
+from customers.marketing.offer_table import OfferTable, build_offer_table, with_spent_budgets
 from customers.privacy.consents import CONSENT_CHANNELS, CONSENT_FREE_CHANNELS
 
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
@@ -47,7 +47,7 @@ def random_table(rng: np.random.Generator) -> OfferTable:
     rows = [
         {
             "offer_key": int(key),
-            "called": f"o{key}",
+            "public_id": f"o{key}",
             "campaign_id": choose(rng, (None, *CAMPAIGNS)),
             "starts_at": NOON + timedelta(days=int(rng.integers(-20, 3))),
             "ends_at": NOON + timedelta(days=int(rng.integers(-2, 20))),
@@ -62,11 +62,11 @@ def random_table(rng: np.random.Generator) -> OfferTable:
         }
         for key in rng.permutation(np.arange(1, count + 1))
     ]
-    offers = pd.DataFrame(rows, columns=list(rows[0]) if rows else ["offer_key", "called", *OFFER_COLUMNS])
+    offers = pd.DataFrame(rows, columns=list(rows[0]) if rows else ["offer_key", "public_id", *OFFER_COLUMNS])
     covered = [(key, product) for key in offers["offer_key"] for product in range(5) if rng.random() < 0.3]
     covers = pd.DataFrame(covered, columns=["offer_key", "product_key"]).astype("int64")
-    table = eligibility.build_offer_table(offers.astype(TYPES), covers, sold_out={0, 1, 2})
-    return eligibility.with_spent_budgets(table, pd.Series({1: 1, 2: 3, 3: 9}))
+    table = build_offer_table(offers.astype(TYPES), covers, sold_out={0, 1, 2})
+    return with_spent_budgets(table, pd.Series({1: 1, 2: 3, 3: 9}))
 
 
 TYPES = {
@@ -197,7 +197,7 @@ def request_code(table: OfferTable, state: CustomerState, row: int, column: int,
             return 15
         if is_over_cap(state, row) and not has_received(table, state, row, column):
             return 13
-    return 16 if table.offers["called"].iloc[column] in request.excluded_ids else 0
+    return 16 if table.offers["public_id"].iloc[column] in request.excluded_ids else 0
 
 
 def has_received(table: OfferTable, state: CustomerState, row: int, column: int) -> bool:

@@ -97,7 +97,7 @@ def test_an_offer_keeps_the_product_that_it_complements_and_not_its_name() -> No
             "p": [0.25, 0.125],
             "expected_gain": [1.5, np.nan],
             "reason": ["not yet", "not yet"],
-            "because": [7, np.nan],
+            "evidence_key": [7, np.nan],
             "days": [3, np.nan],
         }
     )

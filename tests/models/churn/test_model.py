@@ -69,7 +69,7 @@ def shop(
         )
     frame = pd.concat(frames, ignore_index=True)
     days = np.ceil(rng.exponential(1.0, len(frame)) * H / -np.log(frame["truth"].to_numpy()))
-    return frame, pd.DataFrame({"quiet": (days > H) * 1.0, "duration_days": days, "observed": True})
+    return frame, pd.DataFrame({"churned": (days > H) * 1.0, "duration_days": days, "observed": True})
 
 
 def training_and_current_rows(**shop_settings: Any) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, np.ndarray]:
@@ -106,7 +106,7 @@ def test_without_signal_in_the_features_the_churn_model_is_as_good_as_bg_nbd() -
     past = bg_nbd.purchase_summary(rows)
     truth = np.exp(-H * (1.5 + past.x) / (15 + past.T))
     days = np.ceil(np.random.default_rng(5).exponential(1.0, len(rows)) * H / -np.log(truth))
-    outcomes = pd.DataFrame({"quiet": (days > H) * 1.0, "duration_days": days, "observed": True})
+    outcomes = pd.DataFrame({"churned": (days > H) * 1.0, "duration_days": days, "observed": True})
     now = rows[rows["as_of"] == rows["as_of"].max()]
     predicted = churn_model.ChurnModel.fit(rows, outcomes, horizon_days=H).score(now)
     bgnbd = churn_baselines.BgNbdChurn.fit(rows, outcomes, horizon_days=H).score(now)
@@ -157,7 +157,7 @@ def test_customers_followed_for_part_of_the_horizon_are_used_too() -> None:
     frame, outcomes = shop(customers=300)
     is_latest = frame["as_of"] == frame["as_of"].max() - pd.Timedelta(days=14)
     followed = outcomes.assign(
-        quiet=outcomes["quiet"].where(~is_latest),
+        churned=outcomes["churned"].where(~is_latest),
         observed=outcomes["observed"] & (~is_latest | (outcomes["duration_days"] <= 14)),
         duration_days=outcomes["duration_days"].where(~is_latest, outcomes["duration_days"].clip(upper=14)),
     )
@@ -173,7 +173,7 @@ def test_customers_followed_for_part_of_the_horizon_are_used_too() -> None:
 def test_later_rows_do_not_change_the_bg_nbd_predictions_of_earlier_ones() -> None:
     frame, outcomes = shop(customers=300)
     is_early = (frame["as_of"] < frame["as_of"].max()).to_numpy()
-    churned = outcomes["quiet"].to_numpy()
+    churned = outcomes["churned"].to_numpy()
     alone = seasonal_bg_nbd.past_predictions(
         frame[is_early], churned[is_early], H, seasonal_bg_nbd.fit_bgnbd_by_cutoff(frame[is_early])
     )
@@ -187,7 +187,7 @@ def test_outcomes_that_are_still_open_are_left_out() -> None:
     rows = frame.drop(columns="truth")
     is_latest = (rows["as_of"] == rows["as_of"].max()).to_numpy()
     open_outcomes = outcomes.assign(
-        quiet=outcomes["quiet"].where(~is_latest),
+        churned=outcomes["churned"].where(~is_latest),
         duration_days=outcomes["duration_days"].where(~is_latest, 0.0),
         observed=outcomes["observed"] & ~is_latest,
     )
@@ -202,7 +202,7 @@ def test_outcomes_that_are_still_open_are_left_out() -> None:
 
 def test_an_array_of_churned_flags_is_a_label_too() -> None:
     rows, outcomes, now, truth = training_and_current_rows(customers=800)
-    predicted = churn_model.ChurnModel.fit(rows, outcomes["quiet"].to_numpy(), horizon_days=H).score(now)
+    predicted = churn_model.ChurnModel.fit(rows, outcomes["churned"].to_numpy(), horizon_days=H).score(now)
     bgnbd = churn_baselines.BgNbdChurn.fit(rows, outcomes, horizon_days=H).score(now)
     assert log_loss(truth, predicted) < log_loss(truth, bgnbd)
 
@@ -358,7 +358,9 @@ def two_years(customers: int = 600, *, seed: int = 1) -> tuple[pd.DataFrame, pd.
         )
         churned = np.where(day + H <= now, (days_to_next > H) * 1.0, np.nan)
         outcomes.append(
-            pd.DataFrame({"quiet": churned, "duration_days": np.where(came, days_to_next, now - day), "observed": came})
+            pd.DataFrame(
+                {"churned": churned, "duration_days": np.where(came, days_to_next, now - day), "observed": came}
+            )
         )
     return pd.concat(frames, ignore_index=True), pd.concat(outcomes, ignore_index=True), bought[:, now:].any(axis=1)
 

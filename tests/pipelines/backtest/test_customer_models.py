@@ -95,7 +95,7 @@ def test_a_sale_after_a_cutoff_changes_the_outcome_and_no_prediction(shop: Shop,
     task, now = all_tasks.get_task("churn"), clock.now(shop)
     [cutoff] = cutoffs.choose_cutoffs(shop, 1, 28, outcome_days=28, history_days=56)
     before, _ = customer_models._evaluate_cutoff(shop, cutoff, task, None, ignore_progress)
-    churned = before.rows.loc[before.label["quiet"] == 1, "customer_key"]
+    churned = before.rows.loc[before.label["churned"] == 1, "customer_key"]
     [customer_id] = lookup.find_ids(shop, churned.head(1)).values()
     sold = (cutoff + (now - cutoff) / 2).isoformat()
     operations.load_records(
@@ -104,7 +104,7 @@ def test_a_sale_after_a_cutoff_changes_the_outcome_and_no_prediction(shop: Shop,
     after, _ = customer_models._evaluate_cutoff(shop, cutoff, task, None, ignore_progress)
     for method, predictions in before.predictions.items():
         np.testing.assert_array_equal(after.predictions[method], predictions)
-    assert after.label["quiet"].sum() == before.label["quiet"].sum() - 1
+    assert after.label["churned"].sum() == before.label["churned"].sum() - 1
 
 
 def test_timing_is_plotted_as_the_probability_of_a_purchase_within_four_weeks() -> None:

@@ -27,7 +27,7 @@ def test_a_new_phone_brings_offers_on_its_case_and_film() -> None:
     figures = shelf(ann=([PHONE, MILK], [1, 9], [3, 2]), bob=([MILK], [9], [2]))
     found = complementary_offers.find_complementary_offers(figures, COVERS, PAIRS)
     assert found.to_dict("list") == {
-        "row": [0, 0], "offer_key": [CASES, FILMS], "lift": [8.0, 4.0], "because": [PHONE, PHONE], "days": [3, 3],
+        "row": [0, 0], "offer_key": [CASES, FILMS], "lift": [8.0, 4.0], "evidence_key": [PHONE, PHONE], "days": [3, 3],
     }  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def test_of_several_reasons_the_one_with_the_highest_lift_is_told() -> None:
     (found,) = complementary_offers.find_complementary_offers(
         shelf(ann=([PHONE, MILK], [1, 1], [3, 2])), COVERS.tail(1), PAIRS
     ).itertuples()
-    assert (found.offer_key, found.because, found.lift) == (FILMS, MILK, 9.0)
+    assert (found.offer_key, found.evidence_key, found.lift) == (FILMS, MILK, 9.0)
 
 
 def test_what_is_sensitive_is_no_reason_but_for_who_allows_it() -> None:
@@ -49,7 +49,7 @@ def test_what_is_sensitive_is_no_reason_but_for_who_allows_it() -> None:
     found = complementary_offers.find_complementary_offers(
         shelf(ann=both, bob=both), COVERS.tail(1), PAIRS, hidden={MILK}, is_consenting=np.array([True, False])
     )
-    assert found["because"].tolist() == [MILK, PHONE]
+    assert found["evidence_key"].tolist() == [MILK, PHONE]
     assert complementary_offers.find_complementary_offers(
         shelf(ann=both), COVERS.tail(1), PAIRS, hidden={MILK, PHONE}
     ).empty

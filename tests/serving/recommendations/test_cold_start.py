@@ -83,7 +83,7 @@ def test_a_new_product_without_other_evidence_is_labelled_new() -> None:
     """Product 7 is new; one row has a complement as evidence, and one row already has a reason text."""
     rows = [(7, "new", -1, None), (7, "new", 3, None), (8, "new", -1, None), (7, "again", -1, None),
             (7, "new", -1, "sells best in tea, which they like")]  # fmt: skip
-    ranked = pd.DataFrame(rows, columns=["product_key", "source", "because", "words"]).assign(days=4, since=-1)
+    ranked = pd.DataFrame(rows, columns=["product_key", "source", "evidence_key", "words"]).assign(days=4, since=-1)
     reasons = [each[0] if each and isinstance(each[0], str) else None for each in
             evidence.iter_evidence(cold_start.label_new_products(ranked, [7]))]  # fmt: skip
     assert reasons == [cold_start.NEW_PRODUCT_REASON, None, None, None, "sells best in tea, which they like"]

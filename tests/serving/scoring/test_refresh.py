@@ -245,7 +245,7 @@ def test_before_the_first_night_a_sale_waits_for_it_in_silence(
     sold = sell(api_before_first_run, "c000")
     assert (sold["inserted"], sold["refreshed"]) == (1, False)
     assert len(refresh_queue.list_pending(api_before_first_run.shop)) == 1
-    assert [record for record in caplog.records if record.name == "regulars.live"] == []
+    assert [record for record in caplog.records if record.name == "regulars.refresh"] == []
     assert sell(api_before_first_run, "")["refreshed"]  # of nobody nothing has to be known
 
 

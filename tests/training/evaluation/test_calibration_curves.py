@@ -9,8 +9,8 @@ from training.evaluation import calibration_curves
 def test_a_reliability_curve_compares_predictions_and_outcomes_in_order_of_prediction() -> None:
     predicted, observed = np.array([0.9, 0.1, 0.2, 0.8]), np.array([1.0, 0.0, 1.0, 1.0])
     curve = calibration_curves.reliability_curve(predicted, observed, bins=2)
-    assert curve["said"].tolist() == pytest.approx([0.15, 0.85])
-    assert curve["seen"].tolist() == [0.5, 1.0]
+    assert curve["predicted"].tolist() == pytest.approx([0.15, 0.85])
+    assert curve["observed"].tolist() == [0.5, 1.0]
     assert curve["customers"].tolist() == [2, 2]
 
 
