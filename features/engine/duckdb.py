@@ -10,7 +10,6 @@ from zoneinfo import ZoneInfo
 import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
-import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
 
 from features.engine import expressions
@@ -65,6 +64,11 @@ class QueryPlan:
         """Create the table of every step in `con`, which holds the named input tables."""
         for name, query in self.steps:
             con.con.execute(f"create temp table {name} as {query}")
+
+    def drop_steps(self, con: Backend) -> None:
+        """Drop the tables that `run` created."""
+        for name, _ in self.steps:
+            con.con.execute(f"drop table if exists {name}")
 
     def prepare(self, con: Backend) -> None:
         """Prepare all statements, over input tables that exist in `con` and may still be empty; see `run_prepared`."""
@@ -125,8 +129,8 @@ def mid_day_cutoffs(cutoffs: Sequence[datetime], timezone: str) -> list[datetime
     return [cutoff for cutoff in cutoffs if not is_start_of_day(cutoff, timezone)]
 
 
-def write_parquet(con: Backend, query: str, path: Path) -> int:
-    """Write a query's result to a Parquet file and return its number of rows.
+def write_parquet(con: Backend, query: str, path: Path) -> Path:
+    """Write a query's result to a Parquet file and return its path.
 
     The path is a temporary one: the caller renames the file once all files of a snapshot are written.
     """
@@ -134,7 +138,7 @@ def write_parquet(con: Backend, query: str, path: Path) -> int:
     con.con.execute(
         f"copy ({query}) to '{quote_path(path)}' (format parquet, row_group_size {expressions.ROW_GROUP_SIZE})"
     )
-    return int(pq.read_metadata(path).num_rows)
+    return path
 
 
 def quote_path(path: Path) -> str:

@@ -33,8 +33,8 @@ INTERACTIONS = ibis.table(ledger_lines.INTERACTION_SCHEMA, name="interactions")
 def batch_plan(timezone: str) -> duckdb.QueryPlan:
     """Plan of every family at many cutoffs, with local days in `timezone`.
 
-    Inputs are the tables sold, products, interactions and CUTOFF_TABLES. Outputs are the families by name, and two
-    tables without a view: staples (customer and product) and prices.
+    Inputs are the tables sold, products, interactions and CUTOFF_TABLES, with the rows of all customers or of a portion
+    of them. Outputs are the families by name, and staples (customer and product), which has no view.
     """
     steps = duckdb.QueryPlan()
     bought = steps.add_step(_purchased_lines())
@@ -49,8 +49,15 @@ def batch_plan(timezone: str) -> duckdb.QueryPlan:
         visible_product_days(product_days, dated),
         visible_category_days(category_days, category_lines),
         staples=_aggregate_by(latest_product_days(product_days, dated), "product_key", product_history.columns),
-        prices=prices.mean_prices(bought, cutoff_table("price_cutoffs")),
     )
+
+
+@cache
+def price_plan() -> duckdb.QueryPlan:
+    """Plan of the output prices: product prices at the price cutoffs, over the lines of all customers in `sold`."""
+    steps = duckdb.QueryPlan()
+    steps.add_output("prices", _with_timestamps(prices.mean_prices(_purchased_lines(), cutoff_table("price_cutoffs"))))
+    return steps
 
 
 @cache

@@ -2,9 +2,11 @@
 
 import hashlib
 import os
+import shutil
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import ibis
 import ibis.expr.types as ir
@@ -16,7 +18,7 @@ from ibis.backends.duckdb import Backend
 
 from features.engine import duckdb, expressions, ledger_lines
 from features.families import category_history, engagement
-from features.snapshots import point_in_time
+from features.snapshots import point_in_time, portions
 
 
 class InvalidCutoffs(ValueError):
@@ -50,15 +52,17 @@ def write_snapshot(
     cutoff_tables = build_cutoff_tables(
         as_of, checked_cutoffs, checked_list_cutoffs, customer_cutoff_pairs(customer_cutoffs, as_of), timezone
     )
-    query_plan = point_in_time.batch_plan(timezone)
+    Path(out).mkdir(parents=True, exist_ok=True)
+    remove_partial_files(Path(out))
     con = duckdb.connect()
     try:
         register_inputs(con, ledger, as_of, cutoff_tables)
-        query_plan.run(con)
-        remove_partial_files(Path(out))
-        return _write_outputs(con, query_plan.outputs, Path(out))
+        paths = _write_prices(con, Path(out)) | _write_families(con, point_in_time.batch_plan(timezone), Path(out))
     finally:
         con.disconnect()
+    for path, partial in paths.items():
+        os.replace(partial, path)
+    return {path.parent.name: int(pq.read_metadata(path).num_rows) for path in paths}
 
 
 def register_inputs(con: Backend, ledger: Path, as_of: datetime, cutoff_tables: dict[str, pa.Table]) -> None:
@@ -242,19 +246,38 @@ def _excluding_cutoffs(pairs: pa.Table, cutoffs: Sequence[datetime]) -> pa.Table
     return pairs.filter(pc.invert(pc.is_in(pairs["as_of"], excluded)))
 
 
-def _write_outputs(con: Backend, outputs: dict[str, str], out: Path) -> dict[str, int]:
-    paths = {name: out / name / "part.parquet" for name in outputs}
-    rows = {name: duckdb.write_parquet(con, query, _partial_path(paths[name])) for name, query in outputs.items()}
-    for path in paths.values():
-        os.replace(_partial_path(path), path)
-    return rows
+def _write_prices(con: Backend, out: Path) -> dict[Path, Path]:
+    plan = point_in_time.price_plan()
+    plan.run(con)
+    return {
+        out / name / "part.parquet": duckdb.write_parquet(con, query, _partial_path(out, name))
+        for name, query in plan.outputs.items()
+    }
+
+
+def _write_families(con: Backend, plan: duckdb.QueryPlan, out: Path) -> dict[Path, Path]:
+    """Run the plan over one portion of customers after another; the partial file of every output by its path."""
+    ranges = portions.split_customers(con)
+    with TemporaryDirectory(dir=out, prefix=f".portions.{os.getpid()}.") as folder:
+        if len(ranges) > 1:
+            portions.write_portions(con, ranges, Path(folder))
+        written: dict[str, list[Path]] = {name: [] for name in plan.outputs}
+        for number in range(max(1, len(ranges))):
+            if len(ranges) > 1:
+                portions.open_portion(con, Path(folder), number)
+            plan.run(con)
+            for name, query in plan.outputs.items():
+                written[name].append(duckdb.write_parquet(con, query, _partial_path(out, name, number)))
+            plan.drop_steps(con)
+    merged = {name: portions.merge_portions(parts, _partial_path(out, name)) for name, parts in written.items()}
+    return {out / name / "part.parquet": path for name, path in merged.items()}
 
 
 def remove_partial_files(out: Path) -> None:
-    """Remove partial files of runs that were killed."""
-    for partial in Path(out).glob("*/.part.*.parquet"):
+    """Remove partial files and portions of runs that were killed."""
+    for partial in (*Path(out).glob("*/.part.*.parquet"), *Path(out).glob(".portions.*")):
         if not _is_running(int(partial.name.split(".")[2])):
-            partial.unlink(missing_ok=True)
+            shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
 
 
 def _is_running(pid: int) -> bool:
@@ -267,8 +290,10 @@ def _is_running(pid: int) -> bool:
     return True
 
 
-def _partial_path(path: Path) -> Path:
-    return path.with_name(f".part.{os.getpid()}.parquet")
+def _partial_path(out: Path, name: str, portion: int | None = None) -> Path:
+    """Where an output, or that of one portion, lies until all are written."""
+    number = "" if portion is None else f".{portion}"
+    return out / name / f".part.{os.getpid()}{number}.parquet"
 
 
 def _day_to_date(day: int) -> date:

@@ -1,0 +1,99 @@
+"""Portions of customers: the lines of a shop cut into parts that each fit in memory, so that a run grows in proportion.
+
+Every feature of a customer depends on that customer's lines alone. A run therefore computes one portion after another:
+what it holds at once is bounded by the size of a portion, not by that of the shop.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from ibis.backends.duckdb import Backend
+
+from features.engine import duckdb, expressions
+
+#: Lines and interactions of a portion; the steps of one portion at twenty cutoffs then take about a gigabyte.
+MAX_ROWS = 400_000
+#: Tables that are cut into portions, by column customer_key.
+TABLES = ("sold", "interactions")
+
+
+def split_customers(con: Backend, max_rows: int = MAX_ROWS) -> list[tuple[int, int]]:
+    """Ranges of customer keys, first and last, with at most max_rows rows of TABLES each; a customer is never split.
+
+    `con` holds TABLES. Ranges are ascending and leave no customer out; one with more rows is a range of their own.
+    """
+    counts = " union all ".join(f"select customer_key from {table}" for table in TABLES)
+    rows = con.con.sql(
+        f"select customer_key, count(*) from ({counts}) group by customer_key order by customer_key"
+    ).fetchnumpy()
+    keys, sizes = (np.asarray(column, np.int64) for column in rows.values())
+    return [(int(keys[start]), int(keys[end - 1])) for start, end in _bounds(sizes, max_rows)]
+
+
+def _bounds(sizes: np.ndarray, max_rows: int) -> Iterator[tuple[int, int]]:
+    """Start and end of consecutive runs of at most max_rows in sum."""
+    totals = np.cumsum(sizes)
+    start = 0
+    while start < len(sizes):
+        before = totals[start - 1] if start else 0
+        end = max(start + 1, int(np.searchsorted(totals, before + max_rows, side="right")))
+        yield start, end
+        start = end
+
+
+def write_portions(con: Backend, ranges: Sequence[tuple[int, int]], folder: Path) -> None:
+    """Write each of TABLES to folder/TABLE/portion=N/*.parquet in one pass; N is the place of a range in `ranges`."""
+    bounds = pd.DataFrame(ranges, columns=["first_key", "last_key"]).rename_axis("portion").reset_index()
+    con.con.register("portion_bounds", pa.Table.from_pandas(bounds, preserve_index=False))
+    keys = " union ".join(f"select customer_key from {table}" for table in TABLES)
+    con.con.execute(
+        f"create or replace temp table customer_portions as select customer_key, portion "
+        f"from ({keys}) join portion_bounds on customer_key between first_key and last_key"
+    )
+    for table in TABLES:
+        path = folder / table
+        path.mkdir()
+        con.con.execute(f"alter view {table} rename to whole_{table}")
+        con.con.execute(
+            f"copy (select lines.*, portion from whole_{table} as lines join customer_portions using (customer_key)) "
+            f"to '{duckdb.quote_path(path)}' (format parquet, partition_by (portion))"
+        )
+
+
+def open_portion(con: Backend, folder: Path, number: int) -> None:
+    """Let the names of TABLES stand for the rows of one portion that `write_portions` wrote."""
+    for table in TABLES:
+        files = folder / table / f"portion={number}"
+        # A portion without rows of a table has no file.
+        source = (
+            f"from read_parquet('{duckdb.quote_path(files)}/*.parquet', hive_partitioning = false)"
+            if files.exists()
+            else f"from whole_{table} where false"
+        )
+        con.con.execute(f"create or replace view {table} as {source}")
+
+
+def merge_portions(parts: Sequence[Path], out: Path) -> Path:
+    """Merge the outputs of all portions, each sorted by event_timestamp and key, into one sorted file; returns `out`.
+
+    Portions are ascending in their keys, so each moment is the portions' rows of it, one after another: the merge holds
+    one moment of one portion. A reader of one moment finds it in row groups of its own. The parts are removed.
+    """
+    if len(parts) == 1:
+        return parts[0].replace(out)
+    datasets = [ds.dataset(path) for path in parts]
+    moments = pa.chunked_array([pq.read_table(path, columns=["event_timestamp"])[0].unique() for path in parts])
+    with pq.ParquetWriter(out, datasets[0].schema) as writer:
+        for moment in moments.unique().sort():
+            for part in datasets:
+                table = part.to_table(filter=ds.field("event_timestamp") == moment)
+                if len(table):
+                    writer.write_table(table, row_group_size=expressions.ROW_GROUP_SIZE)
+    for path in parts:
+        path.unlink()
+    return out
