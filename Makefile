@@ -13,7 +13,7 @@ export DAGSTER_DISABLE_TELEMETRY := yes
 export OMP_WAIT_POLICY := PASSIVE
 export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: demo test lint check acceptance docs bench goals lock clean
+.PHONY: demo test lint check acceptance docs bench growth goals lock clean
 
 demo: $(STAMP)  ## Load a real grocer, run a night, serve on port 3000 (SERVE=no: stop before serving)
 	$(BIN)/regulars demo --port $(PORT) $(if $(filter no,$(SERVE)),--no-serve)
@@ -38,6 +38,9 @@ docs: $(STAMP)  ## The documentation site, from docs/ into site/; every link is 
 bench: $(STAMP)  ## Paired ratios against named references
 	$(BIN)/python tests/benchmarks/speed.py
 	$(BIN)/python tests/benchmarks/scale.py
+
+growth: $(STAMP)  ## How a night's cost rises with the shop, from 1 to 16 times the demo
+	$(BIN)/python tests/benchmarks/growth.py
 
 goals: $(STAMP)  ## What every model must reach on two real shops, beside benchmarks measured in the same run
 	$(BIN)/python tests/benchmarks/accuracy_targets.py
