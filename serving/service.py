@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 
 import bentoml
 
-from serving import runtime
+from serving import logs, runtime
 from serving.api import openapi, predictions, related_products
 from serving.api.requested_customers import RequestedCustomers, resolve_customers
 from serving.api.schemas.common import CustomersQuestion
@@ -32,7 +32,7 @@ from serving.api.schemas.recommendations import RecommendationAnswer, Recommenda
 from serving.app import create_app, error_response
 from serving.audiences import audience
 from serving.console import templating
-from serving.http import problems
+from serving.http import problems, request_context
 from serving.http.middleware import GatewayMiddleware
 from serving.privacy import erasure
 from serving.scoring import refresh
@@ -125,6 +125,7 @@ def _openapi_document() -> dict[str, Any]:
     return openapi.build_document(_service.openapi_spec.asdict(), package_version)
 
 
+logs.configure(request_context.log_fields)
 logging.getLogger("feast").setLevel(logging.ERROR)  # Feast's advice about itself is of no use to the shop
 logging.getLogger("bentoml._internal.server.http_app").addFilter(problems.PrivacyLogFilter())
 _service = cast(Any, Regulars)  # the decorator returns a BentoML Service, which its types do not show

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,10 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+
+from serving import logs
+
+log = logging.getLogger("regulars.command")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 AsOf = Annotated[str | None, typer.Option("--as-of", help="A day or a time; only what was known before it is used.")]
@@ -22,9 +27,10 @@ def home_folder() -> Path:
 
 
 def open_shop() -> Any:
-    """The shop of that home."""
+    """The shop of that home. From here on, what is logged goes to stderr as structured logs."""
     from customers.shop import settings
 
+    logs.configure()
     return settings.open_shop()
 
 
@@ -34,8 +40,11 @@ def print_result(result: dict[str, Any], as_json: bool, text: str) -> None:
 
 
 def print_progress(text: str) -> None:
-    """Print progress on stderr, so that stdout holds only the result."""
-    typer.echo(text, err=True)
+    """Print progress on stderr, so that stdout holds only the result; with REGULARS_LOG_FORMAT=json as a log line."""
+    if logs.is_json_requested():
+        log.info(text)
+    else:
+        typer.echo(text, err=True)
 
 
 def exit_with(code: int) -> NoReturn:
@@ -57,5 +66,8 @@ def handle_errors() -> Iterator[None]:
         if explanation is None:
             raise
         text, code = explanation
-        typer.echo(f"regulars: {text}", err=True)
+        if logs.is_json_requested():
+            log.error(logs.LogEvent(text, exit_code=code))
+        else:
+            typer.echo(f"regulars: {text}", err=True)
         sys.exit(code)

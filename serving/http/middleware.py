@@ -7,7 +7,6 @@ problem that repeats nothing of the request; logs and metrics contain route temp
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 
 from anyio.to_thread import run_sync
@@ -16,7 +15,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from customers.security import api_keys
-from serving import runtime
+from serving import logs, runtime
 from serving.http import problems, prometheus, request_context, routes, session_cookie
 from serving.http.problems import Problem
 from serving.http.request_context import RequestContext
@@ -200,4 +199,4 @@ def _record_request(context: RequestContext, method: str, status: int) -> None:
             "role": context.role,
             "took_ms": context.took_ms,
         }
-        log.info(json.dumps(fields))
+        log.info(logs.LogEvent("request", **fields))

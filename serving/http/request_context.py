@@ -43,3 +43,12 @@ def begin(client_request_id: str = "") -> RequestContext:
 def current() -> RequestContext:
     """The request that is being served; outside the server, a new one without a role."""
     return _current.get(None) or begin()
+
+
+def log_fields() -> dict[str, str]:
+    """The id and route template of the request that is being served, for the log; empty outside a request."""
+    context = _current.get(None)
+    if context is None:
+        return {}
+    route = {"route": context.route.path} if context.route else {}
+    return {"request_id": context.request_id, **route}

@@ -11,10 +11,11 @@ import pytest
 Till = Callable[..., Path]
 
 
-def regulars(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def regulars(home: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the command with a home, in a process of its own."""
     command = [sys.executable, "-m", "pipelines.cli.app", *arguments]
     environment = {"REGULARS_HOME": str(home), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[3])}
+    environment |= variables
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=120)
 
 
@@ -79,3 +80,11 @@ def test_a_key_is_shown_once(home: Path) -> None:
     assert result.returncode == 0
     assert len(result.stdout.strip()) > 30
     assert regulars(home, "keys", "add", "king").returncode == 1
+
+
+def test_with_json_logs_every_line_on_stderr_is_an_object(home: Path) -> None:
+    result = regulars(home, "run", "--json", REGULARS_LOG_FORMAT="json")
+    lines = [json.loads(line) for line in result.stderr.splitlines()]
+    assert lines[-1]["exit_code"] == result.returncode == 1
+    assert "regulars load transactions" in lines[-1]["event"]
+    assert {line["logger"] for line in lines} == {"regulars.command"}
