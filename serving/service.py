@@ -32,8 +32,9 @@ from serving.api.schemas.recommendations import RecommendationAnswer, Recommenda
 from serving.app import create_app, error_response
 from serving.audiences import audience
 from serving.console import templating
-from serving.http import problems, request_context
+from serving.http import problems, prometheus, request_context
 from serving.http.middleware import GatewayMiddleware
+from serving.http.shop_metrics import ShopCollector
 from serving.privacy import erasure
 from serving.scoring import refresh
 
@@ -126,6 +127,7 @@ def _openapi_document() -> dict[str, Any]:
 
 
 logs.configure(request_context.log_fields)
+prometheus.add_collector(ShopCollector(runtime.get_runtime))
 logging.getLogger("feast").setLevel(logging.ERROR)  # Feast's advice about itself is of no use to the shop
 logging.getLogger("bentoml._internal.server.http_app").addFilter(problems.PrivacyLogFilter())
 _service = cast(Any, Regulars)  # the decorator returns a BentoML Service, which its types do not show

@@ -1,4 +1,4 @@
-"""Prometheus metrics: requests, their latency, and how many predictions are fallbacks.
+"""Prometheus metrics: requests, their latency, how many predictions are fallbacks, and what collectors add.
 
 Labels are route templates and model names, never a path, a customer or a key. With several workers each
 writes its own file under PROMETHEUS_MULTIPROC_DIR, and any of them can sum them all.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 from starlette.responses import Response
 
 UNMATCHED = "unmatched"
@@ -33,6 +34,14 @@ _fallback_counter = Counter(
     registry=_REGISTRY,
 )
 
+#: What is read when the metrics are asked, and counted in no file.
+_collectors: list[Collector] = []
+
+
+def add_collector(collector: Collector) -> None:
+    """Add a collector whose metrics are read whenever /metrics is asked, by the worker that answers."""
+    _collectors.append(collector)
+
 
 def count_request(route: str, method: str, status: int, seconds: float) -> None:
     """Count one request under its route template."""
@@ -52,8 +61,11 @@ def render_metrics() -> Response:
 
 
 def _collect_registry() -> CollectorRegistry:
-    if not _IS_MULTIPROCESS:
-        return _REGISTRY
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)
+    if _IS_MULTIPROCESS:
+        MultiProcessCollector(registry)
+    else:
+        registry.register(_REGISTRY)
+    for collector in _collectors:
+        registry.register(collector)
     return registry
