@@ -6,9 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -157,19 +155,5 @@ def open_runtime(shop: Shop) -> ServerRuntime:
 @cache
 def _open_home(home: Path) -> ServerRuntime:
     shop = settings.open_shop(home)
-    with _without_torch():
-        features = feature_store.open_store(home / "features", shop.online_store)
+    features = feature_store.open_store(home / "features", shop.online_store)
     return ServerRuntime(shop, features, champions.Champions(home / "champions"))
-
-
-@contextmanager
-def _without_torch() -> Iterator[None]:
-    """Keep Feast from importing torch for images, which no shop here has: 190 MB per worker. It may load later."""
-    if "torch" in sys.modules:
-        yield
-        return
-    sys.modules["torch"] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules["torch"]

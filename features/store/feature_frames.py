@@ -6,14 +6,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-#: Field of Feast's value message that holds a list, by element type.
-LIST_FIELDS = {
-    "int64": "int64_list_val",
-    "float32": "float_list_val",
-    "float64": "double_list_val",
-    "string": "string_list_val",
-}
-
 
 def build_frame(keys: pd.DataFrame, columns: dict[str, Any], element_types: dict[str, str | None]) -> pd.DataFrame:
     """Frame of keys and features: the columns of `keys`, then numbers as float64, and lists as arrays or None."""
@@ -46,17 +38,8 @@ def list_element_type(feature_type: Any) -> str | None:
     return None if base is None else base.name.lower()
 
 
-def unpack_values(values: Sequence[Any], element_type: str | None) -> list[Any]:
-    """One feature's values in Feast's answer: numbers (NaN where missing), or lists (None where missing)."""
-    if element_type is None:
-        return [value.double_val if value.HasField("double_val") else np.nan for value in values]
-    name = LIST_FIELDS[element_type]
-    return [getattr(value, name).val if value.HasField(name) else None for value in values]
-
-
-def newest_timestamps(times: Sequence[Sequence[Any]], rows: int) -> pd.Series:
-    """Newest of several columns of times, per row, (n_rows,) in UTC; NaT where Feast has none (a time of 0)."""
-    micros = [[time.seconds * 1_000_000 + time.nanos // 1_000 for time in column] for column in times]
+def newest_timestamps(micros: Sequence[Sequence[int]], rows: int) -> pd.Series:
+    """Newest of several columns of microseconds since 1970, per row, (n_rows,) in UTC; NaT where all are 0."""
     newest_micros = np.max(micros, axis=0) if micros else np.zeros(rows, dtype="int64")
     valid_micros = pd.Series(newest_micros, dtype="int64").where(newest_micros > 0)
     return pd.to_datetime(valid_micros.astype("Int64"), unit="us", utc=True).dt.as_unit("us")

@@ -1,4 +1,8 @@
-"""The Feast feature store: training reads features as of the past from it, serving reads the present ones."""
+"""The Feast feature store: training reads features as of the past from it, serving reads the present ones.
+
+Feast itself is imported only where it is needed: to register, to read the past, and to materialise. What a server does,
+which is to read, push and delete present features, goes to the online store directly.
+"""
 
 import atexit
 import contextlib
@@ -6,11 +10,14 @@ import io
 import json
 import logging
 import os
+import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from string import Template
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -20,10 +27,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from features.store import feature_frames
+from features.store import feature_frames, value_codec
+from features.store.online_values import OnlineValues, StoredRow
 
 if TYPE_CHECKING:
-    from feast import FeatureService
     from feast import FeatureStore as FeastStore
 
 SETTINGS_FILE = Path(__file__).parents[1] / "feature_store.yaml"
@@ -38,13 +45,32 @@ class NoSnapshot(LookupError):
     """There is no snapshot to copy into the online store."""
 
 
+@dataclass(frozen=True, slots=True)
+class FeatureColumn:
+    """The view of a feature, and the element type of its lists as a name of numpy; None for a plain number."""
+
+    view: str
+    element_type: str | None
+
+
 class FeatureStore:
     """The features of one home; see `open_store`."""
 
-    def __init__(self, folder: Path, feast: "FeastStore") -> None:
+    def __init__(self, folder: Path, online: str | None) -> None:
         self.folder = folder
-        self.feast = feast
-        self._services: dict[str, FeatureService] = {}
+        self._online_config = _online_config(folder, online)
+        self._values = _open_values(folder, online)
+        self._feast: FeastStore | None = None
+        self._feast_lock = Lock()
+        self._services = _ServiceFile(folder / "feast" / "services.json")
+
+    @property
+    def feast(self) -> "FeastStore":
+        """Feast's own store over the same files, opened on first use: importing Feast takes ten seconds."""
+        with self._feast_lock:
+            if self._feast is None:
+                self._feast = _open_feast(self.folder, json.dumps(self._online_config))
+            return self._feast
 
     def apply(self) -> None:
         """Register every view and service with Feast; idempotent, and works before any snapshot exists."""
@@ -53,7 +79,7 @@ class FeatureStore:
         (self.folder / "feast").mkdir(parents=True, exist_ok=True)
         with _silence_feast():
             self.feast.apply(definitions.feast_objects(self.folder))
-        self._services.clear()
+            self._services.write(self._registered_services())
 
     def feature_names(self, service: str) -> list[str]:
         """Features of a service, in the order of the columns of its frames."""
@@ -73,7 +99,7 @@ class FeatureStore:
             return feature_frames.build_frame(requested, {name: [] for name in element_types}, element_types)
         requested[ROW_NUMBER] = np.arange(len(requested))
         with _silence_feast():
-            job = self.feast.get_historical_features(requested, self._service(service))
+            job = self.feast.get_historical_features(requested, self.feast.get_feature_service(service))
             result = job.to_df()
         # Some offline stores drop rows without features, and none guarantees an order.
         result = result.set_index(ROW_NUMBER).reindex(requested[ROW_NUMBER])
@@ -96,35 +122,17 @@ class FeatureStore:
         Columns: customer_key, event_timestamp (of the newest view read; NaT for a customer not in the store), then
         those of the service as in historical_features.
         """
-        element_types = self._element_types(service)
+        columns = self._columns(service)
         frame = pd.DataFrame({"customer_key": np.asarray(keys, dtype="int64")})
-        if frame.empty:
-            return feature_frames.build_frame(
-                frame.assign(event_timestamp=feature_frames.newest_timestamps([], 0)),
-                {name: [] for name in element_types},
-                element_types,
-            )
-        entity_rows = {"customer_key": frame["customer_key"].tolist()}
-        response = self.feast.get_online_features(self._service(service), entity_rows).proto
-        by_name = dict(zip(response.metadata.feature_names.val, response.results, strict=True))
-        frame["event_timestamp"] = feature_frames.newest_timestamps(
-            [by_name[name].event_timestamps for name in element_types], len(frame)
-        )
-        return feature_frames.build_frame(
-            frame,
-            {name: feature_frames.unpack_values(by_name[name].values, element_types[name]) for name in element_types},
-            element_types,
-        )
+        rows = {view: self._read_rows(view, columns, keys) for view in dict.fromkeys(c.view for c in columns.values())}
+        times = [[row.event_us if row else 0 for row in view_rows] for view_rows in rows.values()]
+        frame["event_timestamp"] = feature_frames.newest_timestamps(times, len(frame))
+        values = {name: _decode(name, column, rows[column.view]) for name, column in columns.items()}
+        return feature_frames.build_frame(frame, values, self._element_types(service))
 
     def customer_features(self, key: int) -> dict[str, Any]:
         """Every feature of one customer in the online store, by name; empty before the first nightly run."""
-        from features import definitions
-
-        with _silence_feast():
-            applied_services = {service.name for service in self.feast.list_feature_services()}
-            rows = [
-                self.online_features(service, [key]) for service in definitions.SERVICES if service in applied_services
-            ]
+        rows = [self.online_features(service, [key]) for service in self._read_services()]
         feature_rows = [row.drop(columns=["customer_key", "event_timestamp"]) for row in rows]
         return {str(name): frame[name].iloc[0] for frame in feature_rows for name in frame}
 
@@ -136,20 +144,25 @@ class FeatureStore:
         """
         if frame.empty:
             return
-        event_at = pd.to_datetime(frame["event_timestamp"], utc=True)
-        with _silence_feast():
-            self.feast.write_to_online_store(view, frame.assign(event_timestamp=event_at, created=event_at))
+        newest = frame.assign(event_timestamp=pd.to_datetime(frame["event_timestamp"], utc=True))
+        newest = newest.sort_values("event_timestamp", kind="stable").drop_duplicates("customer_key", keep="last")
+        micros = newest["event_timestamp"].dt.as_unit("us").astype("int64").tolist()
+        columns = {
+            name: list(map(value_codec.encoder(column.element_type), newest[name].tolist()))
+            for name, column in self._view_columns(view).items()
+        }
+        messages = zip(*columns.values(), strict=True)
+        rows = (StoredRow(at, dict(zip(columns, row, strict=True))) for at, row in zip(micros, messages, strict=True))
+        self._values.write(view, zip(newest["customer_key"].tolist(), rows, strict=True))
 
     def delete_customers(self, keys: Sequence[int]) -> None:
         """Remove these customers from the online values and snapshots of every view; idempotent."""
         if not len(keys):
             return
         from features.snapshots import snapshot
-        from features.store.online_sqlite import to_entity_keys
 
-        with _silence_feast():
-            online: Any = self.feast._get_provider().online_store
-            online.delete_customers(self.feast.config, self._views(), to_entity_keys(keys))
+        views = {column.view for columns in self._read_services().values() for column in columns.values()}
+        self._values.delete(views, keys)
         for path in sorted(self.folder.glob("*/part.parquet")):
             _delete_rows(path, keys)
         snapshot.remove_partial_files(self.folder)
@@ -165,18 +178,86 @@ class FeatureStore:
     def _views(self) -> list[Any]:
         return sorted(self.feast.list_feature_views(), key=lambda view: view.name)
 
-    def _service(self, name: str) -> "FeatureService":
-        # Feast rebuilds a service from its registry at each call, which takes a millisecond per few features.
-        if name not in self._services:
-            self._services[name] = self.feast.get_feature_service(name, allow_cache=True)
-        return self._services[name]
+    def _columns(self, service: str) -> dict[str, FeatureColumn]:
+        """The features of a service; raises Feast's own error for one that is not registered."""
+        services = self._read_services()
+        if service not in services:
+            self.feast.get_feature_service(service)
+        return services[service]
+
+    def _view_columns(self, view: str) -> dict[str, FeatureColumn]:
+        services = self._read_services()
+        columns = {name: column for each in services.values() for name, column in each.items() if column.view == view}
+        if not columns:
+            self.feast.get_feature_view(view)
+        return columns
 
     def _element_types(self, service: str) -> dict[str, str | None]:
         """Element type of each feature's list, as a name of numpy; None for a plain number."""
-        projections = self._service(service).feature_view_projections
+        return {name: column.element_type for name, column in self._columns(service).items()}
+
+    def _read_services(self) -> dict[str, dict[str, FeatureColumn]]:
+        """The registered services; a home of an earlier version has no file of them, so that Feast is opened once."""
+        services = self._services.read()
+        if services is None and (self.folder / "feast" / "registry.db").exists():
+            with _silence_feast():
+                services = self._registered_services()
+                self._services.write(services)
+        return services or {}
+
+    def _registered_services(self) -> dict[str, dict[str, FeatureColumn]]:
         return {
-            field.name: feature_frames.list_element_type(field.dtype) for view in projections for field in view.features
+            service.name: {
+                field.name: FeatureColumn(view.name, feature_frames.list_element_type(field.dtype))
+                for view in service.feature_view_projections
+                for field in view.features
+            }
+            for service in self.feast.list_feature_services()
         }
+
+    def _read_rows(
+        self, view: str, columns: Mapping[str, FeatureColumn], keys: Sequence[int]
+    ) -> list[StoredRow | None]:
+        features = [name for name, column in columns.items() if column.view == view]
+        rows = self._values.read(view, [int(key) for key in dict.fromkeys(keys)], features) if len(keys) else {}
+        return [rows.get(key) for key in keys]
+
+
+class _ServiceFile:
+    """The features of each registered service, as JSON beside Feast's registry, which only Feast can read."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._modified_ns = 0
+        self._services: dict[str, dict[str, FeatureColumn]] | None = None
+
+    def read(self) -> dict[str, dict[str, FeatureColumn]] | None:
+        """Columns by service; None where no file was written yet."""
+        try:
+            modified_ns = self._path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
+        if modified_ns != self._modified_ns:
+            stored = json.loads(self._path.read_bytes())
+            self._services = {
+                service: {name: FeatureColumn(*column) for name, column in columns.items()}
+                for service, columns in stored.items()
+            }
+            self._modified_ns = modified_ns
+        return self._services
+
+    def write(self, services: dict[str, dict[str, FeatureColumn]]) -> None:
+        """Replace the file in one step."""
+        content = {service: {n: (c.view, c.element_type) for n, c in row.items()} for service, row in services.items()}
+        partial = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        partial.write_text(json.dumps(content), encoding="utf-8")
+        partial.replace(self._path)
+
+
+def _decode(name: str, column: FeatureColumn, rows: Sequence[StoredRow | None]) -> list[Any]:
+    """One feature's values, (n_rows,): numbers (NaN where missing), or lists (None where missing)."""
+    decode = value_codec.decoder(column.element_type)
+    return [decode(row.values.get(name, b"") if row else b"") for row in rows]
 
 
 def open_store(folder: Path, online: str | None = None) -> FeatureStore:
@@ -188,7 +269,22 @@ def open_store(folder: Path, online: str | None = None) -> FeatureStore:
     """
     home = Path(folder).absolute()
     (home / "feast").mkdir(parents=True, exist_ok=True)
-    return FeatureStore(home, _open_feast(home, json.dumps(_online_config(home, online))))
+    return FeatureStore(home, online)
+
+
+def _open_values(folder: Path, address: str | None) -> OnlineValues:
+    """The values of the online store at an address, or in the SQLite file of the folder where there is none."""
+    if address is None:
+        from features.store.sqlite_values import SqliteValues
+
+        return SqliteValues(folder / "feast" / "online.db")
+    if urlsplit(address).scheme.startswith("redis"):
+        from features.store.redis_values import RedisValues
+
+        return RedisValues(address)
+    from features.store.postgres_values import PostgresValues
+
+    return PostgresValues(_driver_url(address))
 
 
 def _online_config(folder: Path, address: str | None) -> dict[str, str]:
@@ -205,12 +301,16 @@ def _online_config(folder: Path, address: str | None) -> dict[str, str]:
             "online_store must be redis://HOST:PORT/DB or postgresql://USER@HOST:PORT/DATABASE; "
             "leave it out for SQLite in the home"
         )
-    return {"type": store_type, "url": address.replace("postgresql+psycopg://", "postgresql://", 1)}
+    return {"type": store_type, "url": _driver_url(address)}
+
+
+def _driver_url(address: str) -> str:
+    return address.replace("postgresql+psycopg://", "postgresql://", 1)
 
 
 def _open_feast(folder: Path, online: str) -> "FeastStore":
     os.environ.setdefault("FEAST_USAGE", "False")
-    with _silence_feast():
+    with _silence_feast(), _without_torch():
         import ibis
         import yaml
         from feast import FeatureStore as FeastStore
@@ -225,6 +325,19 @@ def _open_feast(folder: Path, online: str) -> "FeastStore":
         config = RepoConfig(**settings)
         config.repo_path = SETTINGS_FILE.parent
         return FeastStore(config=config)
+
+
+@contextlib.contextmanager
+def _without_torch() -> Iterator[None]:
+    """Keep Feast from importing torch for images, which no shop here has: 190 MB. It may be imported later."""
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
 
 
 def _close_default_backend() -> None:

@@ -1,6 +1,6 @@
 """Online store in PostgreSQL, for a shop with several servers; same guarantees as features.store.online_sqlite."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -11,23 +11,15 @@ from feast.infra.online_stores.postgres_online_store.postgres import (
     PostgreSQLOnlineStore,
     PostgreSQLOnlineStoreConfig,
 )
-from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.repo_config import RepoConfig
 from feast.utils import make_tzaware
 from psycopg import sql
 
-from features.store.online_keys import WrittenRow, entity_key_bytes
+from features.store import postgres_values
+from features.store.feast_rows import WrittenRow, entity_key_bytes
 
 STEADY: Literal["features.store.online_postgres.SteadyPostgresOnlineStore"] = (
     "features.store.online_postgres.SteadyPostgresOnlineStore"
-)
-UPSERT = sql.SQL(
-    "insert into {table} as existing (entity_key, feature_name, value, event_ts, created_ts) "
-    "select * from unnest(%b::bytea[], %b::text[], %b::bytea[], %b::timestamptz[], %b::timestamptz[]) "
-    "order by 1, 2 "  # so that two writers do not deadlock on each other's rows
-    "on conflict (entity_key, feature_name) do update set "
-    "value = excluded.value, event_ts = excluded.event_ts, created_ts = excluded.created_ts "
-    "where excluded.event_ts >= existing.event_ts"
 )
 
 
@@ -72,21 +64,12 @@ class SteadyPostgresOnlineStore(PostgreSQLOnlineStore):
         progress: Callable[[int], Any] | None,
     ) -> None:
         """Write each row unless the stored one is newer; equal times are written, so that a rerun repairs."""
-        upsert = UPSERT.format(table=_table_id(config, table))
+        upsert = postgres_values.UPSERT.format(table=_table_id(config, table))
         with self._get_conn(config) as con:
             con.execute(upsert, _to_columns(config, data))
             con.commit()
         if progress:
             progress(len(data))
-
-    def delete_customers(self, config: RepoConfig, tables: Sequence[FeatureView], keys: Sequence[EntityKey]) -> None:
-        """Delete every stored value of these customers."""
-        key_bytes = [entity_key_bytes(config, key) for key in keys]
-        with self._get_conn(config) as con:
-            for table in tables:
-                delete = sql.SQL("delete from {} where entity_key = any(%b)").format(_table_id(config, table))
-                con.execute(delete, [key_bytes])
-            con.commit()
 
 
 def _to_columns(config: RepoConfig, data: list[WrittenRow]) -> list[list[Any]]:
@@ -101,7 +84,7 @@ def _to_columns(config: RepoConfig, data: list[WrittenRow]) -> list[list[Any]]:
         for key_bytes, (_, values, event_at, created_at) in newest.items()
         for feature, value in values.items()
     ]
-    return [list(column) for column in zip(*cells, strict=True)] or [[]] * 5
+    return postgres_values.to_columns(cells)
 
 
 def _table_id(config: RepoConfig, table: FeatureView) -> sql.Identifier:

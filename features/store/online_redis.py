@@ -1,32 +1,21 @@
 """Online store in Redis, for a shop with several servers; same guarantees as features.store.online_sqlite."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Literal
 
-from feast import utils
 from feast.feature_view import FeatureView
-from feast.infra.online_stores.helpers import _mmh3
 from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig
-from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.repo_config import RepoConfig
-from google.protobuf.timestamp_pb2 import Timestamp
 from redis import Redis, RedisCluster
 
-from features.store.online_keys import WrittenRow, to_micros
+from features.store import redis_values
+from features.store.event_times import to_micros
+from features.store.feast_rows import WrittenRow
 
 STEADY: Literal["features.store.online_redis.SteadyRedisOnlineStore"] = (
     "features.store.online_redis.SteadyRedisOnlineStore"
 )
-#: Compares and writes in one step, so that no other writer comes in between. ARGV are alternating fields and values,
-#: the first of them the time in microseconds, which a double holds exactly.
-WRITE_SCRIPT = """
-local stored = redis.call('hget', KEYS[1], ARGV[1])
-if stored and tonumber(stored) > tonumber(ARGV[2]) then return 0 end
-redis.call('hset', KEYS[1], unpack(ARGV))
-return 1
-"""
-ROWS_PER_BATCH = 1_000
 
 
 class SteadyRedisOnlineStoreConfig(RedisOnlineStoreConfig):
@@ -46,9 +35,7 @@ class SteadyRedisOnlineStore(RedisOnlineStore):
     def _get_client(self, online_store_config: RedisOnlineStoreConfig) -> Redis | RedisCluster:
         if self._client is None:
             assert isinstance(online_store_config, SteadyRedisOnlineStoreConfig)
-            self._client = Redis.from_url(
-                online_store_config.url, socket_connect_timeout=5, socket_timeout=30, health_check_interval=30
-            )
+            self._client = redis_values.open_client(online_store_config.url)
         return self._client
 
     def online_write_batch(
@@ -59,30 +46,13 @@ class SteadyRedisOnlineStore(RedisOnlineStore):
         progress: Callable[[int], Any] | None,
     ) -> None:
         """Write each row unless the stored one is newer."""
-        client = self._get_client(config.online_store)
-        write = client.register_script(WRITE_SCRIPT)
         keys = self._generate_redis_keys_for_entities(config, [key for key, *_ in data])
-        for start in range(0, len(data), ROWS_PER_BATCH):
-            with client.pipeline(transaction=False) as pipe:
-                batch = slice(start, start + ROWS_PER_BATCH)
-                for key, (_, values, event_at, _) in zip(keys[batch], data[batch], strict=True):
-                    write(keys=[key], args=_hash_fields(table.name, values, event_at), client=pipe)
-                pipe.execute()
+        fields = [_hash_fields(table.name, values, event_at) for _, values, event_at, _ in data]
+        redis_values.write_hashes(self._get_client(config.online_store), list(zip(keys, fields, strict=True)))
         if progress:
             progress(len(data))
 
-    def delete_customers(self, config: RepoConfig, tables: Sequence[FeatureView], keys: Sequence[EntityKey]) -> None:
-        """Delete every stored value of these customers; all views of a customer are under one key."""
-        client = self._get_client(config.online_store)
-        redis_keys = self._generate_redis_keys_for_entities(config, list(keys))
-        for start in range(0, len(redis_keys), ROWS_PER_BATCH):
-            client.delete(*redis_keys[start : start + ROWS_PER_BATCH])
-
 
 def _hash_fields(view: str, values: dict[str, Any], event_at: datetime) -> list[str | bytes | int]:
-    time = Timestamp()
-    time.FromDatetime(utils.make_tzaware(event_at))
-    fields: list[str | bytes | int] = [f"_us:{view}", to_micros(event_at), f"_ts:{view}", time.SerializeToString()]
-    for feature, value in values.items():
-        fields += [_mmh3(f"{view}:{feature}"), value.SerializeToString()]
-    return fields
+    messages = {feature: value.SerializeToString() for feature, value in values.items()}
+    return redis_values.hash_fields(view, to_micros(event_at), messages)

@@ -220,9 +220,10 @@ def _build_context(
         else training_calendar.training_cutoffs(calendar, windows)
     )
     deliveries = None if only_task and only_task.expand != "offers" else campaigns.deliveries
+    features = feature_store.open_store(folder, None if is_historical else shop.online_store)
     # Importing Feast takes as long as computing the features: DuckDB works while Python imports.
     with ThreadPoolExecutor(1) as executor:
-        store_future = executor.submit(feature_store.open_store, folder, None if is_historical else shop.online_store)
+        feast_future = executor.submit(lambda: features.feast)
         snapshot.write_snapshot(
             ledger, folder, as_of=as_of, cutoffs=feature_cutoffs, timezone=zone,
             list_cutoffs=[*list_cutoffs, as_of], customer_cutoffs=deliveries,
@@ -233,7 +234,7 @@ def _build_context(
             together=co_purchases.count_co_purchases(ledger, as_of=as_of, timezone=zone),
         )  # fmt: skip
         co_purchases.save_co_purchases(dataset.together, folder)
-    features = store_future.result()
+    feast_future.result()
     features.apply()
     sales_digest = snapshot.digest(ledger, as_of=as_of)
     return RunContext(shop, as_of, is_historical, dataset, features, f"{sales_digest}{campaigns.digest()}", campaigns)

@@ -299,3 +299,34 @@ def test_the_address_gives_the_type_of_the_online_store() -> None:
     with pytest.raises(ValueError, match="redis://") as refused:
         feature_store._online_config(Path("/home"), "mysql://:secret@cache")
     assert "secret" not in str(refused.value)
+
+
+def test_a_server_reads_and_pushes_without_feast(store) -> None:
+    code = (
+        "import sys; from pathlib import Path; from features.store import feature_store\n"
+        f"store = feature_store.open_store(Path({str(store.folder)!r}))\n"
+        "frame = store.online_features('churn_v1', [1, 2])\n"
+        "assert frame.recency_days.tolist() == [31, 12], frame\n"
+        "store.delete_customers([2])\n"
+        "assert store.customer_features(1)['recency_days'] == 31\n"
+        "sys.exit('feast' in sys.modules)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_home_of_an_earlier_version_has_no_file_of_services(store) -> None:
+    (store.folder / "feast" / "services.json").unlink()
+    reopened = feature_store.open_store(store.folder)
+    assert recency(reopened) == 31
+    assert (store.folder / "feast" / "services.json").exists()
+
+
+def test_feast_reads_the_same_values(store, ledger_kit) -> None:
+    """What is pushed without Feast is read by Feast, and the other way round."""
+    push_recency(store, ledger_kit, "2026-06-02 00:00", 99.0)
+    response = store.feast.get_online_features(
+        store.feast.get_feature_service(CHURN_SERVICE), [{"customer_key": 1}, {"customer_key": 2}]
+    ).to_dict()
+    ours = store.online_features(CHURN_SERVICE, [1, 2])
+    for name in store.feature_names(CHURN_SERVICE):
+        np.testing.assert_array_equal(np.array(response[name], float), ours[name])
