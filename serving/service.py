@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 
 import bentoml
 
+from customers import tracing
 from serving import logs, runtime
 from serving.api import openapi, predictions, related_products
 from serving.api.requested_customers import RequestedCustomers, resolve_customers
@@ -35,6 +36,7 @@ from serving.console import templating
 from serving.http import problems, prometheus, request_context
 from serving.http.middleware import GatewayMiddleware
 from serving.http.shop_metrics import ShopCollector
+from serving.http.tracing import TracingMiddleware
 from serving.privacy import erasure
 from serving.scoring import refresh
 
@@ -131,5 +133,7 @@ prometheus.add_collector(ShopCollector(runtime.get_runtime))
 logging.getLogger("feast").setLevel(logging.ERROR)  # Feast's advice about itself is of no use to the shop
 logging.getLogger("bentoml._internal.server.http_app").addFilter(problems.PrivacyLogFilter())
 _service = cast(Any, Regulars)  # the decorator returns a BentoML Service, which its types do not show
+if tracing.is_enabled():
+    _service.add_asgi_middleware(TracingMiddleware)
 _service.add_asgi_middleware(GatewayMiddleware, render_problem_page=templating.render_problem)
 _service.mount_asgi_app(create_app(_openapi_document), path="/")

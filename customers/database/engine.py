@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
+from customers import tracing
+
 if TYPE_CHECKING:
     from alembic.config import Config
 
@@ -206,6 +208,7 @@ def _open_connection(sa_engine: sa.Engine) -> Iterator[sa.Connection]:
             connection = stack.enter_context(sa_engine.begin())
         except sa.exc.OperationalError:
             raise _unavailable_error(sa_engine) from None
+        stack.enter_context(tracing.span("database transaction", **{"db.system.name": sa_engine.dialect.name}))
         yield connection
 
 

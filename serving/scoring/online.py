@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from customers import tracing
 from customers.privacy import consents
 from serving.runtime import ServerRuntime
 from serving.scoring import write_back
@@ -31,7 +32,8 @@ def rescore_customers(runtime: ServerRuntime, keys: Sequence[int]) -> None:
 
 def predict_and_store(inputs: OnlineInputs, name: str, predict: Callable[[OnlineInputs], PredictionT]) -> PredictionT:
     """The prediction of a question, of which the scored customers' rows are stored."""
-    prediction = predict(inputs)
+    with tracing.span("scoring", model=name):
+        prediction = predict(inputs)
     scored = prediction.frame[prediction.is_scored]
     write_back.store_online_scores(inputs.shop, inputs.champion(name), scored, prediction.iter_rows())
     return prediction
