@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from customers import clock
+from customers import clock, tracing
 from customers.catalogue import product_attributes
 from customers.shop import settings, timestamps
 from customers.shop.settings import Shop
@@ -72,6 +72,7 @@ class ServerRuntime:
         """The feature service whose columns a champion reads."""
         return champion.facts.get("service", f"{champion.name}_v1")
 
+    @tracing.traced("feature read")
     def load_service(self, service: str, keys: Sequence[int]) -> pd.DataFrame:
         """The newest online features of a feature service, a row per key in order.
 

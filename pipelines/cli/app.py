@@ -272,12 +272,15 @@ def at_risk(
 def serve(
     port: Annotated[int, typer.Option()] = 3000,
     workers: Annotated[int, typer.Option(min=1)] = 1,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 for every one of this machine.")
+    ] = "127.0.0.1",
 ) -> None:
     """Serve the HTTP API and the console until Ctrl-C."""
     from serving import server
 
     with terminal.handle_errors():
-        server.serve(terminal.open_shop(), port=port, workers=workers)
+        server.serve(terminal.open_shop(), port=port, workers=workers, host=host)
 
 
 @app.command()
