@@ -22,7 +22,7 @@ MAX_ROWS = 400_000
 TABLES = ("sold", "interactions")
 
 
-def split_customers(con: Backend, max_rows: int = MAX_ROWS) -> list[tuple[int, int]]:
+def split_customers(con: Backend, max_rows: int) -> list[tuple[int, int]]:
     """Ranges of customer keys, first and last, with at most max_rows rows of TABLES each; a customer is never split.
 
     `con` holds TABLES. Ranges are ascending and leave no customer out; one with more rows is a range of their own.
@@ -86,9 +86,11 @@ def merge_portions(parts: Sequence[Path], out: Path) -> Path:
     """
     if len(parts) == 1:
         return parts[0].replace(out)
-    datasets = [ds.dataset(path) for path in parts]
+    # DuckDB declares a column of one portion as never null where it has no null there.
+    schema = pa.schema([field.with_nullable(True) for field in pq.read_schema(parts[0])])
+    datasets = [ds.dataset(path, schema=schema) for path in parts]
     moments = pa.chunked_array([pq.read_table(path, columns=["event_timestamp"])[0].unique() for path in parts])
-    with pq.ParquetWriter(out, datasets[0].schema) as writer:
+    with pq.ParquetWriter(out, schema) as writer:
         for moment in moments.unique().sort():
             for part in datasets:
                 table = part.to_table(filter=ds.field("event_timestamp") == moment)

@@ -257,7 +257,7 @@ def _write_prices(con: Backend, out: Path) -> dict[Path, Path]:
 
 def _write_families(con: Backend, plan: duckdb.QueryPlan, out: Path) -> dict[Path, Path]:
     """Run the plan over one portion of customers after another; the partial file of every output by its path."""
-    ranges = portions.split_customers(con)
+    ranges = portions.split_customers(con, portions.MAX_ROWS)
     with TemporaryDirectory(dir=out, prefix=f".portions.{os.getpid()}.") as folder:
         if len(ranges) > 1:
             portions.write_portions(con, ranges, Path(folder))
