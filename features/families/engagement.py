@@ -8,6 +8,7 @@ import ibis.expr.types as ir
 
 from customers.marketing import contact_policy
 from features.engine import expressions
+from features.families.stored_values import PRIOR_REDEEMED_RATE, PRIOR_RESPONSE_RATE
 
 if TYPE_CHECKING:
     from feast import FeatureView
@@ -21,7 +22,7 @@ ACTIONS = ("opened", "clicked", "viewed", "visited", "redeemed")
 ANSWERABLE_ACTIONS = ("enquiry", "complaint")
 #: Prior for customers with few campaigns: one campaign in ten is responded to, and three offers are redeemed per ten
 #: campaigns. The prior weighs as much as five campaigns of their own.
-PRIOR_RESPONSE_RATE, PRIOR_REDEEMED_RATE, PRIOR_CAMPAIGNS = 0.1, 0.3, 5
+PRIOR_CAMPAIGNS = 5
 
 VISIBLE_INTERACTIONS = ibis.table(
     {

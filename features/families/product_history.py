@@ -8,23 +8,12 @@ import ibis.expr.types as ir
 
 from features.engine import expressions
 from features.engine.ledger_lines import MONEY_STEPS
+from features.families.stored_values import MAX_PRODUCTS, PRODUCT_LIST_TYPES
 
 if TYPE_CHECKING:
     from feast import FeatureView
 
 HALF_LIVES = (28, 56, 84, 120)
-MAX_PRODUCTS = 1_000  # per customer; serving reads whole lists, and a customer's 1,001st product is never recommended
-
-PRODUCT_LIST_TYPES = {
-    "product_keys": "Int64",
-    "weights_28d": "Float32",
-    "weights_56d": "Float32",
-    "weights_84d": "Float32",
-    "weights_120d": "Float32",
-    "times": "Int64",
-    "last_days": "Int64",
-    "first_days": "Int64",
-}
 
 
 def product_days(bought: ir.Table, timezone: str) -> ir.Table:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from features.families import engagement
+from features.families.stored_values import PRIOR_REDEEMED_RATE, PRIOR_RESPONSE_RATE
 from features.offers import category_affinity, covered_products
 from features.offers.category_affinity import ProductCategoryCodes
 
@@ -16,8 +16,8 @@ LIST_SUMS = {"weights_84d": "affinity_84d", "weights_120d": "affinity_120d", "ti
 #: often a customer was contacted is left out: a model is trained as of the time at which an offer reaches a customer,
 #: and is applied later, when that very offer already counts.
 RESPONSE_DEFAULTS = {
-    "response_rate": engagement.PRIOR_RESPONSE_RATE,
-    "redeemed_rate": engagement.PRIOR_REDEEMED_RATE,
+    "response_rate": PRIOR_RESPONSE_RATE,
+    "redeemed_rate": PRIOR_REDEEMED_RATE,
 }
 COLUMNS = (
     *LIST_SUMS.values(),

@@ -15,7 +15,6 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.optimize import minimize
 from scipy.special import betaincc, betaln, gammainc, gammaincc, gammaincinv, gammaln
 
 from models.base import Floats
@@ -57,6 +56,8 @@ class BgCnbdK:
         k is not fitted: the likelihood prefers 1.6 to 1.8 on groceries, where forecasts with it are worse (coverage .73
         for a nominal .80). `select_family` compares forecasts.
         """
+        from scipy.optimize import minimize  # imported here: a server never fits
+
         summary = _sample(bg_nbd.as_summary(x, t_x, T))
         scale = bg_nbd.mean_gap_days(summary)
         scaled = PurchaseSummary(summary.x, summary.t_x / scale, summary.T / scale)

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize
 from scipy.special import betaln, gammaln, hyp2f1, logit, psi
 
 from models.base import Floats, require_columns
@@ -70,6 +69,8 @@ class BgNbd:
         t_x: (n,): days from the first purchase to the last.
         T: (n,): days from the first purchase to the cutoff.
         """
+        from scipy.optimize import minimize  # imported here: a server never fits
+
         summary = as_summary(x, t_x, T)
         scale = mean_gap_days(summary)
         scaled = PurchaseSummary(summary.x, summary.t_x / scale, summary.T / scale)

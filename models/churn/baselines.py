@@ -8,7 +8,6 @@ from typing import Self
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import isotonic_regression
 from scipy.special import expit
 
 from models import base
@@ -34,6 +33,8 @@ class RecencyChurn:
         label: (n,), or a frame with a column churned: 1 = no purchase within the horizon, 0 = at least one, NaN = not
             known yet.
         """
+        from scipy.optimize import isotonic_regression  # imported here: a server never fits
+
         rows, churned = outcomes.select_labelled(frame, label, horizon_days)
         days, positions, counts = np.unique(
             rows[base.RECENCY_COLUMN].to_numpy(dtype=np.float64), return_inverse=True, return_counts=True

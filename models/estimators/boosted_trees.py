@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
 from models.base import Floats
+
+if TYPE_CHECKING or "sklearn" in sys.modules:
+    import lightgbm
+else:
+    # Without its scikit-learn interface, which nothing here uses: a server would wait two seconds for it at each start.
+    sys.modules["sklearn"] = None
+    try:
+        import lightgbm
+    finally:
+        del sys.modules["sklearn"]
 
 #: With fewer rows than this, starting more threads costs more than it saves.
 MULTITHREAD_ROWS = 200_000

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression
 
 Floats = NDArray[np.float64]
 
@@ -32,6 +31,8 @@ def fit_isotonic(
     made of the strongest few. Each group gets half a success and half a failure more than observed, so that no
     frequency is 0 or 1.
     """
+    from scipy.optimize import isotonic_regression  # imported here: a server never fits
+
     order = np.argsort(-strength, kind="stable")
     starts = _group_starts(len(order), min_group_size, group_growth)
     sizes = np.diff(np.append(starts, len(order))).astype(np.float64)

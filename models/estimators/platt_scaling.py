@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import expit
 
 from models.base import Floats
@@ -57,8 +56,11 @@ def shift_to_mean(log_odds: Floats, target: float) -> float:
         return 0.0
 
     def excess(by: float) -> float:
+
         return float(expit(log_odds + by).mean() - target)
 
     if excess(-MAX_SHIFT) >= 0 or excess(MAX_SHIFT) <= 0:
         return MAX_SHIFT if excess(MAX_SHIFT) <= 0 else -MAX_SHIFT
+    from scipy.optimize import brentq  # imported here: a server never fits
+
     return float(brentq(excess, -MAX_SHIFT, MAX_SHIFT, xtol=1e-9))

@@ -8,7 +8,6 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.optimize import minimize
 from scipy.special import gammaln, psi
 
 from models.base import Floats, require_columns
@@ -44,6 +43,8 @@ class GammaGamma:
 
         All purchases count, the first too: on Online Retail II that ranks customers better than repeat purchases alone.
         """
+        from scipy.optimize import minimize  # imported here: a server never fits
+
         count, money = (np.asarray(part, dtype=np.float64) for part in (x, mean))
         has_spend = (count > 0) & np.isfinite(money) & (money > 0)
         if not has_spend.any():

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from customers.people import lookup
 from customers.privacy import consents
 from customers.privacy.consents import CONSENT_FREE_CHANNELS
-from features.families.product_history import PRODUCT_LIST_TYPES
+from features.families.stored_values import PRODUCT_LIST_TYPES
 from models.registry.bundle import Champion
 from serving.api.requested_customers import to_datetime
 from serving.recommendations import merchandising

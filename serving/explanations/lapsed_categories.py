@@ -7,8 +7,6 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from features.families import category_history
-
 #: A category is a habit when bought on at least this many days, over at least this many days.
 HABIT_PURCHASES, HABIT_DAYS = 5, 28
 #: Usual gaps without a purchase; by chance, one habit in fifty misses this many.
@@ -24,6 +22,8 @@ def find_lapsed(frame: pd.DataFrame, hidden: Collection[str] = ()) -> Mapping[in
     category is lapsed if at the last visit it had been missing for longer than ever before, for at least HABIT_DAYS
     days and for MIN_MISSED_GAPS usual gaps. Categories in `hidden` are never returned.
     """
+    from features.families import category_history  # imported here: Ibis is slow to load
+
     pairs = category_history.explode_lists(frame.assign(customer_key=np.arange(len(frame))))
     skipped_days = pairs["need_recency_days"] - pairs["recency_days"]
     missed_gaps = skipped_days / pairs["need_gap_mean_days"]

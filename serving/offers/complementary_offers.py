@@ -14,8 +14,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from features.products import co_purchases
-
 #: A case that is bought more than so many days after the phone is not bought because of the phone.
 RECENT_DAYS = 28
 #: Pairs with a lower lift are no complements: in full baskets any two products have a lift of about two.
@@ -29,6 +27,8 @@ _NO_OFFERS = pd.DataFrame({name: pd.Series(dtype="float64" if name == "lift" els
 
 def load_complements(folder: Path) -> pd.DataFrame:
     """Complements as of the last night, strongest first: columns product_key, other_key, lift; empty before a night."""
+    from features.products import co_purchases  # imported here: Ibis is slow to load
+
     path = co_purchases.co_purchases_path(folder)
     return _NO_PAIRS if path is None else _read(path, path.stat().st_mtime_ns)
 

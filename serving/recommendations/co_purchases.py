@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from features.products import co_purchases
 from models.related_products.complements import RelatedProducts
 from serving.offers import offer_inventory
 from serving.runtime import ServerRuntime
@@ -22,6 +21,8 @@ def load_co_purchase_index(runtime: ServerRuntime) -> RelatedProducts | None:
     trained_index: RelatedProducts | None = getattr(champion.model, "related_products", None) if champion else None
     if trained_index is not None:
         return trained_index
+    from features.products import co_purchases  # imported here: Ibis is slow to load
+
     pairs = co_purchases.co_purchases_path(runtime.features.folder)
     if pairs is None:
         return None

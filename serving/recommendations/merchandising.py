@@ -26,7 +26,7 @@ from customers.catalogue import product_attributes, products
 from customers.catalogue.product_attributes import ProductAttributes, RepurchaseDelays
 from customers.shop.merchandising_rules import MerchandisingRules
 from customers.shop.settings import Shop
-from features.families.product_history import MAX_PRODUCTS
+from features.families.stored_values import MAX_PRODUCTS
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -14,7 +14,6 @@ import pandas as pd
 
 from customers.scores import score_details
 from customers.scores.score_details import ScoreRow
-from features.families import category_history
 from models.base import Model
 from models.restock import category_bg_nbd
 from serving.scoring import fallback
@@ -44,6 +43,8 @@ class RestockPrediction(Prediction):
 
 def predict_restock(inputs: ScoringInputs) -> RestockPrediction:
     """Replenishment categories of the customers of the inputs; sensitive ones only of customers who consent."""
+    from features.families import category_history  # imported here: Ibis is slow to load
+
     frame, hidden = inputs.load_features("restock"), inputs.inventory.sensitive_categories
     items = score_restock(
         inputs.get_model("restock"),
