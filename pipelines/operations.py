@@ -19,6 +19,8 @@ from customers.ledger import transactions, watermark
 from customers.loading import load
 from customers.parquet import mirror
 from customers.people import lookup
+from customers.privacy import erasure as customer_erasure
+from customers.privacy import tombstones
 from customers.reports import at_risk, customer_view, exports, recommendation_reasons
 from customers.scores import score_details, score_store, uplift_result
 from customers.shop.settings import Shop
@@ -150,15 +152,53 @@ def erase_customer(shop: Shop, customer_id: str) -> dict[str, Any]:
 
     Raises NothingToDo for an unknown id.
     """
-    from customers.privacy import erasure as customer_erasure
+    erased = _erase_customers(shop, [customer_id])
+    if not erased:
+        raise NothingToDo(UNKNOWN_CUSTOMER)
+    return asdict(erased[0])
+
+
+def _erase_customers(shop: Shop, customer_ids: Sequence[str]) -> list[customer_erasure.ErasureResult]:
+    """Erase those of these customers that exist; their features are deleted for all of them at once."""
     from features.store import feature_store
     from serving.privacy import erasure as derived_erasure
 
-    erased = customer_erasure.erase_customer(shop, customer_id)
-    if erased is None:
-        raise NothingToDo(UNKNOWN_CUSTOMER)
-    derived_erasure.erase_derived_data(shop, feature_store.open_store(shop.home / "features", shop.online_store))
-    return asdict(erased)
+    erased = [result for name in customer_ids if (result := customer_erasure.erase_customer(shop, name))]
+    if erased:
+        derived_erasure.erase_derived_data(shop, feature_store.open_store(shop.home / "features", shop.online_store))
+    return erased
+
+
+def save_tombstones(shop: Shop, out: Path) -> int:
+    """Write the tombstones of all erased customers to a file, one a line; their number.
+
+    The file names nobody. With a backup that is older, `follow_tombstones` erases again who was erased since. Raises
+    NothingToDo where the file cannot be written.
+    """
+    lines = [f"{digest.hex()} {erased_at}\n" for digest, erased_at in tombstones.load_tombstones(shop).items()]
+    partial = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        partial.write_text("".join(lines), encoding="ascii")
+        partial.replace(out)
+    except OSError as error:
+        raise NothingToDo(f"cannot write {out}: {error.strerror}") from None
+    return len(lines)
+
+
+def follow_tombstones(shop: Shop, path: Path) -> dict[str, int]:
+    """Erase every customer who has a tombstone in the file, and remember the tombstones; how many of each.
+
+    For a restored backup: it holds again who was erased after it was made. Raises NothingToDo for a file that
+    `save_tombstones` has not written.
+    """
+    try:
+        pairs = [line.split() for line in path.read_text(encoding="ascii").splitlines()]
+        erased_at_by_digest = {bytes.fromhex(digest): int(erased_at) for digest, erased_at in pairs}
+    except (OSError, ValueError):
+        raise NothingToDo(f"cannot read {path}; give a file that regulars tombstones save has written") from None
+    restored = tombstones.customers_with_tombstones(shop, erased_at_by_digest.keys())
+    _erase_customers(shop, restored)
+    return {"erased": len(restored), "added": tombstones.restore_tombstones(shop, erased_at_by_digest)}
 
 
 def check_home(shop: Shop) -> dict[str, Any]:

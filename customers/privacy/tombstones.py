@@ -4,12 +4,12 @@ They keep a reload of old files from bringing a customer back: a sale with such 
 any other record with it is rejected.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 import sqlalchemy as sa
 
 from customers.database import engine
-from customers.database.schema import erased, erasures
+from customers.database.schema import erased, erasures, identities
 from customers.security import encryption
 from customers.shop.settings import Shop
 
@@ -38,6 +38,36 @@ def add_tombstones(
     digests = {cipher.tombstone_digest(source, customer_id) for source, customer_id in identity_ids}
     new_digests = sorted(digests - set(_existing_digests(connection, list(digests))))
     engine.insert_many(connection, erased, ["token", "erased_at"], ((digest, erased_at) for digest in new_digests))
+
+
+def load_tombstones(shop: Shop) -> dict[bytes, int]:
+    """All digests with the time of their erasure, in microseconds since 1970. Nobody can be named by them."""
+    with engine.read_transaction(shop) as connection:
+        rows = connection.execute(sa.select(erased.c.token, erased.c.erased_at).order_by(erased.c.erased_at)).all()
+    return {bytes(token): erased_at for token, erased_at in rows}
+
+
+def restore_tombstones(shop: Shop, erased_at_by_digest: Mapping[bytes, int]) -> int:
+    """Add the digests that are not there, as `load_tombstones` of a newer database returns them; their number."""
+    with engine.write_transaction(shop) as connection:
+        existing = set(_existing_digests(connection, list(erased_at_by_digest)))
+        missing = [(digest, at) for digest, at in erased_at_by_digest.items() if digest not in existing]
+        engine.insert_many(connection, erased, ["token", "erased_at"], missing)
+    return len(missing)
+
+
+def customers_with_tombstones(shop: Shop, digests: Collection[bytes]) -> list[str]:
+    """Ids, written `source:id`, of customers whose tombstone is among these digests, one for each customer."""
+    cipher = encryption.get_cipher(shop)
+    query = sa.select(identities.c.customer_key, identities.c.source, identities.c.customer_id)
+    with engine.read_transaction(shop) as connection:
+        rows = connection.execute(query.order_by(identities.c.customer_key)).all()
+    ids_by_key = {
+        row.customer_key: f"{row.source}:{row.customer_id}"
+        for row in rows
+        if cipher.tombstone_digest(row.source, row.customer_id) in digests
+    }
+    return list(ids_by_key.values())
 
 
 def latest_erasure_id(connection: sa.Connection) -> int:

@@ -12,7 +12,7 @@ import typer
 from customers.reports.sort_orders import SortOrder
 from pipelines import process_environment
 from pipelines.cli import terminal
-from pipelines.cli.customers_and_keys import customer_app, keys_app
+from pipelines.cli.customers_and_keys import customer_app, keys_app, tombstones_app
 from pipelines.cli.terminal import AsJson, AsOf
 
 process_environment.set_variables()
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 app.add_typer(keys_app, name="keys")
 app.add_typer(customer_app, name="customer")
+app.add_typer(tombstones_app, name="tombstones")
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +12,9 @@ from pipelines.cli import terminal
 from pipelines.cli.terminal import AsJson
 
 keys_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="API keys of programs and people.")
+tombstones_app = typer.Typer(
+    rich_markup_mode=None, no_args_is_help=True, help="Who was erased, for a backup that does not know it."
+)
 customer_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="One customer at a time.")
 
 
@@ -52,6 +56,27 @@ def erase(
         terminal.print_result(
             summary, as_json, "This customer is erased; loading the same files again does not bring them back."
         )
+
+
+@tombstones_app.command("save")
+def save_tombstones(out: Path, as_json: AsJson = False) -> None:
+    """Write the tombstones of all erased customers to a file that names nobody; keep it apart from the backups."""
+    from pipelines import operations
+
+    with terminal.handle_errors():
+        count = operations.save_tombstones(terminal.open_shop(), out)
+        terminal.print_result({"tombstones": count, "out": str(out)}, as_json, f"{count} tombstones in {out}")
+
+
+@tombstones_app.command("follow")
+def follow_tombstones(path: Path, as_json: AsJson = False) -> None:
+    """After a restore: erase again who was erased since the backup. It cannot be undone."""
+    from pipelines import operations
+
+    with terminal.handle_errors():
+        counts = operations.follow_tombstones(terminal.open_shop(), path)
+        text = f"{counts['erased']} customers erased again, {counts['added']} tombstones added"
+        terminal.print_result(counts, as_json, text)
 
 
 @keys_app.command("add")

@@ -6,6 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from customers import setup
+from customers.database import engine
+from customers.people import lookup
 from customers.shop import settings
 from pipelines import operations
 from pipelines.errors import NothingToDo, WrongUsage
@@ -52,3 +55,33 @@ def test_saved_value_has_a_column_where_any_customer_has_one() -> None:
     head, first, second = terminal_text.format_at_risk([row, row | {"saved_value": 2.5}]).splitlines()
     assert head.split() == ["customer", "p(churn)", "band", "at", "risk", "saved", "by", "offer", "why"]
     assert (first.split()[3:5], second.split()[3:5]) == (["30.00", "-"], ["30.00", "2.50"])
+
+
+def test_a_restored_backup_follows_the_tombstones_saved_since(tmp_path: Path) -> None:
+    """Anna and Ben are erased after the backup; of the restored shop only Carla remains, also after a reload."""
+    shop = setup.init_home(tmp_path / "home")
+    people = tmp_path / "customers.csv"
+    people.write_text("customer_id,given_name\nanna,Anna\nben,Ben\ncarla,Carla\n", encoding="utf-8")
+    operations.load_records(shop, "customers", [people], source="files")
+    engine.get_engine(shop).dispose()
+    backup = shutil.copytree(shop.home, tmp_path / "backup")
+    for customer_id in ("anna", "ben"):
+        operations.erase_customer(shop, customer_id)
+    assert operations.save_tombstones(shop, tmp_path / "tombstones.txt") == 2
+    assert "anna" not in (tmp_path / "tombstones.txt").read_text(encoding="ascii")
+
+    restored = settings.open_shop(backup)
+    assert operations.follow_tombstones(restored, tmp_path / "tombstones.txt") == {"erased": 2, "added": 0}
+    operations.load_records(restored, "customers", [people], source="files")
+    assert set(lookup.find_keys(restored, ["anna", "ben", "carla"])) == {"carla"}
+    assert operations.follow_tombstones(restored, tmp_path / "tombstones.txt") == {"erased": 0, "added": 0}
+
+
+@pytest.mark.parametrize("text", ["anna 1\n", "00ff\n", "00ff yesterday\n", "\x00"])
+def test_a_file_that_holds_no_tombstones_erases_nobody(tmp_path: Path, text: str) -> None:
+    shop = setup.init_home(tmp_path / "home")
+    (tmp_path / "tombstones.txt").write_text(text, encoding="utf-8")
+    with pytest.raises(NothingToDo, match="regulars tombstones save"):
+        operations.follow_tombstones(shop, tmp_path / "tombstones.txt")
+    with pytest.raises(NothingToDo, match="cannot write"):
+        operations.save_tombstones(shop, tmp_path / "nowhere" / "tombstones.txt")
