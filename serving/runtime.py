@@ -145,7 +145,7 @@ def _no_champion_detail(name: str) -> str:
 
 def get_runtime() -> ServerRuntime:
     """The runtime of the shop home that this process serves."""
-    return open_runtime(settings.open_shop())
+    return _open_home(settings.home_folder(None))
 
 
 def open_runtime(shop: Shop) -> ServerRuntime:

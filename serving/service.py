@@ -37,6 +37,7 @@ from serving.http import problems, prometheus, request_context
 from serving.http.middleware import GatewayMiddleware
 from serving.http.shop_metrics import ShopCollector
 from serving.http.tracing import TracingMiddleware
+from serving.lookup import answers
 from serving.privacy import erasure
 from serving.scoring import refresh
 
@@ -135,5 +136,7 @@ logging.getLogger("bentoml._internal.server.http_app").addFilter(problems.Privac
 _service = cast(Any, Regulars)  # the decorator returns a BentoML Service, which its types do not show
 if tracing.is_enabled():
     _service.add_asgi_middleware(TracingMiddleware)
-_service.add_asgi_middleware(GatewayMiddleware, render_problem_page=templating.render_problem)
+_service.add_asgi_middleware(
+    GatewayMiddleware, render_problem_page=templating.render_problem, quick_answer=answers.answer_from_lookup
+)
 _service.mount_asgi_app(create_app(_openapi_document), path="/")

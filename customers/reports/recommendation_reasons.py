@@ -60,6 +60,11 @@ def offer_reasons(shop: Shop, offer_items: Iterable[tuple[int, str | ReasonEvide
     )
 
 
+def evidence_reason(source: str, evidence: ReasonEvidence, names: Mapping[int, str]) -> str:
+    """The reason text of one item, naming a product by `names`; the caller sees to it that none of them is hidden."""
+    return _reason_text(0, source, evidence, names, (), ())
+
+
 def _names_product(source: str, evidence: ReasonEvidence) -> bool:
     return source in RELATED_REASONS and len(evidence) > 1
 

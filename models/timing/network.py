@@ -98,10 +98,14 @@ def hat_basis(days: int) -> Floats32:
     return np.array([np.interp(ahead, knots, unit) for unit in np.eye(len(knots))], dtype=np.float32)
 
 
-def log_odds(weights: Weights, inputs: NetworkInputs, days: int) -> Floats32:
-    """Log odds of a purchase on each day ahead, given none before it: array (n, days)."""
+def log_odds(weights: Weights, inputs: NetworkInputs, days: int) -> Floats:
+    """Log odds of a purchase on each day ahead, given none before it: array (n, days).
+
+    In double precision: sums of single precision depend on how many rows are scored together.
+    """
     layers = sorted(name for name in weights if name.startswith("layer"))
-    hidden = np.broadcast_to(inputs.features, (len(weights["layer0"]), *inputs.features.shape))
+    features = inputs.features.astype(np.float64)
+    hidden = np.broadcast_to(features, (len(weights["layer0"]), *features.shape))
     for number, name in enumerate(layers):
         hidden = hidden @ weights[name] + weights[f"shift{number}"][:, None, :]
         if name != layers[-1]:
@@ -109,7 +113,7 @@ def log_odds(weights: Weights, inputs: NetworkInputs, days: int) -> Floats32:
     adjustment = hidden.mean(axis=0)
     target = (inputs.weekday[:, None] + np.arange(days)) % 7
     lift = np.take_along_axis(inputs.weekday_lift, target, axis=1)
-    odds: Floats32 = inputs.daily_log_odds + adjustment[:, :-1] @ hat_basis(days) + weights["week"][target]
+    odds: Floats = inputs.daily_log_odds + adjustment[:, :-1] @ hat_basis(days) + weights["week"][target]
     odds += (weights["pull"] + adjustment[:, -1:]) * lift
     return odds
 

@@ -129,8 +129,13 @@ def answer_recommendations(requested: RequestedCustomers, question: Recommendati
     return RecommendationAnswer(**build_envelope(runtime, "recommendations", recommended.frame, [champion], results))
 
 
-def answer_offers(requested: RequestedCustomers, question: OffersQuestion) -> OffersAnswer:
-    """The eligible offers for each customer, best first, and why each other offer is not eligible."""
+def answer_offers(
+    requested: RequestedCustomers, question: OffersQuestion, *, customer_count: int | None = None
+) -> OffersAnswer:
+    """The eligible offers for each customer, best first, and why each other offer is not eligible.
+
+    customer_count: of the whole request, where these customers are a part of it.
+    """
     runtime, champion = requested.runtime, requested.inputs.champion("offers")
     prediction = predict_and_store(requested.inputs, "offers", offers.predict_offers)
     row_by_key = {key: row for row, key in enumerate(prediction.frame["customer_key"].tolist())}
@@ -144,7 +149,7 @@ def answer_offers(requested: RequestedCustomers, question: OffersQuestion) -> Of
     items_by_row = response_items.build_offer_items(
         runtime, offers.top_offers(prediction.ranked_offers, codes, question.n), prediction.ranked_offers
     )
-    max_ineligible = ineligible_limit(len(requested.rows))
+    max_ineligible = ineligible_limit(customer_count or len(requested.rows))
     ineligible_by_row = {
         row: offers.list_ineligible(prediction.ranked_offers, codes, row, max_ineligible) for row in set(requested.rows)
     }
@@ -154,7 +159,7 @@ def answer_offers(requested: RequestedCustomers, question: OffersQuestion) -> Of
             items=items_by_row.get(row, []),
             dropped=[Dropped(**each) for each in ineligible_by_row[row][0]],
             dropped_count=ineligible_by_row[row][1],
-            nothing=offers.explain_none(prediction.ranked_offers, codes, row),
+            nothing=offers.explain_none(codes[row]),
         )
         for position, row in enumerate(requested.rows)
     ]

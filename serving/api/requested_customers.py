@@ -80,7 +80,7 @@ def build_envelope(
     return {
         "request_id": context.request_id,
         "as_of": as_of,
-        "models": [_model_facts(champion) for champion in champions],
+        "models": [describe_champion(champion) for champion in champions],
         "took_ms": context.took_ms,
         "attribution_token": runtime.attribution_token(
             context.request_id, {c.name: str(c.version) for c in champions}, as_of
@@ -89,5 +89,6 @@ def build_envelope(
     }
 
 
-def _model_facts(champion: Champion) -> ModelFacts:
+def describe_champion(champion: Champion) -> ModelFacts:
+    """The model that made a response's predictions."""
     return ModelFacts(name=champion.name, version=str(champion.version), trained_at=champion.facts.get("trained_at"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Hashable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from time import perf_counter
@@ -16,12 +17,16 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
 
 @dataclass
 class RequestContext:
-    """One request. `started` is a reading of perf_counter(), in seconds."""
+    """One request. `started` is a reading of perf_counter(), in seconds.
+
+    `database_version` is that of the customer database as the request came in (see `customers.database.direct_reads`).
+    """
 
     request_id: str
     started: float
     route: Route | None = None
     role: str | None = None
+    database_version: Hashable = None
 
     @property
     def took_ms(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Message, Send
 
@@ -17,7 +17,9 @@ HTML_MEDIA_TYPE = "text/html"
 #: Renders a problem as a page, from the problem, the request id and the path of the request.
 ProblemPageRenderer = Callable[[Problem, str, str], Response]
 
-_BENTO_HEADERS = ("server", "x-bentoml-request-id")
+_SAFE_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+_BENTO_HEADERS = (b"server", b"x-bentoml-request-id")
+_REPLACED_HEADERS = frozenset({*_BENTO_HEADERS, b"x-request-id", *(name for name, _ in _SAFE_HEADERS)})
 
 
 class ResponseWriter:
@@ -83,18 +85,17 @@ class ResponseWriter:
         await self.send(message)
 
     def _build_headers(self, message: Message) -> list[tuple[bytes, bytes]]:
-        headers = MutableHeaders(raw=list(message.get("headers", ())))
-        for name in _BENTO_HEADERS:
-            del headers[name]
-        headers["X-Request-Id"] = self.context.request_id
-        headers["X-Content-Type-Options"] = "nosniff"
-        headers["Cache-Control"] = "no-store"
+        headers = [(name, value) for name, value in message.get("headers", ()) if name.lower() not in _REPLACED_HEADERS]
+        headers.append((b"x-request-id", self.context.request_id.encode()))
+        headers += _SAFE_HEADERS
         if self.status == 401:
-            headers["WWW-Authenticate"] = "Bearer"
-        return headers.raw
+            headers.append((b"www-authenticate", b"Bearer"))
+        return headers
 
 
 def _is_foreign_error(start: MutableMapping[str, Any], is_page: bool) -> bool:
     """Whether this begins an error response that a framework made, not one of our problems."""
+    if start["status"] < 400:
+        return False
     content_type = Headers(raw=list(start.get("headers", ()))).get("content-type", "")
-    return start["status"] >= 400 and not content_type.startswith(HTML_MEDIA_TYPE if is_page else problems.PROBLEM_JSON)
+    return not content_type.startswith(HTML_MEDIA_TYPE if is_page else problems.PROBLEM_JSON)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 ROLES = frozenset({"admin", "agent", "campaign", "analyst", "till"})
 
@@ -85,4 +85,22 @@ PAGES = (
 
 def match_routes(path: str) -> list[Route]:
     """The routes of this path: none, or one per method."""
-    return [route for route in (*ROUTES, *PAGES) if route.pattern.fullmatch(path)]
+    first, last, count = _shape(path)
+    by_shape = routes_by_shape()
+    candidates = by_shape.get((first, last, count), []) + by_shape.get((first, None, count), [])
+    return [route for route in candidates if route.pattern.fullmatch(path)]
+
+
+@cache
+def routes_by_shape() -> dict[tuple[str, str | None, int], list[Route]]:
+    """The routes by their first and last part, None for a parameter, and the number of their parts."""
+    by_shape: dict[tuple[str, str | None, int], list[Route]] = {}
+    for route in (*ROUTES, *PAGES):
+        first, last, count = _shape(route.path)
+        by_shape.setdefault((first, None if last.startswith("{") else last, count), []).append(route)
+    return by_shape
+
+
+def _shape(path: str) -> tuple[str, str, int]:
+    parts = path.split("/")
+    return parts[1] if len(parts) > 1 else "", parts[-1], len(parts)

@@ -11,6 +11,7 @@ from customers.parquet import mirror
 from customers.privacy import erasure
 from customers.shop.settings import Shop
 from features.store.feature_store import FeatureStore
+from serving.arrays import night_arrays
 from serving.http import problems
 from serving.runtime import ServerRuntime
 from serving.scoring import refresh, write_back
@@ -30,10 +31,12 @@ def erase_derived_data(
     pending = erasure.pending_erasures(shop)
     if not pending:
         return 0
+    keys = sorted({key for _, key in pending})
     with refresh.refresh_lock(shop):
         mirror.refresh(shop)
         with store_lock or nullcontext():
-            store.delete_customers(sorted({key for _, key in pending}))
+            store.delete_customers(keys)
+    night_arrays.erase_customers(shop.home, keys)
     if is_nightly or _is_nightly_run_idle(shop):
         erasure.complete_erasures(shop, [number for number, _ in pending])
     return len(pending)

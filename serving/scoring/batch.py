@@ -14,6 +14,7 @@ from customers.shop.settings import Shop
 from features.store.feature_store import FeatureStore
 from models.base import Model
 from serving.scoring.inputs import NightlyInputs, NightlyRun
+from serving.scoring.night_lookup import NightLookup
 from serving.scoring.questions import PREDICTORS
 
 #: The feature view whose rows are the customers that a model scores.
@@ -44,16 +45,21 @@ def score_all_customers(
     written. fallback_names: baselines that serve where there was too little data; their scores are flagged.
     """
     models = {name: model for name, (_, model) in versioned_models.items()}
-    portions = _Portions(NightlyRun(shop, features, models, as_of, fallback_names))
+    nightly_run = NightlyRun(shop, features, models, as_of, fallback_names)
+    portions = _Portions(nightly_run)
+    lookup = NightLookup.begin(nightly_run, {name: str(version) for name, (version, _) in versioned_models.items()})
     keys: set[int] = set()
     written = 0
     for name, (version, _) in versioned_models.items():
         run = score_store.begin_run(shop, name, str(version), as_of)
-        for inputs in portions.iter_inputs(name):
-            rows = list(PREDICTORS[name](inputs).iter_rows())
-            written += score_store.write_scores(shop, run, rows)
-            keys.update(row[0] for row in rows)
-        score_store.finish_run(shop, run)
+        with lookup.open_model(name) as arrays:
+            for inputs in portions.iter_inputs(name):
+                prediction = PREDICTORS[name](inputs)
+                rows = list(prediction.iter_rows())
+                written += score_store.write_scores(shop, run, rows)
+                keys.update(row[0] for row in rows)
+                arrays.add(inputs, prediction)
+            score_store.finish_run(shop, run)
     return len(keys), written
 
 

@@ -7,8 +7,8 @@ profiling, gets the offers that are made to everybody, soonest to end first.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 import numpy as np
 import pandas as pd
@@ -263,6 +263,32 @@ def restrict_to_request(
     )
 
 
+def refuse_to_everybody(table: OfferTable, now: datetime) -> EligibilityCodes:
+    """The code of each offer, (n_offers,), that is refused to everybody; 0 where it depends on the customer."""
+    campaigns = table.offers["campaign_id"].dropna().unique()
+    segments = table.offers["segment"].dropna().unique()
+    anyone = CustomerState(
+        channels=[list(table.channel_bits)],
+        allows_sensitive=np.ones(1, bool),
+        basket_value=np.full(1, np.nan),
+        received_campaigns=pd.DataFrame({"row": np.zeros(len(campaigns), np.int64), "campaign_id": campaigns}),
+        redeemed_offers=pd.DataFrame({"row": np.empty(0, np.int64), "offer_key": np.empty(0, np.int64)}),
+        segments={name: [0] for name in segments},
+    )
+    return eligibility.evaluate_eligibility(table, anyone, now=now)[0]
+
+
+def judge_customers(table: OfferTable, customer_state: CustomerState, now: datetime) -> EligibilityCodes:
+    """The codes, (n_customers, n_offers), by the rules about customers alone: 0 or the first reason against the pair.
+
+    Time, stock and budget, for which offers are refused to everybody, are left out.
+    """
+    allowed = np.zeros(len(table.offers), bool)
+    always = table.offers.assign(starts_at=now, ends_at=now + timedelta(days=1))
+    lasting = replace(table, offers=always, has_no_products=allowed, is_sold_out=allowed, is_budget_spent=allowed)
+    return eligibility.evaluate_eligibility(lasting, customer_state, now=now)
+
+
 def top_offers(ranked_offers: RankedOffers, eligibility_codes: EligibilityCodes, n: int) -> pd.DataFrame:
     """The n likeliest eligible offers per customer, columns as the ranking and rank from 1.
 
@@ -294,12 +320,11 @@ def list_ineligible(
     return [{"offer_id": ids[column], "reason": eligibility.REASONS[code]} for column, code in entries], len(ineligible)
 
 
-def explain_none(ranked_offers: RankedOffers, eligibility_codes: EligibilityCodes, row: int) -> str | None:
+def explain_none(codes: EligibilityCodes) -> str | None:
     """Why one customer has no eligible offer, with a count per reason; None where there is one.
 
-    eligibility_codes: (n_customers, n_offers).
+    codes: those of the customer, (n_offers,).
     """
-    codes = eligibility_codes[row]
     if not len(codes):
         return recommendation_reasons.NO_OFFERS
     if (codes == 0).any():

@@ -17,9 +17,13 @@ else:
 ListName = Literal["any", "again", "new"]
 HorizonDays = Literal["7", "14", "28", "90"]
 
+MAX_ID_LENGTH, MAX_CUSTOMERS = 200, 10_000
+
 #: Ids of the shop's other systems: any text of one line, without control characters.
-Id = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
-CustomerIds = Annotated[list[Id], Field(min_length=1, max_length=1000, description="1 to 1,000 customers.")]
+Id = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID_LENGTH, pattern=r"^[^\x00-\x1f\x7f]+$")]
+CustomerIds = Annotated[
+    list[Id], Field(min_length=1, max_length=MAX_CUSTOMERS, description=f"1 to {MAX_CUSTOMERS:,} customers.")
+]
 # Defined outside the classes, one of which has a field called `list`.
 ProductIds = Annotated[list[Id], Field(max_length=1000, description="Products to leave out.")]
 OfferIds = Annotated[list[Id], Field(max_length=1000, description="Offers to leave out.")]

@@ -51,7 +51,10 @@ def serve(path: str, method: str = "GET", headers: dict[str, str] | None = None,
 
 
 def test_a_request_is_named_by_its_route_template(spans: InMemorySpanExporter, monkeypatch: Any) -> None:
-    monkeypatch.setattr("serving.http.middleware._authenticate", lambda route, headers: "admin")
+    async def authenticate(context: Any, headers: Any) -> str:
+        return "admin"
+
+    monkeypatch.setattr("serving.http.authentication.authenticate", authenticate)
     request_id = "0e1d2c3b-4a59-4687-9788-a9bacbdcedfe"
     assert serve(f"/v1/customers/{CANARY}/churn", headers={"x-request-id": request_id}) == 200
     scoring, request = spans.get_finished_spans()

@@ -152,7 +152,7 @@ def test_where_nothing_may_be_offered_it_is_said_why(api: Any) -> None:
 
 def test_a_shop_without_offers_says_so() -> None:
     none = SimpleNamespace()
-    assert offers_scoring.explain_none(none, np.zeros((1, 0), np.int8), 0).startswith("the shop has no offers")  # type: ignore[arg-type]
+    assert offers_scoring.explain_none(np.zeros(0, np.int8)).startswith("the shop has no offers")  # type: ignore[arg-type]
 
 
 def test_an_offer_for_products_that_nobody_sells_is_not_made(isolated_api: Any) -> None:

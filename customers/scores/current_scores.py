@@ -1,0 +1,80 @@
+"""Which customers are still as a nightly run scored them: what happened to each since, read in one statement."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from customers.database import engine
+from customers.database.direct_reads import DirectReader
+from customers.database.schema import consents, score_runs
+from customers.shop.settings import Shop
+from customers.shop.timestamps import to_micros
+
+#: So many ids are looked up by one statement.
+CHUNK_SIZE = 1_000
+_STATEMENT = """
+select i.customer_id, i.source, i.customer_key,
+       (select count(*) from consents c where c.customer_key = i.customer_key),
+       exists (select 1 from unrefreshed u where u.customer_key = i.customer_key)
+       or exists (select 1 from scores s join score_runs r on r.run_id = s.run_id
+                  where s.customer_key = i.customer_key and s.run_id >= ? and r.as_of > ?)
+from identities i where i.customer_id in ({marks})"""
+
+
+@dataclass(frozen=True, slots=True)
+class NightMark:
+    """From where on a score is newer than those of a night: `first_run_id` is the least id of a run with later scores.
+
+    Runs are numbered as they begin, but may begin with an as_of before that of another.
+    """
+
+    as_of_micros: int
+    first_run_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerStanding:
+    """A customer key, the number of their consent statements, and whether anything else of them has changed."""
+
+    customer_key: int
+    consent_count: int
+    is_changed: bool
+
+
+def find_standings(reader: DirectReader, customer_ids: Sequence[str], mark: NightMark) -> dict[str, CustomerStanding]:
+    """The standing of each customer by id, as it is written outside; ids that need a closer look are left out.
+
+    Those are unknown ids, ids of several customers, and ids written as source:id. A customer is changed who is queued
+    for new features, or for whom a score was stored after the mark.
+    """
+    standings: dict[str, CustomerStanding] = {}
+    ambiguous: set[str] = set()
+    for start in range(0, len(customer_ids), CHUNK_SIZE):
+        chunk = customer_ids[start : start + CHUNK_SIZE]
+        statement = _STATEMENT.format(marks=", ".join("?" * len(chunk)))
+        for name, _source, key, consent_count, is_changed in reader.read(
+            statement, (mark.first_run_id, mark.as_of_micros, *chunk)
+        ):
+            if name in standings and standings[name].customer_key != key:
+                ambiguous.add(name)
+            standings[name] = CustomerStanding(key, consent_count, bool(is_changed))
+    return {name: standing for name, standing in standings.items() if name not in ambiguous}
+
+
+def count_consents(shop: Shop) -> dict[int, int]:
+    """The number of consent statements of every customer who made one, by customer key."""
+    query = sa.select(consents.c.customer_key, sa.func.count()).group_by(consents.c.customer_key)
+    with engine.read_transaction(shop) as connection:
+        return dict(connection.execute(query).tuples().all())
+
+
+def mark_night(shop: Shop, as_of: datetime) -> NightMark:
+    """The mark of a night, taken after its scores were written."""
+    is_later = score_runs.c.as_of > to_micros(as_of)
+    with engine.read_transaction(shop) as connection:
+        first_run_id = connection.execute(sa.select(sa.func.min(score_runs.c.run_id)).where(is_later)).scalar()
+        if first_run_id is None:
+            first_run_id = (connection.execute(sa.select(sa.func.max(score_runs.c.run_id))).scalar() or 0) + 1
+    return NightMark(to_micros(as_of), int(first_run_id))

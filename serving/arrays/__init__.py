@@ -1,0 +1,1 @@
+"""Arrays of a night's scores in memory-mapped files, which all workers of a server share."""

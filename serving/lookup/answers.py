@@ -1,0 +1,199 @@
+"""Answers questions about customers from the arrays of the last night, and computes only what has changed since.
+
+An answer is what the endpoint itself would give. A request that is not plain, a model whose arrays no longer hold, or
+a single customer who has changed are left to the endpoint; of many customers those who have changed are computed here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import orjson
+from anyio.to_thread import run_sync
+from starlette.datastructures import Headers
+from starlette.responses import Response
+
+from models.registry.bundle import Champion
+from serving import runtime
+from serving.api import predictions
+from serving.api.requested_customers import describe_champion, resolve_customers
+from serving.api.schemas.predictions import OffersQuestion, RestockQuestion
+from serving.api.schemas.recommendations import RecommendationQuestion
+from serving.http import problems, prometheus, request_context
+from serving.http.routes import Route
+from serving.lookup import question_parser
+from serving.lookup.answer_table import AnswerTable, Fields, format_instant
+from serving.lookup.offer_lookup_table import OfferLookupTable
+from serving.lookup.product_table import ProductTable
+from serving.lookup.question_parser import LookupQuestion
+from serving.lookup.restock_table import RestockTable
+from serving.lookup.score_tables import ChurnTable, NextPurchaseTable, ValueTable
+from serving.lookup.shop_state import CatalogueState, ShopState
+from serving.runtime import ServerRuntime
+
+log = logging.getLogger("regulars.lookup")
+
+#: By model, in the order in which they are made.
+TABLES: dict[str, type[AnswerTable]] = {
+    "churn": ChurnTable,
+    "timing": NextPurchaseTable,
+    "value": ValueTable,
+    "restock": RestockTable,
+    "recommender": ProductTable,
+    "offers": OfferLookupTable,
+}
+#: The models that are named in a response, by question; the second only where it has a champion.
+_NAMED_MODELS = {"next-purchase": ("timing", "churn")}
+
+
+async def answer_from_lookup(route: Route, path: str, query: str, body: bytes, headers: Headers) -> Response | None:
+    """The response to a question, looked up; None where the endpoint must answer.
+
+    `path` is that of the request, `body` that of a POST. It must run in the server's event loop.
+    """
+    name = question_parser.question_name(route)
+    if name is None:
+        return None
+    question = (
+        question_parser.parse_read(name, path, query)
+        if route.method == "GET"
+        else question_parser.parse_bulk(name, body)
+    )
+    if question is None:
+        return None
+    state = get_state(runtime.get_runtime())
+    try:
+        catalogue, results = await _look_up(state, question)
+    except Exception as error:  # the endpoint can still answer, or says what is wrong
+        log.error("%s could not be looked up: %s", name, problems.describe_traceback(error))
+        return None
+    missing = [position for position, result in enumerate(results) if result is None]
+    if len(missing) == len(results):
+        return None
+    if missing and not await run_sync(_compute_missing, state, catalogue, question, results, missing):
+        return None
+    prometheus.count_answers(name, len(results) - len(missing), _count_fallbacks(results, missing))
+    return _respond(state, catalogue, question, results)
+
+
+@lru_cache(maxsize=8)
+def _open_state(home: Path) -> ShopState:
+    return ShopState(runtime.get_runtime(), TABLES)
+
+
+def get_state(server_runtime: ServerRuntime) -> ShopState:
+    """The state of the shop in this process."""
+    return _open_state(server_runtime.shop.home)
+
+
+async def _look_up(state: ShopState, question: LookupQuestion) -> tuple[CatalogueState, list[Fields | None]]:
+    """The result of each customer; None for those who are new, have changed or are not in the arrays."""
+    state.notice_commits(request_context.current().database_version)
+    current = state.get_catalogue()
+    catalogue = await run_sync(state.refresh) if current is None else current
+    table, names = catalogue.tables.get(question.model), question.customer_ids
+    results: list[Fields | None] = [None] * len(names)
+    if table is None:
+        return catalogue, results
+    standings = state.find_standings(names, table.arrays.facts.mark)
+    keys = [-1 if each is None or each.is_changed else each.customer_key for each in standings]
+    counts, looked_up = table.columns["consent_count"], []
+    for position, row in enumerate(table.arrays.find_rows(keys)):
+        standing = standings[position]
+        if row >= 0 and standing is not None and counts[row] == standing.consent_count:
+            looked_up.append((position, row))
+    if looked_up:
+        positions, rows = zip(*looked_up, strict=True)
+        built = table.build_results([names[position] for position in positions], rows, question, state.now)
+        for position, result in zip(positions, built, strict=True):
+            results[position] = result
+    return catalogue, results
+
+
+def _compute_missing(
+    state: ShopState,
+    catalogue: CatalogueState,
+    question: LookupQuestion,
+    results: list[Fields | None],
+    missing: Sequence[int],
+) -> bool:
+    """Compute and store what cannot be looked up, as the endpoint does, and put it at its positions.
+
+    False where another champion has been promoted meanwhile: one response is by one version.
+    """
+    names = [question.customer_ids[position] for position in missing]
+    answer = _compute(state.runtime, question, names)
+    if any(str(catalogue.champions[each.name].version) != each.version for each in answer.models):
+        return False
+    for position, result in zip(missing, answer.results, strict=True):
+        results[position] = result.model_dump(mode="json")
+    return True
+
+
+def _compute(server_runtime: ServerRuntime, question: LookupQuestion, names: list[str]) -> Any:
+    requested = resolve_customers(server_runtime, names)
+    parameters = {
+        name: value
+        for name in ("n", "list", "channel", "within_days")
+        if (value := getattr(question, name)) is not None
+    }
+    match question.name:
+        case "recommendations":
+            return predictions.answer_recommendations(
+                requested, RecommendationQuestion(customer_ids=names, **parameters)
+            )
+        case "offers":
+            return predictions.answer_offers(
+                requested,
+                OffersQuestion(customer_ids=names, **parameters),
+                customer_count=len(question.customer_ids),
+            )
+        case "restock":
+            return predictions.answer_restock(requested, RestockQuestion(customer_ids=names, **parameters))
+        case "churn":
+            return predictions.answer_churn(requested)
+        case "next-purchase":
+            return predictions.answer_next_purchase(requested)
+        case _:
+            return predictions.answer_value(requested)
+
+
+def _count_fallbacks(results: Sequence[Fields | None], missing: Sequence[int]) -> int:
+    computed = set(missing)
+    return sum(
+        1
+        for position, result in enumerate(results)
+        if position not in computed and result is not None and result["fallback"]
+    )
+
+
+def _respond(
+    state: ShopState, catalogue: CatalogueState, question: LookupQuestion, results: Sequence[Fields | None]
+) -> Response:
+    """The envelope around the results; its as_of is the newest of theirs, or now where none has one."""
+    context = request_context.current()
+    instants = {result["features_as_of"] for result in results if result and result["features_as_of"]}
+    as_of_text = max(instants, key=datetime.fromisoformat) if instants else format_instant(state.now)
+    names = _NAMED_MODELS.get(question.name, (question.model,))
+    champions = [catalogue.champions[name] for name in names if name in catalogue.champions]
+    token = state.runtime.attribution_token(
+        context.request_id, {each.name: str(each.version) for each in champions}, datetime.fromisoformat(as_of_text)
+    )
+    document = {
+        "request_id": context.request_id,
+        "as_of": as_of_text,
+        "models": [_describe(each) for each in champions],
+        "took_ms": context.took_ms,
+        "attribution_token": token,
+        "results": results,
+    }
+    return Response(orjson.dumps(document), media_type="application/json")
+
+
+def _describe(champion: Champion) -> Fields:
+    return describe_champion(champion).model_dump(mode="json")
