@@ -310,7 +310,7 @@ def _driver_url(address: str) -> str:
 
 def _open_feast(folder: Path, online: str) -> "FeastStore":
     os.environ.setdefault("FEAST_USAGE", "False")
-    with _silence_feast(), _without_torch():
+    with _silence_feast(), _without_torch(), _without_type_checks():
         import ibis
         import yaml
         from feast import FeatureStore as FeastStore
@@ -325,6 +325,19 @@ def _open_feast(folder: Path, online: str) -> "FeastStore":
         config = RepoConfig(**settings)
         config.repo_path = SETTINGS_FILE.parent
         return FeastStore(config=config)
+
+
+@contextlib.contextmanager
+def _without_type_checks() -> Iterator[None]:
+    """Keep Feast from rewriting its functions to check types at run time: ten of the twelve seconds of its import."""
+    import typeguard
+
+    typechecked = typeguard.typechecked
+    typeguard.typechecked = lambda target: target  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        typeguard.typechecked = typechecked
 
 
 @contextlib.contextmanager

@@ -72,18 +72,17 @@ def _train(
     """The weights after each pass over the rows, by torch: on the CPU the same seed gives the same weights.
 
     One thread, because models are trained in parallel; on a GPU if there is one. Random numbers are drawn on the CPU in
-    either case, so that results differ only by rounding.
+    either case, so that results differ only by rounding. No operation of the network is random on one thread of a CPU:
+    torch's own check of that would import its compiler, which takes longer than the training.
     """
     import torch  # slow to import, and needed for training only: scoring must not wait for it
 
-    threads, was_deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(not torch.cuda.is_available())
     try:
         yield from _gradient_descent(examples, days, seed, settings, passes)
     finally:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(was_deterministic)
 
 
 def _gradient_descent(
