@@ -19,7 +19,7 @@ from customers.scores.promotion_log import Promotion
 from customers.shop.errors import ShopError
 from customers.shop.settings import Shop
 from models.base import MissingFeatures, Model
-from models.registry import bundle, mlflow_registry
+from models.registry import bundle, checks, mlflow_registry
 from training.tasks.all_tasks import TASKS
 from training.tasks.task import Incomparable, Task, TrainingData
 from training.train import evaluate, guardrail_violation, is_not_worse
@@ -204,9 +204,10 @@ def _publish(shop: Shop, state: RegistryState) -> str | None:
 
 
 def summarise_champions(shop: Shop) -> list[dict[str, Any]]:
-    """Every model's champion, one dict each: name, version, learner, since, as_of, why.
+    """Every model's champion, one dict each: name, version, learner, since, as_of, why, refused.
 
-    `since` is when it was promoted, `as_of` the cutoff it was trained at.
+    `since` is when it was promoted, `as_of` the cutoff it was trained at, and `refused` why servers do not open it
+    and serve with the one before; None where they do.
     """
     rows = []
     for task in TASKS:
@@ -222,6 +223,7 @@ def summarise_champions(shop: Shop) -> list[dict[str, Any]]:
                     "since": moves[-1].at.isoformat(timespec="minutes") if moves else None,
                     "as_of": facts.params["as_of"],
                     "why": moves[-1].why if moves else "named champion by hand",
+                    "refused": checks.read_refusal(shop.home / "champions", task.name),
                 }
             )
     return rows

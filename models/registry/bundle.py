@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models import base
-from models.registry import learners
+from models.registry import golden, learners
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from models.base import Model
 
 MANIFEST = "manifest.json"
@@ -43,6 +45,15 @@ class Manifest:
     sha256: str
 
 
+@dataclass(frozen=True, slots=True)
+class ChampionPointer:
+    """A published version of a model, with the sha256 of its manifest."""
+
+    name: str
+    version: str
+    sha256: str
+
+
 @dataclass(frozen=True)
 class Champion:
     """A model that serves, with its name, version, learner id and facts about its training."""
@@ -54,16 +65,21 @@ class Champion:
     model: Any = field(repr=False)
 
 
-def write(model: Model, folder: Path, *, facts: Mapping[str, Any]) -> Manifest:
+def write(
+    model: Model, folder: Path, *, facts: Mapping[str, Any], golden_frame: pd.DataFrame | None = None
+) -> Manifest:
     """Save a model into a new or empty folder; the manifest comes last, so that a half-written bundle has none.
 
-    Raises InvalidBundle where the folder is not empty, or the class of the model has no learner id.
+    golden_frame: rows of training, with the columns that the model reads; golden predictions are made of them. Raises
+    InvalidBundle where the folder is not empty, or the class of the model has no learner id.
     """
     learner = _learner_id(model)
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise InvalidBundle(f"{folder.name} is not empty; write a bundle into a new folder")
     model.save(folder)
+    if golden_frame is not None:
+        golden.save(model, golden_frame, folder)
     files = {file.name: _digest_and_size(file) for file in sorted(folder.iterdir())}
     listed = {name: {"sha256": sha256, "size": size} for name, (sha256, size) in files.items()}
     content = {"learner": learner, "facts": dict(facts), "files": listed}
@@ -168,8 +184,7 @@ def publish(folder: Path, champions: Path, name: str, version: str, *, keep_vers
     if not _is_published(version_folder, manifest):
         _copy_into_place(folder, version_folder, manifest)
     os.utime(version_folder)
-    pointer = {"name": name, "version": version, "manifest_sha256": manifest.sha256}
-    _write_atomically(champions / f"{name}.json", json.dumps(pointer, sort_keys=True))
+    write_pointer(champions, ChampionPointer(name, version, manifest.sha256))
     _delete_old_versions(model_folder, version_folder, keep_versions)
     return version_folder
 
@@ -259,14 +274,34 @@ def open_champion(champions: Path, name: str) -> Champion | None:
 
     Raises InvalidBundle where pointer or bundle are not what `publish` wrote.
     """
-    file = champions / f"{name}.json"
+    pointer = read_pointer(champions, name)
+    return open_version(champions, pointer) if pointer else None
+
+
+def read_pointer(champions: Path, name: str, *, suffix: str = "") -> ChampionPointer | None:
+    """The version that the pointer NAME.json (or NAME + suffix + .json) names; None where there is none.
+
+    Raises InvalidBundle for a file that `publish` has not written.
+    """
+    file = champions / f"{name}{suffix}.json"
     if not os.path.lexists(file):
         return None
     version, sha256 = _read_pointer(file)
-    manifest, model = open_model(champions / name / version)
-    if manifest.sha256 != sha256:
-        raise InvalidBundle(f"version {version} of {name} is not the one that was published")
-    return Champion(name, version, manifest.learner, manifest.facts, model)
+    return ChampionPointer(name, version, sha256)
+
+
+def write_pointer(champions: Path, pointer: ChampionPointer, *, suffix: str = "") -> None:
+    """Replace a pointer in one step."""
+    content = {"name": pointer.name, "version": pointer.version, "manifest_sha256": pointer.sha256}
+    _write_atomically(champions / f"{pointer.name}{suffix}.json", json.dumps(content, sort_keys=True))
+
+
+def open_version(champions: Path, pointer: ChampionPointer) -> Champion:
+    """The published version of a pointer, verified and loaded. Raises InvalidBundle where it is not that one."""
+    manifest, model = open_model(champions / pointer.name / pointer.version)
+    if manifest.sha256 != pointer.sha256:
+        raise InvalidBundle(f"version {pointer.version} of {pointer.name} is not the one that was published")
+    return Champion(pointer.name, pointer.version, manifest.learner, manifest.facts, model)
 
 
 def _read_pointer(file: Path) -> tuple[str, str]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from models.registry import bundle
+from models.registry import bundle, checks, golden
 from models.registry.bundle import Champion, InvalidBundle
 
 
@@ -21,13 +21,15 @@ class _ChampionSlot:
     checked_at: float = float("-inf")
     failed_at: float = float("-inf")
     lock: threading.Lock = field(default_factory=threading.Lock)
+    check: threading.Thread | None = None
 
 
 class Champions:
     """The champions of a folder, held in memory; a promotion is noticed within check_seconds, without a restart.
 
-    A new champion is verified and loaded beside the old one, by one thread, and then replaces it at once. If that
-    fails, the old one stays, `errors` holds the reason, and loading is tried again every retry_seconds.
+    A new champion is verified and loaded beside the old one, by one thread, and then replaces it at once. One with
+    golden predictions is first compared with them in a process of its own. If any of that fails, the old one stays,
+    `errors` holds the reason, and loading is tried again every retry_seconds.
     """
 
     def __init__(
@@ -63,27 +65,78 @@ class Champions:
         with self._slots_lock:
             return self._slots.setdefault(name, _ChampionSlot())
 
+    def watch(self, names: Iterable[str]) -> None:
+        """Notice promotions from now on, also while nobody asks for a champion; the thread ends with the process."""
+        threading.Thread(target=self._watch, args=(tuple(names),), daemon=True, name="champions").start()
+
+    def _watch(self, names: Sequence[str]) -> None:
+        while True:
+            for name in names:
+                self.get(name)
+            time.sleep(self._check_seconds)
+
     def _check(self, name: str, slot: _ChampionSlot) -> None:
         now = self._clock()
         fingerprint = _fingerprint(self._folder / f"{name}.json")
         if fingerprint != slot.fingerprint or (slot.error and now - slot.failed_at >= self._retry_seconds):
-            self._reload(name, slot)
-            slot.fingerprint, slot.failed_at = fingerprint, now
+            if self._needs_check(name, slot):
+                if slot.check is None:
+                    slot.check = threading.Thread(
+                        target=self._reload_checked, args=(name, slot, fingerprint), daemon=True
+                    )
+                    slot.check.start()
+            else:
+                self._reload(name, slot)
+                slot.fingerprint, slot.failed_at = fingerprint, now
         slot.checked_at = now
 
-    def _reload(self, name: str, slot: _ChampionSlot) -> None:
+    def _needs_check(self, name: str, slot: _ChampionSlot) -> bool:
+        """Whether a champion serves, and the new one can be checked before it takes over: that takes seconds."""
         try:
-            champion = bundle.open_champion(self._folder, name)
+            pointer = bundle.read_pointer(self._folder, name)
+        except InvalidBundle:
+            return False
+        return bool(slot.champion and pointer and golden.has_golden(self._folder / name / pointer.version))
+
+    def _reload_checked(self, name: str, slot: _ChampionSlot, fingerprint: tuple[int, ...]) -> None:
+        """Check a champion in a process of its own, then load it; meanwhile the present one serves."""
+        self._reload(name, slot, is_checked=True)
+        slot.fingerprint, slot.failed_at = fingerprint, self._clock()
+        slot.check = None
+
+    def _reload(self, name: str, slot: _ChampionSlot, *, is_checked: bool = False) -> None:
+        try:
+            champion = self._open(name, slot.champion, is_checked=is_checked)
         # Whatever is wrong with the new bundle, the last champion continues to serve.
         except Exception as error:
             slot.error = (
                 str(error) if isinstance(error, InvalidBundle) else f"it cannot be loaded: {type(error).__name__}"
             )
+            slot.champion = slot.champion or self._open_last_verified(name)
             return
         if champion is None and slot.champion is not None:
             slot.error = "its pointer is gone; publish the champion again"
             return
         slot.champion, slot.error = champion, None
+
+    def _open(self, name: str, present: Champion | None, *, is_checked: bool) -> Champion | None:
+        """The champion of the pointer. Raises InvalidBundle where it must not serve."""
+        pointer = bundle.read_pointer(self._folder, name)
+        if pointer is None:
+            return None
+        if fault := checks.read_fault(self._folder, pointer):
+            raise InvalidBundle(fault)
+        if is_checked and present and present.version != pointer.version:
+            checks.check_once(self._folder, pointer, present.version)
+        return bundle.open_version(self._folder, pointer)
+
+    def _open_last_verified(self, name: str) -> Champion | None:
+        """The last version that passed its check, for a worker that starts while the newest one is refused."""
+        try:
+            pointer = bundle.read_pointer(self._folder, name, suffix=checks.VERIFIED_SUFFIX)
+            return bundle.open_version(self._folder, pointer) if pointer else None
+        except InvalidBundle:
+            return None
 
 
 @contextmanager

@@ -21,6 +21,8 @@ from training.tasks.task import Task
 from training.train import TrainingResult, train
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from pipelines.nightly.run_context import RunContext
 
 ProgressCallback = Callable[[str], None]
@@ -52,7 +54,8 @@ def train_or_reuse_versions(
             if len(frame)
         }
         results = {task: future.result() for task, future in futures.items()}
-    return versions | {task.name: _record_version(context, task, result) for task, result in results.items()}
+    recorded = {task.name: _record_version(context, task, result, frames[task]) for task, result in results.items()}
+    return versions | recorded
 
 
 def _find_recorded_version(context: RunContext, task: Task, progress: ProgressCallback) -> ModelVersion | None:
@@ -70,15 +73,15 @@ def _find_recorded_version(context: RunContext, task: Task, progress: ProgressCa
     return ModelVersion(number, manifest.facts, model)
 
 
-def _record_version(context: RunContext, task: Task, trained: TrainingResult) -> ModelVersion:
+def _record_version(context: RunContext, task: Task, trained: TrainingResult, frame: pd.DataFrame) -> ModelVersion:
     facts = _version_facts(context, task, trained)
     with TemporaryDirectory(dir=context.shop.home, prefix=".train-") as folder:
+        bundle.write(trained.model, Path(folder) / "served", facts=facts, golden_frame=frame)
         number = _log_version(context, task, trained, facts, Path(folder))
     return ModelVersion(number, facts, trained.model)
 
 
 def _log_version(context: RunContext, task: Task, trained: TrainingResult, facts: dict[str, Any], folder: Path) -> str:
-    bundle.write(trained.model, folder / "served", facts=facts)
     artifacts: dict[str, Any] = {"features.json": facts["columns"]}
     if trained.selected:
         bundle.write(trained.selected.model, folder / "judged", facts=facts)

@@ -117,8 +117,16 @@ def format_models(champions: Sequence[Mapping[str, Any]]) -> str:
     if not champions:
         return "No model has been trained yet; run: regulars run"
     return _format_columns(("model", "version", "learner", "since", "why"), (
-        (row["name"], str(row["version"]), row["learner"], row["since"] or "", row["why"]) for row in champions
+        (row["name"], str(row["version"]), row["learner"], row["since"] or "", _format_why(row)) for row in champions
     ))  # fmt: skip
+
+
+def _format_why(champion: Mapping[str, Any]) -> str:
+    """Why a version is the champion, and why servers refuse it where they do."""
+    refused = champion.get("refused")
+    return (
+        f"{champion['why']}; REFUSED by the servers, the one before serves: {refused}" if refused else champion["why"]
+    )
 
 
 def format_recommendations(recommendations: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:

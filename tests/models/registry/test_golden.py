@@ -1,0 +1,205 @@
+"""A champion that predicts otherwise than when it was trained is refused before it serves."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from models.registry import bundle, checks, golden
+from models.registry.champions import Champions
+from models.timing.baselines import BgNbdTiming
+
+CUSTOMERS = 60
+FEATURES = ("purchase_days", "recency_days", "span_days", "tenure_days")
+
+
+def training_frame(customers: int = CUSTOMERS) -> pd.DataFrame:
+    """Customers who bought 1 to 20 times in their 200 days; columns as the timing model reads."""
+    rng = np.random.default_rng(3)
+    purchase_days = rng.integers(2, 20, customers).astype(float)
+    recency_days = rng.integers(1, 90, customers).astype(float)
+    return pd.DataFrame(
+        {
+            "customer_key": np.arange(7_000, 7_000 + customers),
+            "as_of": pd.Timestamp("2026-05-01", tz="UTC"),
+            "purchase_days": purchase_days,
+            "recency_days": recency_days,
+            "span_days": 200 - recency_days,
+            "tenure_days": 200.0,
+            "product_keys": [rng.permutation(500)[: 5 + row % 7] for row in range(customers)],
+            "weights": [rng.random(5 + row % 7) for row in range(customers)],
+        }
+    )
+
+
+def timing_model() -> BgNbdTiming:
+    frame = training_frame()
+    durations = pd.DataFrame({"duration_days": np.full(CUSTOMERS, 30.0), "observed": np.arange(CUSTOMERS) % 2 == 0})
+    durations = durations.assign(event=durations["observed"])
+    return BgNbdTiming.fit(frame, durations, days=30)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with golden predictions."""
+    folder = tmp_path_factory.mktemp("written") / "bundle"
+    bundle.write(timing_model(), folder, facts={}, golden_frame=training_frame())
+    return folder
+
+
+def rewritten(written: Path, folder: Path, change=lambda folder: None, **facts: str) -> Path:
+    """A copy whose files were changed, with a manifest that fits: what only the predictions can reveal."""
+    shutil.copytree(written, folder)
+    change(folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["facts"] = facts
+    for name in manifest["files"]:
+        sha256, size = bundle._digest_and_size(folder / name)
+        manifest["files"][name] = {"sha256": sha256, "size": size}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def alter_model(folder: Path) -> None:
+    """A parameter that is a little different."""
+    path = folder / "model.json"
+    content = json.loads(path.read_text())
+    name = next(key for key, value in content.items() if isinstance(value, dict) or isinstance(value, float))
+    if isinstance(content[name], dict):
+        inner = next(key for key, value in content[name].items() if isinstance(value, float))
+        content[name][inner] *= 1.5
+    else:
+        content[name] *= 1.5
+    path.write_text(json.dumps(content))
+
+
+def alter_golden(folder: Path) -> None:
+    """Golden predictions that the model does not give."""
+    outputs = pd.read_parquet(folder / golden.OUTPUTS_FILE)
+    (outputs + 2e-6).to_parquet(folder / golden.OUTPUTS_FILE)
+
+
+def test_golden_rows_are_of_nobody() -> None:
+    frame = training_frame()
+    inputs = golden.build_inputs(frame)
+    assert list(inputs.columns) == list(frame.columns)
+    assert inputs["customer_key"].tolist() == list(range(golden.CUSTOMERS))
+    assert not set(inputs["customer_key"]) & set(frame["customer_key"])
+    real_rows = set(frame[list(FEATURES)].itertuples(index=False, name=None))
+    assert sum(row in real_rows for row in inputs[list(FEATURES)].itertuples(index=False, name=None)) <= 2
+    assert (inputs["recency_days"] <= inputs["tenure_days"]).all()
+    real_lists = {tuple(each) for each in frame["product_keys"]}
+    assert not real_lists & {tuple(each) for each in inputs["product_keys"]}
+    assert all(len(np.unique(each)) == len(each) for each in inputs["product_keys"])
+    assert (inputs["product_keys"].map(len) == inputs["weights"].map(len)).all()
+
+
+@pytest.mark.parametrize("customers", [0, 1, 2])
+def test_a_shop_with_hardly_any_customers_has_golden_rows_too(customers: int, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    bundle.write(timing_model(), folder, facts={}, golden_frame=training_frame(customers))
+    assert golden.has_golden(folder) == (customers > 0)
+    if customers:
+        assert checks.check(folder) is None
+
+
+def test_an_unchanged_bundle_passes_in_a_process_of_its_own(written: Path) -> None:
+    assert checks.find_fault(written, written) is None
+
+
+def test_another_prediction_is_refused(written: Path, tmp_path: Path) -> None:
+    assert "differ from its golden ones" in str(checks.check(rewritten(written, tmp_path / "a", alter_golden)))
+    assert "differ from its golden ones" in str(checks.check(rewritten(written, tmp_path / "b", alter_model)))
+
+
+def test_a_corrupt_bundle_is_refused(written: Path, tmp_path: Path) -> None:
+    corrupt = rewritten(written, tmp_path / "corrupt")
+    (corrupt / "model.json").write_bytes(b"{")
+    assert "has changed since it was written" in str(checks.find_fault(corrupt))
+
+
+def test_constant_predictions_are_refused_and_rightly_constant_ones_are_not() -> None:
+    expected = pd.DataFrame({"prediction_0": [0.1, 0.5, 0.9]})
+    assert golden.compare(expected * 0 + 0.5, expected) == "its predictions are the same for everybody"
+    assert golden.compare(expected * 0, expected * 0) is None
+    assert golden.compare(expected.head(2), expected) is not None
+    assert golden.compare(expected + np.nan, expected) is not None
+    assert golden.compare(expected + np.nan, expected + np.nan) is None
+    assert golden.compare(expected + 9e-7, expected) is None
+
+
+def test_a_champion_much_slower_than_the_present_one_is_refused(
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = rewritten(written, tmp_path / "slow", slow="yes")
+    predict = golden.predict
+
+    def predict_slowly(model, inputs):
+        time.sleep(0.02 if model.__dict__.get("is_slow") else 0)
+        return predict(model, inputs)
+
+    open_model = bundle.open_model
+
+    def open_marked(folder):
+        manifest, model = open_model(folder)
+        object.__setattr__(model, "is_slow", "slow" in manifest.facts)
+        return manifest, model
+
+    monkeypatch.setattr(bundle, "open_model", open_marked)
+    monkeypatch.setattr(golden, "predict", predict_slowly)
+    monkeypatch.setattr(checks, "SLOW_SECONDS", 0.01)
+    monkeypatch.setattr(checks, "MAX_SLOWDOWN", 1.5)
+    assert "times as long" in str(checks.check(slow, written))
+    assert checks.check(written, slow) is None
+
+
+def publish(folder: Path, champions: Path, version: str) -> None:
+    bundle.publish(folder, champions, "timing", version)
+
+
+def wait_for(condition) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_refused_champion_leaves_the_last_one_serving_also_after_a_restart(written: Path, tmp_path: Path) -> None:
+    champions = tmp_path / "champions"
+    publish(rewritten(written, tmp_path / "first", number="1"), champions, "1")
+    serving = Champions(champions, check_seconds=0.01)
+    assert serving.get("timing").version == "1"
+
+    publish(rewritten(written, tmp_path / "second", number="2"), champions, "2")
+    wait_for(lambda: serving.get("timing").version == "2")
+    assert serving.errors == {}
+
+    publish(rewritten(written, tmp_path / "third", alter_golden, number="3"), champions, "3")
+    wait_for(lambda: (serving.get("timing"), serving.errors)[1])
+    assert serving.get("timing").version == "2"
+    assert "differ" in serving.errors["timing"]
+    assert checks.read_refusal(champions, "timing") == serving.errors["timing"]
+
+    restarted = Champions(champions)
+    assert restarted.get("timing").version == "2"
+    assert "differ" in restarted.errors["timing"]
+
+    publish(rewritten(written, tmp_path / "fourth", number="4"), champions, "4")
+    wait_for(lambda: serving.get("timing").version == "4")
+    assert serving.errors == {}
+    assert checks.read_refusal(champions, "timing") is None
+
+
+def test_watching_notices_a_promotion_without_a_request(written: Path, tmp_path: Path) -> None:
+    champions = tmp_path / "champions"
+    publish(rewritten(written, tmp_path / "first", number="1"), champions, "1")
+    serving = Champions(champions, check_seconds=0.01)
+    serving.watch(["timing"])
+    slot = serving._slot("timing")
+    wait_for(lambda: slot.champion and slot.champion.version == "1")
+    publish(rewritten(written, tmp_path / "second", number="2"), champions, "2")
+    wait_for(lambda: slot.champion.version == "2")
