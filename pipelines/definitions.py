@@ -1,12 +1,11 @@
 """Dagster definitions: the steps of the nightly run as assets, and the schedule that starts them every night."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pipelines import process_environment
 
@@ -146,8 +145,12 @@ def prepare_dagster_home(shop: Shop) -> Path:
     return folder
 
 
-def start_scheduler(shop: Shop) -> None:
-    """Run the Dagster daemon until Ctrl-C; it starts the nightly run on schedule."""
-    environment = os.environ | {"DAGSTER_HOME": str(prepare_dagster_home(shop)), "REGULARS_HOME": str(shop.home)}
-    daemon = Path(sys.executable).with_name("dagster-daemon")
-    subprocess.run([daemon, "run", "-m", "pipelines.definitions"], env=environment, check=False)
+def start_scheduler(shop: Shop) -> NoReturn:
+    """Replace this process by the Dagster daemon, until Ctrl-C; it starts the nightly run on schedule."""
+    folder = prepare_dagster_home(shop)
+    # Make Dagster's own tables now: the daemon and its code server would both begin to, and one of them fail.
+    with dg.DagsterInstance.from_config(str(folder)) as instance:
+        instance.all_instigator_state()
+    environment = os.environ | {"DAGSTER_HOME": str(folder), "REGULARS_HOME": str(shop.home)}
+    daemon = str(Path(sys.executable).with_name("dagster-daemon"))
+    os.execve(daemon, [daemon, "run", "-m", "pipelines.definitions"], environment)

@@ -294,6 +294,17 @@ def clock() -> None:
 
 
 @app.command()
+def upgrade(as_json: AsJson = False) -> None:
+    """After an update of regulars: bring the tables of the database to this version. Make a backup before."""
+    from customers.database import engine
+
+    with terminal.handle_errors():
+        shop = terminal.open_shop()
+        engine.upgrade_schema(shop)
+        terminal.print_result({"home": str(shop.home)}, as_json, "The database has the tables of this version.")
+
+
+@app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Check the home: what is missing, and what to do."""
     from pipelines import operations

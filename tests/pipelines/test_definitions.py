@@ -92,3 +92,18 @@ def test_a_shop_without_sales_skips_the_nightly_job(tmp_path: Path, monkeypatch:
 def test_dagster_telemetry_is_off(home: Path) -> None:
     with dg.DagsterInstance.get() as instance:
         assert not instance.telemetry_enabled
+
+
+def test_the_scheduler_takes_the_place_of_this_process_with_tables_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a signal to stop reaches it; and its processes find Dagster's tables and do not all make them."""
+    shop = setup.init_home(tmp_path / "home")
+    calls = []
+    monkeypatch.setattr("os.execve", lambda *arguments: calls.append(arguments))
+    definitions.start_scheduler(shop)
+    [(program, arguments, environment)] = calls
+    assert Path(program).exists()
+    assert arguments[1:] == ["run", "-m", "pipelines.definitions"]
+    assert (environment["REGULARS_HOME"], environment["DAGSTER_HOME"]) == (str(shop.home), str(shop.home / "dagster"))
+    assert (shop.home / "dagster" / "schedules" / "schedules.db").exists()
