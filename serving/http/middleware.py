@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import logs, runtime
-from serving.http import authentication, problems, prometheus, request_context, routes, session_cookie
+from serving.http import authentication, compression, problems, prometheus, request_context, routes, session_cookie
 from serving.http.problems import Problem
 from serving.http.request_context import RequestContext
 from serving.http.responses import ProblemPageRenderer, ResponseWriter
@@ -60,8 +60,15 @@ class GatewayMiddleware:
             await send({"type": "websocket.close", "code": 1008})
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        context = request_context.begin(Headers(scope=scope).get("x-request-id", ""))
-        writer = ResponseWriter(send, context, scope["path"], self.render_problem_page)
+        headers = Headers(scope=scope)
+        context = request_context.begin(headers.get("x-request-id", ""))
+        writer = ResponseWriter(
+            send,
+            context,
+            scope["path"],
+            self.render_problem_page,
+            accepts_gzip=compression.accepts_gzip(headers.get("accept-encoding", "")),
+        )
         try:
             await self._authorize_and_forward(context, scope, receive, writer)
         except Problem as problem:

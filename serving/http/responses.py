@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Message, Send
 
-from serving.http import problems
+from serving.http import compression, problems
 from serving.http.problems import Problem
 from serving.http.request_context import RequestContext
 
@@ -26,17 +26,25 @@ class ResponseWriter:
     """ASGI send function that replaces the errors of frameworks by problems and adds headers to every response."""
 
     def __init__(
-        self, send: Send, context: RequestContext, path: str, render_problem_page: ProblemPageRenderer
+        self,
+        send: Send,
+        context: RequestContext,
+        path: str,
+        render_problem_page: ProblemPageRenderer,
+        *,
+        accepts_gzip: bool = False,
     ) -> None:
         self.send = send
         self.context = context
         self.path = path
         self.render_problem_page = render_problem_page
+        self.accepts_gzip = accepts_gzip
         self.status = 500
         self.is_ended = False
         self._is_started = False
         self._error_start: Message | None = None
         self._error_body = b""
+        self._uncompressed_start: Message | None = None
 
     async def __call__(self, message: Message) -> None:
         """Send a message, or hold it back until the whole body of an error has arrived."""
@@ -80,8 +88,15 @@ class ResponseWriter:
             self._is_started = True
             self.status = message["status"]
             message = {**message, "headers": self._build_headers(message)}
-        elif not message.get("more_body", False):
-            self.is_ended = True
+            if self.accepts_gzip and compression.is_compressible(message["headers"]):
+                self._uncompressed_start = message  # its length is that of the body, which comes next
+                return
+        else:
+            self.is_ended = not message.get("more_body", False)
+            if self._uncompressed_start is not None:
+                start, self._uncompressed_start = self._uncompressed_start, None
+                start, message = await compression.compress(start, message)
+                await self.send(start)
         await self.send(message)
 
     def _build_headers(self, message: Message) -> list[tuple[bytes, bytes]]:

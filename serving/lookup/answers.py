@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 from anyio.to_thread import run_sync
+from pydantic import ValidationError
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
@@ -22,11 +23,12 @@ from models.registry.bundle import Champion
 from serving import runtime
 from serving.api import predictions
 from serving.api.requested_customers import describe_champion, resolve_customers
+from serving.api.schemas.common import CustomersQuestion
 from serving.api.schemas.predictions import OffersQuestion, RestockQuestion
 from serving.api.schemas.recommendations import RecommendationQuestion
 from serving.http import problems, prometheus, request_context
 from serving.http.routes import Route
-from serving.lookup import question_parser
+from serving.lookup import question_parser, table_formats
 from serving.lookup.answer_table import AnswerTable, Fields, format_instant
 from serving.lookup.offer_lookup_table import OfferLookupTable
 from serving.lookup.product_table import ProductTable
@@ -49,36 +51,64 @@ TABLES: dict[str, type[AnswerTable]] = {
 }
 #: The models that are named in a response, by question; the second only where it has a champion.
 _NAMED_MODELS = {"next-purchase": ("timing", "churn")}
+_QUESTION_TYPES: dict[str, type[CustomersQuestion]] = {
+    "recommendations": RecommendationQuestion,
+    "offers": OffersQuestion,
+    "restock": RestockQuestion,
+}
 
 
 async def answer_from_lookup(route: Route, path: str, query: str, body: bytes, headers: Headers) -> Response | None:
     """The response to a question, looked up; None where the endpoint must answer.
 
-    `path` is that of the request, `body` that of a POST. It must run in the server's event loop.
+    `path` is that of the request, `body` that of a POST, which is also answered as a table where `headers` ask for one.
+    It must run in the server's event loop.
     """
     name = question_parser.question_name(route)
     if name is None:
         return None
-    question = (
-        question_parser.parse_read(name, path, query)
-        if route.method == "GET"
-        else question_parser.parse_bulk(name, body)
-    )
-    if question is None:
-        return None
+    if route.method == "GET":
+        question = question_parser.parse_read(name, path, query)
+        document = None if question is None else await _find_document(question)
+        return None if document is None else _to_json(document)
+    media_type = table_formats.choose_format(headers.get("accept", ""))
+    question = question_parser.parse_bulk(name, body)
+    document = None if question is None else await _find_document(question)
+    if media_type is not None:
+        document = document or await run_sync(_compute_document, name, body)
+        if document is not None:
+            return await run_sync(table_formats.to_table_response, name, document, media_type)
+    return None if document is None else _to_json(document)
+
+
+async def _find_document(question: LookupQuestion) -> Fields | None:
+    """The fields of the response, looked up; None where not even one customer's answer holds."""
     state = get_state(runtime.get_runtime())
     try:
         catalogue, results = await _look_up(state, question)
     except Exception as error:  # the endpoint can still answer, or says what is wrong
-        log.error("%s could not be looked up: %s", name, problems.describe_traceback(error))
+        log.error("%s could not be looked up: %s", question.name, problems.describe_traceback(error))
         return None
     missing = [position for position, result in enumerate(results) if result is None]
     if len(missing) == len(results):
         return None
     if missing and not await run_sync(_compute_missing, state, catalogue, question, results, missing):
         return None
-    prometheus.count_answers(name, len(results) - len(missing), _count_fallbacks(results, missing))
-    return _respond(state, catalogue, question, results)
+    prometheus.count_answers(question.name, len(results) - len(missing), _count_fallbacks(results, missing))
+    return _build_document(state, catalogue, question, results)
+
+
+def _compute_document(name: str, body: bytes) -> Fields | None:
+    """The fields of the response, computed as the endpoint does; None for a request that it refuses."""
+    try:
+        asked = _QUESTION_TYPES.get(name, CustomersQuestion).model_validate_json(body)
+    except ValidationError:
+        return None
+    return dict(_compute(runtime.get_runtime(), name, asked).model_dump(mode="json"))
+
+
+def _to_json(document: Fields) -> Response:
+    return Response(orjson.dumps(document), media_type="application/json")
 
 
 @lru_cache(maxsize=8)
@@ -127,7 +157,10 @@ def _compute_missing(
     False where another champion has been promoted meanwhile: one response is by one version.
     """
     names = [question.customer_ids[position] for position in missing]
-    answer = _compute(state.runtime, question, names)
+    given = {name: getattr(question, name) for name in ("n", "list", "channel", "within_days")}
+    parameters = {name: value for name, value in given.items() if value is not None}
+    asked = _QUESTION_TYPES.get(question.name, CustomersQuestion)(customer_ids=names, **parameters)
+    answer = _compute(state.runtime, question.name, asked, customer_count=len(question.customer_ids))
     if any(str(catalogue.champions[each.name].version) != each.version for each in answer.models):
         return False
     for position, result in zip(missing, answer.results, strict=True):
@@ -135,26 +168,16 @@ def _compute_missing(
     return True
 
 
-def _compute(server_runtime: ServerRuntime, question: LookupQuestion, names: list[str]) -> Any:
-    requested = resolve_customers(server_runtime, names)
-    parameters = {
-        name: value
-        for name in ("n", "list", "channel", "within_days")
-        if (value := getattr(question, name)) is not None
-    }
-    match question.name:
+def _compute(server_runtime: ServerRuntime, name: str, asked: Any, *, customer_count: int | None = None) -> Any:
+    """The answer of an endpoint; customer_count: of the whole request, where these customers are a part of it."""
+    requested = resolve_customers(server_runtime, asked.customer_ids)
+    match name:
         case "recommendations":
-            return predictions.answer_recommendations(
-                requested, RecommendationQuestion(customer_ids=names, **parameters)
-            )
+            return predictions.answer_recommendations(requested, asked)
         case "offers":
-            return predictions.answer_offers(
-                requested,
-                OffersQuestion(customer_ids=names, **parameters),
-                customer_count=len(question.customer_ids),
-            )
+            return predictions.answer_offers(requested, asked, customer_count=customer_count)
         case "restock":
-            return predictions.answer_restock(requested, RestockQuestion(customer_ids=names, **parameters))
+            return predictions.answer_restock(requested, asked)
         case "churn":
             return predictions.answer_churn(requested)
         case "next-purchase":
@@ -172,9 +195,9 @@ def _count_fallbacks(results: Sequence[Fields | None], missing: Sequence[int]) -
     )
 
 
-def _respond(
+def _build_document(
     state: ShopState, catalogue: CatalogueState, question: LookupQuestion, results: Sequence[Fields | None]
-) -> Response:
+) -> Fields:
     """The envelope around the results; its as_of is the newest of theirs, or now where none has one."""
     context = request_context.current()
     instants = {result["features_as_of"] for result in results if result and result["features_as_of"]}
@@ -184,7 +207,7 @@ def _respond(
     token = state.runtime.attribution_token(
         context.request_id, {each.name: str(each.version) for each in champions}, datetime.fromisoformat(as_of_text)
     )
-    document = {
+    return {
         "request_id": context.request_id,
         "as_of": as_of_text,
         "models": [_describe(each) for each in champions],
@@ -192,7 +215,6 @@ def _respond(
         "attribution_token": token,
         "results": results,
     }
-    return Response(orjson.dumps(document), media_type="application/json")
 
 
 def _describe(champion: Champion) -> Fields:

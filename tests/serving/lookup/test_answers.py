@@ -41,13 +41,13 @@ def changing_api(home_with_scores: Path, tmp_path: Path, api_for: Any) -> Iterat
 def lookups(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The question of every response that was looked up, at least in part."""
     names: list[str] = []
-    respond = answers._respond
+    build = answers._build_document
 
     def count(state: Any, catalogue: Any, question: Any, results: Any) -> Any:
         names.append(question.name)
-        return respond(state, catalogue, question, results)
+        return build(state, catalogue, question, results)
 
-    monkeypatch.setattr(answers, "_respond", count)
+    monkeypatch.setattr(answers, "_build_document", count)
     return names
 
 

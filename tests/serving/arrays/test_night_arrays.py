@@ -1,0 +1,98 @@
+"""Arrays of a night in mapped files: portions, lists, publication and erasure."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from customers.scores.current_scores import NightMark
+from serving.arrays import night_arrays
+from serving.arrays.column_files import ColumnWriter, ListColumns
+from serving.arrays.night_arrays import NightArrays, NightFacts
+
+FACTS = NightFacts("churn", datetime(2025, 1, 1, tzinfo=UTC), NightMark(1, 1), {"churn": "1"}, "s", "c", {"days": 28})
+
+
+def append(writer: ColumnWriter, keys: list[int], texts: list[str]) -> None:
+    """Rows of customers, each with a number of ten times the key and a text in a list column."""
+    sizes = np.array([len(text) for text in texts])
+    letters = np.frombuffer("".join(texts).encode(), np.uint8)
+    columns = {"customer_key": np.array(keys, np.int64), "score": np.array(keys, np.float64) * 10}
+    writer.append(columns, {"reasons": ListColumns(sizes, {"text": letters})})
+
+
+def publish(home: Path, *portions: tuple[list[int], list[str]]) -> NightArrays:
+    writer = night_arrays.begin(home, "churn")
+    for keys, texts in portions:
+        append(writer, keys, texts)
+    night_arrays.publish(home, writer, FACTS)
+    arrays = night_arrays.load(home, "churn")
+    assert arrays is not None
+    return arrays
+
+
+def text_at(arrays: NightArrays, row: int) -> str:
+    start, end = arrays.columns.bounds("reasons", row)
+    return arrays.columns["reasons.text"][start:end].tobytes().decode()
+
+
+def test_rows_of_all_portions_are_there_by_customer(tmp_path: Path) -> None:
+    arrays = publish(tmp_path, ([30, 10], ["abc", ""]), ([20], ["de"]), ([], []))
+    assert arrays.keys.tolist() == [10, 20, 30]
+    rows = arrays.find_rows([20, 10, 30, 5, 25, 35])
+    assert rows[3:] == [-1, -1, -1]
+    assert [arrays.columns["score"][row] for row in rows[:3]] == [200, 100, 300]
+    assert [text_at(arrays, row) for row in rows[:3]] == ["de", "", "abc"]
+    assert arrays.facts == FACTS
+
+
+def test_before_the_first_night_there_are_none(tmp_path: Path) -> None:
+    assert night_arrays.load(tmp_path, "churn") is None
+    night_arrays.erase_customers(tmp_path, [1])
+
+
+def test_a_later_night_replaces_the_one_before_and_readers_of_it_go_on(tmp_path: Path) -> None:
+    first = publish(tmp_path, ([1], ["old"]))
+    second = publish(tmp_path, ([1], ["new"]))
+    assert [text_at(first, 0), text_at(second, 0)] == ["old", "new"]
+    assert len(list((tmp_path / "lookup" / "churn").iterdir())) == 1
+
+
+def test_what_was_not_published_is_not_read(tmp_path: Path) -> None:
+    writer = night_arrays.begin(tmp_path, "churn")
+    append(writer, [1], ["half"])
+    night_arrays.discard(writer)
+    assert night_arrays.load(tmp_path, "churn") is None
+    publish(tmp_path, ([1], ["whole"]))
+    night_arrays.withdraw(tmp_path, "churn")
+    assert night_arrays.load(tmp_path, "churn") is None
+
+
+def test_an_erased_customer_is_in_no_file(tmp_path: Path) -> None:
+    key = 0x1122334455
+    arrays = publish(tmp_path, ([key, 3, 9], ["secret", "b", "c"]))
+    night_arrays.erase_customers(tmp_path, [key, 777])
+    assert text_at(arrays, 0) == "\0" * 6, "the mapping of a running worker too"
+    content = b"".join(path.read_bytes() for path in (tmp_path / "lookup").rglob("*") if path.is_file())
+    assert b"secret" not in content
+    assert key.to_bytes(8, "little") not in content
+    reread = night_arrays.load(tmp_path, "churn")
+    assert reread is not None
+    assert reread.find_rows([key]) == [-1]
+    assert [text_at(reread, row) for row in reread.find_rows([3, 9])] == ["b", "c"]
+
+
+def test_the_first_and_the_only_customer_can_be_erased(tmp_path: Path) -> None:
+    publish(tmp_path, ([5], ["x"]))
+    night_arrays.erase_customers(tmp_path, [5])
+    reread = night_arrays.load(tmp_path, "churn")
+    assert reread is not None
+    assert reread.find_rows([5]) == [-1]
+
+
+def test_a_column_keeps_its_type(tmp_path: Path) -> None:
+    writer = ColumnWriter(tmp_path / "columns")
+    writer.append({"score": np.zeros(1)})
+    with pytest.raises(ValueError, match="score"):
+        writer.append({"score": np.zeros(1, np.float32)})
