@@ -1,8 +1,10 @@
 """The content digest of an order line: lines with equal values have equal digests."""
 
-from collections.abc import Collection
+import hashlib
+from collections.abc import Collection, Sequence
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -24,6 +26,12 @@ CONTENT_COLUMNS = (
 # `concat` skips nulls, and no value is an empty text, so two different lines never give the same text.
 _content_expression = ", chr(31), ".join(CONTENT_COLUMNS).replace("quantity", "(quantity * 1000000)::bigint")
 CONTENT_DIGEST = f"(md5_number_lower(concat({_content_expression})) >> 1)::bigint"
+
+
+def order_keys(source: str, order_ids: Sequence[str]) -> np.ndarray:
+    """The key of each order of a source, shape (n,), int64: the lower half of the MD5 digest of both texts."""
+    digests = b"".join(hashlib.md5(f"{source}\x1f{order_id}".encode()).digest() for order_id in order_ids)
+    return (np.frombuffer(digests, "<u8")[1::2] >> np.uint64(1)).astype(np.int64)
 
 
 def anonymise_lines(lines: pa.Table, erased_keys: Collection[int]) -> pa.Table:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 
-from customers.database import change_counters, engine
+from customers.database import bulk_writes, change_counters, engine
 from customers.database.schema import transactions, transactions_history
 from customers.database.writes import RowCounts
 from customers.ledger import refresh_queue, watermark
@@ -50,20 +50,23 @@ def upsert_lines(
     """
     orders = pc.unique(lines.column("order_id")).to_pylist()
     existing = _select_contents(connection, source, orders)
-    line_ids = list(zip(lines.column("order_id").to_pylist(), lines.column("line_id").to_pylist(), strict=True))
-    rows, changed = _find_changes(line_ids, lines.column("content").to_pylist(), existing)
+    in_history = _lines_in_history(connection, source, orders)
+    # The first load of an order compares nothing: no line of it needs to become a Python object.
+    line_ids = _line_ids(lines) if existing or in_history else []
+    rows, changed = _find_changes(line_ids, lines, existing)
     # As many stored lines as lines matched: none is missing, and the sets need not be built.
     n_matched = len(lines) - len(rows) + len(changed)
     missing = existing.keys() - set(line_ids) if len(existing) > n_matched else set()
     removed = _lines_to_remove(connection, source, missing, lines) if missing else set()
     changed_months, customer_keys = _move_to_history(connection, source, changed | removed, arrived_at)
-    if rows:
-        returning = changed | _lines_in_history(connection, source, orders)
+    if len(rows):
+        returning = changed | in_history
         new_lines = lines if len(rows) == len(lines) else lines.take(pa.array(rows))
-        is_late = [line_ids[row] in returning for row in rows] if returning else [False] * len(rows)
+        is_late = np.array([line_ids[row] in returning for row in rows] if returning else [False] * len(rows))
         _insert_lines(connection, source, new_lines, _recorded_times(connection, new_lines, is_late, arrived_at))
         changed_months |= utc_months(new_lines.column("sold_at").to_numpy())
-        customer_keys |= set(pc.unique(new_lines.column("customer_key")).to_pylist())
+        if changed_customers is not None:
+            customer_keys |= set(pc.unique(new_lines.column("customer_key")).to_pylist())
     change_counters.increment_counters(connection, changed_months)
     if changed_customers is not None:
         refresh_queue.enqueue(connection, customer_keys - {None})
@@ -110,19 +113,26 @@ def _select_contents(connection: sa.Connection, source: str, orders: Sequence[st
     columns = transactions.c
     query = sa.select(columns.order_id, columns.line_id, columns.content).where(columns.source == source)
     contents: dict[LineId, int] = {}
-    for chunk in engine.chunks(orders, 10_000):
-        for rows in engine.fetch_batches(connection, query.where(columns.order_id.in_(chunk)), BATCH_SIZE):
-            contents.update({(order_id, line_id): content for order_id, line_id, content in rows})
+    query = query.where(bulk_writes.matches_any(connection, columns.order_id, orders))
+    for rows in engine.fetch_batches(connection, query, BATCH_SIZE):
+        contents.update({(order_id, line_id): content for order_id, line_id, content in rows})
     return contents
 
 
+def _line_ids(lines: pa.Table) -> list[LineId]:
+    return list(zip(lines.column("order_id").to_pylist(), lines.column("line_id").to_pylist(), strict=True))
+
+
 def _find_changes(
-    line_ids: Sequence[LineId], contents: Sequence[int], existing: dict[LineId, int]
-) -> tuple[list[int], set[LineId]]:
-    """The indices of the lines to write, and the ids of those that replace an earlier version."""
+    line_ids: Sequence[LineId], lines: pa.Table, existing: dict[LineId, int]
+) -> tuple[Sequence[int], set[LineId]]:
+    """The indices of the lines to write, and the ids of those that replace an earlier version.
+
+    `lines` has a row per id, and column content.
+    """
     if not existing:
-        return list(range(len(line_ids))), set()
-    stored = [existing.get(line_id) for line_id in line_ids]
+        return range(len(lines)), set()
+    stored, contents = [existing.get(line_id) for line_id in line_ids], lines.column("content").to_pylist()
     if stored == contents:
         return [], set()
     rows = [row for row, (old, new) in enumerate(zip(stored, contents, strict=True)) if old != new]
@@ -161,23 +171,19 @@ def _lines_in_history(connection: sa.Connection, source: str, orders: Sequence[s
     if connection.execute(sa.select(columns.version_id).limit(1)).first() is None:
         return set()
     query = sa.select(columns.order_id, columns.line_id).where(columns.source == source)
-    line_ids: set[LineId] = set()
-    for chunk in engine.chunks(orders, 10_000):
-        line_ids.update(connection.execute(query.where(columns.order_id.in_(chunk))).tuples().all())
-    return line_ids
+    query = query.where(bulk_writes.matches_any(connection, columns.order_id, orders))
+    return set(connection.execute(query).tuples().all())
 
 
-def _recorded_times(connection: sa.Connection, lines: pa.Table, is_late: list[bool], arrived_at: int) -> np.ndarray:
+def _recorded_times(connection: sa.Connection, lines: pa.Table, is_late: np.ndarray, arrived_at: int) -> np.ndarray:
+    """known_at of each line, shape (n,); is_late: (n,) flags of lines that had another version before."""
     sold_at = lines.column("sold_at").to_numpy()
     watermark_micros = watermark.read_watermark_micros(connection)
-    use_arrival = np.array(is_late, bool)
-    if watermark_micros is not None:
-        use_arrival |= sold_at < watermark_micros
+    use_arrival = is_late if watermark_micros is None else is_late | (sold_at < watermark_micros)
     return np.where(use_arrival, arrived_at, sold_at)
 
 
 def _insert_lines(connection: sa.Connection, source: str, lines: pa.Table, recorded_at: np.ndarray) -> None:
-    names = [name for name in LINE_COLUMNS if name not in ("source", "known_at")]
-    columns = [lines.column(name).to_pylist() for name in names]
-    rows = zip([source] * len(lines), recorded_at.tolist(), *columns, strict=True)
-    engine.insert_many(connection, transactions, ["source", "known_at", *names], rows)
+    columns = {name: lines.column(name) for name in LINE_COLUMNS if name not in ("source", "known_at")}
+    columns |= {"source": pa.repeat(source, len(lines)), "known_at": pa.array(recorded_at)}
+    bulk_writes.insert_columns(connection, transactions, columns)

@@ -14,8 +14,8 @@ ERASED_REASON = "this customer was erased"
 def remove_erased(shop: Shop, source: str, kind: RecordKind, records: Records) -> None:
     """Remove the ids of erased customers from the table `checked`.
 
-    Where the record kind requires a customer the row is rejected, else it is loaded without one. The ids are removed
-    from `raw` too, so that no rejects file repeats them.
+    Where the record kind requires a customer the row is rejected, else it is loaded without one. The rows are in table
+    `erased_COLUMN`, so that no rejects file repeats the ids of `raw`.
     """
     for column in ("customer_id", "referred_by"):
         if column in kind.columns:
@@ -41,11 +41,11 @@ def _find_erased(shop: Shop, source: str, ids: list[str], also_prefixed: bool) -
 
 def _blank_or_reject(records: Records, erased_texts: set[str], column: str, required: bool) -> None:
     records.connection.register("erased_ids", pa.table({"id": pa.array(sorted(erased_texts), pa.string())}))
-    is_erased = "(file_no, row_no) in (select (file_no, row_no) from erased_rows)"
+    is_erased = f"(file_no, row_no) in (select (file_no, row_no) from erased_{column})"
     records.connection.execute(
-        f"""create or replace temp table erased_rows as
+        f"""create temp table erased_{column} as
               select file_no, row_no from checked where {column} in (select id from erased_ids);
-            update raw set {column} = null where {is_erased};
             update checked set {f"reason = '{ERASED_REASON}'" if required else f"{column} = null"} where {is_erased};"""
     )
+    records.erased_columns.append(column)
     records.connection.unregister("erased_ids")

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from customers.database import engine
 from customers.database.writes import RowCounts, TransactionFactory
 from customers.loading import (
+    disk_space,
     erased_filter,
     load_consents,
     load_customers,
@@ -95,7 +96,11 @@ def load_files(
     """
     started = time.monotonic()
     record_kind = _find_kind(kind)
-    with files.read_files(paths, required=record_kind.required, mapping=mapping) as records:
+    with ExitStack() as stack:
+        folder = stack.enter_context(disk_space.temporary_folder(shop.home)) if record_kind.may_use_disk else None
+        records = stack.enter_context(
+            files.read_files(paths, required=record_kind.required, mapping=mapping, disk_folder=folder)
+        )
         _validate(shop, record_kind, source, records)
         reasons = rejects.count_reasons(records)
         rejected = sum(reasons.values())
@@ -166,12 +171,10 @@ def _find_kind(name: str) -> RecordKind:
 
 def _validate(shop: Shop, kind: RecordKind, source: str, records: Records) -> None:
     """Create table `checked`: the texts of `raw` as typed values, and the reason of each row to reject."""
-    missing = [quote_identifier(name) for name in kind.columns if name not in records.columns]
-    records.connection.execute("".join(f"alter table raw add column if not exists {name} varchar;" for name in missing))
+    records.add_columns(kind.columns)
     column_checks = kind.checks(shop)
-    records.connection.execute(
-        f"create temp table checked as {validation.validation_query(column_checks, kind.columns)}"
-    )
+    query = validation.validation_query(column_checks, kind.columns, records.clean_columns)
+    records.connection.execute(f"create temp table checked as {query}")
     erased_filter.remove_erased(shop, source, kind, records)
     kind.validate(shop, source, records)
     _mark_duplicates(records, kind, [check.name for check in column_checks])

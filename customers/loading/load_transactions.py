@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
@@ -14,7 +15,6 @@ from customers.ledger import line_digest, transactions
 from customers.loading import load_customers, load_products, validation
 from customers.loading.connectors.files import Records
 from customers.loading.record_kind import RecordKind
-from customers.loading.sql_text import quote_literal
 from customers.loading.validation import ColumnCheck
 from customers.privacy import tombstones
 from customers.shop.settings import Shop
@@ -38,6 +38,7 @@ COLUMNS = (
     "campaign_id",
 )
 BATCH_SIZE = 20_000
+IS_ACCEPTED = "reason is null and not is_repeat"
 CLOCK_TOLERANCE = timedelta(hours=24)
 
 
@@ -82,11 +83,15 @@ def _load(shop: Shop, source: str, records: Records, open_transaction: Transacti
         shop, open_transaction, source, customers.column(0).to_pylist()
     )
     product_keys, stubs = load_products.get_or_create_products(open_transaction, source, products.column(0).to_pylist())
-    _create_lines(records, source, _key_table("customer", customer_keys), _key_table("product", product_keys))
+    records.connection.register("customer_key_table", _key_table("customer", customer_keys))
+    records.connection.register("product_key_table", _key_table("product", product_keys))
     counts = RowCounts(stubs=stubs)
-    sold_until = records.connection.execute("select max(sold_at) from lines").fetchall()[0][0]
-    with tqdm(total=records.count("lines"), unit=" lines", disable=None, leave=False) as bar:
-        for lines in _order_batches(records):
+    total, sold_until = records.connection.execute(
+        f"select count(*), max(sold_at) from checked where {IS_ACCEPTED}"
+    ).fetchall()[0]
+    with tqdm(total=total, unit=" lines", disable=None, leave=False) as bar:
+        for orders in _order_batches(records):
+            lines = _as_stored(orders, source)
             with open_transaction() as connection:
                 # Read for each batch: a nightly run may begin during a long load.
                 arrived_at = to_micros(clock.arrival_time(shop, sold_until=from_micros(sold_until)))
@@ -107,72 +112,14 @@ def _key_table(entity: str, keys: dict[str, int]) -> pa.Table:
     return pa.table({f"{entity}_id": ids, f"{entity}_key": pa.array(keys.values(), pa.int64())})
 
 
-def _create_lines(records: Records, source: str, customers: pa.Table, products: pa.Table) -> None:
-    """Create table `lines` as the ledger stores them, a row per line; `customers` and `products` map id to key.
-
-    A return has a negative quantity and amount. A line without an id is numbered within its product and order.
-    `sweep` is which stored lines of the order to remove: 2 all that are not in this load (it has the whole order),
-    1 only lines numbered by us (from now on the order's lines have ids), 0 none (some line was rejected).
-    """
-    records.connection.register("customer_key_table", customers)
-    records.connection.register("product_key_table", products)
-    # An unreadable line may belong to any order: then no order is certain to be complete.
-    has_unreadable = "true" if records.count("broken") else "false"
-    # An id without a key is that of an erased customer: the line is stored without a customer.
-    records.connection.execute(
-        f"""
-        create temp table digested as
-          select *, {line_digest.CONTENT_DIGEST} as content from (
-            select * exclude (kind, quantity, amount_minor, reason, is_repeat, customer_id),
-                   case when customer_key is not null then customer_id end as customer_id,
-                   case when returned then 'return' else 'sale' end as kind,
-                   case when returned then -abs(quantity) else quantity end as quantity,
-                   case when returned then -abs(amount_minor) else amount_minor end as amount_minor
-            from (select *, kind = 'return' or quantity < 0 or amount_minor < 0 as returned
-                  from checked left join customer_key_table using (customer_id)
-                  where reason is null and not is_repeat));
-        create temp table orders as
-          select order_id, (md5_number_lower({quote_literal(source)} || chr(31) || order_id) >> 1)::bigint as order_key,
-                 {has_unreadable} or order_id in (
-                   select {_trimmed_order_id()} from raw join checked c using (file_no, row_no)
-                   where c.reason is not null) as broken
-          from (select distinct order_id from digested);
-        """
-    )
-    line_number, is_complete = _window_expressions(records)
-    records.connection.execute(
-        f"""
-        create temp table lines as
-          select order_id, coalesce(line_id, '~' || product_id || '~' || {line_number}) as line_id, product_id,
-                 order_key, customer_key, product_key, sold_at, quantity, amount_minor, discount_minor, currency, kind,
-                 store_id, channel, coupon_id, campaign_id, line_id is null as numbered, content,
-                 case when broken then 0 when {is_complete} then 2 else 1 end as sweep
-          from digested
-          join orders using (order_id)
-          join product_key_table using (product_id)
-        """
-    )
-
-
-def _window_expressions(records: Records) -> tuple[str, str]:
-    """SQL to number lines without ids and to recognise a complete order; without window functions where possible."""
-    rows, with_id, pairs = records.connection.execute(
-        "select count(*), count(line_id), count(distinct hash(order_id, product_id)) from digested"
-    ).fetchall()[0]
-    line_number = "row_number() over (partition by order_id, product_id, line_id is null order by content)"
-    is_complete = "bool_or(line_id is null) over (partition by order_id)"
-    if with_id == rows:
-        return "1", "false"
-    return ("1" if pairs == rows else line_number), ("true" if with_id == 0 else is_complete)
-
-
-def _trimmed_order_id() -> str:
-    return validation.trimmed("order_id").replace('"order_id"', 'raw."order_id"')
-
-
 def _order_batches(records: Records) -> Iterator[pa.Table]:
-    """The lines in batches of about BATCH_SIZE, split only between orders."""
-    reader = records.connection.sql("select * from lines order by order_id, line_id").to_arrow_reader(BATCH_SIZE)
+    """The accepted lines in batches of about BATCH_SIZE, split only between orders.
+
+    Columns order_id, line_id (null where the file has none), product_id, customer_key, product_key, sold_at, quantity,
+    amount_minor, discount_minor, currency, kind, store_id, channel, coupon_id, campaign_id, content and is_broken: some
+    line of the order was rejected. A return has a negative quantity and amount. Sorted by order.
+    """
+    reader = records.connection.sql(_lines_query(records)).to_arrow_reader(BATCH_SIZE)
     pending: list[pa.RecordBatch] = []
     for batch in reader:
         split_at = _last_order_start(batch, pending)
@@ -183,6 +130,77 @@ def _order_batches(records: Records) -> Iterator[pa.Table]:
         pending = [batch.slice(split_at)]
     if pending:
         yield pa.Table.from_batches(pending)
+
+
+def _lines_query(records: Records) -> str:
+    """The query of the accepted lines; nothing but the sort holds more than a few rows, and DuckDB sorts on disk."""
+    # An unreadable line may belong to any order: then no order is certain to be complete.
+    if records.count("broken"):
+        is_broken = "true"
+    elif records.count("checked", "reason is not null"):
+        is_broken = "order_id in (select order_id from checked where reason is not null and order_id is not null)"
+    else:
+        is_broken = "false"
+    # An id without a key is that of an erased customer: the line is stored without a customer.
+    return f"""
+        select order_id, line_id, product_id, customer_key, product_key, sold_at, quantity, amount_minor,
+               discount_minor, currency, kind, store_id, channel, coupon_id, campaign_id,
+               {line_digest.CONTENT_DIGEST} as content, {is_broken} as is_broken
+        from (
+          select order_id, line_id, product_id, customer_key, product_key, sold_at, discount_minor, currency, store_id,
+                 channel, coupon_id, campaign_id,
+                 case when customer_key is not null then customer_id end as customer_id,
+                 case when is_return then 'return' else 'sale' end as kind,
+                 case when is_return then -abs(quantity) else quantity end as quantity,
+                 case when is_return then -abs(amount_minor) else amount_minor end as amount_minor
+          from (select *, kind = 'return' or quantity < 0 or amount_minor < 0 as is_return
+                from checked where {IS_ACCEPTED})
+          left join customer_key_table using (customer_id)
+          join product_key_table using (product_id))
+        order by order_id"""
+
+
+def _as_stored(lines: pa.Table, source: str) -> pa.Table:
+    """The lines of whole orders with the columns of the ledger: also order_key, numbered and `sweep`.
+
+    `lines` has the columns of `_order_batches`. A line without an id is numbered within its product and order. `sweep`
+    is which stored lines of the order to remove: 2 all that are not in this load (it has the whole order), 1 only lines
+    numbered by us (from now on the order's lines have ids), 0 none (some line was rejected).
+    """
+    lines = lines.combine_chunks()
+    orders = lines.column("order_id").combine_chunks()
+    is_first = np.append(True, pc.not_equal(orders[1:], orders[:-1]).to_numpy(zero_copy_only=False))
+    order_starts, order_numbers = np.flatnonzero(is_first), np.cumsum(is_first) - 1
+    order_keys = line_digest.order_keys(source, orders.take(pa.array(order_starts)).to_pylist())
+    is_numbered = pc.is_null(lines.column("line_id"))
+    numbered = is_numbered.to_numpy()
+    has_numbered = np.logical_or.reduceat(numbered, order_starts)[order_numbers]
+    sweep = np.where(lines.column("is_broken").to_numpy(), 0, np.where(has_numbered, 2, 1))
+    line_ids = lines.column("line_id") if not numbered.any() else _line_ids(lines, numbered, order_numbers)
+    return (
+        lines.drop_columns(["is_broken", "line_id"])
+        .append_column("line_id", line_ids)
+        .append_column("order_key", pa.array(order_keys[order_numbers]))
+        .append_column("numbered", is_numbered)
+        .append_column("sweep", pa.array(sweep))
+    )
+
+
+def _line_ids(lines: pa.Table, numbered: np.ndarray, order_numbers: np.ndarray) -> pa.ChunkedArray:
+    """The line ids, where missing ~PRODUCT~N: N counts the lines of a product in its order, by content.
+
+    numbered: (n,) whether the id is missing; order_numbers: (n,) rises with every order.
+    """
+    rows = np.flatnonzero(numbered)
+    orders, keys = order_numbers[rows], lines.column("product_key").to_numpy()[rows]
+    by_content = np.lexsort((lines.column("content").to_numpy()[rows], keys, orders))
+    orders, keys = orders[by_content], keys[by_content]
+    is_first = np.append(True, (orders[1:] != orders[:-1]) | (keys[1:] != keys[:-1]))
+    counts = np.arange(len(rows)) - np.maximum.accumulate(np.where(is_first, np.arange(len(rows)), 0)) + 1
+    numbers = np.ones(len(lines), np.int64)
+    numbers[rows[by_content]] = counts
+    texts = pc.binary_join_element_wise("", lines.column("product_id"), pa.array(numbers).cast(pa.string()), "~")
+    return pc.coalesce(lines.column("line_id"), texts)
 
 
 def _last_order_start(batch: pa.RecordBatch, pending: list[pa.RecordBatch]) -> int | None:
@@ -202,4 +220,5 @@ RECORD_KIND = RecordKind(
     clear_text_columns=COLUMNS,
     checks=_checks,
     load=_load,
+    may_use_disk=True,
 )

@@ -19,6 +19,8 @@ class RecordKind:
 
     `checks` validate a row by itself. `validate` may set the reason of further rows in table `checked` by looking at
     the database; it runs before duplicate rows are marked. With `is_partial`, a missing column keeps its stored value.
+    With `may_use_disk`, rows that do not fit in memory may lie in the home while they are sorted: the database holds
+    the same values in clear.
     """
 
     name: str
@@ -30,3 +32,4 @@ class RecordKind:
     load: Callable[[Shop, str, Records, TransactionFactory], RowCounts]
     validate: Callable[[Shop, str, Records], None] = no_further_validation
     is_partial: bool = False
+    may_use_disk: bool = False

@@ -28,7 +28,7 @@ def write_rejects(records: Records, folder: Path, kind: str, columns: Sequence[s
     path = folder / f"{kind}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.csv"
     path.touch(mode=0o600)
     _create_line_numbers(records)
-    raw_columns = "".join(f", raw.{quote_identifier(name)}" for name in columns)
+    raw_columns = "".join(f", {_raw_value(records, name)} as {quote_identifier(name)}" for name in columns)
     records.connection.execute(
         f"""copy (
               select listed.path as file, l.line, l.reason{raw_columns} from rejected_lines l
@@ -38,6 +38,14 @@ def write_rejects(records: Records, folder: Path, kind: str, columns: Sequence[s
             ) to {quote_literal(str(path))} (format csv, header true)"""
     )
     return path
+
+
+def _raw_value(records: Records, name: str) -> str:
+    """The raw text of a column, without the id of an erased customer."""
+    value = f"raw.{quote_identifier(name)}"
+    if name not in records.erased_columns:
+        return value
+    return f"case when (l.file_no, l.row_no) not in (select (file_no, row_no) from erased_{name}) then {value} end"
 
 
 def _rejected_query() -> str:

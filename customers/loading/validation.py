@@ -5,7 +5,7 @@ its text is parsed, the value to store, and the reasons to reject a row. The che
 `load_*` file.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from customers.loading.sql_text import quote_identifier, quote_literal
@@ -34,9 +34,15 @@ class ColumnCheck:
     parsed_columns: tuple[tuple[str, str], ...] = ()
 
 
-def validation_query(checks: Sequence[ColumnCheck], columns: Sequence[str]) -> str:
-    """The query from `raw` to columns file_no, row_no, the values, `reason` (null for a valid row) and is_repeat."""
-    texts = ", ".join(f"{trimmed(name)} as {quote_identifier(name)}" for name in columns)
+def validation_query(checks: Sequence[ColumnCheck], columns: Sequence[str], clean_columns: Collection[str] = ()) -> str:
+    """The query from `raw` to columns file_no, row_no, the values, `reason` (null for a valid row) and is_repeat.
+
+    The texts of `clean_columns` need no trimming.
+    """
+    texts = ", ".join(
+        quote_identifier(name) if name in clean_columns else f"{trimmed(name)} as {quote_identifier(name)}"
+        for name in columns
+    )
     parsed = "".join(f", {expression} as {alias}" for check in checks for alias, expression in check.parsed_columns)
     values = ", ".join(f"{check.value} as {quote_identifier(check.name)}" for check in checks)
     cases = " ".join(f"when {condition} then '{reason}'" for check in checks for condition, reason in check.rejections)

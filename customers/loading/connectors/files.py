@@ -1,7 +1,8 @@
 """Reads CSV, NDJSON, Parquet and Excel files into DuckDB tables of texts, before validation.
 
-Table `raw` has the columns file_no, row_no and every column of the files as text, under a normalised lower-case name.
-Table `broken` has the lines that could not be parsed: file_no, line and reason.
+Table `raw` has the columns file_no, row_no and every column of the files as text, under a normalised lower-case name;
+where every file is Parquet it is a view, so that no text of a file lies in memory. Table `broken` has the lines that
+could not be parsed: file_no, line and reason.
 """
 
 import csv
@@ -30,8 +31,18 @@ COMPRESSED_ENDINGS = (".gz", ".zst")
 READABLE_ENDINGS = CSV_ENDINGS + NDJSON_ENDINGS + PARQUET_ENDINGS + EXCEL_ENDINGS
 DELIMITERS = ",;\t|"
 FIRST_LINE_BYTES = 1 << 20
+# Of the rows of a load that may use the disk.
+MEMORY_LIMIT = "512MB"
 # Names of our own columns in `raw`; a file's column of that name gets an underscore at the end.
 RESERVED_COLUMNS = ("file_no", "row_no")
+# Types whose values have a text without blanks around it.
+CLEAN_TYPES = (
+    *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"),
+    *("FLOAT", "DOUBLE", "BOOLEAN", "DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE"),
+)
+ROW_NUMBER_COLUMN = "file_row_number"
+# More files in one view take longer to plan than their rows take to copy.
+MAX_FILES_IN_PLACE = 200
 
 
 @dataclass
@@ -43,12 +54,32 @@ class Records:
     columns: list[str] = field(default_factory=list)
     # Keys of customers whose records changed something; None where they are not collected.
     changed_customers: set[int] | None = None
+    # Columns whose texts DuckDB wrote from typed values: never empty and without blanks around them.
+    clean_columns: set[str] = field(default_factory=set)
+    text_columns: set[str] = field(default_factory=set)
+    # Columns in which ids of erased customers were removed: table `erased_` plus the name has their file_no and row_no.
+    erased_columns: list[str] = field(default_factory=list)
+    # The query of each file that is read in place; `raw` is a view over them.
+    in_place: list[str] = field(default_factory=list)
 
     def __enter__(self) -> "Records":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.connection.close()
+
+    def add_columns(self, names: Sequence[str]) -> None:
+        """Add columns of nulls to `raw`, those that it lacks."""
+        missing = [name for name in names if name not in self.columns]
+        if self.in_place:
+            nulls = "".join(f", null::varchar as {sql_text.quote_identifier(name)}" for name in missing)
+            queries = " union all by name ".join(self.in_place)
+            self.connection.execute(f"create or replace temp view raw as select *{nulls} from ({queries})")
+            return
+        for name in missing:
+            self.connection.execute(
+                f"alter table raw add column if not exists {sql_text.quote_identifier(name)} varchar"
+            )
 
     def count(self, table: str, where: str = "true") -> int:
         """The number of rows of a table that meet an SQL condition."""
@@ -57,15 +88,26 @@ class Records:
 
 
 def read_files(
-    paths: Sequence[Path | str], *, required: Sequence[str], mapping: Mapping[str, str] | None = None
+    paths: Sequence[Path | str],
+    *,
+    required: Sequence[str],
+    mapping: Mapping[str, str] | None = None,
+    disk_folder: Path | None = None,
 ) -> Records:
     """Read every row of these files, folders and globs. `mapping` gives the file's own column for one of ours.
 
+    With `disk_folder`, rows beyond MEMORY_LIMIT lie there in clear; without, all of them are held in memory.
     Raises ShopError where a path or a required column is missing, a file cannot be read, or there are no rows.
     """
-    records = Records(_open_connection(), find_files(paths))
-    for file_no, path in enumerate(records.files):
-        _append_file(records, file_no, path, required, mapping or {})
+    records = Records(_open_connection(disk_folder), find_files(paths))
+    if _can_read_in_place(records):
+        for file_no, path in enumerate(records.files):
+            _view_file(records, file_no, path, required, mapping or {})
+        records.add_columns(())
+    else:
+        records.connection.execute("create temp table raw (file_no integer, row_no bigint)")
+        for file_no, path in enumerate(records.files):
+            _append_file(records, file_no, path, required, mapping or {})
     if not records.columns or not records.count("raw") + records.count("broken"):
         raise ShopError(f"no rows in {_format_paths(records.files)}; nothing was loaded")
     return records
@@ -113,10 +155,12 @@ def _format_paths(files: Sequence[Path]) -> str:
     return names if len(files) <= 3 else f"{names} and {len(files) - 3} more"
 
 
-def _open_connection() -> duckdb.DuckDBPyConnection:
+def _open_connection(disk_folder: Path | None) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect()
     configure_connection(connection)
-    connection.execute("create temp table raw (file_no integer, row_no bigint)")
+    if disk_folder is not None:
+        folder = sql_text.quote_literal(str(disk_folder))
+        connection.execute(f"set memory_limit = '{MEMORY_LIMIT}'; set temp_directory = {folder}")
     return connection
 
 
@@ -127,6 +171,38 @@ def configure_connection(connection: duckdb.DuckDBPyConnection) -> None:
     if connection.sql("select current_setting('enable_progress_bar')").fetchall() == [(True,)]:
         connection.execute("set enable_progress_bar = false")
     connection.execute("create temp table broken (file_no integer, line bigint, reason varchar)")
+
+
+def _can_read_in_place(records: Records) -> bool:
+    """Whether every file is uncompressed Parquet, which DuckDB reads as fast as a table, and again where needed."""
+    are_parquet = all(path.suffix.lower() in PARQUET_ENDINGS and path.stat().st_size for path in records.files)
+    return (
+        are_parquet
+        and len(records.files) <= MAX_FILES_IN_PLACE
+        and not any(ROW_NUMBER_COLUMN in _describe_parquet(records, path) for path in records.files)
+    )
+
+
+def _view_file(records: Records, file_no: int, path: Path, required: Sequence[str], mapping: Mapping[str, str]) -> None:
+    """Add the query of a Parquet file to `records.in_place`."""
+    source = f"read_parquet({sql_text.quote_literal(str(path))}, file_row_number = true)"
+    types = _describe_parquet(records, path)
+    expressions = {name: _cast_to_text(sql_text.quote_identifier(name), types[name]) for name in types}
+    chosen = _choose_columns(path, expressions, required, mapping)
+    type_of_expression = {expressions[name]: types[name] for name in types}
+    texts = {name for name, expression in chosen.items() if not _is_clean(type_of_expression[expression])}
+    records.clean_columns = (records.clean_columns | set(chosen)) - texts - records.text_columns
+    records.text_columns |= texts
+    records.columns += [name for name in chosen if name not in records.columns]
+    select = ", ".join(f"{expression} as {sql_text.quote_identifier(name)}" for name, expression in chosen.items())
+    records.in_place.append(
+        f"select {file_no}::integer as file_no, {ROW_NUMBER_COLUMN} + 1 as row_no, {select} from {source}"
+    )
+
+
+def _is_clean(column_type: str) -> bool:
+    """Whether the texts of a column of this type are never empty and have no blanks around them."""
+    return column_type in CLEAN_TYPES or column_type.startswith("DECIMAL")
 
 
 def _append_file(
@@ -253,13 +329,26 @@ def _read_parquet(records: Records, file_no: int, path: Path) -> tuple[str, dict
         if path.suffix.lower() in COMPRESSED_ENDINGS:
             with pa.input_stream(path) as stream:
                 source = _register_table(records, file_no, pq.read_table(pa.BufferReader(stream.read())))
-        description = records.connection.execute(f"describe select * from {source}").fetchall()
-    except (duckdb.Error, pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError):
         raise ShopError(f"{path} is not a whole Parquet file") from None
     columns = {
-        name: _cast_to_text(sql_text.quote_identifier(name), column_type) for name, column_type, *_ in description
+        name: _cast_to_text(sql_text.quote_identifier(name), column_type)
+        for name, column_type in _describe_parquet(records, path, source).items()
     }
     return f"select row_number() over () as row_no, * from {source}", columns
+
+
+def _describe_parquet(records: Records, path: Path, table: str | None = None) -> dict[str, str]:
+    """The type of each column of a Parquet file, or of the table that it was read into.
+
+    Raises ShopError where the file is not whole.
+    """
+    source = table or f"read_parquet({sql_text.quote_literal(str(path))})"
+    try:
+        description = records.connection.execute(f"describe select * from {source}").fetchall()
+    except duckdb.Error:
+        raise ShopError(f"{path} is not a whole Parquet file") from None
+    return {name: column_type for name, column_type, *_ in description}
 
 
 def _cast_to_text(column: str, column_type: str) -> str:
