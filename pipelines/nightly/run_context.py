@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
@@ -58,15 +59,16 @@ class RunContext:
     _frames: dict[str | tuple[str, ...], pd.DataFrame] = field(default_factory=dict)
 
     def load_task_frame(self, task: Task) -> pd.DataFrame:
-        """All rows of a task, of the customers that `filter_for_training` leaves, in a stable order.
+        """All rows of a task, of customers to train on (`filter_for_training`, `sample_customers`), in a stable order.
 
         Columns customer_key, as_of and the task's features; one row per customer and as_of, with `expand` one row per
         customer, as_of and offer or category.
         """
         # Churn, timing and value use the same features, and reading them takes as long as training some models.
-        frame_key = task.expand or (self._entity_view(task), *self.features.feature_names(task.service))
+        columns = (self._entity_view(task), *self.features.feature_names(task.service))
+        frame_key = task.expand or (*columns, str(task.max_customers))
         if frame_key not in self._frames:
-            entities = filter_for_training(self.shop, self._load_entities(task))
+            entities = sample_customers(filter_for_training(self.shop, self._load_entities(task)), task.max_customers)
             features = self.features.historical_features(task.service, entities)
             self._frames[frame_key] = self._expand_rows(task, features.rename(columns={"event_timestamp": "as_of"}))
         return self._frames[frame_key]
@@ -151,6 +153,19 @@ def filter_for_training(shop: Shop, rows: pd.DataFrame) -> pd.DataFrame:
     """
     allowed_rows = consents.filter_allowed(shop, rows, "profiling")
     return rows if allowed_rows.empty else allowed_rows
+
+
+def sample_customers(rows: pd.DataFrame, max_customers: int) -> pd.DataFrame:
+    """All rows of at most max_customers customers, by column customer_key: the same ones every night, in their order.
+
+    What a model learns from a customer does not depend on how many others there are, but the memory and time of
+    training do.
+    """
+    keys = np.sort(rows["customer_key"].unique())
+    if len(keys) <= max_customers:
+        return rows
+    chosen = keys[np.argsort(pd.util.hash_array(keys), kind="stable")[:max_customers]]
+    return rows[rows["customer_key"].isin(chosen)].reset_index(drop=True)
 
 
 @contextmanager

@@ -71,10 +71,10 @@ class Task:
     the mask of rows that count in evaluation; `evaluate` compares predictions with outcomes, and `primary_metric`
     decides promotion. The last baseline serves a shop with too little history. `learner_inputs` are further frames that
     only the learner gets, no baseline. `expand` is what a customer's row becomes before training: one row per category
-    ("needs") or per offer ("offers"). The rows of an `is_event_based` task have many different cutoffs, and all those
-    from the hold-out's start on are evaluated. Learner and baselines are compared at `n_cutoffs` cutoffs, one window
-    apart, before one of them is served. `guardrails` are minimum ratios of a metric to that of the last baseline or the
-    champion.
+    ("needs") or per offer ("offers"). Of more than `max_customers` customers, a random sample trains and evaluates the
+    models. The rows of an `is_event_based` task have many different cutoffs, and all those from the hold-out's start on
+    are evaluated. Learner and baselines are compared at `n_cutoffs` cutoffs, one window apart, before one of them is
+    served. `guardrails` are minimum ratios of a metric to that of the last baseline or the champion.
     """
 
     name: str
@@ -91,5 +91,6 @@ class Task:
     learner_inputs: Callable[[TrainingData], dict[str, Frame]] = field(default=lambda training_data: {})
     expand: Literal["needs", "offers"] | None = None
     is_event_based: bool = False
+    max_customers: int = 20_000
     n_cutoffs: int = 1
     guardrails: Mapping[str, float] = field(default_factory=dict, hash=False)

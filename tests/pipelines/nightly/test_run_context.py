@@ -1,0 +1,37 @@
+"""Rows to train on: at most so many customers, the same ones every night, each with all of their rows."""
+
+import numpy as np
+import pandas as pd
+
+from pipelines.nightly.run_context import sample_customers
+
+
+def make_rows(customers: int, rows_each: int = 3) -> pd.DataFrame:
+    keys = np.tile(np.arange(1, customers + 1), rows_each)
+    return pd.DataFrame({"customer_key": keys, "row": np.arange(len(keys))})
+
+
+def test_few_customers_are_all_used() -> None:
+    rows = make_rows(10)
+    pd.testing.assert_frame_equal(sample_customers(rows, 10), rows)
+
+
+def test_a_sampled_customer_has_all_their_rows_in_order() -> None:
+    sampled = sample_customers(make_rows(1_000), 100)
+    assert sampled["customer_key"].nunique() == 100
+    assert (sampled["customer_key"].value_counts() == 3).all()
+    assert sampled["row"].is_monotonic_increasing
+
+
+def test_the_sample_hardly_changes_when_customers_join() -> None:
+    before, after = (set(sample_customers(make_rows(count), 100)["customer_key"]) for count in (1_000, 1_050))
+    assert len(before & after) >= 85
+
+
+def test_the_sample_does_not_follow_the_order_of_keys() -> None:
+    sampled = np.sort(sample_customers(make_rows(10_000), 1_000)["customer_key"].unique())
+    assert abs(sampled.mean() - 5_000) < 300
+
+
+def test_without_rows_there_is_nothing_to_sample() -> None:
+    assert sample_customers(make_rows(0), 100).empty
