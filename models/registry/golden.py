@@ -15,7 +15,7 @@ import pandas as pd
 
 INPUTS_FILE, OUTPUTS_FILE = "golden_inputs.parquet", "golden_outputs.parquet"
 #: Customers among the golden rows, and customers that their numbers and list entries are drawn from.
-CUSTOMERS, SOURCE_CUSTOMERS = 24, 400
+CUSTOMERS, SOURCE_CUSTOMERS, MIN_CUSTOMERS = 24, 400, 5
 #: Largest difference from a golden prediction.
 TOLERANCE = 1e-6
 
@@ -28,7 +28,9 @@ def build_inputs(frame: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     drawn = rng.permutation(customers)[:SOURCE_CUSTOMERS]
     source = latest[latest["customer_key"].isin(drawn)].reset_index(drop=True)
     rows = source[source["customer_key"].isin(drawn[:CUSTOMERS])].reset_index(drop=True)
-    others = source.iloc[rng.integers(0, max(len(source), 1), len(rows))].reset_index(drop=True)
+    own_positions = np.flatnonzero(source["customer_key"].isin(drawn[:CUSTOMERS]))
+    shifts = rng.integers(1, max(len(source), 2), len(rows))
+    others = source.iloc[(own_positions + shifts) % max(len(source), 1)].reset_index(drop=True)
     columns = {str(name): _mix(str(name), rows[name], others[name]) for name in rows}
     columns |= _draw_lists(source, rows, rng)
     mixed = pd.DataFrame(columns)[list(rows.columns)] if len(rows.columns) else rows
@@ -38,10 +40,10 @@ def build_inputs(frame: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
 def save(model: Any, frame: pd.DataFrame, folder: Path) -> None:
     """Write golden rows, made of a training frame (columns as the model reads), and what the model predicts for them.
 
-    Nothing is written where the frame is empty.
+    Nothing is written for fewer than MIN_CUSTOMERS: their rows could not be mixed beyond recognition.
     """
     inputs = build_inputs(frame)
-    if len(inputs):
+    if inputs["customer_key"].nunique() >= MIN_CUSTOMERS:
         inputs.to_parquet(folder / INPUTS_FILE)
         predict(model, pd.read_parquet(folder / INPUTS_FILE)).to_parquet(folder / OUTPUTS_FILE)
 

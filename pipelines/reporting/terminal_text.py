@@ -123,10 +123,8 @@ def format_models(champions: Sequence[Mapping[str, Any]]) -> str:
 
 def _format_why(champion: Mapping[str, Any]) -> str:
     """Why a version is the champion, and why servers refuse it where they do."""
-    refused = champion.get("refused")
-    return (
-        f"{champion['why']}; REFUSED by the servers, the one before serves: {refused}" if refused else champion["why"]
-    )
+    why, refused = str(champion["why"]), champion.get("refused")
+    return f"{why}; servers refuse it and serve the one before: {refused}" if refused else why
 
 
 def format_recommendations(recommendations: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
