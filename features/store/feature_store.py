@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from features.store import feature_frames, value_codec
+from features.store import feature_frames, snapshot_reader, value_codec
 from features.store.online_values import OnlineValues, StoredRow
 
 if TYPE_CHECKING:
@@ -107,6 +107,25 @@ class FeatureStore:
         return feature_frames.build_frame(requested.drop(columns=ROW_NUMBER), columns, element_types).set_axis(
             entities.index
         )
+
+    def snapshot_features(self, service: str, keys: Sequence[int], as_of: datetime) -> pd.DataFrame:
+        """Features at the moment of a snapshot, one row per key in the order of `keys`; as `historical_features` there.
+
+        Columns: customer_key, event_timestamp (as_of in every row), then those of the service. It reads the rows of
+        that moment only, where Feast joins the whole past. Raises FileNotFoundError where there is no snapshot.
+        """
+        columns = self._columns(service)
+        frame = pd.DataFrame({"customer_key": np.asarray(keys, dtype="int64")})
+        frame["event_timestamp"] = pd.Series(pd.Timestamp(as_of).tz_convert("UTC"), frame.index).astype(
+            "datetime64[us, UTC]"
+        )
+        if frame.empty:
+            return feature_frames.build_frame(frame, {name: [] for name in columns}, self._element_types(service))
+        features_by_view: dict[str, list[str]] = {}
+        for name, column in columns.items():
+            features_by_view.setdefault(column.view, []).append(name)
+        values = snapshot_reader.read_columns(self.folder, features_by_view, keys, as_of)
+        return feature_frames.build_frame(frame, values, self._element_types(service))
 
     def materialise(self, as_of: datetime) -> dict[str, int]:
         """Copy each view's latest rows not after as_of into the online store; returns their number by view.

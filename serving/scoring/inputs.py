@@ -225,13 +225,12 @@ class NightlyRun:
 class NightlyInputs(ScoringInputs):
     """Inputs of some customers of a nightly run: features as of the run, from the offline store.
 
-    entities: columns customer_key, event_timestamp; frames have a row per row of them.
+    entities: column customer_key; frames have a row per row of it.
     """
 
     def __init__(self, nightly_run: NightlyRun, entities: pd.DataFrame) -> None:
         super().__init__(nightly_run.shop, entities["customer_key"].tolist())
         self.nightly_run = nightly_run
-        self.entities = entities
 
     @property
     def store(self) -> FeatureStore:
@@ -278,5 +277,6 @@ class NightlyInputs(ScoringInputs):
 
     def read_features(self, service: str, rows: Sequence[int] | None = None) -> pd.DataFrame:
         """Read the columns of a service as of the run, for all customers or those at these rows."""
-        entities = self.entities if rows is None else self.entities.iloc[list(rows)].reset_index(drop=True)
-        return self.store.historical_features(service, entities).rename(columns={"event_timestamp": "as_of"})
+        keys = self.keys if rows is None else [self.keys[row] for row in rows]
+        features = self.store.snapshot_features(service, keys, self.nightly_run.as_of)
+        return features.rename(columns={"event_timestamp": "as_of"})

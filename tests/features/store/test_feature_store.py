@@ -99,6 +99,16 @@ def test_historical_features_have_the_order_and_rows_of_the_entities(store, ledg
     assert set(features.drop(columns=["customer_key", "event_timestamp"]).dtypes.astype(str)) == {"float64"}
 
 
+@pytest.mark.parametrize("service", [CHURN_SERVICE, "recommender_v1", "offers_v1", "restock_v1"])
+def test_features_at_a_snapshot_are_those_that_feast_joins(store, ledger_kit, service: str) -> None:
+    late = ledger_kit.at("2026-06-01 00:00")
+    keys = [2, 777, 1, 2]
+    read = store.snapshot_features(service, keys, late)
+    joined = store.historical_features(service, pd.DataFrame({"customer_key": keys, "event_timestamp": late}))
+    pd.testing.assert_frame_equal(read, joined)
+    pd.testing.assert_frame_equal(store.snapshot_features(service, [], late), joined.head(0), check_index_type=False)
+
+
 def test_a_frame_in_nanoseconds_matches_files_in_microseconds(store, ledger_kit) -> None:
     entities = pd.DataFrame({"customer_key": [1], "event_timestamp": pd.to_datetime(["2026-06-01"], utc=True)})
     assert entities.event_timestamp.dt.unit == "ns"
