@@ -46,6 +46,18 @@ def list_pending(shop: Shop) -> dict[int, int]:
         return dict(connection.execute(sa.select(unrefreshed).order_by(unrefreshed.c.since)).tuples().all())
 
 
+def count_pending(shop: Shop) -> int:
+    """The number of queued customers."""
+    with engine.read_transaction(shop) as connection:
+        return connection.execute(sa.select(sa.func.count()).select_from(unrefreshed)).scalar_one()
+
+
+def oldest_pending(shop: Shop) -> int | None:
+    """When the longest queued customer was added, in microseconds since 1970; None where the queue is empty."""
+    with engine.read_transaction(shop) as connection:
+        return connection.execute(sa.select(sa.func.min(unrefreshed.c.since))).scalar()
+
+
 def mark_refreshed(shop: Shop, refreshed: Mapping[int, int]) -> None:
     """Remove refreshed customers (key to `since`) from the queue; one with a later record meanwhile stays queued."""
     if refreshed:

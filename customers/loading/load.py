@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,18 +134,63 @@ def ingest_records(shop: Shop, kind: str, records: Sequence[Any], *, source: str
     record_kind = _find_kind(kind)
     if len(records) > MAX_RECORDS:
         raise ShopError(f"{len(records)} records at once are too many; send at most {MAX_RECORDS:,}")
+    with _single_transaction(shop) as open_transaction:
+        return _ingest(shop, record_kind, records, source, open_transaction)
+
+
+def ingest_together(
+    shop: Shop, kind: str, requests: Sequence[Sequence[Any]], *, source: str = "files"
+) -> list[IngestResult] | None:
+    """Load the records of several API requests in one transaction, as `ingest_records` would one after the other.
+
+    Returns the result of each request, in which `customer_keys` are those of all of them; or None, and nothing is
+    stored, where a record is invalid, not new, or in two requests, or where they are more than 1,000.
+    """
+    record_kind = _find_kind(kind)
+    if sum(map(len, requests)) > MAX_RECORDS or _has_common_ids(requests, record_kind.key[0]):
+        return None
+    records = [record for request in requests for record in request]
+    try:
+        with _single_transaction(shop) as open_transaction:
+            total = _ingest(shop, record_kind, records, source, open_transaction)
+            if total.inserted != total.read or total.updated or total.removed or total.stubs:
+                raise _NotAllNew
+    except _NotAllNew:
+        return None
+    return [replace(total, read=len(request), inserted=len(request)) for request in requests]
+
+
+class _NotAllNew(Exception):
+    """Rolls back a transaction in which not every record is new."""
+
+
+def _has_common_ids(requests: Sequence[Sequence[Any]], name: str) -> bool:
+    """Whether two requests have a record with the same id, or a record is not an object."""
+    ids: set[Any] = set()
+    for request in requests:
+        if not all(isinstance(record, dict) for record in request):
+            return True
+        own_ids = {str(record.get(name)) for record in request}
+        if not ids.isdisjoint(own_ids):
+            return True
+        ids |= own_ids
+    return False
+
+
+def _ingest(
+    shop: Shop, record_kind: RecordKind, records: Sequence[Any], source: str, open_transaction: TransactionFactory
+) -> IngestResult:
     parsed, errors = json_records.parse_records(records)
     counts, duplicates, changed_customers = RowCounts(), 0, set[int]()
-    with _single_transaction(shop) as open_transaction:
-        for group in json_records.group_by_fields(parsed) if record_kind.is_partial else [parsed] if parsed else []:
-            with json_records.build_records(group, columns=record_kind.columns) as rows:
-                rows.changed_customers = changed_customers
-                _validate(shop, record_kind, source, rows)
-                errors |= _rejection_reasons(rows)
-                duplicates += rows.count("checked", "is_repeat")
-                counts += record_kind.load(shop, source, rows, open_transaction)
+    for group in json_records.group_by_fields(parsed) if record_kind.is_partial else [parsed] if parsed else []:
+        with json_records.build_records(group, columns=record_kind.columns) as rows:
+            rows.changed_customers = changed_customers
+            _validate(shop, record_kind, source, rows)
+            errors |= _rejection_reasons(rows)
+            duplicates += rows.count("checked", "is_repeat")
+            counts += record_kind.load(shop, source, rows, open_transaction)
     return IngestResult(
-        kind=kind,
+        kind=record_kind.name,
         read=len(records),
         inserted=counts.inserted,
         updated=counts.updated,

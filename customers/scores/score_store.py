@@ -5,13 +5,13 @@ written last is current. No score of a customer who does not allow profiling is 
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import pandas as pd
 import sqlalchemy as sa
 
-from customers.database import engine
+from customers.database import bulk_writes, engine
 from customers.database.schema import customers, nights, score_runs, scores
 from customers.privacy import consents
 from customers.scores.score_details import ScoreRow
@@ -22,9 +22,6 @@ from customers.shop.timestamps import from_micros, from_micros_or_none, to_micro
 BATCH_SIZE = 20_000
 #: For at most this many customers only their own scores are read; for more, all customers' scores.
 FILTER_UP_TO = 1_000
-_UPSERT = """insert into scores (run_id, customer_key, value, detail, told_at) values ({marks})
-             on conflict (run_id, customer_key) do update
-             set value = excluded.value, detail = excluded.detail, told_at = excluded.told_at"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +68,42 @@ def write_online_scores(shop: Shop, model: str, version: str | int, as_of: datet
 
     The run keeps its state: finished if the nightly run wrote it, else open, since it does not hold all customers.
     """
-    allowed_rows = _allowed_rows(shop, rows)
-    # Read first: a repeated request must not wait for the write lock.
-    stored = _last_scores(shop, model, as_of, [key for key, _, _ in allowed_rows])
-    changed_rows = [
-        (key, value, detail) for key, value, detail in allowed_rows if stored.get(key) != (str(version), value, detail)
-    ]
-    if changed_rows:
+    return write_online_batches(shop, [OnlineScores(model, str(version), as_of, list(rows))])
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineScores:
+    """Scores that one version of a model gave online to some customers, all as of one time."""
+
+    model: str
+    version: str
+    as_of: datetime
+    rows: list[ScoreRow]
+
+
+def write_online_batches(shop: Shop, batches: Iterable[OnlineScores]) -> int:
+    """As `write_online_scores`, for several models in one transaction; return the number of scores written."""
+    changed = [replace(batch, rows=_changed_rows(shop, batch)) for batch in batches]
+    written = 0
+    if any(batch.rows for batch in changed):
         with engine.write_transaction(shop) as connection:
-            return _upsert_rows(connection, _get_or_create_run(connection, model, str(version), as_of), changed_rows)
-    return 0
+            for batch in changed:
+                if batch.rows:
+                    run_id = _get_or_create_run(connection, batch.model, batch.version, batch.as_of)
+                    written += _upsert_rows(connection, run_id, batch.rows)
+    return written
+
+
+def _changed_rows(shop: Shop, batch: OnlineScores) -> list[ScoreRow]:
+    """The rows that differ from what is stored, of customers who allow profiling.
+
+    They are read first: a repeated request must not wait for the write lock.
+    """
+    allowed_rows = _allowed_rows(shop, batch.rows)
+    stored = _last_scores(shop, batch.model, batch.as_of, [key for key, _, _ in allowed_rows])
+    return [
+        (key, value, detail) for key, value, detail in allowed_rows if stored.get(key) != (batch.version, value, detail)
+    ]
 
 
 def finish_run(shop: Shop, run_id: int) -> None:
@@ -231,19 +254,19 @@ def _last_scores(shop: Shop, model: str, as_of: datetime, keys: list[int]) -> di
 def _upsert_rows(connection: sa.Connection, run_id: int, rows: list[ScoreRow]) -> int:
     """Upsert the rows of existing customers: one may have been erased since it was scored."""
     existing = _existing_customers(connection, [key for key, _, _ in rows])
-    written_at = to_micros(datetime.now(UTC))
-    complete_rows = [(run_id, key, value, detail, written_at) for key, value, detail in rows if key in existing]
+    complete_rows = rows if len(existing) == len(rows) else [row for row in rows if row[0] in existing]
     if complete_rows:
-        connection.exec_driver_sql(_UPSERT.format(marks=engine.placeholders(connection, 5)), complete_rows)
+        columns = dict(zip(("customer_key", "value", "detail"), zip(*complete_rows, strict=True), strict=True))
+        single_values = {"run_id": run_id, "told_at": to_micros(datetime.now(UTC))}
+        bulk_writes.upsert_columns(connection, scores, columns, single_values)
     return len(complete_rows)
 
 
 def _existing_customers(connection: sa.Connection, keys: list[int]) -> set[int]:
-    existing: set[int] = set()
-    for chunk in engine.chunks(keys, 5_000):
-        query = sa.select(customers.c.customer_key).where(customers.c.customer_key.in_(chunk))
-        existing.update(connection.execute(query).scalars())
-    return existing
+    query = sa.select(customers.c.customer_key)
+    return set(
+        connection.execute(query.where(bulk_writes.matches_any(connection, customers.c.customer_key, keys))).scalars()
+    )
 
 
 def _nan_to_none(value: float | None) -> float | None:

@@ -12,11 +12,11 @@ from starlette.responses import JSONResponse, Response
 from customers.loading import load
 from customers.loading.load import IngestResult
 from customers.parquet import mirror
-from serving import runtime
 from serving.api.schemas.records import Kept, TurnedAway
 from serving.http import idempotency
 from serving.http.problems import Problem
-from serving.runtime import ServerRuntime
+from serving.ingestion import record_writer
+from serving.ingestion.record_writer import PostedRecords, RecordWriter
 from serving.scoring import refresh
 
 router = APIRouter(prefix="/v1", tags=["records"])
@@ -85,23 +85,26 @@ async def _receive(request: Request, kind: str, source: str) -> Response:
 
 
 def _load_once(request: Request, body: bytes, kind: str, source: str) -> Response:
-    server_runtime = runtime.get_runtime()
-    return idempotency.run_once(server_runtime.shop, request, body, lambda: _load(server_runtime, kind, body, source))
+    writer = record_writer.get_writer()
+    # Not within run_once: a request that was refused for now may be sent again under the same key.
+    writer.check_backlog(kind)
+    return idempotency.run_once(writer.runtime.shop, request, body, lambda: _load(writer, kind, body, source))
 
 
-def _load(runtime: ServerRuntime, kind: str, body: bytes, source: str) -> Response:
+def _load(writer: RecordWriter, kind: str, body: bytes, source: str) -> Response:
     payload = _parse_json(body)
     records = payload if isinstance(payload, list) else [payload]
     if not 1 <= len(records) <= MAX_RECORDS:
         raise Problem(422, errors=[{"pointer": "", "detail": f"send 1 to {MAX_RECORDS:,} records at a time"}])
-    load_result = load.ingest_records(runtime.shop, kind, records, source=source)
+    posted = PostedRecords(kind, source, records)
+    load_result = writer.store(posted)
     if load_result.is_all_rejected:
         pointer = "/{}" if isinstance(payload, list) else ""
         errors = [
             {"pointer": pointer.format(error["index"]), "detail": error["reason"]} for error in load_result.errors
         ]
         raise Problem(422, "None of the records could be stored; see errors.", errors=errors)
-    return JSONResponse(_to_answer(load_result, _propagate(runtime, load_result)).model_dump(mode="json"))
+    return JSONResponse(_to_answer(load_result, _propagate(writer, posted, load_result)).model_dump(mode="json"))
 
 
 def _parse_json(body: bytes) -> Any:
@@ -116,12 +119,12 @@ def _reject_constant(name: str) -> None:
     raise ValueError("JSON has no such number")
 
 
-def _propagate(runtime: ServerRuntime, load_result: IngestResult) -> bool:
+def _propagate(writer: RecordWriter, posted: PostedRecords, load_result: IngestResult) -> bool:
     """Refresh what predictions read of the new records; whether all of them now include these."""
     if load_result.kind in refresh.MIRRORED_TABLES:
-        with refresh.refresh_lock(runtime.shop):
-            mirror.refresh(runtime.shop, only=[load_result.kind])
-    return refresh.process_queue(runtime, load_result.customer_keys)
+        with refresh.refresh_lock(writer.runtime.shop):
+            mirror.refresh(writer.runtime.shop, only=[load_result.kind])
+    return writer.refresh(posted, load_result)
 
 
 def _to_answer(load_result: IngestResult, refreshed: bool) -> Kept:

@@ -27,6 +27,7 @@ DEFAULT_DETAILS = {
     413: "The request is too large; send fewer records at a time.",
     415: "Send the question as application/json, in UTF-8 and uncompressed.",
     422: "Some fields cannot be accepted; see errors.",
+    429: "Too much at once; send it again after Retry-After.",
     500: "Something went wrong here; the server's log has this request_id.",
     503: "This cannot be answered now; try again, and see /readyz.",
 }

@@ -16,6 +16,7 @@ from threading import Lock
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from customers.ledger import refresh_queue
 from customers.reports import freshness
 from serving.http import problems
 from serving.runtime import MODEL_NAMES, ServerRuntime
@@ -95,6 +96,20 @@ def _read_database(runtime: ServerRuntime) -> Iterator[GaugeMetricFamily]:
     )
 
 
+def _read_refresh_queue(runtime: ServerRuntime) -> Iterator[GaugeMetricFamily]:
+    oldest = refresh_queue.oldest_pending(runtime.shop)
+    yield GaugeMetricFamily(
+        "regulars_refresh_backlog",
+        "Customers with new records whose features and scores are not refreshed yet.",
+        value=refresh_queue.count_pending(runtime.shop),
+    )
+    yield GaugeMetricFamily(
+        "regulars_refresh_lag_seconds",
+        "Seconds since the oldest record whose customer is not refreshed yet; 0 without any.",
+        value=0.0 if oldest is None else max(0.0, time.time() - oldest / 1e6),
+    )
+
+
 def _read_champions(runtime: ServerRuntime) -> Iterator[GaugeMetricFamily]:
     age = GaugeMetricFamily(
         "regulars_champion_age_seconds", "Seconds since the champion was trained, by the real clock.", labels=["model"]
@@ -127,6 +142,7 @@ def _read_disk(runtime: ServerRuntime) -> Iterator[GaugeMetricFamily]:
 #: What is read, by source; each can fail by itself.
 SOURCES: dict[str, Callable[[ServerRuntime], Iterator[GaugeMetricFamily]]] = {
     "database": _read_database,
+    "refresh_queue": _read_refresh_queue,
     "champions": _read_champions,
     "disk": _read_disk,
 }

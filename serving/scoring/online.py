@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from customers import tracing
 from customers.privacy import consents
+from customers.scores.score_store import OnlineScores
 from serving.runtime import ServerRuntime
 from serving.scoring import write_back
 from serving.scoring.fallback import Prediction
@@ -23,11 +24,14 @@ def filter_profiling_allowed(runtime: ServerRuntime, keys: Sequence[int]) -> lis
 
 
 def rescore_customers(runtime: ServerRuntime, keys: Sequence[int]) -> None:
-    """Predict and store every question that has a champion, for customers who allow profiling."""
-    inputs = OnlineInputs(runtime, keys)
+    """Predict every question that has a champion, and store all together, for customers who allow profiling."""
+    inputs, batches = OnlineInputs(runtime, keys), list[OnlineScores]()
     for name, predict in PREDICTORS.items():
         if inputs.find_champion(name):
-            predict_and_store(inputs, name, predict)
+            prediction = predict(inputs)
+            scored = prediction.frame[prediction.is_scored]
+            batches += write_back.group_by_as_of(inputs.champion(name), scored, prediction.iter_rows())
+    write_back.store_batches(runtime.shop, batches)
 
 
 def predict_and_store(inputs: OnlineInputs, name: str, predict: Callable[[OnlineInputs], PredictionT]) -> PredictionT:

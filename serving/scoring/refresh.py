@@ -41,6 +41,12 @@ def process_queue(runtime: ServerRuntime, keys: Collection[int] | None = None) -
     failure undoes nothing: the customer stays queued and the cause is logged. Before the first nightly run there are
     no features to refresh, and every queued customer counts as left.
     """
+    unrefreshed = find_unrefreshed(runtime, keys)
+    return unrefreshed is not None and not unrefreshed
+
+
+def find_unrefreshed(runtime: ServerRuntime, keys: Collection[int] | None = None) -> set[int] | None:
+    """As `process_queue`, but returns the customers who are left in the queue; None where that is not certain."""
     try:
         unprocessed = (
             _process_batches(runtime, _plan_batches(runtime, keys))
@@ -49,8 +55,8 @@ def process_queue(runtime: ServerRuntime, keys: Collection[int] | None = None) -
         )
     except Exception as error:
         log.error("features lag behind the books: %s", problems.describe_traceback(error))
-        return False
-    return not (unprocessed if keys is None else unprocessed & set(keys))
+        return None
+    return unprocessed if keys is None else unprocessed & set(keys)
 
 
 def rescore_after_batch(runtime: ServerRuntime, as_of: datetime) -> bool:

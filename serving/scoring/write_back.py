@@ -10,22 +10,29 @@ import pandas as pd
 
 from customers.scores import score_store
 from customers.scores.score_details import ScoreRow
+from customers.scores.score_store import OnlineScores
 from customers.shop.settings import Shop
 from models.registry.bundle import Champion
 
 
 def store_online_scores(shop: Shop, champion: Champion, frame: pd.DataFrame, rows: Iterable[ScoreRow]) -> None:
     """Store the rows of the customers of the frame who allow profiling; frame: columns customer_key, as_of."""
+    store_batches(shop, group_by_as_of(champion, frame, rows))
+
+
+def group_by_as_of(champion: Champion, frame: pd.DataFrame, rows: Iterable[ScoreRow]) -> list[OnlineScores]:
+    """The rows of the customers of the frame, grouped by their as_of; frame: columns customer_key, as_of."""
     as_of_by_key = dict(zip(frame["customer_key"], frame["as_of"], strict=True))
     rows_by_as_of: dict[datetime, list[ScoreRow]] = {}
     for row in rows:
         if row[0] in as_of_by_key:
             rows_by_as_of.setdefault(as_of_by_key[row[0]].to_pydatetime(), []).append(row)
-    written_counts = [
-        score_store.write_online_scores(shop, champion.name, champion.version, as_of, group)
-        for as_of, group in rows_by_as_of.items()
-    ]
-    if any(written_counts):
+    return [OnlineScores(champion.name, str(champion.version), as_of, group) for as_of, group in rows_by_as_of.items()]
+
+
+def store_batches(shop: Shop, batches: Iterable[OnlineScores]) -> None:
+    """Store scores of several models in one transaction."""
+    if score_store.write_online_batches(shop, batches):
         touch_change_marker(shop)
 
 
