@@ -117,7 +117,7 @@ class Champions:
         if champion is None and slot.champion is not None:
             slot.error = "its pointer is gone; publish the champion again"
             return
-        slot.champion, slot.error = champion, None
+        slot.error, slot.champion = None, champion
 
     def _open(self, name: str, present: Champion | None, *, is_checked: bool) -> Champion | None:
         """The champion of the pointer. Raises InvalidBundle where it must not serve."""
