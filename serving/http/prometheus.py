@@ -6,7 +6,17 @@ writes its own file under PROMETHEUS_MULTIPROC_DIR, and any of them can sum them
 
 from __future__ import annotations
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest, values
+from collections.abc import Iterable
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    Metric,
+    generate_latest,
+    values,
+)
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from starlette.responses import Response
@@ -63,9 +73,16 @@ def render_metrics() -> Response:
 def _collect_registry() -> CollectorRegistry:
     registry = CollectorRegistry()
     if _IS_MULTIPROCESS:
-        MultiProcessCollector(registry)
+        registry.register(_OwnMetrics())
     else:
         registry.register(_REGISTRY)
     for collector in _collectors:
         registry.register(collector)
     return registry
+
+
+class _OwnMetrics(Collector):
+    """The metrics of all workers without those of libraries: Feast counts into the same folder."""
+
+    def collect(self) -> Iterable[Metric]:
+        return [family for family in MultiProcessCollector(None).collect() if family.name.startswith("regulars_")]
