@@ -112,3 +112,91 @@ def test_prometheus_can_read_the_rules() -> None:
     promtool = shutil.which("promtool") or pytest.skip("needs promtool; apt-get install prometheus")
     for command in (["rules", "alerts.yml"], ["config", "prometheus.yml"]):
         subprocess.run([promtool, "check", *command], cwd=MONITORING, check=True, capture_output=True)
+
+
+#: For each rule, series of a server that is in trouble: a value, or start+step for one that grows every minute.
+TROUBLE = {
+    "ServerDown": {"up": "0"},
+    "ServerErrors": {'regulars_requests_total{status="200"}': "0+90", 'regulars_requests_total{status="500"}': "0+10"},
+    "SlowAnswers": {
+        f'regulars_request_seconds_bucket{{route="/v1/customers/{{customer_id}}/churn",le="{bound}"}}': growth
+        for bound, growth in {"0.5": "0+90", "1": "0+100", "+Inf": "0+100"}.items()
+    },
+    "NightLate": {"regulars_night_age_seconds": str(31 * 3600)},
+    "NoNight": {"up": "1"},
+    "ChampionRefused": {'regulars_champion_refused{model="churn"}': "1"},
+    "ChampionOld": {'regulars_champion_age_seconds{model="churn"}': str(46 * 86_400)},
+    "ManyFallbacks": {
+        'regulars_answers_total{question="churn"}': "0+100", 'regulars_fallbacks_total{question="churn"}': "0+60"
+    },
+    "RefreshLags": {"regulars_refresh_lag_seconds": "301"},
+    "NoSales": {"regulars_last_sale_age_seconds": str(3 * 86_400)},
+    "SourceUnreadable": {'regulars_source_readable{source="database"}': "0"},
+    "ErasureIncomplete": {"regulars_pending_erasures": "1"},
+    "DiskFilling": {"regulars_home_free_bytes": "14", "regulars_home_size_bytes": "100"},
+}  # fmt: skip
+#: A server in which all is well: the same series, with other values.
+CALM = {
+    "up": "1",
+    'regulars_requests_total{status="200"}': "0+990",
+    'regulars_requests_total{status="500"}': "0+10",
+    'regulars_request_seconds_bucket{route="/v1/customers/{customer_id}/churn",le="0.5"}': "0+100",
+    'regulars_request_seconds_bucket{route="/v1/customers/{customer_id}/churn",le="+Inf"}': "0+100",
+    "regulars_night_age_seconds": str(25 * 3600),
+    'regulars_champion_refused{model="churn"}': "0",
+    'regulars_champion_age_seconds{model="churn"}': "86400",
+    'regulars_answers_total{question="churn"}': "0+100",
+    'regulars_fallbacks_total{question="churn"}': "0+10",
+    "regulars_refresh_lag_seconds": "3",
+    "regulars_last_sale_age_seconds": "3600",
+    'regulars_source_readable{source="database"}': "1",
+    "regulars_pending_erasures": "0",
+    "regulars_home_free_bytes": "50",
+    "regulars_home_size_bytes": "100",
+}
+
+
+def firing_alerts(series: dict[str, str], folder: Path) -> set[str]:
+    """The rules that fire after 30 hours of these series, by Prometheus' own evaluation."""
+    promtool = shutil.which("promtool") or pytest.skip("needs promtool; apt-get install prometheus")
+    test = {
+        "rule_files": [str(MONITORING / "alerts.yml")],
+        "evaluation_interval": "5m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [
+                    {"series": add_target(name), "values": f"{value}x1800" if "+" in value else f"{value}+0x1800"}
+                    for name, value in series.items()
+                ],
+                "promql_expr_test": [
+                    {"expr": f'count(ALERTS{{alertname="{rule["alert"]}",alertstate="firing"}})', "eval_time": "30h",
+                     "exp_samples": []}
+                    for rule in RULES
+                ],
+            }
+        ],
+    }  # fmt: skip
+    path = folder / "test.yml"
+    path.write_text(yaml.safe_dump(test), encoding="utf-8")
+    done = subprocess.run([promtool, "test", "rules", str(path)], capture_output=True, text=True, check=False)
+    return set(re.findall(r'alertname=\\?"(\w+)', done.stdout + done.stderr))
+
+
+def add_target(series: str) -> str:
+    """A series with the labels that Prometheus adds when it scrapes."""
+    name, _, labels = series.partition("{")
+    return f'{name}{{job="regulars",instance="a",{labels or "}"}'
+
+
+@pytest.mark.parametrize("alert", TROUBLE)
+def test_a_rule_fires_when_a_server_is_in_trouble(alert: str, tmp_path: Path) -> None:
+    assert firing_alerts(TROUBLE[alert], tmp_path) >= {alert}
+
+
+def test_no_rule_fires_for_a_server_in_which_all_is_well(tmp_path: Path) -> None:
+    assert firing_alerts(CALM, tmp_path) == set()
+
+
+def test_every_rule_has_a_case() -> None:
+    assert {rule["alert"] for rule in RULES} == set(TROUBLE)
