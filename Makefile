@@ -13,7 +13,7 @@ export DAGSTER_DISABLE_TELEMETRY := yes
 export OMP_WAIT_POLICY := PASSIVE
 export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: demo test lint check acceptance docs bench growth goals lock clean
+.PHONY: demo test notebooks lint check acceptance docs bench growth goals lock clean
 
 demo: $(STAMP)  ## Load a real grocer, run a night, serve on port 3000 (SERVE=no: stop before serving)
 	$(BIN)/regulars demo --port $(PORT) $(if $(filter no,$(SERVE)),--no-serve)
@@ -30,7 +30,10 @@ lint: $(STAMP)  ## Ruff, types, and the migrations against the tables
 	$(BIN)/mypy
 	$(BIN)/python -m customers.database.migrations.check
 
-check: lint test docs  ## The one gate
+check: lint test notebooks docs  ## The one gate
+
+notebooks: $(STAMP)  ## Run every notebook from top to bottom
+	$(BIN)/pytest -m notebooks --numprocesses auto
 
 docs: $(STAMP)  ## The documentation site, from docs/ into site/; every link is checked
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -16,8 +16,8 @@ from ibis.backends.duckdb import Backend
 
 from features.engine import duckdb, expressions
 
-#: Lines and interactions of a portion; the steps of one portion at twenty cutoffs then take about a gigabyte.
-MAX_ROWS = 400_000
+#: Lines and interactions of a portion; the steps of one portion at twenty cutoffs then take about 1.5 GB.
+MAX_ROWS = 800_000
 #: Tables that are cut into portions, by column customer_key.
 TABLES = ("sold", "interactions")
 

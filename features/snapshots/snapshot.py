@@ -150,6 +150,12 @@ def gap_quantile(ledger: Path, *, as_of: datetime, timezone: str, share: float =
     return float("nan") if pd.isna(quantile) else float(quantile)
 
 
+def has_purchases(ledger: Path, *, as_of: datetime, timezone: str) -> bool:
+    """Whether any customer had a purchase day by as_of."""
+    days = ledger_lines.purchase_days(ledger_lines.lines_as_of(ledger, as_of), timezone)
+    return bool(days.limit(1).count().execute())
+
+
 def load_purchases(ledger: Path, *, as_of: datetime, timezone: str) -> pd.DataFrame:
     """Purchase days known at as_of, one row per customer and day: columns customer_key, day, spend.
 

@@ -203,7 +203,7 @@ def _advance_watermark(shop: Shop, as_of: datetime) -> None:
 
 
 def _require_purchases(shop: Shop, as_of: datetime) -> None:
-    if snapshot.load_purchases(shop.home / "ledger", as_of=as_of, timezone=shop.timezone).empty:
+    if not snapshot.has_purchases(shop.home / "ledger", as_of=as_of, timezone=shop.timezone):
         raise NothingToDo(
             f"no customer had bought anything before {as_of.isoformat()}; run: regulars load transactions FILE"
         )

@@ -16,6 +16,7 @@ def test_both_notebooks_exist() -> None:
     assert [path.stem for path in NOTEBOOKS] == ["01_three_answers", "02_a_new_feature"]
 
 
+@pytest.mark.notebooks
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_from_top_to_bottom(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)

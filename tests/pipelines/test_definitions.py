@@ -43,6 +43,7 @@ def test_every_step_is_an_asset_and_scores_depend_on_features_and_models(home: P
     assert {key.to_user_string() for key in scores.parent_keys} == {"features"} | MODELS
 
 
+@pytest.mark.acceptance
 def test_a_schedule_tick_starts_the_nightly_job_which_builds_every_asset(home: Path) -> None:
     """The run is recorded in the home's Dagster instance, where it can be inspected later."""
     all_definitions = definitions.defs()

@@ -307,6 +307,7 @@ load.load_files(settings.open_shop(Path(sys.argv[1])), "transactions", [sys.argv
 """
 
 
+@pytest.mark.acceptance
 def test_a_killed_load_leaves_whole_orders_and_can_be_finished(
     corner_shop: Shop, tmp_path: Path, fetch_rows: Rows
 ) -> None:

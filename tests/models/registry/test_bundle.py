@@ -236,6 +236,7 @@ while True:
 """
 
 
+@pytest.mark.acceptance
 def test_a_publisher_killed_at_any_time_leaves_a_champion_that_opens(apples, bread, champions):
     rng = random.Random(1)
     bundle.publish(apples, champions, "recommender", "0")
