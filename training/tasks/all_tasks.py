@@ -9,8 +9,8 @@ from training.tasks.task import Task
 TWO_CUTOFFS = 2
 #: Differences in the primary metric below half a percent are ties: twice that is sampling noise on 2,000 customers.
 TIE_TOLERANCE = 0.005
-#: A household of the Complete Journey has some four hundred rows here, one per category and cutoff.
-MAX_RESTOCK_CUSTOMERS = 5_000
+#: A household of the Complete Journey has some five hundred rows, one per category or offer and cutoff, in these tasks.
+MAX_EXPANDED_CUSTOMERS = 5_000
 
 
 TASKS: tuple[Task, ...] = (
@@ -43,6 +43,7 @@ TASKS: tuple[Task, ...] = (
         evaluated_rows=offers.is_labelled,
         evaluate=offers.evaluate_offers,
         expand="offers",
+        max_customers=MAX_EXPANDED_CUSTOMERS,
         is_event_based=True,
     ),
     Task(
@@ -91,7 +92,7 @@ TASKS: tuple[Task, ...] = (
         evaluated_rows=restock.is_regular_category,
         evaluate=restock.evaluate_restock,
         expand="needs",
-        max_customers=MAX_RESTOCK_CUSTOMERS,
+        max_customers=MAX_EXPANDED_CUSTOMERS,
     ),
     Task(
         "value",
