@@ -6,7 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -19,12 +19,17 @@ from numpy.typing import NDArray
 
 from customers import clock, tracing
 from customers.catalogue import product_attributes
+from customers.ledger import refresh_queue
 from customers.shop import settings, timestamps
+from customers.shop.errors import ShopUnavailable
 from customers.shop.settings import Shop
 from features.store import feature_store
+from features.store.online_values import OnlineStoreUnavailable
 from models.registry import champions
 from models.registry.bundle import Champion
+from serving.http import request_context
 from serving.http.problems import Problem
+from serving.http.request_context import Degradation
 from serving.offers import offer_inventory
 
 MODEL_NAMES = ("recommender", "offers", "churn", "timing", "restock", "value")
@@ -53,7 +58,7 @@ class ServerRuntime:
     shop: Shop
     features: feature_store.FeatureStore
     champions: champions.Champions = field(repr=False)
-    #: Feast has one connection, and silences the whole process while it works for one thread: threads take turns.
+    #: Held while customers are deleted from the feature store.
     store_lock: Lock = field(default_factory=Lock, repr=False)
     #: Customers whose features could not be refreshed: later requests do not wait for them again.
     failed_customer_keys: set[int] = field(default_factory=set, repr=False)
@@ -78,8 +83,23 @@ class ServerRuntime:
 
         Columns: customer_key, as_of (UTC; NaT without features) and the features of the service.
         """
-        with self.store_lock:
-            return self.features.online_features(service, keys).rename(columns={"event_timestamp": "as_of"})
+        try:
+            frame = self.features.online_features(service, keys)
+        except OnlineStoreUnavailable as error:
+            frame = self._load_snapshot(service, keys, str(error))
+        return frame.rename(columns={"event_timestamp": "as_of"})
+
+    def _load_snapshot(self, service: str, keys: Sequence[int], reason: str) -> pd.DataFrame:
+        """The features of the last nightly run, columns as of `load_service`; the answer is marked as degraded."""
+        latest_at = self.features.latest_snapshot_at(service)
+        if latest_at is None:
+            raise ShopUnavailable(reason)
+        age = self.now() - latest_at
+        request_context.current().degraded = Degradation(reason, latest_at, max(0.0, age.total_seconds()))
+        frame = self.features.snapshot_features(service, list(dict.fromkeys(keys)), latest_at)
+        has_features = frame.drop(columns=["customer_key", "event_timestamp"]).notna().any(axis=1)
+        frame["event_timestamp"] = frame["event_timestamp"].where(has_features)
+        return frame.set_index("customer_key").reindex(list(keys)).rename_axis("customer_key").reset_index()
 
     def load_features(self, champion: Champion, keys: Sequence[int]) -> pd.DataFrame:
         """As `load_service`, of a champion's service, with a last row for UNKNOWN_CUSTOMER; columns as there."""
@@ -120,6 +140,7 @@ class ServerRuntime:
         """Whether any model has a champion; the first nightly run creates the first champions."""
         champions = {name: self.champions.get(name) for name in MODEL_NAMES}
         errors = self.champions.errors
+        outages = list(self._find_outages())
         return Readiness(
             is_ready=any(champions.values()),
             models={name: str(champion.version) for name, champion in champions.items() if champion},
@@ -129,8 +150,21 @@ class ServerRuntime:
                 else _no_champion_detail(name)
                 for name, champion in champions.items()
                 if name in errors or champion is None
-            ],
+            ]
+            + outages,
         )
+
+    def _find_outages(self) -> Iterator[str]:
+        """Why answers are degraded or missing at present: the stores that do not answer."""
+        try:
+            refresh_queue.count_pending(self.shop)
+        except ShopUnavailable as error:
+            yield str(error)
+        if self.has_computed_features:
+            try:
+                self.features.online_features(ALL_CUSTOMERS_SERVICE, [UNKNOWN_CUSTOMER])
+            except OnlineStoreUnavailable as error:
+                yield f"{error}; answers are of the features of the last nightly run, marked as degraded"
 
     def attribution_token(self, request_id: str, versions: dict[str, str], as_of: datetime) -> str:
         """A token that links a later outcome to this response; signed (HMAC-SHA256), so that it cannot be forged."""

@@ -23,8 +23,11 @@ def main() -> None:
     threading.Thread(target=_stop_with_parent, args=(os.getppid(),), daemon=True).start()
     import uvicorn
 
+    from serving import runtime
     from serving.service import Regulars
 
+    # A worker without requests must notice promotions too.
+    runtime.get_runtime().champions.watch(runtime.MODEL_NAMES)
     config = uvicorn.Config(
         cast(Any, Regulars).to_asgi(),
         log_config=None,

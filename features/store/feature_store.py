@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features.store import feature_frames, snapshot_reader, value_codec
-from features.store.online_values import OnlineValues, StoredRow
+from features.store.online_values import OnlineStoreUnavailable, OnlineValues, StoredRow
 
 if TYPE_CHECKING:
     from feast import FeatureStore as FeastStore
@@ -139,7 +139,7 @@ class FeatureStore:
         """Features of customers in the online store, one row per key in the order of `keys`.
 
         Columns: customer_key, event_timestamp (of the newest view read; NaT for a customer not in the store), then
-        those of the service as in historical_features.
+        those of the service as in historical_features. Raises OnlineStoreUnavailable where the store does not answer.
         """
         columns = self._columns(service)
         frame = pd.DataFrame({"customer_key": np.asarray(keys, dtype="int64")})
@@ -148,6 +148,13 @@ class FeatureStore:
         frame["event_timestamp"] = feature_frames.newest_timestamps(times, len(frame))
         values = {name: _decode(name, column, rows[column.view]) for name, column in columns.items()}
         return feature_frames.build_frame(frame, values, self._element_types(service))
+
+    def latest_snapshot_at(self, service: str) -> datetime | None:
+        """The latest cutoff in the snapshots of a service; None before the first nightly run."""
+        views = {column.view for column in self._columns(service).values()}
+        paths = [self.folder / view / "part.parquet" for view in sorted(views)]
+        instants = [at for path in paths if path.exists() and (at := _latest_cutoff(path))]
+        return max(instants, default=None)
 
     def customer_features(self, key: int) -> dict[str, Any]:
         """Every feature of one customer in the online store, by name; empty before the first nightly run."""
@@ -238,7 +245,12 @@ class FeatureStore:
         self, view: str, columns: Mapping[str, FeatureColumn], keys: Sequence[int]
     ) -> list[StoredRow | None]:
         features = [name for name, column in columns.items() if column.view == view]
-        rows = self._values.read(view, [int(key) for key in dict.fromkeys(keys)], features) if len(keys) else {}
+        if not len(keys):
+            return []
+        try:
+            rows = self._values.read(view, [int(key) for key in dict.fromkeys(keys)], features)
+        except self._values.outages as error:
+            raise OnlineStoreUnavailable(f"the online store does not answer: {type(error).__name__}") from None
         return [rows.get(key) for key in keys]
 
 
@@ -403,6 +415,14 @@ def _latest_rows(path: Path, as_of: datetime) -> tuple[datetime | None, int]:
         raise NoSnapshot(f"no snapshot in {path} is as old as {as_of}; write one first: regulars run")
     latest = pc.max(times)
     return latest.as_py(), int(pc.sum(pc.equal(times, latest)).as_py())
+
+
+def _latest_cutoff(path: Path) -> datetime | None:
+    """The latest event_timestamp of a snapshot, from the statistics of its row groups; None for an empty one."""
+    metadata = pq.read_metadata(path)
+    position = metadata.schema.names.index("event_timestamp")
+    groups = (metadata.row_group(number).column(position).statistics for number in range(metadata.num_row_groups))
+    return max((group.max for group in groups if group is not None and group.has_min_max), default=None)
 
 
 def _delete_rows(path: Path, keys: Sequence[int]) -> None:

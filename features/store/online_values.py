@@ -18,8 +18,17 @@ class StoredRow:
     values: dict[str, bytes]
 
 
+class OnlineStoreUnavailable(Exception):
+    """The online store does not answer; the features of the last nightly snapshot remain."""
+
+
 class OnlineValues(ABC):
-    """The values of one online store; safe to use from several threads."""
+    """The values of one online store; safe to use from several threads.
+
+    `outages` are the errors of its driver that say that the store does not answer.
+    """
+
+    outages: tuple[type[Exception], ...] = ()
 
     @abstractmethod
     def read(self, view: str, keys: Sequence[int], features: Sequence[str]) -> dict[int, StoredRow]:

@@ -30,6 +30,8 @@ DELETE = sql.SQL("delete from {table} where entity_key = any(%b)")
 class PostgresValues(OnlineValues):
     """The values in a PostgreSQL database, with a connection for each thread; a lost one is reopened."""
 
+    outages = (psycopg.OperationalError,)
+
     def __init__(self, address: str) -> None:
         self._address = address
         self._local = threading.local()

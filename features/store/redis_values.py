@@ -9,6 +9,8 @@ from typing import Any
 import mmh3
 from google.protobuf.timestamp_pb2 import Timestamp
 from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from features.store import value_codec
 from features.store.online_values import OnlineValues, StoredRow
@@ -26,6 +28,8 @@ ROWS_PER_BATCH = 1_000
 
 class RedisValues(OnlineValues):
     """The values in Redis: a hash for each customer, with the fields of all views."""
+
+    outages = (RedisConnectionError, RedisTimeoutError)
 
     def __init__(self, address: str) -> None:
         self._client = open_client(address)

@@ -18,6 +18,8 @@ Cell = tuple[bytes, str, bytes, int, int | None]
 class SqliteValues(OnlineValues):
     """The values in one file, with a connection for each thread; readers never wait for a writer (WAL)."""
 
+    outages = (sqlite3.OperationalError,)
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._local = threading.local()

@@ -13,7 +13,7 @@ import pandas as pd
 from customers.people import lookup
 from customers.privacy import consents
 from models.registry.bundle import Champion
-from serving.api.schemas.common import ModelFacts
+from serving.api.schemas.common import DegradedFacts, ModelFacts
 from serving.http import prometheus, request_context
 from serving.runtime import UNKNOWN_CUSTOMER, ServerRuntime
 from serving.scoring.inputs import OnlineInputs
@@ -86,6 +86,7 @@ def build_envelope(
             context.request_id, {c.name: str(c.version) for c in champions}, as_of
         ),
         "results": results,
+        "degraded": context.degraded and DegradedFacts.model_validate(context.degraded),
     }
 
 

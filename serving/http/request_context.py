@@ -7,12 +7,22 @@ import uuid
 from collections.abc import Hashable
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import datetime
 from time import perf_counter
 
 from serving.http.routes import Route
 
 # Only a UUID is accepted from the caller: it cannot be a name or an address.
 _UUID = re.compile(r"[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
+
+
+@dataclass(frozen=True, slots=True)
+class Degradation:
+    """Why an answer is not of the present: it uses what was known at `features_as_of`, `age_seconds` ago."""
+
+    reason: str
+    features_as_of: datetime
+    age_seconds: float
 
 
 @dataclass
@@ -27,6 +37,7 @@ class RequestContext:
     route: Route | None = None
     role: str | None = None
     database_version: Hashable = None
+    degraded: Degradation | None = None
 
     @property
     def took_ms(self) -> float:

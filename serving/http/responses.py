@@ -103,6 +103,8 @@ class ResponseWriter:
         headers = [(name, value) for name, value in message.get("headers", ()) if name.lower() not in _REPLACED_HEADERS]
         headers.append((b"x-request-id", self.context.request_id.encode()))
         headers += _SAFE_HEADERS
+        if self.context.degraded:
+            headers.append((b"x-regulars-degraded", f"age={self.context.degraded.age_seconds:.0f}".encode()))
         if self.status == 401:
             headers.append((b"www-authenticate", b"Bearer"))
         return headers

@@ -74,6 +74,16 @@ class ModelFacts(BaseModel):
     trained_at: datetime | None
 
 
+class DegradedFacts(BaseModel):
+    """Why the answer is not of the present, and how old what it uses is."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    reason: str
+    features_as_of: datetime
+    age_seconds: float
+
+
 class Answer(BaseModel):
     """The fields around every response."""
 
@@ -83,6 +93,11 @@ class Answer(BaseModel):
     took_ms: float
     attribution_token: str = Field(
         description="Send it with a later interaction, to link the interaction to this response."
+    )
+    degraded: DegradedFacts | None = Field(
+        default=None,
+        exclude_if=lambda degraded: degraded is None,
+        description="Only while a store is away: the answer is of the features of the last nightly run.",
     )
 
 
