@@ -6,6 +6,8 @@ both.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
 import os
 from collections.abc import Callable
@@ -63,6 +65,9 @@ class Regulars:
         # Finish what a server that was stopped early has left undone.
         refresh.process_queue(server_runtime)
         erasure.complete_erasures(server_runtime)
+        gc.collect()
+        atexit.register(gc.unfreeze)
+        gc.freeze()  # what is there by now stays: no later collection, in the middle of a request, looks at it again
 
     @bentoml.api(route="/v1/recommendations")
     def recommendations(self, question: RecommendationQuestion, /) -> RecommendationAnswer:

@@ -40,6 +40,8 @@ from serving.runtime import ServerRuntime
 
 log = logging.getLogger("regulars.lookup")
 
+#: More customers are looked up by a worker thread, so that other requests go on.
+MAX_INLINE_CUSTOMERS = 100
 #: By model, in the order in which they are made.
 TABLES: dict[str, type[AnswerTable]] = {
     "churn": ChurnTable,
@@ -78,7 +80,10 @@ async def answer_from_lookup(route: Route, path: str, query: str, body: bytes, h
         document = document or await run_sync(_compute_document, name, body)
         if document is not None:
             return await run_sync(table_formats.to_table_response, name, document, media_type)
-    return None if document is None else _to_json(document)
+    if document is None:
+        return None
+    is_long = len(document["results"]) > MAX_INLINE_CUSTOMERS
+    return await run_sync(_to_json, document) if is_long else _to_json(document)
 
 
 async def _find_document(question: LookupQuestion) -> Fields | None:
@@ -126,10 +131,16 @@ async def _look_up(state: ShopState, question: LookupQuestion) -> tuple[Catalogu
     state.notice_commits(request_context.current().database_version)
     current = state.get_catalogue()
     catalogue = await run_sync(state.refresh) if current is None else current
+    if len(question.customer_ids) <= MAX_INLINE_CUSTOMERS:
+        return catalogue, _find_results(state, catalogue, question)
+    return catalogue, await run_sync(_find_results, state, catalogue, question)
+
+
+def _find_results(state: ShopState, catalogue: CatalogueState, question: LookupQuestion) -> list[Fields | None]:
     table, names = catalogue.tables.get(question.model), question.customer_ids
     results: list[Fields | None] = [None] * len(names)
     if table is None:
-        return catalogue, results
+        return results
     standings = state.find_standings(names, table.arrays.facts.mark)
     keys = [-1 if each is None or each.is_changed else each.customer_key for each in standings]
     counts, looked_up = table.columns["consent_count"], []
@@ -142,7 +153,7 @@ async def _look_up(state: ShopState, question: LookupQuestion) -> tuple[Catalogu
         built = table.build_results([names[position] for position in positions], rows, question, state.now)
         for position, result in zip(positions, built, strict=True):
             results[position] = result
-    return catalogue, results
+    return results
 
 
 def _compute_missing(

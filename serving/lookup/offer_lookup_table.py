@@ -99,13 +99,13 @@ class OfferLookupTable(AnswerTable):
         if items is None:
             return None
         own = np.flatnonzero((codes != 0) & (refusals.codes == 0))
-        own = own[np.lexsort((-self.table.end_times[own], -codes[own]))]
-        entries = [self._entry(*each) for each in zip(own.tolist(), codes[own].tolist(), strict=True)]
-        dropped = (entries + refusals.entries)[:limit]
+        listed = own[np.lexsort((-self.table.end_times[own], -codes[own]))][:limit]
+        entries = [self._entry(*each) for each in zip(listed.tolist(), codes[listed].tolist(), strict=True)]
+        dropped = entries + refusals.entries[: None if limit is None else limit - len(entries)]
         return {
             "items": items,
             "dropped": orjson.Fragment(b"[" + b",".join(dropped) + b"]"),
-            "dropped_count": len(entries) + len(refusals.entries),
+            "dropped_count": len(own) + len(refusals.entries),
             "nothing": offers.explain_none(codes),
         }
 

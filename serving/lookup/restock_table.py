@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from operator import itemgetter
+
+import numpy as np
+from numpy.typing import NDArray
 
 from customers.reports import recommendation_reasons
 from serving.lookup.answer_table import AnswerTable, Fields
@@ -12,6 +16,7 @@ from serving.lookup.score_tables import expected_at
 from serving.scoring import restock
 
 DEFAULT_WITHIN_DAYS = 14
+_NO_PLACES = np.empty(0, np.int64)
 
 
 class RestockTable(AnswerTable):
@@ -19,26 +24,39 @@ class RestockTable(AnswerTable):
 
     def build_fields(self, rows: Sequence[int], question: LookupQuestion, now: datetime) -> list[Fields | None]:
         """The field items of each row's result."""
-        within_days = question.within_days or DEFAULT_WITHIN_DAYS
-        return [{"items": self._build_items(row, within_days, now)} for row in rows]
+        bounds = [self.columns.bounds("items", row) for row in rows]
+        places = np.concatenate([_NO_PLACES, *(np.arange(start, end) for start, end in bounds)])
+        items = self._build_items(places, question.within_days or DEFAULT_WITHIN_DAYS)
+        as_of = self.columns["as_of"][list(rows)].tolist()
+        fields: list[Fields | None] = []
+        first = 0
+        for (start, end), at in zip(bounds, as_of, strict=True):
+            last = first + end - start
+            fields.append({"items": self._finish_items(items[first:last], at, now)})
+            first = last
+        return fields
 
-    def _build_items(self, row: int, within_days: int, now: datetime) -> list[Fields]:
-        start, end = self.columns.bounds("items", row)
-        p = restock.probability_within(self.columns["items.p"][start:end], within_days).tolist()
+    def _build_items(self, places: NDArray[np.int64], within_days: int) -> list[tuple[float, str, float, Fields]]:
+        """The items at these places of the columns, with what they are sorted by and the median days to a purchase."""
+        p = restock.probability_within(self.columns["items.p"][places], within_days).tolist()
         codes, waits, evidence = (
-            self.columns[f"items.{name}"][start:end].tolist() for name in ("category", "wait_days", "evidence")
+            self.columns[f"items.{name}"][places].tolist() for name in ("category", "wait_days", "evidence")
         )
-        categories = [self.details["texts"][code] for code in codes]
-        as_of, zone = int(self.columns["as_of"][row]), self.shop.zone
-        order = sorted(range(end - start), key=lambda index: (-p[index], categories[index]))
+        texts, repeat_reason = self.details["texts"], recommendation_reasons.repeat_reason
         return [
-            {
-                "category": categories[index],
-                "p": p[index],
-                "expected_at": expected_at(as_of, int(waits[index]), zone, now)
-                if waits[index] == waits[index]
-                else None,
-                "reason": recommendation_reasons.repeat_reason(*evidence[index]),
-            }
-            for index in order
+            (
+                -each,
+                texts[code],
+                days,
+                {"category": texts[code], "p": each, "expected_at": None, "reason": repeat_reason(*numbers)},
+            )
+            for each, code, days, numbers in zip(p, codes, waits, evidence, strict=True)
         ]
+
+    def _finish_items(self, items: list[tuple[float, str, float, Fields]], as_of: int, now: datetime) -> list[Fields]:
+        """The items of one customer in their order, with the expected times."""
+        zone = self.shop.zone
+        for _, _, days, item in items:
+            if days == days:
+                item["expected_at"] = expected_at(as_of, int(days), zone, now)
+        return [item for *_, item in sorted(items, key=itemgetter(0, 1))]

@@ -31,6 +31,8 @@ log = logging.getLogger("regulars.lookup")
 
 #: How often the pointers of champions and arrays are looked at, in seconds.
 CHECK_SECONDS = 1.0
+#: How often it is looked whether a champion that was refused can be opened by now.
+RETRY_SECONDS = 30.0
 #: So many customers' standings are remembered between two commits.
 MAX_STANDINGS = 100_000
 _COUNTERS = "select month, changed_no from ledger_months"
@@ -44,12 +46,14 @@ TableBuilder = Callable[[NightArrays, LookupContext], AnswerTable | None]
 class CatalogueState:
     """What was made of one state of the catalogue, the champions and the published arrays.
 
-    `tables` has those models whose arrays hold. `day` is the shop's day for which they do.
+    `tables` has those models whose arrays hold. `day` is the shop's day for which they do. At `recheck_at`, by the
+    monotonic clock, the champions are compared once more: they may be read a little later than their pointers.
     """
 
     key: Hashable
     fingerprint: Fingerprint
     day: date | None
+    recheck_at: float = float("inf")
     champions: Mapping[str, Champion] = field(default_factory=dict)
     tables: Mapping[str, AnswerTable] = field(default_factory=dict)
 
@@ -64,7 +68,7 @@ class ShopState:
         self._version: Hashable = None
         self._counters: dict[str, int] = {}
         self._standings: dict[tuple[str, NightMark], CustomerStanding | None] = {}
-        self._now: datetime | None = None
+        self._now: tuple[Hashable, datetime] | None = None
         self._checked_at = float("-inf")
         self._fingerprint: Fingerprint = ()
         self._catalogue: CatalogueState | None = None
@@ -77,7 +81,7 @@ class ShopState:
         version = version or self._reader.read_version()
         if version != self._version:
             self._counters = {name: int(number) for name, number in self._reader.read(_COUNTERS)}
-            self._standings, self._now = {}, None
+            self._standings = {}
             self._version = version
 
     @property
@@ -85,18 +89,23 @@ class ShopState:
         """The current time by the shop's clock."""
         if self.runtime.shop.clock == "real":
             return self.runtime.now()
-        if self._now is None:
-            self._now = self.runtime.now()
-        return self._now
+        version, now = self._version, self._now
+        if now is None or now[0] != version:
+            now = self._now = version, self.runtime.now()
+        return now[1]
 
     def get_catalogue(self) -> CatalogueState | None:
         """The state of the catalogue; None where it must be made again by `refresh`, which takes some time."""
         current = self._catalogue
-        if current is None or current.key != self._catalogue_key() or current.fingerprint != self._look_at_pointers():
+        if (
+            current is None
+            or current.key != self._catalogue_key(self._counters)
+            or current.fingerprint != self._look_at_pointers()
+        ):
             return None
         if current.day is not None and current.day != self._today():
             return None
-        return current
+        return current if time.monotonic() < current.recheck_at else None
 
     def refresh(self) -> CatalogueState:
         """Make the state of the catalogue again; several requests at once do it once."""
@@ -120,8 +129,7 @@ class ShopState:
     def _today(self) -> date:
         return self.now.astimezone(self.runtime.shop.zone).date()
 
-    def _catalogue_key(self) -> Hashable:
-        counters = self._counters
+    def _catalogue_key(self, counters: Mapping[str, int]) -> Hashable:
         if self._watches_months:
             return tuple(sorted(counters.items()))
         return tuple(counters.get(name, 0) for name in self._watched)
@@ -138,13 +146,14 @@ class ShopState:
 
     def _read_catalogue(self) -> CatalogueState:
         runtime, shop = self.runtime, self.runtime.shop
-        fingerprint, at = self._look_at_pointers(), self.now
+        # Taken before anything is read: what is read may be newer, and is then read once more.
+        fingerprint, counters, at = self._look_at_pointers(), self._counters, self.now
         current = eligibility_inputs.load_current_offers(shop)
         inventory = offer_inventory.load_offer_inventory(shop)
         has_budgets = bool(inventory.offer_table.offers["budget"].notna().any())
         self._watches_months = bool(current.unsold_products)
         self._watched = (*_CATALOGUE_COUNTERS, "interactions") if has_budgets else _CATALOGUE_COUNTERS
-        key = self._catalogue_key()
+        key = self._catalogue_key(counters)
         champions = {name: each for name in MODEL_NAMES if (each := runtime.champions.get(name))}
         active_rules = merchandising.load_active_rules(shop, at)
         context = LookupContext(runtime, inventory, eligibility_inputs.with_budgets_as_of(shop, inventory.offer_table))
@@ -155,7 +164,13 @@ class ShopState:
             if table is not None:
                 tables[name] = table
         day = self._today() if tables else None
-        return CatalogueState(key, fingerprint, day, champions, tables)
+        return CatalogueState(key, fingerprint, day, self._choose_recheck(fingerprint), champions, tables)
+
+    def _choose_recheck(self, fingerprint: Fingerprint) -> float:
+        previous = self._catalogue
+        if previous is None or previous.fingerprint != fingerprint:
+            return time.monotonic() + 2 * CHECK_SECONDS
+        return time.monotonic() + RETRY_SECONDS if self.runtime.champions.errors else float("inf")
 
     def _load_current(
         self,

@@ -329,7 +329,9 @@ def explain_none(codes: EligibilityCodes) -> str | None:
         return recommendation_reasons.NO_OFFERS
     if (codes == 0).any():
         return None
-    reasons, counts = np.unique(codes, return_counts=True)
+    counts = np.bincount(codes)
+    reasons = np.flatnonzero(counts)
+    counts = counts[reasons]
     order = np.lexsort((reasons, -counts))
     parts = (f"{eligibility.REASONS[reasons[index]]} ({counts[index]})" for index in order.tolist())
     return f"none of the {len(codes)} offers may be made: {'; '.join(parts)}"
