@@ -94,7 +94,7 @@ class Soak:
                     time.sleep(0.05)
         raise SystemExit("the server did not start")
 
-    def ask(self, client: httpx.Client, choose: random.Random) -> None:
+    def send(self, client: httpx.Client, choose: random.Random) -> None:
         """One question or sale, its answer checked."""
         is_sale = choose.random() < SALE_SHARE
         started = time.monotonic()
@@ -179,7 +179,7 @@ class Soak:
         next_at = time.monotonic()
         with self.client() as client:
             while time.monotonic() < deadline:
-                self.ask(client, choose)
+                self.send(client, choose)
                 next_at = max(next_at + pause, time.monotonic() - 1.0)
                 time.sleep(max(0.0, next_at - time.monotonic()))
 

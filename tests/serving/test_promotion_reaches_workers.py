@@ -74,16 +74,16 @@ def test_promotion_and_rollback_reach_all_workers_without_a_dropped_request(serv
     answers: list[tuple[float, int, str]] = []
     is_done = threading.Event()
 
-    def ask() -> None:
+    def request() -> None:
         while not is_done.is_set():
             # A connection of its own each time: any worker may accept it.
             with httpx.Client(base_url=client.base_url, headers=client.headers, timeout=60) as fresh:
                 response = fresh.get("/v1/customers/c001/churn")
                 answers.append((time.monotonic(), response.status_code, response.json()["models"][0]["version"]))
 
-    askers = [threading.Thread(target=ask) for _ in range(3)]
-    for asker in askers:
-        asker.start()
+    clients = [threading.Thread(target=request) for _ in range(3)]
+    for each in clients:
+        each.start()
     try:
         time.sleep(3)
         for version in ("2", "1"):
@@ -94,7 +94,7 @@ def test_promotion_and_rollback_reach_all_workers_without_a_dropped_request(serv
             assert late == {version}
     finally:
         is_done.set()
-        for asker in askers:
-            asker.join(60)
+        for each in clients:
+            each.join(60)
     assert {status for _, status, _ in answers} == {200}
     assert {version for _, _, version in answers} == {"1", "2"}
