@@ -47,6 +47,13 @@ class DirectReader:
                 self._connection = None
                 raise
 
+    def close(self) -> None:
+        """Close the connection; the next read opens another, whose versions equal none of before."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
     def _execute(self, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         if self._engine.dialect.paramstyle != "qmark":
             statement = statement.replace("?", "%s")

@@ -1,0 +1,65 @@
+"""Whether a customer is still as a night scored them."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from customers.database.direct_reads import DirectReader
+from customers.ledger import refresh_queue
+from customers.loading.load import LoadResult
+from customers.people import lookup
+from customers.scores import current_scores, score_store
+from customers.shop.settings import Shop
+
+NIGHT = datetime(2017, 12, 1, tzinfo=UTC)
+NAMES = ["anna", "ben", "nobody"]
+
+
+@pytest.fixture
+def keys(corner_shop: Shop, load_lines: Callable[..., LoadResult]) -> dict[str, int]:
+    load_lines(corner_shop, "1,anna,bread,2017-11-01T10:00Z,1,2.50\n2,ben,milk,2017-11-08T10:00Z,1,1\n")
+    keys = lookup.find_keys(corner_shop, ["anna", "ben"])
+    store(corner_shop, NIGHT, keys["anna"], keys["ben"])
+    return keys
+
+
+@pytest.fixture
+def reader(corner_shop: Shop) -> Iterator[DirectReader]:
+    reader = DirectReader(corner_shop)
+    yield reader
+    reader.close()
+
+
+def store(shop: Shop, as_of: datetime, *keys: int) -> None:
+    run = score_store.begin_run(shop, "churn", "1", as_of)
+    score_store.write_scores(shop, run, [(key, 0.5, "{}") for key in keys])
+
+
+def test_nothing_has_happened(corner_shop: Shop, keys: dict[str, int], reader: DirectReader) -> None:
+    standings = current_scores.find_standings(reader, NAMES, current_scores.mark_night(corner_shop, NIGHT))
+    assert {name: each.customer_key for name, each in standings.items()} == keys
+    assert not any(each.is_changed for each in standings.values())
+    assert current_scores.find_standings(reader, [], current_scores.mark_night(corner_shop, NIGHT)) == {}
+
+
+def test_a_customer_who_is_queued_or_was_scored_later_has_changed(
+    corner_shop: Shop, keys: dict[str, int], reader: DirectReader
+) -> None:
+    mark = current_scores.mark_night(corner_shop, NIGHT)
+    refresh_queue.enqueue_customers(corner_shop, [keys["anna"]])
+    assert current_scores.find_standings(reader, NAMES, mark)["anna"].is_changed
+    store(corner_shop, NIGHT + timedelta(hours=9), keys["ben"])
+    assert current_scores.find_standings(reader, NAMES, mark)["ben"].is_changed
+
+
+def test_a_score_later_than_the_night_counts_also_where_its_run_began_before(
+    corner_shop: Shop, keys: dict[str, int], reader: DirectReader
+) -> None:
+    later = NIGHT + timedelta(minutes=1)
+    store(corner_shop, later)
+    mark = current_scores.mark_night(corner_shop, NIGHT)
+    store(corner_shop, NIGHT - timedelta(days=1), keys["ben"])
+    store(corner_shop, later, keys["anna"])
+    standings = current_scores.find_standings(reader, NAMES, mark)
+    assert [standings[name].is_changed for name in ("anna", "ben")] == [True, False]
