@@ -15,6 +15,7 @@ from serving.server import GRACE_SECONDS
 #: Seconds that an idle connection stays open.
 KEEP_ALIVE_SECONDS = 30
 _PARENT_CHECK_SECONDS = 1.0
+_PREPARE_AFTER_SECONDS = 2.0
 
 
 def main() -> None:
@@ -27,7 +28,9 @@ def main() -> None:
     from serving.service import Regulars
 
     # A worker without requests must notice promotions too.
-    runtime.get_runtime().champions.watch(runtime.MODEL_NAMES)
+    server_runtime = runtime.get_runtime()
+    server_runtime.champions.watch(runtime.MODEL_NAMES)
+    threading.Thread(target=_prepare_refresh, args=(server_runtime.shop.timezone,), daemon=True).start()
     config = uvicorn.Config(
         cast(Any, Regulars).to_asgi(),
         log_config=None,
@@ -37,6 +40,14 @@ def main() -> None:
         timeout_graceful_shutdown=int(GRACE_SECONDS),
     )
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def _prepare_refresh(timezone: str) -> None:
+    """Load what the first sale needs while questions are answered already."""
+    time.sleep(_PREPARE_AFTER_SECONDS)
+    from features.snapshots import real_time
+
+    real_time.prepare(timezone)
 
 
 def _stop_with_parent(parent: int) -> None:

@@ -61,6 +61,12 @@ def compute_features(
             return {name: table.to_pandas() for name, table in query_plan.run_prepared(con).items()}
 
 
+def prepare(timezone: str) -> None:
+    """Compile the plan of this time zone, which takes seconds, before the first customer is refreshed."""
+    with _lock:
+        _prepared_engine(timezone)
+
+
 @cache
 def _prepared_engine(timezone: str) -> tuple[Backend, duckdb.QueryPlan]:
     """A connection with every statement prepared and no rows in the input tables.

@@ -113,3 +113,12 @@ def test_a_sale_at_the_till_is_served_at_once_and_no_other_customer_changes(make
     assert offer_features.last_days[list(offer_features.product_keys).index(1)] == 0
     restock_features = store.online_features("restock_v1", [3]).iloc[0]
     assert restock_features.need_last_days[list(restock_features.categories).index("c1")] == 0
+
+
+def test_a_plan_is_prepared_once_and_before_the_first_customer() -> None:
+    real_time._prepared_engine.cache_clear()
+    real_time.prepare("UTC")
+    prepared = real_time._prepared_engine("UTC")
+    real_time.prepare("UTC")
+    assert real_time._prepared_engine("UTC") is prepared
+    assert real_time._prepared_engine.cache_info().misses == 1
