@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -21,7 +21,7 @@ from customers.parquet import mirror
 from customers.people import lookup
 from customers.privacy import erasure as customer_erasure
 from customers.privacy import tombstones
-from customers.reports import at_risk, customer_view, exports, recommendation_reasons
+from customers.reports import at_risk, customer_view, export_files, exports, recommendation_reasons
 from customers.scores import score_details, score_store, uplift_result
 from customers.shop.settings import Shop
 from models.registry.champions import Champions
@@ -35,7 +35,7 @@ UNKNOWN_CUSTOMER = "no customer has that id; ids of another source are written S
 INELIGIBLE_OFFERS = "dropped-offers"
 #: The table of the demand forecast.
 DEMAND = "demand"
-EXPORT_FORMATS = {".csv": "csv", ".parquet": "parquet", ".ndjson": "ndjson"}
+EXPORT_FORMATS = export_files.FORMATS
 
 
 def load_records(
@@ -86,14 +86,22 @@ def export_table(shop: Shop, name: str, out: Path) -> int:
     """
     if out.suffix not in EXPORT_FORMATS:
         raise WrongUsage(f"cannot write {out.name}; end it in .csv, .parquet or .ndjson")
-    frame = load_table(shop, name)
     partial = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        _write_frame(frame, partial, EXPORT_FORMATS[out.suffix])
+        n_rows = export_files.write_frames(_iter_tables(shop, name), partial, EXPORT_FORMATS[out.suffix])
         partial.replace(out)
     except OSError as error:
         raise NothingToDo(f"cannot write {out}: {error.strerror}") from None
-    return len(frame)
+    finally:
+        partial.unlink(missing_ok=True)
+    return n_rows
+
+
+def _iter_tables(shop: Shop, name: str) -> Iterator[pd.DataFrame]:
+    """The rows of `load_table` in portions, where the table has a row per customer or more."""
+    if name in exports.TABLES:
+        return exports.iter_tables(shop, name, as_of=score_store.last_finished_as_of(shop))
+    return iter([load_table(shop, name)])
 
 
 def list_recommendations(shop: Shop, customer_ids: Sequence[str], n: int) -> dict[str, list[dict[str, Any]]]:
@@ -263,13 +271,3 @@ def _json_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a table for JSON: a missing value is None."""
     rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
     return [{str(name): value for name, value in row.items()} for row in rows]
-
-
-def _write_frame(frame: pd.DataFrame, path: Path, file_format: str) -> None:
-    frame.attrs = {}  # they hold timestamps, which Parquet metadata cannot
-    if file_format == "parquet":
-        frame.to_parquet(path, index=False, coerce_timestamps="us")
-    elif file_format == "ndjson":
-        frame.to_json(path, orient="records", lines=True, date_format="iso", force_ascii=False)
-    else:
-        frame.to_csv(path, index=False)

@@ -1,10 +1,11 @@
-"""Writes many rows at once from Arrow columns, the fastest way that each database has.
+"""Writes many rows at once from columns, in the fastest way that each database has.
 
 SQLite takes many rows in one statement, with a column of one value bound once; PostgreSQL takes a binary COPY.
 """
 
+import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,41 +14,32 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
+# Arrow, or Python objects; of equal length.
+Columns = Mapping[str, pa.Array | pa.ChunkedArray | Sequence[Any]]
+
 # Fewer rows cost more calls per row; with many more, the prepared statement no longer fits the processor's cache.
 ROWS_PER_STATEMENT = 50
 POSTGRES_TYPES = {sa.BigInteger: "int8", sa.Integer: "int4", sa.Text: "text", sa.Float: "float8", sa.Boolean: "bool"}
 
 
-def insert_columns(connection: sa.Connection, table: sa.Table, columns: Mapping[str, pa.Array]) -> None:
-    """Insert a row per position of these columns of equal length; the table's other columns stay null.
+def insert_columns(
+    connection: sa.Connection, table: sa.Table, columns: Columns, single_values: Mapping[str, Any] | None = None
+) -> None:
+    """Insert a row per position of these columns; `single_values` hold for every row, other columns stay null.
 
     Raises an error of the driver where a row violates a constraint; on PostgreSQL without the values of the row.
     """
-    if not len(next(iter(columns.values()))):
-        return
-    if connection.dialect.name == "postgresql":
-        _copy_columns(connection, table, table.name, columns)
-    else:
-        _execute_values(connection, table.name, columns, "")
+    _write_columns(connection, table, columns, dict(single_values or {}), "")
 
 
-def upsert_columns(connection: sa.Connection, table: sa.Table, columns: Mapping[str, pa.Array]) -> None:
+def upsert_columns(
+    connection: sa.Connection, table: sa.Table, columns: Columns, single_values: Mapping[str, Any] | None = None
+) -> None:
     """As `insert_columns`; a row whose primary key exists gets these values instead. Keys must be distinct."""
-    if not len(next(iter(columns.values()))):
-        return None
     keys = [column.name for column in table.primary_key]
-    changes = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in keys)
-    on_conflict = f"on conflict ({', '.join(keys)}) do update set {changes}"
-    if connection.dialect.name != "postgresql":
-        return _execute_values(connection, table.name, columns, on_conflict)
-    names, staging = ", ".join(columns), f"new_{table.name}"
-    connection.exec_driver_sql(
-        f"create temp table if not exists {staging} on commit drop as select {names} from {table.name} with no data"
-    )
-    _copy_columns(connection, table, staging, columns)
-    connection.exec_driver_sql(f"insert into {table.name} ({names}) select {names} from {staging} {on_conflict}")
-    connection.exec_driver_sql(f"truncate {staging}")
-    return None
+    changes = [f"{name} = excluded.{name}" for name in (*columns, *(single_values or {})) if name not in keys]
+    on_conflict = f"on conflict ({', '.join(keys)}) do update set {', '.join(changes)}"
+    _write_columns(connection, table, columns, dict(single_values or {}), on_conflict)
 
 
 def matches_any(
@@ -63,80 +55,111 @@ def matches_any(
     return column.in_(sa.select(items.c.value))
 
 
-def _execute_values(
-    connection: sa.Connection, table_name: str, columns: Mapping[str, pa.Array], on_conflict: str
+def _write_columns(
+    connection: sa.Connection, table: sa.Table, columns: Columns, single_values: dict[str, Any], on_conflict: str
 ) -> None:
-    single_values = {name: column[0].as_py() for name, column in columns.items() if _has_one_value(column)}
-    names = [name for name in columns if name not in single_values]
-    rows = _object_rows([columns[name] for name in names], len(next(iter(columns.values()))))
-    n_grouped = len(rows) // ROWS_PER_STATEMENT * ROWS_PER_STATEMENT
-    for part, per_statement in ((rows[:n_grouped], ROWS_PER_STATEMENT), (rows[n_grouped:], 1)):
-        if not len(part):
-            continue
-        statement = _values_statement(table_name, names, list(single_values), per_statement, on_conflict)
-        parameters = part.reshape(len(part) // per_statement, per_statement * len(names))
-        constants = np.empty((len(parameters), len(single_values)), object)
-        constants[:] = list(single_values.values())
-        parameter_lists = np.concatenate([constants, parameters], axis=1).tolist()
-        connection.exec_driver_sql(statement, [tuple(values) for values in parameter_lists])
+    if not len(next(iter(columns.values()))):
+        return
+    for name, column in columns.items():
+        if _has_one_value(column):
+            single_values[name] = column[0].as_py()
+    columns = {name: column for name, column in columns.items() if name not in single_values} or columns
+    if connection.dialect.name == "postgresql":
+        _copy_rows(connection, table, columns, single_values, on_conflict)
+    else:
+        _execute_values(connection, table, columns, single_values, on_conflict)
 
 
-def _values_statement(
-    table_name: str, names: Sequence[str], constant_names: Sequence[str], count: int, on_conflict: str
-) -> str:
-    """An insert of `count` rows: parameters 1 to n_constants hold for every row, the others follow row by row."""
-    constants = [f"?{number}" for number in range(1, len(constant_names) + 1)]
-    first = len(constants) + 1
-    rows = (
-        ", ".join([*constants, *(f"?{first + row * len(names) + index}" for index in range(len(names)))])
-        for row in range(count)
-    )
-    values = ", ".join(f"({row})" for row in rows)
-    return f"insert into {table_name} ({', '.join([*constant_names, *names])}) values {values} {on_conflict}"
-
-
-def _has_one_value(column: pa.Array) -> bool:
+def _has_one_value(column: pa.Array | pa.ChunkedArray | Sequence[Any]) -> bool:
+    """Whether an Arrow column is all null or has one value in every row; Python objects are not compared."""
+    if not isinstance(column, (pa.Array, pa.ChunkedArray)):
+        return False
     if column.null_count:
         return bool(column.null_count == len(column))
     return bool(pc.all(pc.equal(column, column[0])).as_py())
 
 
-def _object_rows(columns: Sequence[pa.Array], n_rows: int) -> np.ndarray:
-    """The columns as Python objects, shape (n_rows, n_columns)."""
-    rows = np.empty((n_rows, len(columns)), object)
-    for index, column in enumerate(columns):
-        rows[:, index] = _to_objects(column)
-    return rows
-
-
-def _to_objects(column: pa.Array) -> list[Any] | np.ndarray:
+def _to_objects(column: pa.Array | pa.ChunkedArray | Sequence[Any]) -> Sequence[Any] | np.ndarray:
     """Arrow converts texts to Python objects fastest by way of numpy, and numpy the numbers."""
+    if not isinstance(column, (pa.Array, pa.ChunkedArray)):
+        return column
     if column.null_count and not pa.types.is_string(column.type):
         return column.to_pylist()
-    values = column.to_numpy(zero_copy_only=False)
+    values = column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False)
     return values if values.dtype == object else values.tolist()
 
 
-def _copy_columns(connection: sa.Connection, table: sa.Table, target: str, columns: Mapping[str, pa.Array]) -> None:
-    import psycopg
+def _execute_values(
+    connection: sa.Connection, table: sa.Table, columns: Columns, single_values: dict[str, Any], on_conflict: str
+) -> None:
+    single_values = {name: value for name, value in single_values.items() if name not in columns}
+    n_rows, n_single = len(next(iter(columns.values()))), len(single_values)
+    rows = np.empty((n_rows, len(columns)), object)
+    for index, column in enumerate(columns.values()):
+        rows[:, index] = _to_objects(column)
+    n_grouped = n_rows // ROWS_PER_STATEMENT * ROWS_PER_STATEMENT
+    for part, per_statement in ((rows[:n_grouped], ROWS_PER_STATEMENT), (rows[n_grouped:], 1)):
+        if len(part):
+            parameters = np.empty((len(part) // per_statement, n_single + per_statement * len(columns)), object)
+            parameters[:, :n_single] = list(single_values.values())
+            parameters[:, n_single:] = part.reshape(len(parameters), -1)
+            statement = _values_statement(table, list(columns), list(single_values), per_statement)
+            connection.exec_driver_sql(f"{statement} {on_conflict}", list(map(tuple, parameters.tolist())))
 
-    type_names = [
-        next(name for column_type, name in POSTGRES_TYPES.items() if isinstance(table.c[column].type, column_type))
-        for column in columns
-    ]
+
+def _values_statement(table: sa.Table, names: Sequence[str], single_names: Sequence[str], count: int) -> str:
+    """An insert of `count` rows: the first parameters hold for every row, the others follow row by row."""
+    single = [f"?{number}" for number in range(1, len(single_names) + 1)]
+    first = len(single) + 1
+    rows = (
+        ", ".join([*single, *(f"?{first + row * len(names) + index}" for index in range(len(names)))])
+        for row in range(count)
+    )
+    values = ", ".join(f"({row})" for row in rows)
+    return f"insert into {table.name} ({', '.join([*single_names, *names])}) values {values}"
+
+
+def _copy_rows(
+    connection: sa.Connection, table: sa.Table, columns: Columns, single_values: dict[str, Any], on_conflict: str
+) -> None:
+    """COPY the columns into the table, or into a temporary one from which the rows are inserted."""
+    single_values = {name: value for name, value in single_values.items() if name not in columns}
+    if not on_conflict:
+        n_rows = len(next(iter(columns.values())))
+        objects: dict[str, Iterable[Any]] = {name: _to_objects(column) for name, column in columns.items()}
+        objects |= {name: itertools.repeat(value, n_rows) for name, value in single_values.items()}
+        return _copy(connection, table, table.name, objects)
+    names, staging = ", ".join(columns), f"new_{table.name}"
+    connection.exec_driver_sql(
+        f"create temp table if not exists {staging} on commit drop as select {names} from {table.name} with no data"
+    )
+    _copy(connection, table, staging, {name: _to_objects(column) for name, column in columns.items()})
+    marks = "".join(f"%s::{_type_name(table, name)}, " for name in single_values)
+    connection.exec_driver_sql(
+        f"insert into {table.name} ({', '.join([*single_values, *columns])}) select {marks}{names} from {staging} "
+        + on_conflict,
+        tuple(single_values.values()),
+    )
+    connection.exec_driver_sql(f"truncate {staging}")
+    return None
+
+
+def _copy(connection: sa.Connection, table: sa.Table, target: str, columns: Mapping[str, Iterable[Any]]) -> None:
+    import psycopg  # imported here: a shop on SQLite does not need it
+
     driver_connection: Any = connection.connection.driver_connection
     try:
         with (
             driver_connection.cursor() as cursor,
             cursor.copy(f"copy {target} ({', '.join(columns)}) from stdin (format binary)") as copy,
         ):
-            copy.set_types(type_names)
-            for row in _iter_rows(columns):
+            copy.set_types([_type_name(table, name) for name in columns])
+            for row in zip(*columns.values(), strict=True):
                 copy.write_row(row)
     except psycopg.Error as error:
         # The driver's own message quotes the row, which may be personal.
-        raise sa.exc.IntegrityError(f"copy {target}", None, type(error)(f"({error.sqlstate})")) from None
+        raise sa.exc.DBAPIError(f"copy {target}", None, type(error)(f"({error.sqlstate})")) from None
 
 
-def _iter_rows(columns: Mapping[str, pa.Array]) -> Iterator[tuple]:
-    return zip(*(_to_objects(column) for column in columns.values()), strict=True)
+def _type_name(table: sa.Table, name: str) -> str:
+    return next(text for column_type, text in POSTGRES_TYPES.items() if isinstance(table.c[name].type, column_type))

@@ -175,7 +175,6 @@ scores = sa.Table(
     Column("value", Float(53)),
     Column("detail", Text, nullable=False),
     Column("told_at", BigInteger, nullable=False),
-    Index(None, "run_id", "value"),
     Index(None, "customer_key"),
     sqlite_with_rowid=False,
 )

@@ -185,5 +185,5 @@ def _recorded_times(connection: sa.Connection, lines: pa.Table, is_late: np.ndar
 
 def _insert_lines(connection: sa.Connection, source: str, lines: pa.Table, recorded_at: np.ndarray) -> None:
     columns = {name: lines.column(name) for name in LINE_COLUMNS if name not in ("source", "known_at")}
-    columns |= {"source": pa.repeat(source, len(lines)), "known_at": pa.array(recorded_at)}
-    bulk_writes.insert_columns(connection, transactions, columns)
+    columns["known_at"] = pa.array(recorded_at)
+    bulk_writes.insert_columns(connection, transactions, columns, {"source": source})

@@ -37,7 +37,7 @@ COLUMNS = (
     "coupon_id",
     "campaign_id",
 )
-BATCH_SIZE = 20_000
+BATCH_SIZE = 50_000
 IS_ACCEPTED = "reason is null and not is_repeat"
 CLOCK_TOLERANCE = timedelta(hours=24)
 

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import sqlalchemy as sa
 
-from customers.database import engine
+from customers.database import bulk_writes, engine
 from customers.database.schema import consents, customers
 from customers.shop.settings import CONSENT_PURPOSES, CONSENT_STATES, Shop
 from customers.shop.timestamps import from_micros
@@ -16,8 +16,9 @@ PROFILING_PURPOSES = ("profiling", "profiling_sensitive")
 # Contact on these channels needs a consent; in the store and on the web site no message is sent.
 CONSENT_CHANNELS = ("email", "sms", "phone", "post", "app", "social")
 CONSENT_FREE_CHANNELS = ("store", "web", "device")
-# Above this many customers, reading all statements is faster than selecting those of each customer.
-FULL_SCAN_ABOVE = 5_000
+# Above this many customers, reading all statements is faster than selecting those of each customer; a batch of scores
+# stays below it, or every batch would read all.
+FULL_SCAN_ABOVE = 50_000
 # Of two statements with the same time the stricter one holds.
 STRICTNESS = sa.case({state: rank for rank, state in enumerate(CONSENT_STATES)}, value=consents.c.state)
 
@@ -116,10 +117,8 @@ def _newest_statements(connection: sa.Connection, keys: set[int], purposes: list
     nth = sa.func.row_number().over(partition_by=[consents.c.customer_key, consents.c.purpose], order_by=order)
     query = sa.select(consents.c.customer_key, consents.c.purpose, consents.c.state, nth.label("nth"))
     query = query.where(consents.c.purpose.in_(purposes))
-    queries = [query] if len(keys) > FULL_SCAN_ABOVE else [query.where(consents.c.customer_key.in_(list(keys)))]
-    statements = []
-    for filtered in queries:
-        ranked = filtered.subquery()
-        rows = connection.execute(sa.select(ranked).where(ranked.c.nth == 1)).tuples()
-        statements += [(key, purpose, state) for key, purpose, state, _ in rows if key in keys]
-    return statements
+    if len(keys) <= FULL_SCAN_ABOVE:
+        query = query.where(bulk_writes.matches_any(connection, consents.c.customer_key, list(keys)))
+    ranked = query.subquery()
+    rows = connection.execute(sa.select(ranked).where(ranked.c.nth == 1)).tuples()
+    return [(key, purpose, state) for key, purpose, state, _ in rows if key in keys]

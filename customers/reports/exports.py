@@ -3,8 +3,9 @@
 Other programs rely on the columns: they do not change, and an empty table has all of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,7 @@ from customers.shop.errors import ShopError
 from customers.shop.settings import Shop
 from customers.shop.timestamps import to_micros
 
+LARGEST_KEY = 2**63 - 1
 HORIZONS = (7, 14, 28, 90)
 QUANTILES = ("p10", "p50", "p90")
 MODELS = ("recommender", "offers", "churn", "timing", "restock", "value")
@@ -81,6 +83,34 @@ CUSTOMER_COLUMNS = {
 }
 
 
+#: Of so many customers at a time a table is made: some 300,000 rows at most.
+CUSTOMERS_AT_ONCE = {"recommendations": 2_000, "offers": 10_000, "restock": 5_000}
+OTHERS_AT_ONCE = 20_000
+
+
+def iter_tables(shop: Shop, name: str, *, as_of: datetime | None = None) -> Iterator[pd.DataFrame]:
+    """The rows of `build_table` in portions of customers, which together have its rows in its order; at least one.
+
+    Every portion has all columns. Table at-risk comes whole. Raises ShopError for an unknown name.
+    """
+    if name not in TABLES:
+        raise ShopError(f"unknown table {name!r}; there are {', '.join(TABLES)}")
+    size = CUSTOMERS_AT_ONCE.get(name, OTHERS_AT_ONCE)
+    if name == "at-risk":  # sorted by risk, not by customer
+        yield list_at_risk(shop, as_of=as_of)
+        return
+    for key_range in _key_ranges(shop, size):
+        yield TABLES[name](shop, as_of=as_of, key_range=key_range)
+
+
+def _key_ranges(shop: Shop, size: int) -> list[range]:
+    """Ranges of customer keys with `size` customers each; together they have every key."""
+    query = sa.select(customers.c.customer_key).order_by(customers.c.customer_key)
+    with engine.read_transaction(shop) as connection:
+        firsts = [rows[0][0] for rows in engine.fetch_batches(connection, query, size)]
+    return [range(*pair) for pair in pairwise([0, *firsts[1:], LARGEST_KEY])]
+
+
 def build_table(shop: Shop, name: str, *, as_of: datetime | None = None) -> pd.DataFrame:
     """The export table of a name, in its constant columns; from the runs as of `as_of`, default the newest ones.
 
@@ -91,11 +121,13 @@ def build_table(shop: Shop, name: str, *, as_of: datetime | None = None) -> pd.D
     return TABLES[name](shop, as_of=as_of)
 
 
-def build_scores(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
+def build_scores(shop: Shop, *, as_of: datetime | None = None, key_range: range | None = None) -> pd.DataFrame:
     """A row per customer with a churn score, columns of SCORE_COLUMNS: churn, timing and value in one table."""
-    churn = load_score_details(shop, "churn", as_of)
-    timing_details = load_score_details(shop, "timing", as_of).set_index("customer_key")["detail"].to_dict()
-    value_frame = load_score_details(shop, "value", as_of)
+    churn = load_score_details(shop, "churn", as_of, key_range=key_range)
+    timing_details = (
+        load_score_details(shop, "timing", as_of, key_range=key_range).set_index("customer_key")["detail"].to_dict()
+    )
+    value_frame = load_score_details(shop, "value", as_of, key_range=key_range)
     values_by_customer = dict(
         zip(value_frame["customer_key"], zip(value_frame["value"], value_frame["detail"], strict=True), strict=True)
     )
@@ -124,9 +156,9 @@ def build_scores(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
     return with_customer_ids(shop, rows, SCORE_COLUMNS)
 
 
-def build_timing(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
+def build_timing(shop: Shop, *, as_of: datetime | None = None, key_range: range | None = None) -> pd.DataFrame:
     """A row per customer, columns of TIMING_COLUMNS; cdf is the list of P(purchase within d days) for d = 1, 2, ..."""
-    stored = load_score_details(shop, "timing", as_of)
+    stored = load_score_details(shop, "timing", as_of, key_range=key_range)
     scored_at = stored.attrs.get("as_of")
     rows = [
         {"customer_key": key, "as_of": scored_at, "cdf": detail.cdf or []}
@@ -135,9 +167,9 @@ def build_timing(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
     return with_customer_ids(shop, rows, TIMING_COLUMNS)
 
 
-def build_recommendations(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
+def build_recommendations(shop: Shop, *, as_of: datetime | None = None, key_range: range | None = None) -> pd.DataFrame:
     """A row per customer, list and rank, columns of RECOMMENDATION_COLUMNS."""
-    stored = load_score_details(shop, "recommender", as_of)
+    stored = load_score_details(shop, "recommender", as_of, key_range=key_range)
     rows = [
         (key, list_name, *product)
         for key, detail in zip(stored["customer_key"], stored["detail"], strict=True)
@@ -157,12 +189,12 @@ def build_recommendations(shop: Shop, *, as_of: datetime | None = None) -> pd.Da
     return with_customer_ids(shop, frame, RECOMMENDATION_COLUMNS)
 
 
-def build_offers(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
+def build_offers(shop: Shop, *, as_of: datetime | None = None, key_range: range | None = None) -> pd.DataFrame:
     """A row per customer and offer for which the customer is still eligible, columns of OFFER_COLUMNS.
 
     In the order of the stored run: likeliest redemption first.
     """
-    stored = load_score_details(shop, "offers", as_of)
+    stored = load_score_details(shop, "offers", as_of, key_range=key_range)
     rows = [
         (key, *offer)
         for key, detail in zip(stored["customer_key"], stored["detail"], strict=True)
@@ -180,9 +212,9 @@ def build_offers(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
     return with_customer_ids(shop, _renumber_ranks(frame.assign(rank=0), ["customer_key"]), OFFER_COLUMNS)
 
 
-def build_restock(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
+def build_restock(shop: Shop, *, as_of: datetime | None = None, key_range: range | None = None) -> pd.DataFrame:
     """A row per customer and category, columns of RESTOCK_COLUMNS: probability and time of the next purchase."""
-    stored = load_score_details(shop, "restock", as_of)
+    stored = load_score_details(shop, "restock", as_of, key_range=key_range)
     rows = [
         (key, *category)
         for key, detail in zip(stored["customer_key"], stored["detail"], strict=True)
@@ -206,14 +238,16 @@ def _renumber_ranks(frame: pd.DataFrame, group_columns: list[str]) -> pd.DataFra
     return frame.assign(rank=frame.groupby(group_columns, sort=False).cumcount() + 1)
 
 
-def build_customers(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFrame:
+def build_customers(shop: Shop, *, as_of: datetime | None = None, key_range: range | None = None) -> pd.DataFrame:
     """A row per customer, columns of CUSTOMER_COLUMNS and one per attribute; no personal fields.
 
     Purchases before `as_of` where given, else all; spent in the shop's currency.
     """
+    attribute_query = sa.select(attributes).where(_is_in_range(attributes, key_range))
     with engine.read_transaction(shop) as connection:
-        frame = pd.DataFrame(connection.execute(_purchases_query(shop, as_of)).mappings().all())
-        attribute_rows = connection.execute(sa.select(attributes)).mappings().all()
+        frame = pd.DataFrame(connection.execute(_purchases_query(shop, as_of, key_range)).mappings().all())
+        attribute_rows = connection.execute(attribute_query).mappings().all()
+        attribute_names = sorted(connection.execute(sa.select(attributes.c.name).distinct()).scalars())
     if frame.empty:
         return with_customer_ids(shop, [], CUSTOMER_COLUMNS)
     frame["orders"] = frame["orders"].fillna(0)
@@ -224,12 +258,18 @@ def build_customers(shop: Shop, *, as_of: datetime | None = None) -> pd.DataFram
         frame[name] = pd.to_datetime(frame[name].astype("Int64"), unit="us", utc=True)
     attribute_frame = pd.DataFrame(attribute_rows, columns=["customer_key", "name", "value"])
     pivoted = attribute_frame.pivot(index="customer_key", columns="name", values="value")
-    pivoted = pivoted.drop(columns=[name for name in pivoted if name in CUSTOMER_COLUMNS])
+    pivoted = pivoted.reindex(columns=[name for name in attribute_names if name not in CUSTOMER_COLUMNS])
     frame = frame.merge(pivoted, how="left", left_on="customer_key", right_index=True)
     return with_customer_ids(shop, frame, CUSTOMER_COLUMNS | dict.fromkeys(map(str, pivoted), "object"))
 
 
-def _purchases_query(shop: Shop, as_of: datetime | None) -> sa.Select:
+def _is_in_range(table: sa.Table, key_range: range | None) -> sa.ColumnElement[bool]:
+    if key_range is None:
+        return sa.true()
+    return (table.c.customer_key >= key_range.start) & (table.c.customer_key < key_range.stop)
+
+
+def _purchases_query(shop: Shop, as_of: datetime | None, key_range: range | None) -> sa.Select:
     lines = transactions.c
     is_sale = lines.kind == "sale"
     own_amount = sa.case((lines.currency == shop.currency, lines.amount_minor), else_=0)
@@ -241,7 +281,7 @@ def _purchases_query(shop: Shop, as_of: datetime | None) -> sa.Select:
             sa.func.max(sa.case((is_sale, lines.sold_at))).label("last_purchase_at"),
             sa.func.sum(own_amount).label("spent"),
         )
-        .where(sa.true() if as_of is None else lines.sold_at < to_micros(as_of))
+        .where(sa.true() if as_of is None else lines.sold_at < to_micros(as_of), _is_in_range(transactions, key_range))
         .group_by(lines.customer_key)
         .subquery()
     )
@@ -250,6 +290,7 @@ def _purchases_query(shop: Shop, as_of: datetime | None) -> sa.Select:
     return (
         sa.select(customers, *purchase_columns)
         .outerjoin(purchases, is_same_customer)
+        .where(_is_in_range(customers, key_range))
         .order_by(customers.c.customer_key)
     )
 

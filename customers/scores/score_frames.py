@@ -19,16 +19,18 @@ def load_score_details(
     *,
     include_online: bool = False,
     keys: Collection[int] | None = None,
+    key_range: range | None = None,
 ) -> pd.DataFrame:
     """The newest finished run of a model, or that of a given as_of: columns customer_key, value, as_of, detail.
 
     `detail` is decoded by `score_details`. include_online: replace rows by scores stored online since
     that run. keys: read only these customers' rows; above `score_store.FILTER_UP_TO` keys, rows of others are included.
+    key_range: of a stored run, only customers with a customer_key in this range.
     """
     frame = (
         score_store.load_latest_scores(shop, model, keys=keys)
         if include_online
-        else score_store.load_run_scores(shop, model, as_of, keys=keys)
+        else score_store.load_run_scores(shop, model, as_of, keys=keys, key_range=key_range)
     )
     if not include_online:
         frame["as_of"] = pd.Series(frame.attrs.get("as_of"), frame.index, "datetime64[us, UTC]")

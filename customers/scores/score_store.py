@@ -57,7 +57,8 @@ def write_scores(shop: Shop, run_id: int, rows: Iterable[ScoreRow]) -> int:
     """Upsert the rows of a run, in transactions of 20,000; return the number written. Idempotent."""
     written = 0
     for chunk in engine.chunks(rows, BATCH_SIZE):
-        allowed_rows = _allowed_rows(shop, chunk)
+        allowed = consents.allowed_customers(shop, (row[0] for row in chunk), "profiling")
+        allowed_rows = [row for row in chunk if row[0] in allowed]
         with engine.write_transaction(shop) as connection:
             written += _upsert_rows(connection, run_id, allowed_rows)
     return written
@@ -162,16 +163,24 @@ def last_finished_as_of(shop: Shop) -> datetime | None:
 
 
 def load_run_scores(
-    shop: Shop, model: str, as_of: datetime | None = None, *, keys: Collection[int] | None = None
+    shop: Shop,
+    model: str,
+    as_of: datetime | None = None,
+    *,
+    keys: Collection[int] | None = None,
+    key_range: range | None = None,
 ) -> pd.DataFrame:
     """Scores of the newest finished run, or of the one with this as_of, ascending by customer_key.
 
     Columns customer_key int64, value float64, detail JSON text; `attrs` holds version, as_of and run_id. Empty without
-    a finished run. keys: read only these customers, unless they are more than FILTER_UP_TO.
+    a finished run. keys: read only these customers, unless they are more than FILTER_UP_TO. key_range: only those with
+    a customer_key in this range.
     """
     run = newest_run(shop, model, as_of)
     query = sa.select(scores.c.customer_key, scores.c.value, scores.c.detail)
     query = query.where(scores.c.run_id == (run.run_id if run else None), _customer_filter(keys))
+    if key_range is not None:
+        query = query.where(scores.c.customer_key >= key_range.start, scores.c.customer_key < key_range.stop)
     with engine.read_transaction(shop) as connection:
         rows = connection.execute(query.order_by(scores.c.customer_key)).tuples().all()
     return _allowed_frame(shop, pd.DataFrame(rows, columns=["customer_key", "value", "detail"]), run)
@@ -253,20 +262,24 @@ def _last_scores(shop: Shop, model: str, as_of: datetime, keys: list[int]) -> di
 
 def _upsert_rows(connection: sa.Connection, run_id: int, rows: list[ScoreRow]) -> int:
     """Upsert the rows of existing customers: one may have been erased since it was scored."""
-    existing = _existing_customers(connection, [key for key, _, _ in rows])
-    complete_rows = rows if len(existing) == len(rows) else [row for row in rows if row[0] in existing]
-    if complete_rows:
-        columns = dict(zip(("customer_key", "value", "detail"), zip(*complete_rows, strict=True), strict=True))
+    existing = _existing_customers(connection, [int(row[0]) for row in rows])
+    if len(existing) < len(rows):  # of two rows of a customer the last one counts
+        rows = list({row[0]: row for row in rows if row[0] in existing}.values())
+    if rows:
+        columns = {
+            "customer_key": [int(row[0]) for row in rows],
+            "value": [_nan_to_none(row[1]) for row in rows],
+            "detail": [row[2] for row in rows],
+        }
         single_values = {"run_id": run_id, "told_at": to_micros(datetime.now(UTC))}
         bulk_writes.upsert_columns(connection, scores, columns, single_values)
-    return len(complete_rows)
+    return len(rows)
 
 
 def _existing_customers(connection: sa.Connection, keys: list[int]) -> set[int]:
     query = sa.select(customers.c.customer_key)
-    return set(
-        connection.execute(query.where(bulk_writes.matches_any(connection, customers.c.customer_key, keys))).scalars()
-    )
+    query = query.where(bulk_writes.matches_any(connection, customers.c.customer_key, keys))
+    return {key for rows in engine.fetch_batches(connection, query, BATCH_SIZE) for (key,) in rows}
 
 
 def _nan_to_none(value: float | None) -> float | None:
