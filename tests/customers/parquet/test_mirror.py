@@ -6,6 +6,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from customers.loading.connectors import complete_journey
 from customers.loading.load import LoadResult
@@ -115,3 +116,18 @@ def test_the_complete_journey_is_written_as_records(tmp_path: Path) -> None:
     first = f"select typeof(sold_at), min(epoch(sold_at)) from '{tmp_path}/transactions.parquet' group by 1"
     # 2017-01-01 11:53:26 UTC
     assert duckdb.sql(first).fetchall() == [("TIMESTAMP WITH TIME ZONE", 1_483_271_606)]
+
+
+def test_a_month_is_written_in_batches_however_many_lines_it_has(
+    corner_shop: Shop, load_lines: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One customer with most lines of the shop, all in one month; the content is that of one batch."""
+    load_lines(corner_shop, "".join(f"{n},anna,p{n % 3},2017-11-{1 + n % 9:02},1,{n}\n" for n in range(40)))
+    mirror.refresh(corner_shop)
+    name = "month=2017-11/part.parquet"
+    whole = read_mirror(corner_shop)[name]
+    monkeypatch.setattr(columns, "BATCH_SIZE", 7)
+    mirror.rebuild(corner_shop)
+    metadata = pq.ParquetFile(corner_shop.home / "ledger" / name).metadata
+    assert max(metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)) == 7
+    assert read_mirror(corner_shop)[name].equals(whole)
