@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from customers.database import engine
 from customers.database.direct_reads import DirectReader
-from customers.database.schema import consents, score_runs
+from customers.database.schema import consents, interactions, score_runs
 from customers.shop.settings import Shop
 from customers.shop.timestamps import to_micros
 
@@ -21,6 +21,10 @@ select i.customer_id, i.source, i.customer_key,
        or exists (select 1 from scores s join score_runs r on r.run_id = s.run_id
                   where s.customer_key = i.customer_key and s.run_id >= ? and r.as_of > ?)
 from identities i where i.customer_id in ({marks})"""
+
+_INTERACTIONS_STATEMENT = """
+select customer_key, count(*), sum(known_at / 1000000) from interactions
+where customer_key in ({marks}) group by customer_key"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,25 @@ def count_consents(shop: Shop) -> dict[int, int]:
     query = sa.select(consents.c.customer_key, sa.func.count()).group_by(consents.c.customer_key)
     with engine.read_transaction(shop) as connection:
         return dict(connection.execute(query).tuples().all())
+
+
+def count_interactions(shop: Shop) -> dict[int, tuple[int, int]]:
+    """The number of interactions of every customer who has any, and the sum of the seconds at which each was known."""
+    seconds = sa.func.sum(interactions.c.known_at / sa.literal_column("1000000"))
+    query = sa.select(interactions.c.customer_key, sa.func.count(), sa.cast(seconds, sa.BigInteger))
+    with engine.read_transaction(shop) as connection:
+        rows = connection.execute(query.group_by(interactions.c.customer_key)).tuples()
+        return {key: (count, int(total)) for key, count, total in rows}
+
+
+def read_interaction_counts(reader: DirectReader, customer_keys: Sequence[int]) -> dict[int, tuple[int, int]]:
+    """As `count_interactions`, of these customers."""
+    counts: dict[int, tuple[int, int]] = {}
+    for start in range(0, len(customer_keys), CHUNK_SIZE):
+        chunk = customer_keys[start : start + CHUNK_SIZE]
+        statement = _INTERACTIONS_STATEMENT.format(marks=", ".join("?" * len(chunk)))
+        counts |= {key: (count, int(total)) for key, count, total in reader.read(statement, chunk)}
+    return counts
 
 
 def mark_night(shop: Shop, as_of: datetime) -> NightMark:

@@ -148,12 +148,23 @@ def _find_results(state: ShopState, catalogue: CatalogueState, question: LookupQ
         standing = standings[position]
         if row >= 0 and standing is not None and counts[row] == standing.consent_count:
             looked_up.append((position, row))
+    if looked_up and "interaction_counts" in table.columns:
+        looked_up = _without_new_interactions(state, table, looked_up, keys)
     if looked_up:
         positions, rows = zip(*looked_up, strict=True)
         built = table.build_results([names[position] for position in positions], rows, question, state.now)
         for position, result in zip(positions, built, strict=True):
             results[position] = result
     return results
+
+
+def _without_new_interactions(
+    state: ShopState, table: AnswerTable, looked_up: list[tuple[int, int]], keys: Sequence[int]
+) -> list[tuple[int, int]]:
+    """The positions and rows of customers who have the interactions that they had at night: loads of files add some."""
+    counts = state.read_interaction_counts([keys[position] for position, _ in looked_up])
+    stored = table.columns["interaction_counts"][[row for _, row in looked_up]].tolist()
+    return [each for each, now, then in zip(looked_up, counts, stored, strict=True) if now == tuple(then)]
 
 
 def _compute_missing(

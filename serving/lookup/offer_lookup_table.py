@@ -64,7 +64,7 @@ class OfferLookupTable(AnswerTable):
         """The fields items, dropped, dropped_count and nothing of each row's result."""
         refusals, positions = self._refuse_now(now), list(rows)
         own_codes = self.columns["codes"][positions]
-        is_outdated = self.columns["is_near_cap"][positions] | self._has_other_offers(own_codes, refusals)
+        is_outdated = self.columns["is_judged_again"][positions] | self._has_other_offers(own_codes, refusals)
         codes = np.where(refusals.codes != 0, refusals.codes, own_codes)
         if question.channel is not None:
             codes = self._restrict_to_channel(codes, positions, question.channel)

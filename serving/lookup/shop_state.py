@@ -68,6 +68,7 @@ class ShopState:
         self._version: Hashable = None
         self._counters: dict[str, int] = {}
         self._standings: dict[tuple[str, NightMark], CustomerStanding | None] = {}
+        self._interaction_counts: dict[int, tuple[int, int]] = {}
         self._now: tuple[Hashable, datetime] | None = None
         self._checked_at = float("-inf")
         self._fingerprint: Fingerprint = ()
@@ -81,7 +82,7 @@ class ShopState:
         version = version or self._reader.read_version()
         if version != self._version:
             self._counters = {name: int(number) for name, number in self._reader.read(_COUNTERS)}
-            self._standings = {}
+            self._standings, self._interaction_counts = {}, {}
             self._version = version
 
     @property
@@ -125,6 +126,15 @@ class ShopState:
             current = current_scores.find_standings(self._reader, missing, mark)
             standings.update({(name, mark): current.get(name) for name in missing})
         return [standings[name, mark] for name in customer_ids]
+
+    def read_interaction_counts(self, customer_keys: Sequence[int]) -> list[tuple[int, int]]:
+        """The counts of each customer's interactions now (see `current_scores.count_interactions`), until a commit."""
+        counts_by_key = self._interaction_counts
+        missing = [key for key in dict.fromkeys(customer_keys) if key not in counts_by_key]
+        if missing:
+            counts = current_scores.read_interaction_counts(self._reader, missing)
+            counts_by_key.update({key: counts.get(key, (0, 0)) for key in missing})
+        return [counts_by_key[key] for key in customer_keys]
 
     def _today(self) -> date:
         return self.now.astimezone(self.runtime.shop.zone).date()

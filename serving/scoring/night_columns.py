@@ -14,6 +14,7 @@ import orjson
 import pandas as pd
 from numpy.typing import NDArray
 
+from customers.ledger import interactions
 from customers.marketing import contact_policy
 from customers.marketing.offer_table import OfferTable
 from customers.privacy import consents
@@ -169,13 +170,13 @@ def encode_offers(
     reasons: TextCodes,
     table: OfferTable,
     codes: NDArray[np.int8],
-    near_cap: Collection[int],
+    judged_again: Collection[int],
 ) -> EncodedRows:
-    """Columns codes, (n, offers), channels and is_near_cap; list cells: an entry for each offer that was eligible.
+    """Columns codes, (n, offers), channels and is_judged_again; list cells: an entry for each offer that was eligible.
 
     A cell has column (of `table`, all offers of the shop), p, gain (NaN for none), basis, source, reason (a code) and
     evidence, (n_cells, 2): product key and days. rows: (n,). codes: (n_customers, n_offers), by the rules about
-    customers. channels: a bit for each of consents.CONSENT_CHANNELS. near_cap: customer keys.
+    customers. channels: a bit for each of consents.CONSENT_CHANNELS. judged_again: customer keys.
     """
     offered, keys = prediction.ranked_offers, prediction.frame["customer_key"].to_numpy(np.int64)[rows]
     state = offered.customer_state
@@ -199,19 +200,34 @@ def encode_offers(
     columns = {
         "codes": codes[rows],
         "channels": np.array(channels, np.uint8),
-        "is_near_cap": np.array([key in near_cap for key in keys.tolist()], np.bool_),
+        "is_judged_again": np.array([key in judged_again for key in keys.tolist()], np.bool_),
     }
     return EncodedRows(columns, {"cells": ListColumns(np.bincount(positions[order], minlength=len(rows)), values)})
 
 
-def customers_near_cap(shop: Shop, keys: Sequence[int], as_of: datetime) -> set[int]:
-    """Customers with so many recent or planned contacts that time alone may bring them to the cap, or below it."""
+def customers_to_judge_again(shop: Shop, keys: Sequence[int], as_of: datetime) -> set[int]:
+    """Customers whose offers may change with time alone, or have changed since as_of.
+
+    They have so many recent or planned contacts that they may come to the cap on contacts, or below it again; or
+    contacts or redemptions that the night did not look at.
+    """
+    contacts, redemptions = (
+        contact_policy.load_contacts(shop, keys),
+        interactions.load_redemptions(shop, None, keys=keys),
+    )
+    is_new = [
+        later["customer_key"].value_counts().sub(before["customer_key"].value_counts(), fill_value=0) > 0
+        for later, before in (
+            (contacts, contact_policy.load_contacts(shop, keys, as_of=as_of)),
+            (redemptions, interactions.load_redemptions(shop, as_of, keys=keys)),
+        )
+    ]
+    changed = {key for each in is_new for key in each.index[each].tolist()}
     if shop.contact_cap is None:
-        return set()
-    contacts = contact_policy.load_contacts(shop, keys)
+        return changed
     recent = contacts[contacts["happened_at"] >= as_of - pd.Timedelta(days=shop.contact_days)]
     counts = recent["customer_key"].value_counts()
-    return set(counts.index[counts >= shop.contact_cap].tolist())
+    return changed | set(counts.index[counts >= shop.contact_cap].tolist())
 
 
 def _byte_lists(texts: Sequence[bytes]) -> ListColumns:

@@ -32,12 +32,14 @@ log = logging.getLogger("regulars.lookup")
 class NightLookup:
     """The arrays of one nightly run. A historical run publishes none: they would not be those of today.
 
-    Consent statements are counted before anything is scored: a customer who makes one later is looked at again.
+    Consent statements and interactions are counted before anything is scored: a customer with a later one is looked at
+    again.
     """
 
     run: NightlyRun
     versions: Mapping[str, str]
     consent_counts: Mapping[int, int] = field(default_factory=dict)
+    interaction_counts: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     is_published: bool = True
 
     @classmethod
@@ -45,7 +47,9 @@ class NightLookup:
         """Begin the arrays of a run, before its first prediction."""
         newest_as_of = watermark.read_watermark(run.shop)
         is_historical = newest_as_of is not None and run.as_of < newest_as_of
-        return cls(run, versions, current_scores.count_consents(run.shop), not is_historical)
+        consent_counts = current_scores.count_consents(run.shop)
+        interaction_counts = current_scores.count_interactions(run.shop)
+        return cls(run, versions, consent_counts, interaction_counts, not is_historical)
 
     def open_model(self, name: str) -> ModelLookup:
         """A writer of the arrays of one model; leaving its block publishes them."""
@@ -117,8 +121,10 @@ class ModelLookup(AbstractContextManager["ModelLookup"]):
         if table.offers["min_spend"].notna().any():
             state = replace(state, basket_value=inputs.load_basket_values(keys))
         codes = offers.judge_customers(table, state, run.as_of)
-        near_cap = night_columns.customers_near_cap(run.shop, keys, run.as_of)
-        encoded = night_columns.encode_offers(prediction, rows, self.texts, table, codes, near_cap)
+        judged_again = night_columns.customers_to_judge_again(run.shop, keys, run.as_of)
+        encoded = night_columns.encode_offers(prediction, rows, self.texts, table, codes, judged_again)
+        counts = [self.night.interaction_counts.get(keys[row], (0, 0)) for row in rows.tolist()]
+        encoded.columns["interaction_counts"] = np.array(counts, np.int64).reshape(len(counts), 2)
         self.products.update(np.unique(encoded.lists["cells"].values["evidence"][:, 0]).tolist())
         return encoded
 

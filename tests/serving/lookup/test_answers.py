@@ -158,6 +158,23 @@ def test_an_offer_that_ends_or_is_narrowed_is_not_made(changing_api: Any, lookup
     assert_same(changing_api)
 
 
+def test_redemptions_that_are_loaded_from_a_file(changing_api: Any, lookups: list[str], tmp_path: Path) -> None:
+    from customers.loading.load import load_files
+
+    path = tmp_path / "redeemed.csv"
+    path.write_text(
+        "interaction_id,customer_id,kind,offer_id,happened_at\nr1,c001,redeemed,milk-day,2025-07-20T12:00:00-04:00\n",
+        encoding="utf-8",
+    )
+    assert is_looked_up(changing_api, lookups, "offers")
+    load_files(changing_api.shop, "interactions", [path])
+    assert not is_looked_up(changing_api, lookups, "offers")
+    assert is_looked_up(changing_api, lookups, "churn"), "features are those of the night"
+    refused = changing_api.read("/v1/customers/c001/offers").json()["results"][0]["dropped"]
+    assert {"offer_id": "milk-day", "reason": "the customer has redeemed it already"} in refused
+    assert_same(changing_api)
+
+
 def test_a_product_that_is_sold_out(changing_api: Any, lookups: list[str]) -> None:
     sold_out = [{"product_id": f"p{n:02d}", "stock": 0} for n in range(0, 40, 4)]
     assert changing_api.post("/v1/products", sold_out).status_code == 200
