@@ -180,6 +180,8 @@ class ShopState:
         previous = self._catalogue
         if previous is None or previous.fingerprint != fingerprint:
             return time.monotonic() + 2 * CHECK_SECONDS
+        if self.runtime.champions.is_checking:
+            return time.monotonic() + CHECK_SECONDS
         return time.monotonic() + RETRY_SECONDS if self.runtime.champions.errors else float("inf")
 
     def _load_current(

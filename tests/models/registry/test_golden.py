@@ -175,8 +175,12 @@ def test_a_refused_champion_leaves_the_last_one_serving_also_after_a_restart(wri
     assert serving.get("timing").version == "1"
 
     publish(rewritten(written, tmp_path / "second", number="2"), champions, "2")
+    time.sleep(0.02)
+    assert serving.get("timing").version == "1"
+    assert serving.is_checking
     wait_for(lambda: serving.get("timing").version == "2")
     assert serving.errors == {}
+    wait_for(lambda: not serving.is_checking)
 
     publish(rewritten(written, tmp_path / "third", alter_golden, number="3"), champions, "3")
     wait_for(lambda: (serving.get("timing"), serving.errors)[1])
