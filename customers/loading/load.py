@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import sqlalchemy as sa
 
 from customers.database import engine
@@ -219,7 +220,13 @@ def _validate(shop: Shop, kind: RecordKind, source: str, records: Records) -> No
     records.add_columns(kind.columns)
     column_checks = kind.checks(shop)
     query = validation.validation_query(column_checks, kind.columns, records.clean_columns)
-    records.connection.execute(f"create temp table checked as {query}")
+    try:
+        records.connection.execute(f"create temp table checked as {query}")
+    except duckdb.Error:
+        if not records.in_place:
+            raise
+        # The library's own message would quote the values, which may be personal.
+        raise ShopError("a Parquet file cannot be read to its end; is it whole?") from None
     erased_filter.remove_erased(shop, source, kind, records)
     kind.validate(shop, source, records)
     _mark_duplicates(records, kind, [check.name for check in column_checks])

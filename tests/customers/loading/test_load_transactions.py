@@ -13,6 +13,7 @@ from customers.ledger import transactions
 from customers.loading import disk_space, load, load_transactions
 from customers.loading.connectors import files
 from customers.loading.load import LoadResult
+from customers.shop.errors import ShopError
 from customers.shop.settings import Shop
 
 Load = Callable[..., LoadResult]
@@ -119,3 +120,12 @@ def test_what_a_killed_load_left_on_disk_is_removed_by_the_next(sqlite_shop: Sho
         (folder / name).mkdir(parents=True)
     load_lines(sqlite_shop, "1,anna,tea,2017-11-01,1,1\n")
     assert [path.name for path in folder.iterdir()] == [f"{os.getpid()}-y"]
+
+
+def test_a_damaged_parquet_file_is_refused_without_its_values(sqlite_shop: Shop, tmp_path: Path) -> None:
+    path = write_orders(tmp_path / "lines.parquet", orders=3_000, lines=2)
+    content = bytearray(path.read_bytes())
+    content[200:600] = b"x" * 400
+    path.write_bytes(content)
+    with pytest.raises(ShopError, match="is it whole"):
+        load.load_files(sqlite_shop, "transactions", [path])
