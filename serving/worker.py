@@ -15,7 +15,7 @@ from serving.server import GRACE_SECONDS
 #: Seconds that an idle connection stays open.
 KEEP_ALIVE_SECONDS = 30
 _PARENT_CHECK_SECONDS = 1.0
-_PREPARE_AFTER_SECONDS = 2.0
+_PREPARE_AFTER_SECONDS = 5.0
 
 
 def main() -> None:
