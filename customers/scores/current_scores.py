@@ -19,7 +19,8 @@ select i.customer_id, i.source, i.customer_key,
        (select count(*) from consents c where c.customer_key = i.customer_key),
        exists (select 1 from unrefreshed u where u.customer_key = i.customer_key)
        or exists (select 1 from scores s join score_runs r on r.run_id = s.run_id
-                  where s.customer_key = i.customer_key and s.run_id >= ? and r.as_of > ?)
+                  where s.customer_key = i.customer_key and s.run_id >= ?
+                    and (r.as_of > ? or (r.as_of = ? and r.model = ? and s.run_id > ?)))
 from identities i where i.customer_id in ({marks})"""
 
 _INTERACTIONS_STATEMENT = """
@@ -29,13 +30,17 @@ where customer_key in ({marks}) group by customer_key"""
 
 @dataclass(frozen=True, slots=True)
 class NightMark:
-    """From where on a score is newer than those of a night: `first_run_id` is the least id of a run with later scores.
+    """From where on a score is newer than those of a night by one model.
 
-    Runs are numbered as they begin, but may begin with an as_of before that of another.
+    `first_run_id` is the least id of a run with a later as_of: runs are numbered as they begin, but may begin with an
+    as_of before that of another. Runs after `last_run_id` with the night's own as_of are those of another version,
+    which has answered since.
     """
 
+    model: str
     as_of_micros: int
     first_run_id: int
+    last_run_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,7 @@ def find_standings(reader: DirectReader, customer_ids: Sequence[str], mark: Nigh
         chunk = customer_ids[start : start + CHUNK_SIZE]
         statement = _STATEMENT.format(marks=", ".join("?" * len(chunk)))
         for name, _source, key, consent_count, is_changed in reader.read(
-            statement, (mark.first_run_id, mark.as_of_micros, *chunk)
+            statement, (mark.first_run_id, mark.as_of_micros, mark.as_of_micros, mark.model, mark.last_run_id, *chunk)
         ):
             if name in standings and standings[name].customer_key != key:
                 ambiguous.add(name)
@@ -93,11 +98,10 @@ def read_interaction_counts(reader: DirectReader, customer_keys: Sequence[int]) 
     return counts
 
 
-def mark_night(shop: Shop, as_of: datetime) -> NightMark:
-    """The mark of a night, taken after its scores were written."""
+def mark_night(shop: Shop, model: str, as_of: datetime) -> NightMark:
+    """The mark of a night, taken after the model's scores were written."""
     is_later = score_runs.c.as_of > to_micros(as_of)
     with engine.read_transaction(shop) as connection:
+        last_run_id = int(connection.execute(sa.select(sa.func.max(score_runs.c.run_id))).scalar() or 0)
         first_run_id = connection.execute(sa.select(sa.func.min(score_runs.c.run_id)).where(is_later)).scalar()
-        if first_run_id is None:
-            first_run_id = (connection.execute(sa.select(sa.func.max(score_runs.c.run_id))).scalar() or 0) + 1
-    return NightMark(to_micros(as_of), int(first_run_id))
+    return NightMark(model, to_micros(as_of), int(first_run_id or last_run_id + 1), last_run_id)

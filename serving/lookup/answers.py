@@ -106,10 +106,10 @@ async def _find_document(question: LookupQuestion) -> Fields | None:
 def _compute_document(name: str, body: bytes) -> Fields | None:
     """The fields of the response, computed as the endpoint does; None for a request that it refuses."""
     try:
-        asked = _QUESTION_TYPES.get(name, CustomersQuestion).model_validate_json(body)
+        parsed = _QUESTION_TYPES.get(name, CustomersQuestion).model_validate_json(body)
     except ValidationError:
         return None
-    return dict(_compute(runtime.get_runtime(), name, asked).model_dump(mode="json"))
+    return dict(_compute(runtime.get_runtime(), name, parsed).model_dump(mode="json"))
 
 
 def _to_json(document: Fields) -> Response:
@@ -181,8 +181,8 @@ def _compute_missing(
     names = [question.customer_ids[position] for position in missing]
     given = {name: getattr(question, name) for name in ("n", "list", "channel", "within_days")}
     parameters = {name: value for name, value in given.items() if value is not None}
-    asked = _QUESTION_TYPES.get(question.name, CustomersQuestion)(customer_ids=names, **parameters)
-    answer = _compute(state.runtime, question.name, asked, customer_count=len(question.customer_ids))
+    parsed = _QUESTION_TYPES.get(question.name, CustomersQuestion)(customer_ids=names, **parameters)
+    answer = _compute(state.runtime, question.name, parsed, customer_count=len(question.customer_ids))
     if any(str(catalogue.champions[each.name].version) != each.version for each in answer.models):
         return False
     for position, result in zip(missing, answer.results, strict=True):
@@ -190,16 +190,16 @@ def _compute_missing(
     return True
 
 
-def _compute(server_runtime: ServerRuntime, name: str, asked: Any, *, customer_count: int | None = None) -> Any:
+def _compute(server_runtime: ServerRuntime, name: str, parsed: Any, *, customer_count: int | None = None) -> Any:
     """The answer of an endpoint; customer_count: of the whole request, where these customers are a part of it."""
-    requested = resolve_customers(server_runtime, asked.customer_ids)
+    requested = resolve_customers(server_runtime, parsed.customer_ids)
     match name:
         case "recommendations":
-            return predictions.answer_recommendations(requested, asked)
+            return predictions.answer_recommendations(requested, parsed)
         case "offers":
-            return predictions.answer_offers(requested, asked, customer_count=customer_count)
+            return predictions.answer_offers(requested, parsed, customer_count=customer_count)
         case "restock":
-            return predictions.answer_restock(requested, asked)
+            return predictions.answer_restock(requested, parsed)
         case "churn":
             return predictions.answer_churn(requested)
         case "next-purchase":

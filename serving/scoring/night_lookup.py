@@ -144,7 +144,7 @@ class ModelLookup(AbstractContextManager["ModelLookup"]):
         return NightFacts(
             model=self.name,
             as_of=run.as_of,
-            mark=current_scores.mark_night(run.shop, run.as_of),
+            mark=current_scores.mark_night(run.shop, self.name, run.as_of),
             versions={name: versions.get(name, "") for name in digests.DEPENDENCIES[self.name]},
             settings=digests.digest_settings(run.shop),
             catalogue=self._catalogue,

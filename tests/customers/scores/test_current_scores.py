@@ -31,22 +31,22 @@ def reader(corner_shop: Shop) -> Iterator[DirectReader]:
     reader.close()
 
 
-def store(shop: Shop, as_of: datetime, *keys: int) -> None:
-    run = score_store.begin_run(shop, "churn", "1", as_of)
+def store(shop: Shop, as_of: datetime, *keys: int, model: str = "churn", version: str = "1") -> None:
+    run = score_store.begin_run(shop, model, version, as_of)
     score_store.write_scores(shop, run, [(key, 0.5, "{}") for key in keys])
 
 
 def test_nothing_has_happened(corner_shop: Shop, keys: dict[str, int], reader: DirectReader) -> None:
-    standings = current_scores.find_standings(reader, NAMES, current_scores.mark_night(corner_shop, NIGHT))
+    standings = current_scores.find_standings(reader, NAMES, current_scores.mark_night(corner_shop, "churn", NIGHT))
     assert {name: each.customer_key for name, each in standings.items()} == keys
     assert not any(each.is_changed for each in standings.values())
-    assert current_scores.find_standings(reader, [], current_scores.mark_night(corner_shop, NIGHT)) == {}
+    assert current_scores.find_standings(reader, [], current_scores.mark_night(corner_shop, "churn", NIGHT)) == {}
 
 
 def test_a_customer_who_is_queued_or_was_scored_later_has_changed(
     corner_shop: Shop, keys: dict[str, int], reader: DirectReader
 ) -> None:
-    mark = current_scores.mark_night(corner_shop, NIGHT)
+    mark = current_scores.mark_night(corner_shop, "churn", NIGHT)
     refresh_queue.enqueue_customers(corner_shop, [keys["anna"]])
     assert current_scores.find_standings(reader, NAMES, mark)["anna"].is_changed
     store(corner_shop, NIGHT + timedelta(hours=9), keys["ben"])
@@ -58,8 +58,18 @@ def test_a_score_later_than_the_night_counts_also_where_its_run_began_before(
 ) -> None:
     later = NIGHT + timedelta(minutes=1)
     store(corner_shop, later)
-    mark = current_scores.mark_night(corner_shop, NIGHT)
+    mark = current_scores.mark_night(corner_shop, "churn", NIGHT)
     store(corner_shop, NIGHT - timedelta(days=1), keys["ben"])
     store(corner_shop, later, keys["anna"])
+    standings = current_scores.find_standings(reader, NAMES, mark)
+    assert [standings[name].is_changed for name in ("anna", "ben")] == [True, False]
+
+
+def test_an_answer_by_another_version_counts_for_its_model_only(
+    corner_shop: Shop, keys: dict[str, int], reader: DirectReader
+) -> None:
+    mark = current_scores.mark_night(corner_shop, "churn", NIGHT)
+    store(corner_shop, NIGHT, keys["ben"], model="value")
+    store(corner_shop, NIGHT, keys["anna"], version="2")
     standings = current_scores.find_standings(reader, NAMES, mark)
     assert [standings[name].is_changed for name in ("anna", "ben")] == [True, False]

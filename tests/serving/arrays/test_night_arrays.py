@@ -11,7 +11,9 @@ from serving.arrays import night_arrays
 from serving.arrays.column_files import ColumnWriter, ListColumns
 from serving.arrays.night_arrays import NightArrays, NightFacts
 
-FACTS = NightFacts("churn", datetime(2025, 1, 1, tzinfo=UTC), NightMark(1, 1), {"churn": "1"}, "s", "c", {"days": 28})
+FACTS = NightFacts(
+    "churn", datetime(2025, 1, 1, tzinfo=UTC), NightMark("churn", 1, 1, 1), {"churn": "1"}, "s", "c", {"days": 28}
+)
 
 
 def append(writer: ColumnWriter, keys: list[int], texts: list[str]) -> None:
