@@ -151,7 +151,6 @@ def test_where_nothing_may_be_offered_it_is_said_why(api: Any) -> None:
 
 
 def test_a_shop_without_offers_says_so() -> None:
-    none = SimpleNamespace()
     assert offers_scoring.explain_none(np.zeros(0, np.int8)).startswith("the shop has no offers")  # type: ignore[arg-type]
 
 
