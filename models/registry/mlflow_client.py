@@ -64,13 +64,15 @@ def translate_errors(
 
 
 def import_mlflow() -> None:
-    """Import MLflow with its telemetry off and its loggers at WARNING."""
+    """Import MLflow with its telemetry off and its loggers quiet."""
     for name, value in _MLFLOW_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import mlflow  # noqa: F401
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # Its warnings repeat the whole address, with any token in it.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 
 @lru_cache(maxsize=8)

@@ -7,6 +7,7 @@ import logging
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from customers.loading import disk_space
 from customers.parquet import mirror
 from customers.privacy import erasure
 from customers.shop.settings import Shop
@@ -37,6 +38,7 @@ def erase_derived_data(
         with store_lock or nullcontext():
             store.delete_customers(keys)
     night_arrays.erase_customers(shop.home, keys)
+    disk_space.remove_leftovers(shop.home)
     if is_nightly or _is_nightly_run_idle(shop):
         erasure.complete_erasures(shop, [number for number, _ in pending])
     return len(pending)

@@ -339,7 +339,7 @@ def test_an_unexpected_error_is_a_problem_without_its_message(
     problem = assert_problem(response, 500)
     assert "regulars_rhythm" not in response.text
     log_text = "\n".join(r.getMessage() for r in caplog.records if r.name.startswith("regulars"))
-    assert re.search(f"{problem['request_id']}.*: OperationalError at online_sqlite.py", log_text)
+    assert re.search(f"{problem['request_id']}.*: OperationalError at sqlite_values.py", log_text)
     assert "canary" not in caplog.text.lower()
     assert "no such table" not in caplog.text
 
