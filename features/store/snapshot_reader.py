@@ -10,8 +10,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from features.engine import duckdb
-
 
 def read_columns(
     folder: Path, features_by_view: Mapping[str, Sequence[str]], keys: Sequence[int], as_of: datetime
@@ -30,7 +28,7 @@ def read_columns(
 def _rows_at(path: Path, features: Sequence[str], keys: Sequence[int], as_of: datetime) -> pa.Table:
     """The features of a view at as_of, a row per key, null where there is none."""
     table = ds.dataset(path)
-    moment = pa.scalar(duckdb.to_utc(as_of), table.schema.field("event_timestamp").type)
+    moment = pa.scalar(pd.Timestamp(as_of).tz_convert("UTC"), table.schema.field("event_timestamp").type)
     key = ds.field("customer_key")
     selected = (ds.field("event_timestamp") == moment) & (key >= min(keys)) & (key <= max(keys))
     rows = table.to_table(columns=["customer_key", *features], filter=selected)

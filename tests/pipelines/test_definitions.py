@@ -65,6 +65,7 @@ def test_a_schedule_tick_starts_the_nightly_job_which_builds_every_asset(home: P
     )
 
 
+@pytest.mark.acceptance
 def test_retraining_builds_only_the_selected_model(home: Path) -> None:
     champion = {row["name"]: row["version"] for row in promotion.summarise_champions(settings.open_shop())}["churn"]
     result = definitions.defs().resolve_job_def("retrain").execute_in_process(asset_selection=[dg.AssetKey("churn")])

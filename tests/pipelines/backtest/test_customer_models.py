@@ -21,6 +21,8 @@ from pipelines.reporting import terminal_text
 from training import promotion
 from training.tasks import all_tasks
 
+pytestmark = pytest.mark.acceptance  # whole nights
+
 Till = Callable[..., Path]
 
 

@@ -27,6 +27,8 @@ from training.evaluation.next_basket_holdout import HoldoutCriteria
 from training.tasks import all_tasks
 from training.train import refit
 
+pytestmark = pytest.mark.acceptance  # whole nights
+
 Till = Callable[..., Path]
 RECOMMENDER = all_tasks.get_task("recommender")
 

@@ -13,6 +13,8 @@ from pipelines import data_sufficiency, operations
 from pipelines.errors import NothingToDo
 from pipelines.nightly import run as nightly_run
 
+pytestmark = pytest.mark.acceptance  # whole nights
+
 Till = Callable[..., Path]
 Line = tuple[object, ...]
 DAY = datetime(2025, 1, 2, 10)

@@ -29,6 +29,8 @@ from pipelines.reporting import terminal_text
 from training import promotion
 from training.tasks import all_tasks
 
+pytestmark = pytest.mark.acceptance  # whole nights
+
 Till = Callable[..., Path]
 FirstRun = tuple[Path, dict[str, Any]]
 EARLIER_DAY = "2025-06-20"

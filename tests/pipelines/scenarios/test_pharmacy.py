@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+pytestmark = pytest.mark.acceptance  # whole nights
+
 ZONE = ZoneInfo("Europe/Berlin")
 OPENED = datetime(2025, 1, 6, 12, tzinfo=ZONE)
 DAYS, REFILL, NOT_BEFORE, DUE = 240, 30, 20, 25
