@@ -21,8 +21,8 @@ demo: $(STAMP)  ## Load a real grocer, run a night, serve on port 3000 (SERVE=no
 test: $(STAMP)  ## Everything that CI runs, a file at a time on every core; at most ten minutes on two
 	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-acceptance: $(STAMP)  ## Real servers, PostgreSQL and Redis, and every operation killed twenty times at random moments
-	KILLS=20 $(BIN)/pytest -m acceptance
+acceptance: $(STAMP)  ## Whole nights, real servers, PostgreSQL, Redis and MLflow, and every operation killed twenty times at random
+	KILLS=20 $(BIN)/pytest -m acceptance --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)  ## Ruff, types, and the migrations against the tables
 	$(BIN)/ruff check .
