@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -111,7 +112,7 @@ class Supervisor:
             worker.pause_seconds = (
                 min(2 * worker.pause_seconds, LONGEST_PAUSE_SECONDS) if is_short else (FIRST_PAUSE_SECONDS)
             )
-            _report(f"worker {worker.process.pid} ended ({worker.process.returncode}); another starts")
+            _report(f"worker {worker.process.pid} ended ({worker.process.returncode}); another starts", "warning")
             worker.process = None
         if worker.process is None and now >= worker.start_after:
             worker.process, worker.started_at = self._start_worker(), now
@@ -151,10 +152,11 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _report(text: str) -> None:
+def _report(text: str, level: str = "info") -> None:
     """Write a line to stderr, as JSON where REGULARS_LOG_FORMAT asks for it; `serving.logs` imports too much."""
     is_json = os.environ.get("REGULARS_LOG_FORMAT", "" if sys.stderr.isatty() else "json").lower() == "json"
-    line = json.dumps({"event": text, "level": "info", "logger": "regulars.server"}) if is_json else text
+    fields = {"timestamp": datetime.now(UTC).isoformat(), "level": level, "logger": "regulars.server", "event": text}
+    line = json.dumps(fields) if is_json else text
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 

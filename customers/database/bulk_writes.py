@@ -131,7 +131,7 @@ def _copy_rows(
         return _copy(connection, table, table.name, objects)
     names, staging = ", ".join(columns), f"new_{table.name}"
     connection.exec_driver_sql(
-        f"create temp table if not exists {staging} on commit drop as select {names} from {table.name} with no data"
+        f"create temp table {staging} on commit drop as select {names} from {table.name} with no data"
     )
     _copy(connection, table, staging, {name: _to_objects(column) for name, column in columns.items()})
     marks = "".join(f"%s::{_type_name(table, name)}, " for name in single_values)
@@ -140,7 +140,7 @@ def _copy_rows(
         + on_conflict,
         tuple(single_values.values()),
     )
-    connection.exec_driver_sql(f"truncate {staging}")
+    connection.exec_driver_sql(f"drop table {staging}")
     return None
 
 

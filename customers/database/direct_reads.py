@@ -9,6 +9,8 @@ from itertools import count
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+import sqlalchemy as sa
+
 from customers.database import engine
 
 if TYPE_CHECKING:
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Changes with every commit of another connection; this one never writes.
 _VERSION_STATEMENTS = {"sqlite": "pragma data_version", "postgresql": "select pg_current_snapshot()::text"}
+#: A database that hangs must not stop a worker, which makes these reads between all others.
+POSTGRES_TIMEOUT_MS = 2_000
 _numbers = count()
 
 
@@ -35,24 +39,36 @@ class DirectReader:
         return self._number, version
 
     def read(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """The rows of a statement with a question mark for each value."""
+        """The rows of a statement with a question mark for each value.
+
+        Raises ShopUnavailable where the database does not answer, also not on a new connection.
+        """
         with self._lock:
-            if self._connection is None:
+            if self._connection is not None:
+                # A connection may have died with a database that has been started again.
+                with suppress(Exception):
+                    return self._execute(statement, values)
+                self._close()
+            try:
                 self._open()
+            except (sa.exc.OperationalError, self._engine.dialect.dbapi.OperationalError):  # type: ignore[union-attr]
+                raise engine.unavailable_error(self._engine) from None
             try:
                 return self._execute(statement, values)
             except Exception:
-                with suppress(Exception):
-                    self._connection.close()
-                self._connection = None
+                self._close()
                 raise
 
     def close(self) -> None:
         """Close the connection; the next read opens another, whose versions equal none of before."""
         with self._lock:
-            if self._connection is not None:
+            self._close()
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            with suppress(Exception):
                 self._connection.close()
-                self._connection = None
+            self._connection = None
 
     def _execute(self, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         if self._engine.dialect.paramstyle != "qmark":
@@ -67,6 +83,7 @@ class DirectReader:
         self._pooled = pooled  # a detached connection closes with its wrapper
         if self._engine.dialect.name == "postgresql":
             self._connection.autocommit = True
+            self._connection.execute(f"set statement_timeout = {POSTGRES_TIMEOUT_MS}")
 
 
 def get_reader(shop: "Shop") -> DirectReader:

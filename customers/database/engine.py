@@ -207,12 +207,13 @@ def _open_connection(sa_engine: sa.Engine) -> Iterator[sa.Connection]:
         try:
             connection = stack.enter_context(sa_engine.begin())
         except sa.exc.OperationalError:
-            raise _unavailable_error(sa_engine) from None
+            raise unavailable_error(sa_engine) from None
         stack.enter_context(tracing.span("database transaction", **{"db.system.name": sa_engine.dialect.name}))
         yield connection
 
 
-def _unavailable_error(sa_engine: sa.Engine) -> Exception:
+def unavailable_error(sa_engine: sa.Engine) -> Exception:
+    """The error for a database that does not answer; it names the address without a password."""
     from customers.shop.errors import ShopUnavailable  # imported here: the shop's settings import this module
 
     address = sa_engine.url.render_as_string(hide_password=True)

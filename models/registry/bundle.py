@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 _MAX_MANIFEST_BYTES = 1_000_000
+#: Ending of the file with the result of a champion's check; see `models.registry.checks`.
+VERDICT_SUFFIX = ".check.json"
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
@@ -184,6 +186,8 @@ def publish(folder: Path, champions: Path, name: str, version: str, *, keep_vers
     if not _is_published(version_folder, manifest):
         _copy_into_place(folder, version_folder, manifest)
     os.utime(version_folder)
+    # Whoever publishes a refused version again has mended what was wrong, and wants it checked again.
+    (champions / f"{name}{VERDICT_SUFFIX}").unlink(missing_ok=True)
     write_pointer(champions, ChampionPointer(name, version, manifest.sha256))
     _delete_old_versions(model_folder, version_folder, keep_versions)
     return version_folder

@@ -59,12 +59,12 @@ class Champions:
     @property
     def errors(self) -> dict[str, str]:
         """Why the newest champion could not be opened, by name; empty where all could be."""
-        return {name: slot.error for name, slot in self._slots.items() if slot.error}
+        return {name: slot.error for name, slot in list(self._slots.items()) if slot.error}
 
     @property
     def is_checking(self) -> bool:
         """Whether a new champion is being compared with its golden predictions, while the present one serves."""
-        return any(slot.check is not None for slot in self._slots.values())
+        return any(slot.check is not None for slot in list(self._slots.values()))
 
     def _slot(self, name: str) -> _ChampionSlot:
         with self._slots_lock:

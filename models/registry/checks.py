@@ -20,10 +20,14 @@ TIMEOUT_SECONDS = 120.0
 REPOSITORY_ROOT = Path(__file__).parents[2]
 
 
+class CheckIncomplete(InvalidBundle):
+    """A check came to no result; it may be repeated."""
+
+
 def check_once(champions: Path, pointer: ChampionPointer, present_version: str) -> None:
     """Check a version against its golden predictions, unless another process has done so.
 
-    Raises InvalidBundle with the reason why it must not serve.
+    Raises InvalidBundle with the reason why it must not serve, CheckIncomplete where that is not known yet.
     """
     with (champions / f".{pointer.name}.check.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -57,7 +61,8 @@ def read_refusal(champions: Path, name: str) -> str | None:
 def find_fault(folder: Path, present: Path | None = None) -> str | None:
     """Why the bundle in this folder must not serve; None if it may. `present` is the bundle that serves now.
 
-    The check runs in a process of its own, which a corrupt model may bring down.
+    The check runs in a process of its own, which a corrupt model may bring down. Raises CheckIncomplete where it ends
+    without a result.
     """
     command = [sys.executable, "-m", "models.registry.checks", str(folder), *([str(present)] if present else [])]
     try:
@@ -65,9 +70,9 @@ def find_fault(folder: Path, present: Path | None = None) -> str | None:
             command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, cwd=REPOSITORY_ROOT, check=False
         )
     except subprocess.TimeoutExpired:
-        return f"its check took more than {TIMEOUT_SECONDS:.0f} seconds"
+        raise CheckIncomplete(f"its check took more than {TIMEOUT_SECONDS:.0f} seconds") from None
     if done.returncode != 0:
-        return f"its check ended with status {done.returncode}"
+        raise CheckIncomplete(f"its check ended with status {done.returncode}")
     fault: str | None = json.loads(done.stdout.splitlines()[-1])["fault"]
     return fault
 
@@ -93,7 +98,7 @@ def check(folder: Path, present: Path | None = None) -> str | None:
 
 def _read_verdict(champions: Path, pointer: ChampionPointer) -> dict[str, str | None] | None:
     try:
-        verdict = json.loads((champions / f"{pointer.name}.check.json").read_bytes())
+        verdict = json.loads((champions / f"{pointer.name}{bundle.VERDICT_SUFFIX}").read_bytes())
     except (FileNotFoundError, ValueError):
         return None
     is_current = (verdict["version"], verdict["manifest_sha256"]) == (pointer.version, pointer.sha256)
@@ -104,7 +109,7 @@ def _write_verdict(champions: Path, pointer: ChampionPointer, fault: str | None)
     verdict = {"version": pointer.version, "manifest_sha256": pointer.sha256, "fault": fault}
     partial = champions / f".{pointer.name}.check.json"
     partial.write_text(json.dumps(verdict), encoding="utf-8")
-    partial.replace(champions / f"{pointer.name}.check.json")
+    partial.replace(champions / f"{pointer.name}{bundle.VERDICT_SUFFIX}")
     return verdict
 
 

@@ -125,13 +125,46 @@ def withdraw(home: Path, model: str) -> None:
 
 
 def erase_customers(home: Path, keys: Collection[int]) -> None:
-    """Overwrite the rows of these customers with zeros in all published arrays, and their keys; safe to repeat."""
-    for pointer in sorted((home / "lookup").glob("[!.]*.json")):
-        arrays = load(home, pointer.stem)
-        if arrays is not None:
+    """Overwrite the rows of these customers with zeros in all published arrays, and their keys; safe to repeat.
+
+    Arrays that nobody can read any more are deleted: those of killed nights, of earlier ones, and of another format.
+    """
+    for folder in sorted(path for path in (home / "lookup").glob("*") if path.is_dir()):
+        arrays = _load_or_none(home, folder.name)
+        _delete_unpublished(folder, arrays)
+        if arrays is None:
+            pointer_path(home, folder.name).unlink(missing_ok=True)
+        else:
             rows = np.array([row for row in arrays.find_rows(sorted(keys)) if row >= 0], np.int64)
             column_files.overwrite_rows(arrays.folder, rows, besides={KEY_COLUMN, POSITION_COLUMN})
             _erase_keys(arrays, keys)
+
+
+def _load_or_none(home: Path, model: str) -> NightArrays | None:
+    try:
+        return load(home, model)
+    except (ValueError, KeyError, TypeError, OSError):
+        return None
+
+
+def _delete_unpublished(folder: Path, arrays: NightArrays | None) -> None:
+    """Delete all arrays of a model but the published ones, and those that a running night is writing."""
+    for other in folder.iterdir():
+        is_published = arrays is not None and other == arrays.folder
+        if not is_published and not _is_being_written(other):
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def _is_being_written(folder: Path) -> bool:
+    if not folder.name.startswith(".partial-"):
+        return False
+    try:
+        os.kill(int(folder.name.split("-")[1]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _erase_keys(arrays: NightArrays, keys: Collection[int]) -> None:

@@ -124,7 +124,14 @@ class GatewayMiddleware:
         if done:
             return task.result()
         task.cancel()
+        task.add_done_callback(_log_late_error)
         raise Problem(503, TIMEOUT_DETAIL, headers={"Retry-After": "5"})
+
+
+def _log_late_error(task: asyncio.Future[None]) -> None:
+    """Log an error after the timeout by its place: asyncio would log its text, which may contain personal data."""
+    if not task.cancelled() and (error := task.exception()):
+        log.error("after the timeout: %s", problems.describe_traceback(error))
 
 
 class ClientDisconnected(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,10 +15,13 @@ from customers.loading.load import IngestResult
 from customers.people import lookup
 from customers.shop.settings import Shop
 from serving import runtime
+from serving.http import problems
 from serving.http.problems import Problem
 from serving.ingestion.group_commit import GroupCommit
 from serving.runtime import ServerRuntime
 from serving.scoring import refresh
+
+log = logging.getLogger("regulars.ingestion")
 
 #: Records of these kinds are about customers whose features they change.
 QUEUED_KINDS = frozenset({"transactions", "interactions"})
@@ -46,11 +50,16 @@ class RecordWriter:
     def check_backlog(self, kind: str) -> None:
         """Raise Problem (429) where more customers wait for their refresh than a refresh can keep up with.
 
-        Before the first nightly run nothing can be refreshed, and nothing is refused.
+        A refusal first joins a refresh of those who have waited longest, so that the queue gets shorter. Before the
+        first nightly run nothing can be refreshed, and nothing is refused.
         """
         if kind not in QUEUED_KINDS or refresh_queue.count_pending(self.runtime.shop) < MAX_BACKLOG:
             return
-        if self.runtime.has_computed_features:
+        if not self.runtime.has_computed_features:
+            return
+        # Without a refresh, a queue that was filled while a store was away would refuse records for ever.
+        self._refreshing.submit(())
+        if refresh_queue.count_pending(self.runtime.shop) >= MAX_BACKLOG:
             raise Problem(
                 429,
                 f"More than {MAX_BACKLOG:,} customers wait for their new scores; nothing of this request is stored.",
@@ -84,13 +93,20 @@ class RecordWriter:
             positions = [at for at, posted in enumerate(group) if (posted.kind, posted.source) == (kind, source)]
             if len(positions) > 1:
                 requests = [group[at].records for at in positions]
-                together = load.ingest_together(self.runtime.shop, kind, requests, source=source) or []
-                for at, stored in zip(positions, together, strict=False):
+                for at, stored in zip(positions, self._ingest_together(kind, source, requests), strict=False):
                     results[at] = stored
         return [
             result if result is not None else _ingest(self.runtime.shop, posted)
             for result, posted in zip(results, group, strict=True)
         ]
+
+    def _ingest_together(self, kind: str, source: str, requests: Sequence[Sequence[Any]]) -> list[IngestResult]:
+        """The result of each request; none where one of them fails, so that each is then stored by itself."""
+        try:
+            return load.ingest_together(self.runtime.shop, kind, requests, source=source) or []
+        except Exception as error:
+            log.warning("requests are stored one by one: %s", problems.describe_traceback(error))
+            return []
 
     def _refresh_group(self, group: Sequence[Sequence[int]]) -> list[set[int] | None]:
         keys = {key for customer_keys in group for key in customer_keys}

@@ -23,10 +23,11 @@ from models.registry.bundle import Champion
 from serving import runtime
 from serving.api import predictions
 from serving.api.requested_customers import describe_champion, resolve_customers
-from serving.api.schemas.common import CustomersQuestion
+from serving.api.schemas.common import CustomersQuestion, DegradedFacts
 from serving.api.schemas.predictions import OffersQuestion, RestockQuestion
 from serving.api.schemas.recommendations import RecommendationQuestion
 from serving.http import problems, prometheus, request_context
+from serving.http.request_context import Degradation
 from serving.http.routes import Route
 from serving.lookup import question_parser, table_formats
 from serving.lookup.answer_table import AnswerTable, Fields, format_instant
@@ -183,7 +184,11 @@ def _compute_missing(
     parameters = {name: value for name, value in given.items() if value is not None}
     parsed = _QUESTION_TYPES.get(question.name, CustomersQuestion)(customer_ids=names, **parameters)
     answer = _compute(state.runtime, question.name, parsed, customer_count=len(question.customer_ids))
-    if any(str(catalogue.champions[each.name].version) != each.version for each in answer.models):
+    champions = [catalogue.champions.get(each.name) for each in answer.models]
+    if any(
+        champion is None or str(champion.version) != each.version
+        for champion, each in zip(champions, answer.models, strict=True)
+    ):
         return False
     for position, result in zip(missing, answer.results, strict=True):
         results[position] = result.model_dump(mode="json")
@@ -235,8 +240,16 @@ def _build_document(
         "models": [_describe(each) for each in champions],
         "took_ms": context.took_ms,
         "attribution_token": token,
+        **_describe_degradation(context.degraded),
         "results": results,
     }
+
+
+def _describe_degradation(degradation: Degradation | None) -> Fields:
+    """The field `degraded`, where some of the results were computed while a store did not answer."""
+    if degradation is None:
+        return {}
+    return {"degraded": DegradedFacts.model_validate(degradation).model_dump(mode="json")}
 
 
 def _describe(champion: Champion) -> Fields:

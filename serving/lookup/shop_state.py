@@ -132,6 +132,9 @@ class ShopState:
         counts_by_key = self._interaction_counts
         missing = [key for key in dict.fromkeys(customer_keys) if key not in counts_by_key]
         if missing:
+            if len(counts_by_key) > MAX_STANDINGS:
+                counts_by_key = self._interaction_counts = {}
+                missing = list(dict.fromkeys(customer_keys))
             counts = current_scores.read_interaction_counts(self._reader, missing)
             counts_by_key.update({key: counts.get(key, (0, 0)) for key in missing})
         return [counts_by_key[key] for key in customer_keys]

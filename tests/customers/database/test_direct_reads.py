@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from customers.database import change_counters, direct_reads, engine
 from customers.database.direct_reads import DirectReader
+from customers.shop.errors import ShopUnavailable
 from customers.shop.settings import Shop
 
 
@@ -46,6 +47,21 @@ def test_after_an_error_a_new_connection_is_opened_whose_versions_equal_no_earli
     with pytest.raises(Exception, match="no_such_table"):
         reader.read("select 1 from no_such_table")
     assert reader.read_version() != first
+
+
+def test_a_connection_that_has_died_is_replaced(corner_shop: Shop, reader: DirectReader) -> None:
+    first = reader.read_version()
+    reader._connection.close()
+    assert reader.read_version() != first
+
+
+def test_a_database_that_is_away_is_reported_as_that(corner_shop: Shop, reader: DirectReader, monkeypatch) -> None:
+    def refuse() -> None:
+        raise sa.exc.OperationalError("connect", {}, Exception("refused"))
+
+    monkeypatch.setattr(reader, "_open", refuse)
+    with pytest.raises(ShopUnavailable, match="does not answer"):
+        reader.read_version()
 
 
 def test_a_process_has_one_reader_of_a_database(corner_shop: Shop) -> None:

@@ -198,6 +198,36 @@ def test_a_refused_champion_leaves_the_last_one_serving_also_after_a_restart(wri
     assert checks.read_refusal(champions, "timing") is None
 
 
+def test_a_check_without_a_result_is_repeated(written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    champions = tmp_path / "champions"
+    publish(rewritten(written, tmp_path / "first", number="1"), champions, "1")
+    publish(rewritten(written, tmp_path / "second", number="2"), champions, "2")
+    pointer = bundle.read_pointer(champions, "timing")
+    assert pointer is not None
+    with monkeypatch.context() as busy:
+        busy.setattr(checks, "TIMEOUT_SECONDS", 0.001)
+        with pytest.raises(checks.CheckIncomplete):
+            checks.check_once(champions, pointer, "1")
+    assert checks.read_fault(champions, pointer) is None
+    checks.check_once(champions, pointer, "1")
+
+
+def test_a_version_that_is_published_again_is_checked_again(written: Path, tmp_path: Path) -> None:
+    champions = tmp_path / "champions"
+    publish(rewritten(written, tmp_path / "first", number="1"), champions, "1")
+    second = rewritten(written, tmp_path / "second", number="2")
+    publish(second, champions, "2")
+    pointer = bundle.read_pointer(champions, "timing")
+    assert pointer is not None
+    (champions / "timing" / "2" / "model.json").write_bytes(b"{")
+    with pytest.raises(bundle.InvalidBundle):
+        checks.check_once(champions, pointer, "1")
+    assert checks.read_fault(champions, pointer)
+    publish(second, champions, "2")
+    checks.check_once(champions, pointer, "1")
+    assert checks.read_fault(champions, pointer) is None
+
+
 def test_watching_notices_a_promotion_without_a_request(written: Path, tmp_path: Path) -> None:
     champions = tmp_path / "champions"
     publish(rewritten(written, tmp_path / "first", number="1"), champions, "1")

@@ -1,5 +1,7 @@
 """Arrays of a night in mapped files: portions, lists, publication and erasure."""
 
+import os
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -52,6 +54,25 @@ def test_rows_of_all_portions_are_there_by_customer(tmp_path: Path) -> None:
 def test_before_the_first_night_there_are_none(tmp_path: Path) -> None:
     assert night_arrays.load(tmp_path, "churn") is None
     night_arrays.erase_customers(tmp_path, [1])
+
+
+def test_an_erasure_deletes_arrays_that_nobody_can_read(tmp_path: Path) -> None:
+    """Those of a killed night, of an earlier one, and all of a model whose pointer is of another format."""
+    arrays = publish(tmp_path, ([1, 2], ["a", "b"]))
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    killed, running, earlier = (
+        arrays.folder.with_name(name) for name in (f".partial-{ended.pid}-x", f".partial-{os.getpid()}-y", "20240101")
+    )
+    foreign = tmp_path / "lookup" / "value" / "20250101"
+    for folder in (killed, running, earlier, foreign):
+        folder.mkdir(parents=True)
+    night_arrays.pointer_path(tmp_path, "value").write_text('{"format": 0}', encoding="utf-8")
+    night_arrays.erase_customers(tmp_path, [1])
+    assert [folder.exists() for folder in (killed, running, earlier, foreign, arrays.folder)] == [
+        False, True, False, False, True,
+    ]  # fmt: skip
+    assert not night_arrays.pointer_path(tmp_path, "value").exists()
 
 
 def test_a_later_night_replaces_the_one_before_and_readers_of_it_go_on(tmp_path: Path) -> None:
