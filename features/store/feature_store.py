@@ -66,7 +66,7 @@ class FeatureStore:
 
     @property
     def feast(self) -> "FeastStore":
-        """Feast's own store over the same files, opened on first use: importing Feast takes ten seconds."""
+        """Feast's own store over the same files, opened on first use: importing Feast takes seconds."""
         with self._feast_lock:
             if self._feast is None:
                 self._feast = _open_feast(self.folder, json.dumps(self._online_config))

@@ -1,4 +1,4 @@
-"""The keys and values of Feast's online stores, read and written without importing Feast, which takes ten seconds."""
+"""The keys and values of Feast's online stores, read and written without importing Feast, which takes seconds."""
 
 from __future__ import annotations
 
