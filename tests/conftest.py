@@ -143,7 +143,10 @@ def build_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Calla
             if not ready.exists():
                 shutil.rmtree(folder, ignore_errors=True)  # left by a worker that was killed
                 folder.mkdir()
-                make(folder)
+                with pytest.MonkeyPatch.context() as patch:  # whichever test comes first, and whatever it has set
+                    for variable in [name for name in os.environ if name.startswith("REGULARS_")]:
+                        patch.delenv(variable)
+                    make(folder)
                 ready.touch()
         return folder
 
