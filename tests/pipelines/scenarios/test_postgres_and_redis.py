@@ -1,5 +1,6 @@
 """The small grocer on PostgreSQL and Redis: the nightly run gives the same tables, and the HTTP API works."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -51,6 +52,14 @@ def deployed(
         engine.get_engine(shop).dispose()
 
 
+@pytest.fixture(scope="module")
+def sqlite_home(first_run_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same grocer after a nightly run on SQLite, which no test has changed."""
+    home = tmp_path_factory.mktemp("sqlite") / "home"
+    shutil.copytree(first_run_home, home)
+    return home
+
+
 def single_result(response: Any) -> dict[str, Any]:
     """The result of a response about one customer."""
     assert response.status_code == 200, response.text
@@ -64,13 +73,11 @@ def test_no_sqlite_file_is_created(deployed: SimpleNamespace) -> None:
 
 
 @pytest.mark.parametrize("name", exports.TABLES)
-def test_the_exported_tables_equal_those_of_sqlite(
-    deployed: SimpleNamespace, first_run: tuple[Path, Any], name: str
-) -> None:
+def test_the_exported_tables_equal_those_of_sqlite(deployed: SimpleNamespace, sqlite_home: Path, name: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         for setting in ("DATABASE_URL", "ONLINE_STORE", "HOME"):
             patch.delenv(f"REGULARS_{setting}")
-        expected = operations.load_table(settings.open_shop(first_run[0]), name)
+        expected = operations.load_table(settings.open_shop(sqlite_home), name)
     actual = operations.load_table(deployed.shop, name)
     by = [column for column in ("customer_id", "list", "rank", "category") if column in expected]
     pd.testing.assert_frame_equal(
