@@ -24,11 +24,11 @@ PAGE_SIZE = 25
 #: A search lists at most this many matches; beyond them it has to be narrowed.
 MAX_MATCHES = 50
 BAND_TITLES: dict[Band | None, tuple[str, str]] = {
-    None: ("At risk", "Slipping away"),
-    "high": ("High", "Slipping away"),
-    "medium": ("Medium", "May slip away"),
-    "lapsed": ("Lapsed", "Long gone quiet"),
-    "low": ("Low", "Coming as ever"),
+    None: ("At risk", "Customers at risk"),
+    "high": ("High", "High churn risk"),
+    "medium": ("Medium", "Medium churn risk"),
+    "lapsed": ("Lapsed", "Lapsed customers"),
+    "low": ("Low", "Low churn risk"),
 }
 
 

@@ -15,6 +15,7 @@ from pipelines.errors import NothingToDo, WrongUsage
 from pipelines.reporting import terminal_text
 
 
+@pytest.mark.acceptance
 def test_a_customer_is_exported_and_then_erased(first_run: tuple[Path, dict], tmp_path: Path) -> None:
     shop = settings.open_shop(Path(shutil.copytree(first_run[0], tmp_path / "home")))
     exported = operations.export_customer(shop, "c002")
@@ -27,6 +28,7 @@ def test_a_customer_is_exported_and_then_erased(first_run: tuple[Path, dict], tm
         assert "c002" not in set(operations.load_table(shop, table)["customer_id"])
 
 
+@pytest.mark.acceptance
 def test_a_customer_without_offers_has_an_empty_list(first_run: tuple[Path, dict]) -> None:
     assert operations.list_offers(settings.open_shop(first_run[0]), ["c001", "nobody"], 5) == {
         "c001": [],
@@ -34,6 +36,7 @@ def test_a_customer_without_offers_has_an_empty_list(first_run: tuple[Path, dict
     }
 
 
+@pytest.mark.acceptance
 def test_ineligible_offers_are_a_table_of_their_own(first_run: tuple[Path, dict], tmp_path: Path) -> None:
     """Half of the customers allow post, and half received the last mailing."""
     shop, out = settings.open_shop(first_run[0]), tmp_path / "dropped.csv"

@@ -278,6 +278,7 @@ def test_an_address_without_a_registry_is_reported_down(uri, folder, tmp_path, c
     assert "pa55word" not in "".join(capfd.readouterr())
 
 
+@pytest.mark.acceptance
 def test_no_registry_call_leaves_the_address_in_the_environment(tmp_path, folder):
     command = (
         "import os, sys; from pathlib import Path; from models.registry import mlflow_registry as r;"

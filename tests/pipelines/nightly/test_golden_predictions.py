@@ -6,6 +6,8 @@ import pytest
 
 from models.registry import checks, golden
 
+pytestmark = pytest.mark.acceptance  # after a whole night
+
 MODELS = ("recommender", "offers", "churn", "timing", "restock", "value")
 
 

@@ -13,6 +13,8 @@ from customers import clock
 from customers.security import api_keys
 from customers.shop import settings
 
+pytestmark = pytest.mark.acceptance  # after a whole night
+
 MODELS = {"churn", "timing", "value", "recommender", "restock", "offers"}
 
 

@@ -150,7 +150,7 @@ def test_the_console_shows_the_customer(deployed: SimpleNamespace) -> None:
     form = {"key": deployed.key, "to": "/customers/c003"}
     response = api.post("/sign-in", data=form, headers={"Sec-Fetch-Site": "same-origin"}, follow_redirects=False)
     assert (response.status_code, response.headers["location"]) == (303, "/customers/c003")
-    assert "Slipping away" in api.get("/").text
+    assert "Customers at risk" in api.get("/").text
     assert "张伟" in api.get("/customers/c003").text
     api.cookies.clear()
 

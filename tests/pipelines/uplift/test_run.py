@@ -25,6 +25,8 @@ from pipelines.reporting import terminal_text
 from pipelines.uplift import campaign_waves
 from pipelines.uplift import run as uplift_run
 
+pytestmark = pytest.mark.acceptance  # whole nights
+
 OPENED = datetime(2025, 1, 6, 9, tzinfo=ZoneInfo("America/New_York"))
 PEOPLE, DAYS = 400, 180
 MAILING_DAYS = (70, 105, 140)

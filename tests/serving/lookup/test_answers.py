@@ -143,6 +143,7 @@ def test_an_erased_customer_is_unknown_at_once_and_is_no_longer_in_the_arrays(
     assert_same(changing_api)
 
 
+@pytest.mark.acceptance
 def test_an_offer_that_ends_or_is_narrowed_is_not_made(changing_api: Any, lookups: list[str]) -> None:
     offer = {"offer_id": "milk-day", "kind": "discount", "starts_at": "2025-01-06T00:00:00-05:00",
              "ends_at": "2025-07-01T00:00:00-04:00", "categories": ["milk"], "channels": ["store"],
@@ -189,6 +190,7 @@ def test_a_product_that_becomes_sensitive(changing_api: Any, lookups: list[str])
     assert_same(changing_api)
 
 
+@pytest.mark.acceptance
 def test_a_promotion_and_a_rollback(changing_api: Any, lookups: list[str], make_champion: Any) -> None:
     from models.registry import bundle
 
