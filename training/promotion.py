@@ -19,7 +19,7 @@ from customers.scores.promotion_log import Promotion
 from customers.shop.errors import ShopError
 from customers.shop.settings import Shop
 from models.base import MissingFeatures, Model
-from models.registry import bundle, checks, mlflow_registry
+from models.registry import bundle, champion_checks, mlflow_registry
 from training.tasks.all_tasks import TASKS
 from training.tasks.task import Incomparable, Task, TrainingData
 from training.train import evaluate, guardrail_violation, is_not_worse
@@ -29,10 +29,14 @@ ROLLED_BACK = "rolled back"
 
 @dataclass(frozen=True, slots=True)
 class PromotionDecision:
-    """Whether the challenger becomes champion, and why in words."""
+    """Whether the challenger becomes champion, and why in words.
+
+    In a historical run (`is_historical`) nothing at all is changed.
+    """
 
     promoted: bool
     why: str
+    is_historical: bool = False
 
 
 def registry_uri(shop: Shop) -> str:
@@ -223,7 +227,7 @@ def summarise_champions(shop: Shop) -> list[dict[str, Any]]:
                     "since": moves[-1].at.isoformat(timespec="minutes") if moves else None,
                     "as_of": facts.params["as_of"],
                     "why": moves[-1].why if moves else "named champion by hand",
-                    "refused": checks.read_refusal(shop.home / "champions", task.name),
+                    "refused": champion_checks.read_refusal(shop.home / "champions", task.name),
                 }
             )
     return rows
@@ -259,7 +263,7 @@ class ModelVersion:
     model: Model
 
 
-def promote_if_better(
+def compare_with_champion(
     shop: Shop,
     task: Task,
     version: ModelVersion | None,
@@ -267,23 +271,39 @@ def promote_if_better(
     training_data: TrainingData,
     load_frame: Callable[[], pd.DataFrame],
     is_historical: bool = False,
-) -> tuple[dict[str, Any], ModelVersion | None]:
-    """Promote a version if it is no worse than the champion; the report, and the version to score with, if any.
+) -> PromotionDecision:
+    """Whether a version is no worse than the champion on the same hold-out; nothing is changed.
 
     `load_frame` returns the task's rows, one row per customer (offer, category) and as_of, and is called only where
-    the two are compared. A historical run promotes nothing and scores with its own version, since the champion has
-    learned from later days.
+    the two are compared. A historical run promotes nothing, since the champion has learned from later days.
     """
     if version is None:
-        return UNTRAINED_REPORT | {"why": "there was nothing to train on"}, None
+        return PromotionDecision(False, "there was nothing to train on")
     if is_historical:
-        why = f"a historical run promotes nothing; {version.facts['why']}"
-        return report_version(version, promoted=False, why=why), version
+        return PromotionDecision(False, f"a historical run promotes nothing; {version.facts['why']}", is_historical)
     state = read_registry_state(shop, task.name)
-    decision = _compare_with_champion(shop, state, task, version, training_data, load_frame)
+    if state.champion == version.number:
+        return PromotionDecision(True, version.facts["why"])
+    if version.number in state.rolled_back_versions:
+        return PromotionDecision(False, f"version {version.number} was rolled back by hand")
+    champion = _load_holdout_champion(shop, task, state.champion)
+    return decide_promotion(task, training_data, version.facts, load_frame(), champion)
+
+
+def promote_challenger(
+    shop: Shop, task: Task, version: ModelVersion | None, decision: PromotionDecision
+) -> tuple[dict[str, Any], ModelVersion | None]:
+    """Carry out what `compare_with_champion` decided; the report, and the version to score with, if any.
+
+    A historical run scores with its own version, others with the champion.
+    """
+    if version is None:
+        return UNTRAINED_REPORT | {"why": decision.why}, None
     report = report_version(version, promoted=decision.promoted, why=decision.why)
+    if decision.is_historical:
+        return report, version
     mlflow_registry.set_alias(registry_uri(shop), task.name, "challenger", version.number)
-    state = replace(state, challenger=version.number)
+    state = read_registry_state(shop, task.name)
     if decision.promoted:
         _make_champion(
             shop, state, version.number, why=decision.why, action="promoted", metrics=version.facts["metrics"]
@@ -307,22 +327,6 @@ def load_champions(shop: Shop, tasks: Sequence[Task]) -> dict[str, ModelVersion]
 def _open_published(shop: Shop, name: str) -> ModelVersion | None:
     champion = bundle.open_champion(shop.home / "champions", name)
     return ModelVersion(champion.version, champion.facts, champion.model) if champion else None
-
-
-def _compare_with_champion(
-    shop: Shop,
-    state: RegistryState,
-    task: Task,
-    version: ModelVersion,
-    training_data: TrainingData,
-    load_frame: Callable[[], pd.DataFrame],
-) -> PromotionDecision:
-    if state.champion == version.number:
-        return PromotionDecision(True, version.facts["why"])
-    if version.number in state.rolled_back_versions:
-        return PromotionDecision(False, f"version {version.number} was rolled back by hand")
-    champion = _load_holdout_champion(shop, task, state.champion)
-    return decide_promotion(task, training_data, version.facts, load_frame(), champion)
 
 
 def report_version(version: ModelVersion, *, promoted: bool, why: str) -> dict[str, Any]:

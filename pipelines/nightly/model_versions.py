@@ -1,14 +1,12 @@
-"""Model versions of a nightly run: train and register each model, or reuse the version of the same data and code."""
+"""Model versions of a nightly run: train and register a model, or reuse the version of the same data and code."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-import os
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,25 +35,20 @@ REPOSITORY_ROOT = Path(__file__).parents[2]
 CODE_FOLDERS = ("features", "models", "training")
 
 
-def train_or_reuse_versions(
-    context: RunContext, tasks: Sequence[Task], progress: ProgressCallback
-) -> dict[str, ModelVersion | None]:
-    """The version of each task for this run, by task name: a registered one of the same fingerprint, else a new one.
+def train_or_reuse_version(context: RunContext, task: Task, progress: ProgressCallback) -> ModelVersion | None:
+    """The version of a task for this run: a registered one of the same fingerprint, else a new one.
 
-    None where there is no row to train on. Models are trained in parallel threads, since their libraries release the
-    GIL for most of the time; everything that uses Feast or MLflow runs one after the other.
+    None where there is no row to train on.
     """
-    versions = {task.name: _find_recorded_version(context, task, progress) for task in tasks}
-    frames = {task: context.load_task_frame(task) for task in tasks if versions[task.name] is None}
-    with ThreadPoolExecutor(max_workers=max(1, len(os.sched_getaffinity(0)))) as pool:
-        futures = {
-            task: pool.submit(train, task, context.training_data, frame, seed=SEED, progress=progress)
-            for task, frame in frames.items()
-            if len(frame)
-        }
-        results = {task: future.result() for task, future in futures.items()}
-    recorded = {task.name: _record_version(context, task, result, frames[task]) for task, result in results.items()}
-    return versions | recorded
+    recorded = _find_recorded_version(context, task, progress)
+    if recorded is not None:
+        return recorded
+    frame = context.load_task_frame(task)
+    if frame.empty:
+        return None
+    return _record_version(
+        context, task, train(task, context.training_data, frame, seed=SEED, progress=progress), frame
+    )
 
 
 def _find_recorded_version(context: RunContext, task: Task, progress: ProgressCallback) -> ModelVersion | None:

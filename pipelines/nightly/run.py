@@ -19,6 +19,7 @@ from serving import runtime
 from serving.privacy import erasure
 from serving.scoring import batch, refresh
 from training import promotion
+from training.promotion import ModelVersion, PromotionDecision
 from training.tasks import all_tasks
 from training.tasks.task import Task
 from training.train import train as train_model
@@ -38,7 +39,7 @@ def run_nightly(
     reports: dict[str, dict[str, Any]] = {}
     with open_run_context(shop, as_of, seconds, progress) as context:
         with time_step(seconds, "training", progress):
-            trained_versions = model_versions.train_or_reuse_versions(context, tasks, progress)
+            challengers = _train_challengers(context, tasks, progress)
         with time_step(seconds, "promotion", progress):
             champions = (
                 {}
@@ -46,10 +47,7 @@ def run_nightly(
                 else promotion.load_champions(shop, [other for other in all_tasks.TASKS if other not in tasks])
             )
             for task in tasks:
-                reports[task.name], champion = promotion.promote_if_better(
-                    shop, task, trained_versions[task.name], training_data=context.training_data,
-                    load_frame=partial(context.load_task_frame, task), is_historical=context.is_historical,
-                )  # fmt: skip
+                reports[task.name], champion = promotion.promote_challenger(shop, task, *challengers[task.name])
                 champions |= {task.name: champion} if champion else {}
         customer_count, score_count = _score_and_write_back(context, champions, seconds, progress)
     return {
@@ -68,7 +66,7 @@ def train_challenger(shop: Shop, name: str, *, as_of: str | None = None, progres
     Raises NothingToDo where the model has no row to train on, WrongUsage for an unknown model.
     """
     with open_run_context(shop, as_of, {}, progress) as context:
-        version = model_versions.train_or_reuse_versions(context, _select_tasks([name]), progress)[name]
+        version = model_versions.train_or_reuse_version(context, _select_tasks([name])[0], progress)
         if version is None:
             raise NothingToDo(f"there is nothing to train {name} on; load more sales")
         mlflow_registry.set_alias(promotion.registry_uri(shop), name, "challenger", version.number)
@@ -109,6 +107,26 @@ def retrain_version(shop: Shop, name: str, version: str, *, progress: ProgressCa
         trained = train_model(task, context.training_data, frame, seed=int(recorded.params["seed"]), progress=progress)
         latest_rows = frame[frame["as_of"] == frame["as_of"].max()].reset_index(drop=True)
         return latest_rows[["customer_key"]].assign(score=trained.model.score(latest_rows))
+
+
+def _train_challengers(
+    context: RunContext, tasks: Sequence[Task], progress: ProgressCallback
+) -> dict[str, tuple[ModelVersion | None, PromotionDecision]]:
+    """The version of each task, and whether it is to be promoted.
+
+    One task after the other, and compared with its champion while its rows are held: so a run holds the rows of one
+    task. In parallel threads, two tasks take a third more CPU time, since they wait for each other's caches and for the
+    interpreter.
+    """
+    challengers = {}
+    for task in context.group_by_rows(tasks):
+        version = model_versions.train_or_reuse_version(context, task, progress)
+        decision = promotion.compare_with_champion(
+            context.shop, task, version, training_data=context.training_data,
+            load_frame=partial(context.load_task_frame, task), is_historical=context.is_historical,
+        )  # fmt: skip
+        challengers[task.name] = version, decision
+    return challengers
 
 
 def _score_and_write_back(

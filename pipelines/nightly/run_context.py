@@ -56,7 +56,7 @@ class RunContext:
     features: feature_store.FeatureStore
     ledger_digest: str
     campaigns: CampaignHistory
-    _frames: dict[str | tuple[str, ...], pd.DataFrame] = field(default_factory=dict)
+    _frames: dict[tuple[str, ...], pd.DataFrame] = field(default_factory=dict)
 
     def load_task_frame(self, task: Task) -> pd.DataFrame:
         """All rows of a task, of customers to train on (`filter_for_training`, `sample_customers`), in a stable order.
@@ -64,14 +64,23 @@ class RunContext:
         Columns customer_key, as_of and the task's features; one row per customer and as_of, with `expand` one row per
         customer, as_of and offer or category.
         """
-        # Churn, timing and value use the same features, and reading them takes as long as training some models.
-        columns = (self._entity_view(task), *self.features.feature_names(task.service))
-        frame_key = task.expand or (*columns, str(task.max_customers))
+        frame_key = self._frame_key(task)
         if frame_key not in self._frames:
+            self._frames.clear()  # before the next one is read: a frame is among the largest things of a run
             entities = sample_customers(filter_for_training(self.shop, self._load_entities(task)), task.max_customers)
             features = self.features.historical_features(task.service, entities)
             self._frames[frame_key] = self._expand_rows(task, features.rename(columns={"event_timestamp": "as_of"}))
         return self._frames[frame_key]
+
+    def group_by_rows(self, tasks: Sequence[Task]) -> list[Task]:
+        """The tasks in their order, but those with the same rows one after the other: only the last rows are held."""
+        keys = list(dict.fromkeys(map(self._frame_key, tasks)))
+        return sorted(tasks, key=lambda task: keys.index(self._frame_key(task)))
+
+    def _frame_key(self, task: Task) -> tuple[str, ...]:
+        """What the rows of a task are made of: churn, timing and value have the same."""
+        columns = self.features.feature_names(task.service)
+        return (task.expand or "", self._entity_view(task), *columns, str(task.max_customers))
 
     @staticmethod
     def _entity_view(task: Task) -> str:
