@@ -1,9 +1,10 @@
-"""The DuckDB engine: connections, query plans and Parquet output, with results equal to the last digit."""
+"""The DuckDB engine: connections, compiled plans and Parquet output, with results equal to the last digit."""
 
 import os
 import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -13,6 +14,7 @@ import pyarrow as pa
 from ibis.backends.duckdb import Backend
 
 from features.engine import expressions
+from features.engine.query_plan import QueryPlan
 
 EPOCH = datetime(1970, 1, 1).date()
 
@@ -39,26 +41,16 @@ def connect() -> Backend:
     return con
 
 
-class QueryPlan:
-    """Steps over named tables, compiled from expressions to SQL once and run as often as needed.
+class CompiledPlan:
+    """A query plan in DuckDB's SQL, compiled once and run as often as needed; see `compile_plan`.
 
     Compiling takes longer than aggregating one customer's lines. The same plan gives the same numbers, to the last
     digit, for all customers at night and for one customer in real time.
     """
 
-    def __init__(self) -> None:
-        self.steps: list[tuple[str, str]] = []
-        self.outputs: dict[str, str] = {}
-
-    def add_step(self, table: ir.Table) -> ir.Table:
-        """Add a step that materialises `table` once; returns the table that later steps read."""
-        name = f"step_{len(self.steps)}"
-        self.steps.append((name, to_sql(table)))
-        return ibis.table(table.schema(), name=name)
-
-    def add_output(self, name: str, table: ir.Table) -> None:
-        """Add a named output of the plan."""
-        self.outputs[name] = to_sql(table)
+    def __init__(self, plan: QueryPlan) -> None:
+        self.steps = [(name, to_sql(table)) for name, table in plan.steps]
+        self.outputs = {name: to_sql(table) for name, table in plan.outputs.items()}
 
     def run(self, con: Backend) -> None:
         """Create the table of every step in `con`, which holds the named input tables."""
@@ -86,6 +78,12 @@ class QueryPlan:
         for name, _ in self.steps:
             con.con.execute(f"execute fill_{name}")
         return {name: con.con.sql(f"execute output_{name}").to_arrow_table() for name in self.outputs}
+
+
+@cache
+def compile_plan(plan: QueryPlan) -> CompiledPlan:
+    """The plan in DuckDB's SQL, compiled at the first call."""
+    return CompiledPlan(plan)
 
 
 def to_sql(table: ir.Table) -> str:

@@ -1,6 +1,6 @@
 """Product prices and lines sold before a cutoff."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import ibis
@@ -8,7 +8,7 @@ import ibis.expr.types as ir
 import pandas as pd
 import pyarrow.parquet as pq
 
-from features.engine import duckdb, expressions
+from features.engine import duckdb, expressions, ledger_lines
 from features.engine.ledger_lines import MONEY_STEPS
 
 
@@ -25,9 +25,10 @@ def mean_prices(bought: ir.Table, cutoffs: ir.Table) -> ir.Table:
         pieces=ibis.cases((has_amount, expressions.to_whole_steps(bought.quantity, MONEY_STEPS)), else_=0.0),
     )
     # Each line is counted once, at the first cutoff after it; each cutoff then sums all earlier counts.
-    cutoff_ends = cutoffs.select(until="as_of")
-    after = sales.asof_join(cutoff_ends, sales.sold_at < cutoff_ends.until)
-    after = after.filter(after.until.notnull())
+    before_all = ledger_lines.timestamp_literal(datetime.min.replace(tzinfo=UTC))
+    start = cutoffs.as_of.lag().over(ibis.window(order_by="as_of")).fill_null(before_all)
+    spans = cutoffs.select(start=start, until="as_of")
+    after = sales.join(spans, [sales.sold_at >= spans.start, sales.sold_at < spans.until])
     parts = after.group_by("product_key", "until").aggregate(
         worth=after.worth.sum(), pieces=after.pieces.sum(), sold=after.count()
     )

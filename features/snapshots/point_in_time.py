@@ -7,7 +7,8 @@ from types import ModuleType
 import ibis
 import ibis.expr.types as ir
 
-from features.engine import duckdb, expressions, ledger_lines
+from features.engine import expressions, ledger_lines
+from features.engine.query_plan import QueryPlan
 from features.families import category_history, engagement, product_history, product_mix, recency_frequency, spend
 from features.products import prices
 
@@ -30,13 +31,13 @@ INTERACTIONS = ibis.table(ledger_lines.INTERACTION_SCHEMA, name="interactions")
 
 
 @cache
-def batch_plan(timezone: str) -> duckdb.QueryPlan:
+def batch_plan(timezone: str) -> QueryPlan:
     """Plan of every family at many cutoffs, with local days in `timezone`.
 
     Inputs are the tables sold, products, interactions and CUTOFF_TABLES, with the rows of all customers or of a portion
     of them. Outputs are the families by name, and staples (customer and product), which has no view.
     """
-    steps = duckdb.QueryPlan()
+    steps = QueryPlan()
     bought = steps.add_step(_purchased_lines())
     product_days = steps.add_step(product_history.product_days(bought, timezone))
     category_lines = steps.add_step(category_history.categorised_lines(bought, PRODUCTS, timezone))
@@ -53,29 +54,29 @@ def batch_plan(timezone: str) -> duckdb.QueryPlan:
 
 
 @cache
-def price_plan() -> duckdb.QueryPlan:
+def price_plan() -> QueryPlan:
     """Plan of the output prices: product prices at the price cutoffs, over the lines of all customers in `sold`."""
-    steps = duckdb.QueryPlan()
+    steps = QueryPlan()
     steps.add_output("prices", _with_timestamps(prices.mean_prices(_purchased_lines(), cutoff_table("price_cutoffs"))))
     return steps
 
 
 @cache
-def numeric_plan(timezone: str) -> duckdb.QueryPlan:
+def numeric_plan(timezone: str) -> QueryPlan:
     """Plan of the families of numbers over customer-days only: rhythm, spend and taste."""
-    steps = duckdb.QueryPlan()
+    steps = QueryPlan()
     bought = steps.add_step(_purchased_lines())
     _add_numeric_outputs(steps, visible_days(steps, bought, timezone))
     return steps
 
 
 @cache
-def single_cutoff_plan(timezone: str) -> duckdb.QueryPlan:
+def single_cutoff_plan(timezone: str) -> QueryPlan:
     """Plan of the families at the latest cutoff only, where `sold` and `interactions` have no row after it.
 
     No day needs to be split then, which saves half of the steps; staples and prices are left out.
     """
-    steps = duckdb.QueryPlan()
+    steps = QueryPlan()
     bought, latest = steps.add_step(_purchased_lines()), cutoff_table("latest")
     streams = [steps.add_step(stream) for stream in daily_streams(steps, bought, timezone)]
     days = ledger_lines.mark_purchase_days(combine_streams(streams, ["customer_key", "day"]))
@@ -91,13 +92,13 @@ def single_cutoff_plan(timezone: str) -> duckdb.QueryPlan:
 
 
 def _add_outputs(
-    steps: duckdb.QueryPlan,
+    steps: QueryPlan,
     days: ir.Table,
     interactions: ir.Table,
     products: ir.Table,
     categories: ir.Table,
     **others: ir.Table,
-) -> duckdb.QueryPlan:
+) -> QueryPlan:
     """Add the outputs of every plan: the families, from the rows that each cutoff includes."""
     _add_numeric_outputs(steps, days)
     steps.add_output("engagement", _with_timestamps(_aggregate_by(interactions, None, engagement.columns)))
@@ -122,7 +123,7 @@ def _add_outputs(
     return steps
 
 
-def _add_numeric_outputs(steps: duckdb.QueryPlan, days: ir.Table) -> None:
+def _add_numeric_outputs(steps: QueryPlan, days: ir.Table) -> None:
     features = steps.add_step(aggregate_families(days))
     for name, family in FAMILIES.items():
         steps.add_output(
@@ -135,7 +136,7 @@ def cutoff_table(name: str) -> ir.Table:
     return ibis.table(CUTOFF_TABLES[name], name=name)
 
 
-def daily_streams(steps: duckdb.QueryPlan, bought: ir.Table, timezone: str) -> list[ir.Table]:
+def daily_streams(steps: QueryPlan, bought: ir.Table, timezone: str) -> list[ir.Table]:
     """Events as streams: customer_key, day, sold_at, and columns that add up over days."""
     labelled = steps.add_step(
         ledger_lines.with_categories(bought, steps.add_step(ledger_lines.encode_categories(PRODUCTS)))
@@ -151,7 +152,7 @@ def combine_streams(streams: Iterable[ir.Table], keys: list[str]) -> ir.Table:
     return reduce(lambda left, right: _left_join(left, right, keys), totals)
 
 
-def visible_days(steps: duckdb.QueryPlan, bought: ir.Table, timezone: str) -> ir.Table:
+def visible_days(steps: QueryPlan, bought: ir.Table, timezone: str) -> ir.Table:
     """Each customer-day once per cutoff that includes it, with as_of, as_of_day, age_days and new_week.
 
     A cutoff includes all days before its own, and of its own day what was sold before it (its morning).
@@ -276,8 +277,12 @@ def _own_cutoffs(rows: ir.Table, cutoffs: ir.Table, conditions: Sequence[ir.Bool
 
 
 def _with_gap(mornings: ir.Table, days: ir.Table, keys: list[str]) -> ir.Table:
-    earlier = days.select(*keys, last_day=days.day)
-    joined = mornings.asof_join(earlier, mornings.day > earlier.last_day, keys)
+    """Add gap_days since the last of `days` with the same keys before each row's own day."""
+    own_days = mornings.select(*keys, "day").distinct()
+    earlier_days = days.select(*keys, last_day=days.day)
+    earlier = own_days.join(earlier_days, [*keys, own_days.day > earlier_days.last_day])
+    latest = earlier.group_by(*keys, "day").aggregate(last_day=earlier.last_day.max())
+    joined = _left_join(mornings, latest, [*keys, "day"])
     return joined.mutate(gap_days=joined.day - joined.last_day)
 
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
 
 from features.engine import duckdb, ledger_lines
+from features.engine.query_plan import QueryPlan
 from features.snapshots import point_in_time
 
 PRODUCT_SCHEMA = pa.schema(
@@ -68,12 +69,12 @@ def prepare(timezone: str) -> None:
 
 
 @cache
-def _prepared_engine(timezone: str) -> tuple[Backend, duckdb.QueryPlan]:
+def _prepared_engine(timezone: str) -> tuple[Backend, duckdb.CompiledPlan]:
     """A connection with every statement prepared and no rows in the input tables.
 
     A customer has few lines: more threads, or an optimised plan, cost more than they save (measured: a third).
     """
-    con, query_plan = duckdb.connect(), _query_plan(timezone)
+    con, query_plan = duckdb.connect(), duckdb.CompiledPlan(_query_plan(timezone))
     con.raw_sql("set threads = 1")
     con.raw_sql("pragma disable_optimizer")
     for name, schema in INPUT_TABLES.items():
@@ -82,19 +83,19 @@ def _prepared_engine(timezone: str) -> tuple[Backend, duckdb.QueryPlan]:
     return con, query_plan
 
 
-def _query_plan(timezone: str) -> duckdb.QueryPlan:
+def _query_plan(timezone: str) -> QueryPlan:
     """The plan of a single cutoff, after steps that select the lines and interactions known and permitted by then."""
     inputs = {name: ibis.table(schema, name=name) for name, schema in INPUT_TABLES.items()}
     cutoff = inputs["latest"].as_of.as_scalar()
     visible_lines = ledger_lines.drop_sensitive(
         ledger_lines.visible_versions(inputs["ledger"], cutoff), inputs["sensitive"], inputs["allowing"]
     )
-    query_plan, family_plan = duckdb.QueryPlan(), point_in_time.single_cutoff_plan(timezone)
+    query_plan, family_plan = QueryPlan(), point_in_time.single_cutoff_plan(timezone)
     steps = {
         "sold": visible_lines,
         "interactions": ledger_lines.interactions_before(inputs["customer_interactions"], cutoff),
     }
-    query_plan.steps = [*((name, duckdb.to_sql(table)) for name, table in steps.items()), *family_plan.steps]
+    query_plan.steps = [*steps.items(), *family_plan.steps]
     query_plan.outputs = family_plan.outputs
     return query_plan
 

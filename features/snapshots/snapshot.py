@@ -57,7 +57,9 @@ def write_snapshot(
     con = duckdb.connect()
     try:
         register_inputs(con, ledger, as_of, cutoff_tables)
-        paths = _write_prices(con, Path(out)) | _write_families(con, point_in_time.batch_plan(timezone), Path(out))
+        paths = _write_prices(con, Path(out)) | _write_families(
+            con, duckdb.compile_plan(point_in_time.batch_plan(timezone)), Path(out)
+        )
     finally:
         con.disconnect()
     for path, partial in paths.items():
@@ -253,7 +255,7 @@ def _excluding_cutoffs(pairs: pa.Table, cutoffs: Sequence[datetime]) -> pa.Table
 
 
 def _write_prices(con: Backend, out: Path) -> dict[Path, Path]:
-    plan = point_in_time.price_plan()
+    plan = duckdb.compile_plan(point_in_time.price_plan())
     plan.run(con)
     return {
         out / name / "part.parquet": duckdb.write_parquet(con, query, _partial_path(out, name))
@@ -261,7 +263,7 @@ def _write_prices(con: Backend, out: Path) -> dict[Path, Path]:
     }
 
 
-def _write_families(con: Backend, plan: duckdb.QueryPlan, out: Path) -> dict[Path, Path]:
+def _write_families(con: Backend, plan: duckdb.CompiledPlan, out: Path) -> dict[Path, Path]:
     """Run the plan over one portion of customers after another; the partial file of every output by its path."""
     ranges = portions.split_customers(con, portions.MAX_ROWS)
     with TemporaryDirectory(dir=out, prefix=f".portions.{os.getpid()}.") as folder:
