@@ -9,6 +9,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import ibis
+import ibis.expr.operations as operations
 import ibis.expr.types as ir
 import pyarrow as pa
 from ibis.backends.duckdb import Backend
@@ -51,6 +52,7 @@ class CompiledPlan:
     def __init__(self, plan: QueryPlan) -> None:
         self.steps = [(name, to_sql(table)) for name, table in plan.steps]
         self.outputs = {name: to_sql(table) for name, table in plan.outputs.items()}
+        self._inputs = {name: _input_names(table) for name, table in [*plan.steps, *plan.outputs.items()]}
 
     def run(self, con: Backend) -> None:
         """Create the table of every step in `con`, which holds the named input tables."""
@@ -63,27 +65,43 @@ class CompiledPlan:
             con.con.execute(f"drop table if exists {name}")
 
     def prepare(self, con: Backend) -> None:
-        """Prepare all statements, over input tables that exist in `con` and may still be empty; see `run_prepared`."""
-        for name, query in self.steps:
-            con.con.execute(f"create temp table {name} as {query}")
-            con.con.execute(f"prepare fill_{name} as insert into {name} {query}")
+        """Prepare a query for each output, over input tables that exist in `con` and may still be empty.
+
+        The steps are part of the query: a prepared INSERT is planned again at each execution, which takes longer than
+        computing one customer's features.
+        """
         for name, query in self.outputs.items():
-            con.con.execute(f"prepare output_{name} as {query}")
+            con.con.execute(f"prepare output_{name} as {self._with_steps(name, query)}")
 
     def run_prepared(self, con: Backend) -> dict[str, pa.Table]:
         """Run the prepared plan over the current rows of the input tables; returns the outputs by name.
 
-        Each output is a table with the columns of its expression. Twice as fast as compiling and running anew.
+        Each output is a table with the columns of its expression.
         """
-        for name, _ in self.steps:
-            con.con.execute(f"execute fill_{name}")
         return {name: con.con.sql(f"execute output_{name}").to_arrow_table() for name in self.outputs}
+
+    def _with_steps(self, output: str, query: str) -> str:
+        """The query of an output as one statement, with the steps that it reads."""
+        steps = dict(self.steps)
+        names = [name for name in steps if name in self._steps_before(output)]
+        if not names:
+            return query
+        return f"with {', '.join(f'{name} as materialized ({steps[name]})' for name in names)} select * from ({query})"
+
+    def _steps_before(self, name: str) -> set[str]:
+        """The steps that a step or an output reads, and those that these read."""
+        direct = self._inputs[name] & {step for step, _ in self.steps}
+        return direct.union(*map(self._steps_before, direct))
 
 
 @cache
 def compile_plan(plan: QueryPlan) -> CompiledPlan:
     """The plan in DuckDB's SQL, compiled at the first call."""
     return CompiledPlan(plan)
+
+
+def _input_names(table: ir.Table) -> set[str]:
+    return {node.name for node in table.op().find(operations.UnboundTable)}
 
 
 def to_sql(table: ir.Table) -> str:

@@ -87,8 +87,7 @@ def grouping_spend(purchases: ir.Table, grouping: str, timezone: str) -> ir.Tabl
     n, and the total of its department after it. As totals only grow (returns are left out), a sum or a maximum over the
     purchases before a cutoff is exact, for any number of cutoffs.
     """
-    worth = expressions.to_whole_steps(expressions.sum_or_zero(purchases.amount), MONEY_STEPS)
-    order_spend = purchases.group_by("customer_key", "order_key", "sold_at", grouping).aggregate(worth=worth)
+    order_spend = _order_spend(purchases, grouping)
     until_now = ibis.window(
         group_by=["customer_key", grouping], order_by=["sold_at", "order_key"], preceding=None, following=0
     )
@@ -106,6 +105,35 @@ def grouping_spend(purchases: ir.Table, grouping: str, timezone: str) -> ir.Tabl
         }
     )
     return added_by_purchase.mutate(day=expressions.local_day_number(added_by_purchase.sold_at, timezone))
+
+
+def grouping_totals(purchases: ir.Table, grouping: str, timezone: str) -> ir.Table:
+    """What all purchases together add to spend by group, one row per customer, at the time of the last purchase.
+
+    Columns as of `grouping_spend`, to whose sums and maximum these are equal: for a single cutoff after all purchases,
+    where nothing needs to run over them.
+    """
+    order_spend = _order_spend(purchases, grouping)
+    groups = order_spend.group_by("customer_key", grouping).aggregate(
+        sold_at=order_spend.sold_at.max(), total=order_spend.worth.sum()
+    )
+    groups = groups.mutate(added=_n_log_n(groups.total))
+    totals = groups.group_by("customer_key").aggregate(
+        sold_at=groups.sold_at.max(),
+        **{
+            f"{grouping}_new": groups.count().cast("float64"),
+            f"{grouping}_worth": groups.total.sum(),
+            f"{grouping}_nlogn": groups.added.sum(),
+            f"{grouping}_top": groups.total.max(),
+        },
+    )
+    return totals.mutate(day=expressions.local_day_number(totals.sold_at, timezone))
+
+
+def _order_spend(purchases: ir.Table, grouping: str) -> ir.Table:
+    """Spend in whole steps, one row per customer, order and group: customer_key, order_key, sold_at, group, worth."""
+    worth = expressions.to_whole_steps(expressions.sum_or_zero(purchases.amount), MONEY_STEPS)
+    return purchases.group_by("customer_key", "order_key", "sold_at", grouping).aggregate(worth=worth)
 
 
 def _n_log_n(amount: ir.NumericColumn) -> ir.Value:

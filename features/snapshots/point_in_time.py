@@ -13,6 +13,8 @@ from features.families import category_history, engagement, product_history, pro
 from features.products import prices
 
 FAMILIES: dict[str, ModuleType] = {"rhythm": recency_frequency, "spend": spend, "taste": product_mix}
+#: The output with the numbers of all FAMILIES in one table.
+ALL_NUMBERS = "numbers"
 
 _CUTOFF_SCHEMA = {"as_of": "timestamp('UTC')", "as_of_day": "int64"}
 #: Tables of cutoffs that a plan reads. A *_mid_day table holds the cutoffs of the table before it that split a day in
@@ -43,9 +45,9 @@ def batch_plan(timezone: str) -> QueryPlan:
     category_lines = steps.add_step(category_history.categorised_lines(bought, PRODUCTS, timezone))
     category_days = steps.add_step(category_history.category_days(category_lines))
     dated = bought.mutate(day=expressions.local_day_number(bought.sold_at, timezone))
-    return _add_outputs(
+    _add_numeric_outputs(steps, visible_days(steps, bought, timezone))
+    return _add_other_outputs(
         steps,
-        visible_days(steps, bought, timezone),
         visible_interactions(timezone),
         visible_product_days(product_days, dated),
         visible_category_days(category_days, category_lines),
@@ -74,33 +76,33 @@ def numeric_plan(timezone: str) -> QueryPlan:
 def single_cutoff_plan(timezone: str) -> QueryPlan:
     """Plan of the families at the latest cutoff only, where `sold` and `interactions` have no row after it.
 
-    No day needs to be split then, which saves half of the steps; staples and prices are left out.
+    No day needs to be split then, which saves half of the steps; staples and prices are left out. The families of
+    numbers are one output, ALL_NUMBERS.
     """
     steps = QueryPlan()
     bought, latest = steps.add_step(_purchased_lines()), cutoff_table("latest")
-    streams = [steps.add_step(stream) for stream in daily_streams(steps, bought, timezone)]
+    streams = [steps.add_step(stream) for stream in daily_streams(steps, bought, timezone, product_mix.grouping_totals)]
     days = ledger_lines.mark_purchase_days(combine_streams(streams, ["customer_key", "day"]))
     product_days = product_history.product_days(bought, timezone)
     category_days = category_history.category_days(category_history.categorised_lines(bought, PRODUCTS, timezone))
-    return _add_outputs(
+    numbers = aggregate_families(with_age(steps.add_step(days).cross_join(latest)))
+    steps.add_output(ALL_NUMBERS, _with_timestamps(numbers))
+    return _add_other_outputs(
         steps,
-        with_age(steps.add_step(days).cross_join(latest)),
         _dated_interactions(timezone).cross_join(latest),
         product_days.cross_join(latest),
         category_days.cross_join(latest),
     )
 
 
-def _add_outputs(
+def _add_other_outputs(
     steps: QueryPlan,
-    days: ir.Table,
     interactions: ir.Table,
     products: ir.Table,
     categories: ir.Table,
     **others: ir.Table,
 ) -> QueryPlan:
-    """Add the outputs of every plan: the families, from the rows that each cutoff includes."""
-    _add_numeric_outputs(steps, days)
+    """Add the outputs of interactions, products and categories, from the rows that each cutoff includes."""
     steps.add_output("engagement", _with_timestamps(_aggregate_by(interactions, None, engagement.columns)))
     steps.add_output(
         "shelf",
@@ -136,13 +138,21 @@ def cutoff_table(name: str) -> ir.Table:
     return ibis.table(CUTOFF_TABLES[name], name=name)
 
 
-def daily_streams(steps: QueryPlan, bought: ir.Table, timezone: str) -> list[ir.Table]:
-    """Events as streams: customer_key, day, sold_at, and columns that add up over days."""
+def daily_streams(
+    steps: QueryPlan,
+    bought: ir.Table,
+    timezone: str,
+    grouping_stream: Callable[[ir.Table, str, str], ir.Table] = product_mix.grouping_spend,
+) -> list[ir.Table]:
+    """Events as streams: customer_key, day, sold_at, and columns that add up over days.
+
+    `grouping_stream` gives what is spent by group: by purchase, or in total where there is one cutoff.
+    """
     labelled = steps.add_step(
         ledger_lines.with_categories(bought, steps.add_step(ledger_lines.encode_categories(PRODUCTS)))
     )
     trips = ledger_lines.basket_totals(SALES, timezone).drop("order_key")
-    grouping_streams = [product_mix.grouping_spend(labelled, grouping, timezone) for grouping in ledger_lines.GROUPINGS]
+    grouping_streams = [grouping_stream(labelled, grouping, timezone) for grouping in ledger_lines.GROUPINGS]
     return [trips, product_mix.first_purchases(labelled, timezone), *grouping_streams]
 
 

@@ -38,6 +38,7 @@ INPUT_TABLES = {
     "allowing": ledger_lines.CUSTOMER_KEY_SCHEMA,
     "latest": ibis.schema(point_in_time.CUTOFF_TABLES["latest"]),
 }
+KEY_COLUMNS = ["customer_key", "event_timestamp", "created"]
 _lock = Lock()
 
 
@@ -59,7 +60,14 @@ def compute_features(
     with _lock:
         con, query_plan = _prepared_engine(timezone)
         with _loaded_tables(con, tables):
-            return {name: table.to_pandas() for name, table in query_plan.run_prepared(con).items()}
+            frames = {name: table.to_pandas() for name, table in query_plan.run_prepared(con).items()}
+    numbers = frames.pop(point_in_time.ALL_NUMBERS)
+    return {name: numbers[[*KEY_COLUMNS, *features]] for name, features in _features_by_family().items()} | frames
+
+
+@cache
+def _features_by_family() -> dict[str, list[str]]:
+    return {name: [*family.columns(ledger_lines.VISIBLE_DAYS)] for name, family in point_in_time.FAMILIES.items()}
 
 
 def prepare(timezone: str) -> None:
