@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from customers import clock, tracing
 from customers.catalogue import product_attributes
 from customers.ledger import refresh_queue
+from customers.privacy import consents
 from customers.shop import settings, timestamps
 from customers.shop.errors import ShopUnavailable
 from customers.shop.settings import Shop
@@ -78,28 +79,40 @@ class ServerRuntime:
         return champion.facts.get("service", f"{champion.name}_v1")
 
     @tracing.traced("feature read")
-    def load_service(self, service: str, keys: Sequence[int]) -> pd.DataFrame:
+    def load_service(
+        self, service: str, keys: Sequence[int], written: feature_store.WrittenRows | None = None
+    ) -> pd.DataFrame:
         """The newest online features of a feature service, a row per key in order.
 
-        Columns: customer_key, as_of (UTC; NaT without features) and the features of the service.
+        Columns: customer_key, as_of (UTC; NaT without features) and the features of the service. `written`: rows that
+        were pushed just now.
         """
         try:
-            frame = self.features.online_features(service, keys)
+            frame = self.features.online_features(service, keys, written)
         except OnlineStoreUnavailable as error:
             frame = self._load_snapshot(service, keys, str(error))
         return frame.rename(columns={"event_timestamp": "as_of"})
 
     def _load_snapshot(self, service: str, keys: Sequence[int], reason: str) -> pd.DataFrame:
-        """The features of the last nightly run, columns as of `load_service`; the answer is marked as degraded."""
+        """The features of the last nightly run, columns as of `load_service`; the answer is marked as degraded.
+
+        A customer who has withdrawn the use of sensitive products has none: the night's may have been made of them.
+        """
         latest_at = self.features.latest_snapshot_at(service)
         if latest_at is None:
             raise ShopUnavailable(reason)
         age = self.now() - latest_at
         request_context.current().degraded = Degradation(reason, latest_at, max(0.0, age.total_seconds()))
-        frame = self.features.snapshot_features(service, list(dict.fromkeys(keys)), latest_at)
+        frame = self.features.snapshot_features(service, sorted(self._without_withdrawn(keys)), latest_at)
         has_features = frame.drop(columns=["customer_key", "event_timestamp"]).notna().any(axis=1)
         frame["event_timestamp"] = frame["event_timestamp"].where(has_features)
         return frame.set_index("customer_key").reindex(list(keys)).rename_axis("customer_key").reset_index()
+
+    def _without_withdrawn(self, keys: Sequence[int]) -> set[int]:
+        """Customers whose night's features may be used now: those who have not withdrawn the use of sensitive ones."""
+        if not self.get_inventory().sensitive_products:
+            return set(keys)
+        return set(keys) - consents.withdrawn_customers(self.shop, keys, "profiling_sensitive")
 
     def load_features(self, champion: Champion, keys: Sequence[int]) -> pd.DataFrame:
         """As `load_service`, of a champion's service, with a last row for UNKNOWN_CUSTOMER; columns as there."""
@@ -125,8 +138,7 @@ class ServerRuntime:
 
     def latest_features_at(self, keys: Sequence[int]) -> datetime | None:
         """The newest as_of of the online features of any of these customers; None where they have none."""
-        latest_at = self.load_service(ALL_CUSTOMERS_SERVICE, keys)["as_of"].max()
-        return None if pd.isna(latest_at) else pd.Timestamp(latest_at).to_pydatetime()
+        return self.features.latest_event_at(ALL_CUSTOMERS_SERVICE, keys)
 
     def products_in_categories(self, categories: Sequence[str]) -> list[int]:
         """The keys of the products of these categories, compared without regard to upper or lower case."""

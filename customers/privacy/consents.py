@@ -35,6 +35,17 @@ def allowed_customers(shop: Shop, keys: Iterable[int], purpose: str) -> set[int]
         return _select_allowed(connection, shop, customer_keys, purpose)
 
 
+def withdrawn_customers(shop: Shop, keys: Iterable[int], purpose: str) -> set[int]:
+    """The customers among these who allowed this purpose once, if only by the shop's default, and no longer do."""
+    customer_keys = {int(key) for key in keys}
+    query = sa.select(consents.c.customer_key).where(consents.c.purpose == purpose).distinct()
+    if not is_allowed_by_default(shop, purpose):
+        query = query.where(consents.c.state == "granted")
+    with engine.read_transaction(shop) as connection:
+        once_allowing = set(connection.execute(query).scalars()) & customer_keys
+        return once_allowing - _select_allowed(connection, shop, once_allowing, purpose)
+
+
 def filter_allowed(shop: Shop, frame: pd.DataFrame, purpose: str) -> pd.DataFrame:
     """The rows of customers who allow this purpose now, by column customer_key, in their order with a new index."""
     allowed = allowed_customers(shop, frame["customer_key"].unique(), purpose)

@@ -29,7 +29,7 @@ where customer_key in ({marks}) group by customer_key"""
 
 
 @dataclass(frozen=True, slots=True)
-class NightMark:
+class RunWatermark:
     """From where on a score is newer than those of a night by one model.
 
     `first_run_id` is the least id of a run with a later as_of: runs are numbered as they begin, but may begin with an
@@ -44,7 +44,7 @@ class NightMark:
 
 
 @dataclass(frozen=True, slots=True)
-class CustomerStanding:
+class CustomerStatus:
     """A customer key, the number of their consent statements, and whether anything else of them has changed."""
 
     customer_key: int
@@ -52,24 +52,26 @@ class CustomerStanding:
     is_changed: bool
 
 
-def find_standings(reader: DirectReader, customer_ids: Sequence[str], mark: NightMark) -> dict[str, CustomerStanding]:
-    """The standing of each customer by id, as it is written outside; ids that need a closer look are left out.
+def find_statuses(
+    reader: DirectReader, customer_ids: Sequence[str], watermark: RunWatermark
+) -> dict[str, CustomerStatus]:
+    """The status of each customer by id, as it is written outside; ids that need a closer look are left out.
 
     Those are unknown ids, ids of several customers, and ids written as source:id. A customer is changed who is queued
-    for new features, or for whom a score was stored after the mark.
+    for new features, or for whom a score was stored after the watermark.
     """
-    standings: dict[str, CustomerStanding] = {}
+    statuses: dict[str, CustomerStatus] = {}
     ambiguous: set[str] = set()
+    as_of = watermark.as_of_micros
+    later_scores = (watermark.first_run_id, as_of, as_of, watermark.model, watermark.last_run_id)
     for start in range(0, len(customer_ids), CHUNK_SIZE):
         chunk = customer_ids[start : start + CHUNK_SIZE]
         statement = _STATEMENT.format(marks=", ".join("?" * len(chunk)))
-        for name, _source, key, consent_count, is_changed in reader.read(
-            statement, (mark.first_run_id, mark.as_of_micros, mark.as_of_micros, mark.model, mark.last_run_id, *chunk)
-        ):
-            if name in standings and standings[name].customer_key != key:
+        for name, _source, key, consent_count, is_changed in reader.read(statement, (*later_scores, *chunk)):
+            if name in statuses and statuses[name].customer_key != key:
                 ambiguous.add(name)
-            standings[name] = CustomerStanding(key, consent_count, bool(is_changed))
-    return {name: standing for name, standing in standings.items() if name not in ambiguous}
+            statuses[name] = CustomerStatus(key, consent_count, bool(is_changed))
+    return {name: status for name, status in statuses.items() if name not in ambiguous}
 
 
 def count_consents(shop: Shop) -> dict[int, int]:
@@ -98,10 +100,10 @@ def read_interaction_counts(reader: DirectReader, customer_keys: Sequence[int]) 
     return counts
 
 
-def mark_night(shop: Shop, model: str, as_of: datetime) -> NightMark:
-    """The mark of a night, taken after the model's scores were written."""
+def read_run_watermark(shop: Shop, model: str, as_of: datetime) -> RunWatermark:
+    """The watermark of a night, taken after the model's scores were written."""
     is_later = score_runs.c.as_of > to_micros(as_of)
     with engine.read_transaction(shop) as connection:
         last_run_id = int(connection.execute(sa.select(sa.func.max(score_runs.c.run_id))).scalar() or 0)
         first_run_id = connection.execute(sa.select(sa.func.min(score_runs.c.run_id)).where(is_later)).scalar()
-    return NightMark(model, to_micros(as_of), int(first_run_id or last_run_id + 1), last_run_id)
+    return RunWatermark(model, to_micros(as_of), int(first_run_id or last_run_id + 1), last_run_id)

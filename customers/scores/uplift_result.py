@@ -5,7 +5,6 @@ MODEL. Without evidence there is a text and no number: a list must not be ordere
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
@@ -13,6 +12,7 @@ import pandas as pd
 
 from customers.scores import score_store
 from customers.scores.score_frames import load_score_details
+from customers.shop import durable_files
 from customers.shop.settings import Shop
 
 MODEL = "uplift"
@@ -46,9 +46,7 @@ class UpliftResult:
 
 def save_result(shop: Shop, result: UpliftResult) -> None:
     """Save the result in the home folder; it replaces the previous one atomically."""
-    partial = shop.home / f"{MODEL}.{os.getpid()}.tmp"
-    partial.write_text(json.dumps(asdict(result), indent=1), encoding="utf-8")
-    partial.replace(shop.home / f"{MODEL}.json")
+    durable_files.write_atomically(shop.home / f"{MODEL}.json", json.dumps(asdict(result), indent=1))
 
 
 def load_result(shop: Shop) -> UpliftResult | None:

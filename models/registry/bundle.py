@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from customers.shop import durable_files
 from models import base
 from models.registry import golden, learners
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 _MAX_MANIFEST_BYTES = 1_000_000
-#: Ending of the file with the result of a champion's check; see `models.registry.checks`.
+#: Ending of the file with the result of a champion's check; see `models.registry.champion_checks`.
 VERDICT_SUFFIX = ".check.json"
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
@@ -85,7 +86,9 @@ def write(
     files = {file.name: _digest_and_size(file) for file in sorted(folder.iterdir())}
     listed = {name: {"sha256": sha256, "size": size} for name, (sha256, size) in files.items()}
     content = {"learner": learner, "facts": dict(facts), "files": listed}
-    _write_atomically(folder / MANIFEST, json.dumps(content, indent=1, sort_keys=True, allow_nan=False))
+    durable_files.write_atomically(
+        folder / MANIFEST, json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    )
     return verify(folder)
 
 
@@ -214,11 +217,11 @@ def _copy_into_place(folder: Path, version_folder: Path, manifest: Manifest) -> 
     if verify(staging) != manifest:
         raise InvalidBundle("the bundle changed while it was copied")
     for file in staging.iterdir():
-        _sync(file)
+        durable_files.sync(file)
     if os.path.lexists(version_folder):
         os.rename(version_folder, version_folder.parent / f".{version_folder.name}.damaged.{os.getpid()}")
     os.rename(staging, version_folder)
-    _sync(version_folder.parent)
+    durable_files.sync(version_folder.parent)
     clear_leftovers(version_folder.parent)
 
 
@@ -257,22 +260,6 @@ def _delete_old_versions(model_folder: Path, current: Path, keep_versions: int) 
         _remove(old)
 
 
-def _write_atomically(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text + "\n", encoding="utf-8")
-    _sync(partial)
-    os.replace(partial, path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def open_champion(champions: Path, name: str) -> Champion | None:
     """The champion that the pointer names, verified and loaded; None where none was ever published.
 
@@ -297,7 +284,9 @@ def read_pointer(champions: Path, name: str, *, suffix: str = "") -> ChampionPoi
 def write_pointer(champions: Path, pointer: ChampionPointer, *, suffix: str = "") -> None:
     """Replace a pointer in one step."""
     content = {"name": pointer.name, "version": pointer.version, "manifest_sha256": pointer.sha256}
-    _write_atomically(champions / f"{pointer.name}{suffix}.json", json.dumps(content, sort_keys=True))
+    durable_files.write_atomically(
+        champions / f"{pointer.name}{suffix}.json", json.dumps(content, sort_keys=True) + "\n"
+    )
 
 
 def open_version(champions: Path, pointer: ChampionPointer) -> Champion:

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from models.registry import bundle, checks, golden
+from customers.shop import durable_files
+from customers.shop.durable_files import FileFingerprint
+from models.registry import bundle, champion_checks, golden
 from models.registry.bundle import Champion, InvalidBundle
 
 
@@ -17,7 +19,7 @@ from models.registry.bundle import Champion, InvalidBundle
 class _ChampionSlot:
     champion: Champion | None = None
     error: str | None = None
-    fingerprint: tuple[int, ...] | None = None
+    fingerprint: FileFingerprint | None = None
     checked_at: float = float("-inf")
     failed_at: float = float("-inf")
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -82,7 +84,7 @@ class Champions:
 
     def _check(self, name: str, slot: _ChampionSlot) -> None:
         now = self._clock()
-        fingerprint = _fingerprint(self._folder / f"{name}.json")
+        fingerprint = durable_files.read_fingerprint(self._folder / f"{name}.json")
         if fingerprint != slot.fingerprint or (slot.error and now - slot.failed_at >= self._retry_seconds):
             if self._needs_check(name, slot):
                 if slot.check is None:
@@ -103,7 +105,7 @@ class Champions:
             return False
         return bool(slot.champion and pointer and golden.has_golden(self._folder / name / pointer.version))
 
-    def _reload_checked(self, name: str, slot: _ChampionSlot, fingerprint: tuple[int, ...]) -> None:
+    def _reload_checked(self, name: str, slot: _ChampionSlot, fingerprint: FileFingerprint) -> None:
         """Check a champion in a process of its own, then load it; meanwhile the present one serves."""
         self._reload(name, slot, is_checked=True)
         slot.fingerprint, slot.failed_at = fingerprint, self._clock()
@@ -129,16 +131,16 @@ class Champions:
         pointer = bundle.read_pointer(self._folder, name)
         if pointer is None:
             return None
-        if fault := checks.read_fault(self._folder, pointer):
+        if fault := champion_checks.read_fault(self._folder, pointer):
             raise InvalidBundle(fault)
         if is_checked and present and present.version != pointer.version:
-            checks.check_once(self._folder, pointer, present.version)
+            champion_checks.check_once(self._folder, pointer, present.version)
         return bundle.open_version(self._folder, pointer)
 
     def _open_last_verified(self, name: str) -> Champion | None:
         """The last version that passed its check, for a worker that starts while the newest one is refused."""
         try:
-            pointer = bundle.read_pointer(self._folder, name, suffix=checks.VERIFIED_SUFFIX)
+            pointer = bundle.read_pointer(self._folder, name, suffix=champion_checks.VERIFIED_SUFFIX)
             return bundle.open_version(self._folder, pointer) if pointer else None
         except InvalidBundle:
             return None
@@ -152,11 +154,3 @@ def _try_lock(lock: threading.Lock, *, blocking: bool) -> Iterator[bool]:
     finally:
         if acquired:
             lock.release()
-
-
-def _fingerprint(file: Path) -> tuple[int, ...]:
-    try:
-        status = file.stat()
-    except OSError:
-        return ()
-    return status.st_mtime_ns, status.st_ino, status.st_size

@@ -7,6 +7,7 @@ column of offsets, (n_rows + 1,), that says where each row begins. What the valu
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,15 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from customers.shop import durable_files
+
 Column = NDArray[Any]
 DESCRIPTION_FILE = "columns.json"
 OFFSETS_SUFFIX = ".offsets"
+
+
+class DamagedColumn(ValueError):
+    """A column's file is shorter or longer than what was written."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,7 @@ class ColumnWriter:
         self.folder = folder
         self._files: dict[str, IO[bytes]] = {}
         self._types: dict[str, dict[str, Any]] = {}
+        self._counts: dict[str, int] = {}
         self._ends: dict[str, int] = {}
 
     def append(self, columns: Mapping[str, Column], lists: Mapping[str, ListColumns] | None = None) -> None:
@@ -65,10 +73,13 @@ class ColumnWriter:
             file.flush()
 
     def close(self) -> None:
-        """Finish the files and write what they hold."""
+        """Finish the files and write what they hold; afterwards, all of it is on the disk."""
         for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
             file.close()
-        (self.folder / DESCRIPTION_FILE).write_text(json.dumps(self._types), encoding="utf-8")
+        described = {name: {**each, "count": self._counts[name]} for name, each in self._types.items()}
+        durable_files.write_atomically(self.folder / DESCRIPTION_FILE, json.dumps(described))
 
     def _write(self, name: str, values: Column) -> None:
         described = {"type": values.dtype.str, "width": [int(size) for size in values.shape[1:]]}
@@ -77,10 +88,14 @@ class ColumnWriter:
         if name not in self._files:
             self._files[name] = (self.folder / f"{name}.bin").open("wb")
         self._files[name].write(np.ascontiguousarray(values).tobytes())
+        self._counts[name] = self._counts.get(name, 0) + len(values)
 
 
 class ColumnReader:
-    """The columns of a folder as read-only arrays over mapped files; (n_rows,) or (n_rows, k), and those of lists."""
+    """The columns of a folder as read-only arrays over mapped files; (n_rows,) or (n_rows, k), and those of lists.
+
+    Raises DamagedColumn for a file that is not as long as it was written.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -121,9 +136,10 @@ def _read_description(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _map_column(folder: Path, name: str, described: Mapping[str, Any], mode: Any) -> Column:
-    dtype, width = np.dtype(described["type"]), tuple(described["width"])
+    dtype, width, count = np.dtype(described["type"]), tuple(described["width"]), int(described["count"])
     path = folder / f"{name}.bin"
-    count = path.stat().st_size // (dtype.itemsize * int(np.prod(width, dtype=np.int64)))
+    if path.stat().st_size != count * dtype.itemsize * int(np.prod(width, dtype=np.int64)):
+        raise DamagedColumn(f"{path.name} does not hold its {count} rows; run: regulars score")
     if not count:
         return np.empty((0, *width), dtype)
     mapped = np.memmap(path, dtype, mode, shape=(count, *width))

@@ -22,12 +22,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from customers.scores.current_scores import NightMark
+from customers.scores.current_scores import RunWatermark
+from customers.shop import durable_files
 from serving.arrays import column_files
 from serving.arrays.column_files import ColumnReader, ColumnWriter
 
 #: Rises when what the columns mean changes: arrays of an earlier meaning are not read.
-FORMAT = 1
+FORMAT = 2
 KEY_COLUMN, POSITION_COLUMN = "customer_key", "position"
 
 
@@ -41,7 +42,7 @@ class NightFacts:
 
     model: str
     as_of: datetime
-    mark: NightMark
+    watermark: RunWatermark
     versions: dict[str, str]
     settings: str
     catalogue: str
@@ -85,9 +86,8 @@ def publish(home: Path, writer: ColumnWriter, facts: NightFacts) -> None:
     folder = writer.folder.with_name(f"{stamp}-{secrets.token_hex(4)}")
     writer.folder.replace(folder)
     pointer = {"format": FORMAT, "folder": folder.name, "facts": {**asdict(facts), "as_of": facts.as_of.isoformat()}}
-    partial = home / "lookup" / f".{facts.model}.json.{os.getpid()}"
-    partial.write_text(json.dumps(pointer), encoding="utf-8")
-    partial.replace(pointer_path(home, facts.model))
+    durable_files.sync(folder.parent)
+    durable_files.write_atomically(pointer_path(home, facts.model), json.dumps(pointer))
     for other in folder.parent.iterdir():
         if other != folder:
             shutil.rmtree(other, ignore_errors=True)
@@ -106,8 +106,8 @@ def load(home: Path, model: str) -> NightArrays | None:
         if pointer["format"] != FORMAT:
             return None
         stored = pointer["facts"]
-        as_of, mark = datetime.fromisoformat(stored["as_of"]), NightMark(**stored["mark"])
-        facts = NightFacts(**{**stored, "as_of": as_of, "mark": mark})
+        as_of, watermark = datetime.fromisoformat(stored["as_of"]), RunWatermark(**stored["watermark"])
+        facts = NightFacts(**{**stored, "as_of": as_of, "watermark": watermark})
         return NightArrays(facts, home / "lookup" / model / pointer["folder"])
     except FileNotFoundError:
         return None

@@ -31,12 +31,13 @@ from serving.http.request_context import Degradation
 from serving.http.routes import Route
 from serving.lookup import question_parser, table_formats
 from serving.lookup.answer_table import AnswerTable, Fields, format_instant
+from serving.lookup.catalogue_state import CatalogueState
 from serving.lookup.offer_lookup_table import OfferLookupTable
 from serving.lookup.product_table import ProductTable
 from serving.lookup.question_parser import LookupQuestion
 from serving.lookup.restock_table import RestockTable
 from serving.lookup.score_tables import ChurnTable, NextPurchaseTable, ValueTable
-from serving.lookup.shop_state import CatalogueState, ShopState
+from serving.lookup.shop_state import ShopState
 from serving.runtime import ServerRuntime
 
 log = logging.getLogger("regulars.lookup")
@@ -142,12 +143,12 @@ def _find_results(state: ShopState, catalogue: CatalogueState, question: LookupQ
     results: list[Fields | None] = [None] * len(names)
     if table is None:
         return results
-    standings = state.find_standings(names, table.arrays.facts.mark)
-    keys = [-1 if each is None or each.is_changed else each.customer_key for each in standings]
+    statuses = state.find_statuses(names, table.arrays.facts.watermark)
+    keys = [-1 if each is None or each.is_changed else each.customer_key for each in statuses]
     counts, looked_up = table.columns["consent_count"], []
     for position, row in enumerate(table.arrays.find_rows(keys)):
-        standing = standings[position]
-        if row >= 0 and standing is not None and counts[row] == standing.consent_count:
+        status = statuses[position]
+        if row >= 0 and status is not None and counts[row] == status.consent_count:
             looked_up.append((position, row))
     if looked_up and "interaction_counts" in table.columns:
         looked_up = _without_new_interactions(state, table, looked_up, keys)
@@ -180,9 +181,7 @@ def _compute_missing(
     False where another champion has been promoted meanwhile: one response is by one version.
     """
     names = [question.customer_ids[position] for position in missing]
-    given = {name: getattr(question, name) for name in ("n", "list", "channel", "within_days")}
-    parameters = {name: value for name, value in given.items() if value is not None}
-    parsed = _QUESTION_TYPES.get(question.name, CustomersQuestion)(customer_ids=names, **parameters)
+    parsed = _QUESTION_TYPES.get(question.name, CustomersQuestion)(customer_ids=names, **question.parameters)
     answer = _compute(state.runtime, question.name, parsed, customer_count=len(question.customer_ids))
     champions = [catalogue.champions.get(each.name) for each in answer.models]
     if any(

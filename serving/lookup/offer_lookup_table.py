@@ -64,7 +64,7 @@ class OfferLookupTable(AnswerTable):
         """The fields items, dropped, dropped_count and nothing of each row's result."""
         refusals, positions = self._refuse_now(now), list(rows)
         own_codes = self.columns["codes"][positions]
-        is_outdated = self.columns["is_judged_again"][positions] | self._has_other_offers(own_codes, refusals)
+        is_outdated = self.columns["is_rechecked"][positions] | self._has_other_offers(own_codes, refusals)
         codes = np.where(refusals.codes != 0, refusals.codes, own_codes)
         if question.channel is not None:
             codes = self._restrict_to_channel(codes, positions, question.channel)
@@ -85,12 +85,12 @@ class OfferLookupTable(AnswerTable):
         is_own = own_codes == 0
         has_new = (is_own & (self.was_refused & ~is_refused)).any(axis=1)
         lost = np.flatnonzero(is_refused & ~self.was_refused)
-        has_rivals = np.zeros(len(own_codes), bool)
+        has_competing_offers = np.zeros(len(own_codes), bool)
         for campaign in np.unique(self.campaign_codes[lost]):
             of_campaign = self.campaign_codes == campaign
             has_lost = (is_own[:, of_campaign & is_refused & ~self.was_refused]).any(axis=1)
-            has_rivals |= has_lost & is_own[:, of_campaign & ~is_refused].any(axis=1)
-        return np.asarray(has_new | has_rivals)
+            has_competing_offers |= has_lost & is_own[:, of_campaign & ~is_refused].any(axis=1)
+        return np.asarray(has_new | has_competing_offers)
 
     def _build_row(
         self, row: int, codes: EligibilityCodes, refusals: OfferRefusals, n: int, limit: int | None

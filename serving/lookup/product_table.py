@@ -27,7 +27,7 @@ class ProductTable(AnswerTable):
 
     def build_fields(self, rows: Sequence[int], question: LookupQuestion, now: datetime) -> list[Fields | None]:
         """The fields items, short and notes of each row's result."""
-        name, n = question.list or "any", question.n or DEFAULT_LENGTH
+        name, n = question.list_name or "any", question.n or DEFAULT_LENGTH
         return [self._build_row(row, name, n) for row in rows]
 
     def _build_row(self, row: int, name: str, n: int) -> Fields | None:

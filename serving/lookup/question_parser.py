@@ -50,7 +50,7 @@ class LookupQuestion:
     name: str
     customer_ids: list[str]
     n: int | None = None
-    list: str | None = None
+    list_name: str | None = None
     channel: str | None = None
     within_days: int | None = None
 
@@ -58,6 +58,12 @@ class LookupQuestion:
     def model(self) -> str:
         """The model that answers it."""
         return MODELS[self.name]
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters that were given, by their names in a request."""
+        values = {"n": self.n, "list": self.list_name, "channel": self.channel, "within_days": self.within_days}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 def question_name(route: Route) -> str | None:
@@ -80,7 +86,7 @@ def parse_read(name: str, path: str, query: str) -> LookupQuestion | None:
         if allowed is None or value not in allowed or parameter in parameters:
             return None
         parameters[parameter] = value
-    return LookupQuestion(name, [customer_id], **parameters)
+    return _build_question(name, [customer_id], parameters)
 
 
 def parse_bulk(name: str, body: bytes) -> LookupQuestion | None:
@@ -103,7 +109,12 @@ def parse_bulk(name: str, body: bytes) -> LookupQuestion | None:
             continue
         elif parameter not in _IDLE.get(name, {}) or value != _IDLE[name][parameter] or value is False:
             return None
-    return LookupQuestion(name, customer_ids, **parameters)
+    return _build_question(name, customer_ids, parameters)
+
+
+def _build_question(name: str, customer_ids: list[str], parameters: dict[str, Any]) -> LookupQuestion:
+    list_name = parameters.pop("list", None)
+    return LookupQuestion(name, customer_ids, list_name=list_name, **parameters)
 
 
 def _are_ids(values: Sequence[Any]) -> bool:

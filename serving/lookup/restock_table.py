@@ -39,7 +39,7 @@ class RestockTable(AnswerTable):
     def _build_items(self, places: NDArray[np.int64], within_days: int) -> list[tuple[float, str, float, Fields]]:
         """The items at these places of the columns, with what they are sorted by and the median days to a purchase."""
         p = restock.probability_within(self.columns["items.p"][places], within_days).tolist()
-        codes, waits, evidence = (
+        codes, days_until_due, evidence = (
             self.columns[f"items.{name}"][places].tolist() for name in ("category", "wait_days", "evidence")
         )
         texts, repeat_reason = self.details["texts"], recommendation_reasons.repeat_reason
@@ -50,7 +50,7 @@ class RestockTable(AnswerTable):
                 days,
                 {"category": texts[code], "p": each, "expected_at": None, "reason": repeat_reason(*numbers)},
             )
-            for each, code, days, numbers in zip(p, codes, waits, evidence, strict=True)
+            for each, code, days, numbers in zip(p, codes, days_until_due, evidence, strict=True)
         ]
 
     def _finish_items(self, items: list[tuple[float, str, float, Fields]], as_of: int, now: datetime) -> list[Fields]:

@@ -14,7 +14,7 @@ from customers.shop.settings import Shop
 from features.store.feature_store import FeatureStore
 from models.base import Model
 from serving.scoring.inputs import NightlyInputs, NightlyRun
-from serving.scoring.night_lookup import NightLookup
+from serving.scoring.night_publication import NightPublication
 from serving.scoring.questions import PREDICTORS
 
 #: The feature view whose rows are the customers that a model scores.
@@ -47,7 +47,9 @@ def score_all_customers(
     models = {name: model for name, (_, model) in versioned_models.items()}
     nightly_run = NightlyRun(shop, features, models, as_of, fallback_names)
     portions = _Portions(nightly_run)
-    lookup = NightLookup.begin(nightly_run, {name: str(version) for name, (version, _) in versioned_models.items()})
+    lookup = NightPublication.begin(
+        nightly_run, {name: str(version) for name, (version, _) in versioned_models.items()}
+    )
     keys: set[int] = set()
     written = 0
     for name, (version, _) in versioned_models.items():

@@ -170,13 +170,13 @@ def encode_offers(
     reasons: TextCodes,
     table: OfferTable,
     codes: NDArray[np.int8],
-    judged_again: Collection[int],
+    rechecked_keys: Collection[int],
 ) -> EncodedRows:
-    """Columns codes, (n, offers), channels and is_judged_again; list cells: an entry for each offer that was eligible.
+    """Columns codes, (n, offers), channels and is_rechecked; list cells: an entry for each offer that was eligible.
 
     A cell has column (of `table`, all offers of the shop), p, gain (NaN for none), basis, source, reason (a code) and
     evidence, (n_cells, 2): product key and days. rows: (n,). codes: (n_customers, n_offers), by the rules about
-    customers. channels: a bit for each of consents.CONSENT_CHANNELS. judged_again: customer keys.
+    customers. channels: a bit for each of consents.CONSENT_CHANNELS. rechecked_keys: customer keys.
     """
     offered, keys = prediction.ranked_offers, prediction.frame["customer_key"].to_numpy(np.int64)[rows]
     state = offered.customer_state
@@ -200,12 +200,12 @@ def encode_offers(
     columns = {
         "codes": codes[rows],
         "channels": np.array(channels, np.uint8),
-        "is_judged_again": np.array([key in judged_again for key in keys.tolist()], np.bool_),
+        "is_rechecked": np.array([key in rechecked_keys for key in keys.tolist()], np.bool_),
     }
     return EncodedRows(columns, {"cells": ListColumns(np.bincount(positions[order], minlength=len(rows)), values)})
 
 
-def customers_to_judge_again(shop: Shop, keys: Sequence[int], as_of: datetime) -> set[int]:
+def customers_to_recheck(shop: Shop, keys: Sequence[int], as_of: datetime) -> set[int]:
     """Customers whose offers may change with time alone, or have changed since as_of.
 
     They have so many recent or planned contacts that they may come to the cap on contacts, or below it again; or

@@ -72,3 +72,17 @@ def test_a_sale_is_stored_and_made_up_for_later(broken: Any) -> None:
     stored = broken.post("/v1/transactions", sale | {"quantity": 1, "amount": "5"}, "till")
     assert (stored.status_code, stored.json()["inserted"]) == (200, 1)
     assert len(refresh_queue.list_pending(broken.shop)) in (0, 1)
+
+
+def test_who_withdrew_the_use_of_sensitive_products_is_not_scored_on_the_nights_features(broken: Any) -> None:
+    assert broken.post("/v1/products", [{"product_id": "p01", "sensitive": True}]).status_code == 200
+    statement = {"purpose": "profiling_sensitive", "source": "web"}
+    statements = [
+        statement | {"customer_id": "c001", "state": "granted", "at": "2025-07-01T10:00:00Z"},
+        statement | {"customer_id": "c001", "state": "revoked", "at": "2025-07-02T10:00:00Z"},
+        statement | {"customer_id": "c002", "state": "granted", "at": "2025-07-02T10:00:00Z"},
+        statement | {"customer_id": "c003", "state": "denied", "at": "2025-07-02T10:00:00Z"},
+    ]
+    assert broken.post("/v1/consents", statements).json()["inserted"] == 4
+    results = broken.post("/v1/churn", {"customer_ids": ["c001", "c002", "c003"]}).json()["results"]
+    assert [result["fallback"] for result in results] == [True, False, False]

@@ -37,20 +37,24 @@ def store(shop: Shop, as_of: datetime, *keys: int, model: str = "churn", version
 
 
 def test_nothing_has_happened(corner_shop: Shop, keys: dict[str, int], reader: DirectReader) -> None:
-    standings = current_scores.find_standings(reader, NAMES, current_scores.mark_night(corner_shop, "churn", NIGHT))
-    assert {name: each.customer_key for name, each in standings.items()} == keys
-    assert not any(each.is_changed for each in standings.values())
-    assert current_scores.find_standings(reader, [], current_scores.mark_night(corner_shop, "churn", NIGHT)) == {}
+    statuses = current_scores.find_statuses(
+        reader, NAMES, current_scores.read_run_watermark(corner_shop, "churn", NIGHT)
+    )
+    assert {name: each.customer_key for name, each in statuses.items()} == keys
+    assert not any(each.is_changed for each in statuses.values())
+    assert (
+        current_scores.find_statuses(reader, [], current_scores.read_run_watermark(corner_shop, "churn", NIGHT)) == {}
+    )
 
 
 def test_a_customer_who_is_queued_or_was_scored_later_has_changed(
     corner_shop: Shop, keys: dict[str, int], reader: DirectReader
 ) -> None:
-    mark = current_scores.mark_night(corner_shop, "churn", NIGHT)
+    watermark = current_scores.read_run_watermark(corner_shop, "churn", NIGHT)
     refresh_queue.enqueue_customers(corner_shop, [keys["anna"]])
-    assert current_scores.find_standings(reader, NAMES, mark)["anna"].is_changed
+    assert current_scores.find_statuses(reader, NAMES, watermark)["anna"].is_changed
     store(corner_shop, NIGHT + timedelta(hours=9), keys["ben"])
-    assert current_scores.find_standings(reader, NAMES, mark)["ben"].is_changed
+    assert current_scores.find_statuses(reader, NAMES, watermark)["ben"].is_changed
 
 
 def test_a_score_later_than_the_night_counts_also_where_its_run_began_before(
@@ -58,18 +62,18 @@ def test_a_score_later_than_the_night_counts_also_where_its_run_began_before(
 ) -> None:
     later = NIGHT + timedelta(minutes=1)
     store(corner_shop, later)
-    mark = current_scores.mark_night(corner_shop, "churn", NIGHT)
+    watermark = current_scores.read_run_watermark(corner_shop, "churn", NIGHT)
     store(corner_shop, NIGHT - timedelta(days=1), keys["ben"])
     store(corner_shop, later, keys["anna"])
-    standings = current_scores.find_standings(reader, NAMES, mark)
-    assert [standings[name].is_changed for name in ("anna", "ben")] == [True, False]
+    statuses = current_scores.find_statuses(reader, NAMES, watermark)
+    assert [statuses[name].is_changed for name in ("anna", "ben")] == [True, False]
 
 
 def test_an_answer_by_another_version_counts_for_its_model_only(
     corner_shop: Shop, keys: dict[str, int], reader: DirectReader
 ) -> None:
-    mark = current_scores.mark_night(corner_shop, "churn", NIGHT)
+    watermark = current_scores.read_run_watermark(corner_shop, "churn", NIGHT)
     store(corner_shop, NIGHT, keys["ben"], model="value")
     store(corner_shop, NIGHT, keys["anna"], version="2")
-    standings = current_scores.find_standings(reader, NAMES, mark)
-    assert [standings[name].is_changed for name in ("anna", "ben")] == [True, False]
+    statuses = current_scores.find_statuses(reader, NAMES, watermark)
+    assert [statuses[name].is_changed for name in ("anna", "ben")] == [True, False]

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.registry import bundle, checks, golden
+from models.registry import bundle, champion_checks, golden
 from models.registry.champions import Champions
 from models.timing.baselines import BgNbdTiming
 
@@ -104,22 +104,22 @@ def test_a_shop_with_hardly_any_customers_has_no_golden_rows(customers: int, tmp
     bundle.write(timing_model(), folder, facts={}, golden_frame=training_frame(customers))
     assert golden.has_golden(folder) == (customers >= 5)
     if customers >= 5:
-        assert checks.check(folder) is None
+        assert champion_checks.check(folder) is None
 
 
 def test_an_unchanged_bundle_passes_in_a_process_of_its_own(written: Path) -> None:
-    assert checks.find_fault(written, written) is None
+    assert champion_checks.find_fault(written, written) is None
 
 
 def test_another_prediction_is_refused(written: Path, tmp_path: Path) -> None:
-    assert "differ from its golden ones" in str(checks.check(rewritten(written, tmp_path / "a", alter_golden)))
-    assert "differ from its golden ones" in str(checks.check(rewritten(written, tmp_path / "b", alter_model)))
+    assert "differ from its golden ones" in str(champion_checks.check(rewritten(written, tmp_path / "a", alter_golden)))
+    assert "differ from its golden ones" in str(champion_checks.check(rewritten(written, tmp_path / "b", alter_model)))
 
 
 def test_a_corrupt_bundle_is_refused(written: Path, tmp_path: Path) -> None:
     corrupt = rewritten(written, tmp_path / "corrupt")
     (corrupt / "model.json").write_bytes(b"{")
-    assert "has changed since it was written" in str(checks.find_fault(corrupt))
+    assert "has changed since it was written" in str(champion_checks.find_fault(corrupt))
 
 
 def test_constant_predictions_are_refused_and_rightly_constant_ones_are_not() -> None:
@@ -151,10 +151,10 @@ def test_a_champion_much_slower_than_the_present_one_is_refused(
 
     monkeypatch.setattr(bundle, "open_model", open_marked)
     monkeypatch.setattr(golden, "predict", predict_slowly)
-    monkeypatch.setattr(checks, "SLOW_SECONDS", 0.01)
-    monkeypatch.setattr(checks, "MAX_SLOWDOWN", 1.5)
-    assert "times as long" in str(checks.check(slow, written))
-    assert checks.check(written, slow) is None
+    monkeypatch.setattr(champion_checks, "SLOW_SECONDS", 0.01)
+    monkeypatch.setattr(champion_checks, "MAX_SLOWDOWN", 1.5)
+    assert "times as long" in str(champion_checks.check(slow, written))
+    assert champion_checks.check(written, slow) is None
 
 
 def publish(folder: Path, champions: Path, version: str) -> None:
@@ -186,7 +186,7 @@ def test_a_refused_champion_leaves_the_last_one_serving_also_after_a_restart(wri
     wait_for(lambda: (serving.get("timing"), serving.errors)[1])
     assert serving.get("timing").version == "2"
     assert "differ" in serving.errors["timing"]
-    assert checks.read_refusal(champions, "timing") == serving.errors["timing"]
+    assert champion_checks.read_refusal(champions, "timing") == serving.errors["timing"]
 
     restarted = Champions(champions)
     assert restarted.get("timing").version == "2"
@@ -195,7 +195,7 @@ def test_a_refused_champion_leaves_the_last_one_serving_also_after_a_restart(wri
     publish(rewritten(written, tmp_path / "fourth", number="4"), champions, "4")
     wait_for(lambda: serving.get("timing").version == "4")
     assert serving.errors == {}
-    assert checks.read_refusal(champions, "timing") is None
+    assert champion_checks.read_refusal(champions, "timing") is None
 
 
 def test_a_check_without_a_result_is_repeated(written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,11 +205,11 @@ def test_a_check_without_a_result_is_repeated(written: Path, tmp_path: Path, mon
     pointer = bundle.read_pointer(champions, "timing")
     assert pointer is not None
     with monkeypatch.context() as busy:
-        busy.setattr(checks, "TIMEOUT_SECONDS", 0.001)
-        with pytest.raises(checks.CheckIncomplete):
-            checks.check_once(champions, pointer, "1")
-    assert checks.read_fault(champions, pointer) is None
-    checks.check_once(champions, pointer, "1")
+        busy.setattr(champion_checks, "TIMEOUT_SECONDS", 0.001)
+        with pytest.raises(champion_checks.CheckIncomplete):
+            champion_checks.check_once(champions, pointer, "1")
+    assert champion_checks.read_fault(champions, pointer) is None
+    champion_checks.check_once(champions, pointer, "1")
 
 
 def test_a_version_that_is_published_again_is_checked_again(written: Path, tmp_path: Path) -> None:
@@ -221,11 +221,11 @@ def test_a_version_that_is_published_again_is_checked_again(written: Path, tmp_p
     assert pointer is not None
     (champions / "timing" / "2" / "model.json").write_bytes(b"{")
     with pytest.raises(bundle.InvalidBundle):
-        checks.check_once(champions, pointer, "1")
-    assert checks.read_fault(champions, pointer)
+        champion_checks.check_once(champions, pointer, "1")
+    assert champion_checks.read_fault(champions, pointer)
     publish(second, champions, "2")
-    checks.check_once(champions, pointer, "1")
-    assert checks.read_fault(champions, pointer) is None
+    champion_checks.check_once(champions, pointer, "1")
+    assert champion_checks.read_fault(champions, pointer) is None
 
 
 def test_watching_notices_a_promotion_without_a_request(written: Path, tmp_path: Path) -> None:

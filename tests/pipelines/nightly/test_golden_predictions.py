@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from models.registry import checks, golden
+from models.registry import champion_checks, golden
 
 pytestmark = pytest.mark.acceptance  # after a whole night
 
@@ -18,4 +18,4 @@ def test_a_champion_has_golden_predictions_and_passes(first_run_home: Path, name
     inputs, outputs = golden.read(folder)
     assert inputs["customer_key"].max() < golden.CUSTOMERS
     assert len(outputs)
-    assert checks.check(folder) is None
+    assert champion_checks.check(folder) is None

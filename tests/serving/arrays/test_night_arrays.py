@@ -2,19 +2,20 @@
 
 import os
 import subprocess
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from customers.scores.current_scores import NightMark
+from customers.scores.current_scores import RunWatermark
 from serving.arrays import night_arrays
-from serving.arrays.column_files import ColumnWriter, ListColumns
+from serving.arrays.column_files import ColumnWriter, DamagedColumn, ListColumns
 from serving.arrays.night_arrays import NightArrays, NightFacts
 
 FACTS = NightFacts(
-    "churn", datetime(2025, 1, 1, tzinfo=UTC), NightMark("churn", 1, 1, 1), {"churn": "1"}, "s", "c", {"days": 28}
+    "churn", datetime(2025, 1, 1, tzinfo=UTC), RunWatermark("churn", 1, 1, 1), {"churn": "1"}, "s", "c", {"days": 28}
 )
 
 
@@ -119,3 +120,12 @@ def test_a_column_keeps_its_type(tmp_path: Path) -> None:
     writer.append({"score": np.zeros(1)})
     with pytest.raises(ValueError, match="score"):
         writer.append({"score": np.zeros(1, np.float32)})
+
+
+@pytest.mark.parametrize("change", [lambda content: content[:-8], lambda content: content + bytes(8)])
+def test_a_file_of_another_length_is_refused(tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
+    arrays = publish(tmp_path, ([1, 2, 3], ["a", "b", "c"]))
+    path = arrays.folder / "score.bin"
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(DamagedColumn, match=r"score.bin does not hold its 3 rows; run: regulars score"):
+        night_arrays.load(tmp_path, "churn")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from customers.shop import durable_files
 from models.registry import bundle, golden
 from models.registry.bundle import ChampionPointer, InvalidBundle
 
@@ -64,7 +65,13 @@ def find_fault(folder: Path, present: Path | None = None) -> str | None:
     The check runs in a process of its own, which a corrupt model may bring down. Raises CheckIncomplete where it ends
     without a result.
     """
-    command = [sys.executable, "-m", "models.registry.checks", str(folder), *([str(present)] if present else [])]
+    command = [
+        sys.executable,
+        "-m",
+        "models.registry.champion_checks",
+        str(folder),
+        *([str(present)] if present else []),
+    ]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, cwd=REPOSITORY_ROOT, check=False
@@ -107,9 +114,7 @@ def _read_verdict(champions: Path, pointer: ChampionPointer) -> dict[str, str | 
 
 def _write_verdict(champions: Path, pointer: ChampionPointer, fault: str | None) -> dict[str, str | None]:
     verdict = {"version": pointer.version, "manifest_sha256": pointer.sha256, "fault": fault}
-    partial = champions / f".{pointer.name}.check.json"
-    partial.write_text(json.dumps(verdict), encoding="utf-8")
-    partial.replace(champions / f"{pointer.name}{bundle.VERDICT_SUFFIX}")
+    durable_files.write_atomically(champions / f"{pointer.name}{bundle.VERDICT_SUFFIX}", json.dumps(verdict))
     return verdict
 
 

@@ -29,7 +29,7 @@ log = logging.getLogger("regulars.lookup")
 
 
 @dataclass
-class NightLookup:
+class NightPublication:
     """The arrays of one nightly run. A historical run publishes none: they would not be those of today.
 
     Consent statements and interactions are counted before anything is scored: a customer with a later one is looked at
@@ -51,15 +51,15 @@ class NightLookup:
         interaction_counts = current_scores.count_interactions(run.shop)
         return cls(run, versions, consent_counts, interaction_counts, not is_historical)
 
-    def open_model(self, name: str) -> ModelLookup:
+    def open_model(self, name: str) -> ModelPublication:
         """A writer of the arrays of one model; leaving its block publishes them."""
-        return ModelLookup(self, name)
+        return ModelPublication(self, name)
 
 
-class ModelLookup(AbstractContextManager["ModelLookup"]):
+class ModelPublication(AbstractContextManager["ModelPublication"]):
     """Writes the arrays of one model, portion by portion; they are published where nothing has changed meanwhile."""
 
-    def __init__(self, night: NightLookup, name: str) -> None:
+    def __init__(self, night: NightPublication, name: str) -> None:
         self.night = night
         self.name = name
         self.is_published = night.is_published and not _lacks_spend(night, name)
@@ -121,8 +121,8 @@ class ModelLookup(AbstractContextManager["ModelLookup"]):
         if table.offers["min_spend"].notna().any():
             state = replace(state, basket_value=inputs.load_basket_values(keys))
         codes = offers.judge_customers(table, state, run.as_of)
-        judged_again = night_columns.customers_to_judge_again(run.shop, keys, run.as_of)
-        encoded = night_columns.encode_offers(prediction, rows, self.texts, table, codes, judged_again)
+        rechecked_keys = night_columns.customers_to_recheck(run.shop, keys, run.as_of)
+        encoded = night_columns.encode_offers(prediction, rows, self.texts, table, codes, rechecked_keys)
         counts = [self.night.interaction_counts.get(keys[row], (0, 0)) for row in rows.tolist()]
         encoded.columns["interaction_counts"] = np.array(counts, np.int64).reshape(len(counts), 2)
         self.products.update(np.unique(encoded.lists["cells"].values["evidence"][:, 0]).tolist())
@@ -144,7 +144,7 @@ class ModelLookup(AbstractContextManager["ModelLookup"]):
         return NightFacts(
             model=self.name,
             as_of=run.as_of,
-            mark=current_scores.mark_night(run.shop, self.name, run.as_of),
+            watermark=current_scores.read_run_watermark(run.shop, self.name, run.as_of),
             versions={name: versions.get(name, "") for name in digests.DEPENDENCIES[self.name]},
             settings=digests.digest_settings(run.shop),
             catalogue=self._catalogue,
@@ -167,7 +167,7 @@ class ModelLookup(AbstractContextManager["ModelLookup"]):
         return details
 
 
-def _lacks_spend(night: NightLookup, name: str) -> bool:
+def _lacks_spend(night: NightPublication, name: str) -> bool:
     """Whether bands depend on spend that this night read from stored scores, as no request does."""
     uses_spend = name in ("churn", "timing") and night.run.shop.retention.contact_cost is not None
     return uses_spend and "value" not in night.versions
