@@ -35,6 +35,10 @@ for name in [name for name in os.environ if name.startswith("REGULARS_") or name
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor  # noqa: E402
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter  # noqa: E402
+
+from customers import tracing  # noqa: E402
 
 ZONE = ZoneInfo("America/New_York")
 OPENED = datetime(2025, 1, 6, tzinfo=ZONE)
@@ -222,6 +226,15 @@ def _run_server(
         finally:
             server.send_signal(stop_signal)
             server.wait(timeout=20)
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
+    """Traces are on, and this holds the spans that have ended."""
+    exporter = InMemorySpanExporter()
+    tracer = tracing.build_tracer(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(tracing, "get_tracer", lambda: tracer)
+    return exporter
 
 
 @pytest.fixture

@@ -28,9 +28,7 @@ def build_inputs(frame: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     drawn = rng.permutation(customers)[:SOURCE_CUSTOMERS]
     source = latest[latest["customer_key"].isin(drawn)].reset_index(drop=True)
     rows = source[source["customer_key"].isin(drawn[:CUSTOMERS])].reset_index(drop=True)
-    own_positions = np.flatnonzero(source["customer_key"].isin(drawn[:CUSTOMERS]))
-    shifts = rng.integers(1, max(len(source), 2), len(rows))
-    others = source.iloc[(own_positions + shifts) % max(len(source), 1)].reset_index(drop=True)
+    others = _draw_other_customers(source, rows["customer_key"], drawn, rng)
     columns = {str(name): _mix(str(name), rows[name], others[name]) for name in rows}
     columns |= _draw_lists(source, rows, rng)
     mixed = pd.DataFrame(columns)[list(rows.columns)] if len(rows.columns) else rows
@@ -99,6 +97,18 @@ def time_predictions(model: Any, inputs: pd.DataFrame) -> float | None:
     return min(seconds)
 
 
+def _draw_other_customers(
+    source: pd.DataFrame, keys: pd.Series, customers: np.ndarray, rng: np.random.Generator
+) -> pd.DataFrame:
+    """A row of another customer for each of these keys, columns as `source`; of the same one if there is no other."""
+    numbers, source_numbers = (pd.Index(customers).get_indexer(each) for each in (keys, source["customer_key"]))
+    others = (numbers + rng.integers(1, max(len(customers), 2), len(keys))) % max(len(customers), 1)
+    order = np.argsort(source_numbers, kind="stable")
+    _, starts, counts = np.unique(source_numbers[order], return_index=True, return_counts=True)
+    positions = order[starts[others] + rng.integers(0, counts[others])]
+    return source.iloc[positions].reset_index(drop=True)
+
+
 def _mix(name: str, own: pd.Series, other: pd.Series) -> pd.Series:
     """Means of two customers' numbers; keys, dates, flags and words stay those of one row."""
     is_number = pd.api.types.is_numeric_dtype(own) and not pd.api.types.is_bool_dtype(own)
@@ -122,10 +132,6 @@ def _draw_lists(source: pd.DataFrame, rows: pd.DataFrame, rng: np.random.Generat
         entries = [_draw_entries(pools[group[0]], length, rng) for length in lengths]
         drawn |= {name: pd.Series([pools[name][each] for each in entries], dtype=object) for name in group}
     return drawn
-
-
-def _concatenate(lists: pd.Series) -> np.ndarray:
-    return np.concatenate([np.asarray(each) for each in lists if each is not None])
 
 
 def _draw_entries(pool: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:

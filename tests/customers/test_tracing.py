@@ -8,7 +8,6 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from customers import setup, tracing
@@ -16,15 +15,6 @@ from customers.database import engine
 
 CANARY = "wilhelmina.canary@example.com"
 REMOTE_TRACE = "0af7651916cd43dd8448eb211c80319c"
-
-
-@pytest.fixture
-def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
-    """Traces are on, and this holds the spans that have ended."""
-    exporter = InMemorySpanExporter()
-    tracer = tracing.build_tracer(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(tracing, "get_tracer", lambda: tracer)
-    return exporter
 
 
 @pytest.fixture(autouse=True)

@@ -64,6 +64,20 @@ def rewritten(written: Path, folder: Path, change=lambda folder: None, **facts: 
     return folder
 
 
+def test_numbers_are_means_of_two_different_customers() -> None:
+    """Also where a customer has many rows, one for each offer or category."""
+    customers = np.repeat(np.arange(6), 50)
+    frame = pd.DataFrame({"customer_key": customers, "as_of": pd.Timestamp("2026-05-01", tz="UTC")})
+    inputs = golden.build_inputs(frame.assign(spend=3.0**customers))
+    assert len(inputs) == len(frame)
+    assert not inputs["spend"].isin(3.0 ** np.arange(6)).any()
+
+
+def test_without_rows_there_are_no_golden_ones() -> None:
+    empty = pd.DataFrame({"customer_key": [], "as_of": pd.to_datetime([], utc=True), "spend": []})
+    assert golden.build_inputs(empty).empty
+
+
 def alter_model(folder: Path) -> None:
     """A parameter that is a little different."""
     path = folder / "model.json"

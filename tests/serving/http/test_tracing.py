@@ -4,8 +4,6 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from starlette.responses import PlainTextResponse
 
@@ -14,14 +12,6 @@ from serving.http.middleware import GatewayMiddleware
 from serving.http.tracing import TracingMiddleware
 
 CANARY = "wilhelmina.canary@example.com"
-
-
-@pytest.fixture
-def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
-    exporter = InMemorySpanExporter()
-    tracer = tracing.build_tracer(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(tracing, "get_tracer", lambda: tracer)
-    return exporter
 
 
 def serve(path: str, method: str = "GET", headers: dict[str, str] | None = None, *, fails: bool = False) -> int:
