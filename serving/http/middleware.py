@@ -114,7 +114,7 @@ class GatewayMiddleware:
             raise Problem(503, TIMEOUT_DETAIL, headers={"Retry-After": "5"}) from None
 
     async def _forward(self, scope: Scope, receive: Receive, writer: ResponseWriter) -> None:
-        """Wait for the app, at most TIMEOUT_SECONDS; a worker thread that still runs then finishes its work, and nobody reads it."""
+        """Wait for the app, at most TIMEOUT_SECONDS; what a worker thread computes after that is dropped."""
         task = asyncio.ensure_future(self.app(scope, receive, writer))
         try:
             done, _ = await asyncio.wait({task}, timeout=TIMEOUT_SECONDS)
