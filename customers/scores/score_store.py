@@ -24,6 +24,11 @@ BATCH_SIZE = 20_000
 FILTER_UP_TO = 1_000
 
 
+#: Model, as_of in microseconds and customer; version, value and detail.
+_ScoreKey = tuple[str, int, int]
+_ScoreContent = tuple[str, float | None, str | None]
+
+
 @dataclass(frozen=True, slots=True)
 class StoredScore:
     """Score of one customer by one model as of one time; `detail` is JSON text for `score_details.decode_*`."""
@@ -84,7 +89,7 @@ class OnlineScores:
 
 def write_online_batches(shop: Shop, batches: Iterable[OnlineScores]) -> int:
     """As `write_online_scores`, for several models in one transaction; return the number of scores written."""
-    changed = [replace(batch, rows=_changed_rows(shop, batch)) for batch in batches]
+    changed = _changed_batches(shop, batches)
     written = 0
     if any(batch.rows for batch in changed):
         with engine.write_transaction(shop) as connection:
@@ -95,16 +100,23 @@ def write_online_batches(shop: Shop, batches: Iterable[OnlineScores]) -> int:
     return written
 
 
-def _changed_rows(shop: Shop, batch: OnlineScores) -> list[ScoreRow]:
-    """The rows that differ from what is stored, of customers who allow profiling.
+def _changed_batches(shop: Shop, batches: Iterable[OnlineScores]) -> list[OnlineScores]:
+    """Each batch with the rows that differ from what is stored, of customers who allow profiling.
 
     They are read first: a repeated request must not wait for the write lock.
     """
-    allowed_rows = _allowed_rows(shop, batch.rows)
-    stored = _last_scores(shop, batch.model, batch.as_of, [key for key, _, _ in allowed_rows])
+    typed = [replace(batch, rows=[_typed_row(row) for row in batch.rows]) for batch in batches]
+    allowed = consents.allowed_customers(shop, {row[0] for batch in typed for row in batch.rows}, "profiling")
+    stored = _last_scores(shop, typed, allowed)
     return [
-        (key, value, detail) for key, value, detail in allowed_rows if stored.get(key) != (batch.version, value, detail)
+        replace(batch, rows=[row for row in batch.rows if row[0] in allowed and _is_changed(batch, row, stored)])
+        for batch in typed
     ]
+
+
+def _is_changed(batch: OnlineScores, row: ScoreRow, stored: dict[_ScoreKey, _ScoreContent]) -> bool:
+    key, value, detail = row
+    return stored.get((batch.model, to_micros(batch.as_of), int(key))) != (batch.version, value, detail)
 
 
 def finish_run(shop: Shop, run_id: int) -> None:
@@ -241,23 +253,26 @@ def _get_or_create_run(connection: sa.Connection, model: str, version: str, as_o
     return int(inserted[0])
 
 
-def _allowed_rows(shop: Shop, rows: Iterable[ScoreRow]) -> list[ScoreRow]:
-    """The rows about customers who allow profiling."""
-    typed_rows = [(int(key), _nan_to_none(value), detail) for key, value, detail in rows]
-    allowed = consents.allowed_customers(shop, (key for key, _, _ in typed_rows), "profiling")
-    return [row for row in typed_rows if row[0] in allowed]
+def _typed_row(row: ScoreRow) -> ScoreRow:
+    key, value, detail = row
+    return int(key), _nan_to_none(value), detail
 
 
-def _last_scores(shop: Shop, model: str, as_of: datetime, keys: list[int]) -> dict[int, tuple[str, float | None, str]]:
-    """Version, value and detail of the last written score of each customer with this as_of."""
+def _last_scores(
+    shop: Shop, batches: Collection[OnlineScores], keys: Collection[int]
+) -> dict[_ScoreKey, _ScoreContent]:
+    """The last written score of each of these customers, by model and as_of of the batches."""
+    columns = score_runs.c
+    instants = sorted({to_micros(batch.as_of) for batch in batches})
     query = (
-        sa.select(scores.c.customer_key, score_runs.c.version, scores.c.value, scores.c.detail)
-        .join(scores, scores.c.run_id == score_runs.c.run_id)
-        .where(score_runs.c.model == model, score_runs.c.as_of == to_micros(as_of), scores.c.customer_key.in_(keys))
+        sa.select(columns.model, columns.as_of, columns.version, scores.c.customer_key, scores.c.value, scores.c.detail)
+        .join(scores, scores.c.run_id == columns.run_id)
+        .where(columns.model.in_(sorted({batch.model for batch in batches})), columns.as_of.in_(instants))
         .order_by(scores.c.told_at)
     )
     with engine.read_transaction(shop) as connection:
-        return {key: (version, value, detail) for key, version, value, detail in connection.execute(query)}
+        query = query.where(bulk_writes.matches_any(connection, scores.c.customer_key, sorted(keys)))
+        return {(row[0], row[1], row[3]): (row[2], row[4], row[5]) for row in connection.execute(query).tuples()}
 
 
 def _upsert_rows(connection: sa.Connection, run_id: int, rows: list[ScoreRow]) -> int:

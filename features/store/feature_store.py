@@ -14,7 +14,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from string import Template
 from threading import Lock
@@ -28,10 +28,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features.store import feature_frames, snapshot_reader, value_codec
+from features.store.event_times import EPOCH
 from features.store.online_values import OnlineStoreUnavailable, OnlineValues, StoredRow
 
 if TYPE_CHECKING:
     from feast import FeatureStore as FeastStore
+
+#: Rows of the online store by view and customer.
+WrittenRows = Mapping[str, Mapping[int, StoredRow]]
 
 SETTINGS_FILE = Path(__file__).parents[1] / "feature_store.yaml"
 ROW_NUMBER = "entity_place"
@@ -135,19 +139,33 @@ class FeatureStore:
         """
         return {view.name: self._materialise(view.name, as_of) for view in self._views()}
 
-    def online_features(self, service: str, keys: Sequence[int]) -> pd.DataFrame:
+    def online_features(self, service: str, keys: Sequence[int], written: WrittenRows | None = None) -> pd.DataFrame:
         """Features of customers in the online store, one row per key in the order of `keys`.
 
         Columns: customer_key, event_timestamp (of the newest view read; NaT for a customer not in the store), then
-        those of the service as in historical_features. Raises OnlineStoreUnavailable where the store does not answer.
+        those of the service as in historical_features. Rows in `written`, which `push_views` has just returned, are not
+        read again. Raises OnlineStoreUnavailable where the store does not answer.
         """
         columns = self._columns(service)
         frame = pd.DataFrame({"customer_key": np.asarray(keys, dtype="int64")})
-        rows = {view: self._read_rows(view, columns, keys) for view in dict.fromkeys(c.view for c in columns.values())}
+        rows = {
+            view: self._read_rows(view, columns, keys, (written or {}).get(view, {}))
+            for view in dict.fromkeys(column.view for column in columns.values())
+        }
         times = [[row.event_us if row else 0 for row in view_rows] for view_rows in rows.values()]
         frame["event_timestamp"] = feature_frames.newest_timestamps(times, len(frame))
         values = {name: _decode(name, column, rows[column.view]) for name, column in columns.items()}
         return feature_frames.build_frame(frame, values, self._element_types(service))
+
+    def latest_event_at(self, service: str, keys: Sequence[int]) -> datetime | None:
+        """The newest time of the online features of any of these customers; None where they have none.
+
+        Raises OnlineStoreUnavailable where the store does not answer.
+        """
+        first_by_view = {column.view: {name: column} for name, column in reversed(self._columns(service).items())}
+        rows = [row for view, first in first_by_view.items() for row in self._read_rows(view, first, keys, {})]
+        newest_us = max((row.event_us for row in rows if row is not None), default=0)
+        return EPOCH + timedelta(microseconds=newest_us) if newest_us else None
 
     def latest_snapshot_at(self, service: str) -> datetime | None:
         """The latest cutoff in the snapshots of a service; None before the first nightly run."""
@@ -168,8 +186,15 @@ class FeatureStore:
         frame: columns customer_key, event_timestamp and all features of the view. A row that is older than the stored
         one is silently ignored.
         """
-        if frame.empty:
-            return
+        self.push_views({view: frame})
+
+    def push_views(self, frames: Mapping[str, pd.DataFrame]) -> WrittenRows:
+        """As `push`, for the frames of several views; returns what was written, by view and customer."""
+        written = {view: self._encode_rows(view, frame) for view, frame in frames.items() if len(frame)}
+        self._values.write_views(written)
+        return written
+
+    def _encode_rows(self, view: str, frame: pd.DataFrame) -> dict[int, StoredRow]:
         newest = frame.assign(event_timestamp=pd.to_datetime(frame["event_timestamp"], utc=True))
         newest = newest.sort_values("event_timestamp", kind="stable").drop_duplicates("customer_key", keep="last")
         micros = newest["event_timestamp"].dt.as_unit("us").astype("int64").tolist()
@@ -179,7 +204,7 @@ class FeatureStore:
         }
         messages = zip(*columns.values(), strict=True)
         rows = (StoredRow(at, dict(zip(columns, row, strict=True))) for at, row in zip(micros, messages, strict=True))
-        self._values.write(view, zip(newest["customer_key"].tolist(), rows, strict=True))
+        return dict(zip(newest["customer_key"].tolist(), rows, strict=True))
 
     def delete_customers(self, keys: Sequence[int]) -> None:
         """Remove these customers from the online values and snapshots of every view; idempotent."""
@@ -242,16 +267,17 @@ class FeatureStore:
         }
 
     def _read_rows(
-        self, view: str, columns: Mapping[str, FeatureColumn], keys: Sequence[int]
+        self, view: str, columns: Mapping[str, FeatureColumn], keys: Sequence[int], written: Mapping[int, StoredRow]
     ) -> list[StoredRow | None]:
         features = [name for name, column in columns.items() if column.view == view]
-        if not len(keys):
-            return []
+        missing = [int(key) for key in dict.fromkeys(keys) if key not in written]
+        if not missing:
+            return [written[key] for key in keys]
         try:
-            rows = self._values.read(view, [int(key) for key in dict.fromkeys(keys)], features)
+            rows = self._values.read(view, missing, features)
         except self._values.outages as error:
             raise OnlineStoreUnavailable(f"the online store does not answer: {type(error).__name__}") from None
-        return [rows.get(key) for key in keys]
+        return [written.get(key) or rows.get(key) for key in keys]
 
 
 class _ServiceFile:

@@ -6,7 +6,7 @@ The tables and keys are those of Feast, whose own stores in this folder write th
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -37,6 +37,11 @@ class OnlineValues(ABC):
     @abstractmethod
     def write(self, view: str, rows: Iterable[tuple[int, StoredRow]]) -> None:
         """Write each customer's row unless the stored one is newer; equal times are written."""
+
+    def write_views(self, rows_by_view: Mapping[str, Mapping[int, StoredRow]]) -> None:
+        """As `write`, for the rows by customer of several views."""
+        for view, rows in rows_by_view.items():
+            self.write(view, rows.items())
 
     @abstractmethod
     def delete(self, views: Collection[str], keys: Sequence[int]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from features.store import value_codec
@@ -25,15 +25,23 @@ class SqliteValues(OnlineValues):
         self._local = threading.local()
 
     def read(self, view: str, keys: Sequence[int], features: Sequence[str]) -> dict[int, StoredRow]:
-        """The stored rows of these customers by key; all features of the view, whichever are requested."""
+        """The stored rows of these customers by key; all features of the view, unless a single one is requested."""
         rows: dict[int, StoredRow] = {}
-        for entity, feature, value, micros in select_cells(self._connection(), table_name(view), _entities(keys)):
+        only = features[0] if len(features) == 1 else None
+        for entity, feature, value, micros in select_cells(self._connection(), table_name(view), _entities(keys), only):
             rows.setdefault(value_codec.customer_key(entity), StoredRow(micros, {})).values[feature] = value
         return rows
 
     def write(self, view: str, rows: Iterable[tuple[int, StoredRow]]) -> None:
         """Write each customer's row unless the stored one is newer; equal times are written."""
         upsert_cells(self._connection(), table_name(view), _to_cells(rows))
+
+    def write_views(self, rows_by_view: Mapping[str, Mapping[int, StoredRow]]) -> None:
+        """As `write`, for the rows by customer of several views, in one transaction."""
+        connection = self._connection()
+        with connection:
+            for view, rows in rows_by_view.items():
+                connection.executemany(_upsert(table_name(view)), _to_cells(rows.items()))
 
     def delete(self, views: Collection[str], keys: Sequence[int]) -> None:
         """Delete every value of these customers, from the file's free pages too."""
@@ -62,29 +70,36 @@ def table_name(view: str, project: str = value_codec.PROJECT) -> str:
 
 
 def select_cells(
-    connection: sqlite3.Connection, table: str, entities: Sequence[bytes]
+    connection: sqlite3.Connection, table: str, entities: Sequence[bytes], feature: str | None = None
 ) -> Iterator[tuple[bytes, str, bytes, int]]:
-    """The stored cells of these entity keys: entity_key, feature_name, value, and event_ts in microseconds."""
+    """The stored cells of these entity keys: entity_key, feature_name, value, and event_ts in microseconds.
+
+    Where a feature is given, only its cells.
+    """
+    condition, parameters = ("", []) if feature is None else (" and feature_name = ?", [feature])
     for start in range(0, len(entities), MAX_KEYS_PER_QUERY):
         chunk = entities[start : start + MAX_KEYS_PER_QUERY]
         yield from connection.execute(
             # The cast avoids Feast's own conversion of the column's declared type.
             f"select entity_key, feature_name, value, cast(event_ts as integer) from {table} "
-            f"where entity_key in ({','.join('?' * len(chunk))})",
-            chunk,
+            f"where entity_key in ({','.join('?' * len(chunk))}){condition}",
+            [*chunk, *parameters],
         )
 
 
 def upsert_cells(connection: sqlite3.Connection, table: str, cells: Iterable[Cell]) -> None:
     """Write cells in one transaction, each unless the stored one is newer; equal times are written."""
     with connection:
-        connection.executemany(
-            f"insert into {table} (entity_key, feature_name, value, event_ts, created_ts) "
-            "values (?, ?, ?, ?, ?) on conflict (entity_key, feature_name) do update set "
-            "value = excluded.value, event_ts = excluded.event_ts, created_ts = excluded.created_ts "
-            "where excluded.event_ts >= event_ts",
-            cells,
-        )
+        connection.executemany(_upsert(table), cells)
+
+
+def _upsert(table: str) -> str:
+    return (
+        f"insert into {table} (entity_key, feature_name, value, event_ts, created_ts) "
+        "values (?, ?, ?, ?, ?) on conflict (entity_key, feature_name) do update set "
+        "value = excluded.value, event_ts = excluded.event_ts, created_ts = excluded.created_ts "
+        "where excluded.event_ts >= event_ts"
+    )
 
 
 def delete_cells(connection: sqlite3.Connection, tables: Iterable[str], entities: Sequence[bytes]) -> None:

@@ -15,7 +15,7 @@ import pandas as pd
 from customers.privacy import consents
 from customers.scores.score_frames import load_score_details
 from customers.shop.settings import Shop
-from features.store.feature_store import FeatureStore
+from features.store.feature_store import FeatureStore, WrittenRows
 from models.base import Model
 from models.registry.bundle import Champion
 from serving.offers import offer_inventory
@@ -139,12 +139,21 @@ class ScoringInputs(ABC):
 class OnlineInputs(ScoringInputs):
     """Inputs of one request: newest online features and current champions.
 
-    Frames have a row per key in order, and a last row of the unknown customer.
+    Frames have a row per key in order, and a last row of the unknown customer. `written`: features that were pushed to
+    the online store just now.
     """
 
-    def __init__(self, runtime: ServerRuntime, keys: Sequence[int], unprofiled_keys: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        runtime: ServerRuntime,
+        keys: Sequence[int],
+        unprofiled_keys: Sequence[int] = (),
+        *,
+        written: WrittenRows | None = None,
+    ) -> None:
         super().__init__(runtime.shop, keys, unprofiled_keys)
         self.runtime = runtime
+        self._written = written
         self._champions: dict[str, Champion | None] = {}
 
     def find_champion(self, name: str) -> Champion | None:
@@ -198,7 +207,8 @@ class OnlineInputs(ScoringInputs):
     def read_features(self, service: str, rows: Sequence[int] | None = None) -> pd.DataFrame:
         """Read the columns of a service from the online store: all customers and the unknown one, or these rows."""
         keys = [*self.keys, UNKNOWN_CUSTOMER]
-        return self.runtime.load_service(service, keys if rows is None else [keys[row] for row in rows])
+        requested = keys if rows is None else [keys[row] for row in rows]
+        return self.runtime.load_service(service, requested, self._written)
 
 
 @dataclass(frozen=True)

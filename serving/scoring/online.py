@@ -8,6 +8,7 @@ from typing import TypeVar
 from customers import tracing
 from customers.privacy import consents
 from customers.scores.score_store import OnlineScores
+from features.store.feature_store import WrittenRows
 from serving.runtime import ServerRuntime
 from serving.scoring import write_back
 from serving.scoring.fallback import Prediction
@@ -23,9 +24,12 @@ def filter_profiling_allowed(runtime: ServerRuntime, keys: Sequence[int]) -> lis
     return [key for key in keys if key in allowed]
 
 
-def rescore_customers(runtime: ServerRuntime, keys: Sequence[int]) -> None:
-    """Predict every question that has a champion, and store all together, for customers who allow profiling."""
-    inputs, batches = OnlineInputs(runtime, keys), list[OnlineScores]()
+def rescore_customers(runtime: ServerRuntime, keys: Sequence[int], written: WrittenRows | None = None) -> None:
+    """Predict every question that has a champion, and store all together, for customers who allow profiling.
+
+    written: features of these customers that were pushed to the online store just now.
+    """
+    inputs, batches = OnlineInputs(runtime, keys, written=written), list[OnlineScores]()
     for name, predict in PREDICTORS.items():
         if inputs.find_champion(name):
             prediction = predict(inputs)

@@ -141,9 +141,8 @@ def refresh_customers(runtime: ServerRuntime, keys: Sequence[int]) -> datetime:
     views = real_time.compute_features(
         lines, interaction_rows, shop.home / "ledger", as_of=as_of, timezone=shop.timezone
     )
-    for view, rows in views.items():
-        runtime.features.push(view, rows)
-    online.rescore_customers(runtime, online.filter_profiling_allowed(runtime, keys))
+    written = runtime.features.push_views(views)
+    online.rescore_customers(runtime, online.filter_profiling_allowed(runtime, keys), written)
     return as_of
 
 

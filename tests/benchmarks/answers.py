@@ -134,6 +134,8 @@ class RunningServer:
     port: int
     key: str
     customer_ids: list[str]
+    home: Path
+    night_as_of: str
 
     def get(self, question: str, customer_id: str) -> bytes:
         """The bytes of a GET about one customer."""
@@ -142,6 +144,10 @@ class RunningServer:
     def post(self, question: str, customer_ids: Sequence[str]) -> bytes:
         """The bytes of a POST about many customers."""
         return self._request("POST", f"/v1/{question}", json.dumps({"customer_ids": customer_ids}).encode())
+
+    def post_records(self, kind: str, records: Any) -> bytes:
+        """The bytes of a POST of records."""
+        return self._request("POST", f"/v1/{kind}", json.dumps(records).encode())
 
     def _request(self, method: str, path: str, body: bytes) -> bytes:
         head = (
@@ -181,7 +187,8 @@ def running_server(source_home: Path) -> Iterator[RunningServer]:
         home = Path(folder) / "home"
         shutil.copytree(source_home, home)
         shop = settings.open_shop(home)
-        keys = score_store.load_run_scores(shop, "churn")["customer_key"].tolist()
+        run_scores = score_store.load_run_scores(shop, "churn")
+        keys, as_of = run_scores["customer_key"].tolist(), run_scores.attrs["as_of"]
         customer_ids = list(lookup.find_ids(shop, keys).values())
         port = _free_port()
         environment = {**os.environ, **_ENVIRONMENT, "REGULARS_HOME": str(home), "BENTOML_HOME": str(home / "bentoml")}
@@ -191,7 +198,8 @@ def running_server(source_home: Path) -> Iterator[RunningServer]:
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         try:
             _wait_until_ready(port, process, log_path)
-            yield RunningServer(process, port, api_keys.create_key(shop, "admin"), customer_ids)
+            key = api_keys.create_key(shop, "admin")
+            yield RunningServer(process, port, key, customer_ids, home, as_of.isoformat().replace("+00:00", "Z"))
         finally:
             os.killpg(process.pid, signal.SIGTERM)
             process.wait(timeout=30)

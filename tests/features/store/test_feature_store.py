@@ -340,3 +340,24 @@ def test_feast_reads_the_same_values(store, ledger_kit) -> None:
     ours = store.online_features(CHURN_SERVICE, [1, 2])
     for name in store.feature_names(CHURN_SERVICE):
         np.testing.assert_array_equal(np.array(response[name], float), ours[name])
+
+
+@pytest.mark.parametrize("service", ["churn_v1", "recommender_v1", "restock_v1"])
+def test_rows_written_just_now_are_as_the_store_returns_them(store, ledger_kit, service: str) -> None:
+    frames = {
+        view: pd.read_parquet(store.folder / view / "part.parquet").query("customer_key == 1").tail(1)
+        for view in ("rhythm", "spend", "taste", "engagement", "shelf", "needs")
+    }
+    at = ledger_kit.at("2026-06-03 09:00")
+    written = store.push_views({view: rows.assign(event_timestamp=at) for view, rows in frames.items()})
+    read, handed_over = store.online_features(service, [1, 2]), store.online_features(service, [1, 2], written)
+    assert read.event_timestamp[0] == at > read.event_timestamp[1]
+    pd.testing.assert_frame_equal(handed_over, read, check_exact=True)
+
+
+def test_the_latest_time_is_that_of_the_newest_view(store, ledger_kit) -> None:
+    assert store.latest_event_at("offers_v1", [1, 2]) == ledger_kit.at("2026-06-01 00:00")
+    rows = pd.read_parquet(store.folder / "shelf" / "part.parquet").query("customer_key == 1").tail(1)
+    store.push("shelf", rows.assign(event_timestamp=ledger_kit.at("2026-06-02 00:00")))
+    assert store.latest_event_at("offers_v1", [1, 2]) == ledger_kit.at("2026-06-02 00:00")
+    assert store.latest_event_at("offers_v1", [99]) is None

@@ -15,9 +15,9 @@ def reads(api: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     columns: list[tuple[str, ...]] = []
     online_features = FeatureStore.online_features
 
-    def record(store: FeatureStore, service: str, keys: Any) -> pd.DataFrame:
+    def record(store: FeatureStore, service: str, keys: Any, written: Any = None) -> pd.DataFrame:
         columns.append(tuple(store.feature_names(service)))
-        return online_features(store, service, keys)
+        return online_features(store, service, keys, written)
 
     monkeypatch.setattr(FeatureStore, "online_features", record)
     return columns
