@@ -73,7 +73,8 @@ class ExplainableModel(Model, Protocol):
 
 def feature_columns(frame: pd.DataFrame) -> list[str]:
     """Names of the numeric and boolean columns, in frame order, without the keys and as_of_weekday."""
-    numbers = frame.select_dtypes(include=["number", "bool"]).columns
+    # select_dtypes would copy the frame, which for replenishment takes longer than fitting some models.
+    numbers = [name for name, dtype in frame.dtypes.items() if pd.api.types.is_numeric_dtype(dtype)]
     return [str(name) for name in numbers if name not in (*KEY_COLUMNS, WEEKDAY_COLUMN)]
 
 

@@ -20,7 +20,7 @@ LIBRARY_OWNERS = {
     "ibis": ["features/"],
     "implicit": ["models/recommender/matrix_factorisation.py", "models/benchmarks/next_basket.py"],
     "lightgbm": ["models/estimators/boosted_trees.py"],
-    "torch": ["models/timing/network_training.py"],
+    "torch": ["models/timing/network_training.py", "models/timing/adamw.py"],
     "mlflow": [f"models/registry/mlflow_{name}.py" for name in ("registry", "runs", "client")],
     "bentoml": ["serving/service.py"],
     "matplotlib": ["pipelines/reporting/plots.py"],

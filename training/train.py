@@ -286,9 +286,8 @@ def _labelled_rows(
 ) -> tuple[pd.DataFrame, Any]:
     """All rows up to `until`, with the outcomes that were complete by then; learners choose among them."""
     is_before = frame["as_of"] <= until
-    rows = (
-        frame if is_before.all() and isinstance(frame.index, pd.RangeIndex) else frame[is_before].reset_index(drop=True)
-    )
+    is_whole = is_before.all() and isinstance(frame.index, pd.RangeIndex)
+    rows = frame if is_whole else _take_rows(frame, is_before)
     return rows, task.label(training_data, rows, training_data.calendar.local_day(until))
 
 
@@ -308,11 +307,18 @@ def _holdout_rows(
 ) -> tuple[pd.DataFrame, Any]:
     """The rows that are evaluated, with their outcomes up to the end of the history."""
     is_holdout = frame["as_of"] >= holdout if task.is_event_based else frame["as_of"] == holdout
-    rows = frame[is_holdout].reset_index(drop=True)
+    rows = _take_rows(frame, is_holdout)
     label = task.label(training_data, rows, training_data.calendar.complete_until)
     return _filter_rows(rows, label, task.evaluated_rows(training_data, rows, label))
 
 
 def _filter_rows(rows: pd.DataFrame, label: Any, mask: Any) -> tuple[pd.DataFrame, Any]:
     selected_label = label[mask].reset_index(drop=True) if isinstance(label, pd.DataFrame | pd.Series) else label[mask]
-    return rows[mask].reset_index(drop=True), selected_label
+    return _take_rows(rows, mask), selected_label
+
+
+def _take_rows(rows: pd.DataFrame, mask: Any) -> pd.DataFrame:
+    """The rows of a mask (n,), numbered from 0. `reset_index` would copy them a second time."""
+    taken: pd.DataFrame = rows[mask]
+    taken.index = pd.RangeIndex(len(taken))
+    return taken

@@ -147,9 +147,9 @@ def category_lists(pairs: ir.Table) -> ir.Table:
 def explode_lists(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per customer and category from one row per customer: customer_key, as_of, category, COLUMNS (float64).
 
-    `frame` has the columns customer_key, as_of (or event_timestamp) and this family's lists; its other columns are
-    repeated in each row, after COLUMNS. Rows keep the order of frame, categories that of the lists; a customer without
-    any has no row.
+    `frame` has the columns customer_key, as_of (or event_timestamp) and this family's lists; its other columns, all of
+    numbers, are repeated in each row, after COLUMNS. Rows keep the order of frame, categories that of the lists; a
+    customer without any has no row.
     """
     frame = frame.rename(columns={"event_timestamp": "as_of"})
     counts = np.array([len(each) if _is_list(each) else 0 for each in frame["categories"]], dtype="int64")
@@ -157,10 +157,17 @@ def explode_lists(frame: pd.DataFrame) -> pd.DataFrame:
     numbers = {f"need_{column}": _concatenate(frame[f"need_{name}"]) for name, column in LIST_NUMBERS.items()}
     numbers |= {f"need_{name}": column for name, column in _derived_columns(numbers, rows, counts).items()}
     others = frame.drop(columns=[*CATEGORY_LIST_TYPES, "customer_key", "as_of"])
-    keys = frame[["customer_key", "as_of"]].take(rows).reset_index(drop=True)
-    keys["category"] = _concatenate(frame["categories"], "object")
-    number_columns = pd.DataFrame({name: numbers[name] for name in COLUMNS})
-    return pd.concat([keys, number_columns, others.take(rows).reset_index(drop=True)], axis=1)
+    # One block, filled in place: a concatenation would hold the largest frame of a nightly run three times.
+    block = np.empty((len(COLUMNS) + others.shape[1], len(rows)))
+    for position, name in enumerate(COLUMNS):
+        block[position] = numbers.pop(name)
+    for position, name in enumerate(others.columns, len(COLUMNS)):
+        np.take(others[name].to_numpy("float64"), rows, out=block[position])
+    exploded = pd.DataFrame(block.T, columns=[*COLUMNS, *others.columns], copy=False)
+    exploded.insert(0, "category", _concatenate(frame["categories"], "object"))
+    exploded.insert(0, "as_of", frame["as_of"].take(rows).array)
+    exploded.insert(0, "customer_key", frame["customer_key"].to_numpy()[rows])
+    return exploded
 
 
 def _derived_columns(numbers: dict[str, np.ndarray], rows: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:

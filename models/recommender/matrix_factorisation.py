@@ -21,10 +21,13 @@ from models.arrays import Floats, Ints
 from models.recommender import purchase_history
 from models.recommender.purchase_history import PurchaseHistory
 from models.recommender.ranked_lists import NEW, ProductFilter, RankedProducts
+from models.result_cache import ResultCache, digest
 
 Singles = NDArray[np.float32]
 #: Pairs whose factors are multiplied at once.
 _PAIRS_PER_BATCH = 200_000
+#: Product factors of the latest cutoffs: of the seven that two fits need, four are different.
+_LATEST_FACTORS: ResultCache[Singles] = ResultCache(4)
 #: Customers whose factors are solved at once: for a single one, calling the solver takes longer than solving.
 _CUSTOMERS_PER_BATCH = 200
 
@@ -183,8 +186,6 @@ def factorise(
     change what products have in common. Raises InsufficientData where there is no product, and RuntimeError where the
     factors come back transposed.
     """
-    from implicit.cpu.als import AlternatingLeastSquares
-
     half_life = purchase_history.half_lives(frame)[-1]
     history = purchase_history.read(frame, ["times", "last_days", purchase_history.weight_column(half_life)])
     products = _frequent_products(history)
@@ -194,20 +195,29 @@ def factorise(
         )
     interactions = _interactions(history, products, history.weights(half_life))
     regularisation = 0.9 * _noise_singular_value(interactions)
-    model = AlternatingLeastSquares(
-        factors=max(1, min(factors, min(interactions.shape) // 4)),
-        regularization=regularisation,
-        iterations=iterations,
-        num_threads=threads,
-        random_state=seed,
-    )
-    model.fit(interactions, show_progress=False)
-    if model.user_factors.shape[0] != len(history) or model.item_factors.shape[0] != len(products):
-        raise RuntimeError("the factors are transposed: the input of `implicit` must be customers x products")
+    als_settings = {
+        "factors": max(1, min(factors, min(interactions.shape) // 4)),
+        "regularization": float(regularisation),
+        "iterations": iterations,
+        "num_threads": threads,
+        "random_state": seed,
+    }
+    cells = (interactions.indptr, interactions.indices, interactions.data)
+    key = digest(*cells, shape=interactions.shape, **als_settings)
+    item_factors = _LATEST_FACTORS.get(key, lambda: _alternating_least_squares(interactions, als_settings))
     recent_popularity = _recent_popularity(history, products, window_days)
-    return MatrixFactorisation(
-        products, np.asarray(model.item_factors, np.float32), recent_popularity, regularisation, half_life
-    )
+    return MatrixFactorisation(products, item_factors, recent_popularity, regularisation, half_life)
+
+
+def _alternating_least_squares(interactions: scipy.sparse.csr_matrix, settings: dict[str, Any]) -> Singles:
+    """Factors (n_products, n_factors) of the columns of a matrix of customers x products."""
+    from implicit.cpu.als import AlternatingLeastSquares
+
+    model = AlternatingLeastSquares(**settings)
+    model.fit(interactions, show_progress=False)
+    if (len(model.user_factors), len(model.item_factors)) != interactions.shape:
+        raise RuntimeError("the factors are transposed: the input of `implicit` must be customers x products")
+    return np.asarray(model.item_factors, np.float32)
 
 
 def _recent_popularity(history: PurchaseHistory, products: Ints, window_days: int) -> Singles:

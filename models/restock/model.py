@@ -227,7 +227,7 @@ def _terms_by_cutoff(
     frame: pd.DataFrame, rows: NDArray[np.int64], days: Floats, seed: int
 ) -> tuple[Floats, NDArray[Any]]:
     """BG/NBD's log odds and the CategoryFeatures of each row, fitted to all rows of its cutoff."""
-    cutoff = pd.to_datetime(frame["as_of"], utc=True).to_numpy(dtype="datetime64[us]")
+    cutoff = pd.to_datetime(frame["as_of"], utc=True, cache=False).to_numpy(dtype="datetime64[us]")
     init_score, category_terms = np.zeros(len(rows)), np.zeros((len(rows), len(FEATURE_NAMES)), dtype=np.float32)
     for this_cutoff in np.unique(cutoff[rows]):
         cutoff_rows = np.flatnonzero(cutoff == this_cutoff)

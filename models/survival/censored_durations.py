@@ -69,7 +69,7 @@ def has_elapsed(cutoff: NDArray[np.datetime64], days: Ints | int, end: np.dateti
 
 def read_cutoffs(frame: pd.DataFrame) -> NDArray[np.datetime64]:
     """The cutoff of every row, from column as_of, in UTC: array (n,)."""
-    return pd.to_datetime(frame["as_of"], utc=True).to_numpy(dtype="datetime64[us]")
+    return pd.to_datetime(frame["as_of"], utc=True, cache=False).to_numpy(dtype="datetime64[us]")
 
 
 def end_of_follow_up(durations: CensoredDurations) -> np.datetime64:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from models.timing import network
+from models.timing.adamw import AdamW
 from models.timing.network import NetworkExamples, Weights
 
 #: Minimum number of next purchases to train on when the number of passes is validated.
@@ -93,10 +94,8 @@ def _gradient_descent(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     generator = torch.Generator().manual_seed(seed)
     parts = initial_weights(examples.inputs.features.shape[1], days, settings, generator, device)
-    decayed = [part for name, part in parts.items() if name.startswith("layer")]
-    undecayed = [part for name, part in parts.items() if not name.startswith("layer")]
-    groups = [{"params": decayed, "weight_decay": settings.decay}, {"params": undecayed, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=settings.rate)
+    decay = {name: settings.decay for name in parts if name.startswith("layer")}
+    optimiser = AdamW(parts, rate=settings.rate, decay=decay)
     row_tensors = to_tensors(examples, days, device)
     for _ in range(passes):
         order = torch.randperm(len(examples.durations.follow_up_days), generator=generator).to(device)
@@ -104,7 +103,6 @@ def _gradient_descent(
             loss = negative_log_likelihood(
                 parts, [part.index_select(0, rows) for part in row_tensors], days, settings, generator
             )
-            optimiser.zero_grad()
             loss.backward()
             optimiser.step()
         yield {name: part.detach().cpu().numpy().copy() for name, part in parts.items()}
@@ -161,8 +159,7 @@ def negative_log_likelihood(
     adjustment = hidden @ parts[f"layer{settings.depth}"] + parts[f"shift{settings.depth}"]
     odds = daily_log_odds + adjustment[:, :-1] @ torch.from_numpy(network.hat_basis(days)).to(daily_log_odds.device)
     odds = odds + parts["week"][target] + (parts["pull"] + adjustment[:, -1:]) * lift
-    survival_terms = torch.nn.functional.softplus(odds) * (
-        torch.arange(1, days + 1, device=odds.device) <= follow_up_days[:, None]
-    )
+    is_followed = torch.arange(1, days + 1, device=odds.device) <= follow_up_days[:, None]
+    survival_terms = torch.where(is_followed, torch.nn.functional.softplus(odds), 0.0)
     purchase_terms = odds.gather(1, follow_up_days[:, None] - 1)[:, 0] * has_purchase
     return (survival_terms.sum() - purchase_terms.sum()) / len(odds)

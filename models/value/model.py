@@ -223,7 +223,7 @@ def _sample_rows(spent: Floats, days: Floats, horizon_days: int, seed: int) -> N
 
 def _terms_by_cutoff(frame: pd.DataFrame, rows: NDArray[np.intp], days: Floats) -> Floats:
     """BG/NBD and Gamma-Gamma terms of each row over its own days, fitted to the rows of its cutoff."""
-    cutoff = pd.to_datetime(frame["as_of"], utc=True).to_numpy(dtype="datetime64[us]")
+    cutoff = pd.to_datetime(frame["as_of"], utc=True, cache=False).to_numpy(dtype="datetime64[us]")
     terms = np.zeros((len(rows), len(BGNBD_FEATURES)))
     for this_cutoff in np.unique(cutoff[rows]):
         mask = cutoff[rows] == this_cutoff

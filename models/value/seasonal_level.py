@@ -57,7 +57,7 @@ def _cutoffs_near_last_year(frame: pd.DataFrame, spent: Floats, horizon_days: in
 
     Days from it, and a mask (n,) of the rows.
     """
-    cutoff = pd.to_datetime(frame["as_of"], utc=True).to_numpy(dtype="datetime64[us]")
+    cutoff = pd.to_datetime(frame["as_of"], utc=True, cache=False).to_numpy(dtype="datetime64[us]")
     tenure_days = frame["tenure_days"].to_numpy(np.float64, na_value=np.nan)
     matches = []
     for this_cutoff in np.unique(cutoff):
