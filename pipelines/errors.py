@@ -22,7 +22,7 @@ class WrongUsage(Exception):
 def explain_error(error: Exception) -> tuple[str, int] | None:
     """The message and exit code of an error meant for users; None for any other, which keeps its traceback."""
     from customers.shop.errors import ShopError, ShopUnavailable
-    from features.store.feature_store import NoSnapshot
+    from features.store.snapshot_reader import NoSnapshot
     from models.base import InsufficientData, MissingFeatures
     from models.registry.bundle import InvalidBundle
     from models.registry.mlflow_registry import UnknownVersion

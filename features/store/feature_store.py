@@ -4,19 +4,11 @@ Feast itself is imported only where it is needed: to register, to read the past,
 which is to read, push and delete present features, goes to the online store directly.
 """
 
-import atexit
-import contextlib
-import io
 import json
-import logging
 import os
-import sys
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
-from string import Template
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -27,9 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from features.store import feature_frames, snapshot_reader, value_codec
+from features.store import feast_store, feature_frames, snapshot_reader, value_codec
 from features.store.event_times import EPOCH
 from features.store.online_values import OnlineStoreUnavailable, OnlineValues, StoredRow
+from features.store.service_file import FeatureColumn, ServiceFile
 
 if TYPE_CHECKING:
     from feast import FeatureStore as FeastStore
@@ -37,24 +30,7 @@ if TYPE_CHECKING:
 #: Rows of the online store by view and customer.
 WrittenRows = Mapping[str, Mapping[int, StoredRow]]
 
-SETTINGS_FILE = Path(__file__).parents[1] / "feature_store.yaml"
 ROW_NUMBER = "entity_place"
-ONLINE_STORES = {
-    **dict.fromkeys(("redis", "rediss"), "features.store.online_redis.SteadyRedisOnlineStore"),
-    **dict.fromkeys(("postgresql", "postgresql+psycopg"), "features.store.online_postgres.SteadyPostgresOnlineStore"),
-}
-
-
-class NoSnapshot(LookupError):
-    """There is no snapshot to copy into the online store."""
-
-
-@dataclass(frozen=True, slots=True)
-class FeatureColumn:
-    """The view of a feature, and the element type of its lists as a name of numpy; None for a plain number."""
-
-    view: str
-    element_type: str | None
 
 
 class FeatureStore:
@@ -62,18 +38,18 @@ class FeatureStore:
 
     def __init__(self, folder: Path, online: str | None) -> None:
         self.folder = folder
-        self._online_config = _online_config(folder, online)
+        self._online_config = feast_store.online_config(folder, online)
         self._values = _open_values(folder, online)
         self._feast: FeastStore | None = None
         self._feast_lock = Lock()
-        self._services = _ServiceFile(folder / "feast" / "services.json")
+        self._services = ServiceFile(folder / "feast" / "services.json")
 
     @property
     def feast(self) -> "FeastStore":
         """Feast's own store over the same files, opened on first use: importing Feast takes seconds."""
         with self._feast_lock:
             if self._feast is None:
-                self._feast = _open_feast(self.folder, json.dumps(self._online_config))
+                self._feast = feast_store.open_feast(self.folder, json.dumps(self._online_config))
             return self._feast
 
     def apply(self) -> None:
@@ -81,7 +57,7 @@ class FeatureStore:
         from features import definitions
 
         (self.folder / "feast").mkdir(parents=True, exist_ok=True)
-        with _silence_feast():
+        with feast_store.silence_feast():
             self.feast.apply(definitions.feast_objects(self.folder))
             self._services.write(self._registered_services())
 
@@ -102,7 +78,7 @@ class FeatureStore:
         if requested.empty:
             return feature_frames.build_frame(requested, {name: [] for name in element_types}, element_types)
         requested[ROW_NUMBER] = np.arange(len(requested))
-        with _silence_feast():
+        with feast_store.silence_feast():
             job = self.feast.get_historical_features(requested, self.feast.get_feature_service(service))
             result = job.to_df()
         # Some offline stores drop rows without features, and none guarantees an order.
@@ -171,7 +147,7 @@ class FeatureStore:
         """The latest cutoff in the snapshots of a service; None before the first nightly run."""
         views = {column.view for column in self._columns(service).values()}
         paths = [self.folder / view / "part.parquet" for view in sorted(views)]
-        instants = [at for path in paths if path.exists() and (at := _latest_cutoff(path))]
+        instants = [at for path in paths if path.exists() and (at := snapshot_reader.latest_cutoff(path))]
         return max(instants, default=None)
 
     def customer_features(self, key: int) -> dict[str, Any]:
@@ -219,10 +195,10 @@ class FeatureStore:
         snapshot.remove_partial_files(self.folder)
 
     def _materialise(self, view: str, as_of: datetime) -> int:
-        latest_at, rows = _latest_rows(self.folder / view / "part.parquet", as_of)
+        latest_at, rows = snapshot_reader.latest_rows(self.folder / view / "part.parquet", as_of)
         if latest_at is None:
             return 0
-        with _silence_feast():
+        with feast_store.silence_feast():
             self.feast.materialize(latest_at, latest_at, feature_views=[view])
         return rows
 
@@ -251,7 +227,7 @@ class FeatureStore:
         """The registered services; a home of an earlier version has no file of them, so that Feast is opened once."""
         services = self._services.read()
         if services is None and (self.folder / "feast" / "registry.db").exists():
-            with _silence_feast():
+            with feast_store.silence_feast():
                 services = self._registered_services()
                 self._services.write(services)
         return services or {}
@@ -278,37 +254,6 @@ class FeatureStore:
         except self._values.outages as error:
             raise OnlineStoreUnavailable(f"the online store does not answer: {type(error).__name__}") from None
         return [written.get(key) or rows.get(key) for key in keys]
-
-
-class _ServiceFile:
-    """The features of each registered service, as JSON beside Feast's registry, which only Feast can read."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._modified_ns = 0
-        self._services: dict[str, dict[str, FeatureColumn]] | None = None
-
-    def read(self) -> dict[str, dict[str, FeatureColumn]] | None:
-        """Columns by service; None where no file was written yet."""
-        try:
-            modified_ns = self._path.stat().st_mtime_ns
-        except FileNotFoundError:
-            return None
-        if modified_ns != self._modified_ns:
-            stored = json.loads(self._path.read_bytes())
-            self._services = {
-                service: {name: FeatureColumn(*column) for name, column in columns.items()}
-                for service, columns in stored.items()
-            }
-            self._modified_ns = modified_ns
-        return self._services
-
-    def write(self, services: dict[str, dict[str, FeatureColumn]]) -> None:
-        """Replace the file in one step."""
-        content = {service: {n: (c.view, c.element_type) for n, c in row.items()} for service, row in services.items()}
-        partial = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        partial.write_text(json.dumps(content), encoding="utf-8")
-        partial.replace(self._path)
 
 
 def _decode(name: str, column: FeatureColumn, rows: Sequence[StoredRow | None]) -> list[Any]:
@@ -341,114 +286,7 @@ def _open_values(folder: Path, address: str | None) -> OnlineValues:
         return RedisValues(address)
     from features.store.postgres_values import PostgresValues
 
-    return PostgresValues(_driver_url(address))
-
-
-def _online_config(folder: Path, address: str | None) -> dict[str, str]:
-    """Feast's settings of the online store at an address."""
-    if address is None:
-        return {
-            "type": "features.store.online_sqlite.SteadySqliteOnlineStore",
-            "path": str(folder / "feast" / "online.db"),
-        }
-    parts = urlsplit(address)
-    store_type = ONLINE_STORES.get(parts.scheme)
-    if store_type is None or not parts.hostname:
-        raise ValueError(
-            "online_store must be redis://HOST:PORT/DB or postgresql://USER@HOST:PORT/DATABASE; "
-            "leave it out for SQLite in the home"
-        )
-    return {"type": store_type, "url": _driver_url(address)}
-
-
-def _driver_url(address: str) -> str:
-    return address.replace("postgresql+psycopg://", "postgresql://", 1)
-
-
-def _open_feast(folder: Path, online: str) -> "FeastStore":
-    os.environ.setdefault("FEAST_USAGE", "False")
-    with _silence_feast(), _without_torch(), _without_type_checks():
-        import ibis
-        import yaml
-        from feast import FeatureStore as FeastStore
-        from feast import RepoConfig
-
-        # Feast compares times in the session's time zone, which would otherwise be that of the machine.
-        ibis.get_backend().raw_sql("set timezone = 'UTC'")
-        # A DuckDB that is open when Python exits prints fifty lines about leaks that are not real.
-        atexit.register(_close_default_backend)
-        text = Template(SETTINGS_FILE.read_text(encoding="utf-8"))
-        settings = yaml.safe_load(text.substitute(REGULARS_FEAST_HOME=folder, REGULARS_FEAST_ONLINE=online))
-        config = RepoConfig(**settings)
-        config.repo_path = SETTINGS_FILE.parent
-        return FeastStore(config=config)
-
-
-@contextlib.contextmanager
-def _without_type_checks() -> Iterator[None]:
-    """Keep Feast from rewriting its functions to check types at run time: ten of the twelve seconds of its import."""
-    import typeguard
-
-    typechecked = typeguard.typechecked
-    typeguard.typechecked = lambda target: target  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        typeguard.typechecked = typechecked
-
-
-@contextlib.contextmanager
-def _without_torch() -> Iterator[None]:
-    """Keep Feast from importing torch for images, which no shop here has: 190 MB. It may be imported later."""
-    if "torch" in sys.modules:
-        yield
-        return
-    sys.modules["torch"] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules["torch"]
-
-
-def _close_default_backend() -> None:
-    import ibis
-
-    ibis.options.default_backend = None
-
-
-@contextlib.contextmanager
-def _silence_feast() -> Iterator[None]:
-    """Suppress Feast's warnings, prints and log records below ERROR."""
-    logger = logging.getLogger("feast")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def _latest_rows(path: Path, as_of: datetime) -> tuple[datetime | None, int]:
-    if not path.exists():
-        raise NoSnapshot(f"there is no snapshot at {path}; write one first: regulars run")
-    times = pq.read_table(path, columns=["event_timestamp"])["event_timestamp"]
-    if not len(times):
-        return None, 0
-    times = times.filter(pc.less_equal(times, pc.cast(as_of.astimezone(UTC), times.type)))
-    if not len(times):
-        raise NoSnapshot(f"no snapshot in {path} is as old as {as_of}; write one first: regulars run")
-    latest = pc.max(times)
-    return latest.as_py(), int(pc.sum(pc.equal(times, latest)).as_py())
-
-
-def _latest_cutoff(path: Path) -> datetime | None:
-    """The latest event_timestamp of a snapshot, from the statistics of its row groups; None for an empty one."""
-    metadata = pq.read_metadata(path)
-    position = metadata.schema.names.index("event_timestamp")
-    groups = (metadata.row_group(number).column(position).statistics for number in range(metadata.num_row_groups))
-    return max((group.max for group in groups if group is not None and group.has_min_max), default=None)
+    return PostgresValues(feast_store.driver_url(address))
 
 
 def _delete_rows(path: Path, keys: Sequence[int]) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -27,6 +26,9 @@ SELECT = sql.SQL("select entity_key, feature_name, value, event_ts from {table} 
 DELETE = sql.SQL("delete from {table} where entity_key = any(%b)")
 
 
+Result = TypeVar("Result")
+
+
 class PostgresValues(OnlineValues):
     """The values in a PostgreSQL database, with a connection for each thread; a lost one is reopened."""
 
@@ -38,8 +40,8 @@ class PostgresValues(OnlineValues):
 
     def read(self, view: str, keys: Sequence[int], features: Sequence[str]) -> dict[int, StoredRow]:
         """The stored rows of these customers by key; all features of the view, whichever are requested."""
-        with self._connection() as connection:
-            cells = connection.execute(SELECT.format(table=table_id(view)), [_entities(keys)]).fetchall()
+        query = SELECT.format(table=table_id(view))
+        cells = self._run(lambda connection: connection.execute(query, [_entities(keys)]).fetchall())
         rows: dict[int, StoredRow] = {}
         for entity, feature, value, event_at in cells:
             key = value_codec.customer_key(bytes(entity))
@@ -53,24 +55,35 @@ class PostgresValues(OnlineValues):
             for key, row in rows
             for feature, value in row.values.items()
         ]
-        with self._connection() as connection:
-            connection.execute(UPSERT.format(table=table_id(view)), to_columns(cells))
+        query, columns = UPSERT.format(table=table_id(view)), to_columns(cells)
+        self._run(lambda connection: connection.execute(query, columns))
 
     def delete(self, views: Collection[str], keys: Sequence[int]) -> None:
         """Delete every value of these customers in these views."""
-        with self._connection() as connection:
+
+        def delete_rows(connection: psycopg.Connection) -> None:
             for view in views:
                 is_present = connection.execute("select to_regclass(%s) is not null", [table_id(view).as_string()])
                 if is_present.fetchall()[0][0]:
                     connection.execute(DELETE.format(table=table_id(view)), [_entities(keys)])
 
-    @contextmanager
-    def _connection(self) -> Iterator[psycopg.Connection]:
+        self._run(delete_rows)
+
+    def _run(self, work: Callable[[psycopg.Connection], Result]) -> Result:
+        """Work that may be done twice, in the connection of this thread.
+
+        It is done again in a new connection where an open one turns out to be lost: a server that was restarted is no
+        outage.
+        """
         connection = getattr(self._local, "connection", None)
-        if connection is None or connection.closed:
-            connection = self._local.connection = psycopg.connect(self._address, connect_timeout=10, autocommit=True)
+        if connection is not None and not connection.closed:
+            try:
+                return work(connection)
+            except psycopg.OperationalError:
+                connection.close()
+        connection = self._local.connection = psycopg.connect(self._address, connect_timeout=10, autocommit=True)
         try:
-            yield connection
+            return work(connection)
         except psycopg.OperationalError:
             connection.close()
             raise

@@ -1,14 +1,20 @@
-"""Reads the features of customers at the moment of a snapshot straight from its files, without a join over time."""
+"""Reads snapshots straight from their files: which moments they have, and the features of customers at one of them."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+
+class NoSnapshot(LookupError):
+    """There is no snapshot to copy into the online store."""
 
 
 def read_columns(
@@ -23,6 +29,31 @@ def read_columns(
         rows = _rows_at(folder / view / "part.parquet", features, keys, as_of)
         columns |= {name: rows[name].to_pandas().to_numpy() for name in features}
     return columns
+
+
+def latest_rows(path: Path, as_of: datetime) -> tuple[datetime | None, int]:
+    """The latest moment of a snapshot not after as_of, and its number of rows; None and 0 for an empty one.
+
+    Raises NoSnapshot where there is none, or none that old.
+    """
+    if not path.exists():
+        raise NoSnapshot(f"there is no snapshot at {path}; write one first: regulars run")
+    times = pq.read_table(path, columns=["event_timestamp"])["event_timestamp"]
+    if not len(times):
+        return None, 0
+    times = times.filter(pc.less_equal(times, pc.cast(as_of.astimezone(UTC), times.type)))
+    if not len(times):
+        raise NoSnapshot(f"no snapshot in {path} is as old as {as_of}; write one first: regulars run")
+    latest = pc.max(times)
+    return latest.as_py(), int(pc.sum(pc.equal(times, latest)).as_py())
+
+
+def latest_cutoff(path: Path) -> datetime | None:
+    """The latest event_timestamp of a snapshot, from the statistics of its row groups; None for an empty one."""
+    metadata = pq.read_metadata(path)
+    position = metadata.schema.names.index("event_timestamp")
+    groups = (metadata.row_group(number).column(position).statistics for number in range(metadata.num_row_groups))
+    return max((group.max for group in groups if group is not None and group.has_min_max), default=None)
 
 
 def _rows_at(path: Path, features: Sequence[str], keys: Sequence[int], as_of: datetime) -> pa.Table:

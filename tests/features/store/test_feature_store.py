@@ -16,7 +16,7 @@ from features import definitions
 from features.engine import ledger_lines
 from features.families import category_history, engagement, feast_views, product_history, recency_frequency
 from features.snapshots import point_in_time, snapshot
-from features.store import feature_store
+from features.store import feast_store, feature_store, snapshot_reader
 
 CHURN_SERVICE = "churn_v1"
 
@@ -184,7 +184,7 @@ def test_materialising_takes_exactly_the_rows_of_the_latest_cutoff(store, ledger
     no_rows = {"engagement": 0}
     assert store.materialise(ledger_kit.at("2026-05-15 00:00")) == no_rows | dict.fromkeys(views, 1)
     assert store.materialise(ledger_kit.at("2026-06-07 00:00")) == no_rows | dict.fromkeys(views, 2)
-    with pytest.raises(feature_store.NoSnapshot):
+    with pytest.raises(snapshot_reader.NoSnapshot):
         store.materialise(ledger_kit.at("2026-01-01 00:00"))
 
 
@@ -282,7 +282,7 @@ def test_there_is_a_service_per_model_over_one_set_of_families(store) -> None:
 def test_feasts_own_command_finds_the_same_objects(store, monkeypatch) -> None:
     from feast.repo_operations import get_repo_files, parse_repo
 
-    root = feature_store.SETTINGS_FILE.parent
+    root = feast_store.SETTINGS_FILE.parent
     assert [path.name for path in get_repo_files(root)] == ["definitions.py"]
     monkeypatch.setenv("REGULARS_FEAST_HOME", str(store.folder))
     monkeypatch.chdir(root)
@@ -305,9 +305,9 @@ def test_the_address_gives_the_type_of_the_online_store() -> None:
         ("redis://:secret@cache:6380/2", "features.store.online_redis.SteadyRedisOnlineStore"),
         ("postgresql://shop:secret@base/online", "features.store.online_postgres.SteadyPostgresOnlineStore"),
     ):
-        assert feature_store._online_config(Path("/home"), address) == {"type": store_type, "url": address}
+        assert feast_store.online_config(Path("/home"), address) == {"type": store_type, "url": address}
     with pytest.raises(ValueError, match="redis://") as refused:
-        feature_store._online_config(Path("/home"), "mysql://:secret@cache")
+        feast_store.online_config(Path("/home"), "mysql://:secret@cache")
     assert "secret" not in str(refused.value)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psycopg
 import pytest
 
 from features.snapshots import snapshot
@@ -141,3 +142,27 @@ def test_partial_files_of_a_killed_run_are_removed(snapshots, tmp_path) -> None:
     snapshot.remove_partial_files(folder)
     assert not partial_file.exists()
     assert (folder / "rhythm" / "part.parquet").exists()
+
+
+def test_a_server_that_was_restarted_is_no_outage(snapshots, ledger_kit, tmp_path, postgres_url) -> None:
+    """The connection of a thread is lost without anybody's fault; reading and writing open another one."""
+    shutil.copytree(snapshots, tmp_path / "home")
+    store = feature_store.open_store(tmp_path / "home", postgres_url)
+    store.apply()
+    store.materialise(ledger_kit.at("2026-05-01 00:00"))
+    before = recency(store)
+    _end_connections(postgres_url)
+    assert recency(store) == before
+    _end_connections(postgres_url)
+    push_recency(store, ledger_kit.at("2026-05-02 00:00"), 99)
+    assert recency(store) == 99
+
+
+def _end_connections(url: str) -> None:
+    """End every connection to this database, as a restart of the server does."""
+    address = url.replace("+psycopg", "")
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity "
+            "where datname = current_database() and pid <> pg_backend_pid()"
+        )
