@@ -11,6 +11,8 @@ TWO_CUTOFFS = 2
 TIE_TOLERANCE = 0.005
 #: A household of the Complete Journey has some five hundred rows, one per category or offer and cutoff, in these tasks.
 MAX_EXPANDED_CUSTOMERS = 5_000
+#: A household has lists of some 350 products at each of four cutoffs: 0.3 MB, and as much again while they are read.
+MAX_LISTED_CUSTOMERS = 10_000
 
 
 TASKS: tuple[Task, ...] = (
@@ -30,6 +32,7 @@ TASKS: tuple[Task, ...] = (
             name: getattr(training_data, name) for name in ("products", "prices", "together")
         },
         guardrails={"distinct_lists": 0.8, "products_shown": 0.2},
+        max_customers=MAX_LISTED_CUSTOMERS,
     ),
     Task(
         "offers",
