@@ -18,6 +18,7 @@ LIBRARY_OWNERS = {
     "cryptography": ["customers/"],
     "feast": ["features/"],
     "ibis": ["features/"],
+    "pyspark": ["features/engine/spark.py"],
     "implicit": ["models/recommender/matrix_factorisation.py", "models/benchmarks/next_basket.py"],
     "lightgbm": ["models/estimators/boosted_trees.py"],
     "torch": ["models/timing/network_training.py", "models/timing/adamw.py"],

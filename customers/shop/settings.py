@@ -27,6 +27,8 @@ CONSENT_PURPOSES = (
     "third_party",
 )
 CONSENT_STATES = ("granted", "denied", "revoked")
+#: What computes features: one machine, or Spark.
+ENGINES = ("duckdb", "spark")
 SETTING_NAMES = (
     "database_url",
     "engine",
@@ -101,7 +103,7 @@ def build_shop(folder: Path, values: dict[str, Any]) -> Shop:
         currency=checked["currency"],
         clock=checked["now"],
         database_url=checked.get("database_url") or default_database_url(folder),
-        engine=checked.get("engine") or "duckdb",
+        engine=checked["engine"],
         online_store=checked.get("online_store") or None,
         churn_days=_parse_days(checked, "churn_days", None),
         value_days=_parse_days(checked, "value_days", 90) or 90,
@@ -125,8 +127,9 @@ def _with_environment(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings with time zone, currency and clock checked and their defaults filled in."""
+    """The settings with time zone, currency, clock and engine checked and their defaults filled in."""
     settings = {"timezone": "UTC", "currency": "EUR", **settings}
+    settings["engine"] = _check_engine(settings.get("engine") or ENGINES[0])
     settings["timezone"] = _check_timezone(str(settings["timezone"]))
     settings["currency"] = _check_currency(str(settings["currency"]))
     settings["now"] = _check_clock(settings.get("now") or "real", settings["timezone"])
@@ -145,6 +148,12 @@ def _check_currency(code: str) -> str:
     if code.upper() not in money.EXPONENTS:
         raise ShopError(f"unknown currency {code!r}; use a three-letter ISO 4217 code such as EUR")
     return code.upper()
+
+
+def _check_engine(name: Any) -> str:
+    if name not in ENGINES:
+        raise ShopError(f"unknown engine {name!r}; use {' or '.join(ENGINES)}")
+    return str(name)
 
 
 def _check_clock(value: Any, timezone: str) -> str:

@@ -157,6 +157,13 @@ def write_parquet(con: Backend, query: str, path: Path) -> Path:
     return path
 
 
+def write_outputs(con: Backend, plan: QueryPlan, folder: Path) -> dict[str, Path]:
+    """Run a plan over the named tables in `con`; one file of every output, in `folder`, by its name."""
+    compiled = compile_plan(plan)
+    compiled.run(con)
+    return {name: write_parquet(con, query, folder / f"{name}.parquet") for name, query in compiled.outputs.items()}
+
+
 def quote_path(path: Path) -> str:
     """Escape a path for single quotes in SQL."""
     return str(path).replace("'", "''")

@@ -7,7 +7,7 @@ import ibis
 import ibis.expr.types as ir
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from ibis.backends.duckdb import Backend
+from ibis.backends import BaseBackend
 
 from features.engine import duckdb, expressions
 
@@ -70,7 +70,7 @@ VISIBLE_DAYS = ibis.table(
 )
 
 
-def lines_as_of(ledger: Path, as_of: datetime, con: Backend | None = None) -> ir.Table:
+def lines_as_of(ledger: Path, as_of: datetime, con: BaseBackend | None = None) -> ir.Table:
     """Order lines with a customer, sold before `as_of` and known before it; columns of LEDGER_SCHEMA.
 
     A line that was corrected later is returned as it stood then. Lines of sensitive products are left out, except those
@@ -103,7 +103,7 @@ def has_sensitive_products(ledger: Path) -> bool:
     return bool(pc.any(pq.read_table(path, columns=["sensitive"])["sensitive"]).as_py())
 
 
-def customers_allowing_sensitive(ledger: Path, con: Backend) -> ir.Table:
+def customers_allowing_sensitive(ledger: Path, con: BaseBackend) -> ir.Table:
     """customer_key of those who allow profiling on sensitive products; none without a consents file."""
     path = Path(ledger) / "consents.parquet"
     if not path.exists():
@@ -112,7 +112,7 @@ def customers_allowing_sensitive(ledger: Path, con: Backend) -> ir.Table:
     return consents.filter(consents.profiling_sensitive.fill_null(False)).select("customer_key")
 
 
-def drop_profiling_refusals(lines: ir.Table, ledger: Path, con: Backend) -> ir.Table:
+def drop_profiling_refusals(lines: ir.Table, ledger: Path, con: BaseBackend) -> ir.Table:
     """Lines without those of customers who refuse profiling."""
     path = Path(ledger) / "consents.parquet"
     if not path.exists():
@@ -122,7 +122,7 @@ def drop_profiling_refusals(lines: ir.Table, ledger: Path, con: Backend) -> ir.T
     return lines.filter(lines.customer_key.notin(refusing.customer_key))
 
 
-def interactions_as_of(ledger: Path, as_of: datetime, con: Backend) -> ir.Table:
+def interactions_as_of(ledger: Path, as_of: datetime, con: BaseBackend) -> ir.Table:
     """Interactions that happened before `as_of` and were known before it; columns of INTERACTION_SCHEMA."""
     path = Path(ledger) / "interactions.parquet"
     if not path.exists():
@@ -138,7 +138,7 @@ def interactions_before(interactions: ir.Table, cutoff: ir.TimestampValue) -> ir
     return interactions.filter(interactions.customer_key.notnull(), before)
 
 
-def read_lines(ledger: Path, con: Backend) -> ir.Table:
+def read_lines(ledger: Path, con: BaseBackend) -> ir.Table:
     """Every version of every line in the mirror; no row where nothing has been loaded."""
     months = sorted(str(part) for part in Path(ledger).glob("month=*/part.parquet"))
     if not months:
@@ -146,7 +146,7 @@ def read_lines(ledger: Path, con: Backend) -> ir.Table:
     return con.read_parquet(months, hive_partitioning=False).select(*LEDGER_SCHEMA.names)
 
 
-def read_products(ledger: Path, con: Backend, schema: ibis.Schema = PRODUCT_SCHEMA) -> ir.Table:
+def read_products(ledger: Path, con: BaseBackend, schema: ibis.Schema = PRODUCT_SCHEMA) -> ir.Table:
     """The mirror's products with the columns of `schema`; no row where there is no file."""
     path = Path(ledger) / "products.parquet"
     if not path.exists():
@@ -239,7 +239,7 @@ def timestamp_literal(instant: datetime) -> ir.TimestampScalar:
     return ibis.literal(duckdb.to_utc(instant), type="timestamp('UTC')")
 
 
-def _sensitive_products(ledger: Path, con: Backend) -> ir.Table:
+def _sensitive_products(ledger: Path, con: BaseBackend) -> ir.Table:
     products = con.read_parquet(str(Path(ledger) / "products.parquet"))
     return products.filter(products.sensitive.fill_null(False)).select("product_key")
 

@@ -15,11 +15,28 @@ import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
 
 from features.engine import duckdb, expressions
+from features.engine.query_plan import QueryPlan
 
 #: Lines and interactions of a portion; the steps of one portion at twenty cutoffs then take about 1.5 GB.
 MAX_ROWS = 800_000
 #: Tables that are cut into portions, by column customer_key.
 TABLES = ("sold", "interactions")
+
+
+def write_outputs(con: Backend, plan: QueryPlan, folder: Path) -> dict[str, Path]:
+    """Run the plan over one portion of customers after another; one file of every output, in `folder`, by its name."""
+    compiled, ranges = duckdb.compile_plan(plan), split_customers(con, MAX_ROWS)
+    if len(ranges) > 1:
+        write_portions(con, ranges, folder)
+    written: dict[str, list[Path]] = {name: [] for name in plan.outputs}
+    for number in range(max(1, len(ranges))):
+        if len(ranges) > 1:
+            open_portion(con, folder, number)
+        compiled.run(con)
+        for name, query in compiled.outputs.items():
+            written[name].append(duckdb.write_parquet(con, query, folder / f"{name}.{number}.parquet"))
+        compiled.drop_steps(con)
+    return {name: merge_portions(parts, folder / f"{name}.parquet") for name, parts in written.items()}
 
 
 def split_customers(con: Backend, max_rows: int) -> list[tuple[int, int]]:

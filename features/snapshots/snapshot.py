@@ -14,9 +14,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from ibis.backends import BaseBackend
 from ibis.backends.duckdb import Backend
 
-from features.engine import duckdb, expressions, ledger_lines
+from features.engine import duckdb, engines, expressions, ledger_lines
 from features.families import category_history, engagement
 from features.snapshots import point_in_time, portions
 
@@ -34,6 +35,7 @@ def write_snapshot(
     timezone: str,
     list_cutoffs: Sequence[datetime] | None = None,
     customer_cutoffs: pd.DataFrame | None = None,
+    engine: str = engines.DUCKDB,
 ) -> dict[str, int]:
     """Write out/FAMILY/part.parquet for every family; returns the number of rows of each.
 
@@ -45,7 +47,8 @@ def write_snapshot(
 
     Two tables have no view: staples, one row per customer and product at the latest of list_cutoffs, and prices, one
     row per product at as_of and at every time in customer_cutoffs. Rows are sorted by event_timestamp and key;
-    `created` equals event_timestamp. Files are renamed into place once all of them are written. Raises InvalidCutoffs.
+    `created` equals event_timestamp. Files are renamed into place once all of them are written. The tables are those of
+    DuckDB, to 1e-6, where `engine` is spark. Raises InvalidCutoffs, and ShopUnavailable where Spark is not installed.
     """
     checked_cutoffs = _validated_cutoffs(cutoffs, as_of)
     checked_list_cutoffs = checked_cutoffs if list_cutoffs is None else _validated_cutoffs(list_cutoffs, as_of)
@@ -54,20 +57,17 @@ def write_snapshot(
     )
     Path(out).mkdir(parents=True, exist_ok=True)
     remove_partial_files(Path(out))
-    con = duckdb.connect()
-    try:
+    prefix = f".portions.{os.getpid()}."
+    with TemporaryDirectory(dir=out, prefix=prefix) as folder, engines.open_engine(engine) as con:
         register_inputs(con, ledger, as_of, cutoff_tables)
-        paths = _write_prices(con, Path(out)) | _write_families(
-            con, duckdb.compile_plan(point_in_time.batch_plan(timezone)), Path(out)
-        )
-    finally:
-        con.disconnect()
-    for path, partial in paths.items():
-        os.replace(partial, path)
-    return {path.parent.name: int(pq.read_metadata(path).num_rows) for path in paths}
+        files = _write_outputs(con, timezone, Path(folder))
+        for name, path in files.items():
+            (Path(out) / name).mkdir(exist_ok=True)
+            os.replace(path, Path(out) / name / "part.parquet")
+    return {name: int(pq.read_metadata(Path(out) / name / "part.parquet").num_rows) for name in files}
 
 
-def register_inputs(con: Backend, ledger: Path, as_of: datetime, cutoff_tables: dict[str, pa.Table]) -> None:
+def register_inputs(con: BaseBackend, ledger: Path, as_of: datetime, cutoff_tables: dict[str, pa.Table]) -> None:
     """Create the inputs of a plan in `con`: what was known at as_of, and the tables of cutoffs by name.
 
     cutoff_tables have the columns of point_in_time.CUTOFF_TABLES.
@@ -76,7 +76,7 @@ def register_inputs(con: Backend, ledger: Path, as_of: datetime, cutoff_tables: 
     con.create_view("products", ledger_lines.read_products(ledger, con))
     con.create_view("interactions", ledger_lines.interactions_as_of(ledger, as_of, con))
     for name, table in cutoff_tables.items():
-        con.con.register(name, table)
+        engines.register_rows(con, name, table)
 
 
 def build_cutoff_tables(
@@ -143,12 +143,15 @@ def history_days(ledger: Path, as_of: datetime, timezone: str) -> int:
     return 0 if first is None else (_day_to_date(duckdb.day_number(as_of, timezone)) - first).days
 
 
-def gap_quantile(ledger: Path, *, as_of: datetime, timezone: str, share: float = 0.97) -> float:
+def gap_quantile(
+    ledger: Path, *, as_of: datetime, timezone: str, share: float = 0.97, engine: str = engines.DUCKDB
+) -> float:
     """Quantile, in days, of all gaps between purchase days, at the probability `share`; NaN without any gap."""
-    days = ledger_lines.purchase_days(ledger_lines.lines_as_of(ledger, as_of), timezone)
-    before = ibis.window(group_by="customer_key", order_by="day")
-    gaps = days.mutate(gap_days=days.day - days.day.lag().over(before))
-    quantile = gaps.gap_days.quantile(share).execute()
+    with engines.open_engine(engine) as con:
+        days = ledger_lines.purchase_days(ledger_lines.lines_as_of(ledger, as_of, con), timezone)
+        before = ibis.window(group_by="customer_key", order_by="day")
+        gaps = days.mutate(gap_days=days.day - days.day.lag().over(before))
+        quantile = con.execute(gaps.gap_days.quantile(share))
     return float("nan") if pd.isna(quantile) else float(quantile)
 
 
@@ -158,65 +161,78 @@ def has_purchases(ledger: Path, *, as_of: datetime, timezone: str) -> bool:
     return bool(days.limit(1).count().execute())
 
 
-def load_purchases(ledger: Path, *, as_of: datetime, timezone: str) -> pd.DataFrame:
+def load_purchases(ledger: Path, *, as_of: datetime, timezone: str, engine: str = engines.DUCKDB) -> pd.DataFrame:
     """Purchase days known at as_of, one row per customer and day: columns customer_key, day, spend.
 
     day is midnight without a zone; sorted by customer_key and day.
     """
-    days = ledger_lines.purchase_days(ledger_lines.lines_as_of(ledger, as_of), timezone)
-    frame = days.select("customer_key", "day", "spend").order_by("customer_key", "day").execute()
-    return frame.assign(day=pd.to_datetime(frame["day"], unit="D"))
+    with engines.open_engine(engine) as con:
+        days = ledger_lines.purchase_days(ledger_lines.lines_as_of(ledger, as_of, con), timezone)
+        frame = con.execute(days.select("customer_key", "day", "spend").order_by("customer_key", "day"))
+    return _with_midnights(frame)
 
 
-def load_category_days(ledger: Path, *, as_of: datetime, timezone: str, start: datetime) -> pd.DataFrame:
+def load_category_days(
+    ledger: Path, *, as_of: datetime, timezone: str, start: datetime, engine: str = engines.DUCKDB
+) -> pd.DataFrame:
     """Purchase days by customer and category from `start` on, known at as_of: columns customer_key, category, day.
 
     Days are midnights without a zone, as in load_purchases; sorted by all three. The outcomes of restock.
     """
-    con = duckdb.connect()
-    purchases = category_history.categorised_lines(
-        ledger_lines.purchased_lines(ledger_lines.lines_as_of(ledger, as_of, con)),
-        ledger_lines.read_products(ledger, con),
-        timezone,
-    )
-    days = (
-        purchases.filter(purchases.sold_at >= duckdb.to_utc(start)).select("customer_key", "category", "day").distinct()
-    )
-    frame = days.order_by("customer_key", "category", "day").execute()
-    return frame.assign(day=pd.to_datetime(frame["day"], unit="D"))
+    with engines.open_engine(engine) as con:
+        bought = ledger_lines.purchased_lines(ledger_lines.lines_as_of(ledger, as_of, con))
+        purchases = category_history.categorised_lines(bought, ledger_lines.read_products(ledger, con), timezone)
+        recent = purchases.filter(purchases.sold_at >= ledger_lines.timestamp_literal(start))
+        days = recent.select("customer_key", "category", "day").distinct()
+        frame = con.execute(days.order_by("customer_key", "category", "day"))
+    return _with_midnights(frame)
 
 
 def load_product_days(
-    ledger: Path, *, as_of: datetime, timezone: str, start: datetime | None = None, end: datetime | None = None
+    ledger: Path,
+    *,
+    as_of: datetime,
+    timezone: str,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    engine: str = engines.DUCKDB,
 ) -> pd.DataFrame:
     """Purchase days by customer and product, known at as_of: columns customer_key, product_key, day.
 
     Days from `start` on and before `end`, where those are given; midnights without a zone, as in load_purchases. Sorted
     by all three.
     """
-    purchases = ledger_lines.purchased_lines(ledger_lines.lines_as_of(ledger, as_of))
-    purchases = purchases if start is None else purchases.filter(purchases.sold_at >= duckdb.to_utc(start))
-    purchases = purchases if end is None else purchases.filter(purchases.sold_at < duckdb.to_utc(end))
-    dated = purchases.select(
-        "customer_key", "product_key", day=expressions.local_day_number(purchases.sold_at, timezone)
-    ).distinct()
-    frame = dated.order_by("customer_key", "product_key", "day").execute()
+    with engines.open_engine(engine) as con:
+        purchases = ledger_lines.purchased_lines(ledger_lines.lines_as_of(ledger, as_of, con))
+        if start is not None:
+            purchases = purchases.filter(purchases.sold_at >= ledger_lines.timestamp_literal(start))
+        if end is not None:
+            purchases = purchases.filter(purchases.sold_at < ledger_lines.timestamp_literal(end))
+        day = expressions.local_day_number(purchases.sold_at, timezone)
+        dated = purchases.select("customer_key", "product_key", day=day).distinct()
+        frame = con.execute(dated.order_by("customer_key", "product_key", "day"))
+    return _with_midnights(frame)
+
+
+def _with_midnights(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with day numbers as midnights in column day."""
     return frame.assign(day=pd.to_datetime(frame["day"], unit="D"))
 
 
-def load_baskets(ledger: Path, *, as_of: datetime, start: datetime, end: datetime) -> pd.DataFrame:
+def load_baskets(
+    ledger: Path, *, as_of: datetime, start: datetime, end: datetime, engine: str = engines.DUCKDB
+) -> pd.DataFrame:
     """Products bought per customer from `start` until before `end`, known at as_of.
 
     Columns customer_key and product_keys (sorted array), one row per customer with a purchase.
     """
-    visible_lines = ledger_lines.purchased_lines(ledger_lines.lines_as_of(ledger, as_of))
-    window = visible_lines.filter(
-        visible_lines.sold_at >= duckdb.to_utc(start), visible_lines.sold_at < duckdb.to_utc(end)
-    )
-    pairs = window.select("customer_key", "product_key").distinct()
-    sorted_keys = pairs.product_key.collect(order_by="product_key")
-    lists = pairs.group_by("customer_key").aggregate(product_keys=sorted_keys)
-    return lists.order_by("customer_key").execute()
+    first, last = ledger_lines.timestamp_literal(start), ledger_lines.timestamp_literal(end)
+    with engines.open_engine(engine) as con:
+        bought = ledger_lines.purchased_lines(ledger_lines.lines_as_of(ledger, as_of, con))
+        window = bought.filter(bought.sold_at >= first, bought.sold_at < last)
+        pairs = window.select("customer_key", "product_key").distinct()
+        lists = pairs.group_by("customer_key").aggregate(product_keys=pairs.product_key.collect(order_by="product_key"))
+        return con.execute(lists.order_by("customer_key"))
 
 
 def load_products(ledger: Path) -> pd.DataFrame:
@@ -254,31 +270,14 @@ def _excluding_cutoffs(pairs: pa.Table, cutoffs: Sequence[datetime]) -> pa.Table
     return pairs.filter(pc.invert(pc.is_in(pairs["as_of"], excluded)))
 
 
-def _write_prices(con: Backend, out: Path) -> dict[Path, Path]:
-    plan = duckdb.compile_plan(point_in_time.price_plan())
-    plan.run(con)
-    return {
-        out / name / "part.parquet": duckdb.write_parquet(con, query, _partial_path(out, name))
-        for name, query in plan.outputs.items()
-    }
+def _write_outputs(con: BaseBackend, timezone: str, folder: Path) -> dict[str, Path]:
+    """Compute prices and every family in the engine of `con`; one file of every output, in `folder`, by its name."""
+    price_plan, family_plan = point_in_time.price_plan(), point_in_time.batch_plan(timezone)
+    if isinstance(con, Backend):
+        return duckdb.write_outputs(con, price_plan, folder) | portions.write_outputs(con, family_plan, folder)
+    from features.engine import spark
 
-
-def _write_families(con: Backend, plan: duckdb.CompiledPlan, out: Path) -> dict[Path, Path]:
-    """Run the plan over one portion of customers after another; the partial file of every output by its path."""
-    ranges = portions.split_customers(con, portions.MAX_ROWS)
-    with TemporaryDirectory(dir=out, prefix=f".portions.{os.getpid()}.") as folder:
-        if len(ranges) > 1:
-            portions.write_portions(con, ranges, Path(folder))
-        written: dict[str, list[Path]] = {name: [] for name in plan.outputs}
-        for number in range(max(1, len(ranges))):
-            if len(ranges) > 1:
-                portions.open_portion(con, Path(folder), number)
-            plan.run(con)
-            for name, query in plan.outputs.items():
-                written[name].append(duckdb.write_parquet(con, query, _partial_path(out, name, number)))
-            plan.drop_steps(con)
-    merged = {name: portions.merge_portions(parts, _partial_path(out, name)) for name, parts in written.items()}
-    return {out / name / "part.parquet": path for name, path in merged.items()}
+    return spark.write_outputs(con, price_plan, folder) | spark.write_outputs(con, family_plan, folder)
 
 
 def remove_partial_files(out: Path) -> None:
@@ -296,12 +295,6 @@ def _is_running(pid: int) -> bool:
     except PermissionError:
         pass
     return True
-
-
-def _partial_path(out: Path, name: str, portion: int | None = None) -> Path:
-    """Where an output, or that of one portion, lies until all are written."""
-    number = "" if portion is None else f".{portion}"
-    return out / name / f".part.{os.getpid()}{number}.parquet"
 
 
 def _day_to_date(day: int) -> date:

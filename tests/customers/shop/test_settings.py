@@ -48,7 +48,8 @@ def test_only_the_owner_can_read_the_key(corner_shop: shop_settings.Shop) -> Non
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"), [("timezone", "Mars/Olympus"), ("timezone", "../etc"), ("currency", "EURO")]
+    ("setting", "value"),
+    [("timezone", "Mars/Olympus"), ("timezone", "../etc"), ("currency", "EURO"), ("engine", "abacus")],
 )
 def test_an_invalid_setting_is_named(tmp_path: Path, setting: str, value: str) -> None:
     with pytest.raises(ShopError, match="unknown"):
