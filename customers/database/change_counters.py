@@ -34,7 +34,7 @@ def read_catalogue_version(connection: sa.Connection) -> tuple[int, int]:
 
 
 INCREMENT = sa.text(
-    """insert into ledger_months (month, changed_no, mirrored_no) values (:month, 1, 0)
+    """insert into ledger_months (month, changed_no) values (:month, 1)
        on conflict (month) do update set changed_no = ledger_months.changed_no + 1"""
 )
 
@@ -43,6 +43,11 @@ def increment_counters(connection: sa.Connection, names: set[str]) -> None:
     """Raise the counters of these months and tables, in the transaction of the write that changes them."""
     if names:
         connection.execute(INCREMENT, [{"month": name} for name in sorted(names)])
+
+
+def read_counters(connection: sa.Connection) -> dict[str, int]:
+    """The counters of all months and tables by name."""
+    return dict(connection.execute(sa.select(ledger_months.c.month, ledger_months.c.changed_no)).tuples().all())
 
 
 def read_month_counters(connection: sa.Connection) -> dict[str, int]:

@@ -153,7 +153,6 @@ ledger_months = sa.Table(
     metadata,
     Column("month", Text, primary_key=True),
     Column("changed_no", BigInteger, nullable=False),
-    Column("mirrored_no", BigInteger, nullable=False),
 )
 
 score_runs = sa.Table(

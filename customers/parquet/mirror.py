@@ -2,7 +2,8 @@
 
 HOME/ledger/month=YYYY-MM/part.parquet has every version of the order lines sold in that UTC month. Beside them,
 products.parquet has the catalogue, interactions.parquet the contacts and reactions, and consents.parquet what each
-customer allows to be computed. The mirror can be deleted and rebuilt at any time.
+customer allows to be computed. Each file says which counter of changes it is of, so that every home of a shop knows by
+itself what it has to write again. The mirror can be deleted and rebuilt at any time.
 """
 
 import json
@@ -15,7 +16,8 @@ import pyarrow.parquet as pq
 import sqlalchemy as sa
 
 from customers.database import change_counters, engine
-from customers.database.schema import interactions, ledger_months
+from customers.database.schema import interactions
+from customers.ledger import mirror_counter
 from customers.ledger.transactions import month_bounds
 from customers.parquet import columns
 from customers.parquet.columns import CONSENT_SCHEMA, INTERACTION_SCHEMA, LINE_SCHEMA, PRODUCT_SCHEMA
@@ -27,35 +29,19 @@ CHUNK_SIZE = 5_000
 
 
 def refresh(shop: Shop, *, only: Collection[str] | None = None) -> list[str]:
-    """Rewrite the months and tables that changed since the last refresh; returns their names.
+    """Rewrite the months and tables that changed since this home's last refresh; returns their names.
 
     With `only`, at most the tables and months of these names.
     """
-    with engine.read_transaction(shop) as connection:
-        counters = connection.execute(sa.select(ledger_months).order_by(ledger_months.c.month)).all()
-    # Only the counter of offers has no file here.
-    numbers = {
-        counter.month: counter.changed_no
-        for counter in counters
-        if counter.month in TABLES or counter.month[:1].isdigit()
-    }
-    numbers = dict.fromkeys(TABLES, 0) | numbers
-    current = set(numbers) - {counter.month for counter in counters if counter.changed_no != counter.mirrored_no}
-    stale = [name for name in sorted(numbers) if name not in current or not _is_current(shop, name)]
-    stale = [name for name in stale if only is None or name in only]
-    for name in stale:
-        _rewrite_file(shop, name)
-        _mark_mirrored(shop, name, numbers[name])
-    return stale
+    numbers = _read_counters(shop)
+    names = sorted(numbers if only is None else numbers.keys() & set(only))
+    stale = [name for name in names if not _is_current(shop, name, numbers[name])]
+    return [name for name in stale if _rewrite_file(shop, name, numbers[name])]
 
 
 def rebuild(shop: Shop) -> list[str]:
     """Rebuild the whole mirror from the database; the content is the same as after refreshes. Returns the names."""
-    for path in (shop.home / "ledger").glob("month=*/part.parquet"):
-        path.unlink()
-    with engine.write_transaction(shop) as connection:
-        connection.execute(ledger_months.update().values(mirrored_no=0))
-    return refresh(shop)
+    return [name for name, number in sorted(_read_counters(shop).items()) if _rewrite_file(shop, name, number)]
 
 
 def load_lines(shop: Shop, keys: Iterable[int]) -> pa.Table:
@@ -94,34 +80,51 @@ def _file_path(shop: Shop, name: str) -> Path:
     return folder / f"{name}.parquet" if name in TABLES else folder / f"month={name}" / "part.parquet"
 
 
-def _is_current(shop: Shop, name: str) -> bool:
-    """Whether the file exists with the current columns and, for consents, the current defaults of the settings."""
+def _read_counters(shop: Shop) -> dict[str, int]:
+    """The counters of every month and table that has a file here; offers have none."""
+    with engine.read_transaction(shop) as connection:
+        counters = change_counters.read_counters(connection)
+    numbers = {name: number for name, number in counters.items() if name in TABLES or name[:1].isdigit()}
+    return dict.fromkeys(TABLES, 0) | numbers
+
+
+def _is_current(shop: Shop, name: str, number: int) -> bool:
+    """Whether the file is of this counter, with the current columns and, for consents, the default of the settings."""
     path = _file_path(shop, name)
-    if name not in TABLES or not path.exists():
-        return path.exists()
+    if not path.exists():
+        return False
     schema = pq.read_schema(path)
-    has_current_default = name != change_counters.CONSENTS_COUNTER or dict(schema.metadata or {}).get(
-        DEFAULT_KEY
-    ) == _consent_default(shop)
-    return has_current_default and schema.names == TABLES[name][0].names
+    metadata = dict(schema.metadata or {})
+    has_current_default = name != change_counters.CONSENTS_COUNTER or metadata.get(DEFAULT_KEY) == _consent_default(
+        shop
+    )
+    expected = TABLES[name][0] if name in TABLES else LINE_SCHEMA
+    return mirror_counter.read_counter(path) == number and has_current_default and schema.names == expected.names
 
 
-def _rewrite_file(shop: Shop, name: str) -> None:
+def _rewrite_file(shop: Shop, name: str, number: int) -> bool:
+    """Write the file of a month or table; whether there was one to write or to remove.
+
+    `number` is its counter, read before the rows are: a later change leaves the file stale.
+    """
     path = _file_path(shop, name)
     with engine.read_transaction(shop) as connection:
         if name in TABLES:
             schema, rows = TABLES[name]
             if name == change_counters.CONSENTS_COUNTER:
                 schema = schema.with_metadata({DEFAULT_KEY: _consent_default(shop)})
-            return _write_file(path, schema, rows(connection, shop))
+            _write_file(path, mirror_counter.with_counter(schema, number), rows(connection, shop))
+            return True
         batches = columns.line_batches(connection, shop.currency, _month_filter(name))
         first = next(batches, None)
         if first is not None:
-            return _write_file(path, LINE_SCHEMA, _prepend(first, batches))
+            _write_file(path, mirror_counter.with_counter(LINE_SCHEMA, number), _prepend(first, batches))
+            return True
+    if not path.parent.exists():
+        return False
     path.unlink(missing_ok=True)
-    if path.parent.exists():
-        path.parent.rmdir()
-    return None
+    path.parent.rmdir()
+    return True
 
 
 def _prepend(first: pa.RecordBatch, others: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -137,13 +140,6 @@ def _write_file(path: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch]
         for batch in batches:
             writer.write_batch(batch)
     os.replace(partial, path)
-
-
-def _mark_mirrored(shop: Shop, name: str, number: int) -> None:
-    """Record the counter that was read before the rows were; a later change keeps the file stale."""
-    with engine.write_transaction(shop) as connection:
-        change = ledger_months.update().where(ledger_months.c.month == name)
-        connection.execute(change.values(mirrored_no=number))
 
 
 def _consent_default(shop: Shop) -> bytes:

@@ -14,15 +14,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import sqlalchemy as sa
 
-from customers.database import engine
-from customers.database.schema import ledger_months, products, transactions_history
+from customers.database.schema import products, transactions_history
 from customers.database.schema import transactions as ledger
-from customers.ledger import line_digest, transactions
+from customers.ledger import line_digest, mirror_counter, transactions
 from customers.shop.settings import Shop
 
-SET_MIRRORED = sa.text(
-    "update ledger_months set mirrored_no = :number where month = :month and mirrored_no = :number - 1"
-)
 LINE_KEY = ("source", "order_id", "line_id")
 
 
@@ -43,24 +39,22 @@ def anonymise_ledger(connection: sa.Connection, key: int) -> tuple[int, set[str]
     return len(current) + len(superseded), transactions.utc_months(sold_at)
 
 
-def anonymise_mirror(shop: Shop, keys: Collection[int], counters: Mapping[str, int] | None = None) -> None:
+def anonymise_mirror(
+    shop: Shop,
+    keys: Collection[int],
+    before: Mapping[str, int] | None = None,
+    after: Mapping[str, int] | None = None,
+) -> None:
     """Remove these customers from the mirror's files at once, without a refresh.
 
-    `counters` are the counters after this erasure, of files that were current before it: they are marked as current.
+    `before` and `after` are the counters around this erasure: a file that was current before it still is.
     """
-    _purge_mirror_files(shop, keys)
-    if counters:
-        with engine.write_transaction(shop) as connection:
-            connection.execute(SET_MIRRORED, [{"month": month, "number": number} for month, number in counters.items()])
-        # A slow refresh may have put an old file back; one that does so from now on leaves the file marked as stale.
-        _purge_mirror_files(shop, keys)
-
-
-def mirrored_counters(connection: sa.Connection) -> dict[str, int]:
-    """The names of current mirror files, each with its counter."""
-    columns = ledger_months.c
-    query = sa.select(columns.month, columns.changed_no).where(columns.changed_no == columns.mirrored_no)
-    return dict(connection.execute(query).tuples().all())
+    folder = shop.home / "ledger"
+    moves = {name: ((before or {}).get(name), number) for name, number in (after or {}).items()}
+    for path in sorted(folder.glob("month=*/part.parquet")):
+        _rewrite_file(path, keys, keep_rows=True, move=moves.get(path.parent.name.removeprefix("month=")))
+    for name in ("interactions", "consents"):
+        _rewrite_file(folder / f"{name}.parquet", keys, keep_rows=False, move=moves.get(name))
 
 
 def purge_rejects(shop: Shop, customer_ids: set[str]) -> None:
@@ -87,14 +81,6 @@ def purge_exports(shop: Shop, customer_ids: set[str]) -> None:
                     os.replace(partial, path)
             finally:
                 partial.unlink(missing_ok=True)
-
-
-def _purge_mirror_files(shop: Shop, keys: Collection[int]) -> None:
-    folder = shop.home / "ledger"
-    for path in sorted(folder.glob("month=*/part.parquet")):
-        _rewrite_file(path, keys, keep_rows=True)
-    for name in ("interactions", "consents"):
-        _rewrite_file(folder / f"{name}.parquet", keys, keep_rows=False)
 
 
 def _customer_lines(connection: sa.Connection, table: sa.Table, key: int) -> list[dict]:
@@ -147,8 +133,15 @@ def _renumber_lines(connection: sa.Connection, source: str, order_id: str) -> No
             )
 
 
-def _rewrite_file(path: Path, keys: Collection[int], *, keep_rows: bool) -> None:
-    if not path.exists() or not _has_customers(path, keys):
+def _rewrite_file(path: Path, keys: Collection[int], *, keep_rows: bool, move: tuple[int | None, int] | None) -> None:
+    """Rewrite a file of the mirror without these customers.
+
+    `move` are two counters: a file that is of the first one is of the second one afterwards.
+    """
+    if not path.exists():
+        return
+    is_moved = move is not None and move[0] != move[1] and mirror_counter.read_counter(path) == move[0]
+    if not is_moved and not _has_customers(path, keys):
         return
     table = pq.read_table(path, partitioning=None)
     is_erased = _customer_mask(table, keys)
@@ -157,6 +150,8 @@ def _rewrite_file(path: Path, keys: Collection[int], *, keep_rows: bool) -> None
         table = table.set_column(table.schema.get_field_index("customer_key"), "customer_key", customer_keys)
     else:
         table = table.filter(pc.invert(is_erased))
+    if is_moved and move is not None:
+        table = table.replace_schema_metadata(mirror_counter.with_counter(table.schema, move[1]).metadata)
     partial = _temporary_path(path)
     pq.write_table(table, partial, compression="zstd")
     os.replace(partial, path)

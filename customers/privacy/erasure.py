@@ -49,15 +49,12 @@ def erase_customer(shop: Shop, customer_id: str) -> ErasureResult | None:
     anonymisation.purge_rejects(shop, _written_ids(identity_ids))
     anonymisation.purge_exports(shop, _written_ids(identity_ids))
     with engine.write_transaction(shop) as connection:
-        before = anonymisation.mirrored_counters(connection)
+        before = change_counters.read_counters(connection)
         result = _erase_rows(connection, shop, key)
-        changed_by_us = {
-            month: number + 1
-            for month, number in (before.items() - anonymisation.mirrored_counters(connection).items())
-        }
+        after = change_counters.read_counters(connection)
     anonymisation.purge_rejects(shop, _written_ids(identity_ids))
     anonymisation.purge_exports(shop, _written_ids(identity_ids))
-    anonymisation.anonymise_mirror(shop, {key}, changed_by_us)
+    anonymisation.anonymise_mirror(shop, {key}, before, after)
     engine.purge_deleted(shop)
     return result
 

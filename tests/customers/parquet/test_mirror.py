@@ -1,6 +1,7 @@
 """The Parquet mirror follows the ledger, month by month, and can always be rebuilt."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -96,6 +97,18 @@ def test_a_month_that_became_empty_leaves_no_file(corner_shop: Shop, load_lines:
         change_counters.increment_counters(connection, {"2017-11"})
     mirror.refresh(corner_shop)
     assert list(read_mirror(corner_shop)) == ["consents.parquet", "interactions.parquet", "products.parquet"]
+
+
+def test_two_homes_of_one_database_mirror_it_each_for_itself(
+    corner_shop: Shop, load_lines: Load, tmp_path: Path
+) -> None:
+    load_lines(corner_shop, "1,a,x,2017-11-02,1,1\n")
+    other = replace(corner_shop, home=tmp_path / "other")
+    assert mirror.refresh(corner_shop) == mirror.refresh(other)
+    load_lines(corner_shop, "2,b,x,2017-11-03,1,1\n")
+    assert mirror.refresh(other) == ["2017-11", "consents"]
+    assert mirror.refresh(corner_shop) == ["2017-11", "consents"]
+    assert read_mirror(other) == read_mirror(corner_shop)
 
 
 def test_an_empty_shop_has_a_catalogue_and_no_months(corner_shop: Shop) -> None:
