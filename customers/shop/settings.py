@@ -28,7 +28,7 @@ CONSENT_PURPOSES = (
 )
 CONSENT_STATES = ("granted", "denied", "revoked")
 #: What computes features: one machine, or Spark.
-ENGINES = ("duckdb", "spark")
+DUCKDB, SPARK = ENGINES = ("duckdb", "spark")
 SETTING_NAMES = (
     "database_url",
     "engine",

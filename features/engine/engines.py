@@ -7,9 +7,8 @@ import pyarrow as pa
 from ibis.backends import BaseBackend
 from ibis.backends.duckdb import Backend
 
+from customers.shop.settings import DUCKDB
 from features.engine import duckdb
-
-DUCKDB, SPARK = "duckdb", "spark"
 
 
 @contextmanager

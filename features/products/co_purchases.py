@@ -7,9 +7,10 @@ from pathlib import Path
 import ibis
 import ibis.expr.types as ir
 import pandas as pd
-from ibis.backends.duckdb import Backend
+from ibis.backends import BaseBackend
 
-from features.engine import duckdb, expressions, ledger_lines
+from customers.shop.settings import DUCKDB
+from features.engine import engines, expressions, ledger_lines
 
 #: Products bought on fewer days are left out: too few to count pairs.
 MIN_DAYS = 5
@@ -37,6 +38,7 @@ def count_co_purchases(
     min_days: int = MIN_DAYS,
     min_customers: int = MIN_CUSTOMERS,
     max_others: int = MAX_OTHERS,
+    engine: str = DUCKDB,
 ) -> pd.DataFrame:
     """Pairs of products bought on one visit or on successive visits, one row per product_key and other_key.
 
@@ -49,8 +51,7 @@ def count_co_purchases(
     A count of fewer than min_customers customers is 0 in either of the two: those customers could recognise themselves.
     Lines of sensitive products count only for customers who allow their use.
     """
-    con = duckdb.connect()
-    try:
+    with engines.open_engine(engine) as con:
         bought = ledger_lines.purchased_lines(
             ledger_lines.drop_profiling_refusals(ledger_lines.lines_as_of(ledger, as_of, con), ledger, con)
         )
@@ -58,11 +59,8 @@ def count_co_purchases(
         visit_products = _create_table(con, "visit_products", _recent_visits(days, min_days))
         same_visit = _create_table(con, "same_visit", _same_visit_pairs(visit_products, min_customers))
         next_visit = _create_table(con, "next_visit", _next_visit_pairs(visit_products, min_customers))
-        frame = _strongest_pairs(
-            _with_lift(_combine_pairs(same_visit, next_visit), visit_products), max_others
-        ).execute()
-    finally:
-        con.disconnect()
+        pairs = _with_lift(_combine_pairs(same_visit, next_visit), visit_products)
+        frame = con.execute(_strongest_pairs(pairs, max_others))
     return frame.astype(dict.fromkeys(COLUMNS[:5], "int64"))
 
 
@@ -81,7 +79,7 @@ def co_purchases_path(folder: Path) -> Path | None:
     return path if path.exists() else None
 
 
-def _create_table(con: Backend, name: str, table: ir.Table) -> ir.Table:
+def _create_table(con: BaseBackend, name: str, table: ir.Table) -> ir.Table:
     return con.create_table(name, table, temp=True)
 
 

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from ibis.backends import BaseBackend
 from ibis.backends.duckdb import Backend
 
+from customers.shop.settings import DUCKDB
 from features.engine import duckdb, engines, expressions, ledger_lines
 from features.families import category_history, engagement
 from features.snapshots import point_in_time, portions
@@ -35,7 +36,7 @@ def write_snapshot(
     timezone: str,
     list_cutoffs: Sequence[datetime] | None = None,
     customer_cutoffs: pd.DataFrame | None = None,
-    engine: str = engines.DUCKDB,
+    engine: str = DUCKDB,
 ) -> dict[str, int]:
     """Write out/FAMILY/part.parquet for every family; returns the number of rows of each.
 
@@ -143,9 +144,7 @@ def history_days(ledger: Path, as_of: datetime, timezone: str) -> int:
     return 0 if first is None else (_day_to_date(duckdb.day_number(as_of, timezone)) - first).days
 
 
-def gap_quantile(
-    ledger: Path, *, as_of: datetime, timezone: str, share: float = 0.97, engine: str = engines.DUCKDB
-) -> float:
+def gap_quantile(ledger: Path, *, as_of: datetime, timezone: str, share: float = 0.97, engine: str = DUCKDB) -> float:
     """Quantile, in days, of all gaps between purchase days, at the probability `share`; NaN without any gap."""
     with engines.open_engine(engine) as con:
         days = ledger_lines.purchase_days(ledger_lines.lines_as_of(ledger, as_of, con), timezone)
@@ -161,7 +160,7 @@ def has_purchases(ledger: Path, *, as_of: datetime, timezone: str) -> bool:
     return bool(days.limit(1).count().execute())
 
 
-def load_purchases(ledger: Path, *, as_of: datetime, timezone: str, engine: str = engines.DUCKDB) -> pd.DataFrame:
+def load_purchases(ledger: Path, *, as_of: datetime, timezone: str, engine: str = DUCKDB) -> pd.DataFrame:
     """Purchase days known at as_of, one row per customer and day: columns customer_key, day, spend.
 
     day is midnight without a zone; sorted by customer_key and day.
@@ -173,7 +172,7 @@ def load_purchases(ledger: Path, *, as_of: datetime, timezone: str, engine: str 
 
 
 def load_category_days(
-    ledger: Path, *, as_of: datetime, timezone: str, start: datetime, engine: str = engines.DUCKDB
+    ledger: Path, *, as_of: datetime, timezone: str, start: datetime, engine: str = DUCKDB
 ) -> pd.DataFrame:
     """Purchase days by customer and category from `start` on, known at as_of: columns customer_key, category, day.
 
@@ -195,7 +194,7 @@ def load_product_days(
     timezone: str,
     start: datetime | None = None,
     end: datetime | None = None,
-    engine: str = engines.DUCKDB,
+    engine: str = DUCKDB,
 ) -> pd.DataFrame:
     """Purchase days by customer and product, known at as_of: columns customer_key, product_key, day.
 
@@ -220,7 +219,7 @@ def _with_midnights(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def load_baskets(
-    ledger: Path, *, as_of: datetime, start: datetime, end: datetime, engine: str = engines.DUCKDB
+    ledger: Path, *, as_of: datetime, start: datetime, end: datetime, engine: str = DUCKDB
 ) -> pd.DataFrame:
     """Products bought per customer from `start` until before `end`, known at as_of.
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from customers import clock
+from customers.database import shop_lock
 from customers.ledger import watermark
 from customers.parquet import mirror
 from customers.privacy import consents
@@ -250,12 +250,12 @@ def _build_context(
         feast_future = executor.submit(lambda: features.feast)
         snapshot.write_snapshot(
             ledger, folder, as_of=as_of, cutoffs=feature_cutoffs, timezone=zone,
-            list_cutoffs=[*list_cutoffs, as_of], customer_cutoffs=deliveries,
+            list_cutoffs=[*list_cutoffs, as_of], customer_cutoffs=deliveries, engine=shop.engine,
         )  # fmt: skip
         dataset = replace(
-            dataset, baskets=training_data.load_window_baskets(ledger, calendar, list_cutoffs, list_days),
+            dataset, baskets=training_data.load_window_baskets(shop, calendar, list_cutoffs, list_days),
             prices=prices.load_prices(folder, ledger, as_of=as_of),
-            together=co_purchases.count_co_purchases(ledger, as_of=as_of, timezone=zone),
+            together=co_purchases.count_co_purchases(ledger, as_of=as_of, timezone=zone, engine=shop.engine),
         )  # fmt: skip
         co_purchases.save_co_purchases(dataset.together, folder)
     feast_future.result()
@@ -266,12 +266,12 @@ def _build_context(
 
 @contextmanager
 def _lock_home(shop: Shop) -> Iterator[None]:
-    """Hold the home's lock: two runs at once would write the same features. Raises NothingToDo while it is held."""
-    with (shop.home / "night.lock").open("w") as lock:
+    """Hold the lock of nightly runs: two at once would write the same scores. Raises NothingToDo while it is held."""
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise NothingToDo("another nightly run works in this home; wait for it to end") from None
+            stack.enter_context(shop_lock.hold(shop, "night", wait=False))
+        except shop_lock.LockHeld:
+            raise NothingToDo("another nightly run works on this shop; wait for it to end") from None
         # Delete what a killed run left; folders of living servers that publish a champion stay.
         bundle.clear_leftovers(shop.home)
         for leftover in (

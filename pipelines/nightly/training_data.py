@@ -7,7 +7,6 @@ import math
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from pathlib import Path
 
 import pandas as pd
 
@@ -80,11 +79,13 @@ def _build_training_data(
     history_start = calendar.cutoff_before(min(calendar.history_days, 3 * recommender.LIST_DAYS))
     return TrainingData(
         calendar,
-        snapshot.load_purchases(ledger, as_of=as_of, timezone=zone),
+        snapshot.load_purchases(ledger, as_of=as_of, timezone=zone, engine=shop.engine),
         {},
         _churn_horizon_days(shop, calendar),
         value_days=shop.value_days,
-        category_days=snapshot.load_category_days(ledger, as_of=as_of, timezone=zone, start=history_start),
+        category_days=snapshot.load_category_days(
+            ledger, as_of=as_of, timezone=zone, start=history_start, engine=shop.engine
+        ),
         redemptions=campaigns.redemptions,
         offers=campaigns.catalogue.offers[["offer_key", "campaign_id", "starts_at", "ends_at"]],
         products=snapshot.load_products(ledger),
@@ -110,15 +111,16 @@ def _load_campaign_history(shop: Shop, calendar: training_calendar.TrainingCalen
 
 
 def load_window_baskets(
-    ledger: Path, calendar: training_calendar.TrainingCalendar, cutoffs: list[datetime], window_days: int
+    shop: Shop, calendar: training_calendar.TrainingCalendar, cutoffs: list[datetime], window_days: int
 ) -> dict[datetime, pd.DataFrame]:
     """Baskets bought in the window that follows each cutoff, by cutoff; columns as `snapshot.load_baskets`."""
     return {
         cutoff: snapshot.load_baskets(
-            ledger,
+            shop.home / "ledger",
             as_of=calendar.as_of,
             start=cutoff,
             end=calendar.day_start(calendar.days_before_run(cutoff) - window_days),
+            engine=shop.engine,
         )
         for cutoff in cutoffs
     }
@@ -131,6 +133,8 @@ def _churn_horizon_days(shop: Shop, calendar: training_calendar.TrainingCalendar
     """
     if shop.churn_days:
         return shop.churn_days
-    gap_days = snapshot.gap_quantile(shop.home / "ledger", as_of=calendar.as_of, timezone=shop.timezone)
+    gap_days = snapshot.gap_quantile(
+        shop.home / "ledger", as_of=calendar.as_of, timezone=shop.timezone, engine=shop.engine
+    )
     horizon_days = MIN_CHURN_DAYS if math.isnan(gap_days) else max(MIN_CHURN_DAYS, math.ceil(gap_days))
     return max(1, min(horizon_days, calendar.history_days // 4))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from customers.privacy import consents
 from customers.scores import score_store
-from customers.shop.settings import Shop
-from features.store.feature_store import FeatureStore
+from customers.shop.settings import DUCKDB, Shop
+from features.store.feature_store import FeatureStore, open_store
 from models.base import Model
+from serving.scoring.fallback import Prediction
 from serving.scoring.inputs import NightlyInputs, NightlyRun
 from serving.scoring.night_publication import NightPublication
 from serving.scoring.questions import PREDICTORS
@@ -55,8 +59,7 @@ def score_all_customers(
     for name, (version, _) in versioned_models.items():
         run = score_store.begin_run(shop, name, str(version), as_of)
         with lookup.open_model(name) as arrays:
-            for inputs in portions.iter_inputs(name):
-                prediction = PREDICTORS[name](inputs)
+            for inputs, prediction in portions.iter_predictions(name):
                 rows = list(prediction.iter_rows())
                 written += score_store.write_scores(shop, run, rows)
                 keys.update(row[0] for row in rows)
@@ -71,6 +74,20 @@ class _Portions:
     def __init__(self, nightly_run: NightlyRun) -> None:
         self.nightly_run = nightly_run
         self._everyone_by_view: dict[str, NightlyInputs] = {}
+
+    def iter_predictions(self, name: str) -> Iterator[tuple[NightlyInputs, Prediction]]:
+        """The predictions of a model with their inputs, a portion after another; by Spark's tasks where it computes."""
+        if name not in _PORTION_SIZES or self.nightly_run.shop.engine == DUCKDB:
+            for inputs in self.iter_inputs(name):
+                yield inputs, PREDICTORS[name](inputs)
+            return
+        from features.engine import spark  # imported here: only a shop with this engine has it
+
+        portions = list(self.iter_inputs(name))
+        scorer = _PortionScorer(name, self.nightly_run)
+        yield from zip(
+            portions, spark.map_portions(predict_portion, scorer, [each.keys for each in portions]), strict=True
+        )
 
     def iter_inputs(self, name: str) -> Iterator[NightlyInputs]:
         """Inputs of the customers that a model scores; none where there are no customers."""
@@ -95,3 +112,29 @@ class _Portions:
             filters=[("event_timestamp", "==", nightly_run.as_of)],
         )
         return consents.filter_allowed(nightly_run.shop, entities, "profiling")
+
+
+class _PortionScorer:
+    """What a task of Spark scores a portion of the customers with: the model and the rest of a nightly run.
+
+    It travels to other processes without the shop's key, which scoring does not need, and without open files.
+    """
+
+    def __init__(self, name: str, nightly_run: NightlyRun) -> None:
+        self.name = name
+        self.shop = replace(nightly_run.shop, key=b"")
+        self.folder = nightly_run.store.folder
+        self.models = {name: nightly_run.models[name]}
+        self.as_of = nightly_run.as_of
+        self.fallback_names = nightly_run.fallback_names
+
+    @cached_property
+    def nightly_run(self) -> NightlyRun:
+        """The nightly run as this process opens it, once for all of its portions."""
+        return NightlyRun(self.shop, open_store(self.folder), self.models, self.as_of, self.fallback_names)
+
+
+def predict_portion(scorer: _PortionScorer, keys: Sequence[int]) -> Prediction:
+    """The predictions of these customers, in their order."""
+    entities = pd.DataFrame({"customer_key": np.asarray(keys, np.int64)})
+    return PREDICTORS[scorer.name](NightlyInputs(scorer.nightly_run, entities))
