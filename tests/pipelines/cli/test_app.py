@@ -88,3 +88,14 @@ def test_with_json_logs_every_line_on_stderr_is_an_object(home: Path) -> None:
     assert lines[-1]["exit_code"] == result.returncode == 1
     assert "regulars load transactions" in lines[-1]["event"]
     assert {line["logger"] for line in lines} == {"regulars.command"}
+
+
+@pytest.mark.parametrize(("memory", "code"), [("1MB", 1), ("plenty", 2)])
+def test_a_run_with_too_little_memory_names_the_setting(home: Path, till: Till, memory: str, code: int) -> None:
+    rows = [(f"o{day}", 0, "c1", "p1", f"2025-01-{day:02}T10:00:00", 1, 5, 0) for day in range(1, 29)]
+    regulars(home, "load", "transactions", str(till(*rows)))
+    result = regulars(home, "run", REGULARS_ENGINE_MEMORY=memory)
+    assert result.returncode == code
+    assert "REGULARS_ENGINE_MEMORY" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(home.glob("features/*/*.parquet"))
