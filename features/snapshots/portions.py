@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
 
@@ -105,14 +105,46 @@ def merge_portions(parts: Sequence[Path], out: Path) -> Path:
         return parts[0].replace(out)
     # DuckDB declares a column of one portion as never null where it has no null there.
     schema = pa.schema([field.with_nullable(True) for field in pq.read_schema(parts[0])])
-    datasets = [ds.dataset(path, schema=schema) for path in parts]
     moments = pa.chunked_array([pq.read_table(path, columns=["event_timestamp"])[0].unique() for path in parts])
+    readers = [_MomentReader(path, schema) for path in parts]
     with pq.ParquetWriter(out, schema) as writer:
         for moment in moments.unique().sort():
-            for part in datasets:
-                table = part.to_table(filter=ds.field("event_timestamp") == moment)
+            for reader in readers:
+                table = reader.read_moment(moment)
                 if len(table):
                     writer.write_table(table, row_group_size=expressions.ROW_GROUP_SIZE)
     for path in parts:
         path.unlink()
     return out
+
+
+class _MomentReader:
+    """Reads a file that is sorted by event_timestamp, one moment after another, and each row group once.
+
+    A filter by moment would read the row groups that hold several moments again for each of them.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.schema = schema
+        self._file = pq.ParquetFile(path)
+        self._groups = iter(range(self._file.num_row_groups))
+        self._pending = schema.empty_table()
+
+    def read_moment(self, moment: pa.Scalar) -> pa.Table:
+        """The rows of this moment, with the columns of the schema; moments must be asked for in ascending order."""
+        parts = []
+        while len(self._pending) or self._read_group():
+            count = pc.sum(pc.equal(self._pending["event_timestamp"], moment)).as_py()
+            parts.append(self._pending.slice(0, count))
+            self._pending = self._pending.slice(count)
+            if len(self._pending):
+                break
+        return pa.concat_tables([self.schema.empty_table(), *parts])
+
+    def _read_group(self) -> bool:
+        """Read the next row group; whether there was one."""
+        group = next(self._groups, None)
+        if group is None:
+            return False
+        self._pending = self._file.read_row_group(group).cast(self.schema)
+        return True
