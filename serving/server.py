@@ -58,22 +58,37 @@ def build_environment(shop: Shop, *, workers: int = 1) -> dict[str, str]:
     overrides = {
         "REGULARS_HOME": str(shop.home),
         "REGULARS_WORKERS": str(workers),
+        "REGULARS_REPLICA": "1" if _is_shared(shop) else "",
         "BENTOML_HOME": str(shop.home / "bentoml"),
         "BENTOML_DO_NOT_TRACK": "True",
         "DO_NOT_TRACK": "true",
         "PYTHONPATH": os.pathsep.join(filter(None, (code_root, os.environ.get("PYTHONPATH")))),
     }
-    # Many small requests run at once: threads inside one of them would only wait for each other.
-    defaults = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
+    # Many small requests run at once: threads inside one of them would only wait for each other. What a worker needs
+    # for a moment goes back to the system; pages of the database are shared by the workers, in the system's cache.
+    defaults = {
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "OPENBLAS_NUM_THREADS": "1",
+        "MALLOC_ARENA_MAX": "2",
+        "MALLOC_TRIM_THRESHOLD_": "131072",
+        "ARROW_DEFAULT_MEMORY_POOL": "system",
+        "REGULARS_SQLITE_CACHE_KB": "8192",
+    }
     # A nightly run in this process has loaded Feast, which leaves its own metrics folder in the environment.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PROMETHEUS_MULTIPROC")}
     return {**defaults, **inherited, **overrides}
 
 
+def _is_shared(shop: Shop) -> bool:
+    """Whether other machines may serve this shop: its database is on a server, and so is its model registry."""
+    return not shop.database_url.startswith("sqlite") and bool(os.environ.get("MLFLOW_TRACKING_URI"))
+
+
 @dataclass
 class _Worker:
-    """One place for a worker process, which is started again whenever it ends."""
+    """One place for a process, which is started again whenever it ends."""
 
+    command: list[str]
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     start_after: float = 0.0
@@ -82,17 +97,24 @@ class _Worker:
 
 @dataclass
 class Supervisor:
-    """Keeps `worker_count` workers running on a listening socket, until it is stopped."""
+    """Keeps `worker_count` workers running on a listening socket, until it is stopped.
+
+    Beside them it keeps `replica_home` up to date, where that is given; see `serving.replica`.
+    """
 
     listening: socket.socket
     worker_count: int
     counts_folder: Path
+    replica_home: Path | None = None
     is_stopping: bool = field(default=False, init=False)
     _workers: list[_Worker] = field(default_factory=list, init=False)
 
     def run(self) -> None:
         """Start the workers and start again each that ends; return once `stop` was called and all have ended."""
-        self._workers = [_Worker() for _ in range(self.worker_count)]
+        serve = [sys.executable, "-m", "serving.worker", str(self.listening.fileno())]
+        self._workers = [_Worker(serve) for _ in range(self.worker_count)]
+        if self.replica_home:
+            self._workers.append(_Worker([sys.executable, "-m", "serving.replica", str(self.replica_home), "watch"]))
         while not self.is_stopping:
             for worker in self._workers:
                 self._keep_running(worker)
@@ -115,13 +137,11 @@ class Supervisor:
             _report(f"worker {worker.process.pid} ended ({worker.process.returncode}); another starts", "warning")
             worker.process = None
         if worker.process is None and now >= worker.start_after:
-            worker.process, worker.started_at = self._start_worker(), now
+            worker.process, worker.started_at = self._start(worker), now
 
-    def _start_worker(self) -> subprocess.Popen[bytes]:
-        descriptor = self.listening.fileno()
+    def _start(self, worker: _Worker) -> subprocess.Popen[bytes]:
         environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(self.counts_folder)}
-        command = [sys.executable, "-m", "serving.worker", str(descriptor)]
-        return subprocess.Popen(command, env=environment, pass_fds=[descriptor])
+        return subprocess.Popen(worker.command, env=environment, pass_fds=[self.listening.fileno()])
 
     def _forget_gauges(self, pid: int) -> None:
         """Remove the present values of a dead worker; what it counted stays in the sums."""
@@ -176,7 +196,8 @@ def main() -> None:
     counts_folder = Path(os.environ["BENTOML_HOME"]) / "prometheus_multiproc_dir"
     shutil.rmtree(counts_folder, ignore_errors=True)
     counts_folder.mkdir(parents=True)
-    supervisor = Supervisor(listening, int(os.environ.get("REGULARS_WORKERS", "1")), counts_folder)
+    replica_home = options.working_dir if os.environ.get("REGULARS_REPLICA") else None
+    supervisor = Supervisor(listening, int(os.environ.get("REGULARS_WORKERS", "1")), counts_folder, replica_home)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, supervisor.stop)
     _report(f"regulars serves {options.working_dir} on http://{options.host}:{options.port}")

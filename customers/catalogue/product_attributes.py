@@ -29,6 +29,8 @@ Flags = NDArray[np.bool_]
 LABELS_ATTRIBUTE = "labels"
 #: Number of keys in one SQL statement.
 CHUNK_SIZE = 5_000
+#: Number of products read at once.
+BATCH_SIZE = 5_000
 #: The code of no category and of no department.
 NO_CATEGORY = -1
 
@@ -135,28 +137,48 @@ def _read_delays(connection: sa.Connection) -> RepurchaseDelays:
 def _read_attributes(connection: sa.Connection) -> ProductAttributes:
     column_names = ("product_key", "category", "department", "price_minor", "cost_minor", "stock", "attributes")
     query = sa.select(*(products.c[name] for name in column_names)).order_by(products.c.product_key)
-    rows = connection.execute(query).tuples().all()
-    keys, categories, departments, price, cost, stock, attributes = zip(*rows, strict=True) if rows else [()] * 7
-    category, category_names = _encode_names(categories)
-    department, department_names = _encode_names(departments)
-    all_keys = np.array(keys, np.int64)
+    numbers: list[Floats] = []
+    categories, departments, keys_by_label = _NameCodes(), _NameCodes(), dict[str, list[int]]()
+    # In batches, so that a large catalogue leaves no memory behind that only its reading needs.
+    for rows in engine.fetch_batches(connection, query, BATCH_SIZE):
+        keys, category_names, department_names, *prices_and_stock, attributes = zip(*rows, strict=True)
+        categories.add(category_names)
+        departments.add(department_names)
+        _add_labels(keys_by_label, keys, attributes)
+        numbers.append(np.array([keys, *prices_and_stock], np.float64))
+    all_keys, price, cost, stock = np.concatenate([np.empty((4, 0)), *numbers], axis=1)
+    category, category_codes = categories.sorted_codes()
+    department, department_codes = departments.sorted_codes()
     return ProductAttributes(
-        all_keys,
+        all_keys.astype(np.int64),
         category,
         department,
-        category_names,
-        department_names,
-        _compute_margin(np.array(price, np.float64), np.array(cost, np.float64)),
-        ~(np.array(stock, np.float64) <= 0),
-        _keys_by_label(all_keys, attributes),
+        category_codes,
+        department_codes,
+        _compute_margin(price, cost),
+        ~(stock <= 0),
+        {label: np.array(label_keys, np.int64) for label, label_keys in keys_by_label.items()},
     )
 
 
-def _encode_names(texts: Iterable[str | None]) -> tuple[Ints, dict[str, int]]:
-    """Codes of the names and the dict from name to code; case does not matter, no name is -1."""
-    names = [_normalise_name(name) for name in texts]
-    codes = {name: code for code, name in enumerate(sorted({*names} - {""}))}
-    return np.array([codes.get(name, NO_CATEGORY) for name in names], np.int64), codes
+class _NameCodes:
+    """Codes of names, whatever their case: those of the sorted names, and -1 for no name."""
+
+    def __init__(self) -> None:
+        self._first_codes: dict[str, int] = {}
+        self._parts: list[Ints] = []
+
+    def add(self, texts: Iterable[str | None]) -> None:
+        """Add the next names of the column."""
+        codes = self._first_codes
+        self._parts.append(np.array([codes.setdefault(_normalise_name(text), len(codes)) for text in texts], np.int64))
+
+    def sorted_codes(self) -> tuple[Ints, dict[str, int]]:
+        """The code of each name that was added, (n,), and the codes by name."""
+        codes = {name: code for code, name in enumerate(sorted(set(self._first_codes) - {""}))}
+        final = np.array([codes.get(name, NO_CATEGORY) for name in self._first_codes], np.int64)
+        first = np.concatenate([np.empty(0, np.int64), *self._parts])
+        return final[first], codes
 
 
 def _normalise_name(name: str | None) -> str:
@@ -168,13 +190,11 @@ def _compute_margin(price: Floats, cost: Floats) -> Floats:
     return np.where(has_price, (price - cost) / np.where(has_price, price, 1.0), np.nan)
 
 
-def _keys_by_label(keys: Ints, attributes: Iterable[str | None]) -> dict[str, Ints]:
-    keys_by_label: dict[str, list[int]] = {}
-    for key, text in zip(keys.tolist(), attributes, strict=True):
+def _add_labels(keys_by_label: dict[str, list[int]], keys: Iterable[int], attributes: Iterable[str | None]) -> None:
+    for key, text in zip(keys, attributes, strict=True):
         if text and LABELS_ATTRIBUTE in text:
             for label in _parse_labels(json.loads(text).get(LABELS_ATTRIBUTE)):
                 keys_by_label.setdefault(label, []).append(key)
-    return {label: np.array(label_keys, np.int64) for label, label_keys in keys_by_label.items()}
 
 
 def _parse_labels(value: object) -> set[str]:

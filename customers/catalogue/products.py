@@ -1,6 +1,7 @@
 """Reads product master data: keys, ids, names, categories, stock and sensitivity."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -10,6 +11,7 @@ from customers.database.schema import transactions as lines
 from customers.shop.settings import Shop
 
 TEXT_COLUMNS = ("name", "category", "subcategory", "department", "brand")
+BATCH_SIZE = 5_000
 
 
 def find_keys(shop: Shop, product_ids: Sequence[str]) -> dict[str, int]:
@@ -60,10 +62,17 @@ def read_never_sold_stubs(connection: sa.Connection) -> set[int]:
     return stubs - set(connection.execute(sold).scalars()) if stubs else set()
 
 
-def read_classifications(connection: sa.Connection) -> list[tuple[int, str | None, str | None, str | None]]:
-    """(product_key, category, subcategory, brand) of every product."""
-    query = sa.select(*(products.c[name] for name in ("product_key", "category", "subcategory", "brand")))
-    return [tuple(row) for row in connection.execute(query).tuples()]
+def read_classifications(connection: sa.Connection) -> dict[str, list[Any]]:
+    """Columns product_key, category, subcategory and brand of every product; equal texts are one object."""
+    columns: dict[str, list[Any]] = {name: [] for name in ("product_key", "category", "subcategory", "brand")}
+    texts: dict[str | None, str | None] = {}
+    query = sa.select(*(products.c[name] for name in columns))
+    for rows in engine.fetch_batches(connection, query, BATCH_SIZE):
+        keys, *named = zip(*rows, strict=True)
+        columns["product_key"] += keys
+        for name, values in zip(("category", "subcategory", "brand"), named, strict=True):
+            columns[name] += [texts.setdefault(text, text) for text in values]
+    return columns
 
 
 def load_sensitive(shop: Shop) -> tuple[set[int], set[str]]:

@@ -3,6 +3,7 @@
 All access goes through this module.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
@@ -31,7 +32,7 @@ PRAGMAS = (
     "foreign_keys = ON",
     "secure_delete = ON",
     "temp_store = MEMORY",
-    "cache_size = -65536",
+    f"cache_size = -{os.environ.get('REGULARS_SQLITE_CACHE_KB', '65536')}",
     # A bulk load changes the same index pages many times: write them back once, not after every batch.
     "wal_autocheckpoint = 10000",
     "journal_size_limit = 67108864",

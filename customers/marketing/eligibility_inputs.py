@@ -130,8 +130,9 @@ def _read_unsold_products(connection: sa.Connection, shop: Shop, version: tuple[
 
 def _read_unsold_at_first(connection: sa.Connection, shop: Shop) -> _UnsoldProducts:
     """What was unsold when this version was first read, with the counters of the months at that time."""
-    covered_products = set(offers.read_catalogue(connection, shop).covered_products["product_key"])
-    unsold = products.read_never_sold_stubs(connection) & covered_products
+    unsold = products.read_never_sold_stubs(connection)
+    if unsold:
+        unsold &= set(offers.read_catalogue(connection, shop).covered_products["product_key"])
     return frozenset(unsold), frozenset(change_counters.read_month_counters(connection).items())
 
 

@@ -17,6 +17,9 @@ from customers.database.version_cache import VersionCache
 from customers.shop import money
 from customers.shop.settings import Shop
 
+#: Number of rows read at once.
+BATCH_SIZE = 20_000
+
 CATALOGUE_COLUMNS = {
     "offer_key": "int64",
     "offer_id": "object",
@@ -100,7 +103,7 @@ def _read_covered_products(connection: sa.Connection) -> pd.DataFrame:
         products, products.c.category == offer_categories.c.category
     )
     columns: list[np.ndarray] = []
-    for rows in engine.fetch_batches(connection, sa.union(by_product, by_category), 1_000_000):
+    for rows in engine.fetch_batches(connection, sa.union(by_product, by_category), BATCH_SIZE):
         columns.append(np.array(list(zip(*rows, strict=True)), np.int64))
     keys = np.concatenate([np.empty((2, 0), np.int64), *columns], axis=1)
     keys = keys[:, np.lexsort((keys[1], keys[0]))]

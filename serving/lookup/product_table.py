@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
 
 from customers.reports import recommendation_reasons
 from customers.scores import score_details
@@ -14,6 +19,9 @@ from serving.recommendations import merchandising, short_lists
 from serving.scoring.night_columns import NO_EVIDENCE, PRODUCT_SOURCES, SHORTAGE_RULES
 
 DEFAULT_LENGTH = 10
+#: So many different reasons are kept as JSON: the same numbers of purchases and days come up again and again.
+MAX_REASONS = 100_000
+_NO_PLACES = np.empty(0, np.int64)
 _NAMING_SOURCES = frozenset(recommendation_reasons.RELATED_REASONS)
 
 
@@ -24,46 +32,55 @@ class ProductTable(AnswerTable):
         super().__init__(arrays, context)
         self.ids, self.names = load_product_texts(context, self.details["products"])
         self.sensitive = context.inventory.sensitive_products
+        self._product_texts = {key: _to_json(product_id) for key, product_id in self.ids.items()}
+        self._encode_reason = lru_cache(maxsize=MAX_REASONS)(self._end_item)
 
     def build_fields(self, rows: Sequence[int], question: LookupQuestion, now: datetime) -> list[Fields | None]:
         """The fields items, short and notes of each row's result."""
         name, n = question.list_name or "any", question.n or DEFAULT_LENGTH
-        return [self._build_row(row, name, n) for row in rows]
+        bounds = [self.columns.bounds(name, row) for row in rows]
+        lengths = [min(n, end - start) for start, end in bounds]
+        items = self._encode_items(name, [start for start, _ in bounds], lengths)
+        fields: list[Fields | None] = []
+        first = 0
+        for row, (start, end), length in zip(rows, bounds, lengths, strict=True):
+            own_items, first = items[first : first + length], first + length
+            if None in own_items:
+                fields.append(None)
+                continue
+            short = self._build_shortage(row, name, n, end - start) if length < n else None
+            fields.append({"items": _join_items(own_items), "short": short, "notes": []})
+        return fields
 
-    def _build_row(self, row: int, name: str, n: int) -> Fields | None:
-        start, end = self.columns.bounds(name, row)
-        size = end - start
-        items = self._build_items(name, start, start + min(n, size))
-        if items is None:
-            return None
-        short = self._build_shortage(row, name, n, size) if size < n else None
-        return {"items": items, "short": short, "notes": []}
-
-    def _build_items(self, name: str, start: int, end: int) -> list[Fields] | None:
+    def _encode_items(self, name: str, starts: list[int], lengths: list[int]) -> list[str | None]:
+        """The JSON of the first items of each list, one list after the other; None for one that must be computed."""
+        places = np.concatenate([_NO_PLACES, *map(_range, starts, lengths)])
         keys, scores, sources, evidence, words = (
-            self.columns[f"{name}.{column}"][start:end].tolist()
+            self.columns[f"{name}.{column}"][places].tolist()
             for column in ("product_key", "score", "source", "evidence", "word")
         )
-        items = []
-        for rank, (key, score, code, numbers, word) in enumerate(
-            zip(keys, scores, sources, evidence, words, strict=True), start=1
+        heads = [f'{{"rank":{rank},"product_id":' for rank in range(1, max(lengths, default=0) + 1)]
+        ranked_heads = [head for length in lengths for head in heads[:length]]
+        product_texts = self._product_texts
+        items: list[str | None] = []
+        for head, key, score, code, numbers, word in zip(
+            ranked_heads, keys, scores, sources, evidence, words, strict=True
         ):
-            source = PRODUCT_SOURCES[code]
-            product_id = self.ids.get(key)
-            if product_id is None or (source in _NAMING_SOURCES and numbers[0] in self.sensitive):
-                return None
-            reason = self.details["texts"][word] if word != NO_EVIDENCE else self._reason(source, numbers)
+            reason = self._encode_reason(code, *numbers, word)
             items.append(
-                {
-                    "rank": rank,
-                    "product_id": product_id,
-                    "score": score,
-                    "source": source,
-                    "reason": reason,
-                    "expires_at": None,
-                }
+                None
+                if reason is None or key not in product_texts
+                else f'{head}{product_texts[key]},"score":{score!r}{reason}'
             )
         return items
+
+    def _end_item(self, code: int, first: int, second: int, third: int, word: int) -> str | None:
+        """The JSON of an item after its score; None where the reason would name a sensitive product."""
+        source = PRODUCT_SOURCES[code]
+        if source in _NAMING_SOURCES and first in self.sensitive:
+            return None
+        reason = self.details["texts"][word] if word != NO_EVIDENCE else self._reason(source, [first, second, third])
+        return f',"source":"{source}","reason":{_to_json(reason)},"expires_at":null}}'
 
     def _reason(self, source: str, numbers: Sequence[int]) -> str:
         evidence = [] if numbers[0] == NO_EVIDENCE else numbers[: 2 if numbers[2] == NO_EVIDENCE else 3]
@@ -75,3 +92,15 @@ class ProductTable(AnswerTable):
         excluded = "; ".join(merchandising.EXCLUSION_REASONS[rule] for rule in rules)
         explanation = f"left out: {excluded}" if rules else short_lists.NO_MORE_REASONS[name]
         return {"missing": n - size, "rules": rules, "reason": f"{size} of {n}; {explanation}"}
+
+
+def _range(start: int, length: int) -> NDArray[np.int64]:
+    return np.arange(start, start + length)
+
+
+def _to_json(text: str) -> str:
+    return orjson.dumps(text).decode()
+
+
+def _join_items(items: Sequence[str | None]) -> orjson.Fragment:
+    return orjson.Fragment(f"[{','.join(filter(None, items))}]")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from operator import itemgetter
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from customers.reports import recommendation_reasons
-from serving.lookup.answer_table import AnswerTable, Fields
+from serving.arrays.night_arrays import NightArrays
+from serving.lookup.answer_table import AnswerTable, Fields, LookupContext
 from serving.lookup.question_parser import LookupQuestion
 from serving.lookup.score_tables import expected_at
 from serving.scoring import restock
@@ -22,41 +23,44 @@ _NO_PLACES = np.empty(0, np.int64)
 class RestockTable(AnswerTable):
     """The categories of each customer, most probable within the requested days first."""
 
+    def __init__(self, arrays: NightArrays, context: LookupContext) -> None:
+        super().__init__(arrays, context)
+        texts = self.details["texts"]
+        self.alphabetical_ranks = np.empty(len(texts), np.int64)
+        self.alphabetical_ranks[sorted(range(len(texts)), key=texts.__getitem__)] = np.arange(len(texts))
+
     def build_fields(self, rows: Sequence[int], question: LookupQuestion, now: datetime) -> list[Fields | None]:
         """The field items of each row's result."""
         bounds = [self.columns.bounds("items", row) for row in rows]
         places = np.concatenate([_NO_PLACES, *(np.arange(start, end) for start, end in bounds)])
-        items = self._build_items(places, question.within_days or DEFAULT_WITHIN_DAYS)
-        as_of = self.columns["as_of"][list(rows)].tolist()
-        fields: list[Fields | None] = []
-        first = 0
-        for (start, end), at in zip(bounds, as_of, strict=True):
-            last = first + end - start
-            fields.append({"items": self._finish_items(items[first:last], at, now)})
-            first = last
-        return fields
+        sizes = np.array([end - start for start, end in bounds], np.int64)
+        customers = np.repeat(np.arange(len(sizes)), sizes)
+        p = restock.probability_within(self.columns["items.p"][places], question.within_days or DEFAULT_WITHIN_DAYS)
+        codes = self.columns["items.category"][places]
+        order = np.lexsort((self.alphabetical_ranks[codes], -p, customers))
+        as_of = self.columns["as_of"][list(rows)][customers[order]]
+        items = self._build_items(places[order], p[order].tolist(), as_of.tolist(), now)
+        ends = np.cumsum(sizes).tolist()
+        return [{"items": items[start:end]} for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
-    def _build_items(self, places: NDArray[np.int64], within_days: int) -> list[tuple[float, str, float, Fields]]:
-        """The items at these places of the columns, with what they are sorted by and the median days to a purchase."""
-        p = restock.probability_within(self.columns["items.p"][places], within_days).tolist()
-        codes, days_until_due, evidence = (
+    def _build_items(
+        self, places: NDArray[np.int64], probabilities: list[float], as_of: list[int], now: datetime
+    ) -> list[Fields]:
+        """The items at these places of the columns, with the expected times."""
+        codes, waits, evidence = (
             self.columns[f"items.{name}"][places].tolist() for name in ("category", "wait_days", "evidence")
         )
-        texts, repeat_reason = self.details["texts"], recommendation_reasons.repeat_reason
+        texts, zone = self.details["texts"], self.shop.zone
         return [
-            (
-                -each,
-                texts[code],
-                days,
-                {"category": texts[code], "p": each, "expected_at": None, "reason": repeat_reason(*numbers)},
-            )
-            for each, code, days, numbers in zip(p, codes, days_until_due, evidence, strict=True)
+            {
+                "category": texts[code],
+                "p": p,
+                "expected_at": expected_at(at, int(days), zone, now) if days == days else None,
+                "reason": _reason(*numbers),
+            }
+            for code, p, at, days, numbers in zip(codes, probabilities, as_of, waits, evidence, strict=True)
         ]
 
-    def _finish_items(self, items: list[tuple[float, str, float, Fields]], as_of: int, now: datetime) -> list[Fields]:
-        """The items of one customer in their order, with the expected times."""
-        zone = self.shop.zone
-        for _, _, days, item in items:
-            if days == days:
-                item["expected_at"] = expected_at(as_of, int(days), zone, now)
-        return [item for *_, item in sorted(items, key=itemgetter(0, 1))]
+
+#: The same few numbers of purchases and days come up again and again.
+_reason = lru_cache(maxsize=100_000)(recommendation_reasons.repeat_reason)

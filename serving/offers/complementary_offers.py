@@ -44,8 +44,9 @@ _NO_PAIRS = pd.DataFrame(
 
 @lru_cache(maxsize=2)
 def _read(path: Path, _changed: int) -> pd.DataFrame:
-    pairs = pd.read_parquet(path, columns=["product_key", "other_key", "lift", "strength"])
-    pairs = pairs[pairs["lift"] >= MIN_LIFT].sort_values("strength", ascending=False, kind="stable")
+    columns = ["product_key", "other_key", "lift", "strength"]
+    pairs = pd.read_parquet(path, columns=columns, filters=[("lift", ">=", MIN_LIFT)])
+    pairs = pairs.sort_values("strength", ascending=False, kind="stable")
     return (
         pairs.groupby("product_key", sort=False).head(MAX_COMPLEMENTS).drop(columns="strength").reset_index(drop=True)
     )

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from customers.catalogue import product_attributes, products
 from customers.database import engine
@@ -55,9 +57,7 @@ def load_offer_inventory(shop: Shop) -> OfferInventory:
 
 def _read_inventory(connection: engine.Connection, shop: Shop, current: CurrentOffers) -> OfferInventory:
     sensitive_products, sensitive_categories = products.read_sensitive(connection)
-    classifications = pd.DataFrame(
-        products.read_classifications(connection), columns=["product_key", "category", "subcategory", "brand"]
-    )
+    classifications = pd.DataFrame(products.read_classifications(connection))
     attributes = product_attributes.read_attributes(connection, shop)
     return OfferInventory(
         current.catalogue,
@@ -94,5 +94,5 @@ def load_prices(feature_folder: Path) -> pd.DataFrame:
 
 @lru_cache(maxsize=2)
 def _read_prices(path: Path, _changed: int) -> pd.DataFrame:
-    price_rows = pd.read_parquet(path)
-    return price_rows[price_rows["event_timestamp"] == price_rows["event_timestamp"].max()].reset_index(drop=True)
+    latest_at = pc.max(pq.read_table(path, columns=["event_timestamp"])["event_timestamp"])
+    return pq.read_table(path, filters=pc.field("event_timestamp") == latest_at).to_pandas()

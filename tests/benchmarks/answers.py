@@ -34,6 +34,7 @@ from customers.people import lookup
 from customers.scores import score_store
 from customers.security import api_keys
 from customers.shop import settings
+from serving import server
 
 QUESTIONS = ("recommendations", "offers", "churn", "next-purchase", "value", "restock")
 SCORES = ("churn", "next-purchase", "value")
@@ -41,12 +42,6 @@ BULK_CUSTOMERS = 1_000
 AIM_RATIO, AIM_P99_RATIO, AIM_P99_MS = 0.5, 2.0, 25.0
 AIM_BULK_SCORES, AIM_BULK_LISTS = 20_000, 5_000
 AIM_WORKER_MB = 300
-_ENVIRONMENT = {
-    "MALLOC_ARENA_MAX": "2",
-    "OMP_WAIT_POLICY": "PASSIVE",
-    "OPENBLAS_NUM_THREADS": "1",
-    "BENTOML_DO_NOT_TRACK": "True",
-}
 
 
 @dataclass(frozen=True)
@@ -191,7 +186,7 @@ def running_server(source_home: Path) -> Iterator[RunningServer]:
         keys, as_of = run_scores["customer_key"].tolist(), run_scores.attrs["as_of"]
         customer_ids = list(lookup.find_ids(shop, keys).values())
         port = _free_port()
-        environment = {**os.environ, **_ENVIRONMENT, "REGULARS_HOME": str(home), "BENTOML_HOME": str(home / "bentoml")}
+        environment = server.build_environment(shop)
         command = [sys.executable, str(Path(__file__).with_name("no_op_service.py")), str(port)]
         log_path = Path(folder) / "server.log"
         with log_path.open("wb") as log:
