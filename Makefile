@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 PYTHON ?= python3.11
 BIN := .venv/bin
+# Half a gigabyte, which only make acceptance needs; the tests of Spark are skipped where Java is missing.
+SPARK := $(BIN)/spark-submit
 STAMP := .venv/.installed-$(shell cat requirements.lock pyproject.toml | sha256sum | cut -c1-16)
 PORT ?= 3000
 
@@ -21,7 +23,7 @@ demo: $(STAMP)  ## Load a real grocer, run a night, serve on port 3000 (SERVE=no
 test: $(STAMP)  ## Everything that CI runs, a file at a time on every core; about ten minutes on two
 	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-acceptance: $(STAMP)  ## Whole nights, real servers, PostgreSQL, Redis and MLflow, and every operation killed twenty times at random
+acceptance: $(STAMP) $(SPARK)  ## Whole nights, real servers, PostgreSQL, Redis, MLflow and Spark, every operation killed twenty times at random
 	KILLS=20 $(BIN)/pytest -m acceptance --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)  ## Ruff, types, and the migrations against the tables
@@ -56,6 +58,10 @@ lock: $(STAMP)  ## Pin every dependency again; a CPU tag would not install elsew
 
 clean:
 	rm -rf .venv *.egg-info
+
+$(SPARK): $(STAMP)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[spark]'
+	test -x "$$(command -v java)" || echo "Without Java the tests of Spark are skipped: apt-get install openjdk-17-jre-headless"
 
 # uv installs five times as fast as pip, and is itself taken from the lock.
 $(STAMP):

@@ -200,11 +200,11 @@ def map_portions(
     `shared` is sent to each machine once. Results wait on disk until they are taken, one after another; a task that
     fails is tried again.
     """
+    if not portions:
+        return
     context = _session().sparkContext
     broadcast = context.broadcast(shared)
-    results = context.parallelize(list(portions), max(1, len(portions))).map(
-        lambda portion: function(broadcast.value, portion)
-    )
+    results = context.parallelize(list(portions), len(portions)).map(lambda portion: function(broadcast.value, portion))
     results.persist(StorageLevel.DISK_ONLY)
     try:
         results.count()

