@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import betaln, gammaln, hyp2f1, logit, psi
 
 from models.base import Floats, require_columns
+from models.result_cache import ResultCache, digest
 
 # Centres and widths of the normal priors on log r, log(alpha / mean gap), log a and log b. They weigh as much as a
 # handful of customers: negligible with thousands, and with one customer the estimates stay finite.
@@ -69,14 +70,8 @@ class BgNbd:
         t_x: (n,): days from the first purchase to the last.
         T: (n,): days from the first purchase to the cutoff.
         """
-        from scipy.optimize import minimize  # imported here: a server never fits
-
         summary = as_summary(x, t_x, T)
-        scale = mean_gap_days(summary)
-        scaled = PurchaseSummary(summary.x, summary.t_x / scale, summary.T / scale)
-        optimum = minimize(_objective(scaled), PRIOR_CENTRE, jac=True, method="L-BFGS-B", bounds=[(-BOUND, BOUND)] * 4)
-        r, alpha, a, b = np.exp(optimum.x)
-        return cls(float(r), float(alpha * scale), float(a), float(b))
+        return cls(*_LATEST_FITS.get(digest(*summary), lambda: _fit_parameters(summary)))
 
     @classmethod
     def fit_frame(cls, frame: pd.DataFrame) -> Self:
@@ -144,6 +139,21 @@ class BgNbd:
         """log P(no purchase in the days ahead | alive), with the rate integrated over its posterior."""
         log_probability: Floats = -(self.r + summary.x) * np.log1p(days_ahead / (self.alpha + summary.T))
         return log_probability
+
+
+#: Parameters of the latest fits: churn, timing and value fit the customers of the same cutoffs, several times each.
+_LATEST_FITS: ResultCache[tuple[float, float, float, float]] = ResultCache(256)
+
+
+def _fit_parameters(summary: PurchaseSummary) -> tuple[float, float, float, float]:
+    """The parameters r, alpha, a and b of `BgNbd.fit`."""
+    from scipy.optimize import minimize  # imported here: a server never fits
+
+    scale = mean_gap_days(summary)
+    scaled = PurchaseSummary(summary.x, summary.t_x / scale, summary.T / scale)
+    optimum = minimize(_objective(scaled), PRIOR_CENTRE, jac=True, method="L-BFGS-B", bounds=[(-BOUND, BOUND)] * 4)
+    r, alpha, a, b = np.exp(optimum.x)
+    return float(r), float(alpha * scale), float(a), float(b)
 
 
 def _non_negative(column: pd.Series[Any]) -> Floats:

@@ -166,3 +166,14 @@ def test_a_hundred_thousand_customers_take_seconds() -> None:
     started = time.process_time()
     BgNbd.fit(*past)
     assert time.process_time() - started < 5
+
+
+def test_the_same_histories_are_fitted_once(monkeypatch):
+    fits, fit_parameters = [], bg_nbd._fit_parameters
+    monkeypatch.setattr(bg_nbd, "_fit_parameters", lambda summary: fits.append(1) or fit_parameters(summary))
+    x, t_x, total = np.array([1.0, 3.0, 0.0]), np.array([20.0, 61.5, 0.0]), np.array([90.0, 91.0, 33.0])
+    first = bg_nbd.BgNbd.fit(x, t_x, total)
+    assert bg_nbd.BgNbd.fit(list(x), list(t_x), list(total)) == first
+    assert len(fits) == 1
+    assert bg_nbd.BgNbd.fit(x, t_x, total + 1) != first
+    assert len(fits) == 2
