@@ -98,7 +98,15 @@ def fit(
         validation_ndcg,
     )
     examples = (
-        [_ranking_examples(context, bought, popularity_weight) for context, bought in contexts] if n_earlier else []
+        [
+            *(
+                _ranking_examples(*pair, _candidates(pair[0], popularity_weight, ProductFilter(), MAX_CANDIDATES))
+                for pair in contexts[:-1]
+            ),
+            _ranking_examples(*contexts[-1], candidates),
+        ]
+        if n_earlier
+        else []
     )
     early_ranker = candidate_ranking.fit(examples[:n_earlier], seed=seed) if n_earlier else None
     if early_ranker is None:
@@ -126,8 +134,7 @@ def _best_popularity_weight(
     )
 
 
-def _ranking_examples(context: RankingContext, bought: WindowPurchases, popularity_weight: float) -> RankingExamples:
-    candidates = _candidates(context, popularity_weight, ProductFilter(), MAX_CANDIDATES)
+def _ranking_examples(context: RankingContext, bought: WindowPurchases, candidates: RankedProducts) -> RankingExamples:
     return RankingExamples(
         ranking_features.new_product_features(context, candidates),
         bought.contains(candidates.rows, candidates.products),
