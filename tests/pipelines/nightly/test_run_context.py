@@ -1,9 +1,14 @@
 """Rows to train on: at most so many customers, the same ones every night, each with all of their rows."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
+import pytest
 
-from pipelines.nightly.run_context import sample_customers
+from pipelines.nightly import run_context
+from pipelines.nightly.run_context import RunContext, sample_customers
+from training.tasks import all_tasks
 
 
 def make_rows(customers: int, rows_each: int = 3) -> pd.DataFrame:
@@ -35,3 +40,30 @@ def test_the_sample_does_not_follow_the_order_of_keys() -> None:
 
 def test_without_rows_there_is_nothing_to_sample() -> None:
     assert sample_customers(make_rows(0), 100).empty
+
+
+@pytest.fixture
+def context(monkeypatch: pytest.MonkeyPatch) -> RunContext:
+    """A run whose every task has the rows of ten customers."""
+    rows = make_rows(10).assign(event_timestamp=pd.Timestamp("2026-01-01", tz="UTC"))
+    monkeypatch.setattr(run_context, "filter_for_training", lambda shop, entities: entities)
+    monkeypatch.setattr(RunContext, "_load_entities", lambda self, task: rows)
+    features = SimpleNamespace(
+        feature_names=lambda service: [service if service in run_context.ENTITY_VIEWS else "purchase_days"],
+        historical_features=lambda service, entities: entities.assign(service=service),
+    )
+    return RunContext(None, None, False, None, features, "", None)
+
+
+def test_tasks_with_the_same_rows_are_trained_one_after_the_other(context: RunContext) -> None:
+    names = [task.name for task in context.group_by_rows(all_tasks.TASKS)]
+    assert names == ["recommender", "offers", "churn", "timing", "value", "restock"]
+
+
+def test_a_run_holds_the_rows_of_one_task_and_reads_equal_rows_once(context: RunContext) -> None:
+    churn, timing, recommender = (
+        context.load_task_frame(all_tasks.get_task(name)) for name in ("churn", "timing", "recommender")
+    )
+    assert timing is churn
+    (held,) = context._frames.values()
+    assert held is recommender
