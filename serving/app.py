@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
 from customers.shop.errors import ShopUnavailable
-from serving.api import at_risk, customers, privacy, records
+from serving.api import at_risk, customers, exports, privacy, records
 from serving.console import pages
 from serving.http import problems, request_context
 from serving.http.problems import Problem
@@ -26,6 +26,7 @@ def create_app(openapi: Callable[[], dict[str, Any]]) -> FastAPI:
     app.include_router(at_risk.router)
     app.include_router(records.router)
     app.include_router(privacy.router)
+    app.include_router(exports.router)
     app.include_router(pages.router)
     app.add_api_route("/openapi.json", lambda: JSONResponse(openapi()), include_in_schema=False)
     for exception_type in (Problem, ShopUnavailable):

@@ -25,11 +25,13 @@ def main() -> None:
     import uvicorn
 
     from serving import runtime
+    from serving.exports.export_scheduler import ExportScheduler
     from serving.service import Regulars
 
     # A worker without requests must notice promotions too.
     server_runtime = runtime.get_runtime()
     server_runtime.champions.watch(runtime.MODEL_NAMES)
+    ExportScheduler(server_runtime.shop).start()
     threading.Thread(target=_prepare_refresh, args=(server_runtime.shop.timezone,), daemon=True).start()
     config = uvicorn.Config(
         cast(Any, Regulars).to_asgi(),

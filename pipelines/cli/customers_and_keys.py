@@ -90,3 +90,13 @@ def add_key(
     with terminal.handle_errors():
         key = api_keys.create_key(terminal.open_shop(), role)
         terminal.print_result({"role": role, "key": key}, as_json, key)
+
+
+@keys_app.command("webhook-secret")
+def show_webhook_secret(as_json: AsJson = False) -> None:
+    """Show the secret by which a receiver of webhooks verifies that they come from this shop."""
+    from serving.exports import webhooks
+
+    with terminal.handle_errors():
+        secret = webhooks.signing_secret(terminal.open_shop())
+        terminal.print_result({"secret": secret}, as_json, secret)

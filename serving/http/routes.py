@@ -14,6 +14,8 @@ PERSONAL_DATA_ROLES = frozenset({"admin", "agent"})
 #: Routes without a key: they show nothing about any customer, and health probes and scrapers have no key to send.
 PUBLIC = frozenset({"anyone"})
 _STAFF_ROLES = ROLES - {"till"}
+#: Whole tables, without personal fields, are for those who work with all customers.
+_EXPORT_ROLES = frozenset({"admin", "campaign", "analyst"})
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,9 @@ ROUTES = (
     Route("POST", "/v1/consents", frozenset({"admin", "agent"})),
     Route("POST", "/v1/products", frozenset({"admin"})),
     Route("POST", "/v1/catalogue/offers", frozenset({"admin", "campaign"})),
+    Route("POST", "/v1/exports", _EXPORT_ROLES),
+    Route("GET", "/v1/exports/{export_id}", _EXPORT_ROLES),
+    Route("GET", "/v1/exports/{export_id}/file", _EXPORT_ROLES),
     Route("POST", "/v1/customers/{customer_id}/export", PERSONAL_DATA_ROLES),
     Route("POST", "/v1/customers/{customer_id}/erase", PERSONAL_DATA_ROLES),
 )
