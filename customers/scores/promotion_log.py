@@ -52,6 +52,14 @@ def append_promotion(
         )
 
 
+def load_champion_versions(shop: Shop) -> dict[str, str]:
+    """The version of each model that the log names champion, by model name."""
+    latest = sa.select(sa.func.max(promotions.c.promotion_id)).group_by(promotions.c.name)
+    query = sa.select(promotions.c.name, promotions.c.version).where(promotions.c.promotion_id.in_(latest))
+    with engine.read_transaction(shop) as connection:
+        return dict(connection.execute(query).tuples().all())
+
+
 def load_history(shop: Shop, name: str | None = None) -> list[Promotion]:
     """All decisions, or those about one model, oldest first."""
     query = sa.select(promotions).order_by(promotions.c.promotion_id)

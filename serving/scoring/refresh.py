@@ -6,7 +6,6 @@ online store; the champions' new scores are stored. Customers stay in the refres
 
 from __future__ import annotations
 
-import fcntl
 import logging
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from datetime import datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from customers.database import shop_lock
 from customers.ledger import refresh_queue
 from customers.parquet import mirror
 from customers.scores import score_store
@@ -148,9 +148,8 @@ def refresh_customers(runtime: ServerRuntime, keys: Sequence[int]) -> datetime:
 
 @contextmanager
 def refresh_lock(shop: Shop) -> Iterator[None]:
-    """One refresh at a time per home: of two that read the ledger at once, the older could be stored last."""
-    with (shop.home / "live.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    """One refresh at a time per shop: of two that read the ledger at once, the older could be stored last."""
+    with shop_lock.hold(shop, "live"):
         yield
 
 

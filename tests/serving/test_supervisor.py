@@ -44,11 +44,11 @@ def supervised(folder: Path, code: str, workers: int, monkeypatch: pytest.Monkey
     """A supervisor in a thread, whose workers run this code with the file descriptor of the socket."""
     from serving import server as serving_server
 
-    def start(supervisor: Any) -> subprocess.Popen[bytes]:
+    def start(supervisor: Any, _: Any) -> subprocess.Popen[bytes]:
         descriptor = supervisor.listening.fileno()
         return subprocess.Popen([sys.executable, "-c", code, str(descriptor)], pass_fds=[descriptor])
 
-    monkeypatch.setattr(serving_server.Supervisor, "_start_worker", start)
+    monkeypatch.setattr(serving_server.Supervisor, "_start", start)
     monkeypatch.setattr(serving_server, "FIRST_PAUSE_SECONDS", 0.05)
     supervisor = serving_server.Supervisor(serving_server.listen("127.0.0.1", 0), workers, folder)
     thread = threading.Thread(target=supervisor.run)
