@@ -16,6 +16,7 @@ import os
 import random
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -43,6 +45,9 @@ WORKERS, CLIENTS = 2, 4
 CALIBRATION_SECONDS = 8.0
 LOAD_SHARE = 0.6
 SALE_SHARE = 0.02
+MEMORY_CHECK_SECONDS = 5.0
+#: Ages of workers, in seconds, whose memory is compared: it must not grow with age.
+AGE_BOUNDS = (30, 60, 120, 240, 600)
 
 
 @dataclass
@@ -55,7 +60,9 @@ class SoakReport:
     drops: list[str] = field(default_factory=list)
     posted: set[str] = field(default_factory=set)
     milliseconds: list[float] = field(default_factory=list)
-    memory_mb: list[tuple[float, float]] = field(default_factory=list)
+    supervisor_mb: list[float] = field(default_factory=list)
+    #: Age in seconds of a worker, and its private memory at that age, which no other process shares.
+    worker_mb: list[tuple[float, float]] = field(default_factory=list)
     events: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -184,19 +191,24 @@ class Soak:
                 time.sleep(max(0.0, next_at - time.monotonic()))
 
     def disturb(self, every_seconds: float) -> None:
-        """Kill a worker, promote, roll back, in turn, and note the memory; until `is_stopping`."""
+        """Kill a worker, promote, roll back, in turn; until `is_stopping`."""
         disturbances = [self._kill_worker, self._publish_copies, self._publish_copies]
         turn = 0
         while not self.is_stopping.wait(every_seconds / len(disturbances)):
             disturbances[turn % len(disturbances)]()
             turn += 1
-            workers = psutil.Process(self.process.pid).children()
-            self.report.memory_mb.append(
-                (
-                    psutil.Process(self.process.pid).memory_info().rss / 1e6,
-                    max((worker.memory_info().rss / 1e6 for worker in workers), default=0.0),
-                )
-            )
+
+    def watch_memory(self) -> None:
+        """Note the memory of supervisor and workers every few seconds; until `is_stopping`."""
+        supervisor = psutil.Process(self.process.pid)
+        while not self.is_stopping.wait(MEMORY_CHECK_SECONDS):
+            self.report.supervisor_mb.append(supervisor.memory_info().rss / 1e6)
+            for worker in supervisor.children():
+                try:
+                    age, size = time.time() - worker.create_time(), worker.memory_full_info().uss / 1e6
+                except psutil.NoSuchProcess:  # it was killed in this moment
+                    continue
+                self.report.worker_mb.append((age, size))
 
     def _kill_worker(self) -> None:
         workers = psutil.Process(self.process.pid).children()
@@ -284,11 +296,13 @@ def run(home: Path, minutes: float, port: int) -> dict[str, Any]:
             soak.load(3.0, None)
             throughput = soak.load(CALIBRATION_SECONDS, None) / CALIBRATION_SECONDS
             soak.report.milliseconds.clear()
-            disturber = threading.Thread(target=soak.disturb, args=(60.0,))
-            disturber.start()
+            watchers = [threading.Thread(target=soak.disturb, args=(60.0,)), threading.Thread(target=soak.watch_memory)]
+            for watcher in watchers:
+                watcher.start()
             soak.load(60 * minutes, LOAD_SHARE * throughput)
             soak.is_stopping.set()
-            disturber.join()
+            for watcher in watchers:
+                watcher.join()
             lost = soak.count_lost_sales()
         finally:
             soak.process.terminate()
@@ -307,9 +321,19 @@ def run(home: Path, minutes: float, port: int) -> dict[str, Any]:
         "lost_in_flight_of_killed_workers": report.in_flight_losses,
         "events": dict(report.events),
         "examples": [*report.wrong[:5], *report.drops[:5]],
-        "supervisor_mb": round(max(mb for mb, _ in report.memory_mb), 1),
-        "worker_mb_first_and_last": [round(report.memory_mb[0][1]), round(report.memory_mb[-1][1])],
+        "supervisor_mb": round(max(report.supervisor_mb), 1),
+        "worker_mb_by_age_s": _memory_by_age(report.worker_mb),
     }
+
+
+def _memory_by_age(samples: list[tuple[float, float]]) -> dict[str, int]:
+    """The median private memory of workers, in MB, by their age in seconds."""
+    by_age = {}
+    for start, end in pairwise(AGE_BOUNDS):
+        sizes = [size for age, size in samples if start <= age < end]
+        if sizes:
+            by_age[f"{start}-{end}"] = round(statistics.median(sizes))
+    return by_age
 
 
 def main() -> None:
