@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,19 +34,26 @@ SHORT_RUN_SECONDS, FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 10.0, 0.5, 30.0
 _CHECK_SECONDS = 0.05
 
 
-def serve(shop: Shop, *, port: int = 3000, workers: int = 1, host: str = "127.0.0.1") -> NoReturn:
-    """Replace this process by the server of this shop, until Ctrl-C.
+def serve(
+    shop: Shop, *, port: int = 3000, workers: int = 1, host: str = "127.0.0.1", companion: Sequence[str] = ()
+) -> NoReturn:
+    """Replace this process by the server of this shop, until Ctrl-C; `companion` as in `build_command`.
 
     `host` is the address to listen on; the default accepts connections from this machine only.
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execve(sys.executable, build_command(shop, port=port, host=host), build_environment(shop, workers=workers))
+    command = build_command(shop, port=port, host=host, companion=companion)
+    os.execve(sys.executable, command, build_environment(shop, workers=workers))
 
 
-def build_command(shop: Shop, *, port: int, host: str = "127.0.0.1") -> list[str]:
-    """The command line that serves this shop; it must run with the variables of `build_environment`."""
+def build_command(shop: Shop, *, port: int, host: str = "127.0.0.1", companion: Sequence[str] = ()) -> list[str]:
+    """The command line that serves this shop; it must run with the variables of `build_environment`.
+
+    `companion` is a command that the supervisor keeps running beside the workers.
+    """
     options = ["--working-dir", str(shop.home), "--host", host, "--port", str(port)]
+    options += ["--companion", shlex.join(companion)] if companion else []
     return [sys.executable, "-m", "serving.server", *options]
 
 
@@ -58,7 +67,6 @@ def build_environment(shop: Shop, *, workers: int = 1) -> dict[str, str]:
     overrides = {
         "REGULARS_HOME": str(shop.home),
         "REGULARS_WORKERS": str(workers),
-        "REGULARS_REPLICA": "1" if _is_shared(shop) else "",
         "BENTOML_HOME": str(shop.home / "bentoml"),
         "BENTOML_DO_NOT_TRACK": "True",
         "DO_NOT_TRACK": "true",
@@ -79,11 +87,6 @@ def build_environment(shop: Shop, *, workers: int = 1) -> dict[str, str]:
     return {**defaults, **inherited, **overrides}
 
 
-def _is_shared(shop: Shop) -> bool:
-    """Whether other machines may serve this shop: its database is on a server, and so is its model registry."""
-    return not shop.database_url.startswith("sqlite") and bool(os.environ.get("MLFLOW_TRACKING_URI"))
-
-
 @dataclass
 class _Worker:
     """One place for a process, which is started again whenever it ends."""
@@ -99,13 +102,13 @@ class _Worker:
 class Supervisor:
     """Keeps `worker_count` workers running on a listening socket, until it is stopped.
 
-    Beside them it keeps `replica_home` up to date, where that is given; see `serving.replica`.
+    Beside them it runs `companion`, a command, where that is given.
     """
 
     listening: socket.socket
     worker_count: int
     counts_folder: Path
-    replica_home: Path | None = None
+    companion: list[str] | None = None
     is_stopping: bool = field(default=False, init=False)
     _workers: list[_Worker] = field(default_factory=list, init=False)
 
@@ -113,8 +116,8 @@ class Supervisor:
         """Start the workers and start again each that ends; return once `stop` was called and all have ended."""
         serve = [sys.executable, "-m", "serving.worker", str(self.listening.fileno())]
         self._workers = [_Worker(serve) for _ in range(self.worker_count)]
-        if self.replica_home:
-            self._workers.append(_Worker([sys.executable, "-m", "serving.replica", str(self.replica_home), "watch"]))
+        if self.companion:
+            self._workers.append(_Worker(self.companion))
         while not self.is_stopping:
             for worker in self._workers:
                 self._keep_running(worker)
@@ -187,6 +190,7 @@ def main() -> None:
     parser.add_argument("--working-dir", type=Path, required=True)
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--companion", default="", help="a command to run beside the workers")
     options = parser.parse_args()
     try:
         listening = listen(options.host, options.port)
@@ -196,8 +200,8 @@ def main() -> None:
     counts_folder = Path(os.environ["BENTOML_HOME"]) / "prometheus_multiproc_dir"
     shutil.rmtree(counts_folder, ignore_errors=True)
     counts_folder.mkdir(parents=True)
-    replica_home = options.working_dir if os.environ.get("REGULARS_REPLICA") else None
-    supervisor = Supervisor(listening, int(os.environ.get("REGULARS_WORKERS", "1")), counts_folder, replica_home)
+    workers = int(os.environ.get("REGULARS_WORKERS", "1"))
+    supervisor = Supervisor(listening, workers, counts_folder, shlex.split(options.companion))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, supervisor.stop)
     _report(f"regulars serves {options.working_dir} on http://{options.host}:{options.port}")

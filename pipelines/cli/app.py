@@ -278,10 +278,13 @@ def serve(
     ] = "127.0.0.1",
 ) -> None:
     """Serve the HTTP API and the console until Ctrl-C."""
+    from pipelines import replica
     from serving import server
 
     with terminal.handle_errors():
-        server.serve(terminal.open_shop(), port=port, workers=workers, host=host)
+        shop = terminal.open_shop()
+        companion = replica.watch_command(shop) if replica.is_shared(shop) else []
+        server.serve(shop, port=port, workers=workers, host=host, companion=companion)
 
 
 @app.command()

@@ -21,6 +21,7 @@ from customers.security import api_keys
 from customers.shop import settings
 from customers.shop.settings import Shop
 from models.registry import mlflow_registry
+from pipelines import replica
 from pipelines.nightly import run as nightly_run
 from training import promotion
 
@@ -149,11 +150,9 @@ def _server(shop: Shop, headers: dict[str, str]) -> Iterator[httpx.Client]:
     """A server of this home as `regulars serve` starts it; a client with an admin's key."""
     from serving import server
 
-    port, log = _free_port(), shop.home / "server.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            server.build_command(shop, port=port), env=server.build_environment(shop), stdout=output, stderr=output
-        )
+    command = server.build_command(shop, port=(port := _free_port()), companion=replica.watch_command(shop))
+    with (shop.home / "server.log").open("wb") as output:
+        process = subprocess.Popen(command, env=server.build_environment(shop), stdout=output, stderr=output)
     address = f"http://127.0.0.1:{port}"
     try:
         _wait_until(lambda: _has_every_model(address), 120)

@@ -15,8 +15,6 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-import pandas as pd
-
 from customers.database import shop_lock
 from customers.privacy import consents
 from customers.scores import promotion_log, score_store
@@ -25,9 +23,20 @@ from customers.shop.errors import ShopUnavailable
 from customers.shop.settings import Shop
 from models.registry import bundle
 
+MODULE = "pipelines.replica"
 CHECK_SECONDS = 1.0
 #: After an update that did not help, such as during an outage of the registry, the next one waits longer.
 LONGEST_PAUSE_SECONDS = 60.0
+
+
+def is_shared(shop: Shop) -> bool:
+    """Whether other machines may serve this shop: its database is on a server, and so is its model registry."""
+    return not shop.database_url.startswith("sqlite") and bool(os.environ.get("MLFLOW_TRACKING_URI"))
+
+
+def watch_command(shop: Shop) -> list[str]:
+    """The command that keeps the home up to date, as a process beside the workers of its server."""
+    return [sys.executable, "-m", MODULE, str(shop.home), "watch"]
 
 
 def watch(home: Path) -> None:
@@ -39,7 +48,7 @@ def watch(home: Path) -> None:
         if not _is_outdated(shop):
             pause = CHECK_SECONDS
             continue
-        subprocess.run([sys.executable, "-m", "serving.replica", str(home), "update"], check=False)
+        subprocess.run([sys.executable, "-m", MODULE, str(home), "update"], check=False)
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS) if _is_outdated(shop) else CHECK_SECONDS
 
 
@@ -61,7 +70,7 @@ def update(shop: Shop) -> None:
 
     In this order: a server without champions says that it is not ready.
     """
-    from training import promotion
+    from training import promotion  # imported here: the watching process stays small
 
     if (as_of := find_missing_night(shop)) is not None:
         try:
@@ -78,6 +87,8 @@ def derive_night(shop: Shop, as_of: datetime) -> None:
 
     They are equal to those of the home where the night ran, but for consents and erasures since.
     """
+    import pandas as pd
+
     from customers.parquet import mirror
     from features.products import co_purchases
     from features.snapshots import snapshot
@@ -121,7 +132,7 @@ def _snapshot_at(shop: Shop) -> datetime | None:
 
 
 def main() -> None:
-    """`python -m serving.replica HOME watch`, or `update`, which makes the changes and ends."""
+    """`python -m pipelines.replica HOME watch`, or `update`, which makes the changes and ends."""
     home, work = Path(sys.argv[1]), sys.argv[2]
     if work == "update":
         update(settings.open_shop(home))
