@@ -61,9 +61,12 @@ _LOCAL_SETTINGS = {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host":
 
 
 class SparkCompiler(PySparkCompiler):
-    """Ibis's compiler for Spark SQL, with ordered lists."""
+    """Ibis's compiler for Spark SQL, with ordered lists and fractions as doubles."""
 
     __slots__ = ()
+    #: Ibis would sort distinct rows in a query around theirs, and makes them distinct by the columns of their filter
+    #: too. Spark needs no such query where the keys of the order are among the columns.
+    post_rewrites = ()
 
     def visit_NonNullLiteral(self, op: Any, *, value: Any, dtype: Any) -> Any:  # noqa: N802
         """A literal; one with a fraction is a double, where Spark SQL would read it as an exact decimal."""
