@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import io
+import json
 import logging
 import os
 import sys
@@ -10,13 +11,14 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from feast import FeatureStore as FeastStore
 
 SETTINGS_FILE = Path(__file__).parents[1] / "feature_store.yaml"
+REGISTRY_VARIABLE = "REGULARS_FEAST_REGISTRY"
 ONLINE_STORES = {
     **dict.fromkeys(("redis", "rediss"), "features.store.online_redis.SteadyRedisOnlineStore"),
     **dict.fromkeys(("postgresql", "postgresql+psycopg"), "features.store.online_postgres.SteadyPostgresOnlineStore"),
@@ -43,6 +45,23 @@ def online_config(folder: Path, address: str | None) -> dict[str, str]:
     return {"type": store_type, "url": driver_url(address)}
 
 
+def registry_config(folder: Path) -> dict[str, Any]:
+    """Feast's settings of its registry: a file in the folder, or tables at the address in REGULARS_FEAST_REGISTRY.
+
+    Raises ValueError for an address that is not one of PostgreSQL, without its password.
+    """
+    # Without the second, materialisation makes every running server unavailable (and a killed run leaves it so).
+    common = {"cache_ttl_seconds": 10, "serve_features_while_materializing": True}
+    address = os.environ.get(REGISTRY_VARIABLE)
+    if not address:
+        store = "features.store.online_sqlite.WholeRegistryStore"
+        return {"path": str(folder / "feast" / "registry.db"), "registry_store_type": store, **common}
+    if urlsplit(address).scheme not in ("postgresql", "postgresql+psycopg"):
+        raise ValueError(f"{REGISTRY_VARIABLE} must be postgresql://USER@HOST:PORT/DATABASE")
+    url = address.replace("postgresql://", "postgresql+psycopg://", 1)
+    return {"registry_type": "sql", "path": url, "sqlalchemy_config_kwargs": {"pool_pre_ping": True}, **common}
+
+
 def driver_url(address: str) -> str:
     """The address as a driver takes it, without SQLAlchemy's name of the driver."""
     return address.replace("postgresql+psycopg://", "postgresql://", 1)
@@ -63,8 +82,11 @@ def open_feast(folder: Path, online: str) -> "FeastStore":
         ibis.get_backend().raw_sql("set allocator_background_threads = true")
         # A DuckDB that is open when Python exits prints fifty lines about leaks that are not real.
         atexit.register(_close_default_backend)
+        registry = json.dumps(registry_config(folder))
         text = Template(SETTINGS_FILE.read_text(encoding="utf-8"))
-        settings = yaml.safe_load(text.substitute(REGULARS_FEAST_HOME=folder, REGULARS_FEAST_ONLINE=online))
+        settings = yaml.safe_load(
+            text.substitute(REGULARS_FEAST_REGISTRY_CONFIG=registry, REGULARS_FEAST_ONLINE=online)
+        )
         config = RepoConfig(**settings)
         config.repo_path = SETTINGS_FILE.parent
         return FeastStore(config=config)

@@ -246,9 +246,10 @@ class FeatureStore:
         self, view: str, columns: Mapping[str, FeatureColumn], keys: Sequence[int], written: Mapping[int, StoredRow]
     ) -> list[StoredRow | None]:
         features = [name for name, column in columns.items() if column.view == view]
-        missing = [int(key) for key in dict.fromkeys(keys) if key not in written]
+        # Keys are positive: a negative one stands for a customer whom nobody knows.
+        missing = [int(key) for key in dict.fromkeys(keys) if key not in written and key >= 0]
         if not missing:
-            return [written[key] for key in keys]
+            return [written.get(key) for key in keys]
         try:
             rows = self._values.read(view, missing, features)
         except self._values.outages as error:

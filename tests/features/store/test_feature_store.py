@@ -361,3 +361,14 @@ def test_the_latest_time_is_that_of_the_newest_view(store, ledger_kit) -> None:
     store.push("shelf", rows.assign(event_timestamp=ledger_kit.at("2026-06-02 00:00")))
     assert store.latest_event_at("offers_v1", [1, 2]) == ledger_kit.at("2026-06-02 00:00")
     assert store.latest_event_at("offers_v1", [99]) is None
+
+
+def test_the_registry_is_a_file_or_at_an_address(monkeypatch) -> None:
+    assert feast_store.registry_config(Path("/home"))["path"] == "/home/feast/registry.db"
+    monkeypatch.setenv("REGULARS_FEAST_REGISTRY", "postgresql://shop:secret@base/feast")
+    config = feast_store.registry_config(Path("/home"))
+    assert (config["registry_type"], config["path"]) == ("sql", "postgresql+psycopg://shop:secret@base/feast")
+    monkeypatch.setenv("REGULARS_FEAST_REGISTRY", "mysql://:secret@base/feast")
+    with pytest.raises(ValueError, match="postgresql://USER") as refused:
+        feast_store.registry_config(Path("/home"))
+    assert "secret" not in str(refused.value)

@@ -158,6 +158,24 @@ def test_a_server_that_was_restarted_is_no_outage(snapshots, ledger_kit, tmp_pat
     assert recency(store) == 99
 
 
+def test_a_registry_in_postgresql_serves_as_the_file_does(
+    snapshots, ledger_kit, tmp_path, new_database, monkeypatch
+) -> None:
+    as_of = ledger_kit.at("2026-05-01 00:00")
+    frames = []
+    for address in (None, new_database()):
+        if address:
+            monkeypatch.setenv("REGULARS_FEAST_REGISTRY", address)
+        store = feature_store.open_store(Path(shutil.copytree(snapshots, tmp_path / str(bool(address)))))
+        store.apply()
+        store.materialise(as_of)
+        entities = pd.DataFrame({"customer_key": [1, 2, 999], "event_timestamp": as_of})
+        frames.append((store.online_features("churn_v1", [1, 999]), store.historical_features("churn_v1", entities)))
+    assert not (tmp_path / "True" / "feast" / "registry.db").exists()
+    for by_file, by_address in zip(*frames, strict=True):
+        pd.testing.assert_frame_equal(by_file, by_address)
+
+
 def _end_connections(url: str) -> None:
     """End every connection to this database, as a restart of the server does."""
     address = url.replace("+psycopg", "")
