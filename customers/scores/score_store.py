@@ -277,18 +277,24 @@ def _last_scores(
 
 def _upsert_rows(connection: sa.Connection, run_id: int, rows: list[ScoreRow]) -> int:
     """Upsert the rows of existing customers: one may have been erased since it was scored."""
-    existing = _existing_customers(connection, [int(row[0]) for row in rows])
-    if len(existing) < len(rows):  # of two rows of a customer the last one counts
+    keys = [int(key) for key, _, _ in rows]
+    if _count_existing(connection, keys) < len(rows):  # of two rows of a customer the last one counts
+        existing = _existing_customers(connection, keys)
         rows = list({row[0]: row for row in rows if row[0] in existing}.values())
+        keys = [int(key) for key, _, _ in rows]
     if rows:
-        columns = {
-            "customer_key": [int(row[0]) for row in rows],
-            "value": [_nan_to_none(row[1]) for row in rows],
-            "detail": [row[2] for row in rows],
-        }
+        # NaN is stored as SQL null.
+        values = [None if value is None or value != value else float(value) for _, value, _ in rows]
+        columns = {"customer_key": keys, "value": values, "detail": [detail for _, _, detail in rows]}
         single_values = {"run_id": run_id, "told_at": to_micros(datetime.now(UTC))}
         bulk_writes.upsert_columns(connection, scores, columns, single_values)
     return len(rows)
+
+
+def _count_existing(connection: sa.Connection, keys: list[int]) -> int:
+    """How many different customers of these exist: counted there, for they hardly ever differ from all of them."""
+    query = sa.select(sa.func.count()).where(bulk_writes.matches_any(connection, customers.c.customer_key, keys))
+    return int(connection.execute(query).scalar_one())
 
 
 def _existing_customers(connection: sa.Connection, keys: list[int]) -> set[int]:
