@@ -14,7 +14,7 @@ from models.base import Floats
 RIDGE = 300.0
 #: Standardised features are clipped to this, so that no prediction extrapolates.
 MAX_STANDARD_SCORE = 5.0
-MAX_STEPS, STEP_TOLERANCE, MAX_STEP = 20, 1e-4, 3.0
+MAX_STEPS, STEP_TOLERANCE, MAX_STEP, MAX_HALVINGS = 20, 1e-4, 3.0, 30
 
 
 def signed_log(design: Floats) -> Floats:
@@ -95,13 +95,37 @@ def _fit_offset_weights(terms: Floats, outcome: Floats, init_score: Floats, ridg
         probability = expit(init_score + design @ weights)
         gradient = design.T @ (outcome - probability) - penalty * weights
         hessian = (design.T * (probability * (1 - probability))) @ design + np.diag(penalty + 1e-6)
-        step = np.clip(np.linalg.solve(hessian, gradient), -MAX_STEP, MAX_STEP)
+        step = _improving_step(np.linalg.solve(hessian, gradient), weights, design, outcome, init_score, penalty)
         weights = weights + step
         if np.abs(step).max() < STEP_TOLERANCE:
             break
     all_weights = np.zeros(1 + terms.shape[1])
     all_weights[np.concatenate([[0], 1 + varying])] = weights
     return all_weights
+
+
+def _improving_step(
+    step: Floats, weights: Floats, design: Floats, outcome: Floats, init_score: Floats, penalty: Floats
+) -> Floats:
+    """Newton's step, clipped; where that lowers the likelihood, the step in its own direction, halved until it rises.
+
+    Full steps overshoot where nearly all outcomes are equal: the next ones are then larger still, and never return.
+    """
+
+    def log_likelihood(candidate: Floats) -> float:
+        odds = init_score + design @ candidate
+        return float(outcome @ odds - np.logaddexp(0, odds).sum() - 0.5 * penalty @ candidate**2)
+
+    present = log_likelihood(weights)
+    clipped = np.clip(step, -MAX_STEP, MAX_STEP)
+    if log_likelihood(weights + clipped) >= present - STEP_TOLERANCE:
+        return clipped
+    shorter = step * min(1.0, MAX_STEP / np.abs(step).max())
+    for _ in range(MAX_HALVINGS):
+        if log_likelihood(weights + shorter) >= present:
+            break
+        shorter = shorter / 2
+    return shorter
 
 
 def fit_weights(terms: Floats, label: Floats, *, ridge: float = 1.0) -> Floats:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
+from models.estimators import logistic_regression
 from models.estimators.logistic_regression import LogisticRegression, signed_log
 
 
@@ -62,3 +63,11 @@ def test_constant_features_and_extreme_values_do_no_harm() -> None:
 
 def test_signed_logarithms_keep_the_sign() -> None:
     assert signed_log(np.array([-1.0, 0.0, np.e - 1])).tolist() == pytest.approx([-np.log(2), 0.0, 1.0])
+
+
+def test_a_step_that_overshoots_is_halved(monkeypatch):
+    """From log odds of 3 to those of 0, Newton's first step ends at -6.5, and the next one would be of 300."""
+    monkeypatch.setattr(logistic_regression, "MAX_STEP", np.inf)
+    outcome = np.tile([0.0, 1.0], 200)
+    fitted = LogisticRegression.fit(np.zeros((400, 1)), outcome, np.full(400, 3.0))
+    assert fitted.offset == pytest.approx(-3.0, abs=1e-4)
