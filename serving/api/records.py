@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Annotated, Any
 
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Header, Query, Request
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from customers.loading import load
@@ -22,6 +24,8 @@ from serving.scoring import refresh
 router = APIRouter(prefix="/v1", tags=["records"])
 
 MAX_RECORDS = 1_000
+#: So many writes of one worker are under way; further ones wait for their turn.
+MAX_WRITES = 200
 
 Source = Annotated[
     str, Query(min_length=1, max_length=100, description="Name of the system that the records come from.")
@@ -81,7 +85,13 @@ async def consents(request: Request, source: Source = "files", idempotency_key: 
 
 async def _receive(request: Request, kind: str, source: str) -> Response:
     body = await request.body()
-    return await run_in_threadpool(_load_once, request, body, kind, source)
+    return await run_sync(_load_once, request, body, kind, source, limiter=_writing_limiter())
+
+
+@cache
+def _writing_limiter() -> CapacityLimiter:
+    """Threads of their own: a write waits for others, and reads must not wait for the threads that it holds."""
+    return CapacityLimiter(MAX_WRITES)
 
 
 def _load_once(request: Request, body: bytes, kind: str, source: str) -> Response:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from functools import lru_cache
 
 import numpy as np
 import orjson
@@ -33,7 +32,7 @@ class ProductTable(AnswerTable):
         self.ids, self.names = load_product_texts(context, self.details["products"])
         self.sensitive = context.inventory.sensitive_products
         self._product_texts = {key: _to_json(product_id) for key, product_id in self.ids.items()}
-        self._encode_reason = lru_cache(maxsize=MAX_REASONS)(self._end_item)
+        self._endings: dict[bytes, str | None] = {}
 
     def build_fields(self, rows: Sequence[int], question: LookupQuestion, now: datetime) -> list[Fields | None]:
         """The fields items, short and notes of each row's result."""
@@ -55,31 +54,45 @@ class ProductTable(AnswerTable):
     def _encode_items(self, name: str, starts: list[int], lengths: list[int]) -> list[str | None]:
         """The JSON of the first items of each list, one list after the other; None for one that must be computed."""
         places = np.concatenate([_NO_PLACES, *map(_range, starts, lengths)])
-        keys, scores, sources, evidence, words = (
-            self.columns[f"{name}.{column}"][places].tolist()
-            for column in ("product_key", "score", "source", "evidence", "word")
-        )
+        keys, scores = (self.columns[f"{name}.{column}"][places].tolist() for column in ("product_key", "score"))
         heads = [f'{{"rank":{rank},"product_id":' for rank in range(1, max(lengths, default=0) + 1)]
         ranked_heads = [head for length in lengths for head in heads[:length]]
-        product_texts = self._product_texts
-        items: list[str | None] = []
-        for head, key, score, code, numbers, word in zip(
-            ranked_heads, keys, scores, sources, evidence, words, strict=True
-        ):
-            reason = self._encode_reason(code, *numbers, word)
-            items.append(
-                None
-                if reason is None or key not in product_texts
-                else f'{head}{product_texts[key]},"score":{score!r}{reason}'
-            )
-        return items
+        product_texts, endings = self._product_texts, self._find_endings(name, places)
+        return [
+            None
+            if ending is None or key not in product_texts
+            else f'{head}{product_texts[key]},"score":{score!r}{ending}'
+            for head, key, score, ending in zip(ranked_heads, keys, scores, endings, strict=True)
+        ]
 
-    def _end_item(self, code: int, first: int, second: int, third: int, word: int) -> str | None:
+    def _find_endings(self, name: str, places: NDArray[np.int64]) -> list[str | None]:
+        """The JSON of the items at these places after their scores; None for one that must be computed.
+
+        The same sources and numbers come up again and again: they are found by their bytes.
+        """
+        if not len(places):
+            return []
+        sources, evidence, words = (
+            np.ascontiguousarray(self.columns[f"{name}.{column}"][places]) for column in ("source", "evidence", "word")
+        )
+        parts = [values.view(np.uint8).reshape(len(places), -1) for values in (sources, evidence, words)]
+        packed = np.concatenate(parts, axis=1)
+        contents = packed.view(f"V{packed.shape[1]}").ravel().tolist()
+        if len(self._endings) > MAX_REASONS:
+            self._endings = {}
+        endings = self._endings
+        for position, content in enumerate(contents):
+            if content not in endings:
+                numbers = evidence[position].tolist()
+                endings[content] = self._end_item(int(sources[position]), numbers, int(words[position]))
+        return [endings[content] for content in contents]
+
+    def _end_item(self, code: int, numbers: Sequence[int], word: int) -> str | None:
         """The JSON of an item after its score; None where the reason would name a sensitive product."""
         source = PRODUCT_SOURCES[code]
-        if source in _NAMING_SOURCES and first in self.sensitive:
+        if source in _NAMING_SOURCES and numbers[0] in self.sensitive:
             return None
-        reason = self.details["texts"][word] if word != NO_EVIDENCE else self._reason(source, [first, second, third])
+        reason = self.details["texts"][word] if word != NO_EVIDENCE else self._reason(source, numbers)
         return f',"source":"{source}","reason":{_to_json(reason)},"expires_at":null}}'
 
     def _reason(self, source: str, numbers: Sequence[int]) -> str:

@@ -30,7 +30,7 @@ class ShopState:
         self._reader = direct_reads.get_reader(runtime.shop)
         self._version: Hashable = None
         self._counters: dict[str, int] = {}
-        self._statuses: dict[tuple[str, RunWatermark], CustomerStatus | None] = {}
+        self._statuses: dict[RunWatermark, dict[str, CustomerStatus | None]] = {}
         self._interaction_counts: dict[int, tuple[int, int]] = {}
         self._now: tuple[Hashable, datetime] | None = None
         self._catalogue: CatalogueState | None = None
@@ -70,15 +70,15 @@ class ShopState:
 
     def find_statuses(self, customer_ids: Sequence[str], watermark: RunWatermark) -> list[CustomerStatus | None]:
         """The status of each customer since the night of the watermark; None where the id needs a closer look."""
-        statuses = self._statuses
-        missing = [name for name in dict.fromkeys(customer_ids) if (name, watermark) not in statuses]
+        statuses = self._statuses.setdefault(watermark, {})
+        missing = [name for name in dict.fromkeys(customer_ids) if name not in statuses]
         if missing:
             if len(statuses) > MAX_STATUSES:
-                statuses = self._statuses = {}
+                statuses = self._statuses[watermark] = {}
                 missing = list(dict.fromkeys(customer_ids))
             current = current_scores.find_statuses(self._reader, missing, watermark)
-            statuses.update({(name, watermark): current.get(name) for name in missing})
-        return [statuses[name, watermark] for name in customer_ids]
+            statuses.update({name: current.get(name) for name in missing})
+        return [statuses[name] for name in customer_ids]
 
     def read_interaction_counts(self, customer_keys: Sequence[int]) -> list[tuple[int, int]]:
         """The counts of each customer's interactions now (see `current_scores.count_interactions`), until a commit."""

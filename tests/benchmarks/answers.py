@@ -152,7 +152,7 @@ class RunningServer:
         return head.encode() + body
 
     def memory_mb(self) -> float:
-        """The private memory of the largest process of the server, in MB: mapped files are shared and not counted."""
+        """The memory that the largest process of the server has for itself, in MB; mapped files are not counted."""
         sizes = [_private_kb(pid) for pid in _process_group(self.process.pid)]
         return max(sizes, default=0) / 1024
 
@@ -172,19 +172,20 @@ def _private_kb(pid: int) -> int:
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
         name, value, *_ = line.split()
         fields[name] = int(value)
-    return fields["Private_Clean:"] + fields["Private_Dirty:"]
+    # Clean pages are those of libraries and mapped files, which other workers share and the system may drop.
+    return fields["Private_Dirty:"]
 
 
 @contextmanager
-def running_server(source_home: Path) -> Iterator[RunningServer]:
-    """Serve a copy of this home by one worker, with the no-op route added."""
+def running_server(source_home: Path, customer_ids: list[str] | None = None) -> Iterator[RunningServer]:
+    """Serve a copy of this home by one worker, with the no-op route added; customers: given, or those with scores."""
     with TemporaryDirectory(prefix="regulars-answers-") as folder:
         home = Path(folder) / "home"
         shutil.copytree(source_home, home)
         shop = settings.open_shop(home)
         run_scores = score_store.load_run_scores(shop, "churn")
         keys, as_of = run_scores["customer_key"].tolist(), run_scores.attrs["as_of"]
-        customer_ids = list(lookup.find_ids(shop, keys).values())
+        customer_ids = customer_ids or list(lookup.find_ids(shop, keys).values())
         port = _free_port()
         environment = server.build_environment(shop)
         command = [sys.executable, str(Path(__file__).with_name("no_op_service.py")), str(port)]
