@@ -187,12 +187,17 @@ def _write_sorted(con: SparkBackend, table: ir.Table, out: Path) -> Path:
     parts = out.with_suffix(".parts")
     con.session.sql(con.compile(table)).write.parquet(to_url(str(parts)))
     dataset = ds.dataset(sorted(parts.glob("part-*.parquet")))
-    schema = pa.schema([(field.name, field.type) for field in dataset.schema])
+    schema = pa.schema([(field.name, _nullable(field.type)) for field in dataset.schema])
     with pq.ParquetWriter(out, schema) as writer:
         for batch in dataset.to_batches(batch_size=expressions.ROW_GROUP_SIZE):
             writer.write_table(pa.Table.from_batches([batch]).cast(schema), row_group_size=expressions.ROW_GROUP_SIZE)
     shutil.rmtree(parts)
     return out
+
+
+def _nullable(dtype: pa.DataType) -> pa.DataType:
+    """The type as DuckDB writes it: Spark states for lists too that no element is null."""
+    return pa.list_(dtype.value_type) if pa.types.is_list(dtype) else dtype
 
 
 def map_portions(

@@ -199,6 +199,26 @@ def read_families(out: Path, families: Sequence[str] = ("rhythm", "spend", "tast
     return first.sort_values(["event_timestamp", "customer_key"], ignore_index=True)
 
 
+TABLES = ("rhythm", "spend", "taste", "engagement", "shelf", "needs", "staples", "prices")
+
+
+def assert_equal_tables(ours: Path, theirs: Path) -> None:
+    """Every table of two snapshots has the same rows and columns, with numbers equal to 1e-6."""
+    for name in TABLES:
+        frames = [pd.read_parquet(folder / name / "part.parquet") for folder in (ours, theirs)]
+        lists = [column for column in frames[1].select_dtypes(object) if name != "prices"]
+        pd.testing.assert_frame_equal(
+            *(frame.drop(columns=lists) for frame in frames), rtol=1e-6, atol=1e-6, check_dtype=True, obj=name
+        )
+        for column in lists:
+            assert (frames[0][column].map(len) == frames[1][column].map(len)).all(), (name, column)
+            values = [np.concatenate(frame[column].tolist() or [[]]) for frame in frames]
+            if column == "categories":
+                assert (values[0] == values[1]).all(), (name, column)
+            else:
+                np.testing.assert_allclose(*values, rtol=1e-6, atol=1e-6, err_msg=f"{name}.{column}")
+
+
 @pytest.fixture
 def make_ledger(tmp_path: Path) -> Callable[..., Path]:
     """Write the mirror of a small shop: make_ledger(lines) -> its folder."""
@@ -295,6 +315,8 @@ def ledger_kit() -> Any:
         midnights=midnights,
         reference_features=reference_features,
         read_families=read_families,
+        tables=TABLES,
+        assert_equal_tables=assert_equal_tables,
         zone=REAL_ZONE,
         now=REAL_NOW,
         midnight_cutoffs=REAL_MIDNIGHTS,

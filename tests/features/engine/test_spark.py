@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import ibis
-import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -25,26 +24,6 @@ from features.engine.query_plan import QueryPlan
 from features.snapshots import snapshot
 
 ZONE = "Europe/Berlin"
-TABLES = ("rhythm", "spend", "taste", "engagement", "shelf", "needs", "staples", "prices")
-
-
-def assert_equal_tables(spark: Path, duckdb: Path, tables: tuple[str, ...] = TABLES) -> None:
-    for name in tables:
-        frames = [pd.read_parquet(folder / name / "part.parquet") for folder in (spark, duckdb)]
-        for frame in frames:
-            for column in frame.select_dtypes(object):
-                frame[column] = frame[column].map(lambda each: each.tolist() if isinstance(each, np.ndarray) else each)
-        lists = [column for column in frames[1] if frames[1][column].map(type).eq(list).any()]
-        pd.testing.assert_frame_equal(
-            *(frame.drop(columns=lists) for frame in frames), rtol=1e-6, atol=1e-6, check_dtype=True, obj=name
-        )
-        for column in lists:
-            ours, theirs = (frame[column].explode().reset_index(drop=True) for frame in frames)
-            assert (frames[0][column].map(len) == frames[1][column].map(len)).all(), (name, column)
-            as_numbers = column != "categories"
-            pd.testing.assert_series_equal(
-                *(each.astype(float) if as_numbers else each for each in (ours, theirs)), rtol=1e-6, atol=1e-6
-            )
 
 
 def write_both(ledger: Path, out: Path, **moments: Any) -> tuple[Path, Path]:
@@ -63,7 +42,7 @@ def test_all_tables_of_a_small_shop_are_those_of_duckdb(ledger_kit, tmp_path) ->
         ledger, tmp_path, as_of=as_of, cutoffs=[ledger_kit.at("2026-02-01 00:00", ZONE), noon, as_of],
         list_cutoffs=[noon, as_of], customer_cutoffs=own_cutoffs,
     )  # fmt: skip
-    assert_equal_tables(spark, duckdb)
+    ledger_kit.assert_equal_tables(spark, duckdb)
     assert not list(spark.glob(".portions.*"))
 
 
@@ -87,7 +66,7 @@ def test_labels_are_those_of_duckdb(ledger_kit, tmp_path) -> None:
 def test_a_shop_without_sales_has_tables_without_rows(ledger_kit, tmp_path) -> None:
     as_of = ledger_kit.at("2026-04-20 13:00")
     spark, duckdb = write_both(tmp_path / "ledger", tmp_path, as_of=as_of, cutoffs=[as_of])
-    for name in TABLES:
+    for name in ledger_kit.tables:
         tables = [pq.read_table(folder / name / "part.parquet") for folder in (spark, duckdb)]
         assert tables[0].schema.names == tables[1].schema.names, name
         assert tables[0].schema.types == tables[1].schema.types, name
@@ -165,7 +144,7 @@ def test_a_customer_with_very_many_lines_has_the_features_of_duckdb(ledger_kit, 
     ]
     products = [{"product_key": number, "category": f"c{number % 40}"} for number in range(1_300)]
     ledger, as_of = ledger_kit.write_ledger(tmp_path / "ledger", lines, products), ledger_kit.at("2026-04-20 13:00")
-    assert_equal_tables(*write_both(ledger, tmp_path, as_of=as_of, cutoffs=[as_of]))
+    ledger_kit.assert_equal_tables(*write_both(ledger, tmp_path, as_of=as_of, cutoffs=[as_of]))
 
 
 def test_portions_come_back_in_their_order() -> None:
@@ -179,15 +158,3 @@ def test_portions_come_back_in_their_order() -> None:
 
 def test_without_portions_there_is_no_result() -> None:
     assert list(spark.map_portions(lambda offset, keys: offset, 100, [])) == []
-
-
-@pytest.mark.acceptance
-def test_all_tables_of_the_whole_demo_are_those_of_duckdb(whole_ledger, ledger_kit, tmp_path) -> None:
-    deliveries = pq.read_table(whole_ledger / "interactions.parquet", filters=[("kind", "==", "received")]).to_pandas()
-    for engine in ("spark", "duckdb"):
-        snapshot.write_snapshot(
-            whole_ledger, tmp_path / engine, as_of=ledger_kit.now, timezone=ledger_kit.zone, engine=engine,
-            cutoffs=[*ledger_kit.midnight_cutoffs, ledger_kit.noon], list_cutoffs=[ledger_kit.now, ledger_kit.noon],
-            customer_cutoffs=deliveries.rename(columns={"happened_at": "event_timestamp"}),
-        )  # fmt: skip
-    assert_equal_tables(tmp_path / "spark", tmp_path / "duckdb")
