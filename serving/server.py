@@ -78,7 +78,8 @@ def build_environment(shop: Shop, *, workers: int = 1) -> dict[str, str]:
         "OMP_WAIT_POLICY": "PASSIVE",
         "OPENBLAS_NUM_THREADS": "1",
         "MALLOC_ARENA_MAX": "2",
-        "MALLOC_TRIM_THRESHOLD_": "131072",
+        "MALLOC_MMAP_THRESHOLD_": "4194304",
+        "MALLOC_TRIM_THRESHOLD_": "16777216",
         "ARROW_DEFAULT_MEMORY_POOL": "system",
         "REGULARS_SQLITE_CACHE_KB": "8192",
     }

@@ -7,6 +7,7 @@ from datetime import datetime
 from functools import lru_cache
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from customers.reports import recommendation_reasons
@@ -26,6 +27,7 @@ class RestockTable(AnswerTable):
     def __init__(self, arrays: NightArrays, context: LookupContext) -> None:
         super().__init__(arrays, context)
         texts = self.details["texts"]
+        self._category_texts = [orjson.dumps(text).decode() for text in texts]
         self.alphabetical_ranks = np.empty(len(texts), np.int64)
         self.alphabetical_ranks[sorted(range(len(texts)), key=texts.__getitem__)] = np.arange(len(texts))
 
@@ -41,26 +43,31 @@ class RestockTable(AnswerTable):
         as_of = self.columns["as_of"][list(rows)][customers[order]]
         items = self._build_items(places[order], p[order].tolist(), as_of.tolist(), now)
         ends = np.cumsum(sizes).tolist()
-        return [{"items": items[start:end]} for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+        return [
+            {"items": orjson.Fragment(f"[{','.join(items[start:end])}]")}
+            for start, end in zip([0, *ends[:-1]], ends, strict=True)
+        ]
 
     def _build_items(
         self, places: NDArray[np.int64], probabilities: list[float], as_of: list[int], now: datetime
-    ) -> list[Fields]:
-        """The items at these places of the columns, with the expected times."""
+    ) -> list[str]:
+        """The JSON of the items at these places of the columns, with the expected times."""
         codes, waits, evidence = (
             self.columns[f"items.{name}"][places].tolist() for name in ("category", "wait_days", "evidence")
         )
-        texts, zone = self.details["texts"], self.shop.zone
+        texts, zone = self._category_texts, self.shop.zone
+        # NaN, which is not equal to itself, stands for a purchase that is not to be expected.
+        expected_texts = [
+            f'"{expected_at(at, int(days), zone, now)}"' if days == days else "null"
+            for at, days in zip(as_of, waits, strict=True)
+        ]
         return [
-            {
-                "category": texts[code],
-                "p": p,
-                "expected_at": expected_at(at, int(days), zone, now) if days == days else None,
-                "reason": _reason(*numbers),
-            }
-            for code, p, at, days, numbers in zip(codes, probabilities, as_of, waits, evidence, strict=True)
+            f'{{"category":{texts[code]},"p":{p!r},"expected_at":{expected},"reason":{_encode_reason(*numbers)}}}'
+            for code, p, expected, numbers in zip(codes, probabilities, expected_texts, evidence, strict=True)
         ]
 
 
-#: The same few numbers of purchases and days come up again and again.
-_reason = lru_cache(maxsize=100_000)(recommendation_reasons.repeat_reason)
+@lru_cache(maxsize=100_000)
+def _encode_reason(times: float, last_days: float, first_days: float) -> str:
+    """The reason as JSON; the same few numbers of purchases and days come up again and again."""
+    return orjson.dumps(recommendation_reasons.repeat_reason(times, last_days, first_days)).decode()
