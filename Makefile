@@ -15,7 +15,7 @@ export DAGSTER_DISABLE_TELEMETRY := yes
 export OMP_WAIT_POLICY := PASSIVE
 export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: demo test notebooks lint check acceptance docs bench growth goals lock clean
+.PHONY: demo test notebooks lint check acceptance docs bench answers soak growth goals lock clean
 
 demo: $(STAMP)  ## Load a real grocer, run a night, serve on port 3000 (SERVE=no: stop before serving)
 	$(BIN)/regulars demo --port $(PORT) $(if $(filter no,$(SERVE)),--no-serve)
@@ -43,6 +43,17 @@ docs: $(STAMP)  ## The documentation site, from docs/ into site/; every link is 
 bench: $(STAMP)  ## Paired ratios against named references
 	$(BIN)/python tests/benchmarks/speed.py
 	$(BIN)/python tests/benchmarks/scale.py
+
+#: A home with a finished nightly run, for the benchmarks of the server; they work on copies.
+SERVED ?= .regulars
+
+answers: $(STAMP)  ## Answers over HTTP beside a no-op and numpy, posted sales, a million customers (SERVED=HOME)
+	$(BIN)/python tests/benchmarks/answers.py --home $(SERVED)
+	$(BIN)/python tests/benchmarks/sales.py --home $(SERVED)
+	$(BIN)/python tests/benchmarks/wide_lookup.py --home $(SERVED)
+
+soak: $(STAMP)  ## Ten minutes of load while workers are killed, champions change and the registry is away (SERVED=HOME)
+	$(BIN)/python tests/benchmarks/soak.py $(SERVED) --minutes 10
 
 growth: $(STAMP)  ## How a night's cost rises with the shop, from 1 to 16 times the demo
 	$(BIN)/python tests/benchmarks/growth.py
