@@ -2,8 +2,8 @@
 
 Spark runs on this machine with two threads (`local[2]`) in a Java process of 4 GB, DuckDB with two threads and its
 usual limit of memory. A larger shop consists of copies of every household, thinned as in `growth.py`. Run it with
-`tests/benchmarks/spark_features.py --sizes 1 4`; what is measured is the second of two snapshots where `--warm` is
-given, since a first one includes Spark's compilation.
+`tests/benchmarks/spark_features.py --sizes 1 4`. A first snapshot includes the start of Spark and its compilation; with
+`--warm`, the second of two is measured.
 """
 
 from __future__ import annotations
