@@ -69,11 +69,19 @@ def test_both_machines_give_the_same_answers(machines: SimpleNamespace, question
     assert "degraded" not in second.json()
 
 
-@pytest.mark.parametrize("path", ["/v1/at-risk?limit=20", "/v1/products/p01/similar", "/v1/customers/c001/scores"])
+@pytest.mark.parametrize("path", ["/v1/at-risk?limit=20", "/v1/customers/c001/scores"])
 def test_both_machines_show_the_same_lists(machines: SimpleNamespace, path: str) -> None:
     first, second = (client.get(path) for client in (machines.first, machines.second))
     assert first.status_code == second.status_code == 200, second.text
     assert second.json() == first.json()
+
+
+@pytest.mark.parametrize("path", ["/v1/similar", "/v1/audience"])
+def test_both_machines_answer_the_same_about_products(machines: SimpleNamespace, path: str) -> None:
+    first, second = (client.post(path, json={"product_ids": ["p01"]}) for client in (machines.first, machines.second))
+    assert first.status_code == second.status_code == 200, second.text
+    names = [name for name in first.json() if name not in ("request_id", "attribution_token", "took_ms")]
+    assert {name: second.json()[name] for name in names} == {name: first.json()[name] for name in names}
 
 
 def test_a_sale_on_one_machine_changes_the_answers_of_the_other(machines: SimpleNamespace) -> None:
