@@ -202,10 +202,10 @@ def read_families(out: Path, families: Sequence[str] = ("rhythm", "spend", "tast
 TABLES = ("rhythm", "spend", "taste", "engagement", "shelf", "needs", "staples", "prices")
 
 
-def assert_equal_tables(ours: Path, theirs: Path) -> None:
+def assert_equal_tables(left: Path, right: Path) -> None:
     """Every table of two snapshots has the same rows and columns, with numbers equal to 1e-6."""
     for name in TABLES:
-        frames = [pd.read_parquet(folder / name / "part.parquet") for folder in (ours, theirs)]
+        frames = [pd.read_parquet(folder / name / "part.parquet") for folder in (left, right)]
         lists = [column for column in frames[1].select_dtypes(object) if name != "prices"]
         pd.testing.assert_frame_equal(
             *(frame.drop(columns=lists) for frame in frames), rtol=1e-6, atol=1e-6, check_dtype=True, obj=name

@@ -36,9 +36,9 @@ def test_the_tasks_of_spark_give_the_scores_of_one_process(
     assert spark_shop.engine == "spark"
     score_customers(spark_shop)
     for name in PORTIONED:
-        ours, theirs = (score_store.load_run_scores(each, name) for each in (spark_shop, shop))
-        assert len(theirs) > 60
-        pd.testing.assert_frame_equal(ours, theirs, obj=name)
+        spark_scores, single_process_scores = (score_store.load_run_scores(each, name) for each in (spark_shop, shop))
+        assert len(single_process_scores) > 60
+        pd.testing.assert_frame_equal(spark_scores, single_process_scores, obj=name)
 
 
 def test_a_task_of_spark_gets_no_key_of_the_shop(spark_home: Path) -> None:
