@@ -1,4 +1,4 @@
-"""The folder in the home for rows of a load that do not fit in memory; it is empty between loads."""
+"""Folders for rows that do not fit in memory: of one process each, and gone when it has ended."""
 
 import os
 import shutil
@@ -12,28 +12,37 @@ FOLDER = "loading"
 
 @contextmanager
 def temporary_folder(home: Path) -> Iterator[Path]:
-    """A folder of this process, removed at the end with all that lies in it."""
-    remove_leftovers(home)
+    """A folder in the home for one load, removed at the end with all that lies in it."""
     (home / FOLDER).mkdir(mode=0o700, exist_ok=True)
-    folder = Path(mkdtemp(prefix=f"{os.getpid()}-", dir=home / FOLDER))
+    folder = make_process_folder(home / FOLDER)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def make_process_folder(parent: Path, prefix: str = "") -> Path:
+    """A new folder that only this user may read; those that killed processes left with this prefix are removed."""
+    _remove_dead_folders(parent, prefix)
+    return Path(mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=parent))
+
+
 def remove_leftovers(home: Path) -> None:
     """Remove the folders of loads that were killed."""
-    for folder in (home / FOLDER).glob("*-*"):
-        if not _is_running(folder.name.split("-")[0]):
+    _remove_dead_folders(home / FOLDER, "")
+
+
+def _remove_dead_folders(parent: Path, prefix: str) -> None:
+    for folder in parent.glob(f"{prefix}*-*"):
+        if not _is_running(folder.name.removeprefix(prefix).split("-")[0]):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_running(process_id: str) -> bool:
     try:
         os.kill(int(process_id), 0)
-    except (ProcessLookupError, ValueError):
+    except ProcessLookupError:
         return False
-    except PermissionError:
+    except (PermissionError, ValueError):
         pass
     return True

@@ -1,6 +1,8 @@
 """The DuckDB engine: connections, compiled plans and Parquet output, with results equal to the last digit."""
 
+import atexit
 import os
+import shutil
 import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -14,6 +16,7 @@ import ibis.expr.types as ir
 import pyarrow as pa
 from ibis.backends.duckdb import Backend
 
+from customers.loading import disk_space
 from features.engine import expressions
 from features.engine.query_plan import QueryPlan
 
@@ -35,11 +38,22 @@ def connect() -> Backend:
     con = ibis.duckdb.connect(**settings)
     con.raw_sql("set timezone = 'UTC'")
     con.raw_sql(f"set memory_limit = '{os.environ.get('REGULARS_ENGINE_MEMORY', MEMORY_LIMIT)}'")
-    con.raw_sql(f"set temp_directory = '{Path(tempfile.gettempdir()) / f'regulars-{os.getpid()}'}'")
+    con.raw_sql(f"set temp_directory = '{quote_path(_spill_folder())}'")
     # Checked first: in a notebook without widgets, DuckDB rejects every setting of its progress bar.
     if con.con.sql("select current_setting('enable_progress_bar')").fetchall() == [(True,)]:
         con.raw_sql("set enable_progress_bar = false")
     return con
+
+
+@cache
+def _spill_folder() -> Path:
+    """Where this process puts what does not fit into memory: only its user may read it, and it goes with the process.
+
+    Not in the home, which may lie on a slow or small disk: TMPDIR says where.
+    """
+    folder = disk_space.make_process_folder(Path(tempfile.gettempdir()), "regulars-spill-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 class CompiledPlan:
