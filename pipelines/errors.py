@@ -49,7 +49,7 @@ def _explain_engine_memory(error: Exception) -> tuple[str, int] | None:
     if isinstance(error, duckdb.OutOfMemoryException):
         return (
             f"the computation needs more memory than REGULARS_ENGINE_MEMORY allows ({limit}): set it higher, such as "
-            "REGULARS_ENGINE_MEMORY=4GB, and start again; nothing of this run is used"
+            "REGULARS_ENGINE_MEMORY=4GB, and start again; what this run had finished stays"
         ), EXIT_NOTHING_DONE
     # DuckDB quotes no statement and no value in this error.
     if isinstance(error, duckdb.ParserException) and "memory" in str(error).lower():
@@ -62,5 +62,5 @@ def _explain_full_disk(error: Exception) -> tuple[str, int] | None:
     if not is_full and not any(text in str(error).lower() for text in DISK_FULL_TEXTS):
         return None
     return (
-        "the disk is full: make room and start again; what was written before is whole, nothing of this run is used"
+        "the disk is full: make room and start again; what was finished before stays, and nothing is half-written"
     ), EXIT_UNAVAILABLE

@@ -9,6 +9,7 @@ makes them, since it imports MLflow and Feast, and ends.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,11 +18,14 @@ from pathlib import Path
 
 from customers.database import shop_lock
 from customers.privacy import consents
-from customers.scores import promotion_log, score_store
+from customers.scores import night_marker, promotion_log, score_store
 from customers.shop import settings
 from customers.shop.errors import ShopUnavailable
 from customers.shop.settings import Shop
 from models.registry import bundle
+
+#: What differs, and the version or time that it should have.
+Change = tuple[str, str]
 
 MODULE = "pipelines.replica"
 CHECK_SECONDS = 1.0
@@ -41,51 +45,95 @@ def watch_command(shop: Shop) -> list[str]:
 
 def watch(home: Path) -> None:
     """Look for changes made elsewhere until the process that started this one ends, and update the home after each."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     parent, pause = os.getppid(), CHECK_SECONDS
     shop = settings.open_shop(home)
+    settled: frozenset[Change] = frozenset()
     while os.getppid() == parent:
         time.sleep(pause)
-        if not _is_outdated(shop):
+        changes = _find_changes(shop)
+        if changes <= settled:
             pause = CHECK_SECONDS
-            continue
-        subprocess.run([sys.executable, "-m", MODULE, str(home), "update"], check=False)
-        pause = min(2 * pause, LONGEST_PAUSE_SECONDS) if _is_outdated(shop) else CHECK_SECONDS
+        elif _run_update(home, parent):
+            # What is left is as the registry wants it: an alias that was set by hand in MLflow.
+            settled, pause = _find_changes(shop), CHECK_SECONDS
+        else:
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
-def find_outdated_champions(shop: Shop) -> list[str]:
-    """The models whose champion in this home is not the one that the promotion log names."""
+def _run_update(home: Path, parent: int) -> bool:
+    """Make the changes in a process of its own, which ends with this one; whether it could make all of them."""
+    process = subprocess.Popen([sys.executable, "-m", MODULE, str(home), "update"])
+    try:
+        while process.poll() is None and os.getppid() == parent:
+            time.sleep(CHECK_SECONDS)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+    return process.wait() == 0
+
+
+def _find_changes(shop: Shop) -> frozenset[Change]:
+    """What this home lacks: champions, a night, erasures; empty while the database does not answer."""
+    from serving.privacy import erasure
+
+    try:
+        changes: set[Change] = set(find_outdated_champions(shop).items())
+        if (as_of := find_missing_night(shop)) is not None:
+            changes.add(("night", as_of.isoformat()))
+        if not erasure.is_following(shop):
+            changes.add(("erasures", ""))
+    except ShopUnavailable:
+        return frozenset()
+    return frozenset(changes)
+
+
+def find_outdated_champions(shop: Shop) -> dict[str, str]:
+    """The version that the promotion log names, by model, where another one is published in this home."""
     versions = promotion_log.load_champion_versions(shop)
-    return sorted(name for name, version in versions.items() if _published_version(shop, name) != version)
+    return {name: version for name, version in versions.items() if _published_version(shop, name) != version}
 
 
 def find_missing_night(shop: Shop) -> datetime | None:
     """The as_of of the last night of the shop, where this home has none or an earlier one."""
     runs = [run for name in ("churn", "recommender") if (run := score_store.newest_run(shop, name))]
-    latest_at, own_at = max((run.as_of for run in runs), default=None), _snapshot_at(shop)
+    latest_at, own_at = max((run.as_of for run in runs), default=None), night_marker.read_marker(shop.home)
     return latest_at if latest_at and (own_at is None or own_at < latest_at) else None
 
 
-def update(shop: Shop) -> None:
-    """Derive the last night's files from the database, then publish the registry's champions in this home.
+def update(shop: Shop) -> bool:
+    """Derive the last night's files from the database, follow erasures, then publish the registry's champions.
 
-    In this order: a server without champions says that it is not ready.
+    In this order: a server without champions says that it is not ready. False where a nightly run works in this home,
+    which must end before the rest is done.
     """
-    from training import promotion  # imported here: the watching process stays small
+    is_complete = True
+    try:
+        with shop_lock.hold_home(shop, "night", wait=False):
+            _update_files(shop)
+    except shop_lock.LockHeld:
+        is_complete = False
+    if is_complete or night_marker.read_marker(shop.home) is not None:
+        from training import promotion  # imported here: the watching process stays small
+
+        for name in find_outdated_champions(shop):
+            promotion.publish_champion(shop, name)
+    return is_complete
+
+
+def _update_files(shop: Shop) -> None:
+    from features.store import feature_store
+    from serving.privacy import erasure
 
     if (as_of := find_missing_night(shop)) is not None:
-        try:
-            with shop_lock.hold(shop, "night", wait=False):
-                derive_night(shop, as_of)
-        except shop_lock.LockHeld:
-            pass  # a nightly run is at work, here or elsewhere: its end is the next change
-    for name in find_outdated_champions(shop):
-        promotion.publish_champion(shop, name)
+        derive_night(shop, as_of)
+    erasure.follow_erasures(shop, feature_store.open_store(shop.home / "features", shop.online_store))
 
 
 def derive_night(shop: Shop, as_of: datetime) -> None:
     """Write the snapshot of a night at its as_of, its prices and co-purchases, and the RFM quintiles, into this home.
 
-    They are equal to those of the home where the night ran, but for consents and erasures since.
+    They are equal to those of the home where the night ran, but for consents, erasures and products changed since.
     """
     import pandas as pd
 
@@ -98,7 +146,7 @@ def derive_night(shop: Shop, as_of: datetime) -> None:
     mirror.refresh(shop)
     ledger, folder = shop.home / "ledger", shop.home / "features"
     store = feature_store.open_store(folder, shop.online_store)
-    store.apply()
+    store.read_registry()
     counts = co_purchases.count_co_purchases(ledger, as_of=as_of, timezone=shop.timezone, engine=shop.engine)
     co_purchases.save_co_purchases(counts, folder)
     snapshot.write_snapshot(ledger, folder, as_of=as_of, cutoffs=[as_of], timezone=shop.timezone, engine=shop.engine)
@@ -107,13 +155,7 @@ def derive_night(shop: Shop, as_of: datetime) -> None:
     if len(entities):
         inputs = NightlyInputs(NightlyRun(shop, store, {}, as_of, ()), entities)
         inputs.load_quintiles(inputs.load_features("churn"))
-
-
-def _is_outdated(shop: Shop) -> bool:
-    try:
-        return bool(find_outdated_champions(shop)) or find_missing_night(shop) is not None
-    except ShopUnavailable:
-        return False
+    night_marker.write_marker(shop.home, as_of)
 
 
 def _published_version(shop: Shop, name: str) -> str | None:
@@ -124,20 +166,12 @@ def _published_version(shop: Shop, name: str) -> str | None:
     return pointer.version if pointer else None
 
 
-def _snapshot_at(shop: Shop) -> datetime | None:
-    from features.store import snapshot_reader
-
-    path = shop.home / "features" / "rhythm" / "part.parquet"
-    return snapshot_reader.latest_cutoff(path) if path.exists() else None
-
-
 def main() -> None:
     """`python -m pipelines.replica HOME watch`, or `update`, which makes the changes and ends."""
     home, work = Path(sys.argv[1]), sys.argv[2]
     if work == "update":
-        update(settings.open_shop(home))
-    else:
-        watch(home)
+        sys.exit(0 if update(settings.open_shop(home)) else 1)
+    watch(home)
 
 
 if __name__ == "__main__":

@@ -93,6 +93,7 @@ class _Worker:
     """One place for a process, which is started again whenever it ends."""
 
     command: list[str]
+    listens: bool = True
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     start_after: float = 0.0
@@ -118,7 +119,7 @@ class Supervisor:
         serve = [sys.executable, "-m", "serving.worker", str(self.listening.fileno())]
         self._workers = [_Worker(serve) for _ in range(self.worker_count)]
         if self.companion:
-            self._workers.append(_Worker(self.companion))
+            self._workers.append(_Worker(self.companion, listens=False))
         while not self.is_stopping:
             for worker in self._workers:
                 self._keep_running(worker)
@@ -138,14 +139,16 @@ class Supervisor:
             worker.pause_seconds = (
                 min(2 * worker.pause_seconds, LONGEST_PAUSE_SECONDS) if is_short else (FIRST_PAUSE_SECONDS)
             )
-            _report(f"worker {worker.process.pid} ended ({worker.process.returncode}); another starts", "warning")
+            _report(f"process {worker.process.pid} ended ({worker.process.returncode}); another starts", "warning")
             worker.process = None
         if worker.process is None and now >= worker.start_after:
             worker.process, worker.started_at = self._start(worker), now
 
     def _start(self, worker: _Worker) -> subprocess.Popen[bytes]:
         environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(self.counts_folder)}
-        return subprocess.Popen(worker.command, env=environment, pass_fds=[self.listening.fileno()])
+        return subprocess.Popen(
+            worker.command, env=environment, pass_fds=[self.listening.fileno()] if worker.listens else ()
+        )
 
     def _forget_gauges(self, pid: int) -> None:
         """Remove the present values of a dead worker; what it counted stays in the sums."""

@@ -32,7 +32,7 @@ PRAGMAS = (
     "foreign_keys = ON",
     "secure_delete = ON",
     "temp_store = MEMORY",
-    f"cache_size = -{os.environ.get('REGULARS_SQLITE_CACHE_KB', '65536')}",
+    f"cache_size = -{int(os.environ.get('REGULARS_SQLITE_CACHE_KB', '65536'))}",
     # A bulk load changes the same index pages many times: write them back once, not after every batch.
     "wal_autocheckpoint = 10000",
     "journal_size_limit = 67108864",
@@ -167,7 +167,10 @@ def _read_options(shop: "Shop") -> dict[str, Any]:
 @cache
 def _create_engine(url: str) -> sa.Engine:
     # hide_parameters: an error message must not print the values of a statement.
-    sa_engine = sa.create_engine(make_url(url), hide_parameters=True, pool_pre_ping=not url.startswith("sqlite"))
+    # Connections to a file cost nothing; a server has a limit, and who finds none gets ShopUnavailable.
+    is_file = url.startswith("sqlite")
+    pool = {"max_overflow": -1} if is_file else {"pool_pre_ping": True, "pool_size": 10, "max_overflow": 30}
+    sa_engine = sa.create_engine(make_url(url), hide_parameters=True, **pool)
     if sa_engine.dialect.name == "sqlite":
         sa.event.listen(sa_engine, "connect", _configure_sqlite)
         sa.event.listen(sa_engine, "begin", _begin_transaction)
@@ -207,7 +210,7 @@ def _open_connection(sa_engine: sa.Engine) -> Iterator[sa.Connection]:
     with ExitStack() as stack:
         try:
             connection = stack.enter_context(sa_engine.begin())
-        except sa.exc.OperationalError:
+        except (sa.exc.OperationalError, sa.exc.TimeoutError):
             raise unavailable_error(sa_engine) from None
         stack.enter_context(tracing.span("database transaction", **{"db.system.name": sa_engine.dialect.name}))
         yield connection

@@ -22,6 +22,7 @@ from customers.ledger.transactions import month_bounds
 from customers.parquet import columns
 from customers.parquet.columns import CONSENT_SCHEMA, INTERACTION_SCHEMA, LINE_SCHEMA, PRODUCT_SCHEMA
 from customers.privacy import consents
+from customers.shop import durable_files
 from customers.shop.settings import Shop
 
 DEFAULT_KEY = b"consent_default"
@@ -93,7 +94,10 @@ def _is_current(shop: Shop, name: str, number: int) -> bool:
     path = _file_path(shop, name)
     if not path.exists():
         return False
-    schema = pq.read_schema(path)
+    try:
+        schema = pq.read_schema(path)
+    except pa.ArrowInvalid:  # cut off when the power failed
+        return False
     metadata = dict(schema.metadata or {})
     has_current_default = name != change_counters.CONSENTS_COUNTER or metadata.get(DEFAULT_KEY) == _consent_default(
         shop
@@ -139,6 +143,7 @@ def _write_file(path: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch]
     with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
         for batch in batches:
             writer.write_batch(batch)
+    durable_files.sync(partial)
     os.replace(partial, path)
 
 

@@ -45,6 +45,11 @@ def online_config(folder: Path, address: str | None) -> dict[str, str]:
     return {"type": store_type, "url": driver_url(address)}
 
 
+def is_registry_shared() -> bool:
+    """Whether the registry is at an address, where several homes use it."""
+    return bool(os.environ.get(REGISTRY_VARIABLE))
+
+
 def registry_config(folder: Path) -> dict[str, Any]:
     """Feast's settings of its registry: a file in the folder, or tables at the address in REGULARS_FEAST_REGISTRY.
 

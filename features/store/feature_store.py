@@ -61,6 +61,14 @@ class FeatureStore:
             self.feast.apply(definitions.feast_objects(self.folder))
             self._services.write(self._registered_services())
 
+    def read_registry(self) -> None:
+        """Read from a registry that homes share what another one has registered; a registry of this home is written."""
+        if not feast_store.is_registry_shared():
+            return self.apply()
+        (self.folder / "feast").mkdir(parents=True, exist_ok=True)
+        with feast_store.silence_feast():
+            return self._services.write(self._registered_services())
+
     def feature_names(self, service: str) -> list[str]:
         """Features of a service, in the order of the columns of its frames."""
         return list(self._element_types(service))

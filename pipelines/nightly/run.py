@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from customers.ledger import refresh_queue
-from customers.scores import score_store
+from customers.scores import night_marker, score_store
 from customers.shop.settings import Shop
 from models.registry import mlflow_registry
 from pipelines.errors import NothingToDo, WrongUsage
@@ -149,6 +149,8 @@ def _score_and_write_back(
         if not context.is_historical:
             uplift_scores.write_uplift_scores(context.shop, context.features, context.as_of)
     _apply_late_changes(context)
+    if not context.is_historical:
+        night_marker.write_marker(context.shop.home, context.as_of)
     return counts
 
 

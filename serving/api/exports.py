@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, JSONResponse, Response
 
-from customers.scores import score_store
+from customers.scores import night_marker, score_store
 from customers.shop.settings import Shop
 from serving import runtime
 from serving.api.records import IdempotencyKey
@@ -63,7 +63,8 @@ def _create(shop: Shop, question: ExportQuestion) -> Response:
             webhooks.check_url(question.webhook_url)
         except WebhookRefused as refusal:
             raise Problem(422, errors=[{"pointer": "/webhook_url", "detail": str(refusal)}]) from None
-    as_of = score_store.last_finished_as_of(shop)
+    # Not the newest scores: while a night is at work, some models have finished and others have not.
+    as_of = night_marker.read_marker(shop.home) or score_store.last_finished_as_of(shop)
     if as_of is None:
         raise Problem(409, "There are no scores to export yet; run: regulars run")
     if sum(not job.is_finished for job in export_jobs.list_jobs(shop)) >= MAX_UNFINISHED:

@@ -36,7 +36,7 @@ class _SourceChanged(Exception):
     """What the file was made of has changed meanwhile."""
 
 
-def process_jobs(shop: Shop) -> None:
+def run_jobs(shop: Shop) -> None:
     """Carry out all unfinished jobs, one after the other, unless another process does."""
     with export_jobs.lock(shop, RUN_LOCK) as is_held:
         while is_held and (job := find_unfinished(shop)) is not None:
@@ -111,7 +111,7 @@ def main() -> None:
     """Carry out the unfinished jobs of the home that is the only argument."""
     os.nice(_NICENESS)
     logs.configure()
-    process_jobs(settings.open_shop(Path(sys.argv[1])))
+    run_jobs(settings.open_shop(Path(sys.argv[1])))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ import json
 import os
 import socket
 import ssl
+import threading
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
@@ -26,6 +28,9 @@ from serving.exports.export_jobs import ExportJob
 #: Hosts that may be called by http, on any address and port: `host` or `host:port`, separated by commas.
 HOSTS_VARIABLE = "REGULARS_WEBHOOK_HOSTS"
 TIMEOUT_SECONDS = 10.0
+#: A whole call takes no longer than this.
+CALL_SECONDS = 15.0
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 #: Seconds after each failed call until the next; after the last of them no other follows.
 RETRY_SECONDS = (1, 5, 30, 300, 1_800, 7_200)
 SECRET_PREFIX, SIGNATURE_VERSION = "whsec_", "v1"
@@ -45,7 +50,11 @@ def check_url(url: str) -> None:
 
     Allowed are https on a public address, and what the operator lists in REGULARS_WEBHOOK_HOSTS.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        (parts.hostname or "").encode("idna")
+    except ValueError:
+        raise WebhookRefused("the webhook's address is not a valid one: https://HOST/PATH") from None
     if parts.username or parts.password or parts.fragment or not parts.hostname:
         raise WebhookRefused("the webhook's address must be https://HOST/PATH without a user, a password or a fragment")
     if not _is_configured(parts.hostname, _port(url)) and parts.scheme != "https":
@@ -61,7 +70,7 @@ def deliver_due(shop: Shop, now: datetime) -> None:
             return
         for job in export_jobs.list_jobs(shop):
             if job.is_finished and job.webhook_state == export_jobs.PENDING and (job.webhook_after or now) <= now:
-                deliver(shop, job, now)
+                deliver(shop, job, datetime.now(UTC))
 
 
 def deliver(shop: Shop, job: ExportJob, now: datetime) -> ExportJob:
@@ -125,13 +134,22 @@ def _call(shop: Shop, job: ExportJob, now: datetime) -> bool:
     try:
         check_url(job.webhook_url)
         connection = _connect(job.webhook_url)
+        # The socket's own limit is one for each read: a receiver that sends a byte now and then would hold all others.
+        limit = threading.Timer(CALL_SECONDS, _shut_down, [connection])
+        limit.start()
         try:
             connection.request("POST", path, body, headers)
             return 200 <= connection.getresponse().status < 300
         finally:
+            limit.cancel()
             connection.close()
-    except (OSError, http.client.HTTPException, WebhookRefused):
+    except (OSError, ValueError, http.client.HTTPException, WebhookRefused):
         return False
+
+
+def _shut_down(connection: http.client.HTTPConnection) -> None:
+    with suppress(OSError, AttributeError):
+        connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def _connect(url: str) -> http.client.HTTPConnection:
@@ -150,9 +168,20 @@ def _connect(url: str) -> http.client.HTTPConnection:
 def _resolve(host: str, port: int) -> str:
     """An address of the host. Raises WebhookRefused where one of them is not public and the host is not configured."""
     addresses = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-    if not _is_configured(host, port) and not all(ipaddress.ip_address(each).is_global for each in addresses):
+    if not _is_configured(host, port) and not all(map(_is_public, addresses)):
         raise WebhookRefused("the webhook's host has an address that is not public")
     return addresses[0]
+
+
+def _is_public(address: str) -> bool:
+    """Whether an address, and one of IPv4 that it may stand for, is one of the public internet."""
+    parsed = ipaddress.ip_address(address)
+    if isinstance(parsed, ipaddress.IPv6Address):
+        translated = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF) if parsed in _NAT64 else None
+        inner = [each for each in (parsed.ipv4_mapped, parsed.sixtofour, translated) if each is not None]
+        if parsed.teredo or parsed.is_site_local or not all(each.is_global for each in inner):
+            return False
+    return parsed.is_global and not parsed.is_multicast
 
 
 def _is_configured(host: str, port: int) -> bool:

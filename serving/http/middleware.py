@@ -34,21 +34,21 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 #: Answers a request without the app: from its route, path, query, body and headers; None where the app must answer.
-LookupHandler = Callable[[Route, str, str, bytes, Headers], Awaitable[Response | None]]
+LookupAnswer = Callable[[Route, str, str, bytes, Headers], Awaitable[Response | None]]
 
 
 class GatewayMiddleware:
     """ASGI middleware around the whole server. `render_problem_page` renders the problems of routes that are pages.
 
-    `lookup_handler` is tried before a request is forwarded to the app.
+    `look_up` is tried before a request is forwarded to the app.
     """
 
     def __init__(
-        self, app: ASGIApp, render_problem_page: ProblemPageRenderer, lookup_handler: LookupHandler | None = None
+        self, app: ASGIApp, render_problem_page: ProblemPageRenderer, look_up: LookupAnswer | None = None
     ) -> None:
         self.app = app
         self.render_problem_page = render_problem_page
-        self.lookup_handler = lookup_handler
+        self.look_up = look_up
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve an HTTP request; lifespan events pass through, and websockets are closed (1008, policy violation)."""
@@ -98,18 +98,18 @@ class GatewayMiddleware:
             session_cookie.check_form_origin(headers) if context.route.is_page else _check_content_type(headers)
             body = await _read_body(headers, receive)
             receive = _replay_body(body)
-        if self.lookup_handler is not None and not context.route.is_page:
-            answer = await self._answer_quickly(context.route, scope, body, headers)
+        if self.look_up is not None and not context.route.is_page:
+            answer = await self._answer_from_lookup(context.route, scope, body, headers)
             if answer is not None:
                 return await answer(scope, receive, writer)
         return await self._forward(scope, receive, writer)
 
-    async def _answer_quickly(self, route: Route, scope: Scope, body: bytes, headers: Headers) -> Response | None:
-        assert self.lookup_handler is not None
+    async def _answer_from_lookup(self, route: Route, scope: Scope, body: bytes, headers: Headers) -> Response | None:
+        assert self.look_up is not None
         query = scope["query_string"].decode("latin-1")
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
-                return await self.lookup_handler(route, scope["path"], query, body, headers)
+                return await self.look_up(route, scope["path"], query, body, headers)
         except TimeoutError:
             raise Problem(503, TIMEOUT_DETAIL, headers={"Retry-After": "5"}) from None
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
+import json
 import logging
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from customers.database import engine, shop_lock
 from customers.loading import disk_space
 from customers.parquet import mirror
-from customers.privacy import erasure
+from customers.privacy import erasure, tombstones
+from customers.shop import durable_files
 from customers.shop.settings import Shop
 from features.store.feature_store import FeatureStore
 from serving.arrays import night_arrays
@@ -39,8 +41,11 @@ def erase_derived_data(
             store.delete_customers(keys)
     night_arrays.erase_customers(shop.home, keys)
     disk_space.remove_leftovers(shop.home)
+    numbers = [number for number, _ in pending]
+    if min(numbers) == _followed_erasure(shop) + 1:
+        _mark_followed(shop, max(numbers))
     if is_nightly or _is_nightly_run_idle(shop):
-        erasure.complete_erasures(shop, [number for number, _ in pending])
+        erasure.complete_erasures(shop, numbers)
     return len(pending)
 
 
@@ -58,11 +63,42 @@ def complete_erasures(runtime: ServerRuntime) -> bool:
         return False
 
 
+def follow_erasures(shop: Shop, store: FeatureStore) -> None:
+    """Delete from this home the derived data of customers who were erased through another one. Safe to repeat."""
+    with engine.read_transaction(shop) as connection:
+        latest_id = tombstones.latest_erasure_id(connection)
+        keys = sorted(tombstones.keys_erased_since(connection, _followed_erasure(shop)))
+    if keys:
+        mirror.refresh(shop)
+        store.delete_customers(keys)
+        night_arrays.erase_customers(shop.home, keys)
+        # Their rows can no longer be told apart: nobody knows the ids of erased customers.
+        for path in (shop.home / "exports").glob("*"):
+            if path.is_file():
+                path.unlink()
+    _mark_followed(shop, latest_id)
+
+
+def is_following(shop: Shop) -> bool:
+    """Whether this home has no derived data of a customer who was erased through another one."""
+    with engine.read_transaction(shop) as connection:
+        return _followed_erasure(shop) >= tombstones.latest_erasure_id(connection)
+
+
+def _followed_erasure(shop: Shop) -> int:
+    """The erasure up to which this home holds nothing of the erased."""
+    path = shop.home / "erasures.json"
+    return int(json.loads(path.read_text(encoding="utf-8"))["erasure_id"]) if path.exists() else 0
+
+
+def _mark_followed(shop: Shop, erasure_id: int) -> None:
+    durable_files.write_atomically(shop.home / "erasures.json", json.dumps({"erasure_id": erasure_id}))
+
+
 def _is_nightly_run_idle(shop: Shop) -> bool:
-    """Whether no nightly run is in progress in this home."""
-    with (shop.home / "night.lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+    """Whether no nightly run is in progress, in this home or in another one of the shop."""
+    try:
+        with shop_lock.hold(shop, "night", wait=False):
+            return True
+    except shop_lock.LockHeld:
+        return False

@@ -149,7 +149,7 @@ def refresh_customers(runtime: ServerRuntime, keys: Sequence[int]) -> datetime:
 @contextmanager
 def refresh_lock(shop: Shop) -> Iterator[None]:
     """One refresh at a time per shop: of two that read the ledger at once, the older could be stored last."""
-    with shop_lock.hold(shop, "live"):
+    with shop_lock.hold(shop, "refresh"):
         yield
 
 

@@ -51,7 +51,7 @@ def receiver(monkeypatch: pytest.MonkeyPatch, request: Any) -> Iterator[Receiver
 def finished_job(api: Any, url: str) -> ExportJob:
     response = api.post("/v1/exports", {"table": "scores", "format": "csv", "webhook_url": url}, "campaign")
     assert response.status_code == 202, response.text
-    export_process.process_jobs(api.shop)
+    export_process.run_jobs(api.shop)
     return load(api, response.json()["export_id"])
 
 
@@ -131,3 +131,20 @@ def test_a_job_that_failed_is_reported_too(export_api: Any) -> None:
     document = json.loads(webhooks.build_body(failed))
     assert (document["type"], document["data"]["location"]) == ("export.failed", None)
     assert document["data"]["error"] == "the disk is full"
+
+
+@pytest.mark.parametrize("url", ["https://a..b/x", "https://[bad/x", f"https://{'a' * 64}.org/x", "https://h:99999/"])
+def test_an_address_that_cannot_be_one_is_refused_at_once(export_api: Any, url: str) -> None:
+    response = export_api.post("/v1/exports", {"table": "scores", "format": "csv", "webhook_url": url}, "campaign")
+    assert response.status_code == 422, response.text
+
+
+@pytest.mark.parametrize(
+    "address", ["64:ff9b::7f00:1", "2002:7f00:1::", "::ffff:10.0.0.1", "fec0::1", "ff02::1", "10.1.2.3", "224.0.0.1"]
+)
+def test_an_address_that_stands_for_one_inside_is_not_public(address: str) -> None:
+    assert not webhooks._is_public(address)
+
+
+def test_addresses_of_the_internet_are_public() -> None:
+    assert all(map(webhooks._is_public, ["93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c"]))

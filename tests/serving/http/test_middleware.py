@@ -225,7 +225,7 @@ def _export_scores(api: Any) -> str:
     from serving.exports import export_process
 
     export_id = api.post("/v1/exports", {"table": "scores"}, "admin").json()["export_id"]
-    export_process.process_jobs(api.shop)
+    export_process.run_jobs(api.shop)
     return str(export_id)
 
 

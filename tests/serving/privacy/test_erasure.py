@@ -141,3 +141,28 @@ def test_an_erased_profile_cannot_be_exported(api: Any) -> None:
     response = api.post("/v1/customers/gone/export", {})
     assert response.status_code == 404
     assert "Xanthippe" not in response.text
+
+
+def test_another_home_follows_an_erasure(isolated_api: Any, tmp_path: Any) -> None:
+    """A copy of the home stands for that of a second machine, which shares the database and the online store."""
+    import shutil
+    from dataclasses import replace
+
+    from features.store import feature_store
+    from serving.privacy import erasure
+
+    other = replace(isolated_api.shop, home=tmp_path / "other")
+    shutil.copytree(isolated_api.shop.home, other.home)
+    export = other.home / "exports" / "scores.csv"
+    export.parent.mkdir(exist_ok=True)
+    export.write_text("customer_id\nc010\n")
+    key = find_key(isolated_api, "c010")
+    assert erase(isolated_api, "c010").json()["forgotten"]
+    assert not erasure.is_following(other)
+    assert key in set(pd.read_parquet(other.home / "features" / "rhythm" / "part.parquet")["customer_key"])
+    erasure.follow_erasures(other, feature_store.open_store(other.home / "features"))
+    assert erasure.is_following(other)
+    assert not export.exists()
+    for path in sorted(other.home.rglob("part.parquet")):
+        table = pd.read_parquet(path)
+        assert "customer_key" not in table or key not in set(table["customer_key"].dropna())
