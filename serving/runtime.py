@@ -174,7 +174,7 @@ class ServerRuntime:
             yield str(error)
         if self.has_computed_features:
             try:
-                self.features.online_features(ALL_CUSTOMERS_SERVICE, [UNKNOWN_CUSTOMER])
+                self.features.check_online(ALL_CUSTOMERS_SERVICE)
             except OnlineStoreUnavailable as error:
                 yield f"{error}; answers are of the features of the last nightly run, marked as degraded"
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 WrittenRows = Mapping[str, Mapping[int, StoredRow]]
 
 ROW_NUMBER = "entity_place"
+#: A key that is read, and that no customer has.
+NOBODY = 0
 
 
 class FeatureStore:
@@ -150,6 +152,10 @@ class FeatureStore:
         rows = [row for view, first in first_by_view.items() for row in self._read_rows(view, first, keys, {})]
         newest_us = max((row.event_us for row in rows if row is not None), default=0)
         return EPOCH + timedelta(microseconds=newest_us) if newest_us else None
+
+    def check_online(self, service: str) -> None:
+        """Read from the online store once. Raises OnlineStoreUnavailable where it does not answer."""
+        self.latest_event_at(service, [NOBODY])
 
     def latest_snapshot_at(self, service: str) -> datetime | None:
         """The latest cutoff in the snapshots of a service; None before the first nightly run."""

@@ -49,12 +49,18 @@ def test_only_the_owner_can_read_the_key(corner_shop: shop_settings.Shop) -> Non
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("timezone", "Mars/Olympus"), ("timezone", "../etc"), ("currency", "EURO"), ("engine", "abacus")],
+    [("timezone", "Mars/Olympus"), ("timezone", "../etc"), ("currency", "EURO")],
 )
 def test_an_invalid_setting_is_named(tmp_path: Path, setting: str, value: str) -> None:
     with pytest.raises(ShopError, match="unknown"):
         setup.init_home(tmp_path / "s", **{setting: value})
     assert not (tmp_path / "s").exists()
+
+
+def test_an_unknown_engine_is_named(corner_shop: shop_settings.Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGULARS_ENGINE", "abacus")
+    with pytest.raises(ShopError, match="unknown engine 'abacus'; use duckdb or spark"):
+        shop_settings.open_shop(corner_shop.home)
 
 
 def test_the_environment_overrides_a_setting(corner_shop: shop_settings.Shop, monkeypatch: pytest.MonkeyPatch) -> None:
