@@ -72,13 +72,13 @@ def test_no_secret_is_written_down() -> None:
 def test_only_settings_that_exist_are_given() -> None:
     only_variables = {"HOME", "ENGINE_MEMORY", "LOG_FORMAT", "LOG_LEVEL", "WORKERS", "PORT", "WEBHOOK_HOSTS"}
     allowed = {f"REGULARS_{name.upper()}" for name in SETTING_NAMES} | {f"REGULARS_{name}" for name in only_variables}
-    texts = [ROOT / "compose.yaml", ROOT / "Containerfile", *UNITS]
+    texts = [ROOT / "compose.yaml", ROOT / "Dockerfile", *UNITS]
     named = {name for path in texts for name in re.findall(r"\bREGULARS_\w+", path.read_text(encoding="utf-8"))}
     assert named - allowed == set()
 
 
 def test_the_image_runs_as_a_user_of_its_own_and_is_pinned_by_the_lock() -> None:
-    lines = (ROOT / "Containerfile").read_text(encoding="utf-8").replace("\\\n", "").splitlines()
+    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", "").splitlines()
     instructions = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
     assert [text for word, text in instructions if word == "USER"] == ["regulars"]
     words = [word for word, _ in instructions]
