@@ -9,9 +9,8 @@ from itertools import count
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy as sa
-
-from customers.database import engine
+from customers.database import engine, outages
+from customers.database.outages import ConnectionCut, StatementWatchdog
 
 if TYPE_CHECKING:
     from customers.shop.settings import Shop
@@ -19,19 +18,28 @@ if TYPE_CHECKING:
 #: Changes with every commit of another connection; this one never writes.
 _VERSION_STATEMENTS = {"sqlite": "pragma data_version", "postgresql": "select pg_current_snapshot()::text"}
 #: A database that hangs must not stop a worker, which makes these reads between all others.
-POSTGRES_TIMEOUT_MS = 2_000
+TIMEOUT_SECONDS = 2
 _numbers = count()
 
 
 class DirectReader:
-    """Reads the database of one shop by one connection, which it opens again after an error; for any thread."""
+    """Reads the database of one shop by one connection, which it opens again after an error; for any thread.
+
+    Where the database does not answer, no read tries it again until one outside of any request has succeeded.
+    """
 
     def __init__(self, shop: "Shop") -> None:
         self._engine = engine.get_engine(shop)
         self._connection: Any = None
-        self._pooled: Any = None
         self._number = 0
         self._lock = Lock()
+        self._watchdog = StatementWatchdog()
+        self._watch = outages.watch(self._engine, self._try_out)
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the database does not answer at present."""
+        return self._watch.is_away
 
     def read_version(self) -> Hashable:
         """A value that is equal to an earlier one only where nothing has been committed in between."""
@@ -43,20 +51,16 @@ class DirectReader:
 
         Raises ShopUnavailable where the database does not answer, also not on a new connection.
         """
+        self._watch.check()
         with self._lock:
-            if self._connection is not None:
-                # A connection may have died with a database that has been started again.
-                with suppress(Exception):
-                    return self._execute(statement, values)
-                self._close()
+            self._watch.check()  # it may have failed while this read waited for its turn
             try:
-                self._open()
-            except (sa.exc.OperationalError, self._engine.dialect.dbapi.OperationalError):  # type: ignore[union-attr]
-                raise engine.unavailable_error(self._engine) from None
-            try:
-                return self._execute(statement, values)
-            except Exception:
+                return self._read(statement, values)
+            except Exception as error:
                 self._close()
+                if outages.is_outage(error):
+                    self._watch.report_failure()
+                    raise outages.unavailable_error(self._engine) from None
                 raise
 
     def close(self) -> None:
@@ -64,26 +68,43 @@ class DirectReader:
         with self._lock:
             self._close()
 
+    def _read(self, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        if self._connection is not None:
+            try:
+                return self._execute(self._connection, statement, values)
+            except ConnectionCut:  # a new connection would hang as well
+                raise
+            except Exception:  # it may have died with a database that has been started again
+                self._close()
+        self._open()
+        return self._execute(self._connection, statement, values)
+
     def _close(self) -> None:
         if self._connection is not None:
             with suppress(Exception):
                 self._connection.close()
             self._connection = None
 
-    def _execute(self, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+    def _execute(self, connection: Any, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         if self._engine.dialect.paramstyle != "qmark":
             statement = statement.replace("?", "%s")
-        rows: list[tuple[Any, ...]] = self._connection.execute(statement, tuple(values)).fetchall()
+        with self._watchdog.limit(connection):
+            rows: list[tuple[Any, ...]] = connection.execute(statement, tuple(values)).fetchall()
         return rows
 
     def _open(self) -> None:
-        pooled = self._engine.raw_connection()
-        self._connection, self._number = pooled.driver_connection, next(_numbers)
-        pooled.detach()
-        self._pooled = pooled  # a detached connection closes with its wrapper
-        if self._engine.dialect.name == "postgresql":
-            self._connection.autocommit = True
-            self._connection.execute(f"set statement_timeout = {POSTGRES_TIMEOUT_MS}")
+        self._connection, self._number = self._connect(), next(_numbers)
+
+    def _connect(self) -> Any:
+        return engine.connect_directly(self._engine, seconds=TIMEOUT_SECONDS)
+
+    def _try_out(self) -> None:
+        """Read something of the database by a connection of its own."""
+        connection = self._connect()
+        try:
+            self._execute(connection, "select count(*) from ledger_months", ())
+        finally:
+            connection.close()
 
 
 def get_reader(shop: "Shop") -> DirectReader:

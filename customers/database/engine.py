@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
 from customers import tracing
+from customers.database import outages
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -25,8 +26,9 @@ Item = TypeVar("Item")
 #: A connection in a transaction of the caller, as the type of an argument outside `customers`.
 Connection = sa.Connection
 
+#: So long a connection to SQLite waits for the lock of another.
+WAIT_SECONDS = 60
 PRAGMAS = (
-    "busy_timeout = 60000",
     "journal_mode = WAL",
     "synchronous = FULL",
     "foreign_keys = ON",
@@ -39,11 +41,29 @@ PRAGMAS = (
 )
 # Any fixed number: writers to PostgreSQL queue on this advisory lock, as writers to SQLite queue on the file.
 WRITE_LOCK_ID = 7274001
+#: So long a server is waited for that accepts no connection and does not refuse one either.
+CONNECT_SECONDS = 10
 
 
 def get_engine(shop: "Shop") -> sa.Engine:
     """The SQLAlchemy engine of the shop's database; one per process and URL."""
     return _create_engine(shop.database_url)
+
+
+def connect_directly(sa_engine: sa.Engine, *, seconds: int) -> Any:
+    """A driver's connection outside the pool, without SQLAlchemy; a statement waits for a locked file so many seconds.
+
+    On PostgreSQL each statement is a transaction of its own.
+    """
+    arguments, options = sa_engine.dialect.create_connect_args(sa_engine.url)
+    if sa_engine.dialect.name == "sqlite":
+        connection: Any = sa_engine.dialect.connect(*arguments, **options)
+        _configure_sqlite(connection, None, wait_seconds=seconds)
+        return connection
+    connection = sa_engine.dialect.connect(*arguments, **{"connect_timeout": seconds, **options})
+    connection.autocommit = True
+    connection.execute(f"set statement_timeout = {seconds * 1000}")
+    return connection
 
 
 @contextmanager
@@ -151,7 +171,7 @@ def _truncate_wal(sa_engine: sa.Engine) -> bool:
         cursor = raw_connection.cursor()
         cursor.execute("pragma busy_timeout = 3000")
         is_busy = cursor.execute("pragma wal_checkpoint(truncate)").fetchone()[0]
-        cursor.execute(f"pragma {PRAGMAS[0]}")
+        cursor.execute(f"pragma busy_timeout = {WAIT_SECONDS * 1000}")
         return not is_busy
     finally:
         raw_connection.close()
@@ -169,7 +189,16 @@ def _create_engine(url: str) -> sa.Engine:
     # hide_parameters: an error message must not print the values of a statement.
     # Connections to a file cost nothing; a server has a limit, and who finds none gets ShopUnavailable.
     is_file = url.startswith("sqlite")
-    pool = {"max_overflow": -1} if is_file else {"pool_pre_ping": True, "pool_size": 10, "max_overflow": 30}
+    pool: dict[str, Any] = (
+        {"max_overflow": -1}
+        if is_file
+        else {
+            "pool_pre_ping": True,
+            "pool_size": 10,
+            "max_overflow": 30,
+            "connect_args": {"connect_timeout": CONNECT_SECONDS},
+        }
+    )
     sa_engine = sa.create_engine(make_url(url), hide_parameters=True, **pool)
     if sa_engine.dialect.name == "sqlite":
         sa.event.listen(sa_engine, "connect", _configure_sqlite)
@@ -178,9 +207,9 @@ def _create_engine(url: str) -> sa.Engine:
     return sa_engine
 
 
-def _configure_sqlite(connection: Any, _record: Any) -> None:
+def _configure_sqlite(connection: Any, _record: Any, *, wait_seconds: int = WAIT_SECONDS) -> None:
     connection.isolation_level = None  # _begin_transaction starts transactions, not the driver
-    for pragma in PRAGMAS:
+    for pragma in (f"busy_timeout = {wait_seconds * 1000}", *PRAGMAS):
         connection.execute(f"pragma {pragma}")
 
 
@@ -207,18 +236,16 @@ def _redact_error(context: sa.engine.ExceptionContext) -> None:
 
 @contextmanager
 def _open_connection(sa_engine: sa.Engine) -> Iterator[sa.Connection]:
+    outages.check(sa_engine)
     with ExitStack() as stack:
         try:
             connection = stack.enter_context(sa_engine.begin())
         except (sa.exc.OperationalError, sa.exc.TimeoutError):
-            raise unavailable_error(sa_engine) from None
+            raise outages.unavailable_error(sa_engine) from None
         stack.enter_context(tracing.span("database transaction", **{"db.system.name": sa_engine.dialect.name}))
-        yield connection
-
-
-def unavailable_error(sa_engine: sa.Engine) -> Exception:
-    """The error for a database that does not answer; it names the address without a password."""
-    from customers.shop.errors import ShopUnavailable  # imported here: the shop's settings import this module
-
-    address = sa_engine.url.render_as_string(hide_password=True)
-    return ShopUnavailable(f"the customer database does not answer at {address}; check database_url")
+        try:
+            yield connection
+        except sa.exc.DBAPIError as error:
+            if error.connection_invalidated:  # the server has ended, or the network
+                raise outages.unavailable_error(sa_engine) from None
+            raise

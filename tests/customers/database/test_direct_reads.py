@@ -1,6 +1,7 @@
 """The version of the database changes with every commit, and with nothing else."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 import sqlalchemy as sa
@@ -16,6 +17,13 @@ def reader(corner_shop: Shop) -> Iterator[DirectReader]:
     reader = DirectReader(corner_shop)
     yield reader
     reader.close()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def write(shop: Shop) -> None:
@@ -56,12 +64,16 @@ def test_a_connection_that_has_died_is_replaced(corner_shop: Shop, reader: Direc
 
 
 def test_a_database_that_is_away_is_reported_as_that(corner_shop: Shop, reader: DirectReader, monkeypatch) -> None:
-    def refuse() -> None:
-        raise sa.exc.OperationalError("connect", {}, Exception("refused"))
+    with monkeypatch.context() as patch:
+        patch.setattr(reader, "_connect", refuse_to_connect)
+        with pytest.raises(ShopUnavailable, match="does not answer"):
+            reader.read_version()
+    wait_until(lambda: not reader.is_away)
+    assert reader.read_version()
 
-    monkeypatch.setattr(reader, "_open", refuse)
-    with pytest.raises(ShopUnavailable, match="does not answer"):
-        reader.read_version()
+
+def refuse_to_connect() -> None:
+    raise sa.exc.OperationalError("connect", {}, Exception("refused"))
 
 
 def test_a_process_has_one_reader_of_a_database(corner_shop: Shop) -> None:
