@@ -22,6 +22,7 @@ now = {now}  # "real", "last-sale" (the start of the day after the last sale), o
 
 # database_url = "postgresql+psycopg://..."   # default: SQLite in this folder
 # engine = "duckdb"                           # what computes features
+# ledger = "/mnt/shop/ledger"                 # where the Parquet copy of the sales lies; default: in this folder
 # online_store = "redis://..."                # default: SQLite in this folder
 # churn_days = 56                             # default: from the gaps between purchases
 # value_days = 90

@@ -89,11 +89,11 @@ def check_sufficiency(shop: Shop) -> list[dict[str, Any]]:
     """
     mirror.refresh(shop)
     now = clock.now(shop)
-    if snapshot.load_purchases(shop.home / "ledger", as_of=now, timezone=shop.timezone).empty:
+    if snapshot.load_purchases(shop.ledger, as_of=now, timezone=shop.timezone).empty:
         raise NothingToDo("nothing has been sold yet; run: regulars load transactions FILE")
     dataset, campaigns = load_training_data(shop, now)
     start = dataset.calendar.cutoff_before(dataset.calendar.history_days)
-    category_days = snapshot.load_category_days(shop.home / "ledger", as_of=now, timezone=shop.timezone, start=start)
+    category_days = snapshot.load_category_days(shop.ledger, as_of=now, timezone=shop.timezone, start=start)
     available = _filter_for_training(shop, AvailableData(dataset, campaigns, category_days))
     return [
         asdict(requirement) | {"enough": requirement.is_enough} for check in CHECKS for requirement in check(available)

@@ -109,7 +109,7 @@ def load_sales_history(shop: Shop) -> SalesHistory:
     Raises NothingToDo where nothing was sold in the last HISTORY_WEEKS weeks.
     """
     as_of = watermark.read_watermark(shop) or clock.now(shop)
-    ledger = shop.home / "ledger"
+    ledger = shop.ledger
     span_weeks = HISTORY_WEEKS + BACKTEST_MONTHS * WEEKS
     sales = weekly_sales.load_weekly_units(ledger, as_of=as_of, timezone=shop.timezone, weeks=span_weeks)
     if not (sales["weeks_back"] <= HISTORY_WEEKS).any():

@@ -144,7 +144,7 @@ def derive_night(shop: Shop, as_of: datetime) -> None:
     from serving.scoring.inputs import NightlyInputs, NightlyRun
 
     mirror.refresh(shop)
-    ledger, folder = shop.home / "ledger", shop.home / "features"
+    ledger, folder = shop.ledger, shop.home / "features"
     store = feature_store.open_store(folder, shop.online_store)
     store.read_registry()
     counts = co_purchases.count_co_purchases(ledger, as_of=as_of, timezone=shop.timezone, engine=shop.engine)

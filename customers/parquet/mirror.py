@@ -1,9 +1,9 @@
 """The mirror: a Parquet copy of the database, one file per month of sales, from which features are computed.
 
-HOME/ledger/month=YYYY-MM/part.parquet has every version of the order lines sold in that UTC month. Beside them,
-products.parquet has the catalogue, interactions.parquet the contacts and reactions, and consents.parquet what each
-customer allows to be computed. Each file says which counter of changes it is of, so that every home of a shop knows by
-itself what it has to write again. The mirror can be deleted and rebuilt at any time.
+month=YYYY-MM/part.parquet, in the shop's ledger folder, has every version of the order lines sold in that UTC month.
+Beside them, products.parquet has the catalogue, interactions.parquet the contacts and reactions, and consents.parquet
+what each customer allows to be computed. Each file says which counter of changes it is of, so that every home of a shop
+knows by itself what it has to write again. The mirror can be deleted and rebuilt at any time.
 """
 
 import json
@@ -77,8 +77,7 @@ def _month_filter(month: str) -> columns.RowFilter:
 
 
 def _file_path(shop: Shop, name: str) -> Path:
-    folder = shop.home / "ledger"
-    return folder / f"{name}.parquet" if name in TABLES else folder / f"month={name}" / "part.parquet"
+    return shop.ledger / (f"{name}.parquet" if name in TABLES else f"month={name}/part.parquet")
 
 
 def _read_counters(shop: Shop) -> dict[str, int]:

@@ -49,12 +49,11 @@ def anonymise_mirror(
 
     `before` and `after` are the counters around this erasure: a file that was current before it still is.
     """
-    folder = shop.home / "ledger"
     moves = {name: ((before or {}).get(name), number) for name, number in (after or {}).items()}
-    for path in sorted(folder.glob("month=*/part.parquet")):
+    for path in sorted(shop.ledger.glob("month=*/part.parquet")):
         _rewrite_file(path, keys, keep_rows=True, move=moves.get(path.parent.name.removeprefix("month=")))
     for name in ("interactions", "consents"):
-        _rewrite_file(folder / f"{name}.parquet", keys, keep_rows=False, move=moves.get(name))
+        _rewrite_file(shop.ledger / f"{name}.parquet", keys, keep_rows=False, move=moves.get(name))
 
 
 def purge_rejects(shop: Shop, customer_ids: set[str]) -> None:

@@ -183,7 +183,7 @@ def _visit_facts(shop: Shop, churn: pd.DataFrame) -> pd.DataFrame:
 def _combined_visit_facts(shop: Shop, churn: pd.DataFrame, sensitive_keys: frozenset[int]) -> pd.DataFrame:
     """From the mirror; for customers with a later as_of than the run (scored online), from the database."""
     run_as_of = churn.attrs.get("as_of")
-    files = sorted((shop.home / "ledger").glob("month=*/part.parquet"))
+    files = sorted(shop.ledger.glob("month=*/part.parquet"))
     visits = _mirrored_visit_facts(
         shop, run_as_of, tuple((str(file), file.stat().st_mtime_ns) for file in files), sensitive_keys
     )

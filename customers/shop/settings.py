@@ -32,6 +32,7 @@ DUCKDB, SPARK = ENGINES = ("duckdb", "spark")
 SETTING_NAMES = (
     "database_url",
     "engine",
+    "ledger",
     "online_store",
     "timezone",
     "currency",
@@ -58,6 +59,7 @@ class Shop:
     clock: str
     database_url: str = field(repr=False)
     engine: str
+    ledger_folder: Path | None
     online_store: str | None = field(repr=False)
     churn_days: int | None
     value_days: int
@@ -67,6 +69,11 @@ class Shop:
     recommendations: MerchandisingRules
     retention: RetentionCosts
     key: bytes = field(repr=False)
+
+    @property
+    def ledger(self) -> Path:
+        """The folder of the mirror: `ledger` in the home, unless the settings name another."""
+        return self.ledger_folder or self.home / "ledger"
 
     @property
     def zone(self) -> ZoneInfo:
@@ -104,6 +111,7 @@ def build_shop(folder: Path, values: dict[str, Any]) -> Shop:
         clock=checked["now"],
         database_url=checked.get("database_url") or default_database_url(folder),
         engine=checked["engine"],
+        ledger_folder=_parse_folder(folder, checked, "ledger"),
         online_store=checked.get("online_store") or None,
         churn_days=_parse_days(checked, "churn_days", None),
         value_days=_parse_days(checked, "value_days", 90) or 90,
@@ -161,6 +169,14 @@ def _check_clock(value: Any, timezone: str) -> str:
     if text not in ("real", "last-sale"):
         timestamps.parse_instant(text, timezone)
     return text
+
+
+def _parse_folder(home: Path, settings: dict[str, Any], name: str) -> Path | None:
+    """A folder, relative to the home; None where the setting is absent."""
+    value = str(settings.get(name) or "")
+    if "://" in value:
+        raise ShopError(f"{name} must be a folder; mount the object store, and give the path of the mount")
+    return home / Path(value).expanduser() if value else None
 
 
 def _parse_days(settings: dict[str, Any], name: str, default: int | None) -> int | None:

@@ -88,7 +88,7 @@ def backtest_customer_model(
 def _outcome_window_days(shop: Shop, task: Task, follow_up_days: int | None) -> int:
     """The days that follow a cutoff and count for its outcome, as a run of today would set them."""
     now = clock.now(shop)
-    if snapshot.first_sale_day(shop.home / "ledger", now, shop.timezone) is None:
+    if snapshot.first_sale_day(shop.ledger, now, shop.timezone) is None:
         raise NothingToDo("nothing has been sold yet; run: regulars load transactions FILE")
     dataset, _ = training_data.load_training_data(shop, now)
     return task.holdout_days(dataset if follow_up_days is None else replace(dataset, follow_up_days=follow_up_days))
@@ -124,7 +124,7 @@ def _is_sampled(customers: pd.Series, is_included: np.ndarray) -> np.ndarray:
 
 def _load_truth(shop: Shop, context: RunContext, follow_up_days: int | None) -> TrainingData:
     """Training data of the cutoff with the purchases known today: what its labels are computed from."""
-    ledger, as_of, training_data = shop.home / "ledger", clock.now(shop), context.training_data
+    ledger, as_of, training_data = shop.ledger, clock.now(shop), context.training_data
     return replace(
         training_data,
         calendar=replace(training_data.calendar, as_of=as_of),

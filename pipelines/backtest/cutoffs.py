@@ -60,7 +60,7 @@ def choose_cutoffs(shop: Shop, count: int, every: int, *, outcome_days: int, his
     if count < 1 or every < 1:
         raise WrongUsage("a backtest needs at least one cutoff, and at least one day between them")
     now = clock.now(shop)
-    first_day = snapshot.first_sale_day(shop.home / "ledger", now, shop.timezone)
+    first_day = snapshot.first_sale_day(shop.ledger, now, shop.timezone)
     if first_day is None:
         raise NothingToDo("nothing has been sold yet; run: regulars load transactions FILE")
     calendar = training_calendar.TrainingCalendar(first_day, now, shop.timezone)

@@ -97,7 +97,7 @@ def load_holdout(
 
     `allowed_customers` (n,) are customer keys; without it, every customer counts.
     """
-    ledger, zone, now = shop.home / "ledger", shop.timezone, clock.now(shop)
+    ledger, zone, now = shop.ledger, shop.timezone, clock.now(shop)
     calendar = training_calendar.TrainingCalendar(cutoff.date(), now, zone)
     end = calendar.day_start(calendar.days_before_run(cutoff) - window_days)
     before = snapshot.load_product_days(ledger, as_of=cutoff, timezone=zone)
@@ -127,7 +127,7 @@ def _build_tuning_holdout(
 ) -> HoldoutEvaluation:
     """The hold-out of the window before the first cutoff, of customers who allow profiling."""
     calendar = training_calendar.TrainingCalendar(first_cutoff.date(), first_cutoff, shop.timezone)
-    purchases = snapshot.load_purchases(shop.home / "ledger", as_of=first_cutoff, timezone=shop.timezone)
+    purchases = snapshot.load_purchases(shop.ledger, as_of=first_cutoff, timezone=shop.timezone)
     allowed = consents.filter_allowed(shop, purchases[["customer_key"]], "profiling")["customer_key"]
     return load_holdout(shop, calendar.day_start(window_days), window_days, criteria, allowed_customers=allowed)
 

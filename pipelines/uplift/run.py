@@ -71,7 +71,7 @@ def run_uplift(shop: Shop, *, out: Path | None = None, progress: ProgressCallbac
     """
     started, now = time.perf_counter(), clock.now(shop)
     mirror.refresh(shop)
-    if snapshot.first_sale_day(shop.home / "ledger", now, shop.timezone) is None:
+    if snapshot.first_sale_day(shop.ledger, now, shop.timezone) is None:
         raise NothingToDo("nothing has been sold yet; run: regulars load transactions FILE")
     dataset, _ = training_data.load_training_data(shop, now)
     waves = campaign_waves.find_waves(shop, dataset)

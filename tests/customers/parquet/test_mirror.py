@@ -12,13 +12,14 @@ import pytest
 from customers.loading.connectors import complete_journey
 from customers.loading.load import LoadResult
 from customers.parquet import columns, mirror
+from customers.privacy import anonymisation
 from customers.shop.settings import Shop
 
 Load = Callable[..., LoadResult]
 
 
 def read_mirror(shop: Shop) -> dict[str, pa.Table]:
-    folder = shop.home / "ledger"
+    folder = shop.ledger
     return {str(path.relative_to(folder)): pq.ParquetFile(path).read() for path in sorted(folder.rglob("*.parquet"))}
 
 
@@ -28,6 +29,27 @@ def test_only_months_that_changed_are_written(corner_shop: Shop, load_lines: Loa
     assert mirror.refresh(corner_shop) == []
     load_lines(corner_shop, "2,a,x,2017-11-01T10:00Z,1,9\n4,a,x,2018-01-01T10:00Z,1,1\n1,a,x,2017-10-01,1,1\n")
     assert mirror.refresh(corner_shop) == ["2017-11", "2018-01"]
+
+
+def test_a_mirror_outside_the_home_has_the_same_files(corner_shop: Shop, load_lines: Load, tmp_path: Path) -> None:
+    load_lines(corner_shop, "1,a,x,2017-11-01T10:00Z,1,2\n2,,x,2017-12-01T10:00Z,1,3\n")
+    outside = replace(corner_shop, ledger_folder=tmp_path / "mount" / "ledger")
+    assert mirror.refresh(outside) == ["2017-11", "2017-12", "consents", "interactions", "products"]
+    assert mirror.refresh(outside) == []
+    assert not list((corner_shop.home / "ledger").rglob("*.parquet"))
+    mirror.refresh(corner_shop)
+    assert read_mirror(outside) == read_mirror(corner_shop)
+
+
+def test_an_erased_customer_is_removed_from_a_mirror_outside_the_home(
+    corner_shop: Shop, load_lines: Load, tmp_path: Path
+) -> None:
+    load_lines(corner_shop, "1,a,x,2017-11-01T10:00Z,1,2\n2,b,x,2017-11-02T10:00Z,1,3\n")
+    outside = replace(corner_shop, ledger_folder=tmp_path / "mount")
+    mirror.refresh(outside)
+    before = read_mirror(outside)["month=2017-11/part.parquet"]["customer_key"].to_pylist()
+    anonymisation.anonymise_mirror(outside, before[:1])
+    assert read_mirror(outside)["month=2017-11/part.parquet"]["customer_key"].to_pylist() == [None, before[1]]
 
 
 def test_a_line_that_moves_to_another_month_changes_both(corner_shop: Shop, load_lines: Load) -> None:

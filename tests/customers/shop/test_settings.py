@@ -63,6 +63,24 @@ def test_an_unknown_engine_is_named(corner_shop: shop_settings.Shop, monkeypatch
         shop_settings.open_shop(corner_shop.home)
 
 
+def test_the_ledger_lies_in_the_home_or_where_the_settings_say(
+    corner_shop: shop_settings.Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert corner_shop.ledger == corner_shop.home / "ledger"
+    for path, expected in (("/mnt/shop/ledger", Path("/mnt/shop/ledger")), ("other", corner_shop.home / "other")):
+        monkeypatch.setenv("REGULARS_LEDGER", path)
+        assert shop_settings.open_shop(corner_shop.home).ledger == expected
+
+
+def test_a_ledger_at_a_url_is_refused_with_what_to_do(
+    corner_shop: shop_settings.Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REGULARS_LEDGER", "s3://user:secret@bucket/ledger")
+    with pytest.raises(ShopError, match="mount the object store") as refusal:
+        shop_settings.open_shop(corner_shop.home)
+    assert "secret" not in str(refusal.value)
+
+
 def test_the_environment_overrides_a_setting(corner_shop: shop_settings.Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REGULARS_HOME", str(corner_shop.home))
     monkeypatch.setenv("REGULARS_CURRENCY", "JPY")
