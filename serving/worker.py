@@ -26,11 +26,13 @@ def main() -> None:
 
     from serving import runtime
     from serving.exports.export_scheduler import ExportScheduler
+    from serving.lookup import answers
     from serving.service import Regulars
 
     # A worker without requests must notice promotions too.
     server_runtime = runtime.get_runtime()
     server_runtime.champions.watch(runtime.MODEL_NAMES)
+    answers.get_outage_answers(server_runtime).start()
     ExportScheduler(server_runtime.shop).start()
     threading.Thread(target=_prepare_refresh, args=(server_runtime.shop.timezone,), daemon=True).start()
     config = uvicorn.Config(

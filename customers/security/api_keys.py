@@ -29,7 +29,7 @@ def create_key(shop: Shop, role: str) -> str:
     with engine.write_transaction(shop) as connection:
         connection.execute(
             api_keys.insert().values(
-                prefix=prefix, digest=_digest(key), role=role, made_at=to_micros(datetime.now(UTC))
+                prefix=prefix, digest=digest_key(key), role=role, made_at=to_micros(datetime.now(UTC))
             )
         )
     return key
@@ -39,7 +39,7 @@ def role_for_key(shop: Shop, key: str) -> str | None:
     """The role of a key; None for a key that was never issued."""
     prefix = key_prefix(key)
     row = _select_key(shop, prefix) if prefix else None
-    if row is None or not hmac.compare_digest(row.digest, _digest(key)):
+    if row is None or not hmac.compare_digest(row.digest, digest_key(key)):
         return None
     return str(row.role)
 
@@ -56,11 +56,18 @@ def role_for_prefix(shop: Shop, prefix: str) -> str | None:
     return str(row.role) if row else None
 
 
+def load_roles(shop: Shop) -> dict[bytes, str]:
+    """The role of every key that is valid now, by its digest (see `digest_key`)."""
+    with engine.read_transaction(shop) as connection:
+        return dict(connection.execute(sa.select(api_keys.c.digest, api_keys.c.role)).tuples().all())
+
+
 def _select_key(shop: Shop, prefix: str) -> sa.Row | None:
     query = sa.select(api_keys.c.digest, api_keys.c.role).where(api_keys.c.prefix == prefix)
     with engine.read_transaction(shop) as connection:
         return connection.execute(query).first()
 
 
-def _digest(key: str) -> bytes:
+def digest_key(key: str) -> bytes:
+    """The digest of a key, which is all that is stored of it."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()

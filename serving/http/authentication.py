@@ -2,11 +2,15 @@
 
 A worker remembers the roles of the keys that it has verified until something is committed to the database: a revoked
 key is refused from the next request on.
+
+While the database does not answer, a worker accepts, for questions that it answers from memory, the keys that it has
+verified itself and that were valid when it last read all keys, at most MAX_AGE_SECONDS ago. It follows every commit by
+reading them again, so that a key that was revoked before the outage is not accepted in it.
 """
 
 from __future__ import annotations
 
-import hashlib
+import time
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
@@ -15,6 +19,7 @@ from starlette.datastructures import Headers
 
 from customers.database import direct_reads
 from customers.security import api_keys
+from customers.shop.errors import ShopUnavailable
 from customers.shop.settings import Shop
 from serving import runtime
 from serving.http import session_cookie
@@ -23,17 +28,45 @@ from serving.http.request_context import RequestContext
 
 #: So many keys are remembered.
 MAX_KEYS = 10_000
+#: So long after the keys were last read none is accepted any more: nobody can revoke one during an outage.
+MAX_AGE_SECONDS = 12 * 3600.0
 
 
 @dataclass
 class _VerifiedKeys:
-    """The roles of keys by their digest, as they are at one version of the database."""
+    """The roles of verified keys by their digest, as they are at one version of the database.
+
+    `last_roles` also has those that were verified at an earlier version, as of `confirmed_at` by the monotonic clock.
+    """
 
     version: Hashable = None
     roles: dict[bytes, str] = field(default_factory=dict)
+    last_roles: dict[bytes, str] = field(default_factory=dict)
+    confirmed_at: float = float("-inf")
+
+    def add(self, roles: dict[bytes, str], digest: bytes, role: str) -> None:
+        """Remember a key that was verified just now; `roles` are those of the version at which it was."""
+        roles[digest] = role
+        if len(self.last_roles) < MAX_KEYS:
+            self.last_roles[digest] = role
 
 
 _verified_by_database: dict[str, _VerifiedKeys] = {}
+
+
+def confirm_keys(shop: Shop, valid_roles: dict[bytes, str]) -> None:
+    """Forget the remembered keys that are no longer valid: `valid_roles` has the role of each key that is, by digest.
+
+    To be called again and again, with the keys as they are now, also where nothing has changed.
+    """
+    verified = _get_verified(shop)
+    remembered = list({**verified.last_roles, **verified.roles})
+    verified.last_roles = {digest: valid_roles[digest] for digest in remembered if digest in valid_roles}
+    verified.confirmed_at = time.monotonic()
+
+
+def _get_verified(shop: Shop) -> _VerifiedKeys:
+    return _verified_by_database.setdefault(shop.database_url, _VerifiedKeys())
 
 
 async def authenticate(context: RequestContext, headers: Headers) -> str:
@@ -55,14 +88,25 @@ async def authenticate(context: RequestContext, headers: Headers) -> str:
 
 
 async def _role_for_key(context: RequestContext, shop: Shop, key: str) -> str | None:
-    context.database_version = version = direct_reads.get_reader(shop).read_version()
-    verified = _verified_by_database.setdefault(shop.database_url, _VerifiedKeys())
-    if verified.version != version or len(verified.roles) > MAX_KEYS:
-        verified.version, verified.roles = version, {}
-    roles, digest = verified.roles, hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
-    role = roles.get(digest)
-    if role is None:
-        role = await run_sync(api_keys.role_for_key, shop, key)
-        if role is not None:
-            roles[digest] = role  # the roles of the version before: a commit since then has replaced the dict
+    verified, digest = _get_verified(shop), api_keys.digest_key(key)
+    try:
+        context.database_version = version = direct_reads.get_reader(shop).read_version()
+        if verified.version != version or len(verified.roles) > MAX_KEYS:
+            verified.version, verified.roles = version, {}
+        roles = verified.roles
+        role = roles.get(digest)
+        if role is None:
+            role = await run_sync(api_keys.role_for_key, shop, key)
+            if role is not None:
+                verified.add(roles, digest, role)  # roles: a commit since then has replaced those of the version
+    except ShopUnavailable:
+        context.is_database_away = True
+        role = _last_role(verified, digest) if context.route and context.route.answers_without_database else None
+        if role is None:
+            raise
     return role
+
+
+def _last_role(verified: _VerifiedKeys, digest: bytes) -> str | None:
+    is_recent = time.monotonic() - verified.confirmed_at <= MAX_AGE_SECONDS
+    return verified.last_roles.get(digest) if is_recent else None

@@ -29,7 +29,8 @@ class Degradation:
 class RequestContext:
     """One request. `started` is a reading of perf_counter(), in seconds.
 
-    `database_version` is that of the customer database as the request came in (see `customers.database.direct_reads`).
+    `database_version` is that of the customer database as the request came in (see `customers.database.direct_reads`);
+    None where it was not read, and `is_database_away` where it could not be.
     """
 
     request_id: str
@@ -37,6 +38,7 @@ class RequestContext:
     route: Route | None = None
     role: str | None = None
     database_version: Hashable = None
+    is_database_away: bool = False
     degraded: Degradation | None = None
 
     @property

@@ -27,6 +27,8 @@ class Route:
     roles: frozenset[str]
     #: A page for people in a browser, who sign in with a form: forms come in, HTML goes out.
     is_page: bool = False
+    #: Answered from what the worker has in memory while the database does not answer.
+    answers_without_database: bool = False
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
@@ -44,20 +46,20 @@ ROUTES = (
     Route("GET", "/readyz", PUBLIC),
     Route("GET", "/metrics", PUBLIC),
     Route("GET", "/openapi.json", PUBLIC),
-    Route("POST", "/v1/recommendations", ROLES),
-    Route("POST", "/v1/offers", ROLES),
-    Route("POST", "/v1/churn", _STAFF_ROLES),
-    Route("POST", "/v1/next-purchase", _STAFF_ROLES),
-    Route("POST", "/v1/value", _STAFF_ROLES),
-    Route("POST", "/v1/restock", _STAFF_ROLES),
+    Route("POST", "/v1/recommendations", ROLES, answers_without_database=True),
+    Route("POST", "/v1/offers", ROLES, answers_without_database=True),
+    Route("POST", "/v1/churn", _STAFF_ROLES, answers_without_database=True),
+    Route("POST", "/v1/next-purchase", _STAFF_ROLES, answers_without_database=True),
+    Route("POST", "/v1/value", _STAFF_ROLES, answers_without_database=True),
+    Route("POST", "/v1/restock", _STAFF_ROLES, answers_without_database=True),
     Route("POST", "/v1/similar", ROLES),
     Route("POST", "/v1/audience", _STAFF_ROLES),
-    Route("GET", "/v1/customers/{customer_id}/recommendations", ROLES),
-    Route("GET", "/v1/customers/{customer_id}/offers", ROLES),
-    Route("GET", "/v1/customers/{customer_id}/churn", _STAFF_ROLES),
-    Route("GET", "/v1/customers/{customer_id}/next-purchase", _STAFF_ROLES),
-    Route("GET", "/v1/customers/{customer_id}/value", _STAFF_ROLES),
-    Route("GET", "/v1/customers/{customer_id}/restock", _STAFF_ROLES),
+    Route("GET", "/v1/customers/{customer_id}/recommendations", ROLES, answers_without_database=True),
+    Route("GET", "/v1/customers/{customer_id}/offers", ROLES, answers_without_database=True),
+    Route("GET", "/v1/customers/{customer_id}/churn", _STAFF_ROLES, answers_without_database=True),
+    Route("GET", "/v1/customers/{customer_id}/next-purchase", _STAFF_ROLES, answers_without_database=True),
+    Route("GET", "/v1/customers/{customer_id}/value", _STAFF_ROLES, answers_without_database=True),
+    Route("GET", "/v1/customers/{customer_id}/restock", _STAFF_ROLES, answers_without_database=True),
     Route("GET", "/v1/customers/{customer_id}/scores", _STAFF_ROLES),
     Route("GET", "/v1/customers/{customer_id}", _STAFF_ROLES),
     Route("GET", "/v1/at-risk", _STAFF_ROLES),

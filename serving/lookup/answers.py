@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
+from customers.shop.errors import ShopUnavailable
 from models.registry.bundle import Champion
 from serving import runtime
 from serving.api import predictions
@@ -33,6 +34,7 @@ from serving.lookup import question_parser, table_formats
 from serving.lookup.answer_table import AnswerTable, Fields, format_instant
 from serving.lookup.catalogue_state import CatalogueState
 from serving.lookup.offer_lookup_table import OfferLookupTable
+from serving.lookup.outage_answers import OutageAnswers
 from serving.lookup.product_table import ProductTable
 from serving.lookup.question_parser import LookupQuestion
 from serving.lookup.restock_table import RestockTable
@@ -90,9 +92,20 @@ async def answer_from_lookup(route: Route, path: str, query: str, body: bytes, h
 
 async def _find_document(question: LookupQuestion) -> Fields | None:
     """The fields of the response, looked up; None where not even one customer's answer holds."""
+    if not request_context.current().is_database_away:
+        try:
+            return await _find_present_document(question)
+        except ShopUnavailable:
+            pass
+    return await run_sync(_find_last_document, question)
+
+
+async def _find_present_document(question: LookupQuestion) -> Fields | None:
     state = get_state(runtime.get_runtime())
     try:
         catalogue, results = await _look_up(state, question)
+    except ShopUnavailable:
+        raise
     except Exception as error:  # the endpoint can still answer, or says what is wrong
         log.error("%s could not be looked up: %s", question.name, problems.describe_traceback(error))
         return None
@@ -102,7 +115,18 @@ async def _find_document(question: LookupQuestion) -> Fields | None:
     if missing and not await run_sync(_compute_missing, state, catalogue, question, results, missing):
         return None
     prometheus.count_answers(question.name, len(results) - len(missing), _count_fallbacks(results, missing))
-    return _build_document(state, catalogue, question, results)
+    return _build_document(state, catalogue, question, results, state.now)
+
+
+def _find_last_document(question: LookupQuestion) -> Fields | None:
+    """The fields of the response while the database does not answer; None where this worker has not read enough."""
+    outage = get_outage_answers(runtime.get_runtime())
+    last = outage.find_results(question)
+    if last is None:
+        return None
+    request_context.current().degraded = last.degradation
+    prometheus.count_answers(question.name, len(last.results), _count_fallbacks(last.results, ()))
+    return _build_document(outage.state, last.catalogue, question, last.results, last.now)
 
 
 def _compute_document(name: str, body: bytes) -> Fields | None:
@@ -126,6 +150,23 @@ def _open_state(home: Path) -> ShopState:
 def get_state(server_runtime: ServerRuntime) -> ShopState:
     """The state of the shop in this process."""
     return _open_state(server_runtime.shop.home)
+
+
+@lru_cache(maxsize=8)
+def _open_outage_answers(home: Path) -> OutageAnswers:
+    return OutageAnswers(_open_state(home), _read_average)
+
+
+def get_outage_answers(server_runtime: ServerRuntime) -> OutageAnswers:
+    """What this process can answer without the database of the shop."""
+    return _open_outage_answers(server_runtime.shop.home)
+
+
+def _read_average(name: str, unknown_id: str, parameters: dict[str, Any]) -> Fields:
+    """The fields of the result of an unknown customer."""
+    parsed = _QUESTION_TYPES.get(name, CustomersQuestion)(customer_ids=[unknown_id], **parameters)
+    answer = _compute(runtime.get_runtime(), name, parsed)
+    return dict(answer.results[0].model_dump(mode="json"))
 
 
 async def _look_up(state: ShopState, question: LookupQuestion) -> tuple[CatalogueState, list[Fields | None]]:
@@ -222,12 +263,16 @@ def _count_fallbacks(results: Sequence[Fields | None], missing: Sequence[int]) -
 
 
 def _build_document(
-    state: ShopState, catalogue: CatalogueState, question: LookupQuestion, results: Sequence[Fields | None]
+    state: ShopState,
+    catalogue: CatalogueState,
+    question: LookupQuestion,
+    results: Sequence[Fields | None],
+    now: datetime,
 ) -> Fields:
     """The envelope around the results; its as_of is the newest of theirs, or now where none has one."""
     context = request_context.current()
     instants = {result["features_as_of"] for result in results if result and result["features_as_of"]}
-    as_of_text = max(instants, key=datetime.fromisoformat) if instants else format_instant(state.now)
+    as_of_text = max(instants, key=datetime.fromisoformat) if instants else format_instant(now)
     names = _NAMED_MODELS.get(question.name, (question.model,))
     champions = [catalogue.champions[name] for name in names if name in catalogue.champions]
     token = state.runtime.attribution_token(

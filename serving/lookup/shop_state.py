@@ -60,6 +60,18 @@ class ShopState:
         is_current = current and self._catalogue_reader.is_current(current, self._counters, lambda: self.now)
         return current if is_current else None
 
+    @property
+    def last_catalogue(self) -> CatalogueState | None:
+        """The state of the catalogue that was made last, whatever has changed since."""
+        return self._catalogue
+
+    @property
+    def last_now(self) -> datetime:
+        """As `now`, without the database: of a clock that is read from it, the time that was read last."""
+        if self._now is None or self.runtime.shop.clock == "real":
+            return self.runtime.now()
+        return self._now[1]
+
     def refresh(self) -> CatalogueState:
         """Make the state of the catalogue again; several requests at once do it once."""
         with self._lock:
