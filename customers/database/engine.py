@@ -74,14 +74,15 @@ def read_transaction(shop: "Shop") -> Iterator[sa.Connection]:
 
 
 @contextmanager
-def write_transaction(shop: "Shop") -> Iterator[sa.Connection]:
+def write_transaction(shop: "Shop", *, is_parallel: bool = False) -> Iterator[sa.Connection]:
     """A connection in a write transaction, committed at the end or rolled back as a whole.
 
-    Writers run one at a time.
+    Writers run one at a time; on PostgreSQL those with is_parallel, which must write different rows, beside each other.
     """
     with _open_connection(get_engine(shop)) as connection:
         if connection.dialect.name == "postgresql":
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(WRITE_LOCK_ID)))
+            lock = sa.func.pg_advisory_xact_lock_shared if is_parallel else sa.func.pg_advisory_xact_lock
+            connection.execute(sa.select(lock(WRITE_LOCK_ID)))
         yield connection
 
 

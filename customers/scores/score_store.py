@@ -58,13 +58,16 @@ def begin_run(shop: Shop, model: str, version: str | int, as_of: datetime) -> in
         return _get_or_create_run(connection, model, str(version), as_of)
 
 
-def write_scores(shop: Shop, run_id: int, rows: Iterable[ScoreRow]) -> int:
-    """Upsert the rows of a run, in transactions of 20,000; return the number written. Idempotent."""
+def write_scores(shop: Shop, run_id: int, rows: Iterable[ScoreRow], *, is_parallel: bool = False) -> int:
+    """Upsert the rows of a run, in transactions of 20,000; return the number written. Idempotent.
+
+    is_parallel: other processes write rows of other customers at the same time, where the database allows that.
+    """
     written = 0
     for chunk in engine.chunks(rows, BATCH_SIZE):
         allowed = consents.allowed_customers(shop, (row[0] for row in chunk), "profiling")
         allowed_rows = [row for row in chunk if row[0] in allowed]
-        with engine.write_transaction(shop) as connection:
+        with engine.write_transaction(shop, is_parallel=is_parallel) as connection:
             written += _upsert_rows(connection, run_id, allowed_rows)
     return written
 

@@ -76,6 +76,11 @@ class Shop:
         return self.ledger_folder or self.home / "ledger"
 
     @property
+    def has_one_writer(self) -> bool:
+        """Whether one process writes the database at a time: SQLite. PostgreSQL takes several."""
+        return self.database_url.startswith("sqlite")
+
+    @property
     def zone(self) -> ZoneInfo:
         """The shop's time zone, in which its days begin and end."""
         return ZoneInfo(self.timezone)

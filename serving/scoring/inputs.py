@@ -213,13 +213,17 @@ class OnlineInputs(ScoringInputs):
 
 @dataclass(frozen=True)
 class NightlyRun:
-    """What all inputs of one nightly run share: the shop, the feature store, the models and as_of."""
+    """What all inputs of one nightly run share: the shop, the feature store, the models and as_of.
+
+    quintiles: RFM quintiles of all customers, where the inputs have only some of them.
+    """
 
     shop: Shop
     store: FeatureStore
     models: Mapping[str, Model]
     as_of: datetime
     fallback_names: Collection[str]
+    quintiles: rfm.RfmQuintiles | None = None
 
     @cached_property
     def inventory(self) -> OfferInventory:
@@ -272,7 +276,12 @@ class NightlyInputs(ScoringInputs):
         return f"{name}_v1"
 
     def load_quintiles(self, frame: pd.DataFrame) -> rfm.RfmQuintiles | None:
-        """RFM quintiles of all customers of the frame, columns as `rfm.RFM_COLUMNS`; saved for online scoring."""
+        """RFM quintiles of the run, else of the customers of the frame, which are saved for online scoring.
+
+        frame: columns `rfm.RFM_COLUMNS`.
+        """
+        if self.nightly_run.quintiles is not None:
+            return self.nightly_run.quintiles
         quintiles = rfm.compute_quintiles(frame, self.nightly_run.as_of)
         rfm.save_quintiles(self.shop.home, quintiles)
         return quintiles

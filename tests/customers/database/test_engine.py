@@ -47,6 +47,29 @@ def test_a_writer_waits_until_the_writer_before_has_committed(corner_shop: Shop)
     assert events == ["first", "second"]
 
 
+def test_writers_of_different_rows_write_beside_each_other_where_the_database_can(corner_shop: Shop) -> None:
+    events = []
+
+    def write(name: str, *, is_parallel: bool) -> None:
+        with engine.write_transaction(corner_shop, is_parallel=is_parallel):
+            events.append(name)
+
+    other = Thread(target=write, args=("other",), kwargs={"is_parallel": True})
+    lone = Thread(target=write, args=("lone",), kwargs={"is_parallel": False})
+    with engine.write_transaction(corner_shop, is_parallel=True):
+        other.start()
+        other.join(5 if not corner_shop.has_one_writer else 0.3)
+        lone.start()
+        lone.join(0.3)
+        events.append("first")
+    other.join()
+    lone.join()
+    if corner_shop.has_one_writer:
+        assert events[0] == "first"
+    else:
+        assert events == ["other", "first", "lone"]
+
+
 def test_a_reader_reads_one_state_while_others_write(corner_shop: Shop, load_lines: Load) -> None:
     load_lines(corner_shop, "1,anna,bread,2017-11-01T10:00Z,1,2.50\n")
     with engine.read_transaction(corner_shop) as connection:
