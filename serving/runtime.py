@@ -171,7 +171,7 @@ class ServerRuntime:
         try:
             refresh_queue.count_pending(self.shop)
         except ShopUnavailable as error:
-            yield str(error)
+            yield f"{error}; answers are of the last nightly run and of what was read last, marked as degraded"
         if self.has_computed_features:
             try:
                 self.features.check_online(ALL_CUSTOMERS_SERVICE)
