@@ -5,6 +5,7 @@ what it holds at once is bounded by the size of a portion, not by that of the sh
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,20 +24,70 @@ MAX_ROWS = 800_000
 TABLES = ("sold", "interactions")
 
 
-def write_outputs(con: Backend, plan: QueryPlan, folder: Path) -> dict[str, Path]:
-    """Run the plan over one portion of customers after another; one file of every output, in `folder`, by its name."""
+@dataclass(frozen=True)
+class CustomerGroup:
+    """Customers with the same cutoffs: those whose customer_key meets a condition in SQL, and their cutoff tables.
+
+    `cutoff_tables` has the tables of point_in_time.CUTOFF_TABLES by name.
+    """
+
+    cutoff_tables: dict[str, pa.Table]
+    condition: str = "true"
+
+
+def write_outputs(con: Backend, plan: QueryPlan, folder: Path, groups: Sequence[CustomerGroup]) -> dict[str, Path]:
+    """Run the plan over one portion of customers after another; one file of every output, in `folder`, by its name.
+
+    `con` holds TABLES and products. Each customer belongs to one of `groups`.
+    """
     compiled, ranges = duckdb.compile_plan(plan), split_customers(con, MAX_ROWS)
+    for table in TABLES:
+        con.con.execute(f"alter view {table} rename to whole_{table}")
     if len(ranges) > 1:
         write_portions(con, ranges, folder)
     written: dict[str, list[Path]] = {name: [] for name in plan.outputs}
     for number in range(max(1, len(ranges))):
-        if len(ranges) > 1:
-            open_portion(con, folder, number)
+        open_portion(con, folder, number if len(ranges) > 1 else None)
+        for name, path in write_portion(con, compiled, groups, folder, number).items():
+            written[name].append(path)
+    return {name: merge_portions(parts, folder / f"{name}.parquet") for name, parts in written.items()}
+
+
+def write_portion(
+    con: Backend, compiled: duckdb.CompiledPlan, groups: Sequence[CustomerGroup], folder: Path, number: int
+) -> dict[str, Path]:
+    """Run the plan over the rows of the open portion, of each group by itself; one sorted file of every output."""
+    parts: dict[str, list[Path]] = {name: [] for name in compiled.outputs}
+    for place, group in enumerate(groups):
+        if place and not _has_rows(con, group):
+            continue
+        for table in TABLES:
+            con.con.execute(f"create or replace view {table} as from portion_{table} where {group.condition}")
+        for name, rows in group.cutoff_tables.items():
+            con.con.register(name, rows)
         compiled.run(con)
         for name, query in compiled.outputs.items():
-            written[name].append(duckdb.write_parquet(con, query, folder / f"{name}.{number}.parquet"))
+            parts[name].append(duckdb.write_parquet(con, query, folder / f"{name}.{number}.{place}.parquet"))
         compiled.drop_steps(con)
-    return {name: merge_portions(parts, folder / f"{name}.parquet") for name, parts in written.items()}
+    return {name: _merge_groups(con, paths, folder / f"{name}.{number}.parquet") for name, paths in parts.items()}
+
+
+def _has_rows(con: Backend, group: CustomerGroup) -> bool:
+    """Whether the open portion has a row of a group."""
+    queries = [f"select 1 from portion_{table} where {group.condition}" for table in TABLES]
+    return bool(con.con.sql(f"{' union all '.join(queries)} limit 1").fetchall())
+
+
+def _merge_groups(con: Backend, parts: Sequence[Path], out: Path) -> Path:
+    """Merge the rows of one portion's groups into one sorted file; returns `out`. The parts are removed."""
+    if len(parts) == 1:
+        return parts[0].replace(out)
+    keys = [name for name in pq.read_schema(parts[0]).names if name in ("customer_key", "product_key")]
+    files = ", ".join(f"'{duckdb.quote_path(path)}'" for path in parts)
+    duckdb.write_parquet(con, f"from read_parquet([{files}]) order by event_timestamp, {', '.join(keys)}", out)
+    for path in parts:
+        path.unlink()
+    return out
 
 
 def split_customers(con: Backend, max_rows: int) -> list[tuple[int, int]]:
@@ -64,10 +115,10 @@ def _bounds(sizes: np.ndarray, max_rows: int) -> Iterator[tuple[int, int]]:
 
 
 def write_portions(con: Backend, ranges: Sequence[tuple[int, int]], folder: Path) -> None:
-    """Write each of TABLES to folder/TABLE/portion=N/*.parquet in one pass; N is the place of a range in `ranges`."""
+    """Write each whole_TABLE to folder/TABLE/portion=N/*.parquet in one pass; N is the place of a range in `ranges`."""
     bounds = pd.DataFrame(ranges, columns=["first_key", "last_key"]).rename_axis("portion").reset_index()
     con.con.register("portion_bounds", pa.Table.from_pandas(bounds, preserve_index=False))
-    keys = " union ".join(f"select customer_key from {table}" for table in TABLES)
+    keys = " union ".join(f"select customer_key from whole_{table}" for table in TABLES)
     con.con.execute(
         f"create or replace temp table customer_portions as select customer_key, portion "
         f"from ({keys}) join portion_bounds on customer_key between first_key and last_key"
@@ -75,24 +126,25 @@ def write_portions(con: Backend, ranges: Sequence[tuple[int, int]], folder: Path
     for table in TABLES:
         path = folder / table
         path.mkdir()
-        con.con.execute(f"alter view {table} rename to whole_{table}")
         con.con.execute(
             f"copy (select lines.*, portion from whole_{table} as lines join customer_portions using (customer_key)) "
             f"to '{duckdb.quote_path(path)}' (format parquet, partition_by (portion))"
         )
 
 
-def open_portion(con: Backend, folder: Path, number: int) -> None:
-    """Let the names of TABLES stand for the rows of one portion that `write_portions` wrote."""
+def open_portion(con: Backend, folder: Path, number: int | None) -> None:
+    """Let portion_TABLE stand for the rows of one portion that `write_portions` wrote, or of all customers for None."""
     for table in TABLES:
-        files = folder / table / f"portion={number}"
-        # A portion without rows of a table has no file.
-        source = (
-            f"from read_parquet('{duckdb.quote_path(files)}/*.parquet', hive_partitioning = false)"
-            if files.exists()
-            else f"from whole_{table} where false"
-        )
-        con.con.execute(f"create or replace view {table} as {source}")
+        source = f"from whole_{table}"
+        if number is not None:
+            files = folder / table / f"portion={number}"
+            # A portion without rows of a table has no file.
+            source = (
+                f"from read_parquet('{duckdb.quote_path(files)}/*.parquet', hive_partitioning = false)"
+                if files.exists()
+                else f"from whole_{table} where false"
+            )
+        con.con.execute(f"create or replace view portion_{table} as {source}")
 
 
 def merge_portions(parts: Sequence[Path], out: Path) -> Path:

@@ -10,12 +10,14 @@ from tempfile import TemporaryDirectory
 
 import ibis
 import ibis.expr.types as ir
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from ibis.backends import BaseBackend
 from ibis.backends.duckdb import Backend
+from numpy.typing import NDArray
 
 from customers.shop.settings import DUCKDB
 from features.engine import duckdb, engines, expressions, ledger_lines
@@ -36,6 +38,7 @@ def write_snapshot(
     timezone: str,
     list_cutoffs: Sequence[datetime] | None = None,
     customer_cutoffs: pd.DataFrame | None = None,
+    training_customers: NDArray[np.int64] | None = None,
     engine: str = DUCKDB,
 ) -> dict[str, int]:
     """Write out/FAMILY/part.parquet for every family; returns the number of rows of each.
@@ -44,7 +47,8 @@ def write_snapshot(
     one row per customer and cutoff with a purchase before it, engagement one with an interaction before it (float64
     columns). shelf and needs have one row with lists, for list_cutoffs only (all cutoffs, if not given).
     customer_cutoffs (columns customer_key, event_timestamp) are further cutoffs of single customers, such as the times
-    at which an offer reached them: shelf and engagement have rows for them too.
+    at which an offer reached them: shelf and engagement have rows for them too. With training_customers (keys, (n,)),
+    all others have rows at the latest of cutoffs and of list_cutoffs only: nothing is learned from them.
 
     Two tables have no view: staples, one row per customer and product at the latest of list_cutoffs, and prices, one
     row per product at as_of and at every time in customer_cutoffs. Rows are sorted by event_timestamp and key;
@@ -53,15 +57,18 @@ def write_snapshot(
     """
     checked_cutoffs = _validated_cutoffs(cutoffs, as_of)
     checked_list_cutoffs = checked_cutoffs if list_cutoffs is None else _validated_cutoffs(list_cutoffs, as_of)
-    cutoff_tables = build_cutoff_tables(
-        as_of, checked_cutoffs, checked_list_cutoffs, customer_cutoff_pairs(customer_cutoffs, as_of), timezone
+    pairs = customer_cutoff_pairs(customer_cutoffs, as_of)
+    cutoff_tables = build_cutoff_tables(as_of, checked_cutoffs, checked_list_cutoffs, pairs, timezone)
+    latest_tables = build_cutoff_tables(
+        as_of, checked_cutoffs[-1:], checked_list_cutoffs[-1:], pairs.slice(0, 0), timezone
     )
     Path(out).mkdir(parents=True, exist_ok=True)
     remove_partial_files(Path(out))
     prefix = f".portions.{os.getpid()}."
     with TemporaryDirectory(dir=out, prefix=prefix) as folder, engines.open_engine(engine) as con:
         register_inputs(con, ledger, as_of, cutoff_tables)
-        files = _write_outputs(con, timezone, Path(folder))
+        groups = _group_customers(con, cutoff_tables, latest_tables, training_customers)
+        files = _write_outputs(con, timezone, Path(folder), groups)
         for name, path in files.items():
             (Path(out) / name).mkdir(exist_ok=True)
             os.replace(path, Path(out) / name / "part.parquet")
@@ -269,11 +276,33 @@ def _excluding_cutoffs(pairs: pa.Table, cutoffs: Sequence[datetime]) -> pa.Table
     return pairs.filter(pc.invert(pc.is_in(pairs["as_of"], excluded)))
 
 
-def _write_outputs(con: BaseBackend, timezone: str, folder: Path) -> dict[str, Path]:
+def _group_customers(
+    con: BaseBackend,
+    cutoff_tables: dict[str, pa.Table],
+    latest_tables: dict[str, pa.Table],
+    training_customers: NDArray[np.int64] | None,
+) -> list[portions.CustomerGroup]:
+    """All customers at all cutoffs, or training customers at all cutoffs and the others at the latest."""
+    if training_customers is None:
+        return [portions.CustomerGroup(cutoff_tables)]
+    engines.register_rows(
+        con, "training_customers", pa.table({"customer_key": pa.array(training_customers, pa.int64())})
+    )
+    is_training = "customer_key in (select customer_key from training_customers)"
+    return [
+        portions.CustomerGroup(cutoff_tables, is_training),
+        portions.CustomerGroup(latest_tables, f"not {is_training}"),
+    ]
+
+
+def _write_outputs(
+    con: BaseBackend, timezone: str, folder: Path, groups: Sequence[portions.CustomerGroup]
+) -> dict[str, Path]:
     """Compute prices and every family in the engine of `con`; one file of every output, in `folder`, by its name."""
     price_plan, family_plan = point_in_time.price_plan(), point_in_time.batch_plan(timezone)
     if isinstance(con, Backend):
-        return duckdb.write_outputs(con, price_plan, folder) | portions.write_outputs(con, family_plan, folder)
+        prices = duckdb.write_outputs(con, price_plan, folder)
+        return prices | portions.write_outputs(con, family_plan, folder, groups)
     from features.engine import spark
 
     return spark.write_outputs(con, price_plan, folder) | spark.write_outputs(con, family_plan, folder)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from customers import clock
 from customers.database import shop_lock
@@ -56,10 +57,11 @@ class RunContext:
     features: feature_store.FeatureStore
     ledger_digest: str
     campaigns: CampaignHistory
+    training_customers: NDArray[np.int64]
     _frames: dict[tuple[str, ...], pd.DataFrame] = field(default_factory=dict)
 
     def load_task_frame(self, task: Task) -> pd.DataFrame:
-        """All rows of a task, of customers to train on (`filter_for_training`, `sample_customers`), in a stable order.
+        """All rows of a task, of at most task.max_customers of the customers to train on, in a stable order.
 
         Columns customer_key, as_of and the task's features; one row per customer and as_of, with `expand` one row per
         customer, as_of and offer or category.
@@ -67,7 +69,9 @@ class RunContext:
         frame_key = self._frame_key(task)
         if frame_key not in self._frames:
             self._frames.clear()  # before the next one is read: a frame is among the largest things of a run
-            entities = sample_customers(filter_for_training(self.shop, self._load_entities(task)), task.max_customers)
+            entities = self._load_entities(task)
+            entities = entities[entities["customer_key"].isin(self.training_customers)]
+            entities = sample_customers(entities, task.max_customers).reset_index(drop=True)
             features = self.features.historical_features(task.service, entities)
             self._frames[frame_key] = self._expand_rows(task, features.rename(columns={"event_timestamp": "as_of"}))
         return self._frames[frame_key]
@@ -164,6 +168,16 @@ def filter_for_training(shop: Shop, rows: pd.DataFrame) -> pd.DataFrame:
     return rows if allowed_rows.empty else allowed_rows
 
 
+def choose_training_customers(shop: Shop, *tables: pd.DataFrame) -> NDArray[np.int64]:
+    """Keys of the customers to train on, (n,), sorted: of those in `tables` (column customer_key) who may be profiled.
+
+    At most as many as the task with the largest sample takes.
+    """
+    rows = pd.concat([table[["customer_key"]] for table in tables]).drop_duplicates(ignore_index=True)
+    sampled = sample_customers(filter_for_training(shop, rows), max(task.max_customers for task in all_tasks.TASKS))
+    return np.sort(sampled["customer_key"].to_numpy(np.int64))
+
+
 def sample_customers(rows: pd.DataFrame, max_customers: int) -> pd.DataFrame:
     """All rows of at most max_customers customers, by column customer_key: the same ones every night, in their order.
 
@@ -243,14 +257,17 @@ def _build_context(
         if needs_no_other_cutoffs
         else training_calendar.training_cutoffs(calendar, windows)
     )
-    deliveries = None if only_task and only_task.expand != "offers" else campaigns.deliveries
+    training_customers = choose_training_customers(shop, dataset.purchases, campaigns.deliveries)
+    needs_deliveries = only_task is None or only_task.expand == "offers"
+    deliveries = campaigns.deliveries[campaigns.deliveries["customer_key"].isin(training_customers)]
     features = feature_store.open_store(folder, None if is_historical else shop.online_store)
     # Importing Feast takes as long as computing the features: DuckDB works while Python imports.
     with ThreadPoolExecutor(1) as executor:
         feast_future = executor.submit(lambda: features.feast)
         snapshot.write_snapshot(
             ledger, folder, as_of=as_of, cutoffs=feature_cutoffs, timezone=zone,
-            list_cutoffs=[*list_cutoffs, as_of], customer_cutoffs=deliveries, engine=shop.engine,
+            list_cutoffs=[*list_cutoffs, as_of], customer_cutoffs=deliveries if needs_deliveries else None,
+            training_customers=training_customers, engine=shop.engine,
         )  # fmt: skip
         dataset = replace(
             dataset, baskets=training_data.load_window_baskets(shop, calendar, list_cutoffs, list_days),
@@ -261,7 +278,8 @@ def _build_context(
     feast_future.result()
     features.apply()
     sales_digest = snapshot.digest(ledger, as_of=as_of)
-    return RunContext(shop, as_of, is_historical, dataset, features, f"{sales_digest}{campaigns.digest()}", campaigns)
+    input_digest = f"{sales_digest}{campaigns.digest()}"
+    return RunContext(shop, as_of, is_historical, dataset, features, input_digest, campaigns, training_customers)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -54,3 +55,29 @@ def test_a_run_leaves_no_portion_behind(real_ledger, ledger_kit, small_portions,
     )
     assert not list(tmp_path.glob(".portions.*"))
     assert not list(tmp_path.glob("*/.part.*"))
+
+
+def test_customers_from_whom_nothing_is_learned_have_rows_at_the_latest_cutoff_only(
+    real_ledger, real_snapshot, ledger_kit, small_portions, tmp_path: Path
+) -> None:
+    rhythm = pd.read_parquet(real_snapshot / "rhythm" / "part.parquet")
+    chosen = np.sort(rhythm["customer_key"].unique())[::3]
+    snapshot.write_snapshot(
+        real_ledger, tmp_path, as_of=ledger_kit.now, cutoffs=sorted(rhythm["event_timestamp"].unique()),
+        timezone=ledger_kit.zone, list_cutoffs=[ledger_kit.now, ledger_kit.noon], training_customers=chosen,
+    )  # fmt: skip
+    for path in real_snapshot.glob("*/part.parquet"):
+        whole, name = pd.read_parquet(path), path.parent.name
+        if name != "prices":
+            is_latest = whole["event_timestamp"] == pd.Timestamp(ledger_kit.now)
+            whole = whole[whole["customer_key"].isin(chosen) | is_latest].reset_index(drop=True)
+        pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / name / "part.parquet"), whole, obj=name)
+
+
+def test_nothing_is_learned_from_anybody(real_ledger, ledger_kit, tmp_path: Path) -> None:
+    snapshot.write_snapshot(
+        real_ledger, tmp_path, as_of=ledger_kit.now, cutoffs=[ledger_kit.noon, ledger_kit.now],
+        timezone=ledger_kit.zone, training_customers=np.array([], np.int64),
+    )  # fmt: skip
+    rhythm = pd.read_parquet(tmp_path / "rhythm" / "part.parquet")
+    assert set(rhythm["event_timestamp"]) == {pd.Timestamp(ledger_kit.now)}

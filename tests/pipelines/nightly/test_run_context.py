@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from pipelines.nightly import run_context
-from pipelines.nightly.run_context import RunContext, sample_customers
+from pipelines.nightly.run_context import RunContext, choose_training_customers, sample_customers
 from training.tasks import all_tasks
 
 
@@ -46,13 +46,12 @@ def test_without_rows_there_is_nothing_to_sample() -> None:
 def context(monkeypatch: pytest.MonkeyPatch) -> RunContext:
     """A run whose every task has the rows of ten customers."""
     rows = make_rows(10).assign(event_timestamp=pd.Timestamp("2026-01-01", tz="UTC"))
-    monkeypatch.setattr(run_context, "filter_for_training", lambda shop, entities: entities)
     monkeypatch.setattr(RunContext, "_load_entities", lambda self, task: rows)
     features = SimpleNamespace(
         feature_names=lambda service: [service if service in run_context.ENTITY_VIEWS else "purchase_days"],
         historical_features=lambda service, entities: entities.assign(service=service),
     )
-    return RunContext(None, None, False, None, features, "", None)
+    return RunContext(None, None, False, None, features, "", None, np.arange(1, 11))
 
 
 def test_tasks_with_the_same_rows_are_trained_one_after_the_other(context: RunContext) -> None:
@@ -67,3 +66,19 @@ def test_a_run_holds_the_rows_of_one_task_and_reads_equal_rows_once(context: Run
     assert timing is churn
     (held,) = context._frames.values()
     assert held is recommender
+
+
+def test_customers_to_train_on_are_chosen_once_for_all_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_context, "filter_for_training", lambda shop, rows: rows[rows["customer_key"] % 2 == 0])
+    chosen = choose_training_customers(None, make_rows(30_000), make_rows(50_000))
+    assert len(chosen) == max(task.max_customers for task in all_tasks.TASKS)
+    assert (chosen % 2 == 0).all()
+    assert (np.diff(chosen) > 0).all()
+    few = choose_training_customers(None, make_rows(4), make_rows(0))
+    assert few.tolist() == [2, 4]
+
+
+def test_the_sample_of_a_task_is_part_of_the_customers_to_train_on() -> None:
+    chosen = sample_customers(make_rows(1_000), 200)
+    smaller = sample_customers(make_rows(1_000), 50)
+    assert set(sample_customers(chosen, 50)["customer_key"]) == set(smaller["customer_key"])
