@@ -7,9 +7,10 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -23,7 +24,7 @@ from customers.privacy import erasure as customer_erasure
 from customers.privacy import tombstones
 from customers.reports import at_risk, customer_view, export_files, exports, recommendation_reasons
 from customers.scores import score_details, score_store, uplift_result
-from customers.shop.settings import Shop
+from customers.shop.settings import SPARK, Shop
 from models.registry.champions import Champions
 from pipelines import demand_forecast
 from pipelines.errors import NothingToDo, WrongUsage
@@ -81,11 +82,14 @@ def load_table(shop: Shop, name: str) -> pd.DataFrame:
 def export_table(shop: Shop, name: str, out: Path) -> int:
     """Write an export table as CSV, Parquet or NDJSON, by the file's ending; the number of rows.
 
-    The file appears complete or not at all. Raises WrongUsage for another ending or an unknown table, NothingToDo where
-    the file cannot be written.
+    A path without an ending is that of a folder, into which a Parquet file for each portion of the customers goes; by
+    Spark's tasks where that is the engine. What is there appears complete or not at all. Raises WrongUsage for another
+    ending or an unknown table, NothingToDo where it cannot be written.
     """
+    if not out.suffix:
+        return _export_folder(shop, name, out)
     if out.suffix not in EXPORT_FORMATS:
-        raise WrongUsage(f"cannot write {out.name}; end it in .csv, .parquet or .ndjson")
+        raise WrongUsage(f"cannot write {out.name}; end it in .csv, .parquet or .ndjson, or name a folder")
     partial = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         n_rows = export_files.write_frames(_iter_tables(shop, name), partial, EXPORT_FORMATS[out.suffix])
@@ -95,6 +99,36 @@ def export_table(shop: Shop, name: str, out: Path) -> int:
     finally:
         partial.unlink(missing_ok=True)
     return n_rows
+
+
+def _export_folder(shop: Shop, name: str, out: Path) -> int:
+    if name not in exports.TABLES:
+        raise WrongUsage(f"{name} is not cut into portions; end the path in .csv, .parquet or .ndjson")
+    if out.exists() and not (out.is_dir() and all(path.match("part-*.parquet") for path in out.iterdir())):
+        raise WrongUsage(f"{out} holds something else than the parts of an export; name another folder")
+    try:
+        with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+            new, old = Path(folder) / "new", Path(folder) / "old"
+            new.mkdir()
+            n_rows = sum(_export_portions(shop, name, new))
+            if out.exists():
+                out.rename(old)
+            new.rename(out)
+            return n_rows
+    except OSError as error:
+        raise NothingToDo(f"cannot write {out}: {error.strerror}") from None
+
+
+def _export_portions(shop: Shop, name: str, folder: Path) -> Iterator[int]:
+    """Write a file for each portion; the number of rows of each."""
+    as_of = score_store.last_finished_as_of(shop)
+    export = export_files.PortionExport(replace(shop, key=b""), name, as_of, folder)
+    portions = list(enumerate(exports.list_portions(shop, name)))
+    if shop.engine == SPARK:
+        from features.engine import spark  # imported here: only a shop with this engine has it
+
+        return spark.map_portions(export_files.write_portion, export, portions)
+    return (export_files.write_portion(export, portion) for portion in portions)
 
 
 def _iter_tables(shop: Shop, name: str) -> Iterator[pd.DataFrame]:

@@ -70,9 +70,9 @@ def purge_rejects(shop: Shop, customer_ids: set[str]) -> None:
 
 
 def purge_exports(shop: Shop, customer_ids: set[str]) -> None:
-    """Remove the rows of these customer ids from the tables exported by nightly runs (CSV, NDJSON, Parquet)."""
-    for path in sorted((shop.home / "exports").glob("*")):
-        if path.suffix in _PURGERS:
+    """Remove the rows of these customer ids from the tables exported into the home (CSV, NDJSON, Parquet)."""
+    for path in sorted((shop.home / "exports").rglob("*")):
+        if path.suffix in _PURGERS and path.is_file():
             partial = _temporary_path(path)
             try:
                 if _PURGERS[path.suffix](path, partial, customer_ids):

@@ -1,11 +1,17 @@
 """Writes an export table to a file, a portion of its rows at a time."""
 
+import secrets
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from customers.reports import exports
+from customers.shop.settings import Shop
 
 FORMATS = {".csv": "csv", ".parquet": "parquet", ".ndjson": "ndjson"}
 #: Types of the columns of lists: a portion may have only empty ones.
@@ -23,6 +29,30 @@ def write_frames(frames: Iterable[pd.DataFrame], path: Path, file_format: str) -
     Parquet a column without any value is text.
     """
     return {"csv": _write_csv, "ndjson": _write_ndjson, "parquet": _write_parquet}[file_format](iter(frames), path)
+
+
+@dataclass(frozen=True)
+class PortionExport:
+    """An export table of a shop that is written in portions: as of which scores, and into which folder."""
+
+    shop: Shop
+    table: str
+    as_of: datetime | None
+    folder: Path
+
+
+def write_portion(export: PortionExport, portion: tuple[int, range | None]) -> int:
+    """Write one portion (its number, its range of customer keys) as folder/part-NUMBER.parquet; the number of rows.
+
+    The file is moved into place when it is complete, so that this may be repeated.
+    """
+    number, key_range = portion
+    frame = exports.build_portion(export.shop, export.table, key_range, as_of=export.as_of)
+    path = export.folder / f"part-{number:05}.parquet"
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    n_rows = write_frames([frame], partial, "parquet")
+    partial.replace(path)
+    return n_rows
 
 
 def _write_csv(frames: Iterator[pd.DataFrame], path: Path) -> int:

@@ -93,14 +93,27 @@ def iter_tables(shop: Shop, name: str, *, as_of: datetime | None = None) -> Iter
 
     Every portion has all columns. Table at-risk comes whole. Raises ShopError for an unknown name.
     """
+    for key_range in list_portions(shop, name):
+        yield build_portion(shop, name, key_range, as_of=as_of)
+
+
+def list_portions(shop: Shop, name: str) -> list[range | None]:
+    """The ranges of customer keys into which a table is cut; only None for one that comes whole.
+
+    Raises ShopError for an unknown name.
+    """
     if name not in TABLES:
         raise ShopError(f"unknown table {name!r}; there are {', '.join(TABLES)}")
-    size = CUSTOMERS_AT_ONCE.get(name, OTHERS_AT_ONCE)
     if name == "at-risk":  # sorted by risk, not by customer
-        yield list_at_risk(shop, as_of=as_of)
-        return
-    for key_range in _key_ranges(shop, size):
-        yield TABLES[name](shop, as_of=as_of, key_range=key_range)
+        return [None]
+    return [*_key_ranges(shop, CUSTOMERS_AT_ONCE.get(name, OTHERS_AT_ONCE))]
+
+
+def build_portion(shop: Shop, name: str, key_range: range | None, *, as_of: datetime | None = None) -> pd.DataFrame:
+    """The rows of one portion of `list_portions`, with all columns of the table."""
+    if key_range is None:
+        return build_table(shop, name, as_of=as_of)
+    return TABLES[name](shop, as_of=as_of, key_range=key_range)
 
 
 def _key_ranges(shop: Shop, size: int) -> list[range]:

@@ -9,6 +9,7 @@ import pytest
 from customers import setup
 from customers.database import engine
 from customers.people import lookup
+from customers.reports import exports
 from customers.shop import settings
 from pipelines import operations
 from pipelines.errors import NothingToDo, WrongUsage
@@ -49,6 +50,37 @@ def test_ineligible_offers_are_a_table_of_their_own(first_run: tuple[Path, dict]
     }
     with pytest.raises(WrongUsage, match="dropped-offers"):
         operations.load_table(shop, "no such table")
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize("name", ["scores", "recommendations", "at-risk"])
+def test_the_parts_of_an_export_are_its_table(
+    first_run: tuple[Path, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(exports, "OTHERS_AT_ONCE", 60)
+    monkeypatch.setattr(exports, "CUSTOMERS_AT_ONCE", {"recommendations": 60})
+    shop, out = settings.open_shop(first_run[0]), tmp_path / name
+    for _ in range(2):  # the second export replaces the first
+        n_rows = operations.export_table(shop, name, out)
+        parts = sorted(out.iterdir())
+        assert [path.name for path in parts] == [
+            f"part-{number:05}.parquet" for number in range(1 if name == "at-risk" else 3)
+        ]
+        table = pd.concat([pd.read_parquet(path) for path in parts], ignore_index=True)
+        pd.testing.assert_frame_equal(table, operations.load_table(shop, name), check_dtype=False)
+        assert len(table) == n_rows
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.acceptance
+def test_a_folder_with_other_files_is_not_replaced_by_an_export(first_run: tuple[Path, dict], tmp_path: Path) -> None:
+    shop, other = settings.open_shop(first_run[0]), tmp_path / "photo.jpg"
+    other.touch()
+    with pytest.raises(WrongUsage, match="something else"):
+        operations.export_table(shop, "scores", tmp_path)
+    with pytest.raises(WrongUsage, match="not cut into portions"):
+        operations.export_table(shop, "dropped-offers", tmp_path / "dropped")
+    assert list(tmp_path.iterdir()) == [other]
 
 
 def test_saved_value_has_a_column_where_any_customer_has_one() -> None:

@@ -310,6 +310,14 @@ def test_an_exported_table_with_only_erased_rows_keeps_its_columns(filled_shop: 
     assert path.read_text(encoding="utf-8") == "customer_id,churn\n"
 
 
+def test_an_export_in_parts_loses_the_rows_of_an_erased_customer(filled_shop: Shop) -> None:
+    folder = filled_shop.home / "exports" / "scores"
+    folder.mkdir(parents=True)
+    path = write_table(pd.DataFrame({"customer_id": ["anna", "ben"]}), folder / "part-00000.parquet")
+    erasure.erase_customer(filled_shop, "anna")
+    assert pd.read_parquet(path)["customer_id"].tolist() == ["ben"]
+
+
 def write_table(frame: pd.DataFrame, path: Path) -> Path:
     """Write a table as the exports are written."""
     if path.suffix == ".parquet":
