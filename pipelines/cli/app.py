@@ -216,9 +216,7 @@ def export(
             help="scores, timing, recommendations, offers, dropped-offers, restock, at-risk, customers or demand."
         ),
     ],
-    out: Annotated[
-        Path, typer.Option(help="A path ending in .csv, .parquet or .ndjson; without ending, a folder.")
-    ],
+    out: Annotated[Path, typer.Option(help="A path ending in .csv, .parquet or .ndjson; without ending, a folder.")],
     as_json: AsJson = False,
 ) -> None:
     """Write a table to a file for other programs."""
