@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from customers.database import engine, outages
 from customers.database.outages import ConnectionCut, StatementWatchdog
+from customers.shop.errors import ShopUnavailable
 
 if TYPE_CHECKING:
     from customers.shop.settings import Shop
@@ -52,16 +53,21 @@ class DirectReader:
         Raises ShopUnavailable where the database does not answer, also not on a new connection.
         """
         self._watch.check()
-        with self._lock:
+        if not self._lock.acquire(timeout=TIMEOUT_SECONDS):  # another thread's read hangs, of which nothing is certain
+            self._watch.report_failure()
+            raise outages.unavailable_error(self._engine)
+        try:
             self._watch.check()  # it may have failed while this read waited for its turn
-            try:
-                return self._read(statement, values)
-            except Exception as error:
+            return self._read(statement, values)
+        except Exception as error:
+            if not isinstance(error, ShopUnavailable):
                 self._close()
-                if outages.is_outage(error):
-                    self._watch.report_failure()
-                    raise outages.unavailable_error(self._engine) from None
-                raise
+            if outages.is_outage(error):
+                self._watch.report_failure()
+                raise outages.unavailable_error(self._engine) from None
+            raise
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
         """Close the connection; the next read opens another, whose versions equal none of before."""

@@ -17,6 +17,8 @@ from weakref import WeakSet
 
 import sqlalchemy as sa
 
+from customers.shop.errors import ShopUnavailable
+
 #: A statement of a few rows that takes longer has no answer: its connection is cut.
 STATEMENT_SECONDS = 2.0
 #: How often a database that does not answer is tried again.
@@ -148,7 +150,5 @@ def is_outage(error: Exception) -> bool:
 
 def unavailable_error(sa_engine: sa.Engine) -> Exception:
     """The error for a database that does not answer; it names the address without a password."""
-    from customers.shop.errors import ShopUnavailable  # imported here: the shop's settings import this module
-
     address = sa_engine.url.render_as_string(hide_password=True)
     return ShopUnavailable(f"the customer database does not answer at {address}; check database_url")

@@ -1,4 +1,7 @@
-"""Verdicts on champions: each version is compared with its golden predictions once, whichever worker comes first."""
+"""Verdicts on champions: each version is compared with its golden predictions once, whichever worker comes first.
+
+All that wait for a verdict are checked by one process, which imports the libraries of the models once.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,12 @@ import fcntl
 import json
 import subprocess
 import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Timer
+from typing import NamedTuple
 
 from customers.shop import durable_files
 from models.registry import bundle, golden
@@ -18,6 +26,8 @@ VERIFIED_SUFFIX = ".verified"
 MAX_SLOWDOWN, SLOW_SECONDS = 20.0, 0.5
 #: Seconds after which a check gives up: a champion that needs longer to load cannot serve.
 TIMEOUT_SECONDS = 120.0
+#: How often the verdict of another process is looked for.
+POLL_SECONDS = 0.1
 REPOSITORY_ROOT = Path(__file__).parents[2]
 
 
@@ -25,23 +35,53 @@ class CheckIncomplete(InvalidBundle):
     """A check came to no result; it may be repeated."""
 
 
-def check_once(champions: Path, pointer: ChampionPointer, present_version: str) -> None:
-    """Check a version against its golden predictions, unless another process has done so.
+class BundlePair(NamedTuple):
+    """The folder of a bundle to check, and that of the present champion, where there is one."""
 
-    Raises InvalidBundle with the reason why it must not serve, CheckIncomplete where that is not known yet.
+    folder: Path
+    present: Path | None
+
+
+def check_all(
+    champions: Path, present_versions: Mapping[ChampionPointer, str]
+) -> Iterator[tuple[ChampionPointer, InvalidBundle | None]]:
+    """Check versions against their golden predictions, unless another process has done so.
+
+    Yields each version as soon as its verdict is known, with the reason why it must not serve, which is
+    CheckIncomplete where that is not known yet. `present_versions`: those that serve now.
     """
-    with (champions / f".{pointer.name}.check.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        verdict = _read_verdict(champions, pointer)
-        if verdict is None:
-            folder = champions / pointer.name
-            present = folder / present_version
-            fault = find_fault(folder / pointer.version, present if present.exists() else None)
-            verdict = _write_verdict(champions, pointer, fault)
-            if fault is None:
-                bundle.write_pointer(champions, pointer, suffix=VERIFIED_SUFFIX)
-    if verdict["fault"] is not None:
-        raise InvalidBundle(verdict["fault"])
+    waiting = dict(present_versions)
+    while waiting:
+        with _try_lock(champions / ".check.lock") as acquired:
+            for pointer in list(waiting):
+                if (verdict := _read_verdict(champions, pointer)) is not None:
+                    del waiting[pointer]
+                    yield pointer, None if verdict["fault"] is None else InvalidBundle(verdict["fault"])
+            if acquired and waiting:
+                yield from _check_and_record(champions, waiting)
+                return
+        if waiting:
+            time.sleep(POLL_SECONDS)
+
+
+def _check_and_record(
+    champions: Path, present_versions: Mapping[ChampionPointer, str]
+) -> Iterator[tuple[ChampionPointer, InvalidBundle | None]]:
+    pointers = list(present_versions)
+    pairs = [_find_folders(champions, pointer, present_versions[pointer]) for pointer in pointers]
+    for pointer, fault in zip(pointers, find_faults(pairs), strict=True):
+        if isinstance(fault, CheckIncomplete):
+            yield pointer, fault
+            continue
+        _write_verdict(champions, pointer, fault)
+        if fault is None:
+            bundle.write_pointer(champions, pointer, suffix=VERIFIED_SUFFIX)
+        yield pointer, None if fault is None else InvalidBundle(fault)
+
+
+def _find_folders(champions: Path, pointer: ChampionPointer, present_version: str) -> BundlePair:
+    present = champions / pointer.name / present_version
+    return BundlePair(champions / pointer.name / pointer.version, present if present.exists() else None)
 
 
 def read_fault(champions: Path, pointer: ChampionPointer) -> str | None:
@@ -59,33 +99,68 @@ def read_refusal(champions: Path, name: str) -> str | None:
     return read_fault(champions, pointer) if pointer else None
 
 
-def find_fault(folder: Path, present: Path | None = None) -> str | None:
-    """Why the bundle in this folder must not serve; None if it may. `present` is the bundle that serves now.
+def find_faults(pairs: Sequence[BundlePair]) -> Iterator[str | CheckIncomplete | None]:
+    """Why each bundle must not serve, in their order and as soon as it is known; None if it may.
 
-    The check runs in a process of its own, which a corrupt model may bring down. Raises CheckIncomplete where it ends
-    without a result.
+    The checks run in a process of their own, which a corrupt model may bring down: another one then checks the rest.
     """
-    command = [
-        sys.executable,
-        "-m",
-        "models.registry.champion_checks",
-        str(folder),
-        *([str(present)] if present else []),
-    ]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, cwd=REPOSITORY_ROOT, check=False
+    done = 0
+    while done < len(pairs):
+        process = _CheckProcess(pairs[done:])
+        for fault in process.read_faults():
+            done += 1
+            yield fault
+        if done < len(pairs):
+            done += 1
+            yield CheckIncomplete(process.describe_end())
+
+
+class _CheckProcess:
+    """A process that checks bundles one after the other."""
+
+    def __init__(self, pairs: Sequence[BundlePair]) -> None:
+        folders = [[str(folder) for folder in pair if folder] for pair in pairs]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "models.registry.champion_checks", json.dumps(folders)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            cwd=REPOSITORY_ROOT,
         )
-    except subprocess.TimeoutExpired:
-        raise CheckIncomplete(f"its check took more than {TIMEOUT_SECONDS:.0f} seconds") from None
-    if done.returncode != 0:
-        raise CheckIncomplete(f"its check ended with status {done.returncode}")
-    fault: str | None = json.loads(done.stdout.splitlines()[-1])["fault"]
-    return fault
+        self._is_late = False
+
+    def read_faults(self) -> Iterator[str | None]:
+        """The results, each within TIMEOUT_SECONDS after the one before; fewer where the process ends early."""
+        assert self._process.stdout is not None
+        with self._process:
+            while line := self._read_line():
+                yield json.loads(line)["fault"]
+
+    def _read_line(self) -> str:
+        assert self._process.stdout is not None
+        timer = Timer(TIMEOUT_SECONDS, self._give_up)
+        timer.start()
+        try:
+            return self._process.stdout.readline()
+        finally:
+            timer.cancel()
+
+    def _give_up(self) -> None:
+        self._is_late = True
+        self._process.kill()
+
+    def describe_end(self) -> str:
+        """Why a result is missing."""
+        if self._is_late:
+            return f"its check took more than {TIMEOUT_SECONDS:.0f} seconds"
+        return f"its check ended with status {self._process.returncode}"
 
 
 def check(folder: Path, present: Path | None = None) -> str | None:
-    """As `find_fault`, in this process."""
+    """Why the bundle in this folder must not serve, found in this process; None if it may.
+
+    `present` is the bundle that serves now.
+    """
     try:
         model = bundle.open_model(folder)[1]
     except bundle.InvalidBundle as error:
@@ -118,5 +193,24 @@ def _write_verdict(champions: Path, pointer: ChampionPointer, fault: str | None)
     return verdict
 
 
+@contextmanager
+def _try_lock(path: Path) -> Iterator[bool]:
+    """Whether this process got the lock, which it holds inside the block."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def main() -> None:
+    """Check the bundles whose folders are the argument, as JSON; a line of JSON on stdout for each."""
+    for folders in json.loads(sys.argv[1]):
+        sys.stdout.write(json.dumps({"fault": check(*map(Path, folders))}) + "\n")
+        sys.stdout.flush()
+
+
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps({"fault": check(*map(Path, sys.argv[1:]))}) + "\n")
+    main()

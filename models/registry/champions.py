@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 from customers.shop import durable_files
 from customers.shop.durable_files import FileFingerprint
 from models.registry import bundle, champion_checks, golden
-from models.registry.bundle import Champion, InvalidBundle
+from models.registry.bundle import Champion, ChampionPointer, InvalidBundle
 
 
 @dataclass
@@ -23,14 +23,14 @@ class _ChampionSlot:
     checked_at: float = float("-inf")
     failed_at: float = float("-inf")
     lock: threading.Lock = field(default_factory=threading.Lock)
-    check: threading.Thread | None = None
+    awaits_check: bool = False
 
 
 class Champions:
     """The champions of a folder, held in memory; a promotion is noticed within check_seconds, without a restart.
 
-    A new champion is verified and loaded beside the old one, by one thread, and then replaces it at once. One with
-    golden predictions is first compared with them in a process of its own. If any of that fails, the old one stays,
+    A new champion is verified and loaded beside the old one, by one thread, and then replaces it at once. Those with
+    golden predictions are first compared with them in a process of their own. If any of that fails, the old one stays,
     `errors` holds the reason, and loading is tried again every retry_seconds.
     """
 
@@ -38,7 +38,7 @@ class Champions:
         self,
         folder: Path,
         *,
-        check_seconds: float = 1.0,
+        check_seconds: float = 0.5,
         retry_seconds: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -48,6 +48,7 @@ class Champions:
         self._clock = clock
         self._slots: dict[str, _ChampionSlot] = {}
         self._slots_lock = threading.Lock()
+        self._checker: threading.Thread | None = None
 
     def get(self, name: str) -> Champion | None:
         """The current champion of this name; None where none could be opened yet."""
@@ -66,7 +67,7 @@ class Champions:
     @property
     def is_checking(self) -> bool:
         """Whether a new champion is being compared with its golden predictions, while the present one serves."""
-        return any(slot.check is not None for slot in list(self._slots.values()))
+        return any(slot.awaits_check for slot in list(self._slots.values()))
 
     def _slot(self, name: str) -> _ChampionSlot:
         with self._slots_lock:
@@ -87,11 +88,7 @@ class Champions:
         fingerprint = durable_files.read_fingerprint(self._folder / f"{name}.json")
         if fingerprint != slot.fingerprint or (slot.error and now - slot.failed_at >= self._retry_seconds):
             if self._needs_check(name, slot):
-                if slot.check is None:
-                    slot.check = threading.Thread(
-                        target=self._reload_checked, args=(name, slot, fingerprint), daemon=True
-                    )
-                    slot.check.start()
+                self._begin_check(slot)
             else:
                 self._reload(name, slot)
                 slot.fingerprint, slot.failed_at = fingerprint, now
@@ -105,15 +102,62 @@ class Champions:
             return False
         return bool(slot.champion and pointer and golden.has_golden(self._folder / name / pointer.version))
 
-    def _reload_checked(self, name: str, slot: _ChampionSlot, fingerprint: FileFingerprint) -> None:
-        """Check a champion in a process of its own, then load it; meanwhile the present one serves."""
-        self._reload(name, slot, is_checked=True)
-        slot.fingerprint, slot.failed_at = fingerprint, self._clock()
-        slot.check = None
+    def _begin_check(self, slot: _ChampionSlot) -> None:
+        with self._slots_lock:
+            slot.awaits_check = True
+            if self._checker is None:
+                self._checker = threading.Thread(target=self._check_waiting, daemon=True, name="champion checks")
+                self._checker.start()
 
-    def _reload(self, name: str, slot: _ChampionSlot, *, is_checked: bool = False) -> None:
+    def _check_waiting(self) -> None:
+        """Check all champions that wait for it in a process of their own, then load each; the present ones serve."""
+        while True:
+            with self._slots_lock:
+                waiting = {name: slot for name, slot in self._slots.items() if slot.awaits_check}
+                if not waiting:
+                    self._checker = None
+                    return
+            # Taken before the pointers are read: what is read may be newer, and is then read once more.
+            fingerprints = {name: durable_files.read_fingerprint(self._folder / f"{name}.json") for name in waiting}
+            for name, pointer, refusal in self._find_verdicts(waiting):
+                slot = waiting[name]
+                self._reload(name, slot, pointer, refusal)
+                slot.fingerprint, slot.failed_at, slot.awaits_check = fingerprints[name], self._clock(), False
+
+    def _find_verdicts(
+        self, slots: Mapping[str, _ChampionSlot]
+    ) -> Iterator[tuple[str, ChampionPointer | None, Exception | None]]:
+        """Each name with its pointer, as soon as it is certain whether that may be loaded, and the reason if not."""
+        present_versions: dict[ChampionPointer, str] = {}
+        for name, slot in slots.items():
+            try:
+                pointer = bundle.read_pointer(self._folder, name)
+            except InvalidBundle as error:
+                yield name, None, error
+                continue
+            if pointer is None or slot.champion is None or slot.champion.version == pointer.version:
+                yield name, pointer, None
+            else:
+                present_versions[pointer] = slot.champion.version
         try:
-            champion = self._open(name, slot.champion, is_checked=is_checked)
+            for pointer, fault in champion_checks.check_all(self._folder, present_versions):
+                del present_versions[pointer]
+                yield pointer.name, pointer, fault
+        except Exception as error:  # no process could be started, or the disk is full: it is tried again
+            yield from ((pointer.name, pointer, error) for pointer in present_versions)
+
+    def _reload(
+        self,
+        name: str,
+        slot: _ChampionSlot,
+        checked: ChampionPointer | None = None,
+        refusal: Exception | None = None,
+    ) -> None:
+        """Load the champion that was checked or that the pointer names, or keep the present one for a reason."""
+        try:
+            if refusal is not None:
+                raise refusal
+            champion = self._open(name, checked)
         # Whatever is wrong with the new bundle, the last champion continues to serve.
         except Exception as error:
             slot.error = (
@@ -126,15 +170,13 @@ class Champions:
             return
         slot.error, slot.champion = None, champion
 
-    def _open(self, name: str, present: Champion | None, *, is_checked: bool) -> Champion | None:
-        """The champion of the pointer. Raises InvalidBundle where it must not serve."""
-        pointer = bundle.read_pointer(self._folder, name)
+    def _open(self, name: str, checked: ChampionPointer | None) -> Champion | None:
+        """The champion that was checked, or of the pointer. Raises InvalidBundle where it must not serve."""
+        pointer = checked or bundle.read_pointer(self._folder, name)
         if pointer is None:
             return None
         if fault := champion_checks.read_fault(self._folder, pointer):
             raise InvalidBundle(fault)
-        if is_checked and present and present.version != pointer.version:
-            champion_checks.check_once(self._folder, pointer, present.version)
         return bundle.open_version(self._folder, pointer)
 
     def _open_last_verified(self, name: str) -> Champion | None:

@@ -23,7 +23,7 @@ from serving.runtime import MODEL_NAMES, ServerRuntime
 log = logging.getLogger("regulars.lookup")
 
 #: How often the pointers of champions and arrays are looked at, in seconds.
-CHECK_SECONDS = 1.0
+CHECK_SECONDS = 0.5
 #: How often it is looked whether a champion that was refused can be opened by now.
 RETRY_SECONDS = 30.0
 _COUNTERS = ("offers", "products")

@@ -64,6 +64,24 @@ def test_nobody_tries_a_database_that_is_away_and_it_is_noticed_when_it_is_back(
         assert connection.execute(sa.text("select 1")).scalar() == 1
 
 
+def test_a_read_that_hangs_in_one_thread_does_not_hold_up_the_others(
+    watched: DirectReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_over = threading.Event()
+    monkeypatch.setattr("customers.database.direct_reads.TIMEOUT_SECONDS", 0.2)
+    with monkeypatch.context() as patch:
+        patch.setattr(watched, "_read", lambda *_: is_over.wait(20))
+        patch.setattr(watched, "_connect", lambda: is_over.wait(20))
+        thread = threading.Thread(target=watched.read, args=("select 1",))
+        thread.start()
+        began_at = time.monotonic()
+        with pytest.raises(ShopUnavailable):
+            watched.read_version()
+        assert time.monotonic() < began_at + 2
+        is_over.set()
+        thread.join()
+
+
 def test_a_mistake_in_a_statement_is_no_outage(watched: DirectReader) -> None:
     with pytest.raises(Exception, match="no_such_table"):
         watched.read("select 1 from no_such_table")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -122,7 +123,7 @@ def test_a_shop_with_hardly_any_customers_has_no_golden_rows(customers: int, tmp
 
 
 def test_an_unchanged_bundle_passes_in_a_process_of_its_own(written: Path) -> None:
-    assert champion_checks.find_fault(written, written) is None
+    assert find_fault(written, written) is None
 
 
 def test_another_prediction_is_refused(written: Path, tmp_path: Path) -> None:
@@ -133,7 +134,7 @@ def test_another_prediction_is_refused(written: Path, tmp_path: Path) -> None:
 def test_a_corrupt_bundle_is_refused(written: Path, tmp_path: Path) -> None:
     corrupt = rewritten(written, tmp_path / "corrupt")
     (corrupt / "model.json").write_bytes(b"{")
-    assert "has changed since it was written" in str(champion_checks.find_fault(corrupt))
+    assert "has changed since it was written" in str(find_fault(corrupt))
 
 
 def test_constant_predictions_are_refused_and_rightly_constant_ones_are_not() -> None:
@@ -173,6 +174,18 @@ def test_a_champion_much_slower_than_the_present_one_is_refused(
 
 def publish(folder: Path, champions: Path, version: str) -> None:
     bundle.publish(folder, champions, "timing", version)
+
+
+def find_fault(folder: Path, present: Path | None = None) -> object:
+    [fault] = champion_checks.find_faults([champion_checks.BundlePair(folder, present)])
+    return fault
+
+
+def check_once(champions: Path, pointer: bundle.ChampionPointer) -> None:
+    [(checked, refusal)] = champion_checks.check_all(champions, {pointer: "1"})
+    assert checked == pointer
+    if refusal:
+        raise refusal
 
 
 def wait_for(condition) -> None:
@@ -221,9 +234,9 @@ def test_a_check_without_a_result_is_repeated(written: Path, tmp_path: Path, mon
     with monkeypatch.context() as busy:
         busy.setattr(champion_checks, "TIMEOUT_SECONDS", 0.001)
         with pytest.raises(champion_checks.CheckIncomplete):
-            champion_checks.check_once(champions, pointer, "1")
+            check_once(champions, pointer)
     assert champion_checks.read_fault(champions, pointer) is None
-    champion_checks.check_once(champions, pointer, "1")
+    check_once(champions, pointer)
 
 
 def test_a_version_that_is_published_again_is_checked_again(written: Path, tmp_path: Path) -> None:
@@ -235,10 +248,10 @@ def test_a_version_that_is_published_again_is_checked_again(written: Path, tmp_p
     assert pointer is not None
     (champions / "timing" / "2" / "model.json").write_bytes(b"{")
     with pytest.raises(bundle.InvalidBundle):
-        champion_checks.check_once(champions, pointer, "1")
+        check_once(champions, pointer)
     assert champion_checks.read_fault(champions, pointer)
     publish(second, champions, "2")
-    champion_checks.check_once(champions, pointer, "1")
+    check_once(champions, pointer)
     assert champion_checks.read_fault(champions, pointer) is None
 
 
@@ -251,3 +264,48 @@ def test_watching_notices_a_promotion_without_a_request(written: Path, tmp_path:
     wait_for(lambda: slot.champion and slot.champion.version == "1")
     publish(rewritten(written, tmp_path / "second", number="2"), champions, "2")
     wait_for(lambda: slot.champion.version == "2")
+
+
+def test_one_process_checks_all_that_wait_and_another_one_the_rest_after_a_crash(
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    altered = rewritten(written, tmp_path / "altered", alter_golden)
+    unreadable = rewritten(written, tmp_path / "bad", lambda folder: (folder / golden.INPUTS_FILE).write_bytes(b"x"))
+    pairs = [champion_checks.BundlePair(folder, None) for folder in (written, altered, unreadable, written)]
+    started: list[int] = []
+    begin = champion_checks._CheckProcess.__init__
+
+    def count(process: champion_checks._CheckProcess, rest: list[champion_checks.BundlePair]) -> None:
+        started.append(len(rest))
+        begin(process, rest)
+
+    monkeypatch.setattr(champion_checks._CheckProcess, "__init__", count)
+    first, second, third, fourth = champion_checks.find_faults(pairs)
+    assert (first, fourth) == (None, None)
+    assert "differ" in str(second)
+    assert isinstance(third, champion_checks.CheckIncomplete)
+    assert started == [4, 1]
+    assert list(champion_checks.find_faults([])) == []
+
+
+def test_two_servers_check_a_version_once(written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    champions = tmp_path / "champions"
+    publish(rewritten(written, tmp_path / "first", number="1"), champions, "1")
+    publish(rewritten(written, tmp_path / "second", number="2"), champions, "2")
+    pointer = bundle.read_pointer(champions, "timing")
+    assert pointer is not None
+    results = []
+    checks: list[int] = []
+    monkeypatch.setattr(
+        champion_checks, "find_faults", lambda pairs: (checks.append(1), time.sleep(0.5), iter([None]))[2]
+    )
+    threads = [
+        threading.Thread(target=lambda: results.extend(champion_checks.check_all(champions, {pointer: "1"})))
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [(pointer, None)] * 2
+    assert checks == [1]
