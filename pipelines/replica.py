@@ -91,7 +91,7 @@ def _find_changes(shop: Shop) -> frozenset[Change]:
 def find_outdated_champions(shop: Shop) -> dict[str, str]:
     """The version that the promotion log names, by model, where another one is published in this home."""
     versions = promotion_log.load_champion_versions(shop)
-    return {name: version for name, version in versions.items() if _published_version(shop, name) != version}
+    return {name: version for name, version in versions.items() if _pointer_version(shop, name) != version}
 
 
 def find_missing_night(shop: Shop) -> datetime | None:
@@ -158,7 +158,7 @@ def derive_night(shop: Shop, as_of: datetime) -> None:
     night_marker.write_marker(shop.home, as_of)
 
 
-def _published_version(shop: Shop, name: str) -> str | None:
+def _pointer_version(shop: Shop, name: str) -> str | None:
     try:
         pointer = bundle.read_pointer(shop.home / "champions", name)
     except bundle.InvalidBundle:

@@ -18,8 +18,9 @@ from pipelines.nightly.run_context import ProgressCallback, RunContext, open_run
 from serving import runtime
 from serving.privacy import erasure
 from serving.scoring import batch, refresh
-from training import promotion
-from training.promotion import ModelVersion, PromotionDecision
+from training import challenger, promotion
+from training.challenger import PromotionDecision
+from training.promotion import ModelVersion
 from training.tasks import all_tasks
 from training.tasks.task import Task
 from training.train import train as train_model
@@ -47,7 +48,7 @@ def run_nightly(
                 else promotion.load_champions(shop, [other for other in all_tasks.TASKS if other not in tasks])
             )
             for task in tasks:
-                reports[task.name], champion = promotion.promote_challenger(shop, task, *challengers[task.name])
+                reports[task.name], champion = challenger.promote_challenger(shop, task, *challengers[task.name])
                 champions |= {task.name: champion} if champion else {}
         customer_count, score_count = _score_and_write_back(context, champions, seconds, progress)
     return {
@@ -70,7 +71,7 @@ def train_challenger(shop: Shop, name: str, *, as_of: str | None = None, progres
         if version is None:
             raise NothingToDo(f"there is nothing to train {name} on; load more sales")
         mlflow_registry.set_alias(promotion.registry_uri(shop), name, "challenger", version.number)
-        return promotion.report_version(version, promoted=False, why=version.facts["why"])
+        return challenger.report_version(version, promoted=False, why=version.facts["why"])
 
 
 def score_everyone(shop: Shop, *, as_of: str | None = None, progress: ProgressCallback) -> dict[str, Any]:
@@ -121,7 +122,7 @@ def _train_challengers(
     challengers = {}
     for task in context.group_by_rows(tasks):
         version = model_versions.train_or_reuse_version(context, task, progress)
-        decision = promotion.compare_with_champion(
+        decision = challenger.compare_with_champion(
             context.shop, task, version, training_data=context.training_data,
             load_frame=partial(context.load_task_frame, task), is_historical=context.is_historical,
         )  # fmt: skip
