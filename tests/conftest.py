@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -34,6 +34,7 @@ for name in [name for name in os.environ if name.startswith("REGULARS_") or name
     del os.environ[name]
 
 import numpy as np  # noqa: E402
+import psutil  # noqa: E402
 import pytest  # noqa: E402
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor  # noqa: E402
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter  # noqa: E402
@@ -76,19 +77,75 @@ def write_csv(path: Path, head: tuple[str, ...], rows: list[tuple[object, ...]])
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """The URL of a PostgreSQL server of this test session, on a free local port, without a database."""
-    with _server_folder(_postgres_user()) as folder:
-        user = _postgres_user()
-        initdb_options = ["-D", str(folder), "-U", "grocer", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
-        subprocess.run(
-            [_find_binary("initdb"), *initdb_options], user=user, cwd=folder, check=True, capture_output=True
-        )
-        durability_off = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=60")
-        port = _free_port()
-        settings = [f"port={port}", "listen_addresses=127.0.0.1", "unix_socket_directories=", *durability_off]
-        command = [_find_binary("postgres"), "-D", str(folder), *(f"--{setting}" for setting in settings)]
-        url = f"postgresql://grocer@127.0.0.1:{port}"
-        with _run_server(command, folder, lambda: _accepts_connections(url), user=user, stop_signal=signal.SIGQUIT):
-            yield url
+    with _postgres_folder() as folder, _run_postgres(folder, _free_port()) as (url, _):
+        yield url
+
+
+@contextmanager
+def _postgres_folder() -> Iterator[Path]:
+    """The data of a PostgreSQL server that has not run yet."""
+    user = _postgres_user()
+    with _server_folder(user) as folder:
+        options = ["-D", str(folder), "-U", "grocer", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
+        subprocess.run([_find_binary("initdb"), *options], user=user, cwd=folder, check=True, capture_output=True)
+        yield folder
+
+
+@contextmanager
+def _run_postgres(folder: Path, port: int) -> Iterator[tuple[str, int]]:
+    """A server over this data; its URL without a database, and its process id."""
+    durability_off = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=60")
+    settings = [f"port={port}", "listen_addresses=127.0.0.1", "unix_socket_directories=", *durability_off]
+    command = [_find_binary("postgres"), "-D", str(folder), *(f"--{setting}" for setting in settings)]
+    url = f"postgresql://grocer@127.0.0.1:{port}"
+    ready, user = lambda: _accepts_connections(url), _postgres_user()
+    with _run_server(command, folder, ready, user=user, stop_signal=signal.SIGQUIT) as process:
+        yield url, process.pid
+
+
+class StoppablePostgres:
+    """A PostgreSQL server with one database, which is stopped, started again, or left hanging: `url` is its address."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._port = _free_port()
+        self._running = ExitStack()
+        self.start()
+        import psycopg
+
+        server = self.url.rpartition("/")[0]
+        with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+            connection.execute("create database shop")
+
+    def start(self) -> None:
+        """Start the server on the port that it had before."""
+        server, self._pid = self._running.enter_context(_run_postgres(self._folder, self._port))
+        self.url = f"{server}/shop"
+
+    def stop(self) -> None:
+        """Stop the server at once, and all its connections."""
+        self._running.close()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """The server and its connections stand still inside the block: nothing is refused and nothing answered."""
+        processes = [psutil.Process(self._pid), *psutil.Process(self._pid).children()]
+        for process in processes:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in processes:
+                process.resume()
+
+
+@pytest.fixture(scope="module")
+def stoppable_postgres() -> Iterator[StoppablePostgres]:
+    """A PostgreSQL server of its own, which a test may stop and start."""
+    with _postgres_folder() as folder:
+        server = StoppablePostgres(folder)
+        yield server
+        server.stop()
 
 
 @pytest.fixture(scope="session")
@@ -205,7 +262,7 @@ def _accepts_connections(url: str) -> bool:
 def _run_server(
     command: list[str], folder: Path, ready: Callable[[], bool], *, user: str | None = None,
     stop_signal: signal.Signals = signal.SIGTERM,
-) -> Iterator[None]:  # fmt: skip
+) -> Iterator[subprocess.Popen[bytes]]:  # fmt: skip
     """Start a server, wait until it is ready, and stop it at the end, or when the test process is killed."""
 
     def stop_with_tests() -> None:
@@ -222,7 +279,7 @@ def _run_server(
                 if server.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"{command[0]} did not start: {(folder / 'server.log').read_text()[-800:]}")
                 time.sleep(0.02)
-            yield
+            yield server
         finally:
             server.send_signal(stop_signal)
             server.wait(timeout=20)

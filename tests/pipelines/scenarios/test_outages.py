@@ -1,0 +1,233 @@
+"""Two workers go on answering while their database is stopped, hangs or is locked, and while Redis is empty."""
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from customers.database import engine
+from customers.security import api_keys
+from customers.shop import settings
+from customers.shop.settings import Shop
+from pipelines.nightly import run as nightly_run
+
+pytestmark = pytest.mark.acceptance
+
+QUESTIONS = ("recommendations", "offers", "churn", "next-purchase", "value", "restock")
+CUSTOMERS = [f"c{number:03d}" for number in range(1, 41)]
+WORKERS = 2
+UNKNOWN_KEY = {"Authorization": "Bearer rg_000000000000_x"}
+#: Of an answer once the outage has been noticed, and until it has been.
+ANSWER_SECONDS, NOTICE_SECONDS = 1.0, 6.0
+BACK_SECONDS = 10.0
+
+
+def ignore_progress(text: str) -> None:
+    """A progress callback that does nothing."""
+
+
+@contextmanager
+def _server(shop: Shop) -> Iterator[httpx.Client]:
+    """A server of this home with two workers; a client with an admin's key, and a new connection for each request."""
+    from serving import server
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    environment = server.build_environment(shop, workers=WORKERS)
+    with (shop.home / "server.log").open("wb") as output:
+        process = subprocess.Popen(server.build_command(shop, port=port), env=environment, stdout=output, stderr=output)
+    headers = {"Authorization": f"Bearer {api_keys.create_key(shop, 'admin')}", "Connection": "close"}
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=30) as client:
+            _wait_until(lambda: _is_followed_by_all(client, process.pid), 120)
+            yield client
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _is_followed_by_all(client: httpx.Client, pid: int) -> bool:
+    """Whether both workers answer, and have verified the key and read what they need in an outage."""
+    try:
+        statuses = {client.get("/v1/customers/c001/churn").status_code for _ in range(20)}
+    except httpx.HTTPError:
+        return False
+    if statuses != {200}:
+        return False
+    ages = [time.time() - psutil.Process(each.pid).create_time() for each in psutil.Process(pid).children()]
+    return len(ages) == WORKERS and min(ages) > 20
+
+
+def _wait_until(is_done: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_done():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.2)
+
+
+def _answers(client: httpx.Client) -> dict[str, Any]:
+    """The results of all questions about many customers at once, and about one."""
+    answers = {}
+    for question in QUESTIONS:
+        bulk = client.post(f"/v1/{question}", json={"customer_ids": CUSTOMERS})
+        single = client.get(f"/v1/customers/{CUSTOMERS[0]}/{question}")
+        assert (bulk.status_code, single.status_code) == (200, 200), (question, bulk.text[:300], single.text[:300])
+        answers[question] = bulk.json()["results"], single.json()["results"]
+    return answers
+
+
+def _timed(request: Callable[[], httpx.Response], seconds: float = ANSWER_SECONDS) -> httpx.Response:
+    began_at = time.monotonic()
+    response = request()
+    assert time.monotonic() < began_at + seconds, response.text[:300]
+    return response
+
+
+def _check_outage(client: httpx.Client, expected: dict[str, Any]) -> None:
+    """Ask everything of both workers while the database is away."""
+    noticed_by = time.monotonic() + NOTICE_SECONDS
+    while time.monotonic() < noticed_by:
+        _timed(lambda: client.get("/v1/customers/c001/churn"), NOTICE_SECONDS)
+    for _ in range(5):  # whichever worker accepts the connection
+        for question in QUESTIONS:
+            bulk = _timed(lambda question=question: client.post(f"/v1/{question}", json={"customer_ids": CUSTOMERS}))
+            single = _timed(lambda question=question: client.get(f"/v1/customers/{CUSTOMERS[0]}/{question}"))
+            for response, results in zip((bulk, single), expected[question], strict=True):
+                assert response.status_code == 200, response.text[:300]
+                assert "database does not answer" in response.json()["degraded"]["reason"]
+                assert response.json()["results"] == results
+        refused = _timed(lambda: client.post("/v1/transactions", json=_sale("away", "c005")))
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+        assert _timed(lambda: client.get("/v1/customers/c001/churn", headers=UNKNOWN_KEY)).status_code == 503
+        ready = _timed(lambda: client.get("/readyz"))
+        assert any("database does not answer" in reason for reason in ready.json()["reasons"])
+
+
+def _check_return(client: httpx.Client, expected: dict[str, Any]) -> None:
+    """The same answers as before, by themselves."""
+
+    def is_back() -> bool:
+        return all("degraded" not in client.get("/v1/customers/c001/churn").json() for _ in range(10))
+
+    _wait_until(is_back, BACK_SECONDS)
+    assert _answers(client) == expected
+    assert not any("database" in reason for reason in client.get("/readyz").json()["reasons"])
+
+
+def _sale(order_id: str, customer_id: str) -> dict[str, Any]:
+    return {"order_id": order_id, "line_id": "1", "customer_id": customer_id, "product_id": "p04",
+            "sold_at": "2025-07-24T18:00:00", "quantity": 1, "amount": "5.00"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def on_servers(
+    new_small_shop: Callable[[Path], Shop],
+    stoppable_postgres: SimpleNamespace,
+    redis: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[SimpleNamespace]:
+    """The small grocer after a night on PostgreSQL and Redis, and a server of two workers."""
+    home = tmp_path_factory.mktemp("outages") / "home"
+    redis_url = f"{redis.rpartition('/')[0]}/7"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REGULARS_DATABASE_URL", stoppable_postgres.url)
+        patch.setenv("REGULARS_ONLINE_STORE", redis_url)
+        shop = new_small_shop(home)
+        nightly_run.run_nightly(shop, progress=ignore_progress)
+        with _server(shop) as client:
+            yield SimpleNamespace(shop=shop, client=client, postgres=stoppable_postgres, redis_url=redis_url)
+        engine.get_engine(shop).dispose()
+
+
+def test_a_postgres_that_hangs(on_servers: SimpleNamespace) -> None:
+    expected = _answers(on_servers.client)
+    with on_servers.postgres.frozen():
+        _check_outage(on_servers.client, expected)
+    _check_return(on_servers.client, expected)
+
+
+def test_a_postgres_that_is_stopped_and_started_again(on_servers: SimpleNamespace) -> None:
+    expected = _answers(on_servers.client)
+    on_servers.postgres.stop()
+    _check_outage(on_servers.client, expected)
+    on_servers.postgres.start()
+    _check_return(on_servers.client, expected)
+    sold = on_servers.client.post("/v1/transactions", json=_sale("after", "c006"))
+    assert sold.json()["inserted"] == 1
+
+
+def test_redis_is_emptied_while_questions_are_answered(on_servers: SimpleNamespace) -> None:
+    from redis import Redis
+
+    client = on_servers.client
+    expected = _answers(client)
+    before = client.get("/v1/customers/c002/churn").json()["results"][0]
+    with Redis.from_url(on_servers.redis_url) as store:
+        store.flushall()
+    assert _answers(client) == expected
+    assert client.post("/v1/transactions", json=_sale("flushed", "c002")).json()["inserted"] == 1
+
+    def is_refreshed() -> bool:
+        [after] = client.get("/v1/customers/c002/churn").json()["results"]
+        return bool(after["features_as_of"] and after["features_as_of"] > before["features_as_of"])
+
+    _wait_until(is_refreshed, 20)
+    [after] = client.get("/v1/customers/c002/churn").json()["results"]
+    assert not after["fallback"]
+    assert after["probability"] != before["probability"]
+    # A question that is not looked up reads features of customers of whom Redis has none.
+    computed = client.post("/v1/recommendations", json={"customer_ids": CUSTOMERS[2:], "max_per_category": 50})
+    assert computed.status_code == 200
+    assert not any(result["fallback"] for result in computed.json()["results"]), computed.json().get("degraded")
+
+
+def test_a_sqlite_file_that_is_locked(first_run_home: Path, tmp_path: Path) -> None:
+    shop = settings.open_shop(Path(shutil.copytree(first_run_home, tmp_path / "home")))
+    with _server(shop) as client:
+        expected = _answers(client)
+        with _locked(shop.home / "shop.db-shm"):
+            # SQLite itself tries for ten seconds to get at the index of its write-ahead log.
+            deadline = time.monotonic() + 30
+            while time.monotonic() < deadline:
+                client.get("/livez")
+                time.sleep(0.5)
+            _check_outage(client, expected)
+        _check_return(client, expected)
+    engine.get_engine(shop).dispose()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """All locks of the index of a write-ahead log, held by another process."""
+    code = f"""
+import fcntl, time
+file = open({str(path)!r}, "r+b")
+deadline = time.monotonic() + 20
+while True:
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 8, 120)
+        break
+    except OSError:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+print("locked", flush=True)
+time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "locked\n"
+            yield
+        finally:
+            process.kill()
