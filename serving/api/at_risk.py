@@ -28,6 +28,7 @@ from customers.shop.settings import Shop
 from serving import runtime
 from serving.api.schemas.records import AtRisk, AtRiskPage
 from serving.http.problems import Problem
+from serving.ingestion import score_writer
 from serving.scoring import value, write_back
 
 router = APIRouter(tags=["lists"])
@@ -96,6 +97,7 @@ def load_ranking(
 
 
 def _load_full_ranking(shop: Shop, segment: str | None, order: SortOrder) -> pd.DataFrame:
+    score_writer.get_writer().wait()
     version = _cache_version(shop)
     if version[0] is None:
         raise Problem(503, "No customer has been scored yet; run: regulars run")

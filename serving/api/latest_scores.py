@@ -16,6 +16,7 @@ from customers.reports import recommendation_reasons
 from customers.scores import score_details, score_store
 from customers.scores.score_store import StoredScore
 from serving.api import requested_customers
+from serving.ingestion import score_writer
 from serving.runtime import ServerRuntime
 from serving.scoring import value
 
@@ -24,7 +25,8 @@ MAX_ITEMS = 10
 
 
 def load_latest_scores(runtime: ServerRuntime, customer_key: int) -> dict[str, dict[str, Any]]:
-    """The latest stored score of each model, by model name."""
+    """The latest stored score of each model, by model name; after a sale, those that include it."""
+    score_writer.get_writer().wait([customer_key])
     latest = score_store.load_customer_scores(runtime.shop, customer_key)
     return {
         name: _version_fields(score) | FORMATTERS[name](runtime, score)

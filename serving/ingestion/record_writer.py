@@ -17,6 +17,7 @@ from customers.shop.settings import Shop
 from serving import runtime
 from serving.http import problems
 from serving.http.problems import Problem
+from serving.ingestion import score_writer
 from serving.ingestion.group_commit import GroupCommit
 from serving.runtime import ServerRuntime
 from serving.scoring import refresh
@@ -59,6 +60,7 @@ class RecordWriter:
             return
         # Without a refresh, a queue that was filled while a store was away would refuse records for ever.
         self._refreshing.submit(())
+        score_writer.get_writer().wait()
         if refresh_queue.count_pending(self.runtime.shop) >= MAX_BACKLOG:
             raise Problem(
                 429,
@@ -74,7 +76,7 @@ class RecordWriter:
         return result
 
     def refresh(self, posted: PostedRecords, result: IngestResult) -> bool:
-        """Refresh the customers of stored records; whether all predictions about them include the records now."""
+        """Give the customers of stored records new features; whether all answers about them include the records now."""
         unrefreshed = self._refreshing.submit(result.customer_keys)
         if unrefreshed is None:
             return False
@@ -110,7 +112,7 @@ class RecordWriter:
 
     def _refresh_group(self, group: Sequence[Sequence[int]]) -> list[set[int] | None]:
         keys = {key for customer_keys in group for key in customer_keys}
-        unrefreshed = refresh.find_unrefreshed(self.runtime, keys)
+        unrefreshed = refresh.find_unrefreshed(self.runtime, keys, scorer=score_writer.get_writer())
         return [unrefreshed] * len(group)
 
 

@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,8 @@ class SalesGenerator:
 
     async def _is_visible(self, record: dict[str, Any]) -> bool:
         _, answer = await self._send(self.running.get(self.question, record["customer_id"]))
-        return bool(answer["results"][0]["features_as_of"] > self.running.night_as_of)
+        features_as_of = datetime.fromisoformat(answer["results"][0]["features_as_of"])
+        return features_as_of > datetime.fromisoformat(self.running.night_as_of)
 
     async def _send(self, request: bytes) -> tuple[int, dict[str, Any]]:
         async with self._connection() as (reader, writer):

@@ -100,7 +100,7 @@ def test_too_many_waiting_customers_refuse_further_sales_and_store_nothing(
     line = sale(isolated_api, "c001")
     headers = isolated_api.key("till") | {"Idempotency-Key": "again"}
     with pytest.MonkeyPatch.context() as store_away:
-        store_away.setattr(refresh, "find_unrefreshed", lambda _runtime, keys: set(keys))
+        store_away.setattr(refresh, "find_unrefreshed", lambda _runtime, keys, **_: set(keys))
         refused = isolated_api.client.post("/v1/transactions", json=line, headers=headers)
     assert refused.status_code == 429
     assert int(refused.headers["Retry-After"]) > 0

@@ -39,6 +39,15 @@ def in_danger(api: Any, place: int = 0) -> str:
     return items[place]["customer_id"]
 
 
+def pending(api: Any) -> dict[int, int]:
+    """Who is queued once everybody with new features is scored."""
+    from customers.ledger import refresh_queue
+    from serving.ingestion import score_writer
+
+    assert score_writer.get_writer().wait(seconds=30)
+    return refresh_queue.list_pending(api.shop)
+
+
 def sell(api: Any, name: str, **fields: Any) -> Any:
     """One line over the api."""
     response = api.post("/v1/transactions", line(api, name, **fields), "till")
@@ -268,7 +277,7 @@ def test_one_whose_figures_fail_keeps_nobody_behind(isolated_api: Any, monkeypat
     monkeypatch.setattr(refresh_scoring, "refresh_customers", fails_for_one)
     lines = [line(isolated_api, name) for name in names]
     assert not isolated_api.post("/v1/transactions", lines).json()["refreshed"]
-    assert list(refresh_queue.list_pending(isolated_api.shop)) == [keys["c001"]]
+    assert list(pending(isolated_api)) == [keys["c001"]]
     assert sell(isolated_api, "c002")["refreshed"]
     assert not sell(isolated_api, "c001")["refreshed"]
     monkeypatch.setattr(refresh_scoring, "refresh_customers", refresh)
@@ -296,7 +305,7 @@ def test_those_for_whom_it_fails_go_to_the_end_of_the_queue(isolated_api: Any, m
     refresh_queue.enqueue_customers(isolated_api.shop, broken)
     sell(isolated_api, "c100")
     assert sell(isolated_api, "c100")["refreshed"]
-    assert set(refresh_queue.list_pending(isolated_api.shop)) == broken
+    assert set(pending(isolated_api)) == broken
 
 
 def test_whoever_is_ahead_of_a_night_hears_its_champions_too(
@@ -312,6 +321,7 @@ def test_whoever_is_ahead_of_a_night_hears_its_champions_too(
     score_customers(isolated_api.shop)
     here, now = runtime.open_runtime(isolated_api.shop), clock.now(isolated_api.shop)
     assert sell(isolated_api, "c001")["refreshed"]
+    assert pending(isolated_api) == {}
     assert score_store.customers_scored_after(isolated_api.shop, now) == [
         *lookup.find_keys(isolated_api.shop, ["c001"]).values()
     ]
@@ -331,13 +341,11 @@ def version_shown(api: Any, name: str) -> str:
 
 def test_who_bought_what_becomes_sensitive_is_seen_to_at_once(isolated_api: Any) -> None:
     """Every paper product but one: what was bought of them is looked at no more, whoever bought it."""
-    from customers.ledger import refresh_queue
-
     before = back(isolated_api, "c000")["features_as_of"]
     paper = [{"product_id": f"p{n:02d}", "category": "paper", "sensitive": True} for n in range(3, 36, 4)]
     assert isolated_api.post("/v1/products", paper).json()["refreshed"]
     assert moment(back(isolated_api, "c000")["features_as_of"]) > moment(before)
-    assert refresh_queue.list_pending(isolated_api.shop) == {}
+    assert pending(isolated_api) == {}
     again = back(isolated_api, "c000")["features_as_of"]
     assert isolated_api.post("/v1/products", [each | {"stock": 3} for each in paper]).json()["updated"] == len(paper)
     assert back(isolated_api, "c000")["features_as_of"] == again
