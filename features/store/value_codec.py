@@ -26,6 +26,10 @@ LIST_FIELDS = {
     "float64": ("double_list_val", 15, "TYPE_DOUBLE"),
     "float32": ("float_list_val", 16, "TYPE_FLOAT"),
 }
+#: Elements of these types have one width, and lie beside each other in a stored list as they do in an array.
+_FIXED_WIDTH = {"float64": np.dtype("<f8"), "float32": np.dtype("<f4")}
+#: Field 1 of Feast's list messages, packed elements.
+_ELEMENTS_TAG = b"\x0a"
 
 
 def entity_key(key: int) -> bytes:
@@ -52,6 +56,8 @@ def encode_list(values: Sequence[Any] | None, element_type: str) -> bytes:
     """A list as Feast stores it; nothing for a missing one. `element_type` is a key of LIST_FIELDS."""
     if values is None:
         return b""
+    if element_type in _FIXED_WIDTH:
+        return _encode_fixed_width(np.asarray(values, _FIXED_WIDTH[element_type]), element_type)
     message = _value_class()()
     field = getattr(message, LIST_FIELDS[element_type][0])
     field.SetInParent()
@@ -63,8 +69,56 @@ def decode_list(value: bytes, element_type: str) -> Sequence[Any] | None:
     """The list of a stored value; None where it holds none."""
     if not value:
         return None
+    if element_type in _FIXED_WIDTH and (array := _decode_fixed_width(value, element_type)) is not None:
+        return array
     message, name = _value_class().FromString(value), LIST_FIELDS[element_type][0]
     return getattr(message, name).val if message.HasField(name) else None
+
+
+def _encode_fixed_width(values: np.ndarray, element_type: str) -> bytes:
+    """As protobuf writes the list, which takes ten times as long; values: (n,)."""
+    raw = values.tobytes()
+    elements = _ELEMENTS_TAG + _varint(len(raw)) + raw if raw else b""
+    return _list_tag(element_type) + _varint(len(elements)) + elements
+
+
+def _decode_fixed_width(value: bytes, element_type: str) -> np.ndarray | None:
+    """The elements, (n,); None for a value that is not written as `_encode_fixed_width` does."""
+    dtype, tag = _FIXED_WIDTH[element_type], _list_tag(element_type)
+    if not value.startswith(tag):
+        return None
+    size, start = _read_varint(value, len(tag))
+    if size == 0 and start == len(value):
+        return np.empty(0, dtype)
+    if start + size != len(value) or not value.startswith(_ELEMENTS_TAG, start):
+        return None
+    size, start = _read_varint(value, start + len(_ELEMENTS_TAG))
+    return np.frombuffer(value, dtype, offset=start) if start + size == len(value) else None
+
+
+@cache
+def _list_tag(element_type: str) -> bytes:
+    """Field number of the list in Feast's value message, and the type of a message."""
+    return _varint(LIST_FIELDS[element_type][1] << 3 | 2)
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+def _read_varint(encoded: bytes, start: int) -> tuple[int, int]:
+    """The number that begins at this position, and the position after it."""
+    number = 0
+    for position in range(start, len(encoded)):
+        number |= (encoded[position] & 0x7F) << 7 * (position - start)
+        if encoded[position] < 0x80:
+            return number, position + 1
+    return -1, len(encoded)
 
 
 def encoder(element_type: str | None) -> Callable[[Any], bytes]:

@@ -60,11 +60,22 @@ def test_a_list_is_the_one_of_feast(element_type: str) -> None:
     np.testing.assert_array_equal(np.array(value_codec.decode_list(message, element_type), values.dtype), values)
 
 
+@pytest.mark.parametrize("element_type", ["float64", "float32"])
+@pytest.mark.parametrize("length", [1, 14, 15, 16, 17, 31, 32, 2_047, 2_048, 5_000])
+def test_a_list_of_any_length_is_the_one_of_feast(element_type: str, length: int) -> None:
+    """Lengths are written in one, two or three bytes."""
+    values = np.linspace(-1, 1, length).astype(element_type)
+    (message,) = feast_messages([values], FEAST_TYPES[element_type], is_list=True)
+    assert value_codec.encode_list(values, element_type) == message
+    np.testing.assert_array_equal(value_codec.decode_list(message, element_type), values)
+
+
 @pytest.mark.parametrize("element_type", LISTS)
 def test_an_empty_list_is_not_a_missing_one(element_type: str) -> None:
     empty = value_codec.encode_list(LISTS[element_type][:0], element_type)
-    assert list(value_codec.decode_list(empty, element_type) or []) == []
-    assert value_codec.decode_list(empty, element_type) is not None
+    decoded = value_codec.decode_list(empty, element_type)
+    assert decoded is not None
+    assert list(decoded) == []
     assert value_codec.encode_list(None, element_type) == b""
     assert value_codec.decode_list(b"", element_type) is None
 
@@ -72,3 +83,13 @@ def test_an_empty_list_is_not_a_missing_one(element_type: str) -> None:
 def test_a_value_of_another_type_counts_as_missing() -> None:
     assert math.isnan(value_codec.decode_number(value_codec.encode_list([1.0], "float64")))
     assert value_codec.decode_list(value_codec.encode_list([1], "int64"), "float64") is None
+
+
+@pytest.mark.parametrize("element_type", ["float64", "float32"])
+def test_a_damaged_list_is_an_error_or_missing(element_type: str) -> None:
+    from google.protobuf.message import DecodeError
+
+    message = value_codec.encode_list(np.arange(40.0), element_type)
+    for damaged in (message[:-1], message[:3], message + b"x"):
+        with pytest.raises(DecodeError):
+            value_codec.decode_list(damaged, element_type)
