@@ -27,7 +27,7 @@ LIST_FIELDS = {
     "float32": ("float_list_val", 16, "TYPE_FLOAT"),
 }
 #: Elements of these types have one width, and lie beside each other in a stored list as they do in an array.
-_FIXED_WIDTH = {"float64": np.dtype("<f8"), "float32": np.dtype("<f4")}
+_FIXED_WIDTH: dict[str, np.dtype[Any]] = {"float64": np.dtype("<f8"), "float32": np.dtype("<f4")}
 #: Field 1 of Feast's list messages, packed elements.
 _ELEMENTS_TAG = b"\x0a"
 
