@@ -65,8 +65,8 @@ def encode_list(values: Sequence[Any] | None, element_type: str) -> bytes:
     return bytes(message.SerializeToString())
 
 
-def decode_list(value: bytes, element_type: str) -> Sequence[Any] | None:
-    """The list of a stored value; None where it holds none."""
+def decode_list(value: bytes, element_type: str) -> Sequence[Any] | np.ndarray | None:
+    """The list of a stored value, (n,); None where it holds none."""
     if not value:
         return None
     if element_type in _FIXED_WIDTH and (array := _decode_fixed_width(value, element_type)) is not None:
