@@ -15,7 +15,6 @@ import random
 import resource
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -34,6 +33,7 @@ from customers.people import lookup
 from customers.scores import score_store
 from customers.security import api_keys
 from customers.shop import settings
+from customers.shop.settings import Shop
 from serving import server
 
 QUESTIONS = ("recommendations", "offers", "churn", "next-purchase", "value", "restock")
@@ -186,12 +186,8 @@ def running_server(source_home: Path, customer_ids: list[str] | None = None) -> 
         run_scores = score_store.load_run_scores(shop, "churn")
         keys, as_of = run_scores["customer_key"].tolist(), run_scores.attrs["as_of"]
         customer_ids = customer_ids or list(lookup.find_ids(shop, keys).values())
-        port = _free_port()
-        environment = server.build_environment(shop)
-        command = [sys.executable, str(Path(__file__).with_name("no_op_service.py")), str(port)]
         log_path = Path(folder) / "server.log"
-        with log_path.open("wb") as log:
-            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        process, port = _start_worker(shop, log_path)
         try:
             _wait_until_ready(port, process, log_path)
             key = api_keys.create_key(shop, "admin")
@@ -201,10 +197,18 @@ def running_server(source_home: Path, customer_ids: list[str] | None = None) -> 
             process.wait(timeout=30)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _start_worker(shop: Shop, log_path: Path) -> tuple[subprocess.Popen[bytes], int]:
+    """A worker as the server's supervisor starts it, with its environment, on a socket of a free port; and the port."""
+    counts_folder = shop.home / "bentoml" / "prometheus_multiproc_dir"
+    counts_folder.mkdir(parents=True, exist_ok=True)
+    environment = server.build_environment(shop) | {"PROMETHEUS_MULTIPROC_DIR": str(counts_folder)}
+    with server.listen("127.0.0.1", 0) as listening, log_path.open("wb") as log:
+        descriptor = listening.fileno()
+        command = [sys.executable, str(Path(__file__).with_name("no_op_service.py")), str(descriptor)]
+        process = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, start_new_session=True, pass_fds=[descriptor]
+        )
+        return process, int(listening.getsockname()[1])
 
 
 def _wait_until_ready(port: int, process: subprocess.Popen[bytes], log_path: Path) -> None:
