@@ -31,6 +31,7 @@ from training.tasks import all_tasks
 from training.tasks.task import Task, TrainingData
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
+LOADERS = {"grocer": datasets.load_grocer, "wholesaler": datasets.load_wholesaler}
 
 
 def main() -> None:
@@ -38,7 +39,7 @@ def main() -> None:
     arguments = _parse_arguments()
     tasks = [task for task in all_tasks.TASKS if not arguments.only or task.name in arguments.only]
     with TemporaryDirectory(prefix="regulars-curves-") as folder:
-        for shop in (load(Path(folder), _print_progress) for load in (datasets.load_grocer, datasets.load_wholesaler)):
+        for shop in (LOADERS[name](Path(folder), _print_progress) for name in arguments.shops):
             if shop is not None:
                 for line in _measure_shop(shop, tasks):
                     print(f"{shop.home.name:12} {line}", flush=True)  # noqa: T201
@@ -72,6 +73,7 @@ def _print_progress(text: str) -> None:
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="What each model gains from more customers to learn from.")
     parser.add_argument("--only", nargs="+", help="names of tasks")
+    parser.add_argument("--shops", nargs="+", choices=LOADERS, default=list(LOADERS))
     return parser.parse_args()
 
 
