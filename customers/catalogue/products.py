@@ -1,7 +1,7 @@
 """Reads product master data: keys, ids, names, categories, stock and sensitivity."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
@@ -62,17 +62,27 @@ def read_never_sold_stubs(connection: sa.Connection) -> set[int]:
     return stubs - set(connection.execute(sold).scalars()) if stubs else set()
 
 
-def read_classifications(connection: sa.Connection) -> dict[str, list[Any]]:
-    """Columns product_key, category, subcategory and brand of every product; equal texts are one object."""
-    columns: dict[str, list[Any]] = {name: [] for name in ("product_key", "category", "subcategory", "brand")}
+@dataclass(frozen=True, slots=True)
+class ProductClassifications:
+    """The categories and brand of every product, in one order; equal texts are one object, None where there is none."""
+
+    product_keys: list[int]
+    categories: list[str | None]
+    subcategories: list[str | None]
+    brands: list[str | None]
+
+
+def read_classifications(connection: sa.Connection) -> ProductClassifications:
+    """The categories and brand of every product of the catalogue."""
+    read = ProductClassifications([], [], [], [])
     texts: dict[str | None, str | None] = {}
-    query = sa.select(*(products.c[name] for name in columns))
+    query = sa.select(products.c.product_key, products.c.category, products.c.subcategory, products.c.brand)
     for rows in engine.fetch_batches(connection, query, BATCH_SIZE):
         keys, *named = zip(*rows, strict=True)
-        columns["product_key"] += keys
-        for name, values in zip(("category", "subcategory", "brand"), named, strict=True):
-            columns[name] += [texts.setdefault(text, text) for text in values]
-    return columns
+        read.product_keys.extend(keys)
+        for column, values in zip((read.categories, read.subcategories, read.brands), named, strict=True):
+            column.extend(texts.setdefault(text, text) for text in values)
+    return read
 
 
 def load_sensitive(shop: Shop) -> tuple[set[int], set[str]]:

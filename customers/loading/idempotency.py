@@ -4,7 +4,6 @@ The client gives each write a key of its own (header Idempotency-Key). Stored ar
 request, and the response; after 48 hours a key can be used again.
 """
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
-from customers.database import engine
+from customers.database import engine, shop_lock
 from customers.database.schema import receipts
 from customers.security import encryption
 from customers.shop.errors import ShopError
@@ -38,12 +37,11 @@ class IdempotencyRecord:
 def lock_key(shop: Shop, key: str) -> Iterator[None]:
     """Hold a lock on this key in this home; a second request with the same key waits for it.
 
-    It is a file lock, so that it ends with a killed server. There are 256 lock files, so some keys share one.
+    There are 256 lock files, so some keys share one.
     """
     folder = shop.home / "receipts"
     folder.mkdir(exist_ok=True)
-    with (folder / f"{_key_digest(shop, key)[0]:02x}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with shop_lock.hold_home(shop, f"{folder.name}/{_key_digest(shop, key)[0]:02x}"):
         yield
 
 

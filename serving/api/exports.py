@@ -13,9 +13,9 @@ from customers.shop.settings import Shop
 from serving import runtime
 from serving.api.records import IdempotencyKey
 from serving.api.schemas.exports import ExportQuestion, ExportState, ExportWebhook
-from serving.exports import export_jobs, webhooks
+from serving.exports import export_jobs, webhook_addresses
 from serving.exports.export_jobs import ExportJob
-from serving.exports.webhooks import WebhookRefused
+from serving.exports.webhook_addresses import WebhookRefused
 from serving.http import idempotency
 from serving.http.problems import Problem
 
@@ -60,7 +60,7 @@ def _create_once(request: Request, body: bytes, question: ExportQuestion) -> Res
 def _create(shop: Shop, question: ExportQuestion) -> Response:
     if question.webhook_url is not None:
         try:
-            webhooks.check_url(question.webhook_url)
+            webhook_addresses.check_url(question.webhook_url)
         except WebhookRefused as refusal:
             raise Problem(422, errors=[{"pointer": "/webhook_url", "detail": str(refusal)}]) from None
     # Not the newest scores: while a night is at work, some models have finished and others have not.

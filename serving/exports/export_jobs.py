@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from customers.shop import durable_files
+from customers.shop.durable_files import FileFingerprint
 from customers.shop.settings import Shop
 
 #: A job is queued, then running, then done or failed; its webhook is pending until it is delivered or has failed.
@@ -20,6 +18,8 @@ QUEUED, RUNNING, DONE, FAILED = STATES = ("queued", "running", "done", "failed")
 PENDING, DELIVERED = "pending", "delivered"
 #: Files and jobs are deleted so long after they were finished.
 RETENTION_DAYS = 7
+#: The oldest are deleted earlier where there are more finished jobs, or where their files are larger in all.
+MAX_FINISHED, MAX_BYTES = 1_000, 20 * 2**30
 _TIMES = ("created_at", "started_at", "finished_at", "as_of", "webhook_after")
 
 
@@ -87,26 +87,55 @@ def save_job(shop: Shop, job: ExportJob, **changes: Any) -> ExportJob:
 
 def load_job(shop: Shop, job_id: str) -> ExportJob | None:
     """The job of this id; None where there is none, or any more."""
-    if not (job_id.isascii() and job_id.isalnum()):
-        return None
+    return _read_job(_job_path(shop, job_id)) if job_id.isascii() and job_id.isalnum() else None
+
+
+def list_jobs(shop: Shop) -> list[ExportJob]:
+    """All jobs, the oldest first; only those that have changed since the last call are read."""
+    parsed = _parsed_by_home.setdefault(shop.home, {})
+    paths = list(_folder(shop).glob("*.json"))
+    for path in parsed.keys() - set(paths):
+        parsed.pop(path, None)
+    jobs = [job for path in paths if (job := _read_changed(parsed, path)) is not None]
+    return sorted(jobs, key=lambda job: (job.created_at, job.job_id))
+
+
+#: The jobs that were read last, with the fingerprints of their files, by home.
+_parsed_by_home: dict[Path, dict[Path, tuple[FileFingerprint, ExportJob]]] = {}
+
+
+def _read_changed(parsed: dict[Path, tuple[FileFingerprint, ExportJob]], path: Path) -> ExportJob | None:
+    fingerprint = durable_files.read_fingerprint(path)
+    stored = parsed.get(path)
+    if stored is not None and stored[0] == fingerprint:
+        return stored[1]
+    job = _read_job(path)
+    if job is not None:
+        parsed[path] = fingerprint, job
+    return job
+
+
+def _read_job(path: Path) -> ExportJob | None:
     try:
-        fields = json.loads(_job_path(shop, job_id).read_text(encoding="utf-8"))
+        fields = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     times = {name: datetime.fromisoformat(fields[name]) for name in _TIMES if fields[name]}
     return ExportJob(**(fields | times))
 
 
-def list_jobs(shop: Shop) -> list[ExportJob]:
-    """All jobs, the oldest first."""
-    jobs = [job for path in _folder(shop).glob("*.json") if (job := load_job(shop, path.stem)) is not None]
-    return sorted(jobs, key=lambda job: (job.created_at, job.job_id))
-
-
 def delete_old_jobs(shop: Shop, now: datetime) -> None:
-    """Delete the jobs that were finished more than RETENTION_DAYS ago, with their files."""
-    for job in list_jobs(shop):
-        if job.finished_at is not None and job.finished_at < now - timedelta(days=RETENTION_DAYS):
+    """Delete finished jobs with their files: those of more than RETENTION_DAYS ago, and the oldest above the limits.
+
+    The newest finished job stays, whatever its size.
+    """
+    finished = [job for job in reversed(list_jobs(shop)) if job.finished_at is not None]
+    total_bytes = 0
+    for number, job in enumerate(finished):
+        total_bytes += job.size_bytes or 0
+        is_too_much = number >= MAX_FINISHED or (number > 0 and total_bytes > MAX_BYTES)
+        is_old = job.finished_at is not None and job.finished_at < now - timedelta(days=RETENTION_DAYS)
+        if is_old or is_too_much:
             export_path(shop, job).unlink(missing_ok=True)
             _job_path(shop, job.job_id).unlink(missing_ok=True)
 
@@ -119,19 +148,6 @@ def export_path(shop: Shop, job: ExportJob) -> Path:
 def partial_path(shop: Shop, job: ExportJob) -> Path:
     """Where the file of a running job is written: not among the exports."""
     return _folder(shop) / f"{job.file_name}.partial"
-
-
-@contextmanager
-def lock(shop: Shop, name: str) -> Iterator[bool]:
-    """Hold the lock of this name in the home; False where another process holds it. A killed process releases it."""
-    _folder(shop).mkdir(parents=True, exist_ok=True)
-    with (_folder(shop) / f"{name}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
 
 
 def _folder(shop: Shop) -> Path:

@@ -9,8 +9,9 @@ import threading
 import time
 from datetime import UTC, datetime
 
+from customers.database import shop_lock
 from customers.shop.settings import Shop
-from serving.exports import export_jobs, export_process, webhooks
+from serving.exports import export_jobs, export_runner, webhooks
 from serving.http import problems
 
 log = logging.getLogger("regulars.exports")
@@ -38,7 +39,7 @@ class ExportScheduler:
             export_jobs.delete_old_jobs(self.shop, datetime.now(UTC))
             self._cleaned_at = time.monotonic()
         is_running = self._process is not None and self._process.poll() is None
-        if not is_running and export_process.find_unfinished(self.shop) is not None and self._is_free():
+        if not is_running and export_runner.find_unfinished(self.shop) is not None and self._is_free():
             self._process = self._start_process()
         webhooks.deliver_due(self.shop, datetime.now(UTC))
 
@@ -51,9 +52,12 @@ class ExportScheduler:
             time.sleep(CHECK_SECONDS)
 
     def _is_free(self) -> bool:
-        with export_jobs.lock(self.shop, export_process.RUN_LOCK) as is_held:
-            return is_held
+        try:
+            with shop_lock.hold_home(self.shop, export_runner.LOCK_NAME, wait=False):
+                return True
+        except shop_lock.LockHeld:
+            return False
 
     def _start_process(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "serving.exports.export_process", str(self.shop.home)]
+        command = [sys.executable, "-m", "serving.exports.export_runner", str(self.shop.home)]
         return subprocess.Popen(command, stdin=subprocess.DEVNULL)

@@ -57,7 +57,15 @@ def load_offer_inventory(shop: Shop) -> OfferInventory:
 
 def _read_inventory(connection: engine.Connection, shop: Shop, current: CurrentOffers) -> OfferInventory:
     sensitive_products, sensitive_categories = products.read_sensitive(connection)
-    classifications = pd.DataFrame(products.read_classifications(connection))
+    classified = products.read_classifications(connection)
+    classifications = pd.DataFrame(
+        {
+            "product_key": classified.product_keys,
+            "category": classified.categories,
+            "subcategory": classified.subcategories,
+            "brand": classified.brands,
+        }
+    )
     attributes = product_attributes.read_attributes(connection, shop)
     return OfferInventory(
         current.catalogue,

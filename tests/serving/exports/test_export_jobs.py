@@ -16,7 +16,7 @@ import pytest
 from customers.privacy import erasure
 from customers.reports import exports
 from customers.scores import score_store
-from serving.exports import export_jobs, export_process
+from serving.exports import export_jobs, export_runner
 from serving.exports.export_scheduler import ExportScheduler
 
 
@@ -41,7 +41,7 @@ def test_the_file_is_the_whole_table_of_the_last_night(export_api: Any, file_for
     assert (ordered["state"], ordered["location"], ordered["webhook"]) == ("queued", None, None)
     before = export_api.read(f"/v1/exports/{ordered['export_id']}/file", "analyst")
     assert before.status_code == 409
-    export_process.run_jobs(export_api.shop)
+    export_runner.run_jobs(export_api.shop)
     state = read_state(export_api, ordered)
     expected = exports.build_table(export_api.shop, "scores", as_of=score_store.last_finished_as_of(export_api.shop))
     assert (state["state"], state["rows"], state["error"]) == ("done", len(expected), None)
@@ -57,7 +57,7 @@ def test_the_file_is_the_whole_table_of_the_last_night(export_api: Any, file_for
 
 def test_a_range_of_the_file_can_be_read(export_api: Any) -> None:
     ordered = order(export_api, "recommendations")
-    export_process.run_jobs(export_api.shop)
+    export_runner.run_jobs(export_api.shop)
     path = f"/v1/exports/{ordered['export_id']}/file"
     whole = export_api.read(path, "analyst").content
     key = {"Authorization": f"Bearer {export_api.keys['analyst']}", "Range": "bytes=100-199"}
@@ -120,19 +120,19 @@ def test_a_job_that_was_interrupted_is_begun_again_and_leaves_no_half_file(expor
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(export_process.exports, "iter_tables", die)
+        patch.setattr(export_runner.exports, "iter_tables", die)
         with pytest.raises(KeyboardInterrupt):
-            export_process.run_jobs(export_api.shop)
+            export_runner.run_jobs(export_api.shop)
     assert (read_state(export_api, ordered)["state"], files(export_api)) == ("running", [])
-    export_process.run_jobs(export_api.shop)
+    export_runner.run_jobs(export_api.shop)
     assert read_state(export_api, ordered)["state"] == "done"
     assert export_jobs.load_job(export_api.shop, ordered["export_id"]).attempts == 2  # type: ignore[union-attr]
 
 
 def test_a_job_that_is_interrupted_again_and_again_fails_with_a_reason(export_api: Any) -> None:
     job = export_jobs.create_job(export_api.shop, "scores", "csv", as_of=None)
-    export_jobs.save_job(export_api.shop, job, state=export_jobs.RUNNING, attempts=export_process.MAX_ATTEMPTS)
-    export_process.run_jobs(export_api.shop)
+    export_jobs.save_job(export_api.shop, job, state=export_jobs.RUNNING, attempts=export_runner.MAX_ATTEMPTS)
+    export_runner.run_jobs(export_api.shop)
     failed = export_jobs.load_job(export_api.shop, job.job_id)
     assert failed is not None
     assert failed.state == "failed"
@@ -143,15 +143,15 @@ def test_a_killed_process_leaves_its_job_to_the_next(export_api: Any) -> None:
     ordered, home = order(export_api), export_api.shop.home
     waiting = (
         "import sys, time; from pathlib import Path; from customers.reports import exports\n"
-        "from customers.shop import settings; from serving.exports import export_process\n"
+        "from customers.shop import settings; from serving.exports import export_runner\n"
         "def wait(*_, **__):\n    print('begun', flush=True); time.sleep(60)\n"
-        "export_process.exports.iter_tables = wait\n"
-        "export_process.run_jobs(settings.open_shop(Path(sys.argv[1])))"
+        "export_runner.exports.iter_tables = wait\n"
+        "export_runner.run_jobs(settings.open_shop(Path(sys.argv[1])))"
     )
     process = subprocess.Popen([sys.executable, "-c", waiting, str(home)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "begun\n"
-    export_process.run_jobs(export_api.shop)  # another process holds the job
+    export_runner.run_jobs(export_api.shop)  # another process holds the job
     assert read_state(export_api, ordered)["state"] == "running"
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -175,8 +175,8 @@ def test_a_customer_who_is_erased_while_the_file_is_written_is_not_in_it(export_
             erased.append("c001")
             assert erasure.erase_customer(shop, "c001") is not None
 
-    monkeypatch.setattr(export_process.exports, "iter_tables", erase_afterwards)
-    export_process.run_jobs(export_api.shop)
+    monkeypatch.setattr(export_runner.exports, "iter_tables", erase_afterwards)
+    export_runner.run_jobs(export_api.shop)
     state = read_state(export_api, ordered)
     assert (erased, state["state"]) == (["c001"], "done")
     ids = pd.read_csv(export_api.shop.home / "exports" / files(export_api)[0], dtype=str)["customer_id"]
@@ -186,7 +186,7 @@ def test_a_customer_who_is_erased_while_the_file_is_written_is_not_in_it(export_
 
 def test_a_customer_who_is_erased_later_goes_from_the_file(export_api: Any) -> None:
     order(export_api, "scores", "csv")
-    export_process.run_jobs(export_api.shop)
+    export_runner.run_jobs(export_api.shop)
     path = export_api.shop.home / "exports" / files(export_api)[0]
     assert "c001" in set(pd.read_csv(path, dtype=str)["customer_id"])
     erasure.erase_customer(export_api.shop, "c001")
@@ -195,7 +195,7 @@ def test_a_customer_who_is_erased_later_goes_from_the_file(export_api: Any) -> N
 
 def test_an_old_job_and_its_file_are_deleted(export_api: Any) -> None:
     ordered = order(export_api)
-    export_process.run_jobs(export_api.shop)
+    export_runner.run_jobs(export_api.shop)
     job = export_jobs.load_job(export_api.shop, ordered["export_id"])
     assert job is not None
     assert job.finished_at is not None
@@ -208,5 +208,44 @@ def test_an_old_job_and_its_file_are_deleted(export_api: Any) -> None:
 
 def test_the_state_names_no_customer(export_api: Any) -> None:
     ordered = order(export_api, "customers", "ndjson")
-    export_process.run_jobs(export_api.shop)
+    export_runner.run_jobs(export_api.shop)
     assert "c001" not in json.dumps(read_state(export_api, ordered))
+
+
+def finished_job(shop: Any, number: int, size_bytes: int) -> export_jobs.ExportJob:
+    """A job that has finished, with its file; later ones have higher numbers."""
+    job = export_jobs.create_job(shop, "scores", "csv", as_of=None)
+    at = job.created_at + timedelta(seconds=number)
+    job = export_jobs.save_job(shop, job, created_at=at, state=export_jobs.DONE, finished_at=at, size_bytes=size_bytes)
+    export_jobs.export_path(shop, job).parent.mkdir(exist_ok=True)
+    export_jobs.export_path(shop, job).write_text("x")
+    return job
+
+
+def test_the_oldest_files_go_where_there_is_too_much(export_api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop = export_api.shop
+    jobs = [finished_job(shop, number, 100) for number in range(4)]
+    waiting = export_jobs.create_job(shop, "scores", "csv", as_of=None)
+    monkeypatch.setattr(export_jobs, "MAX_BYTES", 250)
+    export_jobs.delete_old_jobs(shop, jobs[-1].created_at)
+    assert [job.job_id for job in export_jobs.list_jobs(shop) if job.is_finished] == [job.job_id for job in jobs[2:]]
+    assert files(export_api) == sorted(job.file_name for job in jobs[2:])
+    monkeypatch.setattr(export_jobs, "MAX_BYTES", 10)
+    monkeypatch.setattr(export_jobs, "MAX_FINISHED", 1)
+    export_jobs.delete_old_jobs(shop, jobs[-1].created_at)
+    assert files(export_api) == [jobs[-1].file_name], "the newest stays, whatever its size"
+    assert export_jobs.load_job(shop, waiting.job_id) is not None
+
+
+def test_only_what_has_changed_is_read_again(export_api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop = export_api.shop
+    jobs = [export_jobs.create_job(shop, "scores", "csv", as_of=None) for _ in range(3)]
+    assert export_jobs.list_jobs(shop) == jobs
+    read: list[str] = []
+    load = export_jobs._read_job
+    monkeypatch.setattr(export_jobs, "_read_job", lambda path: (read.append(path.stem), load(path))[1])
+    assert export_jobs.list_jobs(shop) == jobs
+    assert read == []
+    changed = export_jobs.save_job(shop, jobs[1], state=export_jobs.RUNNING)
+    assert export_jobs.list_jobs(shop) == [jobs[0], changed, jobs[2]]
+    assert read == [changed.job_id]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from serving.exports import export_jobs, export_process, webhooks
+from serving.exports import export_jobs, export_runner, webhook_addresses, webhooks
 from serving.exports.export_jobs import ExportJob
 
 
@@ -42,7 +42,7 @@ class Receiver:
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch, request: Any) -> Iterator[Receiver]:
     created = Receiver(list(request.param))
-    monkeypatch.setenv(webhooks.HOSTS_VARIABLE, f"example.org, 127.0.0.1:{created.server.server_port}")
+    monkeypatch.setenv(webhook_addresses.HOSTS_VARIABLE, f"example.org, 127.0.0.1:{created.server.server_port}")
     yield created
     created.server.shutdown()
     created.server.server_close()
@@ -51,7 +51,7 @@ def receiver(monkeypatch: pytest.MonkeyPatch, request: Any) -> Iterator[Receiver
 def finished_job(api: Any, url: str) -> ExportJob:
     response = api.post("/v1/exports", {"table": "scores", "format": "csv", "webhook_url": url}, "campaign")
     assert response.status_code == 202, response.text
-    export_process.run_jobs(api.shop)
+    export_runner.run_jobs(api.shop)
     return load(api, response.json()["export_id"])
 
 
@@ -109,7 +109,7 @@ def test_a_host_that_is_no_longer_listed_is_not_called(
     export_api: Any, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = finished_job(export_api, receiver.url)
-    monkeypatch.delenv(webhooks.HOSTS_VARIABLE)
+    monkeypatch.delenv(webhook_addresses.HOSTS_VARIABLE)
     webhooks.deliver_due(export_api.shop, datetime.now(UTC))
     assert receiver.calls == []
     assert load(export_api, job.job_id).webhook_attempts == 1
@@ -119,10 +119,10 @@ def test_a_host_that_is_no_longer_listed_is_not_called(
     "host", ["localhost", "127.0.0.1", "[::1]", "169.254.169.254", "10.0.0.8", "[::ffff:127.0.0.1]", "0.0.0.0"]
 )
 def test_addresses_behind_the_firewall_are_not_called(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(webhooks.HOSTS_VARIABLE, raising=False)
-    webhooks.check_url(f"https://{host}/")  # only its addresses tell
-    with pytest.raises(webhooks.WebhookRefused, match="not public"):
-        webhooks._connect(f"https://{host}/")
+    monkeypatch.delenv(webhook_addresses.HOSTS_VARIABLE, raising=False)
+    webhook_addresses.check_url(f"https://{host}/")  # only its addresses tell
+    with pytest.raises(webhook_addresses.WebhookRefused, match="not public"):
+        webhook_addresses.connect(f"https://{host}/")
 
 
 def test_a_job_that_failed_is_reported_too(export_api: Any) -> None:
@@ -143,8 +143,8 @@ def test_an_address_that_cannot_be_one_is_refused_at_once(export_api: Any, url: 
     "address", ["64:ff9b::7f00:1", "2002:7f00:1::", "::ffff:10.0.0.1", "fec0::1", "ff02::1", "10.1.2.3", "224.0.0.1"]
 )
 def test_an_address_that_stands_for_one_inside_is_not_public(address: str) -> None:
-    assert not webhooks._is_public(address)
+    assert not webhook_addresses._is_public(address)
 
 
 def test_addresses_of_the_internet_are_public() -> None:
-    assert all(map(webhooks._is_public, ["93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c"]))
+    assert all(map(webhook_addresses._is_public, ["93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c"]))

@@ -222,10 +222,10 @@ def test_every_route_allows_exactly_its_roles(isolated_api: Any) -> None:
 
 def _export_scores(api: Any) -> str:
     """The id of a finished export."""
-    from serving.exports import export_process
+    from serving.exports import export_runner
 
     export_id = api.post("/v1/exports", {"table": "scores"}, "admin").json()["export_id"]
-    export_process.run_jobs(api.shop)
+    export_runner.run_jobs(api.shop)
     return str(export_id)
 
 

@@ -1,6 +1,6 @@
-"""Carries out export jobs, in a process of its own: its memory and its processor time are not those of a worker.
+"""Runs export jobs, in a process of its own: its memory and its processor time are not those of a worker.
 
-python -m serving.exports.export_process HOME
+python -m serving.exports.export_runner HOME
 """
 
 from __future__ import annotations
@@ -8,11 +8,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from customers.database import engine
+from customers.database import engine, shop_lock
 from customers.privacy import tombstones
 from customers.reports import export_files, exports
 from customers.scores import score_store
@@ -29,7 +30,7 @@ log = logging.getLogger("regulars.exports")
 #: A job is begun so often, whether it was interrupted or what it reads has changed; then it fails.
 MAX_ATTEMPTS = 3
 _NICENESS = 10
-RUN_LOCK = "running"
+LOCK_NAME = "exports"
 
 
 class _SourceChanged(Exception):
@@ -38,9 +39,10 @@ class _SourceChanged(Exception):
 
 def run_jobs(shop: Shop) -> None:
     """Carry out all unfinished jobs, one after the other, unless another process does."""
-    with export_jobs.lock(shop, RUN_LOCK) as is_held:
-        while is_held and (job := find_unfinished(shop)) is not None:
+    with suppress(shop_lock.LockHeld), shop_lock.hold_home(shop, LOCK_NAME, wait=False):
+        while (job := find_unfinished(shop)) is not None:
             run_job(shop, job)
+            export_jobs.delete_old_jobs(shop, datetime.now(UTC))
 
 
 def find_unfinished(shop: Shop) -> ExportJob | None:
