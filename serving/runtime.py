@@ -21,6 +21,7 @@ from customers import clock, tracing
 from customers.catalogue import product_attributes
 from customers.ledger import refresh_queue
 from customers.privacy import consents
+from customers.scores import current_scores
 from customers.shop import settings, timestamps
 from customers.shop.errors import ShopUnavailable
 from customers.shop.settings import Shop
@@ -39,6 +40,7 @@ SPEND_SERVICE = "churn_v1"
 ALL_CUSTOMERS_SERVICE = "offers_v1"
 #: The feature service with the category history.
 RESTOCK_SERVICE = "restock_v1"
+LOST_VALUES_REASON = "the online store has lost its features, and is being filled again"
 #: The key that stands for every unknown customer; no customer has it.
 UNKNOWN_CUSTOMER = -1
 
@@ -89,9 +91,19 @@ class ServerRuntime:
         """
         try:
             frame = self.features.online_features(service, keys, written)
+            is_missing = (frame["event_timestamp"].isna() & (frame["customer_key"] >= 0)).to_numpy(bool)
+            if is_missing.any() and self.features.has_lost_values(ALL_CUSTOMERS_SERVICE):
+                frame = self._complete_from_snapshot(service, frame, is_missing)
         except OnlineStoreUnavailable as error:
             frame = self._load_snapshot(service, keys, str(error))
         return frame.rename(columns={"event_timestamp": "as_of"})
+
+    def _complete_from_snapshot(self, service: str, frame: pd.DataFrame, is_missing: NDArray[np.bool_]) -> pd.DataFrame:
+        """The same rows and columns, with the night's features of the missing customers; is_missing: (n_rows,)."""
+        stored = self._load_snapshot(service, frame["customer_key"][is_missing].tolist(), LOST_VALUES_REASON)
+        combined = pd.concat([frame[~is_missing], stored], ignore_index=True)
+        order = np.argsort(np.concatenate([np.flatnonzero(~is_missing), np.flatnonzero(is_missing)]))
+        return combined.take(order).reset_index(drop=True)
 
     def _load_snapshot(self, service: str, keys: Sequence[int], reason: str) -> pd.DataFrame:
         """The features of the last nightly run, columns as of `load_service`; the answer is marked as degraded.
@@ -137,8 +149,16 @@ class ServerRuntime:
         return self.load_service(SPEND_SERVICE, keys)["basket_value_mean"].to_numpy(np.float64)
 
     def latest_features_at(self, keys: Sequence[int]) -> datetime | None:
-        """The newest as_of of the online features of any of these customers; None where they have none."""
-        return self.features.latest_event_at(ALL_CUSTOMERS_SERVICE, keys)
+        """The newest as_of of the online features of any of these customers; None where they have none.
+
+        Where the online store has lost them, that of any score: new features must be later than the lost ones.
+        """
+        latest_at = self.features.latest_event_at(ALL_CUSTOMERS_SERVICE, keys)
+        if latest_at is None and self.features.has_lost_values(ALL_CUSTOMERS_SERVICE):
+            return current_scores.read_latest_as_of(self.shop) or self.features.latest_snapshot_at(
+                ALL_CUSTOMERS_SERVICE
+            )
+        return latest_at
 
     def products_in_categories(self, categories: Sequence[str]) -> list[int]:
         """The keys of the products of these categories, compared without regard to upper or lower case."""
@@ -174,7 +194,8 @@ class ServerRuntime:
             yield f"{error}; answers are of the last nightly run and of what was read last, marked as degraded"
         if self.has_computed_features:
             try:
-                self.features.check_online(ALL_CUSTOMERS_SERVICE)
+                if self.features.has_lost_values(ALL_CUSTOMERS_SERVICE):
+                    yield f"{LOST_VALUES_REASON}; until then answers are of the last nightly run, marked as degraded"
             except OnlineStoreUnavailable as error:
                 yield f"{error}; answers are of the features of the last nightly run, marked as degraded"
 

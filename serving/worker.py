@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
 import sys
 import threading
 import time
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from serving.server import GRACE_SECONDS
+
+if TYPE_CHECKING:
+    from serving.runtime import ServerRuntime
+
+log = logging.getLogger("regulars.worker")
 
 #: Seconds that an idle connection stays open.
 KEEP_ALIVE_SECONDS = 30
 _PARENT_CHECK_SECONDS = 1.0
 _PREPARE_AFTER_SECONDS = 5.0
+_STORE_CHECK_SECONDS = 5.0
 
 
 def main() -> None:
@@ -34,6 +41,7 @@ def main() -> None:
     server_runtime.champions.watch(runtime.MODEL_NAMES)
     answers.get_outage_answers(server_runtime).start()
     ExportScheduler(server_runtime.shop).start()
+    threading.Thread(target=_watch_online_store, args=(server_runtime,), daemon=True).start()
     threading.Thread(target=_prepare_refresh, args=(server_runtime.shop.timezone,), daemon=True).start()
     config = uvicorn.Config(
         cast(Any, Regulars).to_asgi(),
@@ -44,6 +52,20 @@ def main() -> None:
         timeout_graceful_shutdown=int(GRACE_SECONDS),
     )
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def _watch_online_store(server_runtime: ServerRuntime) -> None:
+    """Have the online store filled again once it has lost its features."""
+    from serving.http import problems
+    from serving.online_refill import OnlineRefill
+
+    refill = OnlineRefill(server_runtime)
+    while True:
+        time.sleep(_STORE_CHECK_SECONDS)
+        try:
+            refill.check()
+        except Exception as error:  # the next look may succeed
+            log.error("the online store cannot be looked at: %s", problems.describe_traceback(error))
 
 
 def _prepare_refresh(timezone: str) -> None:

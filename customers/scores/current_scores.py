@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from customers.database import engine
 from customers.database.direct_reads import DirectReader
 from customers.database.schema import consents, interactions, score_runs
+from customers.shop import timestamps
 from customers.shop.settings import Shop
 from customers.shop.timestamps import to_micros
 
@@ -107,3 +108,9 @@ def read_run_watermark(shop: Shop, model: str, as_of: datetime) -> RunWatermark:
         last_run_id = int(connection.execute(sa.select(sa.func.max(score_runs.c.run_id))).scalar() or 0)
         first_run_id = connection.execute(sa.select(sa.func.min(score_runs.c.run_id)).where(is_later)).scalar()
     return RunWatermark(model, to_micros(as_of), int(first_run_id or last_run_id + 1), last_run_id)
+
+
+def read_latest_as_of(shop: Shop) -> datetime | None:
+    """The latest as_of of any score, open runs included; None before the first."""
+    with engine.read_transaction(shop) as connection:
+        return timestamps.from_micros_or_none(connection.execute(sa.select(sa.func.max(score_runs.c.as_of))).scalar())

@@ -6,6 +6,7 @@ which is to read, push and delete present features, goes to the online store dir
 
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from customers.shop.durable_files import FileFingerprint, read_fingerprint
 from features.store import feast_store, feature_frames, snapshot_reader, value_codec
 from features.store.event_times import EPOCH
 from features.store.online_values import OnlineStoreUnavailable, OnlineValues, StoredRow
@@ -33,6 +35,8 @@ WrittenRows = Mapping[str, Mapping[int, StoredRow]]
 ROW_NUMBER = "entity_place"
 #: A key that is read, and that no customer has.
 NOBODY = 0
+#: Customers of whom some must be in the online store, and how often that is looked at.
+SAMPLE_SIZE, LOST_CHECK_SECONDS = 25, 0.5
 
 
 class FeatureStore:
@@ -45,6 +49,8 @@ class FeatureStore:
         self._feast: FeastStore | None = None
         self._feast_lock = Lock()
         self._services = ServiceFile(folder / "feast" / "services.json")
+        self._sample: tuple[FileFingerprint, list[int]] | None = None
+        self._lost_checked_at, self._has_lost_values = float("-inf"), False
 
     @property
     def feast(self) -> "FeastStore":
@@ -153,9 +159,32 @@ class FeatureStore:
         newest_us = max((row.event_us for row in rows if row is not None), default=0)
         return EPOCH + timedelta(microseconds=newest_us) if newest_us else None
 
-    def check_online(self, service: str) -> None:
-        """Read from the online store once. Raises OnlineStoreUnavailable where it does not answer."""
-        self.latest_event_at(service, [NOBODY])
+    def has_lost_values(self, service: str) -> bool:
+        """Whether the online store has lost what a nightly run wrote: of some of its customers, most are not there.
+
+        So it is after a restart without a copy of its own, or after it was emptied. It is looked at again every
+        LOST_CHECK_SECONDS. Raises OnlineStoreUnavailable where the store does not answer.
+        """
+        now = time.monotonic()
+        if now - self._lost_checked_at >= LOST_CHECK_SECONDS:
+            sample = self._sample_customers(service)
+            rows = self.online_features(service, sample or [NOBODY])
+            self._has_lost_values = bool(sample) and bool(rows["event_timestamp"].isna().mean() > 0.5)
+            self._lost_checked_at = now
+        return self._has_lost_values
+
+    def _sample_customers(self, service: str) -> list[int]:
+        """Customers that the last nightly run has written; read again only where another one has run."""
+        view = next(iter(self._columns(service).values())).view
+        path = self.folder / view / "part.parquet"
+        if not path.exists():
+            return []
+        fingerprint = read_fingerprint(path)
+        if self._sample is None or self._sample[0] != fingerprint:
+            latest_at = snapshot_reader.latest_cutoff(path)
+            keys = snapshot_reader.sample_customers(path, latest_at, SAMPLE_SIZE) if latest_at else []
+            self._sample = fingerprint, keys
+        return self._sample[1]
 
     def latest_snapshot_at(self, service: str) -> datetime | None:
         """The latest cutoff in the snapshots of a service; None before the first nightly run."""

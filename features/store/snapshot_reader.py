@@ -56,6 +56,15 @@ def latest_cutoff(path: Path) -> datetime | None:
     return max((group.max for group in groups if group is not None and group.has_min_max), default=None)
 
 
+def sample_customers(path: Path, as_of: datetime, size: int) -> list[int]:
+    """Keys of some of the customers of a snapshot at as_of, evenly spaced; fewer where there are fewer."""
+    instant = pa.scalar(as_of.astimezone(UTC), pa.timestamp("us", "UTC"))
+    is_latest = pc.field("event_timestamp") == instant
+    keys = pq.read_table(path, columns=["customer_key"], filters=is_latest)["customer_key"].to_numpy()
+    positions = np.unique(np.linspace(0, max(len(keys) - 1, 0), min(size, len(keys))).astype(np.int64))
+    return [int(key) for key in keys[positions]]
+
+
 def _rows_at(path: Path, features: Sequence[str], keys: Sequence[int], as_of: datetime) -> pa.Table:
     """The features of a view at as_of, a row per key, null where there is none."""
     table = ds.dataset(path)

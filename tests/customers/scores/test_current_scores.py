@@ -77,3 +77,10 @@ def test_an_answer_by_another_version_counts_for_its_model_only(
     store(corner_shop, NIGHT, keys["anna"], version="2")
     statuses = current_scores.find_statuses(reader, NAMES, watermark)
     assert [statuses[name].is_changed for name in ("anna", "ben")] == [True, False]
+
+
+def test_the_latest_as_of_counts_open_runs(corner_shop: Shop, keys: dict[str, int]) -> None:
+    assert current_scores.read_latest_as_of(corner_shop) == NIGHT
+    store(corner_shop, NIGHT + timedelta(minutes=3), keys["ben"])
+    store(corner_shop, NIGHT - timedelta(days=1), keys["ben"])
+    assert current_scores.read_latest_as_of(corner_shop) == NIGHT + timedelta(minutes=3)

@@ -1,0 +1,85 @@
+"""Fills the online store again after it has lost its features: from the last night's snapshot, then with later records.
+
+It runs in a process of its own, which imports Feast and ends: python -m serving.online_refill HOME
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from customers.database import shop_lock
+from customers.shop import settings
+from customers.shop.settings import Shop
+from features.store.online_values import OnlineStoreUnavailable
+from serving import logs, runtime
+from serving.runtime import ServerRuntime
+
+log = logging.getLogger("regulars.features")
+
+LOCK_NAME = "refill"
+
+
+class OnlineRefill:
+    """Starts the process that fills the online store of a shop again, once it has lost its features."""
+
+    def __init__(self, server_runtime: ServerRuntime) -> None:
+        self._runtime = server_runtime
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def check(self) -> None:
+        """Look once. A process that has failed is started again at the next look."""
+        is_running = self._process is not None and self._process.poll() is None
+        if not is_running and needs_refill(self._runtime) and _is_free(self._runtime.shop):
+            command = [sys.executable, "-m", "serving.online_refill", str(self._runtime.shop.home)]
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+
+
+def needs_refill(server_runtime: ServerRuntime) -> bool:
+    """Whether the online store answers, and has lost what a nightly run has written."""
+    if not server_runtime.has_computed_features:
+        return False
+    with suppress(OnlineStoreUnavailable):
+        return server_runtime.features.has_lost_values(runtime.ALL_CUSTOMERS_SERVICE)
+    return False
+
+
+def refill(server_runtime: ServerRuntime) -> bool:
+    """Fill the online store again, unless another process of the shop does; whether all of it is done.
+
+    Customers with records since the night are refreshed after that: until then they have the night's features.
+    """
+    from serving.scoring import refresh
+
+    try:
+        with shop_lock.hold(server_runtime.shop, LOCK_NAME, wait=False):
+            as_of = server_runtime.features.latest_snapshot_at(runtime.ALL_CUSTOMERS_SERVICE)
+            if as_of is None or not needs_refill(server_runtime):
+                return True
+            rows = server_runtime.features.materialise(as_of)
+            log.warning("the online store had lost its features and was filled again: %d rows", sum(rows.values()))
+            return refresh.rescore_after_batch(server_runtime, as_of)
+    except shop_lock.LockHeld:
+        return True
+
+
+def _is_free(shop: Shop) -> bool:
+    try:
+        with shop_lock.hold_home(shop, LOCK_NAME, wait=False):
+            return True
+    except shop_lock.LockHeld:
+        return False
+
+
+def main() -> None:
+    """Fill the online store of the home that is the only argument."""
+    logs.configure()
+    shop = settings.open_shop(Path(sys.argv[1]))
+    sys.exit(0 if refill(runtime.open_runtime(shop)) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""An online store that has lost its features: answers go on from the night, and the store is filled again."""
+
+import sqlite3
+import subprocess
+import time
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from serving import online_refill, runtime
+
+QUESTIONS = ("churn", "next-purchase", "value", "recommendations", "restock", "offers")
+SALE = {"order_id": "o1", "line_id": "1", "customer_id": "c001", "product_id": "p01", "quantity": 1, "amount": "3",
+        "sold_at": "2025-07-24T12:00:00-04:00"}  # fmt: skip
+
+
+@pytest.fixture
+def shop_api(isolated_api: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An API without a night's arrays, so that every answer reads features, and which looks for a loss every time."""
+    monkeypatch.setattr("features.store.feature_store.LOST_CHECK_SECONDS", 0.0)
+    isolated_api.runtime = runtime.open_runtime(isolated_api.shop)
+    isolated_api.runtime.features.apply()
+    return isolated_api
+
+
+def empty_online_store(api: Any) -> None:
+    """Delete every row of the online store, as FLUSHALL does in Redis."""
+    with sqlite3.connect(api.shop.home / "features" / "feast" / "online.db") as connection:
+        tables = connection.execute("select name from sqlite_master where type = 'table'").fetchall()
+        for (name,) in tables:
+            connection.execute(f'delete from "{name}"')
+    connection.close()
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_the_night_answers_and_after_the_refill_the_store_does(shop_api: Any, question: str) -> None:
+    body = {"customer_ids": ["c001", "nobody", "c002", "quiet"]}
+    before = shop_api.post(f"/v1/{question}", body).json()
+    assert "degraded" not in before
+    assert not online_refill.needs_refill(shop_api.runtime)
+    empty_online_store(shop_api)
+    assert online_refill.needs_refill(shop_api.runtime)
+    lost = shop_api.post(f"/v1/{question}", body).json()
+    assert lost["results"] == before["results"]
+    assert "lost its features" in lost["degraded"]["reason"]
+    assert any("lost its features" in each for each in shop_api.client.get("/readyz").json()["reasons"])
+    assert online_refill.refill(shop_api.runtime)
+    after = shop_api.post(f"/v1/{question}", body).json()
+    assert after["results"] == before["results"]
+    assert "degraded" not in after
+
+
+def test_a_sale_afterwards_is_scored_on_present_features(shop_api: Any) -> None:
+    [before] = shop_api.read("/v1/customers/c001/churn").json()["results"]
+    empty_online_store(shop_api)
+    assert shop_api.post("/v1/transactions", SALE, "till").json()["inserted"] == 1
+    answer = shop_api.read("/v1/customers/c001/churn").json()
+    assert "degraded" not in answer
+    later, earlier = (datetime.fromisoformat(each["features_as_of"]) for each in (answer["results"][0], before))
+    assert later > earlier
+    assert shop_api.read("/v1/customers/c002/churn").json()["degraded"]
+
+
+def test_a_customer_with_a_sale_since_the_night_gets_present_features_again(shop_api: Any) -> None:
+    assert shop_api.post("/v1/transactions", SALE, "till").json()["inserted"] == 1
+    [sold] = shop_api.read("/v1/customers/c001/churn").json()["results"]
+    empty_online_store(shop_api)
+    assert shop_api.read("/v1/customers/c001/churn").json()["degraded"]
+    assert online_refill.refill(shop_api.runtime)
+    answer = shop_api.read("/v1/customers/c001/churn").json()
+    assert "degraded" not in answer
+    assert answer["results"][0]["probability"] == sold["probability"]
+
+
+def test_one_process_fills_it_again(shop_api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+
+    class Running:
+        def poll(self) -> None:
+            return None
+
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **_: (started.append(command), Running())[1])
+    refill = online_refill.OnlineRefill(shop_api.runtime)
+    refill.check()
+    assert started == []
+    empty_online_store(shop_api)
+    refill.check()
+    refill.check()
+    assert [command[1:3] for command in started] == [["-m", "serving.online_refill"]]
+    from customers.database import shop_lock
+
+    with shop_lock.hold(shop_api.shop, online_refill.LOCK_NAME):
+        online_refill.OnlineRefill(shop_api.runtime).check()
+        assert online_refill.refill(shop_api.runtime), "another process does it"
+    assert len(started) == 1
+    assert online_refill.needs_refill(shop_api.runtime)
+
+
+def test_before_the_first_night_nothing_is_lost(api_before_first_run: Any) -> None:
+    assert not online_refill.needs_refill(runtime.open_runtime(api_before_first_run.shop))
+
+
+def test_a_sample_is_read_again_after_another_night(shop_api: Any) -> None:
+    features = shop_api.runtime.features
+    sample = features._sample_customers("offers_v1")
+    assert 0 < len(set(sample)) == len(sample) <= 25
+    began_at = time.monotonic()
+    assert features._sample_customers("offers_v1") == sample
+    assert time.monotonic() < began_at + 0.1
