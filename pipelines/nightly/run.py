@@ -136,6 +136,7 @@ def _score_and_write_back(
     seconds: dict[str, float],
     progress: ProgressCallback,
 ) -> tuple[int, int]:
+    context.free_frames()
     with time_step(seconds, "online features", progress):
         if not context.is_historical:
             context.features.materialise(context.as_of)

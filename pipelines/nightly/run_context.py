@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -68,13 +69,20 @@ class RunContext:
         """
         frame_key = self._frame_key(task)
         if frame_key not in self._frames:
-            self._frames.clear()  # before the next one is read: a frame is among the largest things of a run
+            self.free_frames()  # before the next one is read: a frame is among the largest things of a run
             entities = self._load_entities(task)
             entities = entities[entities["customer_key"].isin(self.training_customers)]
             entities = sample_customers(entities, task.max_customers).reset_index(drop=True)
             features = self.features.historical_features(task.service, entities)
             self._frames[frame_key] = self._expand_rows(task, features.rename(columns={"event_timestamp": "as_of"}))
+            del features
+            _return_freed_memory()
         return self._frames[frame_key]
+
+    def free_frames(self) -> None:
+        """Give back the memory of the rows that were read last; they are read again where they are needed."""
+        self._frames.clear()
+        _return_freed_memory()
 
     def group_by_rows(self, tasks: Sequence[Task]) -> list[Task]:
         """The tasks in their order, but those with the same rows one after the other: only the last rows are held."""
@@ -280,6 +288,12 @@ def _build_context(
     sales_digest = snapshot.digest(ledger, as_of=as_of)
     input_digest = f"{sales_digest}{campaigns.digest()}"
     return RunContext(shop, as_of, is_historical, dataset, features, input_digest, campaigns, training_customers)
+
+
+def _return_freed_memory() -> None:
+    """Give freed memory back to the system: of lists, freed one by one, glibc would keep hundreds of megabytes."""
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 @contextmanager
