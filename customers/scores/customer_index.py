@@ -19,8 +19,8 @@ from customers.database.schema import consents, erasures, identities, score_runs
 from customers.scores.current_scores import CustomerStatus, RunWatermark
 from customers.shop.settings import Shop
 
-#: All ids are read again at most this often, where a customer may be new.
-REBUILD_SECONDS = 60.0
+#: All ids are read again at most this often, where a customer may be new, and in at most this share of the time.
+REBUILD_SECONDS, REBUILD_SHARE = 60.0, 0.01
 BATCH_SIZE = 50_000
 NO_KEY = -1
 
@@ -57,7 +57,7 @@ class CustomerIndex:
     def __init__(self, shop: Shop, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._shop = shop
         self._clock = clock
-        self._built_at = float("-inf")
+        self._rebuild_after = float("-inf")
         self._counter: int | None = None
         self._watermark: RunWatermark | None = None
         self._plain = self._prefixed = _KeysByText(*np.empty((3, 0), np.int64))
@@ -74,10 +74,12 @@ class CustomerIndex:
         """
         with engine.read_transaction(self._shop) as connection:
             counter = change_counters.read_counters(connection).get(change_counters.CONSENTS_COUNTER, 0)
-            has_new_ids = counter != self._counter and self._clock() - self._built_at >= REBUILD_SECONDS
-            if watermark != self._watermark or has_new_ids:
+            began_at = self._clock()
+            if watermark != self._watermark or (counter != self._counter and began_at >= self._rebuild_after):
                 self._build(connection, watermark)
-                self._counter, self._built_at = counter, self._clock()
+                took_seconds = self._clock() - began_at
+                self._counter = counter
+                self._rebuild_after = began_at + max(REBUILD_SECONDS, took_seconds / REBUILD_SHARE)
             self._add(connection, watermark)
 
     def find_statuses(self, customer_ids: Sequence[str]) -> list[CustomerStatus | None]:

@@ -32,6 +32,8 @@ from serving.lookup.shop_state import ShopState
 
 log = logging.getLogger("regulars.lookup")
 
+#: The first answers of a worker must not wait for this.
+FOLLOW_AFTER_SECONDS = 3.0
 #: How often the database is followed, and how often what seldom changes is read again without a commit.
 FOLLOW_SECONDS, REPEAT_SECONDS = 1.0, 60.0
 #: How often the averages are computed again at most.
@@ -100,6 +102,7 @@ class OutageAnswers:
         Thread(target=self._follow_forever, daemon=True, name="customer index").start()
 
     def _follow_forever(self) -> None:
+        time.sleep(FOLLOW_AFTER_SECONDS)
         while True:
             try:
                 self.follow()
