@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -112,6 +112,11 @@ class ColumnReader:
         """Where the values of a row of this list begin and end."""
         offsets = self._columns[f"{list_name}{OFFSETS_SUFFIX}"]
         return int(offsets[row]), int(offsets[row + 1])
+
+    def all_bounds(self, list_name: str, rows: Sequence[int]) -> tuple[Column, Column]:
+        """As `bounds`, of several rows: two arrays of shape (n_rows,)."""
+        offsets, positions = self._columns[f"{list_name}{OFFSETS_SUFFIX}"], np.asarray(rows, np.int64)
+        return offsets[positions].astype(np.int64), offsets[positions + 1].astype(np.int64)
 
 
 def overwrite_rows(folder: Path, rows: Column, *, besides: Collection[str]) -> None:

@@ -9,6 +9,10 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
 from customers.catalogue import products
 from customers.marketing.offer_table import OfferTable
 from customers.shop import timestamps
@@ -73,6 +77,17 @@ def format_micros(micros: int) -> str:
 def format_instant(at: datetime) -> str:
     """As `format_micros`, of a time in UTC."""
     return at.isoformat().replace("+00:00", "Z")
+
+
+def encode_numbers(values: NDArray[np.floating[Any]]) -> list[str | None]:
+    """The JSON of each number, (n,); None for NaN or an infinity, which JSON does not have."""
+    if not len(values):
+        return []
+    array = orjson.dumps(np.ascontiguousarray(values, np.float64), option=orjson.OPT_SERIALIZE_NUMPY)
+    texts: list[str | None] = [*array[1:-1].decode().split(",")]
+    for position in np.flatnonzero(~np.isfinite(values)).tolist():
+        texts[position] = None
+    return texts
 
 
 def load_product_texts(context: LookupContext, keys: Sequence[int]) -> tuple[dict[int, str], dict[int, str]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from customers.reports import recommendation_reasons
 from customers.scores import score_details
 from serving.arrays.night_arrays import NightArrays
-from serving.lookup.answer_table import AnswerTable, Fields, LookupContext, load_product_texts
+from serving.lookup.answer_table import AnswerTable, Fields, LookupContext, encode_numbers, load_product_texts
 from serving.lookup.question_parser import LookupQuestion
 from serving.recommendations import merchandising, short_lists
 from serving.scoring.night_columns import NO_EVIDENCE, PRODUCT_SOURCES, SHORTAGE_RULES
@@ -20,7 +20,6 @@ from serving.scoring.night_columns import NO_EVIDENCE, PRODUCT_SOURCES, SHORTAGE
 DEFAULT_LENGTH = 10
 #: So many different reasons are kept as JSON: the same numbers of purchases and days come up again and again.
 MAX_REASONS = 100_000
-_NO_PLACES = np.empty(0, np.int64)
 _NAMING_SOURCES = frozenset(recommendation_reasons.RELATED_REASONS)
 
 
@@ -37,31 +36,37 @@ class ProductTable(AnswerTable):
     def build_fields(self, rows: Sequence[int], question: LookupQuestion, now: datetime) -> list[Fields | None]:
         """The fields items, short and notes of each row's result."""
         name, n = question.list_name or "any", question.n or DEFAULT_LENGTH
-        bounds = [self.columns.bounds(name, row) for row in rows]
-        lengths = [min(n, end - start) for start, end in bounds]
-        items = self._encode_items(name, [start for start, _ in bounds], lengths)
+        starts, ends = self.columns.all_bounds(name, rows)
+        sizes = ends - starts
+        lengths = np.minimum(n, sizes)
+        items = self._encode_items(name, starts, lengths)
         fields: list[Fields | None] = []
         first = 0
-        for row, (start, end), length in zip(rows, bounds, lengths, strict=True):
+        for row, size, length in zip(rows, sizes.tolist(), lengths.tolist(), strict=True):
             own_items, first = items[first : first + length], first + length
             if None in own_items:
                 fields.append(None)
                 continue
-            short = self._build_shortage(row, name, n, end - start) if length < n else None
+            short = self._build_shortage(row, name, n, size) if length < n else None
             fields.append({"items": _join_items(own_items), "short": short, "notes": []})
         return fields
 
-    def _encode_items(self, name: str, starts: list[int], lengths: list[int]) -> list[str | None]:
-        """The JSON of the first items of each list, one list after the other; None for one that must be computed."""
-        places = np.concatenate([_NO_PLACES, *map(_range, starts, lengths)])
-        keys, scores = (self.columns[f"{name}.{column}"][places].tolist() for column in ("product_key", "score"))
-        heads = [f'{{"rank":{rank},"product_id":' for rank in range(1, max(lengths, default=0) + 1)]
-        ranked_heads = [head for length in lengths for head in heads[:length]]
+    def _encode_items(self, name: str, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[str | None]:
+        """The JSON of the first items of each list, one list after the other; None for one that must be computed.
+
+        starts, lengths: of each list, (n_rows,).
+        """
+        ranks = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        places = np.repeat(starts, lengths) + ranks
+        keys = self.columns[f"{name}.product_key"][places].tolist()
+        scores = encode_numbers(self.columns[f"{name}.score"][places])
+        heads = [f'{{"rank":{rank},"product_id":' for rank in range(1, int(lengths.max(initial=0)) + 1)]
+        ranked_heads = [heads[rank] for rank in ranks.tolist()]
         product_texts, endings = self._product_texts, self._find_endings(name, places)
         return [
             None
-            if ending is None or key not in product_texts
-            else f'{head}{product_texts[key]},"score":{score!r}{ending}'
+            if ending is None or score is None or key not in product_texts
+            else f'{head}{product_texts[key]},"score":{score}{ending}'
             for head, key, score, ending in zip(ranked_heads, keys, scores, endings, strict=True)
         ]
 
@@ -105,10 +110,6 @@ class ProductTable(AnswerTable):
         excluded = "; ".join(merchandising.EXCLUSION_REASONS[rule] for rule in rules)
         explanation = f"left out: {excluded}" if rules else short_lists.NO_MORE_REASONS[name]
         return {"missing": n - size, "rules": rules, "reason": f"{size} of {n}; {explanation}"}
-
-
-def _range(start: int, length: int) -> NDArray[np.int64]:
-    return np.arange(start, start + length)
 
 
 def _to_json(text: str) -> str:

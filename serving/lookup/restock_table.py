@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import orjson
@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 
 from customers.reports import recommendation_reasons
 from serving.arrays.night_arrays import NightArrays
-from serving.lookup.answer_table import AnswerTable, Fields, LookupContext
+from serving.lookup.answer_table import AnswerTable, Fields, LookupContext, encode_numbers
 from serving.lookup.question_parser import LookupQuestion
 from serving.lookup.score_tables import expected_at
 from serving.scoring import restock
+from serving.scoring.fallback import Floats
 
 DEFAULT_WITHIN_DAYS = 14
-_NO_PLACES = np.empty(0, np.int64)
+#: So many different reasons are kept as JSON: the same few numbers of purchases and days come up again and again.
+MAX_REASONS = 100_000
 
 
 class RestockTable(AnswerTable):
@@ -27,47 +29,69 @@ class RestockTable(AnswerTable):
     def __init__(self, arrays: NightArrays, context: LookupContext) -> None:
         super().__init__(arrays, context)
         texts = self.details["texts"]
-        self._category_texts = [orjson.dumps(text).decode() for text in texts]
+        self._category_heads = [f'{{"category":{orjson.dumps(text).decode()},"p":' for text in texts]
+        self._reasons: dict[bytes, str] = {}
         self.alphabetical_ranks = np.empty(len(texts), np.int64)
         self.alphabetical_ranks[sorted(range(len(texts)), key=texts.__getitem__)] = np.arange(len(texts))
 
     def build_fields(self, rows: Sequence[int], question: LookupQuestion, now: datetime) -> list[Fields | None]:
-        """The field items of each row's result."""
-        bounds = [self.columns.bounds("items", row) for row in rows]
-        places = np.concatenate([_NO_PLACES, *(np.arange(start, end) for start, end in bounds)])
-        sizes = np.array([end - start for start, end in bounds], np.int64)
+        """The field items of each row's result; None for a row with a probability that is not finite."""
+        starts, ends = self.columns.all_bounds("items", rows)
+        sizes = ends - starts
+        first = np.cumsum(sizes) - sizes
         customers = np.repeat(np.arange(len(sizes)), sizes)
+        places = np.arange(len(customers)) + (starts - first)[customers]
         p = restock.probability_within(self.columns["items.p"][places], question.within_days or DEFAULT_WITHIN_DAYS)
         codes = self.columns["items.category"][places]
         order = np.lexsort((self.alphabetical_ranks[codes], -p, customers))
         as_of = self.columns["as_of"][list(rows)][customers[order]]
-        items = self._build_items(places[order], p[order].tolist(), as_of.tolist(), now)
-        ends = np.cumsum(sizes).tolist()
+        items = self._build_items(places[order], p[order], as_of, now)
+        is_finite = np.bincount(customers, ~np.isfinite(p), len(sizes)) == 0
         return [
-            {"items": orjson.Fragment(f"[{','.join(items[start:end])}]")}
-            for start, end in zip([0, *ends[:-1]], ends, strict=True)
+            {"items": orjson.Fragment(f"[{','.join(items[start : start + size])}]")} if is_complete else None
+            for start, size, is_complete in zip(first.tolist(), sizes.tolist(), is_finite.tolist(), strict=True)
         ]
 
     def _build_items(
-        self, places: NDArray[np.int64], probabilities: list[float], as_of: list[int], now: datetime
+        self, places: NDArray[np.int64], probabilities: Floats, as_of: NDArray[np.int64], now: datetime
     ) -> list[str]:
         """The JSON of the items at these places of the columns, with the expected times."""
         codes, waits, evidence = (
-            self.columns[f"items.{name}"][places].tolist() for name in ("category", "wait_days", "evidence")
+            self.columns[f"items.{name}"][places] for name in ("category", "wait_days", "evidence")
         )
-        texts, zone = self._category_texts, self.shop.zone
-        # NaN, which is not equal to itself, stands for a purchase that is not to be expected.
-        expected_texts = [
-            f'"{expected_at(at, int(days), zone, now)}"' if days == days else "null"
-            for at, days in zip(as_of, waits, strict=True)
-        ]
+        heads = self._category_heads
         return [
-            f'{{"category":{texts[code]},"p":{p!r},"expected_at":{expected},"reason":{_encode_reason(*numbers)}}}'
-            for code, p, expected, numbers in zip(codes, probabilities, expected_texts, evidence, strict=True)
+            f"{heads[code]}{p}{expected}{reason}"
+            for code, p, expected, reason in zip(
+                codes.tolist(),
+                encode_numbers(probabilities),
+                self._encode_expected(as_of, waits, now),
+                self._encode_reasons(evidence),
+                strict=True,
+            )
         ]
 
+    def _encode_expected(self, as_of: NDArray[np.int64], waits: Floats, now: datetime) -> list[str]:
+        """The JSON of the expected time of each item, (n,): few of them differ. NaN: no purchase is expected."""
+        days = np.where(np.isnan(waits), -1, waits).astype(np.int64)
+        moments, moment_of = np.unique(as_of, return_inverse=True)
+        pairs, pair_of = np.unique(moment_of * (restock.MAX_HORIZON_DAYS + 2) + days + 1, return_inverse=True)
+        texts = []
+        for pair in pairs.tolist():
+            moment, wait = divmod(pair, restock.MAX_HORIZON_DAYS + 2)
+            at = "null" if wait == 0 else f'"{expected_at(int(moments[moment]), wait - 1, self.shop.zone, now)}"'
+            texts.append(f',"expected_at":{at},"reason":')
+        return [texts[pair] for pair in pair_of.tolist()]
 
-@lru_cache(maxsize=100_000)
-def _encode_reason(times: float, last_days: float, first_days: float) -> str:
-    """The reason as JSON; the same few numbers of purchases and days come up again and again."""
-    return orjson.dumps(recommendation_reasons.repeat_reason(times, last_days, first_days)).decode()
+    def _encode_reasons(self, evidence: NDArray[Any]) -> list[str]:
+        """The JSON of each reason, and the end of its item; evidence: (n, 3), found by its bytes."""
+        rows = np.ascontiguousarray(evidence)
+        contents = rows.view(f"V{rows.itemsize * rows.shape[1]}").ravel().tolist() if len(rows) else []
+        if len(self._reasons) > MAX_REASONS:
+            self._reasons = {}
+        reasons = self._reasons
+        for position, content in enumerate(contents):
+            if content not in reasons:
+                text = recommendation_reasons.repeat_reason(*rows[position].tolist())
+                reasons[content] = f"{orjson.dumps(text).decode()}}}"
+        return [reasons[content] for content in contents]

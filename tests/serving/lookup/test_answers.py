@@ -43,9 +43,9 @@ def lookups(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     build = answers._build_document
 
-    def count(state: Any, catalogue: Any, question: Any, results: Any) -> Any:
+    def count(state: Any, catalogue: Any, question: Any, *rest: Any) -> Any:
         names.append(question.name)
-        return build(state, catalogue, question, results)
+        return build(state, catalogue, question, *rest)
 
     monkeypatch.setattr(answers, "_build_document", count)
     return names
