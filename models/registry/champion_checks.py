@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import subprocess
 import sys
 import time
@@ -29,6 +30,8 @@ TIMEOUT_SECONDS = 120.0
 #: How often the verdict of another process is looked for.
 POLL_SECONDS = 0.1
 REPOSITORY_ROOT = Path(__file__).parents[2]
+#: For a few rows threads only wait for each other, and on a busy machine for seconds.
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 class CheckIncomplete(InvalidBundle):
@@ -126,6 +129,7 @@ class _CheckProcess:
             stderr=subprocess.DEVNULL,
             text=True,
             cwd=REPOSITORY_ROOT,
+            env={**os.environ, **_ENVIRONMENT},
         )
         self._is_late = False
 
