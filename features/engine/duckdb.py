@@ -28,21 +28,30 @@ EPOCH = datetime(1970, 1, 1).date()
 MEMORY_LIMIT = "2GB"
 
 
-def connect() -> Backend:
-    """Open a new in-memory DuckDB in UTC, with OMP_NUM_THREADS threads (all cores where that is not set).
+def connect(*, threads: int | None = None, memory_limit: str | None = None) -> Backend:
+    """Open a new in-memory DuckDB in UTC, by default with OMP_NUM_THREADS threads (all cores where that is not set).
 
-    Its memory limit is REGULARS_ENGINE_MEMORY (MEMORY_LIMIT where that is not set).
+    memory_limit: by default that of `read_memory_limit`.
     """
-    threads = os.environ.get("OMP_NUM_THREADS", "")
-    settings = {"threads": int(threads)} if threads.isdigit() and int(threads) > 0 else {}
-    con = ibis.duckdb.connect(**settings)
+    threads = threads or _read_threads()
+    con = ibis.duckdb.connect(**({"threads": threads} if threads else {}))
     con.raw_sql("set timezone = 'UTC'")
-    con.raw_sql(f"set memory_limit = '{os.environ.get('REGULARS_ENGINE_MEMORY', MEMORY_LIMIT)}'")
+    con.raw_sql(f"set memory_limit = '{memory_limit or read_memory_limit()}'")
     con.raw_sql(f"set temp_directory = '{quote_path(_spill_folder())}'")
     # Checked first: in a notebook without widgets, DuckDB rejects every setting of its progress bar.
     if con.con.sql("select current_setting('enable_progress_bar')").fetchall() == [(True,)]:
         con.raw_sql("set enable_progress_bar = false")
     return con
+
+
+def read_memory_limit() -> str:
+    """The memory limit of this process's environment: REGULARS_ENGINE_MEMORY, MEMORY_LIMIT where that is not set."""
+    return os.environ.get("REGULARS_ENGINE_MEMORY", MEMORY_LIMIT)
+
+
+def _read_threads() -> int | None:
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    return int(threads) if threads.isdigit() and int(threads) > 0 else None
 
 
 @cache
@@ -171,9 +180,8 @@ def write_parquet(con: Backend, query: str, path: Path) -> Path:
     return path
 
 
-def write_outputs(con: Backend, plan: QueryPlan, folder: Path) -> dict[str, Path]:
+def write_outputs(con: Backend, compiled: CompiledPlan, folder: Path) -> dict[str, Path]:
     """Run a plan over the named tables in `con`; one file of every output, in `folder`, by its name."""
-    compiled = compile_plan(plan)
     compiled.run(con)
     return {name: write_parquet(con, query, folder / f"{name}.parquet") for name, query in compiled.outputs.items()}
 

@@ -3,9 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pyarrow as pa
 from ibis.backends import BaseBackend
-from ibis.backends.duckdb import Backend
 
 from customers.shop.settings import DUCKDB
 from features.engine import duckdb
@@ -22,14 +20,6 @@ def open_engine(name: str = DUCKDB) -> Iterator[BaseBackend]:
         yield con
     finally:
         con.disconnect()
-
-
-def register_rows(con: BaseBackend, name: str, rows: pa.Table) -> None:
-    """Let `name` stand for the rows of an Arrow table, columns as they are, in the queries of `con`."""
-    if isinstance(con, Backend):
-        con.con.register(name, rows)
-    else:
-        con.create_table(name, rows, temp=True)
 
 
 def _connect_spark() -> BaseBackend:

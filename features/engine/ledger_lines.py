@@ -83,6 +83,12 @@ def lines_as_of(ledger: Path, as_of: datetime, con: BaseBackend | None = None) -
     return drop_sensitive(visible, _sensitive_products(ledger, con), customers_allowing_sensitive(ledger, con))
 
 
+def create_record_views(con: BaseBackend, ledger: Path, as_of: datetime) -> None:
+    """Let the names sold and interactions stand for what was recorded before `as_of` in the queries of `con`."""
+    con.create_view("sold", lines_as_of(ledger, as_of, con))
+    con.create_view("interactions", interactions_as_of(ledger, as_of, con))
+
+
 def visible_versions(lines: ir.Table, cutoff: ir.TimestampValue) -> ir.Table:
     """The line versions that stood at `cutoff`, of sales before it, with a customer."""
     current = lines.superseded_at.isnull() | (lines.superseded_at >= cutoff)

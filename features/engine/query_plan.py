@@ -7,7 +7,7 @@ import ibis.expr.types as ir
 class QueryPlan:
     """Steps over named tables, then outputs; each step is computed once for all that read it.
 
-    An engine (`features.engine.duckdb`, `features.engine.spark`) compiles the expressions to its own SQL.
+    `features.engine.duckdb` compiles the expressions to its SQL, which Spark's tasks run too.
     """
 
     def __init__(self) -> None:

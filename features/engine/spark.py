@@ -1,4 +1,6 @@
-"""The Spark engine: the features of shops that have outgrown one machine, from the same expressions as DuckDB's.
+"""The Spark engine: the records of shops that have outgrown one machine, brought together by customer for DuckDB.
+
+Features of customers are computed by DuckDB in Spark's tasks (`exchange_rows`); labels and co-purchases in Spark's SQL.
 
 Imported only where a shop's engine is spark. What it needs beyond the other engine: the extra `spark` and Java.
 """
@@ -10,29 +12,26 @@ import os
 import shutil
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any, TypeVar
 
 import ibis
-import ibis.expr.operations as ops
 import ibis.expr.types as ir
+import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 import sqlglot as sg
 import sqlglot.expressions as sge
+from numpy.typing import NDArray
 
 from customers.shop.errors import ShopUnavailable
-from features.engine import expressions
-from features.engine.query_plan import QueryPlan
 
 try:
     from ibis.backends.pyspark import Backend as IbisSparkBackend
     from ibis.backends.sql.compilers.pyspark import PySparkCompiler
-    from pyspark import StorageLevel
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark import StorageLevel, TaskContext
+    from pyspark.sql import Column, DataFrame, SparkSession, functions
 except ImportError:
     raise ShopUnavailable("engine = spark needs PySpark; run: pip install 'regulars[spark]'") from None
 
@@ -42,22 +41,20 @@ Result = TypeVar("Result")
 
 #: Memory of the Java process. Spark spills to disk what does not fit.
 MEMORY_LIMIT = "4GB"
-#: Lines for each partition of a plan's steps: a task then needs about a tenth of MEMORY_LIMIT.
-LINES_PER_PARTITION = 400_000
-MIN_PARTITIONS = 4
 #: How often a task of a local session is tried. On a cluster, Spark itself tries four times.
 TASK_TRIES = 4
 
-#: Written once, with the precision of the ledger; Spark's own default is nanoseconds in a deprecated format.
 _SETTINGS = {
     "spark.sql.session.timeZone": "UTC",
-    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
-    "spark.sql.parquet.compression.codec": "zstd",
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.log.level": "FATAL",
 }
-_LOCAL_SETTINGS = {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1"}
+_LOCAL_SETTINGS = {
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.driver.host": "127.0.0.1",
+    "spark.sql.shuffle.partitions": "32",  # Spark's own 200 are for many machines
+}
 
 
 class SparkCompiler(PySparkCompiler):
@@ -121,26 +118,18 @@ class SparkBackend(IbisSparkBackend):
         self,
         name: str,
         /,
-        obj: ir.Table | pa.Table | None = None,
+        obj: ir.Table | None = None,
         *,
         schema: Any = None,
         temp: bool | None = None,
         overwrite: bool = True,
     ) -> ir.Table:
-        """A temporary table of an expression, which is computed once, or of Arrow rows, or without rows."""
-        if isinstance(obj, ir.Table):
-            frame = self.session.sql(self.compile(obj)).persist(StorageLevel.DISK_ONLY)
-            self.persisted.append(frame)
-        else:
-            frame = self.session.createDataFrame(schema.to_pyarrow().empty_table() if obj is None else obj)
+        """A temporary table of an expression, which is computed once, or without rows."""
+        if obj is None:
+            return self._name_frame(self.session.createDataFrame(schema.to_pyarrow().empty_table()), name)
+        frame = self.session.sql(self.compile(obj)).persist(StorageLevel.DISK_ONLY)
+        self.persisted.append(frame)
         return self._name_frame(frame, name)
-
-    def create_step(self, name: str, table: ir.Table, *, is_shared: bool) -> None:
-        """Let `name` stand for the rows of `table`; they are stored where several others read them."""
-        if is_shared:
-            self.create_table(name, table)
-        else:
-            self.session.sql(self.compile(table)).createOrReplaceTempView(name)
 
     def _name_frame(self, frame: DataFrame, name: str | None) -> ir.Table:
         name = name or ibis.util.gen_name("frame")
@@ -158,7 +147,7 @@ def connect() -> SparkBackend:
     """Open a session of its own, in UTC, in this process's Spark, which is started by the first call.
 
     Environment: REGULARS_SPARK_MASTER (default: this machine, with OMP_NUM_THREADS threads or all cores) and
-    REGULARS_ENGINE_MEMORY, the memory of the Java process (MEMORY_LIMIT where that is not set). Raises ShopUnavailable
+    REGULARS_SPARK_MEMORY, that of the Java process (MEMORY_LIMIT where that is not set). Raises ShopUnavailable
     without Java.
     """
     _require_java()
@@ -168,36 +157,87 @@ def connect() -> SparkBackend:
     return backend
 
 
-def write_outputs(con: SparkBackend, plan: QueryPlan, folder: Path) -> dict[str, Path]:
-    """Run a plan over the named tables in `con`; one file of every output, in `folder`, by its name."""
-    # Spark's own 200 partitions take minutes of a small shop, and are too few for a very large one.
-    partitions = max(MIN_PARTITIONS, con.session.table("sold").count() // LINES_PER_PARTITION)
-    con.session.conf.set("spark.sql.shuffle.partitions", partitions)
-    readers = Counter(name for table in _tables(plan) for name in _names_read(table))
-    for name, table in plan.steps:
-        con.create_step(name, table, is_shared=readers[name] > 1)
-    return {name: _write_sorted(con, table, folder / f"{name}.parquet") for name, table in plan.outputs.items()}
+def count_rows(con: SparkBackend, tables: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The customer keys of all these tables together, ascending, and how many rows each customer has: both (n,)."""
+    keys = reduce(DataFrame.unionAll, (con.session.table(table).select("customer_key") for table in tables))
+    counts = keys.groupBy("customer_key").count().toArrow().sort_by("customer_key")
+    return counts["customer_key"].to_numpy(), counts["count"].to_numpy()
 
 
-def _write_sorted(con: SparkBackend, table: ir.Table, out: Path) -> Path:
-    """One Parquet file of a sorted table, with row groups that a reader of one cutoff can skip; returns `out`.
+def exchange_rows(
+    con: SparkBackend,
+    tables: Sequence[str],
+    last_keys: Sequence[int],
+    write: Callable[[Shared, int, dict[str, pa.Table]], None],
+    shared: Shared,
+) -> None:
+    """Bring the rows of each portion of customers together, and let a task call write(shared, number, rows by table).
 
-    Spark's tasks write a part each, which is there once the task has succeeded; this process merges them.
+    Portion n has the customers up to last_keys[n], ascending, that are in no portion before it. Each row travels once;
+    a task that fails is tried again, so that `write` must be safe to repeat. `shared` is sent to each machine once.
     """
-    parts = out.with_suffix(".parts")
-    con.session.sql(con.compile(table)).write.parquet(to_url(str(parts)))
-    dataset = ds.dataset(sorted(parts.glob("part-*.parquet")))
-    schema = pa.schema([(field.name, _nullable(field.type)) for field in dataset.schema])
-    with pq.ParquetWriter(out, schema) as writer:
-        for batch in dataset.to_batches(batch_size=expressions.ROW_GROUP_SIZE):
-            writer.write_table(pa.Table.from_batches([batch]).cast(schema), row_group_size=expressions.ROW_GROUP_SIZE)
-    shutil.rmtree(parts)
-    return out
+    schemas = {table: con.session.table(table).limit(0).toArrow().schema for table in tables}
+    broadcast = con.session.sparkContext.broadcast(shared)
+
+    def write_portion(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        number = TaskContext.get().partitionId()  # type: ignore[union-attr]
+        write(broadcast.value, number, _split_rows(batches, schemas))
+        yield pa.RecordBatch.from_pydict({"portion": [number]})
+
+    try:
+        portions = _tagged_rows(con, tables).repartitionById(len(last_keys), _portion_number(last_keys))
+        written = {row.portion for row in portions.mapInArrow(write_portion, "portion bigint").collect()}
+    finally:
+        broadcast.destroy()
+    for number in set(range(len(last_keys))) - written:  # Spark needs no task where it sees that there is no row
+        write(shared, number, _split_rows(iter(()), schemas))
 
 
-def _nullable(dtype: pa.DataType) -> pa.DataType:
-    """The type as DuckDB writes it: Spark states for lists too that no element is null."""
-    return pa.list_(dtype.value_type) if pa.types.is_list(dtype) else dtype
+def _tagged_rows(con: SparkBackend, tables: Sequence[str]) -> DataFrame:
+    """The rows of all tables in one: a column for each table with the whole row, null in the rows of the others."""
+    frames = {table: con.session.table(table) for table in tables}
+    tagged = [
+        frame.select(
+            "customer_key",
+            *(
+                functions.struct("*").alias(name)
+                if name == table
+                else functions.lit(None).cast(other.schema).alias(name)
+                for name, other in frames.items()
+            ),
+        )
+        for table, frame in frames.items()
+    ]
+    return reduce(DataFrame.unionAll, tagged)
+
+
+def _portion_number(last_keys: Sequence[int]) -> Column:
+    """The number of the portion of a customer, by binary search: an expression of column customer_key."""
+
+    def search(first: int, last: int) -> Column:
+        if first == last:
+            return functions.lit(first)
+        middle = (first + last) // 2
+        is_before = functions.col("customer_key") <= functions.lit(int(last_keys[middle]))
+        return functions.when(is_before, search(first, middle)).otherwise(search(middle + 1, last))
+
+    return search(0, len(last_keys) - 1)
+
+
+def _split_rows(batches: Iterator[pa.RecordBatch], schemas: Mapping[str, pa.Schema]) -> dict[str, pa.Table]:
+    """The rows of each table, with the columns of its schema, from the batches of `_tagged_rows`."""
+    parts: dict[str, list[pa.RecordBatch]] = {table: [] for table in schemas}
+    for batch in batches:
+        for table in schemas:
+            rows = batch.column(table).drop_null()
+            if len(rows):
+                parts[table].append(pa.RecordBatch.from_struct_array(rows))
+    return {
+        table: pa.Table.from_batches(parts[table]).cast(schemas[table])
+        if parts[table]
+        else schemas[table].empty_table()
+        for table in schemas
+    }
 
 
 def map_portions(
@@ -227,18 +267,10 @@ def to_url(path: str) -> str:
     return path if "://" in path else f"file://{Path(path).absolute()}"
 
 
-def _tables(plan: QueryPlan) -> list[ir.Table]:
-    return [*(table for _, table in plan.steps), *plan.outputs.values()]
-
-
-def _names_read(table: ir.Table) -> list[str]:
-    return [node.name for node in table.op().find(ops.UnboundTable)]
-
-
 def _session() -> SparkSession:
     threads = os.environ.get("OMP_NUM_THREADS") or "*"
     master = os.environ.get("REGULARS_SPARK_MASTER") or f"local[{threads},{TASK_TRIES}]"
-    memory = os.environ.get("REGULARS_ENGINE_MEMORY") or MEMORY_LIMIT
+    memory = os.environ.get("REGULARS_SPARK_MEMORY") or MEMORY_LIMIT
     settings = _SETTINGS | {"spark.driver.memory": memory.lower().removesuffix("b").replace(" ", "")}
     if master.startswith("local"):
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)

@@ -12,10 +12,10 @@ from features.engine import duckdb, expressions, ledger_lines
 from features.engine.ledger_lines import MONEY_STEPS
 
 
-def mean_prices(bought: ir.Table, cutoffs: ir.Table) -> ir.Table:
-    """One row per product and cutoff with a sale before it: product_key, as_of, price, sold.
+def sum_sales(bought: ir.Table, cutoffs: ir.Table) -> ir.Table:
+    """Sales by product and the first cutoff after them: product_key, until, worth, pieces, sold (number of lines).
 
-    price is the mean paid per piece, NULL where no amount in the shop's currency is known; sold is the number of lines.
+    Each line is counted once. Sums of several parts of the lines add up; amounts are in whole ten-thousandths.
     """
     has_amount = bought.amount.notnull()
     sales = bought.select(
@@ -24,15 +24,22 @@ def mean_prices(bought: ir.Table, cutoffs: ir.Table) -> ir.Table:
         worth=expressions.to_whole_steps(bought.amount.fill_null(0.0), MONEY_STEPS),
         pieces=ibis.cases((has_amount, expressions.to_whole_steps(bought.quantity, MONEY_STEPS)), else_=0.0),
     )
-    # Each line is counted once, at the first cutoff after it; each cutoff then sums all earlier counts.
     before_all = ledger_lines.timestamp_literal(datetime.min.replace(tzinfo=UTC))
     start = cutoffs.as_of.lag().over(ibis.window(order_by="as_of")).fill_null(before_all)
     spans = cutoffs.select(start=start, until="as_of")
     after = sales.join(spans, [sales.sold_at >= spans.start, sales.sold_at < spans.until])
-    parts = after.group_by("product_key", "until").aggregate(
+    return after.group_by("product_key", "until").aggregate(
         worth=after.worth.sum(), pieces=after.pieces.sum(), sold=after.count()
     )
-    earlier = parts.join(cutoffs, parts.until <= cutoffs.as_of)
+
+
+def mean_prices(sums: ir.Table, cutoffs: ir.Table) -> ir.Table:
+    """One row per product and cutoff with a sale before it: product_key, as_of, price, sold.
+
+    sums: columns of `sum_sales`. price is the mean paid per piece, NULL where no amount in the shop's currency is
+    available; sold is the number of lines.
+    """
+    earlier = sums.join(cutoffs, sums.until <= cutoffs.as_of)
     grouped = earlier.group_by("product_key", "as_of").aggregate(
         price=expressions.ratio(earlier.worth.sum(), earlier.pieces.sum()), sold=earlier.sold.sum().cast("float64")
     )

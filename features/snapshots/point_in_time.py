@@ -15,6 +15,8 @@ from features.products import prices
 FAMILIES: dict[str, ModuleType] = {"rhythm": recency_frequency, "spend": spend, "taste": product_mix}
 #: The output with the numbers of all FAMILIES in one table.
 ALL_NUMBERS = "numbers"
+#: The output with what customers add to the prices.
+PRICE_SUMS = "price_sums"
 
 _CUTOFF_SCHEMA = {"as_of": "timestamp('UTC')", "as_of_day": "int64"}
 #: Tables of cutoffs that a plan reads. A *_mid_day table holds the cutoffs of the table before it that split a day in
@@ -59,7 +61,25 @@ def batch_plan(timezone: str) -> QueryPlan:
 def price_plan() -> QueryPlan:
     """Plan of the output prices: product prices at the price cutoffs, over the lines of all customers in `sold`."""
     steps = QueryPlan()
-    steps.add_output("prices", _with_timestamps(prices.mean_prices(_purchased_lines(), cutoff_table("price_cutoffs"))))
+    sums = prices.sum_sales(_purchased_lines(), cutoff_table("price_cutoffs"))
+    steps.add_output("prices", _with_timestamps(prices.mean_prices(sums, cutoff_table("price_cutoffs"))))
+    return steps
+
+
+@cache
+def price_sums_plan() -> QueryPlan:
+    """Plan of the output PRICE_SUMS: what the lines of some customers in `sold` add to the prices."""
+    steps = QueryPlan()
+    steps.add_output(PRICE_SUMS, prices.sum_sales(_purchased_lines(), cutoff_table("price_cutoffs")))
+    return steps
+
+
+@cache
+def summed_price_plan() -> QueryPlan:
+    """Plan of the output prices from the table PRICE_SUMS, with the sums of all customers in any number of parts."""
+    steps = QueryPlan()
+    sums = ibis.table(price_sums_plan().outputs[PRICE_SUMS].schema(), name=PRICE_SUMS)
+    steps.add_output("prices", _with_timestamps(prices.mean_prices(sums, cutoff_table("price_cutoffs"))))
     return steps
 
 

@@ -4,7 +4,7 @@ Every feature of a customer depends on that customer's lines alone. A run theref
 what it holds at once is bounded by the size of a portion, not by that of the shop.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from ibis.backends.duckdb import Backend
+from numpy.typing import NDArray
 
 from features.engine import duckdb, expressions
 from features.engine.query_plan import QueryPlan
@@ -38,19 +39,18 @@ class CustomerGroup:
 def write_outputs(con: Backend, plan: QueryPlan, folder: Path, groups: Sequence[CustomerGroup]) -> dict[str, Path]:
     """Run the plan over one portion of customers after another; one file of every output, in `folder`, by its name.
 
-    `con` holds TABLES and products. Each customer belongs to one of `groups`.
+    `con` holds TABLES, products and training_customers. Each customer belongs to one of `groups`.
     """
     compiled, ranges = duckdb.compile_plan(plan), split_customers(con, MAX_ROWS)
     for table in TABLES:
         con.con.execute(f"alter view {table} rename to whole_{table}")
     if len(ranges) > 1:
         write_portions(con, ranges, folder)
-    written: dict[str, list[Path]] = {name: [] for name in plan.outputs}
-    for number in range(max(1, len(ranges))):
+    count = max(1, len(ranges))
+    for number in range(count):
         open_portion(con, folder, number if len(ranges) > 1 else None)
-        for name, path in write_portion(con, compiled, groups, folder, number).items():
-            written[name].append(path)
-    return {name: merge_portions(parts, folder / f"{name}.parquet") for name, parts in written.items()}
+        write_portion(con, compiled, groups, folder, number)
+    return merge_outputs(compiled.outputs, folder, count)
 
 
 def write_portion(
@@ -69,7 +69,12 @@ def write_portion(
         for name, query in compiled.outputs.items():
             parts[name].append(duckdb.write_parquet(con, query, folder / f"{name}.{number}.{place}.parquet"))
         compiled.drop_steps(con)
-    return {name: _merge_groups(con, paths, folder / f"{name}.{number}.parquet") for name, paths in parts.items()}
+    return {name: _merge_groups(con, paths, output_path(folder, name, number)) for name, paths in parts.items()}
+
+
+def output_path(folder: Path, name: str, number: int) -> Path:
+    """Where `write_portion` writes an output of a portion."""
+    return folder / f"{name}.{number}.parquet"
 
 
 def _has_rows(con: Backend, group: CustomerGroup) -> bool:
@@ -100,6 +105,11 @@ def split_customers(con: Backend, max_rows: int) -> list[tuple[int, int]]:
         f"select customer_key, count(*) from ({counts}) group by customer_key order by customer_key"
     ).fetchnumpy()
     keys, sizes = (np.asarray(column, np.int64) for column in rows.values())
+    return split_keys(keys, sizes, max_rows)
+
+
+def split_keys(keys: NDArray[np.int64], sizes: NDArray[np.int64], max_rows: int) -> list[tuple[int, int]]:
+    """Ranges of ascending customer keys (n,), first and last, with at most max_rows of their `sizes` (n,) each."""
     return [(int(keys[start]), int(keys[end - 1])) for start, end in _bounds(sizes, max_rows)]
 
 
@@ -145,6 +155,14 @@ def open_portion(con: Backend, folder: Path, number: int | None) -> None:
                 else f"from whole_{table} where false"
             )
         con.con.execute(f"create or replace view portion_{table} as {source}")
+
+
+def merge_outputs(names: Iterable[str], folder: Path, count: int) -> dict[str, Path]:
+    """Merge the outputs of `count` portions, folder/NAME.N.parquet, into one sorted file each, by name."""
+    return {
+        name: merge_portions([output_path(folder, name, number) for number in range(count)], folder / f"{name}.parquet")
+        for name in names
+    }
 
 
 def merge_portions(parts: Sequence[Path], out: Path) -> Path:

@@ -62,29 +62,31 @@ def write_snapshot(
     latest_tables = build_cutoff_tables(
         as_of, checked_cutoffs[-1:], checked_list_cutoffs[-1:], pairs.slice(0, 0), timezone
     )
+    keys = pa.array([] if training_customers is None else training_customers, pa.int64())
+    tables = {**cutoff_tables, "training_customers": pa.table({"customer_key": keys})}
+    groups = [portions.CustomerGroup(cutoff_tables)]
+    if training_customers is not None:
+        groups = _split_groups(cutoff_tables, latest_tables)
     Path(out).mkdir(parents=True, exist_ok=True)
     remove_partial_files(Path(out))
     prefix = f".portions.{os.getpid()}."
     with TemporaryDirectory(dir=out, prefix=prefix) as folder, engines.open_engine(engine) as con:
-        register_inputs(con, ledger, as_of, cutoff_tables)
-        groups = _group_customers(con, cutoff_tables, latest_tables, training_customers)
-        files = _write_outputs(con, timezone, Path(folder), groups)
+        files = _write_outputs(con, ledger, as_of, timezone, Path(folder), groups, tables)
         for name, path in files.items():
             (Path(out) / name).mkdir(exist_ok=True)
             os.replace(path, Path(out) / name / "part.parquet")
     return {name: int(pq.read_metadata(Path(out) / name / "part.parquet").num_rows) for name in files}
 
 
-def register_inputs(con: BaseBackend, ledger: Path, as_of: datetime, cutoff_tables: dict[str, pa.Table]) -> None:
-    """Create the inputs of a plan in `con`: what was known at as_of, and the tables of cutoffs by name.
+def register_inputs(con: Backend, ledger: Path, as_of: datetime, tables: dict[str, pa.Table]) -> None:
+    """Create the inputs of a plan in `con`: what was known at as_of, and further tables by name.
 
-    cutoff_tables have the columns of point_in_time.CUTOFF_TABLES.
+    tables: those of cutoffs, with the columns of point_in_time.CUTOFF_TABLES, and others.
     """
-    con.create_view("sold", ledger_lines.lines_as_of(ledger, as_of, con))
+    ledger_lines.create_record_views(con, ledger, as_of)
     con.create_view("products", ledger_lines.read_products(ledger, con))
-    con.create_view("interactions", ledger_lines.interactions_as_of(ledger, as_of, con))
-    for name, table in cutoff_tables.items():
-        engines.register_rows(con, name, table)
+    for name, table in tables.items():
+        con.con.register(name, table)
 
 
 def build_cutoff_tables(
@@ -276,18 +278,10 @@ def _excluding_cutoffs(pairs: pa.Table, cutoffs: Sequence[datetime]) -> pa.Table
     return pairs.filter(pc.invert(pc.is_in(pairs["as_of"], excluded)))
 
 
-def _group_customers(
-    con: BaseBackend,
-    cutoff_tables: dict[str, pa.Table],
-    latest_tables: dict[str, pa.Table],
-    training_customers: NDArray[np.int64] | None,
+def _split_groups(
+    cutoff_tables: dict[str, pa.Table], latest_tables: dict[str, pa.Table]
 ) -> list[portions.CustomerGroup]:
-    """All customers at all cutoffs, or training customers at all cutoffs and the others at the latest."""
-    if training_customers is None:
-        return [portions.CustomerGroup(cutoff_tables)]
-    engines.register_rows(
-        con, "training_customers", pa.table({"customer_key": pa.array(training_customers, pa.int64())})
-    )
+    """The customers of the table training_customers at all cutoffs, and the others at the latest."""
     is_training = "customer_key in (select customer_key from training_customers)"
     return [
         portions.CustomerGroup(cutoff_tables, is_training),
@@ -296,16 +290,25 @@ def _group_customers(
 
 
 def _write_outputs(
-    con: BaseBackend, timezone: str, folder: Path, groups: Sequence[portions.CustomerGroup]
+    con: BaseBackend,
+    ledger: Path,
+    as_of: datetime,
+    timezone: str,
+    folder: Path,
+    groups: Sequence[portions.CustomerGroup],
+    tables: dict[str, pa.Table],
 ) -> dict[str, Path]:
-    """Compute prices and every family in the engine of `con`; one file of every output, in `folder`, by its name."""
-    price_plan, family_plan = point_in_time.price_plan(), point_in_time.batch_plan(timezone)
-    if isinstance(con, Backend):
-        prices = duckdb.write_outputs(con, price_plan, folder)
-        return prices | portions.write_outputs(con, family_plan, folder, groups)
-    from features.engine import spark
+    """Compute prices and every family in the engine of `con`; one file of every output, in `folder`, by its name.
 
-    return spark.write_outputs(con, price_plan, folder) | spark.write_outputs(con, family_plan, folder)
+    tables: training_customers and those of cutoffs, by name.
+    """
+    if isinstance(con, Backend):
+        register_inputs(con, ledger, as_of, tables)
+        prices = duckdb.write_outputs(con, duckdb.compile_plan(point_in_time.price_plan()), folder)
+        return prices | portions.write_outputs(con, point_in_time.batch_plan(timezone), folder, groups)
+    from features.snapshots import portion_tasks  # imported here: only a shop with this engine has Spark
+
+    return portion_tasks.write_outputs(con, ledger, as_of, timezone, folder, groups, tables)
 
 
 def remove_partial_files(out: Path) -> None:

@@ -234,7 +234,7 @@ def _advance_watermark(shop: Shop, as_of: datetime) -> None:
 
 
 def _require_purchases(shop: Shop, as_of: datetime) -> None:
-    if not snapshot.has_purchases(shop.home / "ledger", as_of=as_of, timezone=shop.timezone):
+    if not snapshot.has_purchases(shop.ledger, as_of=as_of, timezone=shop.timezone):
         raise NothingToDo(
             f"no customer had bought anything before {as_of.isoformat()}; run: regulars load transactions FILE"
         )
@@ -249,7 +249,7 @@ def _build_context(
     only_task: Task | None = None,
     cutoffs: Sequence[datetime] | None = None,
 ) -> RunContext:
-    ledger, zone = shop.home / "ledger", shop.timezone
+    ledger, zone = shop.ledger, shop.timezone
     dataset, campaigns = training_data.load_training_data(shop, as_of)
     calendar = dataset.calendar
     list_days = all_tasks.get_task("recommender").holdout_days(dataset)

@@ -65,7 +65,7 @@ class CampaignHistory:
 
 def load_training_data(shop: Shop, as_of: datetime) -> tuple[TrainingData, CampaignHistory]:
     """What labels are computed from, as known at `as_of`; there must be a sale before it."""
-    first_day = snapshot.first_sale_day(shop.home / "ledger", as_of, shop.timezone)
+    first_day = snapshot.first_sale_day(shop.ledger, as_of, shop.timezone)
     assert first_day is not None, "callers check that there are purchases"
     calendar = training_calendar.TrainingCalendar(first_day, as_of, shop.timezone)
     campaigns = _load_campaign_history(shop, calendar)
@@ -75,7 +75,7 @@ def load_training_data(shop: Shop, as_of: datetime) -> tuple[TrainingData, Campa
 def _build_training_data(
     shop: Shop, calendar: training_calendar.TrainingCalendar, campaigns: CampaignHistory
 ) -> TrainingData:
-    ledger, as_of, zone = shop.home / "ledger", calendar.as_of, shop.timezone
+    ledger, as_of, zone = shop.ledger, calendar.as_of, shop.timezone
     history_start = calendar.cutoff_before(min(calendar.history_days, 3 * recommender.LIST_DAYS))
     return TrainingData(
         calendar,
@@ -116,7 +116,7 @@ def load_window_baskets(
     """Baskets bought in the window that follows each cutoff, by cutoff; columns as `snapshot.load_baskets`."""
     return {
         cutoff: snapshot.load_baskets(
-            shop.home / "ledger",
+            shop.ledger,
             as_of=calendar.as_of,
             start=cutoff,
             end=calendar.day_start(calendar.days_before_run(cutoff) - window_days),
@@ -133,8 +133,6 @@ def _churn_horizon_days(shop: Shop, calendar: training_calendar.TrainingCalendar
     """
     if shop.churn_days:
         return shop.churn_days
-    gap_days = snapshot.gap_quantile(
-        shop.home / "ledger", as_of=calendar.as_of, timezone=shop.timezone, engine=shop.engine
-    )
+    gap_days = snapshot.gap_quantile(shop.ledger, as_of=calendar.as_of, timezone=shop.timezone, engine=shop.engine)
     horizon_days = MIN_CHURN_DAYS if math.isnan(gap_days) else max(MIN_CHURN_DAYS, math.ceil(gap_days))
     return max(1, min(horizon_days, calendar.history_days // 4))

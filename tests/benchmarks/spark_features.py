@@ -1,9 +1,9 @@
 """Features on Spark beside DuckDB: wall time, CPU time and memory of one snapshot of the same ledger, and their ratio.
 
-Spark runs on this machine with two threads (`local[2]`) in a Java process of 4 GB, DuckDB with two threads and its
-usual limit of memory. A larger shop consists of copies of every household, thinned as in `growth.py`. Run it with
-`tests/benchmarks/spark_features.py --sizes 1 4`. A first snapshot includes the start of Spark and its compilation; with
-`--warm`, the second of two is measured.
+Spark runs on this machine with two tasks at a time (`local[2]`) in a Java process of 4 GB, and each task's DuckDB with
+one thread; DuckDB alone runs with two threads. Both have their usual limit of memory. A larger shop consists of copies
+of every household, thinned as in `growth.py`. Run it with `tests/benchmarks/spark_features.py --sizes 1 4`. A first
+snapshot includes the start of Spark and its compilation; with `--warm`, the second of two is measured.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ os.environ.update(OMP_NUM_THREADS="2", OMP_WAIT_POLICY="PASSIVE", DO_NOT_TRACK="
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -97,9 +96,9 @@ def _run_child(engine: str, ledger: Path, runs: int) -> dict[str, float]:
 
 
 def _measure(engine: str, ledger: Path, runs: int) -> dict[str, float]:
-    """Wall and CPU seconds of the last of some snapshots, and the peaks of memory, in GiB, of Python and of Java."""
+    """Wall and CPU seconds of the last of some snapshots, and the peaks of memory of all processes together, in GiB."""
     for _ in range(runs):
-        wall, cpu = time.perf_counter(), _cpu_seconds(engine)
+        wall, cpu = time.perf_counter(), _cpu_seconds()
         with TemporaryDirectory(prefix="out-", dir=ledger.parent) as out:
             counts = snapshot.write_snapshot(
                 ledger, Path(out), as_of=AS_OF, cutoffs=CUTOFFS, list_cutoffs=LIST_CUTOFFS,
@@ -107,37 +106,44 @@ def _measure(engine: str, ledger: Path, runs: int) -> dict[str, float]:
             )  # fmt: skip
     return {
         "wall": time.perf_counter() - wall,
-        "cpu": _cpu_seconds(engine) - cpu,
-        "python_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-        "java_gib": _java_peak_gib() if engine == "spark" else 0.0,
+        "cpu": _cpu_seconds() - cpu,
+        "gib": sum(_peak_gib(pid) for pid in _list_processes()),
         "rows": sum(counts.values()),
     }
 
 
-def _cpu_seconds(engine: str) -> float:
-    java = 0.0
-    if engine == "spark" and (pid := _java_process()):
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        java = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return time.process_time() + java
+def _cpu_seconds() -> float:
+    """CPU time of this process, of Java and of the tasks, and of those of them that have ended."""
+    ticks = sum(sum(map(int, _read_stat(pid)[11:15])) for pid in _list_processes())
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def _java_peak_gib() -> float:
-    status = Path(f"/proc/{_java_process()}/status").read_text()
+def _peak_gib(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 2**20
 
 
-def _java_process() -> int | None:
-    from pyspark import SparkContext
+def _list_processes() -> list[int]:
+    """This process, and all that descend from it."""
+    parents = {int(path.name): int(_read_stat(path.name)[1]) for path in Path("/proc").glob("[0-9]*")}
+    processes = [os.getpid()]
+    for pid in processes:  # grows while it is read
+        processes += [child for child, parent in parents.items() if parent == pid]
+    return processes
 
-    gateway = SparkContext._gateway
-    return gateway.proc.pid if gateway else None
+
+def _read_stat(pid: int | str) -> list[str]:
+    """The fields of a process after its name; zeros for one that has ended meanwhile."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return ["0"] * 20
 
 
 def _format_size(size: int, costs: dict[str, dict[str, float]]) -> str:
     rows = [
         f"{size:3}x {engine:7} {cost['wall']:8.1f} s wall {cost['cpu']:8.1f} s CPU "
-        f"{cost['python_gib'] + cost['java_gib']:6.2f} GiB {cost['rows']:12,.0f} rows"
+        f"{cost['gib']:6.2f} GiB {cost['rows']:12,.0f} rows"
         for engine, cost in costs.items()
     ]
     ratios = {name: costs["spark"][name] / costs["duckdb"][name] for name in ("wall", "cpu")}

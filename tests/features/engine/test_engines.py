@@ -13,6 +13,7 @@ def test_spark_without_its_package_says_what_to_install(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "pyspark", None)
     for name in [name for name in sys.modules if name in ("features.engine.spark", "ibis.backends.pyspark")]:
         monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr("features.engine.spark", raising=False)
     with pytest.raises(ShopUnavailable, match=r"pip install .*regulars\[spark\]"), engines.open_engine("spark"):
         pass
 

@@ -3,12 +3,13 @@
 import os
 import shutil
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import ibis
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -20,10 +21,10 @@ if not shutil.which("java"):
 os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m")
 
 from features.engine import engines, ledger_lines, spark
-from features.engine.query_plan import QueryPlan
-from features.snapshots import snapshot
+from features.snapshots import portion_tasks, snapshot
 
 ZONE = "Europe/Berlin"
+AS_OF = datetime(2026, 4, 20, 13, tzinfo=UTC)
 
 
 def write_both(ledger: Path, out: Path, **moments: Any) -> tuple[Path, Path]:
@@ -76,50 +77,85 @@ def test_a_shop_without_sales_has_tables_without_rows(ledger_kit, tmp_path) -> N
     assert snapshot.load_purchases(tmp_path / "ledger", as_of=as_of, timezone=ZONE, engine="spark").empty
 
 
-@ibis.udf.scalar.builtin
-def checked(key: int) -> int:
-    """The key itself; a function of the test, which may fail."""
-
-
-def one_output() -> QueryPlan:
-    plan = QueryPlan()
-    sold = ibis.table(ledger_lines.LEDGER_SCHEMA, name="sold")
-    plan.add_output("keys", sold.select(customer_key=checked(sold.customer_key)).order_by("customer_key"))
-    return plan
-
-
-def write_keys(check: Callable[[int], int], ledger: Path, out: Path) -> Path:
-    """The customers of a ledger, one row a line, written by tasks that call `check`."""
+def exchange_sold(ledger: Path, last_keys: list[int], write: Callable[[Path, int, dict[str, pa.Table]], None]) -> None:
+    """Bring the lines and interactions of portions of customers together, and write each to a folder by a task."""
     with engines.open_engine("spark") as con:
-        con.create_view("sold", ledger_lines.read_lines(ledger, con))
-        con.session.udf.register("checked", check, "bigint")
-        return spark.write_outputs(con, one_output(), out)["keys"]
+        ledger_lines.create_record_views(con, ledger, AS_OF)
+        spark.exchange_rows(con, ("sold", "interactions"), last_keys, write, ledger.parent)
+
+
+def write_keys(folder: Path, number: int, rows: dict[str, pa.Table]) -> None:
+    pq.write_table(rows["sold"].select(["customer_key"]), folder / f"{number}.parquet")
+
+
+def read_keys(folder: Path, number: int) -> list[int]:
+    return sorted(pq.read_table(folder / f"{number}.parquet")["customer_key"].to_pylist())
+
+
+def test_each_portion_has_all_rows_of_its_customers(ledger_kit, tmp_path) -> None:
+    lines = [ledger_kit.line(customer, ledger_kit.at("2026-03-01 09:00")) for customer in [*range(50), *range(40, 60)]]
+    interactions = [
+        ledger_kit.interaction(customer, ledger_kit.at("2026-03-02 09:00"), "received") for customer in (7, 59)
+    ]
+    ledger = ledger_kit.write_ledger(tmp_path / "ledger", lines, interactions=interactions)
+
+    def write(folder: Path, number: int, rows: dict[str, pa.Table]) -> None:
+        assert rows["sold"].schema.field("sold_at").type == pa.timestamp("us", "UTC")
+        write_keys(folder, number, rows)
+        pq.write_table(rows["interactions"], folder / f"interactions-{number}.parquet")
+
+    exchange_sold(ledger, [6, 7, 8, 44, 59], write)
+    assert read_keys(tmp_path, 0) == list(range(7))
+    assert read_keys(tmp_path, 1) == [7]
+    assert read_keys(tmp_path, 3) == sorted([*range(9, 45), *range(40, 45)])
+    assert read_keys(tmp_path, 4) == sorted([*range(45, 50), *range(45, 60)])
+    interacted = [pq.read_table(tmp_path / f"interactions-{n}.parquet")["customer_key"].to_pylist() for n in range(5)]
+    assert interacted == [[], [7], [], [], [59]]
 
 
 def test_a_task_whose_process_dies_once_is_tried_again(ledger_kit, tmp_path) -> None:
     lines = [ledger_kit.line(customer, ledger_kit.at("2026-03-01 09:00")) for customer in range(50)]
-    flag = str(tmp_path / "died")
 
-    def die_once(key: int) -> int:
-        if key == 7 and not Path(flag).exists():
-            Path(flag).touch()
+    def die_once(folder: Path, number: int, rows: dict[str, pa.Table]) -> None:
+        if number == 1 and not (folder / "died").exists():
+            (folder / "died").touch()
             os._exit(9)
-        return key
+        pq.write_table(rows["sold"].select(["customer_key"]), folder / f"{number}.parquet")
 
-    path = write_keys(die_once, ledger_kit.write_ledger(tmp_path / "ledger", lines), tmp_path)
-    assert Path(flag).exists()
-    assert pq.read_table(path)["customer_key"].to_pylist() == list(range(50))
+    exchange_sold(ledger_kit.write_ledger(tmp_path / "ledger", lines), [9, 29, 49], die_once)
+    assert (tmp_path / "died").exists()
+    assert [read_keys(tmp_path, number) for number in range(3)] == [
+        [*range(10)],
+        [*range(10, 30)],
+        [*range(30, 50)],
+    ]
 
 
-def test_a_task_that_always_fails_leaves_no_output(ledger_kit, tmp_path) -> None:
+def test_a_task_that_always_fails_fails_the_run(ledger_kit, tmp_path) -> None:
     lines = [ledger_kit.line(customer, ledger_kit.at("2026-03-01 09:00")) for customer in range(5)]
 
-    def refuse(key: int) -> int:
+    def refuse(folder: Path, number: int, rows: dict[str, pa.Table]) -> None:
         raise ValueError("this machine has a fault")
 
     with pytest.raises(Exception, match="this machine has a fault"):
-        write_keys(refuse, ledger_kit.write_ledger(tmp_path / "ledger", lines), tmp_path)
-    assert not (tmp_path / "keys.parquet").exists()
+        exchange_sold(ledger_kit.write_ledger(tmp_path / "ledger", lines), [4], refuse)
+
+
+def test_portions_of_a_shop_without_rows_are_written_too(ledger_kit, tmp_path) -> None:
+    ledger = ledger_kit.write_ledger(tmp_path / "ledger", [])
+    exchange_sold(ledger, [0], write_keys)
+    assert read_keys(tmp_path, 0) == []
+
+
+def test_many_portions_are_merged_in_the_order_of_the_customers(ledger_kit, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(portion_tasks, "MAX_ROWS", 40)
+    ledger = ledger_kit.write_ledger(tmp_path / "ledger", **ledger_kit.random_records(customers=12))
+    as_of = ledger_kit.at("2026-04-20 13:00")
+    training = np.array([2, 3, 5, 7, 11])
+    folders = write_both(
+        ledger, tmp_path, as_of=as_of, cutoffs=[ledger_kit.at("2026-03-01"), as_of], training_customers=training
+    )
+    ledger_kit.assert_equal_tables(*folders)
 
 
 def test_a_failed_run_leaves_the_last_snapshot_as_it_was(ledger_kit, tmp_path) -> None:
