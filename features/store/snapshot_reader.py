@@ -1,6 +1,6 @@
 """Reads snapshots straight from their files: which moments they have, and the features of customers at one of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+
+#: Customers whose lists are held at once.
+BATCH_SIZE = 5_000
 
 
 class NoSnapshot(LookupError):
@@ -46,6 +49,15 @@ def latest_rows(path: Path, as_of: datetime) -> tuple[datetime | None, int]:
         raise NoSnapshot(f"no snapshot in {path} is as old as {as_of}; write one first: regulars run")
     latest = pc.max(times)
     return latest.as_py(), int(pc.sum(pc.equal(times, latest)).as_py())
+
+
+def iter_rows_at(path: Path, at: datetime, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """Rows of a snapshot at one of its moments, these columns of at most BATCH_SIZE customers at a time."""
+    is_then = ds.field("event_timestamp") == pa.scalar(at, pa.timestamp("us", "UTC"))
+    for batch in ds.dataset(path).to_batches(columns=list(columns), filter=is_then, batch_size=BATCH_SIZE,
+                                             batch_readahead=1, fragment_readahead=1):  # fmt: skip
+        if len(batch):
+            yield batch.to_pandas()
 
 
 def latest_cutoff(path: Path) -> datetime | None:

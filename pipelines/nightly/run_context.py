@@ -112,11 +112,11 @@ class RunContext:
             return category_history.explode_lists(features)
         if task.expand == "offers":
             prices = pd.read_parquet(self.features.folder / "prices" / "part.parquet")
-            catalogue = self.campaigns.catalogue
+            catalogue, pairs = self.campaigns.catalogue, self.campaigns.redeemable_offers
+            pairs = pairs[pairs["customer_key"].isin(features["customer_key"])].reset_index(drop=True)
             category_codes = category_affinity.ProductCategoryCodes.from_catalogue(self.training_data.products)
             return affinity.build_affinity_features(
-                features, self.campaigns.redeemable_offers, catalogue.covered_products, catalogue.offers, prices,
-                category_codes,
+                features, pairs, catalogue.covered_products, catalogue.offers, prices, category_codes
             )  # fmt: skip
         return features
 

@@ -34,7 +34,7 @@ _VIEWS = {
 }
 #: Customers scored together where a portion must fit in memory: the lists of a million customers would not, and each
 #: customer may be eligible for hundreds of offers. Other models score all customers at once.
-_PORTION_SIZES = {"recommender": 20_000, "restock": 20_000, "offers": 2_000}
+_PORTION_SIZES = {"recommender": 5_000, "restock": 5_000, "offers": 2_000}
 #: Customers of a task of Spark, which scores no one model for all customers at once.
 _TASK_PORTION_SIZE = 20_000
 
