@@ -1,5 +1,6 @@
 """Rows to train on: at most so many customers, the same ones every night, each with all of their rows."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -82,3 +83,25 @@ def test_the_sample_of_a_task_is_part_of_the_customers_to_train_on() -> None:
     chosen = sample_customers(make_rows(1_000), 200)
     smaller = sample_customers(make_rows(1_000), 50)
     assert set(sample_customers(chosen, 50)["customer_key"]) == set(smaller["customer_key"])
+
+
+def test_offers_are_learned_from_the_customers_of_the_sample_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "prices").mkdir()
+    pd.DataFrame({"price": [1.0]}).to_parquet(tmp_path / "prices" / "part.parquet")
+    deliveries = make_rows(10).drop(columns="row").assign(event_timestamp=pd.Timestamp("2026-01-01", tz="UTC"))
+    pairs = deliveries.rename(columns={"event_timestamp": "as_of"}).assign(offer_key=1)
+    catalogue = SimpleNamespace(covered_products=None, offers=None)
+    campaigns = SimpleNamespace(deliveries=deliveries, redeemable_offers=pairs, catalogue=catalogue)
+    features = SimpleNamespace(
+        folder=tmp_path,
+        feature_names=lambda service: ["weights_84d"],
+        historical_features=lambda service, entities: entities,
+    )
+    monkeypatch.setattr(run_context.affinity, "build_affinity_features", lambda features, pairs, *others: pairs)
+    monkeypatch.setattr(run_context.category_affinity.ProductCategoryCodes, "from_catalogue", lambda products: None)
+    training_data = SimpleNamespace(products=None)
+    context = RunContext(None, None, False, training_data, features, "", campaigns, np.array([2, 3, 5]))
+    frame = context.load_task_frame(all_tasks.get_task("offers"))
+    assert set(frame["customer_key"]) == {2, 3, 5}
