@@ -27,7 +27,7 @@ def load_co_purchase_index(runtime: ServerRuntime) -> RelatedProducts | None:
     if pairs is None:
         return None
     return _build_index(
-        pairs, pairs.stat().st_mtime_ns, runtime.features.folder, runtime.shop.home / "ledger" / "products.parquet"
+        pairs, pairs.stat().st_mtime_ns, runtime.features.folder, runtime.shop.ledger / "products.parquet"
     )
 
 
