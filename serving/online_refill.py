@@ -1,4 +1,4 @@
-"""Fills the online store again after it has lost its features: from the last night's snapshot, then with later records.
+"""Fills the online store again after it has lost its features: by later records, then from the last night's snapshot.
 
 It runs in a process of its own, which imports Feast and ends: python -m serving.online_refill HOME
 """
@@ -50,7 +50,7 @@ def needs_refill(server_runtime: ServerRuntime) -> bool:
 def refill(server_runtime: ServerRuntime) -> bool:
     """Fill the online store again, unless another process of the shop does; whether all of it is done.
 
-    Customers with records since the night are refreshed after that: until then they have the night's features.
+    Customers with records since the night come first: nobody is to have the night's features without being marked.
     """
     from serving.scoring import refresh
 
@@ -59,9 +59,10 @@ def refill(server_runtime: ServerRuntime) -> bool:
             as_of = server_runtime.features.latest_snapshot_at(runtime.ALL_CUSTOMERS_SERVICE)
             if as_of is None or not needs_refill(server_runtime):
                 return True
-            rows = server_runtime.features.materialise(as_of)
+            is_refreshed = refresh.rescore_after_batch(server_runtime, as_of)
+            rows = server_runtime.features.materialise(as_of)  # replaces no row that is newer
             log.warning("the online store had lost its features and was filled again: %d rows", sum(rows.values()))
-            return refresh.rescore_after_batch(server_runtime, as_of)
+            return is_refreshed
     except shop_lock.LockHeld:
         return True
 

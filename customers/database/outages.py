@@ -5,6 +5,7 @@ Only a process that makes direct reads, a server's worker, watches its database;
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sqlite3
@@ -18,6 +19,8 @@ from weakref import WeakSet
 import sqlalchemy as sa
 
 from customers.shop.errors import ShopUnavailable
+
+log = logging.getLogger("regulars.database")
 
 #: A statement of a few rows that takes longer has no answer: its connection is cut.
 STATEMENT_SECONDS = 2.0
@@ -101,6 +104,7 @@ class DatabaseWatch:
             if self.is_away:
                 return
             self.is_away = True
+        log.warning("the customer database does not answer")
         Thread(target=self._await_return, daemon=True, name="database outage").start()
 
     def _await_return(self) -> None:
@@ -112,6 +116,7 @@ class DatabaseWatch:
                     cut_connection(connection)
                 has_cut = True
             time.sleep(RETRY_SECONDS)
+        log.warning("the customer database answers again")
         self.is_away = False
 
     def _answers(self) -> bool:

@@ -35,8 +35,8 @@ WrittenRows = Mapping[str, Mapping[int, StoredRow]]
 ROW_NUMBER = "entity_place"
 #: A key that is read, and that no customer has.
 NOBODY = 0
-#: Customers of whom some must be in the online store, and how often that is looked at.
-SAMPLE_SIZE, LOST_CHECK_SECONDS = 25, 0.5
+#: So many customers of each view are looked for in the online store, of whom so few may be missing, and how often.
+SAMPLE_SIZE, MAX_MISSING_SHARE, LOST_CHECK_SECONDS = 25, 0.2, 0.5
 
 
 class FeatureStore:
@@ -49,7 +49,7 @@ class FeatureStore:
         self._feast: FeastStore | None = None
         self._feast_lock = Lock()
         self._services = ServiceFile(folder / "feast" / "services.json")
-        self._sample: tuple[FileFingerprint, list[int]] | None = None
+        self._sample: tuple[tuple[FileFingerprint, ...], dict[str, list[int]]] | None = None
         self._lost_checked_at, self._has_lost_values = float("-inf"), False
 
     @property
@@ -161,30 +161,36 @@ class FeatureStore:
         return EPOCH + timedelta(microseconds=newest_us) if newest_us else None
 
     def has_lost_values(self, service: str) -> bool:
-        """Whether the online store has lost what a nightly run wrote: of some of its customers, most are not there.
+        """Whether the online store lacks what a nightly run wrote: of some customers of each view, many are not there.
 
-        So it is after a restart without a copy of its own, or after it was emptied. It is looked at again every
-        LOST_CHECK_SECONDS. Raises OnlineStoreUnavailable where the store does not answer.
+        So it is after a restart without a copy of its own, and until it has been filled again. It is looked at again
+        every LOST_CHECK_SECONDS. Raises OnlineStoreUnavailable where the store does not answer.
         """
         now = time.monotonic()
         if now - self._lost_checked_at >= LOST_CHECK_SECONDS:
-            sample = self._sample_customers(service)
-            rows = self.online_features(service, sample or [NOBODY])
-            self._has_lost_values = bool(sample) and bool(rows["event_timestamp"].isna().mean() > 0.5)
+            self.latest_event_at(service, [NOBODY])
+            self._has_lost_values = any(map(self._lacks_rows, self._sample_customers().items()))
             self._lost_checked_at = now
         return self._has_lost_values
 
-    def _sample_customers(self, service: str) -> list[int]:
-        """Customers that the last nightly run has written; read again only where another one has run."""
-        view = next(iter(self._columns(service).values())).view
-        path = self.folder / view / "part.parquet"
-        if not path.exists():
-            return []
-        fingerprint = read_fingerprint(path)
-        if self._sample is None or self._sample[0] != fingerprint:
-            latest_at = snapshot_reader.latest_cutoff(path)
-            keys = snapshot_reader.sample_customers(path, latest_at, SAMPLE_SIZE) if latest_at else []
-            self._sample = fingerprint, keys
+    def _lacks_rows(self, sample: tuple[str, list[int]]) -> bool:
+        view, keys = sample
+        rows = self._read_rows(view, dict([next(iter(self._view_columns(view).items()))]), keys, {})
+        return rows.count(None) > MAX_MISSING_SHARE * len(keys)
+
+    def _sample_customers(self) -> dict[str, list[int]]:
+        """Customers of each view that the last nightly run has written; read again only where another one has run."""
+        views = {column.view for columns in self._read_services().values() for column in columns.values()}
+        paths = {view: path for view in sorted(views) if (path := self.folder / view / "part.parquet").exists()}
+        fingerprints = tuple(map(read_fingerprint, paths.values()))
+        if self._sample is None or self._sample[0] != fingerprints:
+            latest = {view: snapshot_reader.latest_cutoff(path) for view, path in paths.items()}
+            keys = {
+                view: snapshot_reader.sample_customers(paths[view], at, SAMPLE_SIZE)
+                for view, at in latest.items()
+                if at
+            }
+            self._sample = fingerprints, {view: sample for view, sample in keys.items() if sample}
         return self._sample[1]
 
     def latest_snapshot_at(self, service: str) -> datetime | None:

@@ -15,6 +15,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from customers.shop.errors import ShopUnavailable
 from serving import logs, runtime
 from serving.http import authentication, compression, problems, prometheus, request_context, routes, session_cookie
 from serving.http.problems import Problem
@@ -75,6 +76,8 @@ class GatewayMiddleware:
             await writer.send_problem(problem)
         except ClientDisconnected:
             writer.status = 499
+        except ShopUnavailable as error:  # the outage has a line of its own in the log, and every request its status
+            await writer.send_problem(problems.from_exception(error))
         except Exception as error:
             log.error("%s %s: %s", context.request_id, _route_template(context), problems.describe_traceback(error))
             await writer.send_problem(problems.from_exception(error))
