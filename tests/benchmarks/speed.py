@@ -297,10 +297,7 @@ def compute_features(journey: CompleteJourneyShop, *, count: int) -> Work:
                 cutoffs[0], cutoffs, cutoffs[:1], snapshot.customer_cutoff_pairs(None, cutoffs[0]), ZONE
             )
             snapshot.register_inputs(con, ledger, cutoffs[0], cutoff_tables)
-            query_plan = point_in_time.numeric_plan(ZONE)
-            query_plan.run(con)
-            for name, query in query_plan.outputs.items():
-                feature_engine.write_parquet(con, query, out / f"{name}.parquet")
+            feature_engine.write_outputs(con, point_in_time.numeric_plan(ZONE), out)
 
     return work
 

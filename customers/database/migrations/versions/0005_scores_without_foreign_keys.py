@@ -1,7 +1,10 @@
 """No foreign keys of scores: checking two references a row took longer than writing it."""
 
+from contextlib import AbstractContextManager
+
 import sqlalchemy as sa
 from alembic import op
+from alembic.operations import BatchOperations
 
 revision = "0005"
 down_revision = "0004"
@@ -26,7 +29,7 @@ def downgrade() -> None:
             table.create_foreign_key(_name(column), parent, [column], [column])
 
 
-def _alter_scores() -> "op.batch_alter_table":
+def _alter_scores() -> AbstractContextManager[BatchOperations]:
     """SQLite copies the table, keeps it without row ids, and names its foreign keys by this rule."""
     naming = {"fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s"}
     return op.batch_alter_table("scores", naming_convention=naming, table_kwargs={"sqlite_with_rowid": False})
