@@ -297,7 +297,8 @@ def compute_features(journey: CompleteJourneyShop, *, count: int) -> Work:
                 cutoffs[0], cutoffs, cutoffs[:1], snapshot.customer_cutoff_pairs(None, cutoffs[0]), ZONE
             )
             snapshot.register_inputs(con, ledger, cutoffs[0], cutoff_tables)
-            feature_engine.write_outputs(con, point_in_time.numeric_plan(ZONE), out)
+            plan = feature_engine.compile_plan(point_in_time.numeric_plan(ZONE))
+            feature_engine.write_outputs(con, plan, out)
 
     return work
 
