@@ -236,7 +236,11 @@ def stored_scores(api: Any, name: str, model: str) -> list[dict[str, Any]]:
     from customers.people import lookup
 
     (key,) = lookup.find_keys(api.shop, [name]).values()
-    query = schema.scores.join(schema.score_runs).select().where(schema.scores.c.customer_key == key)
+    query = (
+        schema.scores.join(schema.score_runs, schema.scores.c.run_id == schema.score_runs.c.run_id)
+        .select()
+        .where(schema.scores.c.customer_key == key)
+    )
     with engine.read_transaction(api.shop) as connection:
         return [dict(row) for row in connection.execute(query).mappings() if row["model"] == model]
 

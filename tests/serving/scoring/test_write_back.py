@@ -23,7 +23,7 @@ def rows(api: Any, customer_id: str, model: str | None = None) -> list[dict[str,
 
     (key,) = lookup.find_keys(api.shop, [customer_id]).values()
     with engine.read_transaction(api.shop) as connection:
-        joined = schema.scores.join(schema.score_runs)
+        joined = schema.scores.join(schema.score_runs, schema.scores.c.run_id == schema.score_runs.c.run_id)
         query = joined.select().where(schema.scores.c.customer_key == key)
         found = connection.execute(query).mappings().all()
     return [dict(row) for row in found if model in (None, row["model"])]
