@@ -70,7 +70,7 @@ class RunContext:
         frame_key = self._frame_key(task)
         if frame_key not in self._frames:
             self.free_frames()  # before the next one is read: a frame is among the largest things of a run
-            entities = self._load_entities(task)
+            entities = filter_for_training(self.shop, self._load_entities(task))
             entities = entities[entities["customer_key"].isin(self.training_customers)]
             entities = sample_customers(entities, task.max_customers).reset_index(drop=True)
             features = self.features.historical_features(task.service, entities)
@@ -176,14 +176,22 @@ def filter_for_training(shop: Shop, rows: pd.DataFrame) -> pd.DataFrame:
     return rows if allowed_rows.empty else allowed_rows
 
 
-def choose_training_customers(shop: Shop, *tables: pd.DataFrame) -> NDArray[np.int64]:
-    """Keys of the customers to train on, (n,), sorted: of those in `tables` (column customer_key) who may be profiled.
+def choose_training_customers(shop: Shop, purchases: pd.DataFrame, deliveries: pd.DataFrame) -> NDArray[np.int64]:
+    """Keys of the customers to train on, (n,), sorted: a sample of the buyers, and one of those who received offers.
 
-    At most as many as the task with the largest sample takes.
+    Each (by column customer_key) is as large as the largest that a task takes; who may not be profiled is left out.
     """
-    rows = pd.concat([table[["customer_key"]] for table in tables]).drop_duplicates(ignore_index=True)
-    sampled = sample_customers(filter_for_training(shop, rows), max(task.max_customers for task in all_tasks.TASKS))
-    return np.sort(sampled["customer_key"].to_numpy(np.int64))
+    offers = all_tasks.get_task("offers").max_customers
+    samples = [
+        _sample_keys(shop, purchases, max(task.max_customers for task in all_tasks.TASKS)),
+        _sample_keys(shop, deliveries, offers),
+    ]
+    return np.unique(np.concatenate(samples))
+
+
+def _sample_keys(shop: Shop, rows: pd.DataFrame, max_customers: int) -> NDArray[np.int64]:
+    keys = pd.DataFrame({"customer_key": rows["customer_key"].unique()})
+    return sample_customers(filter_for_training(shop, keys), max_customers)["customer_key"].to_numpy(np.int64)
 
 
 def sample_customers(rows: pd.DataFrame, max_customers: int) -> pd.DataFrame:

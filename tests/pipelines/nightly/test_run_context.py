@@ -48,6 +48,7 @@ def context(monkeypatch: pytest.MonkeyPatch) -> RunContext:
     """A run whose every task has the rows of ten customers."""
     rows = make_rows(10).assign(event_timestamp=pd.Timestamp("2026-01-01", tz="UTC"))
     monkeypatch.setattr(RunContext, "_load_entities", lambda self, task: rows)
+    monkeypatch.setattr(run_context, "filter_for_training", lambda shop, rows: rows)
     features = SimpleNamespace(
         feature_names=lambda service: [service if service in run_context.ENTITY_VIEWS else "purchase_days"],
         historical_features=lambda service, entities: entities.assign(service=service),
@@ -71,12 +72,18 @@ def test_a_run_holds_the_rows_of_one_task_and_reads_equal_rows_once(context: Run
 
 def test_customers_to_train_on_are_chosen_once_for_all_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_context, "filter_for_training", lambda shop, rows: rows[rows["customer_key"] % 2 == 0])
-    chosen = choose_training_customers(None, make_rows(30_000), make_rows(50_000))
+    chosen = choose_training_customers(None, make_rows(50_000), make_rows(0))
     assert len(chosen) == max(task.max_customers for task in all_tasks.TASKS)
     assert (chosen % 2 == 0).all()
     assert (np.diff(chosen) > 0).all()
-    few = choose_training_customers(None, make_rows(4), make_rows(0))
-    assert few.tolist() == [2, 4]
+    assert choose_training_customers(None, make_rows(4), make_rows(0)).tolist() == [2, 4]
+
+
+def test_offers_are_learned_from_enough_of_the_few_who_received_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_context, "filter_for_training", lambda shop, rows: rows)
+    recipients = make_rows(6_000).assign(customer_key=lambda rows: rows["customer_key"] * 100)
+    chosen = choose_training_customers(None, make_rows(600_000, 1), recipients)
+    assert np.isin(chosen, recipients["customer_key"]).sum() >= all_tasks.get_task("offers").max_customers
 
 
 def test_the_sample_of_a_task_is_part_of_the_customers_to_train_on() -> None:
@@ -88,6 +95,7 @@ def test_the_sample_of_a_task_is_part_of_the_customers_to_train_on() -> None:
 def test_offers_are_learned_from_the_customers_of_the_sample_alone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setattr(run_context, "filter_for_training", lambda shop, rows: rows)
     (tmp_path / "prices").mkdir()
     pd.DataFrame({"price": [1.0]}).to_parquet(tmp_path / "prices" / "part.parquet")
     deliveries = make_rows(10).drop(columns="row").assign(event_timestamp=pd.Timestamp("2026-01-01", tz="UTC"))
