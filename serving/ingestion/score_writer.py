@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from threading import Condition, Thread
 
+from customers.shop.errors import ShopUnavailable
 from features.store.feature_store import StoredRow
 from serving import runtime
 from serving.http import problems
@@ -90,15 +91,24 @@ class ScoreWriter:
         """Store the scores of these customers; of several, where that fails, one by one."""
         try:
             refresh.store_scores(self.runtime, refreshed)
+        except ShopUnavailable:  # whoever asked for the refresh has said so; it is not these customers
+            self.runtime.failed_customer_keys.update(refreshed.since_by_key)
         except Exception as error:
-            since_by_key = refreshed.since_by_key
-            if len(since_by_key) > 1:
-                for key, since in since_by_key.items():
-                    written = {view: {key: rows[key]} for view, rows in refreshed.written.items() if key in rows}
-                    self._store(RefreshedCustomers({key: since}, written))
+            if len(refreshed.since_by_key) > 1:
+                self._store_individually(refreshed)
                 return
             log.error("a customer's scores lag behind the books: %s", problems.describe_traceback(error))
-            self.runtime.failed_customer_keys.update(since_by_key)
+            self.runtime.failed_customer_keys.update(refreshed.since_by_key)
+
+    def _store_individually(self, refreshed: RefreshedCustomers) -> None:
+        """As `_store`; where so many fail and none succeeds, it is not these customers, and the others wait too."""
+        since_by_key, failed = refreshed.since_by_key, self.runtime.failed_customer_keys
+        for tried_count, (key, since) in enumerate(since_by_key.items(), start=1):
+            written = {view: {key: rows[key]} for view, rows in refreshed.written.items() if key in rows}
+            self._store(RefreshedCustomers({key: since}, written))
+            if tried_count == refresh.MAX_FAILURES and failed.issuperset(list(since_by_key)[:tried_count]):
+                failed.update(since_by_key)
+                return
 
     def _forget(self, refreshed: RefreshedCustomers) -> None:
         """Customers are no longer to be scored, unless they have newer features; who failed is refreshed again."""

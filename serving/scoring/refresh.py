@@ -11,7 +11,7 @@ import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 import pyarrow as pa
@@ -22,7 +22,7 @@ from customers.ledger import refresh_queue
 from customers.parquet import mirror
 from customers.scores import score_store
 from customers.shop.settings import Shop
-from customers.shop.timestamps import ONE_MICROSECOND
+from customers.shop.timestamps import ONE_MICROSECOND, to_micros
 from features.store.feature_store import WrittenRows
 from serving.http import problems
 from serving.runtime import ServerRuntime
@@ -32,6 +32,8 @@ log = logging.getLogger("regulars.refresh")
 
 #: Customers refreshed together: a request with a thousand sales takes a few short batches.
 BATCH_SIZE = 200
+#: Customers queued for longer are refreshed beside the requested ones; before, the worker that has queued them does it.
+OTHERS_AFTER = timedelta(seconds=5)
 #: Where refresh fails for this many customers and succeeds for none, the cause is not the customers: stop.
 MAX_FAILURES = 10
 #: Tables whose Parquet copies are read when features are computed, online as well as at night.
@@ -111,13 +113,16 @@ def _plan_batches(runtime: ServerRuntime, keys: Collection[int] | None, unscored
 
     `unscored` customers have new features already, unless there were further records since.
     """
-    pending = refresh_queue.list_pending(runtime.shop).items()
-    queued = [key for key, since in pending if unscored.get(key) != since]
-    failed = [key for key in queued if key in runtime.failed_customer_keys]
-    untried = [key for key in queued if key not in runtime.failed_customer_keys]
+    pending = refresh_queue.list_pending(runtime.shop)
+    queued = [key for key, since in pending.items() if unscored.get(key) != since]
     if keys is not None:
         requested = set(keys)
-        untried = sorted(untried, key=lambda key: key not in requested)[: max(BATCH_SIZE, len(requested))]
+        mine = requested | runtime.failed_customer_keys
+        overdue = to_micros(datetime.now(UTC) - OTHERS_AFTER)
+        queued = [key for key in queued if not requested or key in mine or pending[key] < overdue]
+        queued = sorted(queued, key=lambda key: key not in requested)[: max(BATCH_SIZE, len(requested))]
+    failed = [key for key in queued if key in runtime.failed_customer_keys]
+    untried = [key for key in queued if key not in runtime.failed_customer_keys]
     return [
         keys_batch[start : start + BATCH_SIZE]
         for keys_batch in (untried, failed)
