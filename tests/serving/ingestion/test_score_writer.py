@@ -145,3 +145,39 @@ def test_who_objects_between_features_and_scores_is_not_scored(
 def test_nobody_waits_without_a_reason(isolated_api: Any) -> None:
     assert writer().wait(seconds=0)
     assert writer().wait([key_of(isolated_api, "c001")], seconds=0)
+
+
+def test_where_nobody_can_be_scored_it_is_not_tried_for_everybody(
+    isolated_api: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from serving.scoring import refresh
+
+    tried: list[int] = []
+
+    def fail(_server_runtime: Any, refreshed: Any) -> None:
+        tried.append(len(refreshed.since_by_key))
+        raise ValueError("no customer can be scored")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(refresh, "store_scores", fail)
+        assert sell(isolated_api, *(f"c{number:03}" for number in range(1, 31)))
+        assert writer().wait(seconds=30)
+    assert tried.count(1) == refresh.MAX_FAILURES
+    assert len(queued(isolated_api)) == 30
+
+
+def test_a_worker_leaves_customers_alone_whom_another_has_just_queued(
+    isolated_api: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from customers.ledger import refresh_queue
+    from serving.scoring import refresh
+
+    other = key_of(isolated_api, "c002")
+    refresh_queue.enqueue_customers(isolated_api.shop, [other])
+    assert sell(isolated_api, "c001")
+    writer().wait(seconds=30)
+    assert queued(isolated_api) == {other}
+    monkeypatch.setattr(refresh, "OTHERS_AFTER", timedelta(0))
+    assert sell(isolated_api, "c001")
+    writer().wait(seconds=30)
+    assert queued(isolated_api) == set()
