@@ -61,15 +61,23 @@ def begin_run(shop: Shop, model: str, version: str | int, as_of: datetime) -> in
 def write_scores(shop: Shop, run_id: int, rows: Iterable[ScoreRow], *, is_parallel: bool = False) -> int:
     """Upsert the rows of a run, in transactions of 20,000; return the number written. Idempotent.
 
-    is_parallel: other processes write rows of other customers at the same time, where the database allows that.
+    is_parallel: other processes write rows of other customers at the same time, where the database allows that. Raises
+    ShopError where there is no such run.
     """
     written = 0
     for chunk in engine.chunks(rows, BATCH_SIZE):
         allowed = consents.allowed_customers(shop, (row[0] for row in chunk), "profiling")
         allowed_rows = [row for row in chunk if row[0] in allowed]
         with engine.write_transaction(shop, is_parallel=is_parallel) as connection:
+            _require_run(connection, run_id)
             written += _upsert_rows(connection, run_id, allowed_rows)
     return written
+
+
+def _require_run(connection: sa.Connection, run_id: int) -> None:
+    query = sa.select(score_runs.c.run_id).where(score_runs.c.run_id == run_id)
+    if connection.execute(query).first() is None:
+        raise ShopError(f"there is no run {run_id} of scores; begin one first")
 
 
 def write_online_scores(shop: Shop, model: str, version: str | int, as_of: datetime, rows: Iterable[ScoreRow]) -> int:
@@ -286,8 +294,7 @@ def _upsert_rows(connection: sa.Connection, run_id: int, rows: list[ScoreRow]) -
         rows = list({row[0]: row for row in rows if row[0] in existing}.values())
         keys = [int(key) for key, _, _ in rows]
     if rows:
-        # NaN is stored as SQL null.
-        values = [None if value is None or value != value else float(value) for _, value, _ in rows]
+        values = [_nan_to_none(value) for _, value, _ in rows]
         columns = {"customer_key": keys, "value": values, "detail": [detail for _, _, detail in rows]}
         single_values = {"run_id": run_id, "told_at": to_micros(datetime.now(UTC))}
         # A night's rows are new: PostgreSQL copies them into the table itself, which takes half the time.

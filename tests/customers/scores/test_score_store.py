@@ -123,6 +123,13 @@ def test_of_who_does_not_allow_it_nothing_is_kept_or_shown(
     assert exports.build_scores(denying).empty
 
 
+def test_only_a_run_that_began_has_scores(three_customers: tuple[Shop, dict[str, int]], fetch_rows: Rows) -> None:
+    shop, keys = three_customers
+    with pytest.raises(ShopError, match="begin one first"):
+        score_store.write_scores(shop, 4711, [(keys["anna"], 0.5, "{}")])
+    assert fetch_rows(shop, "select * from scores") == []
+
+
 def test_only_a_run_that_began_can_finish(corner_shop: Shop) -> None:
     with pytest.raises(ShopError, match="begin one first"):
         score_store.finish_run(corner_shop, 42)
