@@ -4,8 +4,8 @@ A worker remembers the roles of the keys that it has verified until something is
 key is refused from the next request on.
 
 While the database does not answer, a worker accepts, for questions that it answers from memory, the keys that it has
-verified itself and that were valid when it last read all keys, at most MAX_AGE_SECONDS ago. It follows every commit by
-reading them again, so that a key that was revoked before the outage is not accepted in it.
+verified itself and that were valid when it last read all keys, at most MAX_AGE_SECONDS ago. It reads them again after
+every commit, about once a second: a key that was revoked just before the outage may be accepted until its end.
 """
 
 from __future__ import annotations
@@ -97,7 +97,9 @@ async def _role_for_key(context: RequestContext, shop: Shop, key: str) -> str | 
         role = roles.get(digest)
         if role is None:
             role = await run_sync(api_keys.role_for_key, shop, key)
-            if role is not None:
+            if role is None:
+                verified.last_roles.pop(digest, None)
+            else:
                 verified.add(roles, digest, role)  # roles: a commit since then has replaced those of the version
     except ShopUnavailable:
         context.is_database_away = True

@@ -67,6 +67,8 @@ class OutageResults(NamedTuple):
 class _LastRead:
     """What was read at which version of the database, by the real clock."""
 
+    keys_version: Hashable = None
+    keys_at: float = float("-inf")
     version: Hashable = None
     at: datetime | None = None
     repeated_at: float = float("-inf")
@@ -115,6 +117,7 @@ class OutageAnswers:
     def follow(self) -> None:
         """Read what has changed since the last call. Raises ShopUnavailable where the database does not answer."""
         last, version = self._last, self._reader.read_version()
+        self._follow_keys(version)
         catalogue = self._follow_catalogue(version)
         tables = catalogue.tables if catalogue else {}
         if not tables:
@@ -123,13 +126,19 @@ class OutageAnswers:
         if version != last.version or now - last.repeated_at >= REPEAT_SECONDS:
             table = tables.get("offers") or next(iter(tables.values()))
             self._index.follow(table.arrays.facts.watermark)
-            self._roles = api_keys.load_roles(self._shop)
             last.version, last.repeated_at = version, now
-        authentication.confirm_keys(self._shop, self._roles)
         last.at = datetime.now(UTC)
         if now - last.averages_at >= AVERAGES_SECONDS:
             last.averages_at = now
             self._compute_averages()
+
+    def _follow_keys(self, version: Hashable) -> None:
+        """Forget revoked keys before anything else is read, which may take long or fail."""
+        last, now = self._last, time.monotonic()
+        if version != last.keys_version or now - last.keys_at >= REPEAT_SECONDS:
+            self._roles = api_keys.load_roles(self._shop)
+            last.keys_version, last.keys_at = version, now
+        authentication.confirm_keys(self._shop, self._roles)
 
     def _follow_catalogue(self, version: Hashable) -> CatalogueState | None:
         state, began_at = self.state, time.monotonic()

@@ -152,20 +152,41 @@ def test_a_role_may_do_no_more_than_before(served: Any) -> None:
         assert served.read("/v1/customers/c001/churn", role="till").status_code == 403
 
 
-def test_a_key_that_was_revoked_before_is_refused(served: Any) -> None:
+def revoke(served: Any, role: str) -> None:
     from customers.database import engine
     from customers.database.schema import api_keys as table
     from customers.security import api_keys
 
+    with engine.write_transaction(served.shop) as connection:
+        connection.execute(table.delete().where(table.c.prefix == api_keys.key_prefix(served.keys[role])))
+
+
+@pytest.mark.parametrize("index_fails", [False, True])
+def test_a_key_that_was_revoked_before_is_refused(
+    served: Any, index_fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     served.read("/v1/customers/c001/churn", role="agent")
     served.read("/v1/customers/c001/churn", role="admin")
     served.follow()
-    with engine.write_transaction(served.shop) as connection:
-        connection.execute(table.delete().where(table.c.prefix == api_keys.key_prefix(served.keys["agent"])))
-    served.follow()
+    revoke(served, "agent")
+    if index_fails:
+        monkeypatch.setattr(served.outage._index, "follow", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            served.follow()
+    else:
+        served.follow()
     with served.away():
         assert served.read("/v1/customers/c001/churn", role="agent").status_code == 503
         assert served.read("/v1/customers/c001/churn", role="admin").status_code == 200
+
+
+def test_a_key_that_was_refused_once_is_refused_in_an_outage_too(served: Any) -> None:
+    served.read("/v1/customers/c001/churn", role="agent")
+    served.follow()
+    revoke(served, "agent")
+    assert served.read("/v1/customers/c001/churn", role="agent").status_code == 401
+    with served.away():
+        assert served.read("/v1/customers/c001/churn", role="agent").status_code == 503
 
 
 def test_keys_are_accepted_for_a_limited_time(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
