@@ -288,7 +288,8 @@ class NightlyInputs(ScoringInputs):
 
     def load_stored_spend(self) -> Floats | None:
         """Expected spend (n_customers,) from the newest stored value scores; NaN in a run of an earlier day."""
-        stored = load_score_details(self.shop, "value")
+        key_range = range(min(self.keys, default=0), max(self.keys, default=0) + 1)
+        stored = load_score_details(self.shop, "value", key_range=key_range)
         is_current = stored.attrs.get("as_of", self.nightly_run.as_of) <= self.nightly_run.as_of
         value_by_key = stored.set_index("customer_key")["value"]
         keys = pd.Series(self.keys, dtype="int64")
