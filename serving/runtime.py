@@ -90,13 +90,23 @@ class ServerRuntime:
         were pushed just now.
         """
         try:
+            # Before the read: a store that is filled by then has every view of each customer.
+            is_emptied = self.features.has_lost_values(ALL_CUSTOMERS_SERVICE)
             frame = self.features.online_features(service, keys, written)
             is_missing = (frame["event_timestamp"].isna() & (frame["customer_key"] >= 0)).to_numpy(bool)
-            if is_missing.any() and self.features.has_lost_values(ALL_CUSTOMERS_SERVICE):
-                frame = self._complete_from_snapshot(service, frame, is_missing)
+            if is_emptied or (is_missing.any() and self.features.has_lost_values(ALL_CUSTOMERS_SERVICE)):
+                is_missing |= self._is_of_snapshot(service, frame)
+                frame = self._complete_from_snapshot(service, frame, is_missing) if is_missing.any() else frame
         except OnlineStoreUnavailable as error:
             frame = self._load_snapshot(service, keys, str(error))
         return frame.rename(columns={"event_timestamp": "as_of"})
+
+    def _is_of_snapshot(self, service: str, frame: pd.DataFrame) -> NDArray[np.bool_]:
+        """Rows no newer than the night, (n_rows,): parts of them may be missing while the store is filled."""
+        latest_at = self.features.latest_snapshot_at(service)
+        if latest_at is None:
+            return np.zeros(len(frame), bool)
+        return (frame["event_timestamp"] <= pd.Timestamp(latest_at)).to_numpy(bool)
 
     def _complete_from_snapshot(self, service: str, frame: pd.DataFrame, is_missing: NDArray[np.bool_]) -> pd.DataFrame:
         """The same rows and columns, with the night's features of the missing customers; is_missing: (n_rows,)."""

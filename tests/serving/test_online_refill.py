@@ -6,6 +6,7 @@ import time
 from datetime import datetime
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from serving import online_refill, runtime
@@ -83,6 +84,23 @@ def test_a_store_that_is_half_filled_is_still_being_filled(shop_api: Any) -> Non
     features.materialise(as_of)
     assert not online_refill.needs_refill(shop_api.runtime)
     assert last != first
+
+
+def test_nobody_is_answered_from_half_a_customer_during_the_refill(shop_api: Any) -> None:
+    body = {"customer_ids": ["c001", "nobody", "c002"]}
+    before = shop_api.post("/v1/churn", body).json()
+    features = shop_api.runtime.features
+    empty_online_store(shop_api)
+    features._materialise("engagement", features.latest_snapshot_at("offers_v1"))
+    answer = shop_api.post("/v1/churn", body).json()
+    assert answer["results"] == before["results"]
+    assert "lost its features" in answer["degraded"]["reason"]
+    # Who was contacted has a row of this view alone.
+    keys = list(range(1, 30))
+    answered = shop_api.runtime.load_service("offers_v1", keys)
+    stored = features.snapshot_features("offers_v1", keys, features.latest_snapshot_at("offers_v1"))
+    names = features.feature_names("offers_v1")
+    pd.testing.assert_frame_equal(answered[names], stored[names])
 
 
 def test_one_process_fills_it_again(shop_api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
