@@ -104,20 +104,30 @@ class DatabaseWatch:
             if self.is_away:
                 return
             self.is_away = True
+            try:
+                Thread(target=self._await_return, daemon=True, name="database outage").start()
+            except RuntimeError:  # no thread would notice that the database answers again: the requests do
+                self.is_away = False
+                return
         log.warning("the customer database does not answer")
-        Thread(target=self._await_return, daemon=True, name="database outage").start()
 
     def _await_return(self) -> None:
         has_cut = False
         while not self._answers():
             if not has_cut:
-                # What other threads wait for is not going to come.
-                for connection in list(self._connections):
-                    cut_connection(connection)
-                has_cut = True
+                has_cut = self._cut_connections()
             time.sleep(RETRY_SECONDS)
         log.warning("the customer database answers again")
         self.is_away = False
+
+    def _cut_connections(self) -> bool:
+        """Cut all connections, since what others wait for is not going to come; False where it must be tried again."""
+        try:
+            for connection in list(self._connections):
+                cut_connection(connection)
+        except RuntimeError:  # a thread has opened a connection while the set was copied
+            return False
+        return True
 
     def _answers(self) -> bool:
         try:

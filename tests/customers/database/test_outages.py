@@ -154,3 +154,37 @@ def test_what_hangs_elsewhere_is_given_up_once_an_outage_is_certain(postgres_url
     with sa_engine.connect() as connection:
         assert connection.execute(sa.text("select 1")).scalar() == 1
     sa_engine.dispose()
+
+
+class _ChangingSet(list):
+    """A set that another thread changes at the first look."""
+
+    has_changed = False
+
+    def __iter__(self):
+        if not self.has_changed:
+            self.has_changed = True
+            raise RuntimeError("Set changed size during iteration")
+        return super().__iter__()
+
+
+def test_a_connection_that_is_opened_meanwhile_does_not_end_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outages, "RETRY_SECONDS", 0.01)
+    results = iter([False, False, True])
+    watch = outages.DatabaseWatch(sa.create_engine("sqlite://"), lambda: None)
+    monkeypatch.setattr(watch, "_connections", _ChangingSet())
+    monkeypatch.setattr(watch, "_answers", lambda: next(results))
+    watch.report_failure()
+    wait_until(lambda: not watch.is_away)
+    assert watch._connections.has_changed
+
+
+def test_without_a_thread_that_waits_for_it_a_database_is_not_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = outages.DatabaseWatch(sa.create_engine("sqlite://"), lambda: None)
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    watch.report_failure()
+    assert not watch.is_away
