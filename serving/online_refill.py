@@ -9,11 +9,11 @@ import logging
 import subprocess
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from customers.database import shop_lock
 from customers.shop import settings
-from customers.shop.settings import Shop
 from features.store.online_values import OnlineStoreUnavailable
 from serving import logs, runtime
 from serving.runtime import ServerRuntime
@@ -33,7 +33,8 @@ class OnlineRefill:
     def check(self) -> None:
         """Look once. A process that has failed is started again at the next look."""
         is_running = self._process is not None and self._process.poll() is None
-        if not is_running and needs_refill(self._runtime) and _is_free(self._runtime.shop):
+        is_free = partial(shop_lock.is_free, self._runtime.shop, LOCK_NAME, in_home=True)
+        if not is_running and needs_refill(self._runtime) and is_free():
             command = [sys.executable, "-m", "serving.online_refill", str(self._runtime.shop.home)]
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
 
@@ -65,14 +66,6 @@ def refill(server_runtime: ServerRuntime) -> bool:
             return is_refreshed
     except shop_lock.LockHeld:
         return True
-
-
-def _is_free(shop: Shop) -> bool:
-    try:
-        with shop_lock.hold_home(shop, LOCK_NAME, wait=False):
-            return True
-    except shop_lock.LockHeld:
-        return False
 
 
 def main() -> None:

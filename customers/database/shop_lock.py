@@ -46,6 +46,15 @@ def hold_home(shop: "Shop", name: str, *, wait: bool = True) -> Iterator[None]:
         yield
 
 
+def is_free(shop: "Shop", name: str, *, in_home: bool = False) -> bool:
+    """Whether no process of the shop holds the lock of this name; with `in_home`, none in this home."""
+    try:
+        with (hold_home if in_home else hold)(shop, name, wait=False):
+            return True
+    except LockHeld:
+        return False
+
+
 @contextmanager
 def _advisory_lock(sa_engine: sa.Engine, name: str, wait: bool) -> Iterator[None]:
     """A lock of the session of one connection, which is kept for it.

@@ -39,7 +39,11 @@ class ExportScheduler:
             export_jobs.delete_old_jobs(self.shop, datetime.now(UTC))
             self._cleaned_at = time.monotonic()
         is_running = self._process is not None and self._process.poll() is None
-        if not is_running and export_runner.find_unfinished(self.shop) is not None and self._is_free():
+        if (
+            not is_running
+            and export_runner.find_unfinished(self.shop) is not None
+            and shop_lock.is_free(self.shop, export_runner.LOCK_NAME, in_home=True)
+        ):
             self._process = self._start_process()
         webhooks.deliver_due(self.shop, datetime.now(UTC))
 
@@ -50,13 +54,6 @@ class ExportScheduler:
             except Exception as error:  # the next look may succeed
                 log.error("exports cannot be looked after: %s", problems.describe_traceback(error))
             time.sleep(CHECK_SECONDS)
-
-    def _is_free(self) -> bool:
-        try:
-            with shop_lock.hold_home(self.shop, export_runner.LOCK_NAME, wait=False):
-                return True
-        except shop_lock.LockHeld:
-            return False
 
     def _start_process(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "serving.exports.export_runner", str(self.shop.home)]

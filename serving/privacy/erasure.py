@@ -44,7 +44,7 @@ def erase_derived_data(
     numbers = [number for number, _ in pending]
     if min(numbers) == _followed_erasure(shop) + 1:
         _mark_followed(shop, max(numbers))
-    if is_nightly or _is_nightly_run_idle(shop):
+    if is_nightly or shop_lock.is_free(shop, "night"):
         erasure.complete_erasures(shop, numbers)
     return len(pending)
 
@@ -93,12 +93,3 @@ def _followed_erasure(shop: Shop) -> int:
 
 def _mark_followed(shop: Shop, erasure_id: int) -> None:
     durable_files.write_atomically(shop.home / "erasures.json", json.dumps({"erasure_id": erasure_id}))
-
-
-def _is_nightly_run_idle(shop: Shop) -> bool:
-    """Whether no nightly run is in progress, in this home or in another one of the shop."""
-    try:
-        with shop_lock.hold(shop, "night", wait=False):
-            return True
-    except shop_lock.LockHeld:
-        return False

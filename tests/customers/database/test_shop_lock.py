@@ -17,7 +17,9 @@ def test_one_holds_the_lock_and_the_next_one_gets_it(corner_shop: Shop) -> None:
         with shop_lock.hold(corner_shop, "refresh", wait=False):
             pass
     with shop_lock.hold(corner_shop, "night", wait=False):
-        pass
+        assert not shop_lock.is_free(corner_shop, "night")
+        assert shop_lock.is_free(corner_shop, "refresh")
+    assert shop_lock.is_free(corner_shop, "night")
 
 
 def test_on_a_server_the_lock_holds_for_every_home(corner_shop: Shop, tmp_path: Path) -> None:
@@ -32,6 +34,8 @@ def test_on_a_server_the_lock_holds_for_every_home(corner_shop: Shop, tmp_path: 
             is_refused = True
         with shop_lock.hold_home(other, "night", wait=False):
             pass
+        assert shop_lock.is_free(other, "night", in_home=True)
+        assert shop_lock.is_free(other, "night") != is_refused
     assert is_refused == corner_shop.database_url.startswith("postgresql")
 
 
