@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,6 +14,8 @@ from customers.shop import durable_files
 from customers.shop.durable_files import FileFingerprint
 from models.registry import bundle, champion_checks, golden
 from models.registry.bundle import Champion, ChampionPointer, InvalidBundle
+
+log = logging.getLogger("regulars.champions")
 
 
 @dataclass
@@ -80,7 +83,10 @@ class Champions:
     def _watch(self, names: Sequence[str]) -> None:
         while True:
             for name in names:
-                self.get(name)
+                try:
+                    self.get(name)
+                except Exception as error:  # the present champion serves, and the next look may succeed
+                    log.error("the champion of %s cannot be looked at: %s", name, type(error).__name__)
             time.sleep(self._check_seconds)
 
     def _check(self, name: str, slot: _ChampionSlot) -> None:
@@ -106,11 +112,20 @@ class Champions:
         with self._slots_lock:
             slot.awaits_check = True
             if self._checker is None:
-                self._checker = threading.Thread(target=self._check_waiting, daemon=True, name="champion checks")
-                self._checker.start()
+                checker = threading.Thread(target=self._check_waiting, daemon=True, name="champion checks")
+                checker.start()
+                self._checker = checker
 
     def _check_waiting(self) -> None:
         """Check all champions that wait for it in a process of their own, then load each; the present ones serve."""
+        try:
+            self._check_all_waiting()
+        except Exception as error:  # it is tried again at the next look
+            log.error("the check of new champions has ended with %s", type(error).__name__)
+            with self._slots_lock:
+                self._checker = None
+
+    def _check_all_waiting(self) -> None:
         while True:
             with self._slots_lock:
                 waiting = {name: slot for name, slot in self._slots.items() if slot.awaits_check}

@@ -266,6 +266,25 @@ def test_watching_notices_a_promotion_without_a_request(written: Path, tmp_path:
     wait_for(lambda: slot.champion.version == "2")
 
 
+def test_after_an_error_the_next_promotion_is_noticed(
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    champions = tmp_path / "champions"
+    publish(rewritten(written, tmp_path / "first", number="1"), champions, "1")
+    serving = Champions(champions, check_seconds=0.01)
+    serving.watch(["timing"])
+    slot = serving._slot("timing")
+    wait_for(lambda: slot.champion)
+    with monkeypatch.context() as patch:
+        patch.setattr(bundle, "read_pointer", lambda *_, **__: 1 / 0)
+        publish(rewritten(written, tmp_path / "second", number="2"), champions, "2")
+        time.sleep(0.1)  # the watching thread meets the error
+        with serving._slots_lock:
+            slot.awaits_check = True
+        serving._check_waiting()
+    wait_for(lambda: slot.champion.version == "2")
+
+
 def test_one_process_checks_all_that_wait_and_another_one_the_rest_after_a_crash(
     written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
