@@ -158,7 +158,12 @@ def _copy(connection: sa.Connection, table: sa.Table, target: str, columns: Mapp
                 copy.write_row(row)
     except psycopg.Error as error:
         # The driver's own message quotes the row, which may be personal.
-        raise sa.exc.DBAPIError(f"copy {target}", None, type(error)(f"({error.sqlstate})")) from None
+        raise sa.exc.DBAPIError(
+            f"copy {target}",
+            None,
+            type(error)(f"({error.sqlstate})"),
+            connection_invalidated=bool(driver_connection.closed),
+        ) from None
 
 
 def _type_name(table: sa.Table, name: str) -> str:

@@ -238,15 +238,15 @@ def _redact_error(context: sa.engine.ExceptionContext) -> None:
 @contextmanager
 def _open_connection(sa_engine: sa.Engine) -> Iterator[sa.Connection]:
     outages.check(sa_engine)
-    with ExitStack() as stack:
-        try:
-            connection = stack.enter_context(sa_engine.begin())
-        except (sa.exc.OperationalError, sa.exc.TimeoutError):
-            raise outages.unavailable_error(sa_engine) from None
-        stack.enter_context(tracing.span("database transaction", **{"db.system.name": sa_engine.dialect.name}))
-        try:
-            yield connection
-        except sa.exc.DBAPIError as error:
-            if error.connection_invalidated:  # the server has ended, or the network
+    try:
+        with ExitStack() as stack:
+            try:
+                connection = stack.enter_context(sa_engine.begin())
+            except (sa.exc.OperationalError, sa.exc.TimeoutError):
                 raise outages.unavailable_error(sa_engine) from None
-            raise
+            stack.enter_context(tracing.span("database transaction", **{"db.system.name": sa_engine.dialect.name}))
+            yield connection
+    except sa.exc.DBAPIError as error:  # also that of the commit
+        if error.connection_invalidated:  # the server has ended, or the network
+            raise outages.unavailable_error(sa_engine) from None
+        raise

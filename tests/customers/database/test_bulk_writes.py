@@ -6,7 +6,8 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
-from customers.database import bulk_writes, engine, schema
+from customers.database import bulk_writes, engine, outages, schema
+from customers.shop.errors import ShopUnavailable
 from customers.shop.settings import Shop
 
 Rows = Callable[..., list[tuple]]
@@ -71,3 +72,22 @@ def test_rows_are_selected_by_many_texts_or_numbers(corner_shop: Shop) -> None:
         assert (
             connection.execute(sa.select(month).where(bulk_writes.matches_any(connection, month, ["it's"]))).all() == []
         )
+
+
+def lose_server(shop: Shop, *, is_copying: bool) -> None:
+    with engine.write_transaction(shop) as connection:
+        connection.execute(sa.text("delete from erasures"))
+        outages.cut_connection(connection.connection.driver_connection)
+        if is_copying:
+            columns = {"erasure_id": [1], "customer_key": [1], "erased_at": [1]}
+            bulk_writes.insert_columns(connection, schema.erasures, columns)
+
+
+@pytest.mark.parametrize("is_copying", [False, True])
+def test_a_server_that_is_lost_while_rows_are_copied_or_committed_is_unavailable(
+    corner_shop: Shop, is_copying: bool
+) -> None:
+    if corner_shop.database_url.startswith("sqlite"):
+        pytest.skip("a file has no connection")
+    with pytest.raises(ShopUnavailable):
+        lose_server(corner_shop, is_copying=is_copying)
