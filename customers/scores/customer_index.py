@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import sqlalchemy as sa
@@ -51,6 +52,36 @@ class _KeysByText:
         return np.where(self._hashes[nearest] == wanted, self._keys[nearest], NO_KEY)
 
 
+_NOBODY = _KeysByText(*np.empty((3, 0), np.int64))
+
+
+@dataclass
+class _Customers:
+    """What was read of all customers at once, and what has been added up to the last ids; replaced as a whole.
+
+    `consent_keys`, ascending, and `consent_counts` have shape (n,).
+    """
+
+    watermark: RunWatermark | None = None
+    first_run_id: int = 0
+    last_consent_id: int = 0
+    last_erasure_id: int = 0
+    plain: _KeysByText = _NOBODY
+    prefixed: _KeysByText = _NOBODY
+    consent_keys: _Keys = field(default_factory=lambda: np.empty(0, np.int64))
+    consent_counts: _Keys = field(default_factory=lambda: np.empty(0, np.int64))
+    later_consents: Counter[int] = field(default_factory=Counter)
+    changed: set[int] = field(default_factory=set)
+    erased: set[int] = field(default_factory=set)
+
+    def count_consents(self, keys: _Keys) -> _Keys:
+        """The number of consent statements at the time of the read, of keys of shape (n,)."""
+        if not len(self.consent_keys):
+            return np.zeros(len(keys), np.int64)
+        nearest = np.searchsorted(self.consent_keys, keys).clip(max=len(self.consent_keys) - 1)
+        return np.where(self.consent_keys[nearest] == keys, self.consent_counts[nearest], 0)
+
+
 class CustomerIndex:
     """The key of every id, and of each customer the number of consent statements and whether anything has changed."""
 
@@ -59,13 +90,7 @@ class CustomerIndex:
         self._clock = clock
         self._rebuild_after = float("-inf")
         self._counter: int | None = None
-        self._watermark: RunWatermark | None = None
-        self._plain = self._prefixed = _KeysByText(*np.empty((3, 0), np.int64))
-        self._consent_keys = self._consent_counts = np.empty(0, np.int64)
-        self._later_consents: Counter[int] = Counter()
-        self._changed: set[int] = set()
-        self._erased: set[int] = set()
-        self._last_consent_id = self._last_erasure_id = self._first_run_id = 0
+        self._customers = _Customers()
 
     def follow(self, watermark: RunWatermark) -> None:
         """Read what has been added since the last call; everything, where the watermark of the night is another one.
@@ -75,36 +100,35 @@ class CustomerIndex:
         with engine.read_transaction(self._shop) as connection:
             counter = change_counters.read_counters(connection).get(change_counters.CONSENTS_COUNTER, 0)
             began_at = self._clock()
-            if watermark != self._watermark or (counter != self._counter and began_at >= self._rebuild_after):
-                self._build(connection, watermark)
+            is_night_new = watermark != self._customers.watermark
+            if is_night_new or (counter != self._counter and began_at >= self._rebuild_after):
+                customers = self._build(connection, watermark)
+                self._add(connection, watermark, customers)
+                self._customers = customers
                 took_seconds = self._clock() - began_at
                 self._counter = counter
                 self._rebuild_after = began_at + max(REBUILD_SECONDS, took_seconds / REBUILD_SHARE)
-            self._add(connection, watermark)
+            else:
+                self._add(connection, watermark, self._customers)
 
     def find_statuses(self, customer_ids: Sequence[str]) -> list[CustomerStatus | None]:
         """The status of each customer as last read; None for an id of nobody, or of several customers.
 
         Changed is who is or was queued for new features, or has had another score, since the night of the watermark.
         """
-        keys = self._plain.find(customer_ids)
+        customers = self._customers  # one for all of it: another thread may replace it
+        keys = customers.plain.find(customer_ids)
         prefixed = [position for position in np.flatnonzero(keys == NO_KEY).tolist() if ":" in customer_ids[position]]
-        keys[prefixed] = self._prefixed.find([customer_ids[position] for position in prefixed])
-        counts = self._count_consents(keys)
+        keys[prefixed] = customers.prefixed.find([customer_ids[position] for position in prefixed])
+        counts = customers.count_consents(keys)
         return [
             None
-            if key == NO_KEY or key in self._erased
-            else CustomerStatus(key, count + self._later_consents[key], key in self._changed)
+            if key == NO_KEY or key in customers.erased
+            else CustomerStatus(key, count + customers.later_consents[key], key in customers.changed)
             for key, count in zip(keys.tolist(), counts.tolist(), strict=True)
         ]
 
-    def _count_consents(self, keys: _Keys) -> _Keys:
-        if not len(self._consent_keys):
-            return np.zeros(len(keys), np.int64)
-        nearest = np.searchsorted(self._consent_keys, keys).clip(max=len(self._consent_keys) - 1)
-        return np.where(self._consent_keys[nearest] == keys, self._consent_counts[nearest], 0)
-
-    def _build(self, connection: sa.Connection, watermark: RunWatermark) -> None:
+    def _build(self, connection: sa.Connection, watermark: RunWatermark) -> _Customers:
         """Read all ids and the consents of all; what is older than the watermark's night has not changed since."""
         plain: list[_Keys] = []
         prefixed: list[_Keys] = []
@@ -112,40 +136,45 @@ class CustomerIndex:
         for rows in engine.fetch_batches(connection, query, BATCH_SIZE):
             plain.append(_to_array((hash(name), key, source != DEFAULT_SOURCE) for source, name, key in rows))
             prefixed.append(_to_array((hash(f"{source}:{name}"), key, 0) for source, name, key in rows))
-        self._plain, self._prefixed = (_KeysByText(*_join(parts)) for parts in (plain, prefixed))
         counted = sa.select(consents.c.customer_key, sa.func.count()).group_by(consents.c.customer_key)
         parts = [
             _to_array((*row, 0) for row in rows)
             for rows in engine.fetch_batches(connection, counted.order_by(consents.c.customer_key), BATCH_SIZE)
         ]
         keys, counts, _ = _join(parts)
-        self._consent_keys, self._consent_counts, self._later_consents = keys, counts, Counter()
-        self._last_consent_id = _read_number(connection, sa.func.max(consents.c.consent_id))
-        self._last_erasure_id = _read_number(connection, sa.func.max(erasures.c.erasure_id))
-        if watermark != self._watermark:
-            self._changed, self._first_run_id, self._watermark = set(), watermark.first_run_id, watermark
-        self._erased = set()
+        is_same_night = watermark == self._customers.watermark
+        return _Customers(
+            watermark=watermark,
+            first_run_id=self._customers.first_run_id if is_same_night else watermark.first_run_id,
+            last_consent_id=_read_number(connection, sa.func.max(consents.c.consent_id)),
+            last_erasure_id=_read_number(connection, sa.func.max(erasures.c.erasure_id)),
+            plain=_KeysByText(*_join(plain)),
+            prefixed=_KeysByText(*_join(prefixed)),
+            consent_keys=keys,
+            consent_counts=counts,
+            changed=set(self._customers.changed) if is_same_night else set(),
+        )
 
-    def _add(self, connection: sa.Connection, watermark: RunWatermark) -> None:
-        is_new = consents.c.consent_id > self._last_consent_id
+    def _add(self, connection: sa.Connection, watermark: RunWatermark, customers: _Customers) -> None:
+        is_new = consents.c.consent_id > customers.last_consent_id
         for consent_id, key in connection.execute(
             sa.select(consents.c.consent_id, consents.c.customer_key).where(is_new)
         ):
-            self._later_consents[key] += 1
-            self._last_consent_id = max(self._last_consent_id, consent_id)
-        is_later = erasures.c.erasure_id > self._last_erasure_id
+            customers.later_consents[key] += 1
+            customers.last_consent_id = max(customers.last_consent_id, consent_id)
+        is_later = erasures.c.erasure_id > customers.last_erasure_id
         for erasure_id, key in connection.execute(
             sa.select(erasures.c.erasure_id, erasures.c.customer_key).where(is_later)
         ):
-            self._erased.add(key)
-            self._last_erasure_id = max(self._last_erasure_id, erasure_id)
-        self._changed.update(connection.execute(sa.select(unrefreshed.c.customer_key)).scalars())
-        self._changed.update(connection.execute(_later_scores(watermark, self._first_run_id)).scalars())
+            customers.erased.add(key)
+            customers.last_erasure_id = max(customers.last_erasure_id, erasure_id)
+        customers.changed.update(connection.execute(sa.select(unrefreshed.c.customer_key)).scalars())
+        customers.changed.update(connection.execute(_later_scores(watermark, customers.first_run_id)).scalars())
         # Of the runs that were last begun more customers may follow.
         newest = sa.select(sa.func.max(score_runs.c.as_of)).scalar_subquery()
         first_open = sa.select(sa.func.min(score_runs.c.run_id)).where(score_runs.c.as_of == newest)
         run_id = connection.execute(first_open).scalar() or 0
-        self._first_run_id = max(self._first_run_id, run_id)
+        customers.first_run_id = max(customers.first_run_id, run_id)
 
 
 def _later_scores(watermark: RunWatermark, first_run_id: int) -> sa.Select:

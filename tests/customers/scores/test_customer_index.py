@@ -122,3 +122,31 @@ def test_an_id_of_two_sources_is_that_of_files_or_of_nobody(
         assert {name: each.customer_key for name, each in zip(names, statuses, strict=True) if each} == expected
         load_lines(corner_shop, "1,anna,bread,2017-11-01T10:00Z,1,2.50\n")
         index = CustomerIndex(corner_shop)
+
+
+def test_while_everything_is_read_again_the_former_answers_hold(
+    corner_shop: Shop,
+    keys: dict[str, int],
+    load_text: Callable[..., LoadResult],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    index = CustomerIndex(corner_shop, clock=lambda: now[0])
+    former = follow(index, corner_shop)
+    load_text(corner_shop, "consents", "customer_id,purpose,state,at\nanna,profiling,revoked,2017-12-01\n")
+    now[0] = REBUILD_SECONDS
+
+    def fail(*_: object) -> None:
+        assert index.find_statuses(NAMES) == former
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(index, "_add", fail)
+        with pytest.raises(ZeroDivisionError):
+            follow(index, corner_shop)
+    assert index.find_statuses(NAMES) == former
+    counts, former_counts = (
+        [each and each.consent_count for each in some] for some in (follow(index, corner_shop), former)
+    )
+    assert counts[0] == (former_counts[0] or 0) + 1
+    assert counts[1] == former_counts[1]
