@@ -118,6 +118,10 @@ def find_faults(pairs: Sequence[BundlePair]) -> Iterator[str | CheckIncomplete |
             yield CheckIncomplete(process.describe_end())
 
 
+#: Begins a line of the checking process that is a result.
+_RESULT_MARK = "result of a check: "
+
+
 class _CheckProcess:
     """A process that checks bundles one after the other."""
 
@@ -128,6 +132,7 @@ class _CheckProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
+            errors="replace",
             cwd=REPOSITORY_ROOT,
             env={**os.environ, **_ENVIRONMENT},
         )
@@ -138,7 +143,8 @@ class _CheckProcess:
         assert self._process.stdout is not None
         with self._process:
             while line := self._read_line():
-                yield json.loads(line)["fault"]
+                if line.startswith(_RESULT_MARK):  # libraries print lines of their own
+                    yield json.loads(line.removeprefix(_RESULT_MARK))["fault"]
 
     def _read_line(self) -> str:
         assert self._process.stdout is not None
@@ -210,9 +216,10 @@ def _try_lock(path: Path) -> Iterator[bool]:
 
 
 def main() -> None:
-    """Check the bundles whose folders are the argument, as JSON; a line of JSON on stdout for each."""
+    """Check the bundles whose folders are the argument, as JSON; a marked line of JSON on stdout for each."""
     for folders in json.loads(sys.argv[1]):
-        sys.stdout.write(json.dumps({"fault": check(*map(Path, folders))}) + "\n")
+        # On a line of its own, also after a text without an end.
+        sys.stdout.write(f"\n{_RESULT_MARK}" + json.dumps({"fault": check(*map(Path, folders))}) + "\n")
         sys.stdout.flush()
 
 

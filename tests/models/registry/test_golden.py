@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -305,6 +306,13 @@ def test_one_process_checks_all_that_wait_and_another_one_the_rest_after_a_crash
     assert isinstance(third, champion_checks.CheckIncomplete)
     assert started == [4, 1]
     assert list(champion_checks.find_faults([])) == []
+
+
+def test_what_a_library_prints_is_no_result() -> None:
+    lines = ["a library's warning", "{}", f'{champion_checks._RESULT_MARK}{{"fault": "bad"}}', "another"]
+    process = object.__new__(champion_checks._CheckProcess)
+    process._process = subprocess.Popen(["printf", "%s\\n", *lines], stdout=subprocess.PIPE, text=True)
+    assert list(process.read_faults()) == ["bad"]
 
 
 def test_two_servers_check_a_version_once(written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
