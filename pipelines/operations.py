@@ -16,12 +16,13 @@ from typing import Any
 import pandas as pd
 
 from customers.catalogue import products
+from customers.database import engine
 from customers.ledger import transactions, watermark
 from customers.loading import load
 from customers.parquet import mirror
 from customers.people import lookup
+from customers.privacy import anonymisation, tombstones
 from customers.privacy import erasure as customer_erasure
-from customers.privacy import tombstones
 from customers.reports import at_risk, customer_view, export_files, exports, recommendation_reasons
 from customers.scores import score_details, score_store, uplift_result
 from customers.shop.settings import SPARK, Shop
@@ -108,15 +109,22 @@ def _export_folder(shop: Shop, name: str, out: Path) -> int:
         raise WrongUsage(f"{out} holds something else than the parts of an export; name another folder")
     try:
         with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
-            new, old = Path(folder) / "new", Path(folder) / "old"
+            new, old = Path(folder) / anonymisation.BEING_WRITTEN, Path(folder) / "old"
             new.mkdir()
+            erasure_id = _latest_erasure_id(shop)
             n_rows = sum(_export_portions(shop, name, new))
             if out.exists():
                 out.rename(old)
             new.rename(out)
-            return n_rows
+        # An erasure meanwhile has not found the parts, which may have rows of that customer.
+        return n_rows if _latest_erasure_id(shop) == erasure_id else _export_folder(shop, name, out)
     except OSError as error:
         raise NothingToDo(f"cannot write {out}: {error.strerror}") from None
+
+
+def _latest_erasure_id(shop: Shop) -> int:
+    with engine.read_transaction(shop) as connection:
+        return tombstones.latest_erasure_id(connection)
 
 
 def _export_portions(shop: Shop, name: str, folder: Path) -> Iterator[int]:

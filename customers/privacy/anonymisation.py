@@ -19,6 +19,8 @@ from customers.database.schema import transactions as ledger
 from customers.ledger import line_digest, mirror_counter, transactions
 from customers.shop.settings import Shop
 
+#: Name of the folder of an export's parts until all of them are written.
+BEING_WRITTEN = "new"
 LINE_KEY = ("source", "order_id", "line_id")
 
 
@@ -70,7 +72,10 @@ def purge_rejects(shop: Shop, customer_ids: set[str]) -> None:
 
 
 def purge_exports(shop: Shop, customer_ids: set[str]) -> None:
-    """Remove the rows of these customer ids from the tables exported into the home (CSV, NDJSON, Parquet)."""
+    """Remove the rows of these customer ids from the tables exported into the home (CSV, NDJSON, Parquet).
+
+    Parts that an export is writing, or has just moved, are left to it: it begins again after an erasure.
+    """
     for path in sorted((shop.home / "exports").rglob("*")):
         if path.suffix in _PURGERS and path.is_file():
             partial = _temporary_path(path)
@@ -78,6 +83,11 @@ def purge_exports(shop: Shop, customer_ids: set[str]) -> None:
                 if _PURGERS[path.suffix](path, partial, customer_ids):
                     shutil.copymode(path, partial)
                     os.replace(partial, path)
+            except FileNotFoundError:
+                continue
+            except pa.ArrowInvalid:
+                if path.parent.name != BEING_WRITTEN:
+                    raise
             finally:
                 partial.unlink(missing_ok=True)
 

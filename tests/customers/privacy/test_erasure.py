@@ -21,7 +21,7 @@ from customers.loading.connectors.files import Records
 from customers.loading.load import LoadResult
 from customers.parquet import mirror
 from customers.people import lookup
-from customers.privacy import data_export, erasure
+from customers.privacy import anonymisation, data_export, erasure
 from customers.reports import customer_view, exports
 from customers.scores import score_store
 from customers.security import encryption
@@ -316,6 +316,20 @@ def test_an_export_in_parts_loses_the_rows_of_an_erased_customer(filled_shop: Sh
     path = write_table(pd.DataFrame({"customer_id": ["anna", "ben"]}), folder / "part-00000.parquet")
     erasure.erase_customer(filled_shop, "anna")
     assert pd.read_parquet(path)["customer_id"].tolist() == ["ben"]
+
+
+def test_parts_that_are_being_written_or_have_vanished_stop_no_erasure(
+    filled_shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = filled_shop.home / "exports" / ".scores.x" / "new"
+    folder.mkdir(parents=True)
+    (folder / "part-00000.parquet").write_bytes(b"PAR1 and no more yet")
+    vanished = filled_shop.home / "exports" / "scores.csv"
+    vanished.write_text("customer_id,churn\nanna,0.5\n", encoding="utf-8")
+    monkeypatch.setattr("shutil.copymode", lambda path, _: path.rename(path.with_name("moved.csv")).stat)
+    monkeypatch.setattr("os.replace", lambda _, path: path.stat())
+    anonymisation.purge_exports(filled_shop, {"anna"})
+    assert not vanished.exists()
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> Path:
