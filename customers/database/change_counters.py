@@ -11,12 +11,20 @@ PRODUCTS_COUNTER = "products"
 CONSENTS_COUNTER = "consents"
 INTERACTIONS_COUNTER = "interactions"
 OFFERS_COUNTER = "offers"
+# Sales and interactions that were loaded from files: their customers are not queued for new scores.
+LOADS_COUNTER = "loads"
 
 
 def count_changes(shop: Shop) -> int:
     """The sum of all counters: it rises whenever sales, products, offers, interactions or consents change."""
     with engine.read_transaction(shop) as connection:
         return int(connection.execute(sa.select(sa.func.sum(ledger_months.c.changed_no))).scalar() or 0)
+
+
+def count_loads(shop: Shop) -> int:
+    """The counter of loads from files, which is raised with each batch that changes sales or interactions."""
+    with engine.read_transaction(shop) as connection:
+        return read_counters(connection).get(LOADS_COUNTER, 0)
 
 
 def catalogue_version(shop: Shop) -> tuple[int, int]:

@@ -67,7 +67,8 @@ def upsert_lines(
         changed_months |= utc_months(new_lines.column("sold_at").to_numpy())
         if changed_customers is not None:
             customer_keys |= set(pc.unique(new_lines.column("customer_key")).to_pylist())
-    change_counters.increment_counters(connection, changed_months)
+    loads = {change_counters.LOADS_COUNTER} if changed_months and changed_customers is None else set()
+    change_counters.increment_counters(connection, changed_months | loads)
     if changed_customers is not None:
         refresh_queue.enqueue(connection, customer_keys - {None})
         changed_customers |= customer_keys - {None}

@@ -108,6 +108,8 @@ def _load(shop: Shop, source: str, records: Records, open_transaction: Transacti
             if records.changed_customers is not None:
                 refresh_queue.enqueue(connection, loader.changed_customers)
                 records.changed_customers |= loader.changed_customers
+            elif loader.changed_customers:
+                change_counters.increment_counters(connection, {change_counters.LOADS_COUNTER})
     return counts
 
 

@@ -2,7 +2,8 @@
 
 A thread follows the database as long as it answers: the ids of all customers, their consent statements, who has changed
 since the night, the catalogue, and which API keys are valid. A customer whose consents are not those of the night gets
-the average of all customers, as an unknown one does. Offers are made only to customers without any later record.
+the average of all customers, as an unknown one does. Offers are made only to customers without any later
+record, and to nobody once sales or interactions have been loaded from a file since the night.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from threading import Thread
 from typing import Any, NamedTuple
@@ -73,6 +74,8 @@ class _LastRead:
     at: datetime | None = None
     repeated_at: float = float("-inf")
     averages_at: float = float("-inf")
+    averages_of: Mapping[str, str] = field(default_factory=dict)
+    catalogue_at: datetime | None = None
     catalogue_after: float = float("-inf")
 
 
@@ -90,14 +93,10 @@ class OutageAnswers:
         self._last = _LastRead()
 
     @property
-    def is_away(self) -> bool:
-        """Whether the database does not answer at present."""
-        return self._reader.is_away
-
-    @property
     def read_at(self) -> datetime | None:
-        """When the database was last followed, by the real clock; None where it has not been yet."""
-        return self._last.at
+        """As of when everything is known, the catalogue too, by the real clock; None where nothing was read yet."""
+        last = self._last
+        return min(last.at, last.catalogue_at) if last.at and last.catalogue_at else None
 
     def start(self) -> None:
         """Follow the database from now on; the thread ends with the process."""
@@ -116,9 +115,9 @@ class OutageAnswers:
 
     def follow(self) -> None:
         """Read what has changed since the last call. Raises ShopUnavailable where the database does not answer."""
-        last, version = self._last, self._reader.read_version()
+        last, began_at, version = self._last, datetime.now(UTC), self._reader.read_version()
         self._follow_keys(version)
-        catalogue = self._follow_catalogue(version)
+        catalogue = self._follow_catalogue(version, began_at)
         tables = catalogue.tables if catalogue else {}
         if not tables:
             return
@@ -127,10 +126,11 @@ class OutageAnswers:
             table = tables.get("offers") or next(iter(tables.values()))
             self._index.follow(table.arrays.facts.watermark)
             last.version, last.repeated_at = version, now
-        last.at = datetime.now(UTC)
-        if now - last.averages_at >= AVERAGES_SECONDS:
-            last.averages_at = now
+        last.at = began_at
+        champions = {name: str(each.version) for name, each in catalogue.champions.items()} if catalogue else {}
+        if champions != last.averages_of or now - last.averages_at >= AVERAGES_SECONDS:
             self._compute_averages()
+            last.averages_at, last.averages_of = now, champions
 
     def _follow_keys(self, version: Hashable) -> None:
         """Forget revoked keys before anything else is read, which may take long or fail."""
@@ -140,13 +140,15 @@ class OutageAnswers:
             last.keys_version, last.keys_at = version, now
         authentication.confirm_keys(self._shop, self._roles)
 
-    def _follow_catalogue(self, version: Hashable) -> CatalogueState | None:
+    def _follow_catalogue(self, version: Hashable, at: datetime) -> CatalogueState | None:
         state, began_at = self.state, time.monotonic()
         state.notice_commits(version)
         if state.get_catalogue() is None and began_at >= self._last.catalogue_after:
             state.refresh()
             took_seconds = time.monotonic() - began_at
             self._last.catalogue_after = began_at + took_seconds / CATALOGUE_SHARE
+        if state.get_catalogue() is not None:
+            self._last.catalogue_at = at
         return state.last_catalogue
 
     def _compute_averages(self) -> None:
@@ -161,7 +163,7 @@ class OutageAnswers:
 
     def find_results(self, question: LookupQuestion) -> OutageResults | None:
         """The results of a question, all of what was last read; None where this worker has not read enough."""
-        catalogue, read_at = self.state.last_catalogue, self._last.at
+        catalogue, read_at = self.state.last_catalogue, self.read_at
         table = catalogue.tables.get(question.model) if catalogue else None
         if catalogue is None or table is None or read_at is None:
             return None
@@ -192,6 +194,8 @@ class OutageAnswers:
         """The result of each customer of whom the night's answer may be given; None for the others."""
         results: list[Fields | None] = [None] * len(statuses)
         needs_present = question.name == "offers"
+        if needs_present and table.arrays.facts.details.get("load_count") != self.state.last_load_count:
+            return results  # whose records a file has changed is not known
         counts = table.columns["consent_count"]
         rows = table.arrays.find_rows([-1 if each is None else each.customer_key for each in statuses])
         chosen = [

@@ -11,6 +11,7 @@ from datetime import datetime
 from threading import Lock
 
 from customers.database import direct_reads
+from customers.database.change_counters import LOADS_COUNTER
 from customers.scores import current_scores
 from customers.scores.current_scores import CustomerStatus, RunWatermark
 from serving.lookup.catalogue_state import CatalogueReader, CatalogueState, TableBuilder
@@ -64,6 +65,11 @@ class ShopState:
     def last_catalogue(self) -> CatalogueState | None:
         """The state of the catalogue that was made last, whatever has changed since."""
         return self._catalogue
+
+    @property
+    def last_load_count(self) -> int:
+        """The counter of loads from files, as read last."""
+        return self._counters.get(LOADS_COUNTER, 0)
 
     @property
     def last_now(self) -> datetime:

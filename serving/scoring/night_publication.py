@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from customers.database import change_counters
 from customers.ledger import watermark
 from customers.marketing import eligibility_inputs
 from customers.scores import current_scores, score_details
@@ -41,15 +42,17 @@ class NightPublication:
     consent_counts: Mapping[int, int] = field(default_factory=dict)
     interaction_counts: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     is_published: bool = True
+    load_count: int = 0
 
     @classmethod
     def begin(cls, run: NightlyRun, versions: Mapping[str, str]) -> Self:
         """Begin the arrays of a run, before its first prediction."""
         newest_as_of = watermark.read_watermark(run.shop)
         is_historical = newest_as_of is not None and run.as_of < newest_as_of
+        load_count = change_counters.count_loads(run.shop)
         consent_counts = current_scores.count_consents(run.shop)
         interaction_counts = current_scores.count_interactions(run.shop)
-        return cls(run, versions, consent_counts, interaction_counts, not is_historical)
+        return cls(run, versions, consent_counts, interaction_counts, not is_historical, load_count)
 
     def open_model(self, name: str) -> ModelPublication:
         """A writer of the arrays of one model; leaving its block publishes them."""
@@ -164,6 +167,7 @@ class ModelPublication(AbstractContextManager["ModelPublication"]):
             run, table = self.night.run, self._whole_inventory().offer_table
             refused = offers.refuse_to_everybody(eligibility_inputs.with_budgets_as_of(run.shop, table), run.as_of)
             details |= {"end_times": table.end_times.tolist(), "refused": (refused != 0).tolist()}
+            details["load_count"] = self.night.load_count
         return details
 
 
