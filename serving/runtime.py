@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from customers import clock, tracing
 from customers.catalogue import product_attributes
-from customers.ledger import refresh_queue
+from customers.database import direct_reads
 from customers.privacy import consents
 from customers.scores import current_scores
 from customers.shop import settings, timestamps
@@ -199,7 +199,7 @@ class ServerRuntime:
     def _find_outages(self) -> Iterator[str]:
         """Why answers are degraded or missing at present: the stores that do not answer."""
         try:
-            refresh_queue.count_pending(self.shop)
+            direct_reads.get_reader(self.shop).read_version()  # fails within seconds
         except ShopUnavailable as error:
             yield f"{error}; answers are of the last nightly run and of what was read last, marked as degraded"
         if self.has_computed_features:

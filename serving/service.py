@@ -142,6 +142,9 @@ _service = cast(Any, Regulars)  # the decorator returns a BentoML Service, which
 if tracing.is_enabled():
     _service.add_asgi_middleware(TracingMiddleware)
 _service.add_asgi_middleware(
-    GatewayMiddleware, render_problem_page=templating.render_problem, look_up=answers.answer_from_lookup
+    GatewayMiddleware,
+    render_problem_page=templating.render_problem,
+    look_up=answers.answer_from_lookup,
+    answers_in_outage=answers.answers_in_outage,
 )
 _service.mount_asgi_app(create_app(_openapi_document), path="/")

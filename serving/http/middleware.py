@@ -15,6 +15,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from customers.database import direct_reads
 from customers.shop.errors import ShopUnavailable
 from serving import logs, runtime
 from serving.http import authentication, compression, problems, prometheus, request_context, routes, session_cookie
@@ -41,13 +42,19 @@ LookupAnswer = Callable[[Route, str, str, bytes, Headers], Awaitable[Response | 
 class GatewayMiddleware:
     """ASGI middleware around the whole server. `render_problem_page` renders the problems of routes that are pages.
 
-    `look_up` is tried before a request is forwarded to the app.
+    `look_up` is tried before a request is forwarded to the app. `answers_in_outage` says whether this process could
+    answer anything while the customer database does not.
     """
 
     def __init__(
-        self, app: ASGIApp, render_problem_page: ProblemPageRenderer, look_up: LookupAnswer | None = None
+        self,
+        app: ASGIApp,
+        render_problem_page: ProblemPageRenderer,
+        look_up: LookupAnswer | None = None,
+        answers_in_outage: Callable[[], bool] = lambda: False,
     ) -> None:
         self.app = app
+        self.answers_in_outage = answers_in_outage
         self.render_problem_page = render_problem_page
         self.look_up = look_up
 
@@ -76,7 +83,11 @@ class GatewayMiddleware:
             await writer.send_problem(problem)
         except ClientDisconnected:
             writer.status = 499
-        except ShopUnavailable as error:  # the outage has a line of its own in the log, and every request its status
+        except ShopUnavailable as error:
+            if not _is_database_away():  # an outage has a line of its own
+                log.warning(
+                    "%s %s: %s", context.request_id, _route_template(context), problems.describe_traceback(error)
+                )
             await writer.send_problem(problems.from_exception(error))
         except Exception as error:
             log.error("%s %s: %s", context.request_id, _route_template(context), problems.describe_traceback(error))
@@ -93,6 +104,9 @@ class GatewayMiddleware:
             context.role = await authentication.authenticate(context, headers)
             if context.role not in context.route.roles:
                 raise Problem(403)
+        if context.route.path == "/readyz":
+            response = await run_sync(_readyz, self.answers_in_outage)
+            return await response(scope, receive, writer)
         if context.route.path in _LOCAL_ROUTES:
             response = await run_sync(_LOCAL_ROUTES[context.route.path])
             return await response(scope, receive, writer)
@@ -192,19 +206,29 @@ def _replay_body(body: bytes) -> Receive:
     return receive
 
 
+def _is_database_away() -> bool:
+    try:
+        return direct_reads.get_reader(runtime.get_runtime().shop).is_away
+    except ShopUnavailable:
+        return False
+
+
 def _livez() -> Response:
     return PlainTextResponse("alive\n")
 
 
-def _readyz() -> Response:
-    """Whether predictions can be served, and what is missing; 503 without any champion."""
+def _readyz(answers_in_outage: Callable[[], bool]) -> Response:
+    """Whether predictions can be served, and what is missing; 503 without any champion, or anything read before."""
     readiness = runtime.get_runtime().check_readiness()
-    if readiness.is_ready:
+    reasons = readiness.reasons
+    if _is_database_away() and not answers_in_outage():
+        reasons = [*reasons, "this worker has read nothing of the customer database yet, and can answer nothing"]
+    elif readiness.is_ready:
         return JSONResponse({"status": "ready", "models": readiness.models, "reasons": readiness.reasons})
-    return Problem(503, "Not ready to answer; see reasons.", reasons=readiness.reasons).response()
+    return Problem(503, "Not ready to answer; see reasons.", reasons=reasons).response()
 
 
-_LOCAL_ROUTES = {"/livez": _livez, "/readyz": _readyz, "/metrics": prometheus.render_metrics}
+_LOCAL_ROUTES = {"/livez": _livez, "/metrics": prometheus.render_metrics}
 
 
 def _route_template(context: RequestContext) -> str:

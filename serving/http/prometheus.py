@@ -6,7 +6,9 @@ writes its own file under PROMETHEUS_MULTIPROC_DIR, and any of them can sum them
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -44,6 +46,8 @@ _fallback_counter = Counter(
     registry=_REGISTRY,
 )
 
+_counts_answers: ContextVar[bool] = ContextVar("counts_answers", default=True)
+
 #: What is read when the metrics are asked, and counted in no file.
 _collectors: list[Collector] = []
 
@@ -61,8 +65,20 @@ def count_request(route: str, method: str, status: int, seconds: float) -> None:
 
 def count_answers(question: str, customers: int, fallbacks: int) -> None:
     """Count the customers of one response, and those of them who got the population average."""
+    if not _counts_answers.get():
+        return
     _answer_counter.labels(question).inc(customers)
     _fallback_counter.labels(question).inc(fallbacks)
+
+
+@contextmanager
+def without_counting() -> Iterator[None]:
+    """Count no answers inside the block: nobody has asked for them."""
+    token = _counts_answers.set(False)
+    try:
+        yield
+    finally:
+        _counts_answers.reset(token)
 
 
 def render_metrics() -> Response:

@@ -162,10 +162,16 @@ def get_outage_answers(server_runtime: ServerRuntime) -> OutageAnswers:
     return _open_outage_answers(server_runtime.shop.home)
 
 
+def answers_in_outage() -> bool:
+    """Whether this process has read what it needs to answer without the database."""
+    return get_outage_answers(runtime.get_runtime()).read_at is not None
+
+
 def _read_average(name: str, unknown_id: str, parameters: dict[str, Any]) -> Fields:
     """The fields of the result of an unknown customer."""
     parsed = _QUESTION_TYPES.get(name, CustomersQuestion)(customer_ids=[unknown_id], **parameters)
-    answer = _compute(runtime.get_runtime(), name, parsed)
+    with prometheus.without_counting():
+        answer = _compute(runtime.get_runtime(), name, parsed)
     return dict(answer.results[0].model_dump(mode="json"))
 
 

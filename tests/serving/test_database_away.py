@@ -223,6 +223,33 @@ def test_after_a_sale_the_last_night_answers_but_makes_no_offer(served: Any) -> 
         assert served.read("/v1/customers/c002/offers").json()["results"][0]["nothing"] is None
 
 
+def test_after_a_load_of_a_file_no_offer_is_made(served: Any, tmp_path: Path) -> None:
+    from customers.loading import load
+
+    served.read("/v1/customers/c002/offers")
+    (tmp_path / "interactions.csv").write_text(
+        "interaction_id,customer_id,happened_at,kind\ni-late,c002,2025-07-24T10:00Z,opened\n"
+    )
+    served.follow()
+    with served.away():
+        assert served.read("/v1/customers/c002/offers").json()["results"][0]["nothing"] is None
+    assert load.load_files(served.shop, "interactions", [tmp_path / "interactions.csv"]).inserted == 1
+    served.follow()
+    with served.away():
+        assert "cannot be checked" in served.read("/v1/customers/c002/offers").json()["results"][0]["nothing"]
+
+
+def test_averages_that_nobody_has_asked_for_are_not_counted(served: Any) -> None:
+    served.read("/v1/customers/c001/churn")
+
+    def count() -> list[str]:
+        return [line for line in served.client.get("/metrics").text.splitlines() if line.startswith("regulars_fallb")]
+
+    before = count()
+    served.follow()
+    assert count() == before
+
+
 def test_an_erased_customer_is_unknown(served: Any) -> None:
     served.read("/v1/customers/c001/churn")
     served.follow()
@@ -236,7 +263,28 @@ def test_a_worker_that_has_not_read_anything_yet_answers_nothing(served: Any) ->
     served.read("/v1/customers/c001/churn")
     with served.away():
         response = timed(lambda: served.read("/v1/customers/c001/churn"))
+        ready = served.client.get("/readyz")
     assert (response.status_code, response.headers["retry-after"]) == (503, "5")
+    assert ready.status_code == 503
+    assert "read nothing" in ready.text
+    assert served.client.get("/readyz").status_code == 200
+
+
+def test_a_database_that_is_only_busy_is_logged_and_an_outage_once(
+    served: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from customers.shop.errors import ShopUnavailable
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise ShopUnavailable("no connection for c001")
+
+    with served.away():
+        assert served.read("/v1/at-risk").status_code == 503
+    assert "ShopUnavailable" not in caplog.text
+    monkeypatch.setattr("serving.http.authentication.authenticate", fail)
+    assert served.read("/v1/at-risk").status_code == 503
+    assert "ShopUnavailable at" in caplog.text
+    assert "c001" not in caplog.text
 
 
 def test_the_request_that_notices_the_outage_is_answered_too(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
