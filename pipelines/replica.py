@@ -104,13 +104,16 @@ def find_missing_night(shop: Shop) -> datetime | None:
 def update(shop: Shop) -> bool:
     """Derive the last night's files from the database, follow erasures, then publish the registry's champions.
 
-    In this order: a server without champions says that it is not ready. False where a nightly run works in this home,
-    which must end before the rest is done.
+    In this order: a server without champions says that it is not ready. False where a nightly run or a refill of the
+    online store works in this home, which must end before the rest is done.
     """
+    from serving.privacy import erasure
+
     is_complete = True
     try:
         with shop_lock.hold_home(shop, "night", wait=False):
             _update_files(shop)
+            is_complete = erasure.is_following(shop)
     except shop_lock.LockHeld:
         is_complete = False
     if is_complete or night_marker.read_marker(shop.home) is not None:

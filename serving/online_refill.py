@@ -16,11 +16,10 @@ from customers.database import shop_lock
 from customers.shop import settings
 from features.store.online_values import OnlineStoreUnavailable
 from serving import logs, runtime
+from serving.privacy import erasure
 from serving.runtime import ServerRuntime
 
 log = logging.getLogger("regulars.features")
-
-LOCK_NAME = "refill"
 
 
 class OnlineRefill:
@@ -33,7 +32,7 @@ class OnlineRefill:
     def check(self) -> None:
         """Look once. A process that has failed is started again at the next look."""
         is_running = self._process is not None and self._process.poll() is None
-        is_free = partial(shop_lock.is_free, self._runtime.shop, LOCK_NAME, in_home=True)
+        is_free = partial(shop_lock.is_free, self._runtime.shop, erasure.REFILL_LOCK, in_home=True)
         if not is_running and needs_refill(self._runtime) and is_free():
             command = [sys.executable, "-m", "serving.online_refill", str(self._runtime.shop.home)]
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
@@ -56,16 +55,24 @@ def refill(server_runtime: ServerRuntime) -> bool:
     from serving.scoring import refresh
 
     try:
-        with shop_lock.hold(server_runtime.shop, LOCK_NAME, wait=False):
+        with shop_lock.hold(server_runtime.shop, erasure.REFILL_LOCK, wait=False):
             as_of = server_runtime.features.latest_snapshot_at(runtime.ALL_CUSTOMERS_SERVICE)
             if as_of is None or not needs_refill(server_runtime):
                 return True
             is_refreshed = refresh.rescore_after_batch(server_runtime, as_of)
             rows = server_runtime.features.materialise(as_of)  # replaces no row that is newer
+            erase_again(server_runtime)
             log.warning("the online store had lost its features and was filled again: %d rows", sum(rows.values()))
             return is_refreshed
     except shop_lock.LockHeld:
         return True
+
+
+def erase_again(server_runtime: ServerRuntime) -> None:
+    """Delete who was erased meanwhile: a snapshot that was being read still had their rows."""
+    shop, features = server_runtime.shop, server_runtime.features
+    erasure.erase_derived_data(shop, features, held_lock=erasure.REFILL_LOCK)
+    erasure.follow_erasures(shop, features, held_lock=erasure.REFILL_LOCK)
 
 
 def main() -> None:

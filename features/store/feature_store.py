@@ -239,9 +239,10 @@ class FeatureStore:
         from features.snapshots import snapshot
 
         views = {column.view for columns in self._read_services().values() for column in columns.values()}
-        self._values.delete(views, keys)
+        # First of the snapshots: a customer who is only there would count as lost.
         for path in sorted(self.folder.glob("*/part.parquet")):
             _delete_rows(path, keys)
+        self._values.delete(views, keys)
         snapshot.remove_partial_files(self.folder)
 
     def _materialise(self, view: str, as_of: datetime) -> int:

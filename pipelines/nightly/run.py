@@ -160,7 +160,7 @@ def _apply_late_changes(context: RunContext) -> None:
     """Apply what arrived during the run: delete derived data of erased customers, rescore those with late sales."""
     if context.is_historical:
         return  # its features are deleted at its end; those of today are left to the next nightly run
-    erasure.erase_derived_data(context.shop, context.features, is_nightly=True)
+    erasure.erase_derived_data(context.shop, context.features, held_lock=erasure.NIGHT_LOCK)
     if refresh_queue.list_pending(context.shop) or score_store.customers_scored_after(context.shop, context.as_of):
         refresh.rescore_after_batch(runtime.open_runtime(context.shop), context.as_of)
 

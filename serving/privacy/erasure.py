@@ -21,15 +21,22 @@ from serving.scoring import refresh, write_back
 
 log = logging.getLogger("regulars.erasure")
 
+#: Held by who reads snapshots and writes features: a nightly run, and a refill of the online store.
+NIGHT_LOCK, REFILL_LOCK = "night", "refill"
+
 
 def erase_derived_data(
-    shop: Shop, store: FeatureStore, *, is_nightly: bool = False, store_lock: AbstractContextManager[Any] | None = None
+    shop: Shop,
+    store: FeatureStore,
+    *,
+    held_lock: str | None = None,
+    store_lock: AbstractContextManager[Any] | None = None,
 ) -> int:
     """Delete the derived data of every customer with a pending erasure; return how many. Safe to repeat.
 
-    A nightly run in progress may have read a customer before their erasure and write their features after it. Then
-    the erasures stay pending, and the run repeats this at its end, with `is_nightly`. `store_lock` is held while the
-    feature store is in use, where other threads of this process share it.
+    A nightly run, or a refill of the online store, in progress may have read a customer before their erasure and write
+    their features after it. Then the erasures stay pending, and it repeats this at its end, with the name of the lock
+    that it holds. `store_lock` is held while the feature store is in use, where other threads of this process share it.
     """
     pending = erasure.pending_erasures(shop)
     if not pending:
@@ -42,9 +49,10 @@ def erase_derived_data(
     night_arrays.erase_customers(shop.home, keys)
     disk_space.remove_leftovers(shop.home)
     numbers = [number for number, _ in pending]
-    if min(numbers) == _followed_erasure(shop) + 1:
+    is_refill_over = held_lock == REFILL_LOCK or shop_lock.is_free(shop, REFILL_LOCK)
+    if is_refill_over and min(numbers) == _followed_erasure(shop) + 1:
         _mark_followed(shop, max(numbers))
-    if is_nightly or shop_lock.is_free(shop, "night"):
+    if is_refill_over and (held_lock == NIGHT_LOCK or shop_lock.is_free(shop, NIGHT_LOCK)):
         erasure.complete_erasures(shop, numbers)
     return len(pending)
 
@@ -63,8 +71,11 @@ def complete_erasures(runtime: ServerRuntime) -> bool:
         return False
 
 
-def follow_erasures(shop: Shop, store: FeatureStore) -> None:
-    """Delete from this home the derived data of customers who were erased through another one. Safe to repeat."""
+def follow_erasures(shop: Shop, store: FeatureStore, *, held_lock: str | None = None) -> None:
+    """Delete from this home the derived data of customers who were erased through another one. Safe to repeat.
+
+    Where a refill of the online store is in progress in this home, it repeats this at its end, with its `held_lock`.
+    """
     with engine.read_transaction(shop) as connection:
         latest_id = tombstones.latest_erasure_id(connection)
         keys = sorted(tombstones.keys_erased_since(connection, _followed_erasure(shop)))
@@ -73,10 +84,11 @@ def follow_erasures(shop: Shop, store: FeatureStore) -> None:
         store.delete_customers(keys)
         night_arrays.erase_customers(shop.home, keys)
         # Their rows can no longer be told apart: nobody knows the ids of erased customers.
-        for path in (shop.home / "exports").glob("*"):
+        for path in (shop.home / "exports").rglob("*"):
             if path.is_file():
-                path.unlink()
-    _mark_followed(shop, latest_id)
+                path.unlink(missing_ok=True)
+    if held_lock == REFILL_LOCK or shop_lock.is_free(shop, REFILL_LOCK, in_home=True):
+        _mark_followed(shop, latest_id)
 
 
 def is_following(shop: Shop) -> bool:

@@ -9,7 +9,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from customers.people import lookup
+from customers.privacy import erasure as pending
 from serving import online_refill, runtime
+from serving.privacy import erasure
 
 QUESTIONS = ("churn", "next-purchase", "value", "recommendations", "restock", "offers")
 SALE = {"order_id": "o1", "line_id": "1", "customer_id": "c001", "product_id": "p01", "quantity": 1, "amount": "3",
@@ -120,11 +123,45 @@ def test_one_process_fills_it_again(shop_api: Any, monkeypatch: pytest.MonkeyPat
     assert [command[1:3] for command in started] == [["-m", "serving.online_refill"]]
     from customers.database import shop_lock
 
-    with shop_lock.hold(shop_api.shop, online_refill.LOCK_NAME):
+    with shop_lock.hold(shop_api.shop, erasure.REFILL_LOCK):
         online_refill.OnlineRefill(shop_api.runtime).check()
         assert online_refill.refill(shop_api.runtime), "another process does it"
     assert len(started) == 1
     assert online_refill.needs_refill(shop_api.runtime)
+
+
+def test_who_is_erased_during_the_refill_does_not_come_back(shop_api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The refill has read the snapshot before the erasure, and writes its rows after it."""
+    features = shop_api.runtime.features
+    key = lookup.find_keys(shop_api.shop, ["c001"])["c001"]
+    copied = features.snapshot_features("churn_v1", [key], features.latest_snapshot_at("churn_v1"))
+    assert copied.notna().to_numpy().any()
+    materialise, rows = features.materialise, []
+
+    def materialise_late(as_of: datetime, **options: Any) -> dict[str, int]:
+        rows.append(pd.read_parquet(features.folder / "rhythm" / "part.parquet").query("customer_key == @key"))
+        assert not shop_api.post("/v1/customers/c001/erase", {}, "agent").json()["forgotten"]
+        features.push("rhythm", rows[0])
+        return materialise(as_of, **options)
+
+    monkeypatch.setattr(features, "materialise", materialise_late)
+    empty_online_store(shop_api)
+    assert online_refill.refill(shop_api.runtime)
+    assert len(rows[0])
+    assert features.online_features("churn_v1", [key])["event_timestamp"].isna().all()
+    assert pending.pending_erasures(shop_api.shop) == []
+
+
+def test_an_erasure_in_a_small_shop_is_no_loss(shop_api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = shop_api.runtime.features
+    keys = pd.read_parquet(features.folder / "rhythm" / "part.parquet")["customer_key"].unique().tolist()
+    lost: list[bool] = []
+    delete = features._values.delete
+    monkeypatch.setattr(
+        features._values, "delete", lambda *a: (delete(*a), lost.append(online_refill.needs_refill(shop_api.runtime)))
+    )
+    features.delete_customers(keys[: len(keys) // 2])
+    assert lost == [False]
 
 
 def test_before_the_first_night_nothing_is_lost(api_before_first_run: Any) -> None:

@@ -127,7 +127,8 @@ def test_an_erasure_stays_pending_during_a_nightly_run(api: Any) -> None:
         assert not erase(api, "c012").json()["forgotten"]
         assert len(erasure.pending_erasures(api.shop)) == 1
         assert (
-            privacy_erasure.erase_derived_data(api.shop, runtime.open_runtime(api.shop).features, is_nightly=True) == 1
+            privacy_erasure.erase_derived_data(api.shop, runtime.open_runtime(api.shop).features, held_lock="night")
+            == 1
         )
     assert erasure.pending_erasures(api.shop) == []
 
@@ -156,6 +157,9 @@ def test_another_home_follows_an_erasure(isolated_api: Any, tmp_path: Any) -> No
     export = other.home / "exports" / "scores.csv"
     export.parent.mkdir(exist_ok=True)
     export.write_text("customer_id\nc010\n")
+    part = other.home / "exports" / "scores" / "part-00000.parquet"
+    part.parent.mkdir()
+    pd.DataFrame({"customer_id": ["c010"]}).to_parquet(part)
     key = find_key(isolated_api, "c010")
     assert erase(isolated_api, "c010").json()["forgotten"]
     assert not erasure.is_following(other)
@@ -163,6 +167,7 @@ def test_another_home_follows_an_erasure(isolated_api: Any, tmp_path: Any) -> No
     erasure.follow_erasures(other, feature_store.open_store(other.home / "features"))
     assert erasure.is_following(other)
     assert not export.exists()
+    assert not part.exists()
     for path in sorted(other.home.rglob("part.parquet")):
         table = pd.read_parquet(path)
         assert "customer_key" not in table or key not in set(table["customer_key"].dropna())
