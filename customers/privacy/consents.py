@@ -1,6 +1,7 @@
 """Reads consents: what each customer allows per purpose; without a statement the shop's default applies."""
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 import pandas as pd
@@ -9,7 +10,7 @@ import sqlalchemy as sa
 from customers.database import bulk_writes, engine
 from customers.database.schema import consents, customers
 from customers.shop.settings import CONSENT_PURPOSES, CONSENT_STATES, Shop
-from customers.shop.timestamps import from_micros
+from customers.shop.timestamps import from_micros, to_micros
 
 # Purposes that decide what may be computed about a customer, not only how they may be contacted.
 PROFILING_PURPOSES = ("profiling", "profiling_sensitive")
@@ -44,6 +45,15 @@ def withdrawn_customers(shop: Shop, keys: Iterable[int], purpose: str) -> set[in
     with engine.read_transaction(shop) as connection:
         once_allowing = set(connection.execute(query).scalars()) & customer_keys
         return once_allowing - _select_allowed(connection, shop, once_allowing, purpose)
+
+
+def customers_with_statements_since(shop: Shop, recorded_at: datetime) -> set[int]:
+    """Customers of whom a statement about profiling was recorded at this time or later."""
+    query = sa.select(consents.c.customer_key).where(
+        consents.c.purpose.in_(PROFILING_PURPOSES), consents.c.known_at >= to_micros(recorded_at)
+    )
+    with engine.read_transaction(shop) as connection:
+        return set(connection.execute(query.distinct()).scalars())
 
 
 def filter_allowed(shop: Shop, frame: pd.DataFrame, purpose: str) -> pd.DataFrame:

@@ -7,7 +7,7 @@ and deleted in the online store directly, in the tables and messages of Feast.
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Lock
@@ -123,14 +123,15 @@ class FeatureStore:
         values = snapshot_reader.read_columns(self.folder, features_by_view, keys, as_of)
         return feature_frames.build_frame(frame, values, self._element_types(service))
 
-    def materialise(self, as_of: datetime) -> dict[str, int]:
+    def materialise(self, as_of: datetime, *, without: Collection[int] = ()) -> dict[str, int]:
         """Copy each view's latest rows not after as_of into the online store; returns their number by view.
 
-        Only rows of that one timestamp are copied. Idempotent; a row never replaces a newer one, nor one pushed since.
+        Customers in `without` are left out. Only rows of that one timestamp are copied. Idempotent; a row never
+        replaces a newer one, nor one pushed since.
         Raises NoSnapshot where a view has no snapshot, or none that old.
         """
         views = {column.view for columns in self._read_services().values() for column in columns.values()}
-        return {view: self._materialise(view, as_of) for view in sorted(views)}
+        return {view: self._materialise(view, as_of, without) for view in sorted(views)}
 
     def online_features(self, service: str, keys: Sequence[int], written: WrittenRows | None = None) -> pd.DataFrame:
         """Features of customers in the online store, one row per key in the order of `keys`.
@@ -245,14 +246,17 @@ class FeatureStore:
         self._values.delete(views, keys)
         snapshot.remove_partial_files(self.folder)
 
-    def _materialise(self, view: str, as_of: datetime) -> int:
+    def _materialise(self, view: str, as_of: datetime, without: Collection[int] = ()) -> int:
         """Feast's own `materialize` holds the lists of all customers at once, and takes ten times as long."""
         path = self.folder / view / "part.parquet"
-        latest_at, rows = snapshot_reader.latest_rows(path, as_of)
+        latest_at, _ = snapshot_reader.latest_rows(path, as_of)
         if latest_at is None:
             return 0
+        rows = 0
         for frame in snapshot_reader.iter_rows_at(path, latest_at, ["customer_key", *self._view_columns(view)]):
-            self.push(view, frame.assign(event_timestamp=latest_at))
+            copied = frame[~frame["customer_key"].isin(without)]
+            self.push(view, copied.assign(event_timestamp=latest_at))
+            rows += len(copied)
         if self._feast is not None:
             self._note_materialisation(view, latest_at)
         return rows

@@ -4,11 +4,13 @@ import sqlite3
 import subprocess
 import time
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from customers.database import shop_lock
 from customers.people import lookup
 from customers.privacy import erasure as pending
 from serving import online_refill, runtime
@@ -121,8 +123,6 @@ def test_one_process_fills_it_again(shop_api: Any, monkeypatch: pytest.MonkeyPat
     refill.check()
     refill.check()
     assert [command[1:3] for command in started] == [["-m", "serving.online_refill"]]
-    from customers.database import shop_lock
-
     with shop_lock.hold(shop_api.shop, erasure.REFILL_LOCK):
         online_refill.OnlineRefill(shop_api.runtime).check()
         assert online_refill.refill(shop_api.runtime), "another process does it"
@@ -150,6 +150,37 @@ def test_who_is_erased_during_the_refill_does_not_come_back(shop_api: Any, monke
     assert len(rows[0])
     assert features.online_features("churn_v1", [key])["event_timestamp"].isna().all()
     assert pending.pending_erasures(shop_api.shop) == []
+
+
+def test_who_has_withdrawn_a_consent_does_not_get_the_nights_features_back(
+    shop_api: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where they cannot be refreshed: they stay in the queue."""
+    statement = {"customer_id": "c001", "purpose": "profiling_sensitive", "state": "withdrawn",
+                 "at": "2025-07-25T00:00:00Z"}  # fmt: skip
+    assert shop_api.post("/v1/consents", statement).status_code == 200
+    keys = list(lookup.find_keys(shop_api.shop, ["c001", "c002"]).values())
+    monkeypatch.setattr("serving.scoring.refresh.rescore_after_batch", lambda *_: False)
+    empty_online_store(shop_api)
+    assert not online_refill.refill(shop_api.runtime)
+    restored = shop_api.runtime.features.online_features("churn_v1", keys)
+    assert restored["event_timestamp"].isna().tolist() == [True, False]
+
+
+def test_a_refill_that_does_not_last_waits_longer_each_time(shop_api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[float] = []
+    now = [0.0]
+    ended = SimpleNamespace(poll=lambda: 1)
+    monkeypatch.setattr(online_refill, "needs_refill", lambda _: True)
+    monkeypatch.setattr(online_refill, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: (started.append(now[0]), ended)[1])
+    refill = online_refill.OnlineRefill(shop_api.runtime)
+    with shop_lock.hold(shop_api.shop, "night"):
+        refill.check()
+    assert started == []
+    for now[0] in map(float, range(0, 80, 5)):
+        refill.check()
+    assert started == [0.0, 10.0, 30.0, 70.0]
 
 
 def test_an_erasure_in_a_small_shop_is_no_loss(shop_api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
