@@ -139,7 +139,8 @@ def test_who_is_erased_during_the_refill_does_not_come_back(shop_api: Any, monke
     materialise, rows = features.materialise, []
 
     def materialise_late(as_of: datetime, **options: Any) -> dict[str, int]:
-        rows.append(pd.read_parquet(features.folder / "rhythm" / "part.parquet").query("customer_key == @key"))
+        frame = pd.read_parquet(features.folder / "rhythm" / "part.parquet")
+        rows.append(frame[frame["customer_key"] == key])
         assert not shop_api.post("/v1/customers/c001/erase", {}, "agent").json()["forgotten"]
         features.push("rhythm", rows[0])
         return materialise(as_of, **options)
@@ -156,8 +157,8 @@ def test_who_has_withdrawn_a_consent_does_not_get_the_nights_features_back(
     shop_api: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where they cannot be refreshed: they stay in the queue."""
-    statement = {"customer_id": "c001", "purpose": "profiling_sensitive", "state": "withdrawn",
-                 "at": "2025-07-25T00:00:00Z"}  # fmt: skip
+    statement = {"customer_id": "c001", "purpose": "profiling_sensitive", "state": "revoked",
+                 "at": "2025-07-01"}  # fmt: skip
     assert shop_api.post("/v1/consents", statement).status_code == 200
     keys = list(lookup.find_keys(shop_api.shop, ["c001", "c002"]).values())
     monkeypatch.setattr("serving.scoring.refresh.rescore_after_batch", lambda *_: False)
