@@ -39,6 +39,7 @@ from serving.http import problems, prometheus, request_context
 from serving.http.middleware import GatewayMiddleware
 from serving.http.shop_metrics import ShopCollector
 from serving.http.tracing import TracingMiddleware
+from serving.ingestion import score_writer
 from serving.lookup import answers
 from serving.privacy import erasure
 from serving.scoring import refresh
@@ -68,6 +69,11 @@ class Regulars:
         gc.collect()
         atexit.register(gc.unfreeze)
         gc.freeze()  # what is there by now stays: no later collection, in the middle of a request, looks at it again
+
+    @bentoml.on_shutdown
+    def finish(self) -> None:
+        """Store the scores of customers who have new features: else they would wait for the next start or sale."""
+        score_writer.get_writer().wait()
 
     @bentoml.api(route="/v1/recommendations")
     def recommendations(self, question: RecommendationQuestion, /) -> RecommendationAnswer:

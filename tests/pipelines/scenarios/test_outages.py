@@ -199,8 +199,8 @@ def test_redis_is_emptied_while_questions_are_answered(on_servers: SimpleNamespa
     assert after["probability"] != before["probability"]
     unchanged = [name for name in CUSTOMERS[2:] if name != "c006"]  # who has bought since the night
     now = _answers(client, unchanged)
-    for question, (results, _) in expected.items():
-        assert now[question][0] == [result for result in results if result["customer_id"] in unchanged]
+    for path, (results, _) in expected.items():
+        assert now[path][0] == [result for result in results if result["customer_id"] in unchanged]
     # A question that is not looked up reads the features of customers of whom Redis has none, or has them again.
 
     def is_filled() -> bool:
@@ -212,8 +212,8 @@ def test_redis_is_emptied_while_questions_are_answered(on_servers: SimpleNamespa
     _wait_until(is_filled, 90)
     assert not any("online store" in reason for reason in client.get("/readyz").json()["reasons"])
     again = _answers(client, CUSTOMERS[2:])
-    for question, (results, _) in expected.items():  # who has bought was refreshed once more, a little later
-        assert _without_times(again[question][0]) == _without_times(results)
+    for path, (results, _) in expected.items():  # who has bought was refreshed once more, a little later
+        assert _without_times(again[path][0]) == _without_times(results)
     [refreshed] = client.get("/v1/customers/c002/churn").json()["results"]
     assert refreshed["probability"] == after["probability"]
 
@@ -238,10 +238,10 @@ def _locked(path: Path) -> Iterator[None]:
     """All locks of the index of a write-ahead log, held by another process."""
     code = f"""
 import fcntl, time
-file = open({str(path)!r}, "r+b")
 deadline = time.monotonic() + 60
 while True:
     try:
+        file = open({str(path)!r}, "r+b")
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 8, 120)
         break
     except OSError:
