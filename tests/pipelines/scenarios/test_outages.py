@@ -1,9 +1,7 @@
-"""Two workers go on answering while their database is stopped, hangs or is locked, and while Redis is empty."""
+"""Two workers go on answering while their database is stopped or hangs, and while Redis is empty."""
 
-import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +16,6 @@ import pytest
 
 from customers.database import engine
 from customers.security import api_keys
-from customers.shop import settings
 from customers.shop.settings import Shop
 from pipelines.nightly import run as nightly_run
 
@@ -216,44 +213,3 @@ def test_redis_is_emptied_while_questions_are_answered(on_servers: SimpleNamespa
         assert _without_times(again[path][0]) == _without_times(results)
     [refreshed] = client.get("/v1/customers/c002/churn").json()["results"]
     assert refreshed["probability"] == after["probability"]
-
-
-def test_a_sqlite_file_that_is_locked(first_run_home: Path, tmp_path: Path) -> None:
-    shop = settings.open_shop(Path(shutil.copytree(first_run_home, tmp_path / "home")))
-    with _server(shop) as client:
-        expected = _answers(client)
-        with _locked(shop.home / "shop.db-shm"):
-            # SQLite itself tries for ten seconds to get at the index of its write-ahead log.
-            deadline = time.monotonic() + 30
-            while time.monotonic() < deadline:
-                client.get("/livez")
-                time.sleep(0.5)
-            _check_outage(client, expected)
-        _check_return(client, expected)
-    engine.get_engine(shop).dispose()
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """All locks of the index of a write-ahead log, held by another process."""
-    code = f"""
-import fcntl, time
-deadline = time.monotonic() + 60
-while True:
-    try:
-        file = open({str(path)!r}, "r+b")
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 8, 120)
-        break
-    except OSError:
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-print("locked", flush=True)
-time.sleep(600)
-"""
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "locked\n"
-            yield
-        finally:
-            process.kill()
