@@ -160,7 +160,8 @@ def test_who_has_withdrawn_a_consent_does_not_get_the_nights_features_back(
     statement = {"customer_id": "c001", "purpose": "profiling_sensitive", "state": "revoked",
                  "at": "2025-07-01"}  # fmt: skip
     assert shop_api.post("/v1/consents", statement).status_code == 200
-    keys = list(lookup.find_keys(shop_api.shop, ["c001", "c002"]).values())
+    key_by_id = lookup.find_keys(shop_api.shop, ["c001", "c002"])
+    keys = [key_by_id["c001"], key_by_id["c002"]]
     monkeypatch.setattr("serving.scoring.refresh.rescore_after_batch", lambda *_: False)
     empty_online_store(shop_api)
     assert not online_refill.refill(shop_api.runtime)
