@@ -180,7 +180,9 @@ def exchange_rows(
     broadcast = con.session.sparkContext.broadcast(shared)
 
     def write_portion(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        number = TaskContext.get().partitionId()  # type: ignore[union-attr]
+        task = TaskContext.get()
+        assert task is not None, "this function runs in a task of Spark only"
+        number = task.partitionId()
         write(broadcast.value, number, _split_rows(batches, schemas))
         yield pa.RecordBatch.from_pydict({"portion": [number]})
 
