@@ -54,9 +54,13 @@ def watch(home: Path) -> None:
         changes = _find_changes(shop)
         if changes <= settled:
             pause = CHECK_SECONDS
-        elif _run_update(home, parent):
-            # What is left is as the registry wants it: an alias that was set by hand in MLflow.
-            settled, pause = _find_changes(shop), CHECK_SECONDS
+            continue
+        is_complete = _run_update(home, parent)
+        remaining = _find_changes(shop)
+        # A promotion is in the log a moment before it is in the registry. What is still left after the longest pause
+        # is as the registry wants it: an alias that was set by hand in MLflow.
+        if is_complete and (not remaining or pause == LONGEST_PAUSE_SECONDS):
+            settled, pause = remaining, CHECK_SECONDS
         else:
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
