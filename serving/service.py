@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar, cast
 
 import bentoml
+from starlette.applications import Starlette
 
 from customers import tracing
 from serving import logs, runtime
@@ -154,3 +155,15 @@ _service.add_asgi_middleware(
     answers_in_outage=answers.answers_in_outage,
 )
 _service.mount_asgi_app(create_app(_openapi_document), path="/")
+
+
+def build_app() -> Starlette:
+    """The service as an ASGI app, without two things that BentoML puts around the gateway.
+
+    Its timeout keeps everything of a request in memory until the time is over, long after the answer, and the gateway
+    has a timeout of its own. Its spans cost as much as an answer and are exported nowhere.
+    """
+    app: Starlette = _service.to_asgi()
+    unwanted = {"TimeoutMiddleware", "OpenTelemetryMiddleware"}
+    app.user_middleware = [entry for entry in app.user_middleware if getattr(entry.cls, "__name__", "") not in unwanted]
+    return app

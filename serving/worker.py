@@ -9,13 +9,11 @@ import socket
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from serving.server import GRACE_SECONDS
 
 if TYPE_CHECKING:
-    from starlette.applications import Starlette
-
     from serving.runtime import ServerRuntime
 
 log = logging.getLogger("regulars.worker")
@@ -36,6 +34,7 @@ def main() -> None:
     from serving import runtime
     from serving.exports.export_scheduler import ExportScheduler
     from serving.lookup import answers
+    from serving.service import build_app
 
     # A worker without requests must notice promotions too.
     server_runtime = runtime.get_runtime()
@@ -45,7 +44,7 @@ def main() -> None:
     threading.Thread(target=_watch_online_store, args=(server_runtime,), daemon=True).start()
     threading.Thread(target=_prepare_refresh, args=(server_runtime.shop.timezone,), daemon=True).start()
     config = uvicorn.Config(
-        _build_app(),
+        build_app(),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -53,23 +52,6 @@ def main() -> None:
         timeout_graceful_shutdown=int(GRACE_SECONDS),
     )
     uvicorn.Server(config).run(sockets=[listening])
-
-
-def _build_app() -> Starlette:
-    """The service as an ASGI app, without two things that BentoML puts around it, outside the gateway.
-
-    Its timeout keeps everything of a request in memory until the time is over, long after the answer; the gateway has
-    a timeout of its own. Its spans cost as much as an answer and are exported nowhere; ours are `serving.http.tracing`.
-    """
-    from bentoml._internal.server.http.traffic import TimeoutMiddleware
-    from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
-
-    from serving.service import Regulars
-
-    app: Starlette = cast(Any, Regulars).to_asgi()
-    unwanted = (TimeoutMiddleware, OpenTelemetryMiddleware)
-    app.user_middleware = [middleware for middleware in app.user_middleware if middleware.cls not in unwanted]
-    return app
 
 
 def _watch_online_store(server_runtime: ServerRuntime) -> None:

@@ -277,13 +277,13 @@ def open_api(home: Path) -> Iterator[SimpleNamespace]:
 
     from customers.security import api_keys
     from customers.shop import settings
-    from serving.service import Regulars
+    from serving import service
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REGULARS_HOME", str(home))
         shop = settings.open_shop()
         keys = {role: api_keys.create_key(shop, role) for role in ROLES}
-        with TestClient(Regulars.to_asgi(), raise_server_exceptions=False) as client:
+        with TestClient(service.build_app(), raise_server_exceptions=False) as client:
             yield ApiClient(shop=shop, keys=keys, client=client)
 
 
