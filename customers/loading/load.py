@@ -221,7 +221,7 @@ def _validate(shop: Shop, kind: RecordKind, source: str, records: Records) -> No
     column_checks = kind.checks(shop)
     query = validation.validation_query(column_checks, kind.columns, records.clean_columns)
     try:
-        records.connection.execute(f"create temp table checked as {query}")
+        records.create_table("checked", query)
     except duckdb.Error:
         if not records.in_place:
             raise
@@ -244,14 +244,14 @@ def _mark_duplicates(records: Records, kind: RecordKind, checked_columns: Sequen
     key_columns = ", ".join(quote_identifier(name) for name in kind.key)
     values = [f"c.{quote_identifier(name)}" for name in checked_columns]
     values += [f"raw.{quote_identifier(name)}" for name in records.columns if name not in kind.columns]
-    records.connection.execute(
-        f"""create temp table repeats as
-            select file_no, row_no, content = last_value(content) over w as same from (
+    records.create_table(
+        "repeats",
+        f"""select file_no, row_no, content = last_value(content) over w as same from (
               select c.file_no, c.row_no, {key}, hash({", ".join(values)}) as content
               from checked c join raw using (file_no, row_no) where {is_valid})
             window w as (partition by {key_columns} order by file_no, row_no
                          rows between unbounded preceding and unbounded following)
-            qualify row_number() over (partition by {key_columns} order by file_no desc, row_no desc) > 1"""
+            qualify row_number() over (partition by {key_columns} order by file_no desc, row_no desc) > 1""",
     )
     records.connection.execute(
         f"""update checked set is_repeat = repeats.same,

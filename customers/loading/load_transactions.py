@@ -15,7 +15,6 @@ from customers.ledger import line_digest, transactions
 from customers.loading import load_customers, load_products, validation
 from customers.loading.connectors.files import Records
 from customers.loading.record_kind import RecordKind
-from customers.loading.sql_text import quote_literal
 from customers.loading.validation import ColumnCheck
 from customers.privacy import tombstones
 from customers.shop.settings import Shop
@@ -39,10 +38,6 @@ COLUMNS = (
     "campaign_id",
 )
 BATCH_SIZE = 50_000
-#: Lines that are sorted at once: DuckDB's sort needs memory for each part of them that it has written to disk.
-SORTED_LINES = 16_000_000
-#: Order ids that are drawn to find where one sort ends and the next begins.
-SAMPLED_ORDER_IDS = 10_000
 IS_ACCEPTED = "reason is null and not is_repeat"
 CLOCK_TOLERANCE = timedelta(hours=24)
 
@@ -95,7 +90,7 @@ def _load(shop: Shop, source: str, records: Records, open_transaction: Transacti
         f"select count(*), max(sold_at) from checked where {IS_ACCEPTED}"
     ).fetchall()[0]
     with tqdm(total=total, unit=" lines", disable=None, leave=False) as bar:
-        for orders in _order_batches(records, total):
+        for orders in _order_batches(records):
             lines = _as_stored(orders, source)
             with open_transaction() as connection:
                 # Read for each batch: a nightly run may begin during a long load.
@@ -117,37 +112,14 @@ def _key_table(entity: str, keys: dict[str, int]) -> pa.Table:
     return pa.table({f"{entity}_id": ids, f"{entity}_key": pa.array(keys.values(), pa.int64())})
 
 
-def _order_batches(records: Records, total: int) -> Iterator[pa.Table]:
-    """The accepted lines, `total` of them, in batches of about BATCH_SIZE, split only between orders.
+def _order_batches(records: Records) -> Iterator[pa.Table]:
+    """The accepted lines in batches of about BATCH_SIZE, split only between orders.
 
     Columns order_id, line_id (null where the file has none), product_id, customer_key, product_key, sold_at, quantity,
     amount_minor, discount_minor, currency, kind, store_id, channel, coupon_id, campaign_id, content and is_broken: some
     line of the order was rejected. A return has a negative quantity and amount. Sorted by order.
     """
-    is_broken = _is_broken_expression(records)
-    for orders in _order_ranges(records, -(-total // SORTED_LINES)):
-        reader = records.connection.sql(_lines_query(orders, is_broken)).to_arrow_reader(BATCH_SIZE)
-        yield from _split_batches(reader)
-
-
-def _order_ranges(records: Records, count: int) -> list[str]:
-    """SQL conditions that divide the accepted lines by their order into about `count` ranges, which ascend."""
-    if count <= 1:
-        return ["true"]
-    sample = records.connection.sql(
-        f"select order_id from (select order_id from checked where {IS_ACCEPTED}) "
-        f"using sample reservoir({SAMPLED_ORDER_IDS} rows) repeatable (1)"
-    ).fetchall()
-    order_ids = sorted(order_id for (order_id,) in sample)
-    starts = sorted({order_ids[len(order_ids) * number // count] for number in range(1, count)})
-    bounds = [quote_literal(start) for start in starts]
-    lows = ["true", *(f"order_id >= {bound}" for bound in bounds)]
-    highs = [*(f"order_id < {bound}" for bound in bounds), "true"]
-    return [f"{low} and {high}" for low, high in zip(lows, highs, strict=True)]
-
-
-def _split_batches(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
-    """The rows of the reader, which are sorted by order, in tables that end where an order ends."""
+    reader = records.connection.sql(_lines_query(records)).to_arrow_reader(BATCH_SIZE)
     pending: list[pa.RecordBatch] = []
     for batch in reader:
         split_at = _last_order_start(batch, pending)
@@ -160,21 +132,15 @@ def _split_batches(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(pending)
 
 
-def _is_broken_expression(records: Records) -> str:
-    """SQL for whether some line of an order was rejected."""
+def _lines_query(records: Records) -> str:
+    """The query of the accepted lines; nothing but the sort holds more than a few rows, and DuckDB sorts on disk."""
     # An unreadable line may belong to any order: then no order is certain to be complete.
     if records.count("broken"):
-        return "true"
-    if records.count("checked", "reason is not null"):
-        return "order_id in (select order_id from checked where reason is not null and order_id is not null)"
-    return "false"
-
-
-def _lines_query(orders: str, is_broken: str) -> str:
-    """The query of the accepted lines of the orders that meet a condition.
-
-    Nothing but the sort holds more than a few rows, and DuckDB sorts on disk.
-    """
+        is_broken = "true"
+    elif records.count("checked", "reason is not null"):
+        is_broken = "order_id in (select order_id from checked where reason is not null and order_id is not null)"
+    else:
+        is_broken = "false"
     # An id without a key is that of an erased customer: the line is stored without a customer.
     return f"""
         select order_id, line_id, product_id, customer_key, product_key, sold_at, quantity, amount_minor,
@@ -188,7 +154,7 @@ def _lines_query(orders: str, is_broken: str) -> str:
                  case when is_return then -abs(quantity) else quantity end as quantity,
                  case when is_return then -abs(amount_minor) else amount_minor end as amount_minor
           from (select *, kind = 'return' or quantity < 0 or amount_minor < 0 as is_return
-                from checked where {IS_ACCEPTED} and {orders})
+                from checked where {IS_ACCEPTED})
           left join customer_key_table using (customer_id)
           join product_key_table using (product_id))
         order by order_id"""

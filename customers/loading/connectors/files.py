@@ -61,6 +61,8 @@ class Records:
     erased_columns: list[str] = field(default_factory=list)
     # The query of each file that is read in place; `raw` is a view over them.
     in_place: list[str] = field(default_factory=list)
+    # Whether the connection is to a database file of its own: its tables leave memory entirely, temporary ones do not.
+    has_database_file: bool = False
 
     def __enter__(self) -> "Records":
         return self
@@ -81,6 +83,10 @@ class Records:
                 f"alter table raw add column if not exists {sql_text.quote_identifier(name)} varchar"
             )
 
+    def create_table(self, name: str, query: str) -> None:
+        """Create a table that lives as long as the connection."""
+        self.connection.execute(f"create {'' if self.has_database_file else 'temp'} table {name} as {query}")
+
     def count(self, table: str, where: str = "true") -> int:
         """The number of rows of a table that meet an SQL condition."""
         rows = self.connection.execute(f"select count(*) from {table} where {where}").fetchall()
@@ -99,13 +105,13 @@ def read_files(
     With `disk_folder`, rows beyond MEMORY_LIMIT lie there in clear; without, all of them are held in memory.
     Raises ShopError where a path or a required column is missing, a file cannot be read, or there are no rows.
     """
-    records = Records(_open_connection(disk_folder), find_files(paths))
+    records = Records(_open_connection(disk_folder), find_files(paths), has_database_file=disk_folder is not None)
     if _can_read_in_place(records):
         for file_no, path in enumerate(records.files):
             _view_file(records, file_no, path, required, mapping or {})
         records.add_columns(())
     else:
-        records.connection.execute("create temp table raw (file_no integer, row_no bigint)")
+        records.create_table("raw", "select 0::integer as file_no, 0::bigint as row_no where false")
         for file_no, path in enumerate(records.files):
             _append_file(records, file_no, path, required, mapping or {})
     if not records.columns or not records.count("raw") + records.count("broken"):
@@ -156,7 +162,7 @@ def _format_paths(files: Sequence[Path]) -> str:
 
 
 def _open_connection(disk_folder: Path | None) -> duckdb.DuckDBPyConnection:
-    connection = duckdb.connect()
+    connection = duckdb.connect(":memory:" if disk_folder is None else str(disk_folder / "rows.duckdb"))
     configure_connection(connection)
     if disk_folder is not None:
         folder = sql_text.quote_literal(str(disk_folder))

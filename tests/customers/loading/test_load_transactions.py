@@ -3,7 +3,6 @@
 import os
 import subprocess
 from collections.abc import Callable
-from itertools import chain
 from pathlib import Path
 
 import duckdb
@@ -62,24 +61,6 @@ def test_an_order_larger_than_a_batch_is_one_batch(sqlite_shop: Shop, tmp_path: 
     path = write_orders(tmp_path / "lines.csv", orders=2, lines=5_000)
     load.load_files(sqlite_shop, "transactions", [path])
     assert [len(batch) for batch in batches] == [5_000, 5_000]
-
-
-def test_lines_sorted_in_ranges_of_orders_are_those_of_one_sort(
-    sqlite_shop: Shop, tmp_path: Path, batches: list[list[str]], fetch_rows: Rows, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "lines.parquet"
-    duckdb.sql(
-        f"""copy (select ['it''s ', '茶', 'Ä', '', 'z '][i % 5 + 1] || i % 700 as order_id, 'p' || i as product_id,
-                         '2017-11-01' as sold_at, 1 as quantity, i as amount
-                  from range(9_000) t(i)) to '{path}'"""
-    )
-    load.load_files(sqlite_shop, "transactions", [path])
-    sorted_orders, stored = list(chain.from_iterable(batches)), fetch_rows(sqlite_shop, STORED)
-    batches.clear()
-    monkeypatch.setattr(load_transactions, "SORTED_LINES", 1_000)
-    assert load.load_files(sqlite_shop, "transactions", [path]).unchanged == len(stored) == 9_000
-    assert list(chain.from_iterable(batches)) == sorted_orders
-    assert len(batches) >= 9
 
 
 def test_parquet_in_place_gives_the_ledger_and_the_rejects_of_csv(
