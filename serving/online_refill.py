@@ -59,7 +59,7 @@ def needs_refill(server_runtime: ServerRuntime) -> bool:
     if not server_runtime.has_computed_features:
         return False
     with suppress(OnlineStoreUnavailable):
-        return server_runtime.features.has_lost_values(runtime.ALL_CUSTOMERS_SERVICE)
+        return server_runtime.features.has_lost_values()
     return False
 
 

@@ -91,10 +91,10 @@ class ServerRuntime:
         """
         try:
             # Before the read: a store that is filled by then has every view of each customer.
-            is_emptied = self.features.has_lost_values(ALL_CUSTOMERS_SERVICE)
+            has_lost_values = self.features.has_lost_values()
             frame = self.features.online_features(service, keys, written)
             is_missing = (frame["event_timestamp"].isna() & (frame["customer_key"] >= 0)).to_numpy(bool)
-            if is_emptied or (is_missing.any() and self.features.has_lost_values(ALL_CUSTOMERS_SERVICE)):
+            if has_lost_values or (is_missing.any() and self.features.has_lost_values()):
                 is_missing |= self._is_of_snapshot(service, frame)
                 frame = self._complete_from_snapshot(service, frame, is_missing) if is_missing.any() else frame
         except OnlineStoreUnavailable as error:
@@ -164,7 +164,7 @@ class ServerRuntime:
         Where the online store has lost them, that of any score: new features must be later than the lost ones.
         """
         latest_at = self.features.latest_event_at(ALL_CUSTOMERS_SERVICE, keys)
-        if latest_at is None and self.features.has_lost_values(ALL_CUSTOMERS_SERVICE):
+        if latest_at is None and self.features.has_lost_values():
             return current_scores.read_latest_as_of(self.shop) or self.features.latest_snapshot_at(
                 ALL_CUSTOMERS_SERVICE
             )
@@ -204,7 +204,7 @@ class ServerRuntime:
             yield f"{error}; answers are of the last nightly run and of what was read last, marked as degraded"
         if self.has_computed_features:
             try:
-                if self.features.has_lost_values(ALL_CUSTOMERS_SERVICE):
+                if self.features.has_lost_values():
                     yield f"{LOST_VALUES_REASON}; until then answers are of the last nightly run, marked as degraded"
             except OnlineStoreUnavailable as error:
                 yield f"{error}; answers are of the features of the last nightly run, marked as degraded"

@@ -6,7 +6,6 @@ and deleted in the online store directly, in the tables and messages of Feast.
 
 import json
 import os
-import time
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -20,9 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from customers.shop.durable_files import FileFingerprint, read_fingerprint
 from features.store import feast_store, feature_frames, snapshot_reader, value_codec
 from features.store.event_times import EPOCH
+from features.store.loss_detector import LossDetector
 from features.store.online_values import OnlineStoreUnavailable, OnlineValues, StoredRow
 from features.store.service_file import FeatureColumn, ServiceFile
 
@@ -33,10 +32,6 @@ if TYPE_CHECKING:
 WrittenRows = Mapping[str, Mapping[int, StoredRow]]
 
 ROW_NUMBER = "entity_place"
-#: A key that is read, and that no customer has.
-NOBODY = 0
-#: So many customers of each view are looked for in the online store, of whom so few may be missing, and how often.
-SAMPLE_SIZE, MAX_MISSING_SHARE, LOST_CHECK_SECONDS = 25, 0.2, 0.5
 
 
 class FeatureStore:
@@ -49,8 +44,7 @@ class FeatureStore:
         self._feast: FeastStore | None = None
         self._feast_lock = Lock()
         self._services = ServiceFile(folder / "feast" / "services.json")
-        self._sample: tuple[tuple[FileFingerprint, ...], dict[str, list[int]]] | None = None
-        self._lost_checked_at, self._has_lost_values = float("-inf"), False
+        self._loss_detector = LossDetector(folder, self._view_names, self._count_missing)
 
     @property
     def feast(self) -> "FeastStore":
@@ -130,8 +124,7 @@ class FeatureStore:
         replaces a newer one, nor one pushed since.
         Raises NoSnapshot where a view has no snapshot, or none that old.
         """
-        views = {column.view for columns in self._read_services().values() for column in columns.values()}
-        return {view: self._materialise(view, as_of, without) for view in sorted(views)}
+        return {view: self._materialise(view, as_of, without) for view in self._view_names()}
 
     def online_features(self, service: str, keys: Sequence[int], written: WrittenRows | None = None) -> pd.DataFrame:
         """Features of customers in the online store, one row per key in the order of `keys`.
@@ -161,38 +154,21 @@ class FeatureStore:
         newest_us = max((row.event_us for row in rows if row is not None), default=0)
         return EPOCH + timedelta(microseconds=newest_us) if newest_us else None
 
-    def has_lost_values(self, service: str) -> bool:
+    def has_lost_values(self) -> bool:
         """Whether the online store lacks what a nightly run wrote: of some customers of each view, many are not there.
 
-        So it is after a restart without a copy of its own, and until it has been filled again. It is looked at again
-        every LOST_CHECK_SECONDS. Raises OnlineStoreUnavailable where the store does not answer.
+        So it is after a restart without a copy of its own, and until it has been filled again. It is looked at only now
+        and then: see `loss_detector`. Raises OnlineStoreUnavailable where the store does not answer.
         """
-        now = time.monotonic()
-        if now - self._lost_checked_at >= LOST_CHECK_SECONDS:
-            self.latest_event_at(service, [NOBODY])
-            self._has_lost_values = any(map(self._lacks_rows, self._sample_customers().items()))
-            self._lost_checked_at = now
-        return self._has_lost_values
+        return self._loss_detector.check()
 
-    def _lacks_rows(self, sample: tuple[str, list[int]]) -> bool:
-        view, keys = sample
-        rows = self._read_rows(view, dict([next(iter(self._view_columns(view).items()))]), keys, {})
-        return rows.count(None) > MAX_MISSING_SHARE * len(keys)
+    def _count_missing(self, view: str, keys: Sequence[int]) -> int:
+        """How many of these customers have no row of a view in the online store."""
+        first = dict([next(iter(self._view_columns(view).items()))])
+        return self._read_rows(view, first, keys, {}).count(None)
 
-    def _sample_customers(self) -> dict[str, list[int]]:
-        """Customers of each view that the last nightly run has written; read again only where another one has run."""
-        views = {column.view for columns in self._read_services().values() for column in columns.values()}
-        paths = {view: path for view in sorted(views) if (path := self.folder / view / "part.parquet").exists()}
-        fingerprints = tuple(map(read_fingerprint, paths.values()))
-        if self._sample is None or self._sample[0] != fingerprints:
-            latest = {view: snapshot_reader.latest_cutoff(path) for view, path in paths.items()}
-            keys = {
-                view: snapshot_reader.sample_customers(paths[view], at, SAMPLE_SIZE)
-                for view, at in latest.items()
-                if at
-            }
-            self._sample = fingerprints, {view: sample for view, sample in keys.items() if sample}
-        return self._sample[1]
+    def _view_names(self) -> list[str]:
+        return sorted({column.view for columns in self._read_services().values() for column in columns.values()})
 
     def latest_snapshot_at(self, service: str) -> datetime | None:
         """The latest cutoff in the snapshots of a service; None before the first nightly run."""
@@ -239,11 +215,10 @@ class FeatureStore:
             return
         from features.snapshots import snapshot
 
-        views = {column.view for columns in self._read_services().values() for column in columns.values()}
         # First of the snapshots: a customer who is only there would count as lost.
         for path in sorted(self.folder.glob("*/part.parquet")):
             _delete_rows(path, keys)
-        self._values.delete(views, keys)
+        self._values.delete(self._view_names(), keys)
         snapshot.remove_partial_files(self.folder)
 
     def _materialise(self, view: str, as_of: datetime, without: Collection[int] = ()) -> int:

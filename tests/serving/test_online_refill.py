@@ -24,7 +24,7 @@ SALE = {"order_id": "o1", "line_id": "1", "customer_id": "c001", "product_id": "
 @pytest.fixture
 def shop_api(isolated_api: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """An API without a night's arrays, so that every answer reads features, and which looks for a loss every time."""
-    monkeypatch.setattr("features.store.feature_store.LOST_CHECK_SECONDS", 0.0)
+    monkeypatch.setattr("features.store.loss_detector.CHECK_SECONDS", 0.0)
     isolated_api.runtime = runtime.open_runtime(isolated_api.shop)
     isolated_api.runtime.features.apply()
     return isolated_api
@@ -83,7 +83,7 @@ def test_a_store_that_is_half_filled_is_still_being_filled(shop_api: Any) -> Non
     features = shop_api.runtime.features
     as_of = features.latest_snapshot_at("offers_v1")
     empty_online_store(shop_api)
-    first, *_, last = sorted(features._sample_customers())
+    first, *_, last = sorted(features._loss_detector._sample_customers())
     features._materialise(first, as_of)
     assert online_refill.needs_refill(shop_api.runtime)
     features.materialise(as_of)
@@ -203,8 +203,8 @@ def test_before_the_first_night_nothing_is_lost(api_before_first_run: Any) -> No
 
 def test_a_sample_is_read_again_after_another_night(shop_api: Any) -> None:
     features = shop_api.runtime.features
-    sample = features._sample_customers()
+    sample = features._loss_detector._sample_customers()
     assert all(0 < len(set(keys)) == len(keys) <= 25 for keys in sample.values())
     began_at = time.monotonic()
-    assert features._sample_customers() == sample
+    assert features._loss_detector._sample_customers() == sample
     assert time.monotonic() < began_at + 0.1
