@@ -47,7 +47,7 @@ class ScoreWriter:
             self.unscored |= refreshed.since_by_key
             for view, rows in refreshed.written.items():
                 self._rows.setdefault(view, {}).update(rows)
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = Thread(target=self._run, name="score-writer", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
