@@ -29,6 +29,8 @@ Change = tuple[str, str]
 
 MODULE = "pipelines.replica"
 CHECK_SECONDS = 1.0
+#: So often a registry is looked at that has not yet the version that the promotion log names, and the time between.
+REGISTRY_LOOKS, REGISTRY_PAUSE_SECONDS = 5, 0.5
 #: After an update that did not help, such as during an outage of the registry, the next one waits longer.
 LONGEST_PAUSE_SECONDS = 60.0
 
@@ -57,8 +59,7 @@ def watch(home: Path) -> None:
             continue
         is_complete = _run_update(home, parent)
         remaining = _find_changes(shop)
-        # A promotion is in the log a moment before it is in the registry. What is still left after the longest pause
-        # is as the registry wants it: an alias that was set by hand in MLflow.
+        # What is still left after the longest pause is as the registry wants it: an alias that was set by hand there.
         if is_complete and (not remaining or pause == LONGEST_PAUSE_SECONDS):
             settled, pause = remaining, CHECK_SECONDS
         else:
@@ -121,11 +122,22 @@ def update(shop: Shop) -> bool:
     except shop_lock.LockHeld:
         is_complete = False
     if is_complete or night_marker.read_marker(shop.home) is not None:
-        from training import promotion  # imported here: the watching process stays small
-
-        for name in find_outdated_champions(shop):
-            promotion.publish_champion(shop, name)
+        for name, version in find_outdated_champions(shop).items():
+            _publish(shop, name, version)
     return is_complete
+
+
+def _publish(shop: Shop, name: str, version: str) -> None:
+    """Publish the registry's champion, for which this version is waited for a little: the log had it a moment before.
+
+    An alias that was set by hand in MLflow names another version for ever.
+    """
+    from training import promotion  # imported here: the watching process stays small
+
+    for _ in range(REGISTRY_LOOKS):
+        if promotion.publish_champion(shop, name) == version:
+            return
+        time.sleep(REGISTRY_PAUSE_SECONDS)
 
 
 def _update_files(shop: Shop) -> None:
