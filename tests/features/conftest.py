@@ -13,48 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-INSTANT = pa.timestamp("us", "UTC")
-LINE = pa.schema(
-    [
-        ("customer_key", pa.int64()),
-        ("order_key", pa.int64()),
-        ("product_key", pa.int64()),
-        ("sold_at", INSTANT),
-        ("known_at", INSTANT),
-        ("superseded_at", INSTANT),
-        ("quantity", pa.float64()),
-        ("amount", pa.float64()),
-        ("discount", pa.float64()),
-        ("kind", pa.string()),
-        ("store_id", pa.string()),
-        ("channel", pa.string()),
-    ]
-)
-PRODUCT = pa.schema(
-    [
-        ("product_key", pa.int64()),
-        ("department", pa.string()),
-        ("category", pa.string()),
-        ("subcategory", pa.string()),
-        ("brand", pa.string()),
-        ("price", pa.float64()),
-        ("sensitive", pa.bool_()),
-    ]
-)
-INTERACTION = pa.schema(
-    [
-        ("customer_key", pa.int64()),
-        ("happened_at", INSTANT),
-        ("known_at", INSTANT),
-        ("channel", pa.string()),
-        ("kind", pa.string()),
-        ("status", pa.string()),
-        ("campaign_id", pa.string()),
-        ("offer_id", pa.string()),
-        ("answered_at", INSTANT),
-    ]
-)
-CONSENT = pa.schema([("customer_key", pa.int64()), ("profiling", pa.bool_()), ("profiling_sensitive", pa.bool_())])
+from customers.parquet.columns import CONSENT_SCHEMA, INTERACTION_SCHEMA, LINE_SCHEMA, PRODUCT_SCHEMA
+
 GROCERY = [
     {"product_key": 1, "department": "dairy", "category": "milk", "brand": "own"},
     {"product_key": 2, "department": "dairy", "category": "cheese", "brand": "farm"},
@@ -111,12 +71,12 @@ def write_ledger(
     for month, month_lines in months.items():
         month_file = folder / f"month={month}" / "part.parquet"
         month_file.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(month_lines, schema=LINE), month_file)
+        pq.write_table(pa.Table.from_pylist(month_lines, schema=LINE_SCHEMA), month_file)
     folder.mkdir(parents=True, exist_ok=True)
     tables = (
-        ("products", products, PRODUCT),
-        ("interactions", interactions, INTERACTION),
-        ("consents", consents, CONSENT),
+        ("products", products, PRODUCT_SCHEMA),
+        ("interactions", interactions, INTERACTION_SCHEMA),
+        ("consents", consents, CONSENT_SCHEMA),
     )
     for name, rows, schema in tables:
         if rows is not None:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from customers.parquet.columns import LINE_SCHEMA, PRODUCT_SCHEMA
 from features.products import co_purchases
 from features.snapshots import portions, snapshot
 
@@ -40,16 +41,16 @@ def ordinary_sales(customers: int = 40, per_customer: int = 60, seed: int = 1) -
 
 def write_mirror(folder: Path, lines: pd.DataFrame, n_products: int = 5_000) -> Path:
     """Write the lines by month, and products in fifty categories; returns the folder."""
-    from tests.features.conftest import LINE, PRODUCT
-
     for month, rows in lines.groupby(lines["sold_at"].dt.strftime("%Y-%m")):
         path = folder / f"month={month}" / "part.parquet"
         path.parent.mkdir(parents=True)
-        pq.write_table(pa.Table.from_pandas(rows, preserve_index=False).cast(LINE), path)
+        pq.write_table(pa.Table.from_pandas(rows, preserve_index=False).cast(LINE_SCHEMA), path)
     keys = np.arange(n_products)
     products = {"product_key": keys, "category": [f"c{key % 50}" for key in keys]}
-    table = pa.table({field.name: products.get(field.name, pa.nulls(n_products, field.type)) for field in PRODUCT})
-    pq.write_table(table.cast(PRODUCT), folder / "products.parquet")
+    table = pa.table(
+        {field.name: products.get(field.name, pa.nulls(n_products, field.type)) for field in PRODUCT_SCHEMA}
+    )
+    pq.write_table(table.cast(PRODUCT_SCHEMA), folder / "products.parquet")
     return folder
 
 
