@@ -181,6 +181,7 @@ def register_with_artifact(home: Path, folder: Path) -> str:
     return mlflow_registry.register_version(tracking_uri(home), "recommender", folder, artifacts=artifacts)[0]
 
 
+@pytest.mark.acceptance
 def test_a_moved_home_uses_its_own_artifacts(folder, tmp_path):
     # A parent folder called artifacts must not be mistaken for the one beside the database.
     old, new = tmp_path / "artifacts" / "old shop", tmp_path / "new shop"
@@ -204,6 +205,7 @@ def test_a_moved_home_uses_its_own_artifacts(folder, tmp_path):
     )  # MLflow's own, that of the old path and that of the new one
 
 
+@pytest.mark.acceptance
 def test_a_copied_home_and_its_original_stay_separate(folder, tmp_path):
     original, copy = tmp_path / "shop", tmp_path / "copy"
     first = register_with_artifact(original, folder)

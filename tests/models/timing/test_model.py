@@ -103,6 +103,7 @@ def excess_crps(curves: np.ndarray, truth: np.ndarray) -> float:
     return float(((curves - truth) ** 2).sum(axis=1).mean())
 
 
+@pytest.mark.acceptance
 def test_the_true_distribution_is_recovered_though_four_in_ten_durations_are_censored() -> None:
     _, label, now = shop()
     truth = true_curves(now, DAYS)

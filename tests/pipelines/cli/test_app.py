@@ -90,7 +90,7 @@ def test_with_json_logs_every_line_on_stderr_is_an_object(home: Path) -> None:
     assert {line["logger"] for line in lines} == {"regulars.command"}
 
 
-@pytest.mark.parametrize(("memory", "code"), [("1MB", 1), ("plenty", 2)])
+@pytest.mark.parametrize(("memory", "code"), [("1MB", 1), pytest.param("plenty", 2, marks=pytest.mark.acceptance)])
 def test_a_run_with_too_little_memory_names_the_setting(home: Path, till: Till, memory: str, code: int) -> None:
     rows = [(f"o{day}", 0, "c1", "p1", f"2025-01-{day:02}T10:00:00", 1, 5, 0) for day in range(1, 29)]
     regulars(home, "load", "transactions", str(till(*rows)))
