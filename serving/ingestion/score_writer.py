@@ -24,7 +24,7 @@ from serving.scoring.refresh import RefreshedCustomers
 log = logging.getLogger("regulars.refresh")
 
 #: More customers than the first are scored together where so much time passes before: a batch has a fixed cost.
-GATHER_SECONDS = 0.25
+GATHER_SECONDS = 2.0
 #: Nobody waits longer for stored scores.
 MAX_WAIT_SECONDS = 5.0
 

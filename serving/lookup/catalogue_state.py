@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 
 from customers.marketing import eligibility_inputs
@@ -35,11 +35,13 @@ TableBuilder = Callable[[NightArrays, LookupContext], AnswerTable | None]
 class CatalogueState:
     """What was made of one state of the catalogue, the champions and the published arrays.
 
-    `tables` has those models whose arrays hold. `day` is the shop's day for which they do. At `recheck_at`, by the
+    `key` changes wherever the catalogue may have changed, `origin` only where it has. `tables` has those models whose
+    arrays hold. `day` is the shop's day for which they do. At `recheck_at`, by the
     monotonic clock, the champions are compared once more: they may be read a little later than their pointers.
     """
 
     key: Hashable
+    origin: Hashable
     fingerprints: tuple[FileFingerprint, ...]
     day: date | None
     recheck_at: float = float("inf")
@@ -60,9 +62,12 @@ class CatalogueReader:
 
     def is_current(self, state: CatalogueState, counters: Mapping[str, int], at: Callable[[], datetime]) -> bool:
         """Whether nothing has changed that the state was made of; `at` gives the time by the shop's clock."""
+        return state.key == self._choose_key(counters) and self._still_holds(state, at)
+
+    def _still_holds(self, state: CatalogueState, at: Callable[[], datetime]) -> bool:
+        """As `is_current`, but for the catalogue."""
         return (
-            state.key == self._choose_key(counters)
-            and state.fingerprints == self._look_at_pointers()
+            state.fingerprints == self._look_at_pointers()
             and (state.day is None or state.day == self._day(at()))
             and time.monotonic() < state.recheck_at
         )
@@ -73,10 +78,14 @@ class CatalogueReader:
         # Taken before anything is read: what is read may be newer, and is then read once more.
         fingerprints = self._look_at_pointers()
         current = eligibility_inputs.load_current_offers(shop)
+        origin = self._select_counters(counters), current.unsold_products
+        if previous is not None and previous.origin == origin and self._still_holds(previous, lambda: at):
+            return replace(previous, key=self._choose_key(counters))  # a sale, but of no product that was unsold
         inventory = offer_inventory.load_offer_inventory(shop)
         has_budgets = bool(inventory.offer_table.offers["budget"].notna().any())
         self._watches_months = bool(current.unsold_products)
         self._watched = (*_COUNTERS, "interactions") if has_budgets else _COUNTERS
+        origin = self._select_counters(counters), current.unsold_products
         champions = {name: each for name in MODEL_NAMES if (each := runtime.champions.get(name))}
         active_rules = merchandising.load_active_rules(shop, at)
         context = LookupContext(runtime, inventory, eligibility_inputs.with_budgets_as_of(shop, inventory.offer_table))
@@ -88,7 +97,7 @@ class CatalogueReader:
                 tables[name] = table
         recheck_at = self._choose_recheck(previous is None or previous.fingerprints != fingerprints)
         day = self._day(at) if tables else None
-        return CatalogueState(self._choose_key(counters), fingerprints, day, recheck_at, champions, tables)
+        return CatalogueState(self._choose_key(counters), origin, fingerprints, day, recheck_at, champions, tables)
 
     def _day(self, at: datetime) -> date:
         return at.astimezone(self.runtime.shop.zone).date()
@@ -96,6 +105,9 @@ class CatalogueReader:
     def _choose_key(self, counters: Mapping[str, int]) -> Hashable:
         if self._watches_months:
             return tuple(sorted(counters.items()))
+        return self._select_counters(counters)
+
+    def _select_counters(self, counters: Mapping[str, int]) -> tuple[int, ...]:
         return tuple(counters.get(name, 0) for name in self._watched)
 
     def _look_at_pointers(self) -> tuple[FileFingerprint, ...]:

@@ -109,6 +109,29 @@ def test_after_a_sale_the_customer_is_scored_afresh_and_the_others_are_looked_up
     assert_same(changing_api)
 
 
+def test_only_the_sale_of_a_product_that_was_unsold_makes_the_tables_again(
+    changing_api: Any, lookups: list[str]
+) -> None:
+    from serving import runtime
+
+    def sell(number: int, product_id: str) -> dict[str, Any]:
+        line = {"order_id": f"late-{number}", "line_id": "1", "customer_id": "c001", "product_id": product_id}
+        line |= {"quantity": 1, "amount": "3", "sold_at": "2025-07-24T12:00:00-04:00"}
+        assert changing_api.post("/v1/transactions", [line]).status_code == 200
+        assert is_looked_up(changing_api, lookups, "churn", "c002")
+        return dict(state.last_catalogue.tables)
+
+    offer = {"offer_id": "novelty", "kind": "discount", "starts_at": "2025-01-06T00:00:00-05:00",
+             "ends_at": "2026-07-01T00:00:00-04:00", "product_ids": ["unheard-of", "p01"], "channels": ["store"],
+             "value": 10, "value_kind": "percent"}  # fmt: skip
+    assert changing_api.post("/v1/catalogue/offers", [offer]).status_code == 200
+    state = answers.get_outage_answers(runtime.get_runtime()).state
+    first, second, third = sell(1, "p01"), sell(2, "p02"), sell(3, "unheard-of")
+    assert all(second[name] is first[name] for name in first)
+    assert all(third[name] is not second[name] for name in third)
+    assert_same(changing_api)
+
+
 def test_a_consent_holds_from_the_next_request_on(changing_api: Any, lookups: list[str]) -> None:
     assert is_looked_up(changing_api, lookups, "churn", "c001")
     for name, purpose, state in (("c001", "profiling", "revoked"), ("c002", "marketing_post", "revoked")):
