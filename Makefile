@@ -20,7 +20,7 @@ export OPENBLAS_NUM_THREADS := 1
 demo: $(STAMP)  ## Load a real grocer, run a night, serve on port 3000 (SERVE=no: stop before serving)
 	$(BIN)/regulars demo --port $(PORT) $(if $(filter no,$(SERVE)),--no-serve)
 
-test: $(STAMP)  ## Everything that CI runs, a file at a time on every core; about ten minutes on two
+test: $(STAMP)  ## Everything that CI runs, a file at a time on every core; eleven to fourteen minutes on two
 	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 acceptance: $(STAMP) $(SPARK)  ## Whole nights, real servers, PostgreSQL, Redis, MLflow and Spark, every operation killed twenty times at random
